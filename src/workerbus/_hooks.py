@@ -1,0 +1,286 @@
+"""Hooks: the methods to override, and the queue in which they wait for their turn (W8, N3).
+
+A worker's built-in handling never runs a hook. It leaves a `HookCall` here, in the lane of the message, and goes on; the
+lane's dispatcher runs the overridden method and then the event handlers of the same name. Where nobody overrode and
+nobody listens, nothing is queued, and no stream and no task exist.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from anyio import Event
+
+from workerbus._events import EventEmitter, call_handler
+from workerbus._lifetime import TaskHost
+from workerbus._vocabulary import WorkerErrorData, WorkerReadyData
+from workerbus.abc import Fence, HookCall
+from workerbus.bus._lanes import Lane
+from workerbus.jobs import JobGroupResponse
+from workerbus.messages import (
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
+    BusJobStreamDataMessage,
+    BusJobStreamEndMessage,
+    BusJobStreamStartMessage,
+    BusJobUpdateMessage,
+    BusJobUpdateRequestMessage,
+    BusJobUpdateUrgentMessage,
+    BusMessage,
+)
+
+HOOKS: Final = frozenset(
+    {
+        "on_activated",
+        "on_deactivated",
+        "on_worker_ready",
+        "on_worker_failed",
+        "on_job_request",
+        "on_job_response",
+        "on_job_update",
+        "on_job_update_requested",
+        "on_job_completed",
+        "on_job_error",
+        "on_job_stream_start",
+        "on_job_stream_data",
+        "on_job_stream_end",
+        "on_job_cancelled",
+        "on_bus_message",
+    }
+)
+
+
+class WorkerHooks(EventEmitter):
+    """The hooks of a worker. Override them, or add event handlers of the same names (N3).
+
+    They run one at a time per lane, in the order of the messages (W8). An exception is logged and reported, and nothing
+    else stops for it (W7).
+    """
+
+    EVENTS = HOOKS
+
+    async def on_activated(self, args: dict[str, Any] | None) -> None:
+        """This worker was activated. The first time, at its start, an error in here ends the worker (W2).
+
+        Args:
+            args: What the one who activated it gave along.
+        """
+
+    async def on_deactivated(self) -> None:
+        """This worker was deactivated."""
+
+    async def on_worker_ready(self, data: WorkerReadyData) -> None:
+        """Another worker is ready: a local root worker, a child of this one, or one that is watched.
+
+        Args:
+            data: Who.
+        """
+
+    async def on_worker_failed(self, data: WorkerErrorData) -> None:
+        """A child of this worker has reported an error (W7).
+
+        Args:
+            data: Who, and what.
+        """
+
+    async def on_job_request(self, message: BusJobRequestMessage) -> Any:
+        """A job was requested that no ``@job`` method handles. Runs as a job handler, and may answer later (J2).
+
+        Args:
+            message: The request.
+        """
+
+    async def on_job_response(self, message: BusJobResponseMessage | BusJobResponseUrgentMessage) -> None:
+        """A worker has answered a job of this one.
+
+        Args:
+            message: The answer, whatever its status.
+        """
+
+    async def on_job_update(self, message: BusJobUpdateMessage | BusJobUpdateUrgentMessage) -> None:
+        """A worker tells of progress.
+
+        Args:
+            message: The update.
+        """
+
+    async def on_job_update_requested(self, message: BusJobUpdateRequestMessage) -> None:
+        """A requester wants to know how a job is getting on; `send_job_update` tells it.
+
+        Args:
+            message: Which job.
+        """
+
+    async def on_job_completed(self, result: JobGroupResponse) -> None:
+        """All workers of a job have answered. Comes once, after every `on_job_response` of the job (J16).
+
+        Args:
+            result: The answers.
+        """
+
+    async def on_job_error(self, message: BusJobResponseMessage | BusJobResponseUrgentMessage) -> None:
+        """A bad answer, or the timeout, has cancelled a job; no `on_job_completed` will come.
+
+        Args:
+            message: The answer; for a timeout, a CANCELLED one in the name of a worker that is late.
+        """
+
+    async def on_job_stream_start(self, message: BusJobStreamStartMessage) -> None:
+        """A worker opens a stream.
+
+        Args:
+            message: About the stream.
+        """
+
+    async def on_job_stream_data(self, message: BusJobStreamDataMessage) -> None:
+        """A worker sends a partial result.
+
+        Args:
+            message: The result.
+        """
+
+    async def on_job_stream_end(self, message: BusJobStreamEndMessage) -> None:
+        """A worker closes its stream, which is its answer.
+
+        Args:
+            message: The job's result.
+        """
+
+    async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
+        """A job of this worker was cancelled by its requester, or its time is up: then the reason is ``"timeout"``.
+
+        Args:
+            message: Which job, and why.
+        """
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """A message has come; called after the built-in handling of it, for messages of the library too (B6).
+
+        Args:
+            message: The message.
+        """
+
+
+class HookQueue:
+    """A worker's hooks that wait to be run.
+
+    Args:
+        owner: Whose methods and event handlers they are.
+        overridden: The hooks that its class overrides.
+        report: Called with a hook and the exception that it raised (W7).
+        limit: How many counted hooks may wait in the data lane (B9).
+    """
+
+    __slots__ = ("_overridden", "_owner", "_report", "data", "failed", "system")
+
+    def __init__(
+        self,
+        owner: Any,
+        name: str,
+        overridden: frozenset[str],
+        report: Callable[[HookCall, Exception], None],
+        limit: float,
+    ) -> None:
+        self._owner = owner
+        self._overridden = overridden
+        self._report = report
+        self.failed = 0
+        self.system: Lane[HookCall] = Lane(f"{name} system", self.run)
+        self.data: Lane[HookCall] = Lane(f"{name} data", self.run, first=self.system, limit=limit)
+
+    def wants(self, name: str) -> bool:
+        """Whether anybody has overridden the hook or handles its event."""
+        return name in self._overridden or self._owner.has_event_handler(name)
+
+    def add(self, call: HookCall, *, system: bool, counted: bool = False) -> None:
+        """Run the hook when those before it in its lane have run."""
+        if system:
+            self.system.put(call)
+        else:
+            self.data.put(call, counted=counted)
+
+    def add_last(self, call: HookCall, fence: Fence, *, system: bool) -> None:
+        """Run the hook when those that the fence counts have run (W8, J16)."""
+        if fence.pending:
+            fence.last = call
+        else:
+            self.add(call, system=system)
+
+    def open(self, host: TaskHost) -> None:
+        """Run the hooks in a worker's tasks."""
+        self.system.open(host)
+        self.data.open(host)
+
+    def close(self, *, cancel: bool) -> None:
+        """Begin no more hooks."""
+        self.system.close(cancel=cancel)
+        self.data.close(cancel=cancel)
+
+    async def quiet(self) -> None:
+        """Wait until no hook waits or runs."""
+        await self.system.quiet()
+        await self.data.quiet()
+
+    def mark(self, passed_data: Callable[[], None]) -> list[Event]:
+        """Mark the ends of both lanes as they are now.
+
+        Args:
+            passed_data: Called in the data lane's step when the hooks before the mark have run; now, if none waits.
+
+        Returns:
+            One event per lane that has something to run, set when it has.
+        """
+        events: list[Event] = []
+        for lane, callback in ((self.system, None), (self.data, passed_data)):
+            if lane.waiting or lane.busy:
+                event = Event()
+                lane.put(HookCall("", (), done=_mark(event, callback)))
+                events.append(event)
+            elif callback is not None:
+                callback()
+        return events
+
+    async def run(self, call: HookCall) -> None:
+        """Run one hook: the method, then the event handlers, each whatever the others raise."""
+        error: Exception | None = None
+        for function in self._functions(call.name):
+            try:
+                await function(*call.args)
+            except Exception as exc:
+                error = error or exc
+                if call.done is None:
+                    self.failed += 1
+                    self._report(call, exc)
+        if call.done is not None:
+            call.done(error)
+        fence = call.fence
+        if fence is not None:
+            fence.pending -= 1
+            if not fence.pending and fence.last is not None:
+                last, fence.last = fence.last, None
+                await self.run(last)
+
+    def _functions(self, name: str) -> list[Callable[..., Awaitable[Any]]]:
+        functions: list[Callable[..., Awaitable[Any]]] = []
+        if name in self._overridden or (name and name not in HOOKS):
+            functions.append(getattr(self._owner, name))
+        for handler in self._owner.event_handlers(name):
+            functions.append(_bound(handler, self._owner))
+        return functions
+
+
+def _bound(handler: Any, owner: Any) -> Callable[..., Awaitable[Any]]:
+    async def call(*args: Any) -> Any:
+        return await call_handler(handler, owner, *args)
+
+    return call
+
+
+def _mark(event: Event, callback: Callable[[], None] | None) -> Callable[[Exception | None], None]:
+    def passed(_: Exception | None) -> None:
+        if callback is not None:
+            callback()
+        event.set()
+
+    return passed

@@ -1,0 +1,120 @@
+"""How long things live: the tasks of an owner, and the one clock of a wind-down (L1, L4).
+
+`TaskHost` is a task group seen from synchronous code: what it starts begins with the owner's context variables, not
+with those of whoever happened to send the message, and a `KeyboardInterrupt` or `SystemExit` in it ends the owner as
+itself. `CleanUp` hands out the only shields of the library. Each has a deadline, all of one wind-down share it, and
+`CleanUp.abandon` opens them all at once.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
+from types import TracebackType
+from typing import Any, Final, Self
+
+from anyio import CancelScope, current_time
+from anyio.abc import TaskGroup
+
+CLEANUP_SECONDS: Final = 2.0
+"""How long, in seconds, the library waits for what it has cancelled: one absolute deadline per wind-down (L4)."""
+
+_MARK = "__workerbus_deadline__"
+
+
+class Shield:
+    """An ``async``-free context: what runs in it is not cancelled from outside until the deadline.
+
+    A class and not a generator, so that no cancel scope is ever held open across a ``yield`` (L5).
+    """
+
+    __slots__ = ("_owner", "_scope")
+
+    def __init__(self, owner: "CleanUp", deadline: float) -> None:
+        self._owner = owner
+        self._scope = CancelScope(shield=True, deadline=deadline)
+
+    def __enter__(self) -> CancelScope:
+        self._owner.shields.add(self._scope)
+        if self._owner.abandoned:
+            self._scope.cancel()
+        return self._scope.__enter__()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        self._owner.shields.discard(self._scope)
+        return self._scope.__exit__(exc_type, exc, traceback)
+
+
+class CleanUp:
+    """The clock of one wind-down, and the shields that it allows."""
+
+    __slots__ = ("_deadline", "abandoned", "shields")
+
+    def __init__(self) -> None:
+        self._deadline: float | None = None
+        self.abandoned = False
+        self.shields: set[CancelScope] = set()
+
+    def begin(self) -> float:
+        """Start the clock of a wind-down that covers everything here; the first call counts."""
+        if self._deadline is None:
+            self._deadline = current_time() + CLEANUP_SECONDS
+        return self._deadline
+
+    def deadline(self, exc: BaseException | None = None) -> float:
+        """Return when clean-up must be over.
+
+        Contexts that one exception leaves one after the other share its deadline, so that nesting does not add up.
+        """
+        if self._deadline is not None:
+            return self._deadline
+        if exc is None:
+            return current_time() + CLEANUP_SECONDS
+        marks = exc.__dict__
+        deadline: float = marks.setdefault(_MARK, current_time() + CLEANUP_SECONDS)
+        return deadline
+
+    def shield(self, deadline: float | None = None) -> Shield:
+        """Return a shield for clean-up that must await, until the deadline (by default, this wind-down's)."""
+        return Shield(self, self.deadline() if deadline is None else deadline)
+
+    def abandon(self) -> None:
+        """Open all shields, now and from now on: somebody insists (R5)."""
+        self.abandoned = True
+        for scope in list(self.shields):
+            scope.cancel()
+
+
+class TaskHost:
+    """A task group that synchronous code can start tasks in.
+
+    Attributes:
+        fatal: The `KeyboardInterrupt` or `SystemExit` that a task raised; the owner raises it when the group has closed.
+    """
+
+    __slots__ = ("context", "fatal", "group")
+
+    def __init__(self, group: TaskGroup) -> None:
+        self.group = group
+        self.context: Context = copy_context()
+        self.fatal: BaseException | None = None
+
+    def start(self, function: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
+        """Start a task with a fresh copy of the owner's context variables (W8)."""
+        self.context.copy().run(self._spawn, function, args, name)
+
+    def _spawn(self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], name: str) -> None:
+        self.group.start_soon(self._guard, function, args, name=name)
+
+    async def _guard(self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+        try:
+            await function(*args)
+        except (KeyboardInterrupt, SystemExit) as exc:
+            # Out of an asyncio task these would end the loop itself, with everything in it.
+            self.end_with(exc)
+
+    def end_with(self, exc: BaseException) -> None:
+        """Cancel the group because of an exception that ends programs, and keep it for the owner."""
+        if self.fatal is None:
+            self.fatal = exc
+        self.group.cancel_scope.cancel()

@@ -1,0 +1,189 @@
+"""Which workers are ready, here and under other runners, and who wants to know (G1-G4).
+
+A registry belongs to a runner. It knows names and runners, not worker objects, and it sends nothing. The table changes
+synchronously, in one step; watchers are awaited after that, each on its own, so that one that raises stops nobody.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from anyio import Event
+
+from workerbus._vocabulary import WorkerReadyData
+from workerbus.errors import near_names
+
+logger = logging.getLogger("workerbus")
+
+Watcher = Callable[[WorkerReadyData], Awaitable[None]]
+
+
+class WorkerRegistry:
+    """All workers that are known to a runner, its own and those of other runners.
+
+    Args:
+        runner_name: The runner that owns it.
+    """
+
+    def __init__(self, runner_name: str) -> None:
+        self._runner_name = runner_name
+        self._local: dict[str, WorkerReadyData] = {}
+        self._remote: dict[str, dict[str, WorkerReadyData]] = {}
+        self._watchers: dict[str, list[Watcher]] = {}
+        self._departure_watchers: dict[str, list[Watcher]] = {}
+        self._waiting: dict[str, list[Event]] = {}
+        self.on_arrival: Callable[[WorkerReadyData], None] | None = None
+        self.on_departure: Callable[[WorkerReadyData], None] | None = None
+        self.on_conflict: Callable[[WorkerReadyData], None] | None = None
+
+    @property
+    def runner_name(self) -> str:
+        """The name of the runner that owns this registry."""
+        return self._runner_name
+
+    @property
+    def local_workers(self) -> list[str]:
+        """Names of the workers of this runner."""
+        return list(self._local)
+
+    @property
+    def remote_workers(self) -> list[str]:
+        """Names of the workers of other runners."""
+        return list(self._remote)
+
+    def get(self, worker_name: str) -> WorkerReadyData | None:
+        """Look a worker up; of several of one name, this runner's comes first (G4).
+
+        Args:
+            worker_name: The name to look up.
+
+        Returns:
+            What is known of it, or None.
+        """
+        local = self._local.get(worker_name)
+        if local is not None:
+            return local
+        claims = self._remote.get(worker_name)
+        return next(iter(claims.values())) if claims else None
+
+    def workers_of(self, runner: str) -> list[str]:
+        """Names of the workers that a runner has announced."""
+        if runner == self._runner_name:
+            return self.local_workers
+        return [name for name, claims in self._remote.items() if runner in claims]
+
+    async def register(self, worker_data: WorkerReadyData) -> bool:
+        """Register a worker, and await those who watch for it (G1).
+
+        Args:
+            worker_data: The worker.
+
+        Returns:
+            Whether its name was new. A name that another runner has is reported through ``on_conflict`` (G4).
+        """
+        name, runner = worker_data.worker_name, worker_data.runner
+        new = self.get(name) is None
+        if runner == self._runner_name:
+            known = name in self._local
+            self._local.setdefault(name, worker_data)
+        else:
+            claims = self._remote.setdefault(name, {})
+            known = runner in claims
+            claims.setdefault(runner, worker_data)
+        if not new:
+            if not known and self.on_conflict is not None:
+                self.on_conflict(worker_data)
+            return False
+        if self.on_arrival is not None:
+            self.on_arrival(worker_data)
+        for event in self._waiting.pop(name, ()):
+            event.set()
+        for watcher in list(self._watchers.get(name, ())):
+            await self._call(watcher, worker_data)
+        return True
+
+    async def unregister(self, worker_name: str, runner: str | None = None) -> bool:
+        """Forget a worker, and await those who watch for its departure (G2).
+
+        Args:
+            worker_name: The worker that has gone.
+            runner: The runner that had it; by default this registry's own.
+
+        Returns:
+            Whether it was known.
+        """
+        if runner is None or runner == self._runner_name:
+            data = self._local.pop(worker_name, None)
+        else:
+            claims = self._remote.get(worker_name, {})
+            data = claims.pop(runner, None)
+            if not claims:
+                self._remote.pop(worker_name, None)
+        if data is None:
+            return False
+        if self.on_departure is not None:
+            self.on_departure(data)
+        for watcher in list(self._departure_watchers.get(worker_name, ())):
+            await self._call(watcher, data)
+        return True
+
+    async def watch(self, worker_name: str, handler: Watcher) -> None:
+        """Call a function whenever a worker registers, and now if it is there; again, for the same, is a no-op (G1).
+
+        Args:
+            worker_name: The worker to watch for.
+            handler: An async function of its `WorkerReadyData`.
+        """
+        watchers = self._watchers.setdefault(worker_name, [])
+        if handler in watchers:
+            return
+        watchers.append(handler)
+        data = self.get(worker_name)
+        if data is not None:
+            await self._call(handler, data)
+
+    async def watch_departure(self, worker_name: str, handler: Watcher) -> None:
+        """Call a function whenever a worker unregisters; again, for the same, is a no-op (G2)."""
+        watchers = self._departure_watchers.setdefault(worker_name, [])
+        if handler not in watchers:
+            watchers.append(handler)
+
+    def unwatch(self, worker_name: str, handler: Watcher) -> None:
+        """Stop calling a function for a worker's arrivals and departures."""
+        for table in (self._watchers, self._departure_watchers):
+            watchers = table.get(worker_name, [])
+            if handler in watchers:
+                watchers.remove(handler)
+            if not watchers:
+                table.pop(worker_name, None)
+
+    async def wait_for(self, worker_name: str) -> WorkerReadyData:
+        """Wait until a worker is registered; leaves nothing behind, cancelled or not (G2).
+
+        Args:
+            worker_name: The worker to wait for.
+
+        Returns:
+            What is known of it.
+        """
+        while (data := self.get(worker_name)) is None:
+            event = Event()
+            waiting = self._waiting.setdefault(worker_name, [])
+            waiting.append(event)
+            try:
+                await event.wait()
+            finally:
+                if event in waiting:
+                    waiting.remove(event)
+                if not waiting and self._waiting.get(worker_name) is waiting:
+                    del self._waiting[worker_name]
+        return data
+
+    def near(self, worker_name: str) -> str:
+        """Say which names look like one that is not known."""
+        return near_names(worker_name, [*self._local, *self._remote])
+
+    async def _call(self, watcher: Watcher, data: WorkerReadyData) -> None:
+        try:
+            await watcher(data)
+        except Exception:
+            logger.exception("a watcher of worker %r failed", data.worker_name)

@@ -1,0 +1,92 @@
+"""A runner's inbox: answers to the jobs that it asked for at once, everything else through two lanes.
+
+The runner's own workers need no announcement to be known to it, so what they announce is dropped here: starting N
+workers costs the runner nothing per message but this look (B7).
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from workerbus._lifetime import TaskHost
+from workerbus.bus._lanes import Lane
+from workerbus.bus._subscriber import Inbox
+from workerbus.jobs._client import HANDLERS, JobClient
+from workerbus.messages import (
+    BusAddWorkerMessage,
+    BusMessage,
+    BusWorkerGoneMessage,
+    BusWorkerReadyMessage,
+    BusWorkerRegistryMessage,
+)
+
+_ANNOUNCEMENTS = (BusWorkerReadyMessage, BusWorkerGoneMessage, BusWorkerRegistryMessage)
+
+
+class RunnerInbox(Inbox):
+    """Where the bus leaves a runner's messages.
+
+    Args:
+        name: The runner's name.
+        client: The runner's jobs.
+        add: Takes a worker that was sent to it.
+        handle: Awaited with each other message, one at a time per lane.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        client: JobClient,
+        add: Callable[[BusAddWorkerMessage], None],
+        handle: Callable[[BusMessage], Awaitable[None]],
+    ) -> None:
+        super().__init__(name, receives="own")
+        self._client = client
+        self._add = add
+        self._system: Lane[BusMessage] = Lane(f"{name} system", handle)
+        self._data: Lane[BusMessage] = Lane(f"{name} data", handle, first=self._system)
+        self._closed = False
+
+    def take(self, message: BusMessage) -> None:
+        """Handle what can be handled at once; leave the rest to the lanes."""
+        if self._closed:
+            return
+        if isinstance(message, _ANNOUNCEMENTS) and message.runner == self.name:
+            return
+        self.delivered += 1
+        if isinstance(message, BusAddWorkerMessage):
+            if message.target in (None, self.name):
+                self._add(message)
+        elif type(message) in HANDLERS:
+            if message.target == self.name:
+                self._client.handle(message)
+        else:
+            (self._system if message.system else self._data).put(message)
+
+    def full_lane(self, message: BusMessage) -> Lane[Any] | None:
+        """A runner's lanes have no bound."""
+        return None
+
+    def open(self, host: TaskHost) -> None:
+        """The bus has started. A runner's lanes run in the runner's tasks; see `run_in`."""
+
+    def run_in(self, host: TaskHost) -> None:
+        """Run the lanes."""
+        self._system.open(host)
+        self._data.open(host)
+
+    def close(self) -> None:
+        """Handle nothing more."""
+        self._closed = True
+        self._system.close()
+        self._data.close()
+
+    async def quiet(self) -> None:
+        """Wait until nothing waits."""
+        await self._system.quiet()
+        await self._data.quiet()
+
+    @property
+    def depth(self) -> int:
+        """How many messages wait."""
+        return self._system.waiting + self._data.waiting

@@ -1,0 +1,540 @@
+"""`BaseWorker`: a name, a lifecycle, and a job client and a job server that it is composed of.
+
+This module puts the parts together and holds the table from message class to built-in handling. What a hook is, is in
+`_hooks`; how messages get here, in `_worker_inbox`; how a worker ends, in `_worker_life`; jobs, in `jobs`.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import attrs
+from attrs import frozen
+
+from workerbus._hooks import HOOKS, HookQueue, WorkerHooks
+from workerbus._lifetime import CleanUp, TaskHost
+from workerbus._registry import WorkerRegistry
+from workerbus._vocabulary import WorkerErrorData, WorkerReadyData, id_source
+from workerbus._worker_desk import WorkerDesk
+from workerbus._worker_inbox import WorkerInbox
+from workerbus._worker_life import Phase, WorkerLife, WorkerParams
+from workerbus.abc import HookCall, RunnerLike
+from workerbus.bus import BusSubscriber, WorkerBus
+from workerbus.bus._subscriber import Inbox, InboxHost
+from workerbus.errors import NotRunningError, ParentError, UnknownWorkerError
+from workerbus.jobs._answers import JobAnswers
+from workerbus.jobs._client import JobClient
+from workerbus.jobs._decorators import JobHandler, job_handlers, ready_handlers
+from workerbus.jobs._requests import JobRequests
+from workerbus.jobs._server import JobServer
+from workerbus.messages import (
+    BusActivateWorkerMessage,
+    BusAddWorkerMessage,
+    BusCancelMessage,
+    BusDeactivateWorkerMessage,
+    BusEndMessage,
+    BusMessage,
+    BusWorkerErrorMessage,
+    BusWorkerGoneMessage,
+    BusWorkerLocalErrorMessage,
+    BusWorkerReadyMessage,
+)
+
+logger = logging.getLogger("workerbus")
+_new_id = id_source()
+
+
+@frozen
+class WorkerActivationArgs:
+    """What a worker is told when it is activated. Subclass it, with ``attrs.frozen``, for fields of your own.
+
+    Args:
+        metadata: Whatever the two workers agree on.
+    """
+
+    metadata: dict[str, Any] | None = None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Build from a dict; keys that are no fields are ignored."""
+        names = {field.name for field in attrs.fields(cls)}
+        return cls(**{key: value for key, value in data.items() if key in names})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that are not None, as a dict."""
+        return {
+            field.name: value for field in attrs.fields(type(self)) if (value := getattr(self, field.name)) is not None
+        }
+
+
+@frozen
+class WorkerStatistics:
+    """A snapshot of a worker (J12).
+
+    Args:
+        active_jobs: Jobs that it was asked for and has not answered.
+        job_groups: Job groups that it has asked for and that are not over.
+        ignored: Answers, updates and stream messages from strangers or after the answer that counted, and requests that
+            came twice.
+        failed_hooks: How many times a hook raised.
+    """
+
+    active_jobs: int
+    job_groups: int
+    ignored: int
+    failed_hooks: int
+
+
+class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
+    """A worker: it has a name, is active or not, handles messages, asks for jobs and does jobs.
+
+    Subclass it, put `job` over the methods that do the work, override the hooks that you need, and give it to a
+    `WorkerRunner`.
+
+    Args:
+        name: Unique on the bus; made up by default.
+        active: Whether it is active from its start on. An inactive worker takes no new jobs and no custom messages (W4).
+    """
+
+    receives = "own"
+
+    _overridden: ClassVar[frozenset[str]] = frozenset()
+    _job_handlers: ClassVar[Mapping[str, JobHandler]] = {}
+    _ready_handlers: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Collect handlers and overridden hooks, once for the class."""
+        super().__init_subclass__(**kwargs)
+        cls._overridden = frozenset(name for name in HOOKS if getattr(cls, name) is not getattr(BaseWorker, name))
+        cls._job_handlers = job_handlers(cls)
+        cls._ready_handlers = ready_handlers(cls)
+
+    def __init__(self, name: str | None = None, *, active: bool = True) -> None:
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ValueError(f"a worker's name is a str that is not empty, not {name!r}")
+        self._name = name if name is not None else f"{type(self).__name__}-{_new_id()}"
+        self._starts_active = active
+        self._started_at: float | None = None
+        self._parent: BaseWorker | None = None
+        self._children: list[BaseWorker] = []
+        self._unwatched: set[str] = set()
+        self._bus: WorkerBus | None = None
+        self._registry: WorkerRegistry | None = None
+        self._runner: RunnerLike | None = None
+        self._own_clean_up = CleanUp()
+        self._watched: set[str] = set()
+        self._told: dict[str, WorkerReadyData] = {}
+        self.hooks = HookQueue(self, self._name, self._overridden, self._hook_failed, math.inf)
+        self.job_client = JobClient(self)
+        self._life = WorkerLife(self)
+        self._desk = WorkerDesk(self, self._job_handlers)
+        self.job_server = JobServer(self, self._desk.find_handler, self._desk.refusal)
+        self._inbox: WorkerInbox | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r}, {self._life.phase.name.lower()}>"
+
+    # --- what it is
+
+    @property
+    def name(self) -> str:
+        """The worker's name, unique on its bus."""
+        return self._name
+
+    @property
+    def bus(self) -> WorkerBus:
+        """The bus that it is attached to; `RuntimeError` before that (W1)."""
+        if self._bus is None:
+            raise NotRunningError(f"worker {self._name!r} has no bus yet: it is attached when a runner gets it")
+        return self._bus
+
+    @property
+    def registry(self) -> WorkerRegistry:
+        """Its runner's registry; `RuntimeError` before it is attached (W1)."""
+        if self._registry is None:
+            raise NotRunningError(f"worker {self._name!r} has no registry yet: it is attached when a runner gets it")
+        return self._registry
+
+    @property
+    def worker_runner(self) -> RunnerLike:
+        """The runner that hosts it; `RuntimeError` before one does (N4)."""
+        if self._runner is None:
+            raise NotRunningError(f"worker {self._name!r} has no runner yet: add it to one")
+        return self._runner
+
+    @property
+    def active(self) -> bool:
+        """Whether it is active. It is not before it has started."""
+        return self._desk.active
+
+    @property
+    def activation_args(self) -> dict[str, Any] | None:
+        """What it was last activated with; None while it is inactive."""
+        return self._desk.activation_args
+
+    @property
+    def parent(self) -> str | None:
+        """Its parent's name; None for a root worker."""
+        return None if self._parent is None else self._parent.name
+
+    @property
+    def children(self) -> "list[BaseWorker]":
+        """The workers that were added to this one."""
+        return list(self._children)
+
+    @property
+    def started_at(self) -> float | None:
+        """When it became ready, in seconds since the epoch; None before that."""
+        return self._started_at
+
+    @property
+    def bridged(self) -> bool:
+        """Whether its pipeline exchanges frames with the bus; not for a worker without one."""
+        return False
+
+    def statistics(self) -> WorkerStatistics:
+        """Return a snapshot of its counts."""
+        return WorkerStatistics(
+            active_jobs=len(self.job_server.jobs),
+            job_groups=len(self.job_client.groups),
+            ignored=self.job_client.ignored + self.job_server.ignored,
+            failed_hooks=self.hooks.failed,
+        )
+
+    # --- what its parts need of it
+
+    @property
+    def tasks(self) -> TaskHost:
+        """Its tasks; `RuntimeError` while it is not running (J14)."""
+        return self._life.tasks
+
+    @property
+    def life(self) -> WorkerLife:
+        """Its life, for its runner and its parent."""
+        return self._life
+
+    @property
+    def clean_up(self) -> CleanUp:
+        """The shields of its wind-down."""
+        return self._own_clean_up if self._runner is None else self._runner.clean_up
+
+    @property
+    def inbox(self) -> WorkerInbox:
+        """Its inbox; `RuntimeError` before it is attached."""
+        if self._inbox is None:
+            raise NotRunningError(f"worker {self._name!r} is not attached to a bus")
+        return self._inbox
+
+    @property
+    def graces(self) -> tuple[float, float]:
+        """Its runner's grace period and job grace, in seconds (R2)."""
+        return (0.0, 0.0) if self._runner is None else (self._runner.grace_period, self._runner.job_grace)
+
+    @property
+    def runs_by_default(self) -> bool:
+        """Whether `run` only waits for the end."""
+        return type(self).run is BaseWorker.run
+
+    def unfinished_children(self) -> "list[BaseWorker]":
+        """The children that run, the last added first."""
+        return [child for child in reversed(self._children) if child.life.phase not in (Phase.NEW, Phase.FINISHED)]
+
+    def asking(self, client: object, open_jobs: bool) -> None:
+        """Pass on to the runner whether this worker has jobs open."""
+        if self._runner is not None:
+            self._runner.asking(client, open_jobs)
+
+    # --- its life
+
+    async def attach(
+        self, *, registry: WorkerRegistry, bus: WorkerBus, worker_runner: RunnerLike | None = None
+    ) -> None:
+        """Attach to a bus and a registry. The runner calls it; the worker is subscribed when it returns (W1).
+
+        Args:
+            registry: The runner's registry.
+            bus: The runner's bus.
+            worker_runner: The runner.
+
+        Raises:
+            NotRunningError: It is attached, or has run: a worker object runs once (W6).
+            NameTakenError: Its name is taken on the bus; a `ValueError` (R3).
+        """
+        if self._life.phase is not Phase.NEW:
+            raise NotRunningError(f"worker {self._name!r} was attached before: a worker object runs once, make another")
+        self._bus, self._registry, self._runner = bus, registry, worker_runner
+        try:
+            await bus.subscribe(self)
+        except BaseException:
+            self._bus = self._registry = self._runner = None
+            raise
+        self._life.phase = Phase.ATTACHED
+
+    def make_inbox(self, bus: InboxHost) -> Inbox:
+        """Return the inbox in which the bus leaves this worker's messages (B6)."""
+        self.hooks = HookQueue(self, self._name, self._overridden, self._hook_failed, bus.max_buffer_size)
+        asks = type(self).accepts_bus_message is not BusSubscriber.accepts_bus_message
+        self._inbox = WorkerInbox(
+            self._name,
+            receives=self.receives,
+            handle=self._desk.handle,
+            accepts=self.accepts_bus_message if asks else None,
+            hooks=self.hooks,
+            max_buffer_size=bus.max_buffer_size,
+            early=self.job_server.early,
+        )
+        return self._inbox
+
+    async def run(self, params: WorkerParams) -> None:
+        """Run until the worker is to stop. Override it for a worker with work of its own; call `start` in it.
+
+        An error in here ends the worker (W7). When it returns, the worker finishes.
+
+        Args:
+            params: What to run in.
+        """
+        await self.start()
+        await self._life.until_stopped()
+
+    async def start(self) -> None:
+        """Become ready: announce and register, then activate if so wished, then watch (W2).
+
+        Returns when the first `on_activated` has; raises what that raised.
+        """
+        if self._started_at is not None:
+            return
+        tasks = self._life.tasks
+        self._started_at = time.time()
+        self._life.adopt_context()
+        ready = WorkerReadyData(self._name, self.registry.runner_name)
+        self.bus.post(
+            BusWorkerReadyMessage(
+                ready.runner,
+                self.parent,
+                self._starts_active,
+                self.bridged,
+                self._started_at,
+                source=self._name,
+            )
+        )
+        await self.registry.register(ready)
+        activation = self._desk.activate(None, first=True) if self._starts_active else None
+        self.inbox.start(tasks)
+        self._life.started()
+        for watched in self._ready_handlers:
+            await self._watch(watched)
+        for child in self._children:
+            await self._start_child(child)
+        if activation is not None:
+            await activation.result()
+
+    async def stop(self) -> None:
+        """Stop now: cancel what it does, answer what is open, finish (W6).
+
+        From outside it returns when the worker has finished. From a hook or a job handler of this worker it only asks,
+        and returns at once. Again is a no-op.
+        """
+        await self._life.stop()
+
+    async def cleanup(self) -> None:
+        """Release what the worker holds; called once, at its end, when its handlers have unwound.
+
+        Override it for resources of your own. It is given until the deadline of the wind-down (L4).
+        """
+        if self._life.phase is Phase.ATTACHED:
+            await self._life.stop()
+
+    async def depart(self) -> None:
+        """Leave bus and registry: the name is free. The last step of the worker's end (W6)."""
+        registry, bus = self.registry, self.bus
+        for name in self._watched:
+            registry.unwatch(name, self._tell_ready)
+        self._watched.clear()
+        self._desk.active, self._desk.activation_args = False, None
+        await bus.unsubscribe(self)
+        if self._started_at is not None:
+            bus.post(BusWorkerGoneMessage(registry.runner_name, source=self._name))
+            await registry.unregister(self._name)
+
+    async def end(self, *, reason: str | None = None) -> None:
+        """Ask for a graceful end of everything that this worker's runner runs (R2, R6).
+
+        Args:
+            reason: Why, in words.
+        """
+        await self.bus.send(BusEndMessage(reason, source=self._name, target=self.worker_runner.name))
+
+    async def cancel(self, *, reason: str | None = None) -> None:
+        """Ask for an immediate end of everything that this worker's runner runs (R2, R6).
+
+        Args:
+            reason: Why, in words; it reaches every worker.
+        """
+        await self.bus.send(BusCancelMessage(reason, source=self._name, target=self.worker_runner.name))
+
+    async def wait(self) -> None:
+        """Wait until the worker has finished."""
+        await self._life.finished.wait()
+
+    async def stop_when_done(self) -> None:
+        """Stop when the pipeline has done what it was given. A worker without a pipeline has nothing to wait for."""
+
+    # --- what it does to others
+
+    async def send_bus_message(self, message: BusMessage) -> None:
+        """Send a message; see `WorkerBus.send`.
+
+        Args:
+            message: The message.
+        """
+        await self.bus.send(message)
+
+    async def send_bus_error_message(self, error: str) -> None:
+        """Report an error: a child's to its parent, a root's to its runner and to everybody (W7).
+
+        Args:
+            error: What happened, in words.
+        """
+        self.report_error(error)
+
+    async def add_workers(self, *workers: "BaseWorker", watch: bool = True) -> None:
+        """Make workers the children of this one; they end before it does (W5).
+
+        Children that are added before this worker has started are started with it.
+
+        Args:
+            *workers: The children; one that is a child already is skipped.
+            watch: Whether `on_worker_ready` tells when they are ready.
+
+        Raises:
+            ParentError: A worker has another parent, is this worker, or is above it; a `ValueError`.
+            NameTakenError: Another worker has its name; a `ValueError` (R3).
+            NotRunningError: The runner is ending, or the child has run already; a `RuntimeError`.
+        """
+        for child in workers:
+            self._check_child(child)
+        for child in workers:
+            if child in self._children:
+                continue
+            child._parent = self  # noqa: SLF001 - the same class
+            self._children.append(child)
+            if not watch:
+                self._unwatched.add(child.name)
+            if self._started_at is not None:
+                await self._start_child(child)
+
+    def _check_child(self, child: "BaseWorker") -> None:
+        if not isinstance(child, BaseWorker):
+            raise TypeError(f"children are workers, not {child!r}")
+        parent = child._parent  # noqa: SLF001 - the same class
+        if parent is not None and parent is not self:
+            raise ParentError(child.name, f"it is a child of {parent.name!r}")
+        above: BaseWorker | None = self
+        while above is not None:
+            if above is child:
+                raise ParentError(child.name, "it would be its own ancestor")
+            above = above._parent  # noqa: SLF001 - the same class
+        if child in self._children:
+            return
+        if child.life.phase is not Phase.NEW:
+            raise ParentError(child.name, "it has been started already")
+        if self._runner is not None:
+            self._runner.check_new(child)
+
+    async def _start_child(self, child: "BaseWorker") -> None:
+        runner = self.worker_runner
+        runner.check_new(child)
+        if child.name not in self._unwatched:
+            await self._watch(child.name)
+        await self.bus.send(BusAddWorkerMessage(child, source=self._name, target=runner.name))
+        await child.life.until_attached()
+
+    async def activate_worker(
+        self, worker_name: str, *, args: WorkerActivationArgs | None = None, deactivate_self: bool = False
+    ) -> None:
+        """Activate a worker (W3).
+
+        Args:
+            worker_name: The worker.
+            args: Passed to its `on_activated`, as a dict.
+            deactivate_self: Whether to hand over: this worker is inactive before the other is active.
+
+        Raises:
+            UnknownWorkerError: There is no such worker; nothing was changed. A `LookupError`.
+        """
+        self._check_known(worker_name)
+        if deactivate_self:
+            self._desk.deactivate()
+        data = None if args is None else args.to_dict()
+        await self.bus.send(BusActivateWorkerMessage(data, source=self._name, target=worker_name))
+
+    async def deactivate_worker(self, worker_name: str) -> None:
+        """Deactivate a worker.
+
+        Args:
+            worker_name: The worker.
+
+        Raises:
+            UnknownWorkerError: There is no such worker. A `LookupError` (W3).
+        """
+        self._check_known(worker_name)
+        await self.bus.send(BusDeactivateWorkerMessage(source=self._name, target=worker_name))
+
+    def _check_known(self, worker_name: str) -> None:
+        if self.registry.get(worker_name) is None:
+            known = [] if self._runner is None else self._runner.known_workers()
+            if worker_name not in known:
+                everyone = {*known, *self.registry.local_workers, *self.registry.remote_workers}
+                raise UnknownWorkerError(worker_name, everyone)
+
+    async def watch_workers(self, *worker_names: str) -> None:
+        """Let `on_worker_ready` tell when workers get ready, at once for those that are (G1).
+
+        Args:
+            *worker_names: The workers; again, for the same, is a no-op.
+        """
+        for name in worker_names:
+            await self._watch(name)
+
+    async def _watch(self, name: str) -> None:
+        self._watched.add(name)
+        await self.registry.watch(name, self._tell_ready)
+
+    async def _tell_ready(self, data: WorkerReadyData) -> None:
+        self.tell_ready(data)
+
+    def tell_ready(self, data: WorkerReadyData) -> None:
+        """Queue the hooks for a worker that is ready, once for each time that it gets ready."""
+        if self._told.get(data.worker_name) is data:
+            return
+        self._told[data.worker_name] = data
+        if self.hooks.wants("on_worker_ready"):
+            self.hooks.add(HookCall("on_worker_ready", (data,)), system=False)
+        for attribute in self._ready_handlers.get(data.worker_name, ()):
+            self.hooks.add(HookCall(attribute, (data,)), system=False)
+
+    # --- errors
+
+    def _hook_failed(self, call: HookCall, exc: Exception) -> None:
+        job_id = getattr(call.cause, "job_id", None)
+        of_job = f" (job {job_id})" if job_id else ""
+        logger.error("%s of worker %r failed%s", call.name, self._name, of_job, exc_info=exc)
+        # What an error message causes is not reported again: it would go round for ever.
+        if not isinstance(call.cause, BusWorkerErrorMessage | BusWorkerLocalErrorMessage):
+            self.report_error(f"{call.name}: {type(exc).__name__}: {exc}{of_job}")
+
+    def failed(self, crash: Exception) -> bool:
+        """Report that `run` failed; returns whether a parent wants to know, so that nobody else needs to (R4)."""
+        self.report_error(f"{type(crash).__name__}: {crash}")
+        return self._parent is not None and self._parent.hooks.wants("on_worker_failed")
+
+    def report_error(self, error: str) -> None:
+        """Tell the parent, or the runner and everybody (W7)."""
+        if self._parent is not None:
+            self.bus.post(BusWorkerLocalErrorMessage(error, source=self._name, target=self._parent.name))
+            return
+        self.bus.post(BusWorkerErrorMessage(error, source=self._name))
+        if self._runner is not None:
+            self._runner.worker_error(WorkerErrorData(self._name, error))

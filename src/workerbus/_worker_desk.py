@@ -1,0 +1,233 @@
+"""What a worker does with a message by itself: one table from message class to function (W4).
+
+All of it is synchronous and none of it the user's: states move, jobs are begun or refused, hooks are queued. It is done
+in the step of whoever sent the message; see `_worker_inbox`. What counts is the worker's state at this moment, whatever
+it is when a hook runs later.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from anyio import Event
+
+from workerbus import messages
+from workerbus._events import call_handler
+from workerbus._hooks import HookQueue
+from workerbus._vocabulary import JobStatus, WorkerErrorData
+from workerbus._worker_inbox import WorkerInbox
+from workerbus._worker_life import WorkerLife
+from workerbus.abc import HookCall
+from workerbus.jobs._client import HANDLERS as CLIENT_HANDLERS
+from workerbus.jobs._client import JobClient
+from workerbus.jobs._decorators import JobHandler
+from workerbus.jobs._limiter import Limiter
+from workerbus.jobs._server import JobServer, Route
+from workerbus.messages import (
+    BusActivateWorkerMessage,
+    BusCancelWorkerMessage,
+    BusDataMessage,
+    BusDeactivateWorkerMessage,
+    BusEndWorkerMessage,
+    BusFrameMessage,
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusJobUpdateRequestMessage,
+    BusMessage,
+    BusSystemMessage,
+    BusTTSSpeakMessage,
+    BusWorkerLocalErrorMessage,
+)
+
+
+class Outcome:
+    """The outcome of a hook that somebody waits for."""
+
+    __slots__ = ("_done", "_error")
+
+    def __init__(self) -> None:
+        self._done = Event()
+        self._error: Exception | None = None
+
+    def set(self, error: Exception | None) -> None:
+        """The hook has run."""
+        self._error = error
+        self._done.set()
+
+    async def result(self) -> None:
+        """Wait for the hook, and raise what it raised."""
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+
+
+class Owner(Protocol):
+    """What the desk needs of its worker."""
+
+    hooks: HookQueue
+    job_client: JobClient
+    job_server: JobServer
+
+    @property
+    def name(self) -> str:
+        """The worker's name."""
+
+    @property
+    def life(self) -> WorkerLife:
+        """How it ends."""
+
+    @property
+    def inbox(self) -> WorkerInbox:
+        """Where messages wait."""
+
+    async def on_job_request(self, message: BusJobRequestMessage) -> Any:
+        """The hook for jobs without a handler."""
+
+    def event_handlers(self, event_name: str) -> list[Callable[..., Any]]:
+        """The handlers of an event."""
+
+
+class WorkerDesk:
+    """A worker's state as others can change it, and the table of what changes it.
+
+    Args:
+        owner: The worker.
+        handlers: Its ``@job`` methods.
+    """
+
+    __slots__ = ("_handlers", "_owner", "_routes", "activation_args", "active")
+
+    def __init__(self, owner: Owner, handlers: Mapping[str, JobHandler]) -> None:
+        self._owner = owner
+        self._handlers = handlers
+        self._routes: dict[str, Route] = {}
+        self.active = False
+        self.activation_args: dict[str, Any] | None = None
+
+    def handle(self, message: BusMessage) -> None:
+        """Do what the library has to do with a message, and queue what the user wants to."""
+        kind, owner = type(message), self._owner
+        mine = message.target == owner.name
+        if kind is BusCancelWorkerMessage and mine:
+            owner.life.cancel(message)  # type: ignore[arg-type]  # just looked
+            return  # its on_bus_message comes last of all, in the wind-down
+        handle = TABLE.get(kind)
+        if handle is not None:
+            if mine:
+                handle(self, message)
+        elif not self.active and kind not in BUILT_IN:
+            return
+        hooks = owner.hooks
+        if hooks.wants("on_bus_message"):
+            counted = message.bounded and not (message.of_a_job and mine)
+            hooks.add(HookCall("on_bus_message", (message,), message), system=bool(message.system), counted=counted)
+        if kind is BusEndWorkerMessage and mine:
+            owner.life.end(message)  # type: ignore[arg-type]  # just looked
+
+    # --- activation
+
+    def activate(self, args: dict[str, Any] | None, *, first: bool = False) -> Outcome | None:
+        """Become active; returns what to wait for at the start, if there is a hook to run (W2)."""
+        self.active = True
+        self.activation_args = args
+        if not self._owner.hooks.wants("on_activated"):
+            return None
+        outcome = Outcome() if first else None
+        done = None if outcome is None else outcome.set
+        self._owner.hooks.add(HookCall("on_activated", (args,), done=done), system=False)
+        return outcome
+
+    def deactivate(self) -> None:
+        """Become inactive."""
+        if self.active:
+            self.active = False
+            self.activation_args = None
+            self._queue("on_deactivated", (), None)
+
+    def _queue(self, hook: str, args: tuple[Any, ...], cause: BusMessage | None) -> None:
+        if self._owner.hooks.wants(hook):
+            self._owner.hooks.add(HookCall(hook, args, cause), system=bool(cause is not None and cause.system))
+
+    # --- jobs
+
+    def refusal(self) -> tuple[JobStatus, dict[str, Any]] | None:
+        """Return how a new job is answered where none is taken (W4, W6)."""
+        name = self._owner.name
+        if not self._owner.life.takes_jobs:
+            return JobStatus.CANCELLED, {"error": f"worker {name!r} is stopping", "type": "Cancelled"}
+        if not self.active:
+            return JobStatus.FAILED, {"error": f"worker {name!r} is inactive", "type": "Inactive"}
+        return None
+
+    def find_handler(self, message: BusJobRequestMessage) -> Route:
+        """Return what to run for a request; raises `LookupError` where there is nothing (J3)."""
+        name = message.job_name
+        if name is not None:
+            route = self._routes.get(name)
+            if route is not None:
+                return route
+            handler = self._handlers.get(name)
+            if handler is not None:
+                limiter = None if handler.limit is None else Limiter(handler.limit)
+                route = self._routes[name] = Route(getattr(self._owner, handler.attribute), handler.deferred, limiter)
+                return route
+        if self._owner.hooks.wants("on_job_request"):
+            return Route(self._on_job_request, deferred=True)
+        has = ", ".join(map(repr, sorted(self._handlers))) or "none"
+        what = "jobs without a name" if name is None else f"job {name!r}"
+        raise LookupError(f"worker {self._owner.name!r} has no handler for {what}; the jobs that it has: {has}")
+
+    async def _on_job_request(self, message: BusJobRequestMessage) -> Any:
+        result = await self._owner.on_job_request(message)
+        for handler in self._owner.event_handlers("on_job_request"):
+            returned = await call_handler(handler, self._owner, message)
+            result = returned if result is None else result
+        return result
+
+    # --- the table's functions
+
+    def _activation(self, message: BusActivateWorkerMessage) -> None:
+        self.activate(message.args)
+
+    def _deactivation(self, _message: BusDeactivateWorkerMessage) -> None:
+        self.deactivate()
+
+    def _end(self, _message: BusEndWorkerMessage) -> None:
+        """After the hook for it has been queued; see `handle`."""
+
+    def _request(self, message: BusJobRequestMessage) -> None:
+        self._owner.job_server.request(message)
+
+    def _job_cancel(self, message: BusJobCancelMessage) -> None:
+        inbox = self._owner.inbox
+        waiting = inbox.waiting_data
+        self._owner.job_server.cancel(message, inbox.data_seen + waiting + 1 if waiting else None)
+
+    def _update_request(self, message: BusJobUpdateRequestMessage) -> None:
+        self._owner.job_server.update_requested(message)
+
+    def _client_message(self, message: BusMessage) -> None:
+        self._owner.job_client.handle(message)
+
+    def _child_error(self, message: BusWorkerLocalErrorMessage) -> None:
+        self._queue("on_worker_failed", (WorkerErrorData(message.source, message.error),), message)
+
+
+TABLE: Final[Mapping[type[BusMessage], Callable[[WorkerDesk, Any], None]]] = {
+    BusActivateWorkerMessage: WorkerDesk._activation,
+    BusDeactivateWorkerMessage: WorkerDesk._deactivation,
+    BusEndWorkerMessage: WorkerDesk._end,
+    BusJobRequestMessage: WorkerDesk._request,
+    BusJobCancelMessage: WorkerDesk._job_cancel,
+    BusJobUpdateRequestMessage: WorkerDesk._update_request,
+    BusWorkerLocalErrorMessage: WorkerDesk._child_error,
+    **dict.fromkeys(CLIENT_HANDLERS, WorkerDesk._client_message),
+}
+
+BUILT_IN: Final = frozenset(
+    value
+    for value in vars(messages).values()
+    if isinstance(value, type)
+    and issubclass(value, BusMessage)
+    and value not in (BusMessage, BusDataMessage, BusSystemMessage, BusFrameMessage, BusTTSSpeakMessage)
+)
+"""What an inactive worker still takes, as far as it is its business: everything but frames and custom messages (W4)."""

@@ -1,0 +1,184 @@
+"""A worker's inbox: what the library does with a message, at once, and what it leaves for hooks (B1, B6, J9, W2, W4).
+
+The built-in handling of a message is synchronous and needs no task of the worker, so it is done in the step of whoever
+sent it. Three things make a message wait instead:
+
+* the worker is handling another one (an answer that comes of a request, say): then it is next;
+* it is a data message and the worker has not started (W2): then it waits for the start;
+* the class overrides ``accepts_bus_message``: that is the user's code, which has no place in a sender's step (B1), so
+  such a worker's messages go through two lanes of their own.
+
+A job's cancel can overtake its request wherever data messages wait. It is remembered until those are handled (J9).
+"""
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from workerbus._hooks import HookQueue
+from workerbus._lifetime import TaskHost
+from workerbus.bus._lanes import Lane
+from workerbus.bus._subscriber import Inbox, Receives, counts, refuse_own_lane
+from workerbus.messages import BusMessage
+
+logger = logging.getLogger("workerbus")
+
+
+class WorkerInbox(Inbox):
+    """Where the bus leaves a worker's messages.
+
+    Args:
+        name: The worker's name.
+        receives: What it receives (B6).
+        handle: The built-in handling.
+        accepts: Asked before the handling, where the class overrides it (N4).
+        hooks: Where hooks wait.
+        max_buffer_size: The bus's bound.
+        early: Cancels that came before their requests: job id to what they said, and the data message to keep them to.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        receives: Receives,
+        handle: Callable[[BusMessage], None],
+        accepts: Callable[[BusMessage], bool] | None,
+        hooks: HookQueue,
+        max_buffer_size: float,
+        early: dict[str, tuple[str | None, int]],
+    ) -> None:
+        super().__init__(name, receives=receives, announcements=False)
+        self._handle = handle
+        self._accepts = accepts
+        self._hooks = hooks
+        self._limit = max_buffer_size
+        self._early = early
+        self._system: deque[BusMessage] = deque()
+        self._data: deque[BusMessage] = deque()
+        self._intake: tuple[Lane[BusMessage], Lane[BusMessage]] | None = None
+        if accepts is not None:
+            system: Lane[BusMessage] = Lane(f"{name} system intake", self._ask_and_handle)
+            data: Lane[BusMessage] = Lane(f"{name} data intake", self._ask_and_handle, first=system)
+            self._intake = system, data
+        self._started = False
+        self._handling = False
+        self._closed = False
+        self.data_seen = 0
+        """How many data messages were handled."""
+
+    # --- from the bus
+
+    def take(self, message: BusMessage) -> None:
+        """Handle a message now, or when it can be."""
+        if self._closed:
+            return
+        if self._intake is not None:
+            self._intake[0 if message.system else 1].put(message)
+        elif self._handling or not (self._started or message.system):
+            (self._system if message.system else self._data).append(message)
+        else:
+            self._handling = True
+            try:
+                self._step(message)
+                if self._system or self._data:
+                    self._catch_up()
+            finally:
+                self._handling = False
+
+    def full_lane(self, message: BusMessage) -> Lane[Any] | None:
+        """Return the data lane, if the message waits for a hook of the worker's and there is no room (B9)."""
+        if self._limit == math.inf or not counts(message, self.name) or not self._hooks.wants("on_bus_message"):
+            return None
+        lane = self._hooks.data
+        if not lane.full and lane.counted + self.waiting_data < self._limit:
+            return None
+        refuse_own_lane(lane, self._hooks.system)
+        return lane
+
+    @property
+    def waiting_data(self) -> int:
+        """How many data messages wait for their built-in handling."""
+        return len(self._data) if self._intake is None else self._intake[1].waiting
+
+    @property
+    def depth(self) -> int:
+        """How many messages wait, for their handling or for a hook."""
+        waiting = len(self._system) + len(self._data) + self._hooks.system.waiting + self._hooks.data.waiting
+        return waiting + sum(lane.waiting for lane in self._intake or ())
+
+    # --- from the worker's life
+
+    def open(self, host: TaskHost) -> None:
+        """The bus has started. A worker's messages run in the worker's own tasks; see `run_in`."""
+
+    def run_in(self, host: TaskHost) -> None:
+        """The worker's task has begun: system messages are handled from now on, those of overridden classes too."""
+        if self._intake is not None:
+            self._intake[0].open(host)
+
+    def start(self, host: TaskHost) -> None:
+        """The worker has started: handle the data messages that came before, in their order (W2)."""
+        self._started = True
+        if self._intake is not None:
+            self._intake[1].open(host)
+        elif not self._handling:
+            self._handling = True
+            try:
+                self._catch_up()
+            finally:
+                self._handling = False
+        self._hooks.data.admit()
+
+    def close(self) -> None:
+        """Handle nothing more."""
+        self._closed = True
+        self._system.clear()
+        self._data.clear()
+        for lane in self._intake or ():
+            lane.close()
+        for hook_lane in (self._hooks.system, self._hooks.data):
+            hook_lane.close()
+
+    # --- handling
+
+    def _catch_up(self) -> None:
+        while not self._closed:
+            if self._system:
+                self._step(self._system.popleft())
+            elif self._data and self._started:
+                self._step(self._data.popleft())
+            else:
+                return
+
+    def _step(self, message: BusMessage) -> None:
+        self.delivered += 1
+        try:
+            self._handle(message)
+        except Exception:
+            self.failed += 1
+            logger.exception("worker %r failed to handle %s", self.name, type(message).__name__)
+        if not message.system:
+            self._note_data()
+
+    def _note_data(self) -> None:
+        self.data_seen += 1
+        if self._early:
+            for job_id, (_, last) in list(self._early.items()):
+                if last <= self.data_seen:
+                    del self._early[job_id]
+
+    async def _ask_and_handle(self, message: BusMessage) -> None:
+        assert self._accepts is not None
+        try:
+            accepted = self._accepts(message)
+        except Exception:
+            self.failed += 1
+            logger.exception("accepts_bus_message of worker %r failed; the message is accepted", self.name)
+            accepted = True
+        if accepted:
+            self._step(message)
+        elif not message.system:
+            self._note_data()

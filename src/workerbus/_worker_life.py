@@ -1,0 +1,326 @@
+"""A worker's life: its one task, how it ends, and in which order (L4, R2, W2, W5-W7).
+
+`WorkerLife.live` is what a runner runs for each worker. Around `run()` it holds the worker's task group, in which its
+hooks and job handlers run, and whatever way `run()` comes to its end, the same wind-down follows, under one deadline:
+
+1. the children are cancelled and waited for; the worker still takes messages meanwhile;
+2. no new jobs; job handlers, hooks and the worker's own job groups are cancelled and waited for;
+3. the jobs that are still open are answered, and the worker is unsubscribed and unregistered: its name is free.
+
+The three ways to the end differ in what comes before that. An end drains the hooks that were queued before it, ends
+the children, gives jobs their grace, and then lets `run()` return. A cancel cancels `run()`. `stop()` does so too, unless
+`run()` itself has called it.
+"""
+
+import logging
+from contextvars import ContextVar, copy_context
+from enum import Enum
+from typing import Any, Protocol
+
+from anyio import CancelScope, Event, create_task_group, get_current_task, move_on_after
+from anyio.abc import TaskGroup
+from attrs import frozen
+
+from workerbus._hooks import HookQueue
+from workerbus._lifetime import CleanUp, TaskHost
+from workerbus._vocabulary import JobStatus
+from workerbus._worker_inbox import WorkerInbox
+from workerbus.abc import HookCall, Sender
+from workerbus.errors import NotRunningError
+from workerbus.jobs._client import JobClient
+from workerbus.jobs._server import JobServer, error_payload
+from workerbus.messages import BusCancelWorkerMessage, BusEndWorkerMessage
+
+logger = logging.getLogger("workerbus")
+
+_inside: "ContextVar[WorkerLife | None]" = ContextVar("workerbus_inside", default=None)
+
+
+@frozen
+class WorkerParams:
+    """What a runner gives a worker to run in (N2).
+
+    Args:
+        task_group: The worker's own task group. What is started in it ends with the worker; an exception in it ends the
+            worker as one of ``run()`` does.
+    """
+
+    task_group: TaskGroup
+
+
+class Phase(Enum):
+    """Where a worker is in its life."""
+
+    NEW = "not running yet: give it to a runner, and start that"
+    ATTACHED = "not running yet: its runner has not started it"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    FINISHED = "not running any more: a worker runs once"
+
+
+class Living(Protocol):
+    """What the life needs of its worker."""
+
+    hooks: HookQueue
+    job_client: JobClient
+    job_server: JobServer
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def bus(self) -> Sender: ...
+    @property
+    def clean_up(self) -> CleanUp: ...
+    @property
+    def inbox(self) -> WorkerInbox: ...
+    @property
+    def graces(self) -> tuple[float, float]: ...
+    @property
+    def runs_by_default(self) -> bool: ...
+    def unfinished_children(self) -> "list[Living]": ...
+    @property
+    def life(self) -> "WorkerLife": ...
+    async def run(self, params: WorkerParams) -> None: ...
+    async def cleanup(self) -> None: ...
+    async def depart(self) -> None: ...
+
+
+class WorkerLife:
+    """The life of one worker.
+
+    Args:
+        worker: Whose it is.
+    """
+
+    __slots__ = (
+        "_attach_error", "_attached", "_ending", "_final_message", "_reason", "_run_scope", "_run_task", "_started", "_stop", "_tasks", "_worker", "finished",
+        "phase",
+    )  # fmt: skip
+
+    def __init__(self, worker: Living) -> None:
+        self._worker = worker
+        self.phase = Phase.NEW
+        self._tasks: TaskHost | None = None
+        self._run_scope: CancelScope | None = None
+        self._run_task: int | None = None
+        self._final_message: BusCancelWorkerMessage | None = None
+        self._reason: str | None = None
+        self._ending = False
+        self._stop = Event()
+        self._attached = Event()
+        self._started = Event()
+        self._attach_error: Exception | None = None
+        self.finished = Event()
+
+    @property
+    def tasks(self) -> TaskHost:
+        """Where the worker's tasks run.
+
+        Raises:
+            NotRunningError: The worker is not running yet, or no more; a `RuntimeError` (J14).
+        """
+        if self._tasks is None or self.phase is Phase.FINISHED:
+            raise NotRunningError(f"worker {self._worker.name!r} is {self.phase.value}")
+        return self._tasks
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether new jobs are accepted (W6)."""
+        return self.phase is Phase.RUNNING or self.phase is Phase.ATTACHED
+
+    # --- the one task
+
+    async def live(self) -> Exception | None:
+        """Run the worker to its end; returns the error that ended it, if one did."""
+        _inside.set(self)
+        crash: Exception | None = None
+        tasks: TaskHost | None = None
+        try:
+            async with create_task_group() as group:
+                tasks = self._tasks = TaskHost(group)
+                try:
+                    crash = await self._run(WorkerParams(group))
+                except (KeyboardInterrupt, SystemExit) as exc:
+                    tasks.end_with(exc)
+                finally:
+                    await self._wind_down(crash)
+                    group.cancel_scope.cancel()
+        except Exception as exc:  # what the worker's own tasks raised in params.task_group
+            crash = crash or _single(exc)
+        finally:
+            self.phase = Phase.FINISHED
+            self._started.set()
+            self.finished.set()
+        if tasks is not None and tasks.fatal is not None:
+            raise tasks.fatal
+        return crash
+
+    async def _run(self, params: WorkerParams) -> Exception | None:
+        worker = self._worker
+        worker.hooks.open(self.tasks)
+        worker.inbox.run_in(self.tasks)
+        with CancelScope() as self._run_scope:
+            if self._final_message is not None:
+                return None  # cancelled before it could begin
+            self.phase = Phase.RUNNING
+            self._run_task = get_current_task().id
+            try:
+                await worker.run(params)
+            except Exception as exc:
+                return exc
+        return None
+
+    def adopt_context(self) -> None:
+        """Let handlers start with the context variables of the task that starts the worker (W8)."""
+        if _inside.get() is self:
+            self.tasks.context = copy_context()
+
+    def attached(self, error: Exception | None = None) -> None:
+        """Note that the worker has been attached, or could not be."""
+        self._attach_error = error
+        self._attached.set()
+
+    async def until_attached(self) -> None:
+        """Wait until the runner has attached the worker; raise what went wrong."""
+        await self._attached.wait()
+        if self._attach_error is not None:
+            raise self._attach_error
+
+    def started(self) -> None:
+        """Note that the worker is ready."""
+        self._started.set()
+
+    async def until_started(self) -> None:
+        """Wait until the worker is ready, or has finished without that."""
+        await self._started.wait()
+
+    async def until_stopped(self) -> None:
+        """Wait until the worker is to stop; what the default `run` does."""
+        await self._stop.wait()
+
+    # --- the ways to the end
+
+    async def stop(self) -> None:
+        """Stop; from outside, return when the worker has finished, from inside at once (W6)."""
+        if self._tasks is None:
+            if self.phase is Phase.ATTACHED:
+                await self._worker.depart()
+                self.phase = Phase.FINISHED
+                self.finished.set()
+            return
+        self._let_go(cancel_run=get_current_task().id != self._run_task)
+        if _inside.get() is not self:
+            await self.finished.wait()
+
+    def _let_go(self, *, cancel_run: bool) -> None:
+        self._stop.set()
+        if cancel_run and self._run_scope is not None:
+            self._run_scope.cancel()
+
+    def cancel(self, message: BusCancelWorkerMessage) -> None:
+        """Cancel what the worker does, and let it finish (R2)."""
+        if self._final_message is not None or self.phase in (Phase.STOPPING, Phase.FINISHED):
+            return
+        self._final_message = message
+        self._reason = message.reason
+        if self._tasks is not None:
+            self._worker.job_server.cancel_all(JobStatus.CANCELLED, self._stopped_payload())
+            self._let_go(cancel_run=True)
+
+    def end(self, message: BusEndWorkerMessage) -> None:
+        """End gracefully (R2). Hooks that are queued now will run, what comes behind them will not."""
+        if self._ending or self.phase is not Phase.RUNNING:
+            return
+        self._ending = True
+        self._reason = message.reason
+        worker = self._worker
+        passed = worker.hooks.mark(self._seal)
+        if self.phase is Phase.STOPPING and worker.runs_by_default and not worker.job_server.pool.busy:
+            self._stop.set()  # nothing to wait for, and no task needed for it
+        else:
+            self.tasks.start(self._end, message, passed, name=f"{worker.name} end")
+
+    def _seal(self) -> None:
+        # Called in the data lane's own step, so that the hook behind the mark does not slip through.
+        if not self._worker.unfinished_children():
+            self.phase = Phase.STOPPING
+            self._worker.hooks.data.close()
+
+    async def _end(self, message: BusEndWorkerMessage, passed: list[Event]) -> None:
+        worker = self._worker
+        grace_period, job_grace = worker.graces
+        with move_on_after(grace_period + job_grace):
+            for event in passed:
+                await event.wait()
+            for child in worker.unfinished_children():
+                worker.bus.post(BusEndWorkerMessage(message.reason, source=worker.name, target=child.name))
+            for child in worker.unfinished_children():
+                await child.life.finished.wait()
+            self._seal()
+            await worker.hooks.data.quiet()
+            with move_on_after(job_grace):
+                await worker.job_server.pool.quiet()
+            self._stop.set()
+            await self.finished.wait()  # this task ends with the worker
+        logger.warning("worker %r has not ended in %g seconds and is cancelled", worker.name, grace_period)
+        self._let_go(cancel_run=True)
+
+    # --- the wind-down
+
+    async def _wind_down(self, crash: Exception | None) -> None:
+        worker = self._worker
+        try:
+            with worker.clean_up.shield() as shield:
+                await self._cancel_children(crash)
+                self.phase = Phase.STOPPING
+                self._cancel_work(crash)
+                await worker.job_server.pool.quiet()
+                await worker.hooks.quiet()
+                if self._final_message is not None and worker.hooks.wants("on_bus_message"):
+                    await worker.hooks.run(HookCall("on_bus_message", (self._final_message,), self._final_message))
+                await worker.cleanup()
+            if shield.cancelled_caught:
+                logger.warning("worker %r is late: its clean-up has not ended in time", worker.name)
+        except Exception:
+            logger.exception("cleanup of worker %r failed", worker.name)
+        finally:
+            self.phase = Phase.STOPPING
+            self._cancel_work(crash)
+            late = worker.job_server.answer_all(*self._verdict(crash))
+            if late:
+                logger.warning(
+                    "worker %r waits for handlers that refuse cancellation: %s", worker.name, ", ".join(late)
+                )
+            with worker.clean_up.shield():
+                await worker.depart()
+
+    async def _cancel_children(self, crash: Exception | None) -> None:
+        worker = self._worker
+        children = worker.unfinished_children()
+        reason = self._reason or (f"its parent failed: {crash}" if crash else "its parent stopped")
+        for child in children:
+            worker.bus.post(BusCancelWorkerMessage(reason, source=worker.name, target=child.name))
+        for child in children:
+            await child.life.finished.wait()
+
+    def _cancel_work(self, crash: Exception | None) -> None:
+        worker = self._worker
+        worker.job_server.cancel_all(*self._verdict(crash))
+        worker.job_server.pool.cancel()
+        worker.job_client.cancel_all(self._reason or f"worker {worker.name!r} stopped")
+        worker.hooks.close(cancel=True)
+
+    def _stopped_payload(self) -> dict[str, Any]:
+        return {"error": self._reason or f"worker {self._worker.name!r} stopped", "type": "Cancelled"}
+
+    def _verdict(self, crash: Exception | None) -> tuple[JobStatus, dict[str, Any]]:
+        if crash is not None:
+            return JobStatus.ERROR, error_payload(crash)
+        return JobStatus.CANCELLED, self._stopped_payload()
+
+
+def _single(exc: Exception) -> Exception:
+    """Take one cause out of its exception groups (L6)."""
+    while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc

@@ -1,0 +1,154 @@
+"""What the layers show each other: Protocols only, so that each knows of the next no more than it needs.
+
+A worker sees its runner as a `RunnerLike`; a job client and a job server see their owner as a `JobPeer`.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from workerbus._lifetime import CleanUp, TaskHost
+from workerbus._vocabulary import WorkerErrorData, WorkerReadyData
+from workerbus.messages import BusMessage
+
+
+class Sender(Protocol):
+    """A bus, as its users see it."""
+
+    async def send(self, message: BusMessage) -> None:
+        """Send, waiting for room where there is none."""
+
+    def post(self, message: BusMessage) -> None:
+        """Send without waiting."""
+
+
+class Directory(Protocol):
+    """A registry, as a requester sees it."""
+
+    def get(self, worker_name: str) -> WorkerReadyData | None:
+        """Look a worker up."""
+
+    async def wait_for(self, worker_name: str) -> WorkerReadyData:
+        """Wait until a worker is ready."""
+
+    def near(self, worker_name: str) -> str:
+        """Say which names look like this one."""
+
+
+class Fence:
+    """Holds back the last hook of a job group until the others have run (W8, J16).
+
+    Attributes:
+        pending: How many hooks must run before.
+        last: What to run after them.
+    """
+
+    __slots__ = ("last", "pending")
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self.last: HookCall | None = None
+
+
+class HookCall:
+    """A hook that waits to be run.
+
+    Attributes:
+        name: The hook.
+        args: What it gets.
+        cause: The message that it is run for, if any.
+        fence: Counted there, if set.
+        done: Called with the error, or None, when it has run.
+    """
+
+    __slots__ = ("args", "cause", "done", "fence", "name")
+
+    def __init__(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        cause: BusMessage | None = None,
+        *,
+        fence: Fence | None = None,
+        done: Callable[[Exception | None], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.args = args
+        self.cause = cause
+        self.fence = fence
+        self.done = done
+
+
+class HookSink(Protocol):
+    """Where hooks are left to be run, one at a time per lane."""
+
+    def wants(self, name: str) -> bool:
+        """Whether anybody has overridden the hook or handles its event."""
+
+    def add(self, call: HookCall, *, system: bool, counted: bool = False) -> None:
+        """Run the hook when those before it in its lane have run."""
+
+    def add_last(self, call: HookCall, fence: Fence, *, system: bool) -> None:
+        """Run the hook when those that the fence counts have run."""
+
+
+class JobPeer(Protocol):
+    """What asks for jobs or answers them: a worker, or a runner."""
+
+    @property
+    def name(self) -> str:
+        """Its name on the bus."""
+
+    @property
+    def bus(self) -> Sender:
+        """Where it sends."""
+
+    @property
+    def registry(self) -> Directory:
+        """Where it looks workers up."""
+
+    @property
+    def hooks(self) -> HookSink:
+        """Where its hooks are run."""
+
+    @property
+    def clean_up(self) -> CleanUp:
+        """Its shields."""
+
+    @property
+    def tasks(self) -> TaskHost:
+        """Its tasks. Raises `NotRunningError` before and after its life (J14)."""
+
+    def asking(self, client: object, open_jobs: bool) -> None:
+        """Note whether the client has jobs open, to be told when a worker departs."""
+
+
+class RunnerLike(Protocol):
+    """A runner, as its workers see it."""
+
+    @property
+    def name(self) -> str:
+        """Its name on the bus."""
+
+    @property
+    def clean_up(self) -> CleanUp:
+        """The shields of the whole run."""
+
+    @property
+    def grace_period(self) -> float:
+        """How long an end may take, in seconds (R2)."""
+
+    @property
+    def job_grace(self) -> float:
+        """How long jobs under way may go on after an end, in seconds (R2)."""
+
+    def known_workers(self) -> list[str]:
+        """Names of the workers that were added, ready or not."""
+
+    def check_new(self, worker: Any) -> bool:
+        """Whether the worker is new here; raises where it cannot be added (R3)."""
+
+    def asking(self, client: object, open_jobs: bool) -> None:
+        """See `JobPeer.asking`."""
+
+    def worker_error(self, data: WorkerErrorData) -> None:
+        """A root worker reports an error (W7)."""

@@ -1,0 +1,344 @@
+"""The bus: who is subscribed under which name, and who gets a message.
+
+`send` looks at the class of the message (which lane, local or not), `deliver` at its target: one look-up by name for a
+targeted message, a walk over the subscribers for a broadcast. From there an inbox has it, and nothing comes back: the
+bus awaits no subscriber, except for room in a bounded lane.
+
+The bus does not know workers, runners or jobs. A transport subclasses it, overrides `publish`, `start` and `stop`, and
+calls `deliver` (or `on_message_received`) for what arrives from the network.
+"""
+
+import logging
+import math
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Any, Self
+
+from anyio import create_task_group, get_cancelled_exc_class, get_current_task
+from anyio.abc import TaskGroup
+from anyio.lowlevel import cancel_shielded_checkpoint
+from attrs import frozen
+
+from workerbus._lifetime import CleanUp, TaskHost
+from workerbus._vocabulary import id_source
+from workerbus.bus._lanes import BATCH, Lane, Place
+from workerbus.bus._subscriber import BusSubscriber, Inbox, SubscriberStatistics
+from workerbus.errors import MessageTypeError, NameTakenError, NotRunningError
+from workerbus.messages import BusMessage
+
+logger = logging.getLogger("workerbus")
+_new_id = id_source()
+
+
+@frozen
+class BusStatistics:
+    """A snapshot of a bus (B9).
+
+    Args:
+        sent: How many messages `send` has taken.
+        undelivered: Messages with a target that nobody here has the name of.
+        refused: Local messages that came from a network (B8).
+        subscribers: Name to the counts of that subscriber.
+    """
+
+    sent: int
+    undelivered: int
+    refused: int
+    subscribers: dict[str, SubscriberStatistics]
+
+
+class WorkerBus(ABC):
+    """What workers, runners and observers talk over.
+
+    A runner opens the bus that it is given for its own run; a program that has several runners on one bus opens it
+    around them (R6)::
+
+        async with MemoryBus() as bus:
+            ...
+
+    Args:
+        max_buffer_size: How many messages may wait in each subscriber's data lane before `send` waits (B9).
+        name: For logs; made up by default.
+    """
+
+    def __init__(self, *, max_buffer_size: float = math.inf, name: str | None = None) -> None:
+        if not (max_buffer_size >= 1):
+            raise ValueError(f"max_buffer_size must be at least 1, not {max_buffer_size!r}")
+        self.max_buffer_size = max_buffer_size
+        self.name = name if name is not None else f"{type(self).__name__}-{_new_id()}"
+        self.opened_by: str | None = None
+        self._subscribers: dict[str, BusSubscriber] = {}
+        self._inboxes: dict[str, Inbox] = {}
+        self._everything: dict[str, Inbox] = {}
+        self._tasks: TaskHost | None = None
+        self._task_group: TaskGroup | None = None
+        self._clean_up = CleanUp()
+        # What the library itself sends on a bus whose publishing may wait goes out in order behind one task.
+        self._outbox: Lane[BusMessage] = self._new_outbox()
+        self._posts_at_once = type(self).send is WorkerBus.send and self.publishes_at_once
+        self._sent = self._undelivered = self._refused = 0
+
+    def _new_outbox(self) -> Lane[BusMessage]:
+        return Lane(f"{self.name} outbox", self._send_posted)
+
+    @property
+    def publishes_at_once(self) -> bool:
+        """Whether `publish` only delivers here, without waiting; then the library's own messages need no task."""
+        return False
+
+    # --- lifetime
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages are being handled."""
+        return self._tasks is not None
+
+    @property
+    def tasks(self) -> TaskHost:
+        """Where a transport runs its tasks: ``bus.tasks.start(function, name="reader")``.
+
+        Raises:
+            NotRunningError: The bus is not open; a `RuntimeError`.
+        """
+        if self._tasks is None:
+            raise NotRunningError(f"bus {self.name!r} is not open: use 'async with bus:', or give it to a runner")
+        return self._tasks
+
+    async def start(self) -> None:
+        """Connect. A hook for network buses, called when the bus is opened; override it and call ``super()``."""
+
+    async def stop(self) -> None:
+        """Disconnect. A hook for network buses, called before the bus is closed; override it and call ``super()``."""
+
+    async def __aenter__(self) -> Self:
+        """Open the bus: its tasks run from here to the end of the block (R6).
+
+        Raises:
+            NotRunningError: It is open already; a `RuntimeError`.
+        """
+        if self._task_group is not None:
+            by = f" by runner {self.opened_by!r}" if self.opened_by else ""
+            raise NotRunningError(
+                f"bus {self.name!r} is open already{by}: open it once, around everything that uses it"
+            )
+        group = self._task_group = create_task_group()
+        await group.__aenter__()
+        try:
+            self._tasks = TaskHost(group)
+            await self.start()
+        except BaseException as exc:
+            self._tasks = None
+            await self._close_group(exc)
+            raise
+        if self._outbox.closed:
+            self._outbox = self._new_outbox()
+        self._outbox.open(self._tasks)
+        for inbox in list(self._inboxes.values()):
+            inbox.open(self._tasks)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        """Close the bus: what the library has posted goes out, then its tasks end (L4)."""
+        tasks = self.tasks
+        try:
+            with self._clean_up.shield(self._clean_up.deadline(exc)):
+                await self._outbox.quiet()
+                await self.stop()
+        except Exception as error:
+            logger.exception("bus %r failed to stop", self.name)
+            exc = exc or error
+        for name, inbox in list(self._inboxes.items()):
+            if inbox.hosted_by_bus:
+                inbox.close()
+                self._renew(name, inbox)
+        self._outbox.close()
+        self._tasks = None
+        swallowed = await self._close_group(exc)
+        if tasks.fatal is not None:
+            raise tasks.fatal
+        return swallowed
+
+    async def _close_group(self, exc: BaseException | None) -> bool | None:
+        group, self._task_group = self._task_group, None
+        assert group is not None
+        group.cancel_scope.cancel()
+        if not isinstance(exc, get_cancelled_exc_class()):
+            # Left without its error, so that it goes on as itself and not in an exception group (L6).
+            await group.__aexit__(None, None, None)
+            return False
+        return await group.__aexit__(type(exc), exc, exc.__traceback__)
+
+    def _renew(self, name: str, closed: Inbox) -> None:
+        # A bus can be opened again; the counts go on.
+        inbox = self._inboxes[name] = self._subscribers[name].make_inbox(self)
+        inbox.delivered, inbox.failed = closed.delivered, closed.failed
+        if inbox.receives == "all":
+            self._everything[name] = inbox
+
+    # --- subscribers
+
+    async def subscribe(self, subscriber: BusSubscriber) -> None:
+        """Let a subscriber receive all that is sent from now on (B4). Again, for the same one, is a no-op.
+
+        Raises:
+            NameTakenError: Another subscriber has its name; a `ValueError` (B5).
+        """
+        if not isinstance(subscriber, BusSubscriber):
+            raise TypeError(f"only a BusSubscriber can subscribe, not {subscriber!r}")
+        name = subscriber.name
+        taken = self._subscribers.get(name)
+        if taken is subscriber:
+            return
+        if taken is not None:
+            raise NameTakenError(name, f"bus {self.name!r}")
+        if subscriber.receives not in ("all", "own"):
+            raise ValueError(f"receives of {name!r} must be 'all' or 'own', not {subscriber.receives!r}")
+        inbox = subscriber.make_inbox(self)
+        self._subscribers[name] = subscriber
+        self._inboxes[name] = inbox
+        if inbox.receives == "all":
+            self._everything[name] = inbox
+        if self._tasks is not None:
+            inbox.open(self._tasks)
+
+    async def unsubscribe(self, subscriber: BusSubscriber) -> None:
+        """Deliver nothing more to a subscriber; what is being delivered is let finish (B5)."""
+        name = subscriber.name
+        if self._subscribers.get(name) is subscriber:
+            del self._subscribers[name]
+            self._everything.pop(name, None)
+            self._inboxes.pop(name).close()
+
+    def has_subscriber(self, name: str) -> bool:
+        """Whether the name is taken on this bus."""
+        return name in self._subscribers
+
+    # --- messages
+
+    async def send(self, message: BusMessage) -> None:
+        """Send a message (B2, B4, B9).
+
+        Waits only for room in a bounded lane. Every 64th call lets other tasks run, after the message is in.
+
+        Raises:
+            MessageTypeError: It is no message, or one of a class that has no lane; a `TypeError`.
+            anyio.WouldBlock: A subscriber's own code sends to its own full lane.
+        """
+        if not isinstance(message, BusMessage) or message.system is None:
+            raise MessageTypeError(
+                f"cannot send {message!r}: a message is an instance of a subclass of BusDataMessage or BusSystemMessage"
+            )
+        self._sent += 1
+        if message.local:
+            await self._deliver(message)
+        elif self._posts_at_once:
+            await self.publish(message)
+        else:
+            await self._publish_in_turn(message)
+        if not self._sent % BATCH:
+            await cancel_shielded_checkpoint()
+
+    async def _publish_in_turn(self, message: BusMessage) -> None:
+        if not self.is_open:
+            self._outbox.put(message)  # nothing is connected yet (B4)
+            return
+        if self._outbox.waiting or self._outbox.busy:
+            if get_current_task().id != self._outbox.task_id:
+                await self._outbox.quiet()  # what was posted before goes out before
+        await self.publish(message)
+
+    def post(self, message: BusMessage) -> None:
+        """Send without waiting, past every bound. For what the library itself sends (B9)."""
+        if self._posts_at_once or (message.local and type(self).send is WorkerBus.send):
+            self._sent += 1
+            self._hand_out(message)
+        else:
+            self._outbox.put(message)
+
+    async def _send_posted(self, message: BusMessage) -> None:
+        try:
+            await self.send(message)
+        except Exception:
+            logger.exception("bus %r could not send %s", self.name, type(message).__name__)
+
+    @abstractmethod
+    async def publish(self, message: BusMessage) -> None:
+        """Bring a message to every bus that belongs together, this one included. Never called for a local message."""
+
+    def on_message_received(self, message: BusMessage) -> None:
+        """Deliver a message that has arrived to the subscribers here, without waiting for room; see `deliver`."""
+        if self._may_arrive(message):
+            self._hand_out(message)
+
+    async def deliver(self, message: BusMessage) -> None:
+        """Deliver a message that has arrived to the subscribers here (B9).
+
+        Those that have room get it first; then this waits until the others have, so that a transport which awaits it
+        reads no faster than they handle. A local message is refused: it cannot have come from here (B8).
+
+        Raises:
+            anyio.WouldBlock: A subscriber's own code sends to its own full lane; then nobody got it.
+        """
+        if self._may_arrive(message):
+            await self._deliver(message)
+
+    def _may_arrive(self, message: BusMessage) -> bool:
+        if message.local:
+            self._refused += 1
+            logger.warning("bus %r refused a local %s from the network", self.name, type(message).__name__)
+        return not message.local
+
+    def _hand_out(self, message: BusMessage) -> None:
+        target = message.target
+        if target is None:
+            announcement = message.announcement
+            for inbox in list(self._inboxes.values()):
+                if inbox.announcements or not announcement:
+                    inbox.take(message)
+            return
+        own = self._inboxes.get(target)
+        if own is not None:
+            own.take(message)
+        else:
+            self._undelivered += 1
+        if self._everything:
+            for inbox in list(self._everything.values()):
+                if inbox is not own:
+                    inbox.take(message)
+
+    async def _deliver(self, message: BusMessage) -> None:
+        if self.max_buffer_size == math.inf:
+            self._hand_out(message)
+            return
+        places: list[tuple[Lane[Any], Place]] = []
+        for inbox, lane in [(inbox, inbox.full_lane(message)) for inbox in self._recipients(message)]:
+            if lane is None:
+                inbox.take(message)
+            else:
+                places.append((lane, inbox.wait_for_room(lane, message)))
+        try:
+            for _, place in places:
+                await place.free.wait()
+        finally:
+            for lane, place in places:
+                lane.leave_queue(place)
+
+    def _recipients(self, message: BusMessage) -> list[Inbox]:
+        if message.target is None:
+            return [each for each in self._inboxes.values() if each.announcements or not message.announcement]
+        own = self._inboxes.get(message.target)
+        if own is None:
+            self._undelivered += 1
+        others = [each for each in self._everything.values() if each is not own]
+        return others if own is None else [own, *others]
+
+    def statistics(self) -> BusStatistics:
+        """Return a snapshot of what the bus and its subscribers have seen."""
+        return BusStatistics(
+            sent=self._sent,
+            undelivered=self._undelivered,
+            refused=self._refused,
+            subscribers={name: inbox.statistics() for name, inbox in self._inboxes.items()},
+        )

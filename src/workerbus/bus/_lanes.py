@@ -1,0 +1,233 @@
+"""One lane: a memory object stream, and the task that takes from it and handles one item at a time (B1, B2).
+
+A lane knows nothing of messages. It is given a coroutine function to call with each item, and a `TaskHost` when there is
+something to run in; what comes before waits in a plain queue, so that a lane that was never run leaves no unclosed
+stream. The stream and the task exist from the first item on.
+
+The rules of order, where they matter:
+
+* ``waiting`` counts the items that were put and whose handling has not begun. An empty buffer does not say so: anyio
+  hands an item straight to a parked receiver.
+* A lane with ``first`` (a data lane, its system lane) begins nothing while ``first`` has items waiting and is not
+  itself suspended in a handler. It steps aside with checkpoints, which end as soon as the other has begun.
+* After 64 items without a pause the dispatcher yields once, so that a flood starves nobody.
+"""
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Generic, TypeVar
+
+from anyio import (
+    CancelScope,
+    ClosedResourceError,
+    EndOfStream,
+    Event,
+    WouldBlock,
+    create_memory_object_stream,
+    get_current_task,
+)
+from anyio.lowlevel import checkpoint
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from workerbus._lifetime import TaskHost
+
+T = TypeVar("T")
+
+BATCH: Final = 64
+
+
+class _Counted(Generic[T]):
+    """An item that takes a place in a bounded lane."""
+
+    __slots__ = ("item",)
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+
+
+class Place:
+    """A sender's place in the queue for a full lane."""
+
+    __slots__ = ("_put", "free")
+
+    def __init__(self, put: Callable[[], None]) -> None:
+        self._put = put
+        self.free = Event()
+
+    def take(self) -> None:
+        """Put what waits into the lane, and let its sender go on."""
+        self._put()
+        self.free.set()
+
+
+class Lane(Generic[T]):
+    """Items, handled one at a time in the order in which they were put.
+
+    Args:
+        name: For the task's name.
+        handle: Called with each item; it does not raise, cancellation apart.
+        first: The lane whose waiting items go before this one's.
+        limit: How many counted items may wait; infinite by default.
+    """
+
+    __slots__ = (
+        "_backlog", "_counted", "_first", "_handle", "_host", "_limit", "_name", "_places", "_quiet", "_receive",
+        "_scope", "_send", "busy", "closed", "task_id", "waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        handle: Callable[[T], Awaitable[None]],
+        *,
+        first: "Lane[Any] | None" = None,
+        limit: float = math.inf,
+    ) -> None:
+        self._name = name
+        self._handle = handle
+        self._first = first
+        self._limit = limit
+        self._host: TaskHost | None = None
+        self._backlog: deque[T | _Counted[T]] | None = None
+        self._send: MemoryObjectSendStream[T | _Counted[T]] | None = None
+        self._receive: MemoryObjectReceiveStream[T | _Counted[T]] | None = None
+        self._scope: CancelScope | None = None
+        self._places: deque[Place] | None = None
+        self._quiet: Event | None = None
+        self._counted = 0
+        self.waiting = 0
+        self.busy = False
+        self.closed = False
+        self.task_id: int | None = None
+
+    def open(self, host: TaskHost) -> None:
+        """Give the lane something to run in, and start with what has come so far."""
+        self._host = host
+        if self._backlog is not None and not self.closed:
+            backlog, self._backlog = self._backlog, None
+            for item in backlog:
+                self._push(item)
+
+    def put(self, item: T, *, counted: bool = False) -> None:
+        """Add an item, room or not; a closed lane drops it."""
+        if self.closed:
+            return
+        self.waiting += 1
+        if counted and self._limit != math.inf:
+            self._counted += 1
+            self._push(_Counted(item))
+        else:
+            self._push(item)
+
+    def _push(self, item: T | _Counted[T]) -> None:
+        if self._send is not None:
+            self._send.send_nowait(item)
+        elif self._host is None:
+            if self._backlog is None:
+                self._backlog = deque()
+            self._backlog.append(item)
+        else:
+            self._send, self._receive = create_memory_object_stream[T | _Counted[T]](math.inf)
+            self._send.send_nowait(item)
+            self._host.start(self._dispatch, name=f"{self._name} dispatcher")
+
+    @property
+    def full(self) -> bool:
+        """Whether a counted item would have to wait for room."""
+        return self._counted >= self._limit or bool(self._places)
+
+    def queue_for_room(self, put: Callable[[], None]) -> Place:
+        """Stand in line for room; ``put`` is called, in the order of standing, when there is some."""
+        if self._places is None:
+            self._places = deque()
+        place = Place(put)
+        self._places.append(place)
+        return place
+
+    def leave_queue(self, place: Place) -> None:
+        """Give up a place, if it was not taken yet."""
+        if self._places is not None and place in self._places:
+            self._places.remove(place)
+
+    @property
+    def counted(self) -> int:
+        """How many counted items wait."""
+        return self._counted
+
+    def admit(self) -> None:
+        """Let in who waits for room, as far as there is some."""
+        while self._places and self._counted < self._limit:
+            self._places.popleft().take()
+
+    async def quiet(self) -> None:
+        """Wait until nothing waits and nothing is being handled."""
+        while self.waiting or self.busy:
+            if self._quiet is None:
+                self._quiet = Event()
+            await self._quiet.wait()
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Begin nothing more, drop what waits, and release whoever waits for room (B5).
+
+        Args:
+            cancel: Whether to cancel what is being handled; otherwise it is let finish.
+        """
+        if not self.closed:
+            self.closed = True
+            self.waiting = 0
+            self._backlog = None
+            if self._send is not None and self._receive is not None:
+                self._send.close()
+                self._receive.close()
+            places, self._places = self._places, None
+            for place in places or ():
+                place.free.set()
+            self._tell_quiet()
+        if cancel and self._scope is not None:
+            self._scope.cancel()
+
+    def _tell_quiet(self) -> None:
+        if self._quiet is not None:
+            self._quiet.set()
+            self._quiet = None
+
+    async def _dispatch(self) -> None:
+        self.task_id = get_current_task().id
+        with CancelScope() as self._scope:
+            try:
+                await self._take_all()
+            except (EndOfStream, ClosedResourceError):
+                pass
+            finally:
+                self.busy = False
+                self.close()
+                self._tell_quiet()
+
+    async def _take_all(self) -> None:
+        assert self._receive is not None
+        first, taken = self._first, 0
+        while not self.closed:
+            try:
+                item = self._receive.receive_nowait()
+            except WouldBlock:
+                self._tell_quiet()
+                item = await self._receive.receive()
+                taken = 0
+            if first is not None:
+                while first.waiting and not first.busy and not self.closed:
+                    await checkpoint()
+            if self.closed:
+                break
+            self.waiting -= 1
+            if isinstance(item, _Counted):
+                item = item.item
+                self._counted -= 1
+                self.admit()
+            self.busy = True
+            await self._handle(item)
+            self.busy = False
+            taken += 1
+            if taken == BATCH:
+                taken = 0
+                await checkpoint()

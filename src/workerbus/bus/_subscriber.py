@@ -1,0 +1,200 @@
+"""Who receives messages, and the inbox in which the bus leaves them.
+
+The bus knows an `Inbox` only. A plain subscriber's has two lanes in which its ``on_bus_message`` is awaited; a worker
+and a runner bring their own, whose ``take`` handles what is the library's business at once, in the sender's step.
+"""
+
+import logging
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal, Protocol
+
+from anyio import WouldBlock, get_current_task
+from attrs import frozen
+
+from workerbus._lifetime import TaskHost
+from workerbus.bus._lanes import Lane, Place
+from workerbus.messages import BusMessage, BusWorkerErrorMessage, BusWorkerLocalErrorMessage
+
+logger = logging.getLogger("workerbus")
+
+Receives = Literal["all", "own"]
+
+
+@frozen
+class SubscriberStatistics:
+    """What a subscriber's inbox has seen (B9).
+
+    Args:
+        depth: Messages that wait, for the subscriber's code or for its start.
+        delivered: Messages that were handled, the failed ones included.
+        failed: How many times the subscriber's code raised.
+    """
+
+    depth: int
+    delivered: int
+    failed: int
+
+
+class InboxHost(Protocol):
+    """What an inbox needs of its bus."""
+
+    @property
+    def max_buffer_size(self) -> float:
+        """How many messages may wait in a data lane."""
+
+    def post(self, message: BusMessage) -> None:
+        """Send without waiting."""
+
+
+class Inbox(ABC):
+    """Where a bus leaves a subscriber's messages, by lane.
+
+    Args:
+        name: The subscriber's name.
+        receives: Whether it gets everything or only broadcasts and what is addressed to it (B6).
+        announcements: Whether it gets those broadcasts that are meant for runners and observers (B7).
+    """
+
+    hosted_by_bus: ClassVar[bool] = False
+
+    def __init__(self, name: str, *, receives: Receives, announcements: bool = True) -> None:
+        self.name = name
+        self.receives = receives
+        self.announcements = announcements
+        self.delivered = 0
+        self.failed = 0
+
+    @abstractmethod
+    def take(self, message: BusMessage) -> None:
+        """Accept a message, room or not. Never raises, never waits, never runs the user's code."""
+
+    @abstractmethod
+    def full_lane(self, message: BusMessage) -> Lane[Any] | None:
+        """Return the lane that has no room for the message now, if it is one that waits for room (B9)."""
+
+    @abstractmethod
+    def open(self, host: TaskHost) -> None:
+        """The bus has started; plain subscribers run in its tasks."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Begin no more deliveries."""
+
+    @property
+    @abstractmethod
+    def depth(self) -> int:
+        """How many messages wait."""
+
+    def statistics(self) -> SubscriberStatistics:
+        """Return a snapshot of the counts."""
+        return SubscriberStatistics(self.depth, self.delivered, self.failed)
+
+    def wait_for_room(self, lane: Lane[Any], message: BusMessage) -> Place:
+        """Stand in line for room in a full lane; ``take`` is called when there is some."""
+        return lane.queue_for_room(lambda: self.take(message))
+
+
+def refuse_own_lane(lane: Lane[Any], other: Lane[Any]) -> None:
+    """Raise `WouldBlock` where a subscriber's own hook would wait for itself (B9)."""
+    if get_current_task().id in (lane.task_id, other.task_id):
+        raise WouldBlock
+
+
+def counts(message: BusMessage, name: str) -> bool:
+    """Whether a message takes a place in the bounded data lane of the subscriber ``name`` (B9)."""
+    return message.bounded and not message.system and not (message.of_a_job and message.target == name)
+
+
+class BusSubscriber:
+    """Something that receives messages from a bus.
+
+    Override `on_bus_message`, and give it a ``name`` that is unique on the bus.
+
+    Attributes:
+        receives: ``"all"`` messages, or only its ``"own"``: broadcasts and what is addressed to it (B6).
+    """
+
+    receives: Receives = "all"
+
+    @property
+    def name(self) -> str:
+        """The unique name of this subscriber on the bus."""
+        raise NotImplementedError(f"{type(self).__name__} needs a 'name': the bus tells subscribers apart by it")
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        """Say whether to handle a message; asked just before that (N4).
+
+        A refusal concerns this subscriber alone. Must not wait; by default everything is accepted.
+        """
+        return True
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """Handle a message. One at a time per lane, in the order of sending (B2).
+
+        An exception is logged, counted and reported, and the next message is handled (B3).
+        """
+
+    def make_inbox(self, bus: InboxHost) -> Inbox:
+        """Return where the bus shall leave messages. For the library's own subscribers."""
+        return PlainInbox(self, bus)
+
+
+class PlainInbox(Inbox):
+    """The inbox of a plain subscriber: two lanes, hosted by the bus."""
+
+    hosted_by_bus = True
+
+    def __init__(self, subscriber: BusSubscriber, bus: InboxHost) -> None:
+        super().__init__(subscriber.name, receives=subscriber.receives)
+        self._subscriber = subscriber
+        self._bus = bus
+        self._asks = type(subscriber).accepts_bus_message is not BusSubscriber.accepts_bus_message
+        self._system: Lane[BusMessage] = Lane(f"{self.name} system", self._handle)
+        self._data: Lane[BusMessage] = Lane(
+            f"{self.name} data", self._handle, first=self._system, limit=bus.max_buffer_size
+        )
+        self._bounded = bus.max_buffer_size != math.inf
+
+    def take(self, message: BusMessage) -> None:
+        """Put the message into its lane."""
+        if message.system:
+            self._system.put(message)
+        else:
+            self._data.put(message, counted=self._bounded and counts(message, self.name))
+
+    def full_lane(self, message: BusMessage) -> Lane[Any] | None:
+        """Return the data lane, if it is full and the message takes a place in it."""
+        if not self._bounded or not self._data.full or not counts(message, self.name):
+            return None
+        refuse_own_lane(self._data, self._system)
+        return self._data
+
+    def open(self, host: TaskHost) -> None:
+        """Run the lanes in the tasks of the bus."""
+        self._system.open(host)
+        self._data.open(host)
+
+    def close(self) -> None:
+        """Close both lanes; a handler that runs is let finish."""
+        self._system.close()
+        self._data.close()
+
+    @property
+    def depth(self) -> int:
+        """How many messages wait in the two lanes."""
+        return self._system.waiting + self._data.waiting
+
+    async def _handle(self, message: BusMessage) -> None:
+        try:
+            if self._asks and not self._subscriber.accepts_bus_message(message):
+                return
+            self.delivered += 1
+            await self._subscriber.on_bus_message(message)
+        except Exception as exc:
+            self.failed += 1
+            logger.exception("subscriber %r failed to handle %s", self.name, type(message).__name__)
+            # An error that is caused by an error message is not sent out again: it would go round for ever.
+            if not isinstance(message, BusWorkerErrorMessage | BusWorkerLocalErrorMessage):
+                text = f"on_bus_message: {type(exc).__name__}: {exc}"
+                self._bus.post(BusWorkerErrorMessage(text, source=self.name))

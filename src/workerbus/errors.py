@@ -1,0 +1,166 @@
+"""Every exception that this library raises of its own, one class per fault.
+
+All of them derive from `WorkerBusError` and, where Python has a name for the fault, from that built-in too, so that
+``except ValueError`` and ``except workerbus.NameTakenError`` both do what they say. An error keeps its data as
+attributes; the sentence is built here and nowhere else.
+"""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from workerbus._vocabulary import JobStatus
+
+
+class WorkerBusError(Exception):
+    """The root of all errors that workerbus raises."""
+
+
+def near_names(name: str, known: Iterable[str]) -> str:
+    """Say which known names look like ``name``, as the end of a sentence."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    if names:
+        shown = ", ".join(map(repr, names[:5]))
+        return f"known are {shown}{', …' if len(names) > 5 else ''}"
+    return "no names are known"
+
+
+class NotRunningError(WorkerBusError, RuntimeError):
+    """Something was asked of an object at a time of its life when it cannot be done (W1, J14, R1, R3)."""
+
+
+class NameTakenError(WorkerBusError, ValueError):
+    """Another object has this name already (B5, R3).
+
+    Attributes:
+        name: The name that was asked for.
+    """
+
+    def __init__(self, name: str, where: str) -> None:
+        super().__init__(f"the name {name!r} is taken on {where}: give this one another name, or stop the other first")
+        self.name = name
+
+
+class ParentError(WorkerBusError, ValueError):
+    """A worker was to become the child of a second parent, or its own ancestor (W5).
+
+    Attributes:
+        name: The worker that was to be added.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"worker {name!r} cannot be added as a child: {why}")
+        self.name = name
+
+
+class UnknownWorkerError(WorkerBusError, LookupError):
+    """Neither the runner nor the registry knows a worker of this name (W3).
+
+    Attributes:
+        name: The name that was asked for.
+    """
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"there is no worker {name!r}; {near_names(name, known)}")
+        self.name = name
+
+
+class UnknownJobError(WorkerBusError, RuntimeError):
+    """A worker was to send something for a job that it does not have, or has no more (J14).
+
+    Attributes:
+        job_id: The job that was named.
+        worker_name: The worker that was to send.
+    """
+
+    def __init__(self, job_id: str, worker_name: str) -> None:
+        super().__init__(
+            f"worker {worker_name!r} has no open job {job_id!r}: it was never asked for it, or it has answered already"
+        )
+        self.job_id = job_id
+        self.worker_name = worker_name
+
+
+class UnknownEventError(WorkerBusError, ValueError):
+    """There is no event of this name (N3).
+
+    Attributes:
+        name: The event that was named.
+    """
+
+    def __init__(self, name: str, owner: str, known: Iterable[str]) -> None:
+        super().__init__(f"{owner} has no event {name!r}; {near_names(name, known)}")
+        self.name = name
+
+
+class MessageTypeError(WorkerBusError, TypeError):
+    """Something that is no proper bus message was defined, built or sent (N5)."""
+
+
+class HandlerTypeError(WorkerBusError, TypeError):
+    """A handler has a shape that cannot be called: not async, say, or with no parameter for what it gets (N3, J2)."""
+
+
+class _JobFault(WorkerBusError):
+    """What the two errors of a requester have in common."""
+
+    _what = "job"
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        job_id: str = "",
+        statuses: Mapping[str, JobStatus] | None = None,
+        responses: Mapping[str, dict[str, Any]] | None = None,
+    ) -> None:
+        label = f"{self._what} {job_id}" if job_id else self._what
+        super().__init__(f"{label}: {reason}")
+        self.reason = reason
+        self.job_id = job_id
+        self.statuses = dict(statuses or {})
+        self.responses = dict(responses or {})
+
+
+class JobError(_JobFault):
+    """A job did not complete (J8).
+
+    Attributes:
+        reason: Why, in words; ``"timeout"`` where time ran out.
+        job_id: The job.
+        statuses: Worker name to `JobStatus`, of the workers that answered.
+        responses: Worker name to the answer's payload.
+    """
+
+
+class JobGroupError(_JobFault):
+    """A job group did not complete (J8). The attributes are those of `JobError`."""
+
+    _what = "job group"
+
+
+class JobTimeoutError(JobError, TimeoutError):
+    """The job's own ``timeout`` was over before the answer came, or before the worker did (J6, J8)."""
+
+
+class JobGroupTimeoutError(JobGroupError, TimeoutError):
+    """The group's own ``timeout`` was over before all answers came, or all workers did (J6, J8)."""
+
+
+class JobFailure(WorkerBusError):  # noqa: N818 - the public name: a handler raises it to say FAILED, not "error"
+    """Raised by a job handler to answer FAILED: the work could not be done, for a reason that is no bug (J2).
+
+    The requester gets ``{"error": reason, "type": "JobFailure"}``, and whatever else was given as keyword arguments.
+
+    Attributes:
+        reason: Why, in words.
+        data: More for the requester, merged into the answer.
+    """
+
+    def __init__(self, reason: str, **data: Any) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.data = data

@@ -1,0 +1,418 @@
+"""The side that asks: one table of job groups by job id, and the messages that move them (J1-J8, J12, J16).
+
+A group is in the table before its first request leaves, and out of it when everybody who was asked has answered or the
+requester's context has been left. Handling a message is synchronous: the table decides, then hooks are queued, scopes
+cancelled and messages posted. Only `ask` and `leave` wait, and they belong to the requester.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from anyio import (
+    current_effective_deadline,
+    current_time,
+    get_cancelled_exc_class,
+    move_on_after,
+    move_on_at,
+)
+
+from workerbus._vocabulary import JobStatus, id_source
+from workerbus.abc import HookCall, JobPeer
+from workerbus.jobs._group import JobGroup
+from workerbus.jobs._state import Ask, AskEvent, next_ask
+from workerbus.jobs._types import JobGroupEvent, JobGroupResponse
+from workerbus.messages import (
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
+    BusJobStreamDataMessage,
+    BusJobStreamEndMessage,
+    BusJobStreamStartMessage,
+    BusJobUpdateMessage,
+    BusJobUpdateRequestMessage,
+    BusJobUpdateUrgentMessage,
+    BusMessage,
+)
+
+logger = logging.getLogger("workerbus")
+
+TIMEOUT: Final = "timeout"
+PATIENCE: Final = 5.0
+"""After this many seconds a requester says in the log for whom it waits (J1)."""
+_SAME_TIME: Final = 0.001
+
+_new_id = id_source()
+
+Response = BusJobResponseMessage | BusJobResponseUrgentMessage
+
+
+def check_request(worker_names: Sequence[str], payload: object, timeout: object) -> None:
+    """Refuse what cannot be asked for, before anything is done.
+
+    Raises:
+        TypeError: A name is no string, or the payload no dict.
+        ValueError: A name comes twice (J12), or the timeout is no positive number of seconds.
+    """
+    for name in worker_names:
+        if not isinstance(name, str):
+            raise TypeError(f"workers are asked by name, a str, not {name!r}")
+    if len(set(worker_names)) != len(worker_names):
+        twice = sorted({name for name in worker_names if list(worker_names).count(name) > 1})
+        raise ValueError(f"a job group asks each worker once, but has {', '.join(map(repr, twice))} more than once")
+    if payload is not None and not isinstance(payload, Mapping):
+        raise TypeError(f"a job's payload is a dict or None, not {payload!r}")
+    if timeout is not None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
+        if not timeout >= 0:
+            raise ValueError(f"timeout is a number of seconds, not less than 0, not {timeout!r}")
+
+
+class JobClient:
+    """The jobs that a worker or a runner has asked for.
+
+    Args:
+        owner: Whose jobs they are.
+    """
+
+    __slots__ = ("_owner", "groups", "ignored")
+
+    def __init__(self, owner: JobPeer) -> None:
+        self._owner = owner
+        self.groups: dict[str, JobGroup] = {}
+        self.ignored = 0
+
+    # --- asking
+
+    def check_running(self) -> None:
+        """Raise `NotRunningError` unless the owner is running (J14)."""
+        _ = self._owner.tasks
+
+    def new_group(
+        self,
+        worker_names: Sequence[str],
+        *,
+        cancel_on_error: bool = True,
+        label: str | None = None,
+        cancellable: bool = True,
+        timeout: float | None = None,
+        single: bool = False,
+        in_context: bool = False,
+    ) -> JobGroup:
+        """Put a new group into the table; its time starts now."""
+        group = JobGroup(
+            _new_id(),
+            worker_names,
+            cancel_on_error=cancel_on_error,
+            label=label,
+            cancellable=cancellable,
+            single=single,
+            in_context=in_context,
+        )
+        if timeout is not None:
+            group.deadline = current_time() + timeout
+        if not self.groups:
+            self._owner.asking(self, True)
+        self.groups[group.job_id] = group
+        return group
+
+    async def ask(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
+        """Wait for the workers and send them their requests (J6)."""
+        registry, bus, source = self._owner.registry, self._owner.bus, self._owner.name
+        for worker in group.worker_names:
+            if registry.get(worker) is None:
+                await self._wait_for(worker)
+        group.travels = deadline = min(group.deadline, current_effective_deadline())
+        for worker in group.worker_names:
+            while group.state is Ask.OPEN and registry.get(worker) is None:
+                await self._wait_for(worker)  # it left while others were being asked
+            if group.state is not Ask.OPEN:
+                return
+            left = None if deadline == math.inf else max(0.0, deadline - current_time())
+            request = BusJobRequestMessage(group.job_id, job_name, payload, left, source=source, target=worker)
+            group.asked.add(worker)
+            try:
+                await bus.send(request)
+            except BaseException:
+                if worker in group.missing:
+                    # It may have got the request, or not: tell it, but do not wait for an answer.
+                    group.asked.discard(worker)
+                    self._tell([worker], group.job_id, "the request was withdrawn")
+                raise
+        if not group.worker_names:
+            self._settle(group, AskEvent.LAST_ANSWER)
+
+    async def _wait_for(self, worker: str) -> None:
+        registry = self._owner.registry
+        with move_on_after(PATIENCE):
+            await registry.wait_for(worker)
+            return
+        logger.warning(
+            "%r still waits for worker %r, which is not there; %s", self._owner.name, worker, registry.near(worker)
+        )
+        await registry.wait_for(worker)
+
+    async def ask_without_context(
+        self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None
+    ) -> JobGroup:
+        """Ask, and see to the group's deadline, for code that does not wait for the answers."""
+        try:
+            with move_on_at(group.deadline):
+                await self.ask(group, job_name, payload)
+                if group.deadline != math.inf and group.state is Ask.OPEN:
+                    self._owner.tasks.start(self._watch_deadline, group, name=f"{self._owner.name} job timeout")
+                return group
+            self._settle(group, AskEvent.TIME_UP, TIMEOUT)
+            error = group.error()
+            assert error is not None
+            raise error
+        except BaseException as exc:
+            self._settle(group, AskEvent.CANCEL, f"{type(exc).__name__} while asking")
+            raise
+        finally:
+            self._forget_if_over(group)
+
+    async def _watch_deadline(self, group: JobGroup) -> None:
+        with move_on_at(group.deadline):
+            while group.state is Ask.OPEN:
+                await group.change()
+            return
+        self._time_up(group)
+
+    async def leave(self, group: JobGroup, exc: BaseException | None) -> None:
+        """Leave a context: tell who has not answered, wait for them, and forget the group (J5)."""
+        try:
+            if group.state is Ask.OPEN:
+                if (
+                    group.scope is not None and group.scope.cancel_called
+                ):  # by its deadline: nothing else leaves it open
+                    self._settle(group, AskEvent.TIME_UP, TIMEOUT)
+                else:
+                    self._settle(group, AskEvent.CANCEL, _why(exc))
+            if group.unanswered:
+                await self._wait_for_answers(group, exc)
+        finally:
+            self._forget(group)
+
+    async def _wait_for_answers(self, group: JobGroup, exc: BaseException | None) -> None:
+        deadline = self._owner.clean_up.deadline(exc)
+        cancelled: BaseException | None = None
+        while group.unanswered:
+            try:
+                with self._owner.clean_up.shield(deadline) as shield:
+                    while group.unanswered:
+                        await group.change()
+            except get_cancelled_exc_class() as native:
+                cancelled = native  # a Task.cancel() goes through a shield: it may, but only at the end (J5)
+            else:
+                if shield.cancelled_caught:
+                    logger.warning(
+                        "%r leaves job %s without an answer from %s, still busy after its cancellation",
+                        self._owner.name, group.job_id, ", ".join(sorted(group.unanswered)),
+                    )  # fmt: skip
+                    break
+        if cancelled is not None:
+            raise cancelled
+
+    # --- what moves a group
+
+    def _settle(self, group: JobGroup, event: AskEvent, reason: str | None = None) -> bool:
+        """Let the table decide; if the group's state changes, act on it. Returns whether it did."""
+        state = next_ask(group.state, event)
+        if state is group.state:
+            return False
+        group.state = state
+        group.reason = reason
+        if state is not Ask.COMPLETED:
+            self._tell(group.unanswered, group.job_id, reason)
+            if group.scope is not None:
+                group.scope.cancel()
+        elif group.scope is not None:
+            group.scope.deadline = math.inf  # the deadline was the job's; the body may go on
+        group.notify()
+        return True
+
+    def _tell(self, workers: Sequence[str] | set[str], job_id: str, reason: str | None) -> None:
+        bus, source = self._owner.bus, self._owner.name
+        for worker in list(workers):
+            bus.post(BusJobCancelMessage(job_id, reason, source=source, target=worker))
+
+    def _time_up(self, group: JobGroup) -> None:
+        late = sorted(group.missing)
+        if self._settle(group, AskEvent.TIME_UP, TIMEOUT) and self._owner.hooks.wants("on_job_error") and late:
+            message = BusJobResponseMessage(
+                group.job_id, JobStatus.CANCELLED, {"error": TIMEOUT, "type": "TimeoutError"},
+                source=late[0], target=self._owner.name,
+            )  # fmt: skip
+            self._queue_last(group, "on_job_error", message, message)
+        self._forget_if_over(group)
+
+    def cancel(self, job_id: str, reason: str | None) -> bool:
+        """Cancel a group by its id; returns whether there was one to cancel."""
+        group = self.groups.get(job_id)
+        if group is None:
+            return False
+        cancelled = self._settle(group, AskEvent.CANCEL, reason or "cancelled by the requester")
+        self._forget_if_over(group)
+        return cancelled
+
+    def cancel_all(self, reason: str) -> None:
+        """Cancel every group: the owner stops (W6)."""
+        for job_id in list(self.groups):
+            self.cancel(job_id, reason)
+
+    def worker_departed(self, worker: str) -> None:
+        """Answer in the place of a worker that has gone, for what it can answer no more (J4)."""
+        for group in list(self.groups.values()):
+            if worker in group.unanswered:
+                response = {"error": f"worker {worker!r} left without an answer", "type": "WorkerGone"}
+                self._answered(
+                    group, BusJobResponseMessage(group.job_id, JobStatus.ERROR, response, source=worker), response
+                )
+
+    def _forget_if_over(self, group: JobGroup) -> None:
+        if not group.in_context and group.state is not Ask.OPEN and not group.unanswered:
+            self._forget(group)
+
+    def _forget(self, group: JobGroup) -> None:
+        if self.groups.pop(group.job_id, None) is not None and not self.groups:
+            self._owner.asking(self, False)
+
+    # --- messages
+
+    def handle(self, message: BusMessage) -> None:
+        """Handle an answer, an update or a stream message."""
+        HANDLERS[type(message)](self, message)
+
+    def _group_of(self, message: Any) -> JobGroup | None:
+        group = self.groups.get(message.job_id)
+        if group is None or message.source not in group.asked or message.source not in group.missing:
+            self.ignored += 1  # a stranger, or after the one answer that counts (J7, J12)
+            return None
+        return group
+
+    def _on_response(self, message: Response) -> None:
+        group = self._group_of(message)
+        if group is not None:
+            self._answered(group, message, message.response or {})
+
+    def _on_stream_end(self, message: BusJobStreamEndMessage) -> None:
+        group = self._group_of(message)
+        if group is None:
+            return
+        self._event(group, JobGroupEvent.STREAM_END, message, message.data)
+        response = BusJobResponseMessage(
+            group.job_id, JobStatus.COMPLETED, message.data, source=message.source, target=message.target
+        )
+        self._answered(group, response, message.data or {}, hook="on_job_stream_end", cause=message)
+
+    def _answered(
+        self,
+        group: JobGroup,
+        message: Response,
+        response: dict[str, Any],
+        hook: str = "on_job_response",
+        cause: BusMessage | None = None,
+    ) -> None:
+        worker, status = message.source, message.status
+        group.missing.discard(worker)
+        group.statuses[worker] = status
+        group.responses[worker] = response
+        if group.state is Ask.OPEN:
+            hooks = self._owner.hooks
+            if hooks.wants(hook):
+                group.fence.pending += 1
+                told = cause or message
+                hooks.add(HookCall(hook, (told,), told, fence=group.fence), system=bool(message.system))
+            self._judge(group, message, response)
+        group.notify()
+        self._forget_if_over(group)
+
+    def _judge(self, group: JobGroup, message: Response, response: dict[str, Any]) -> None:
+        if message.status is not JobStatus.COMPLETED:
+            if message.status is JobStatus.CANCELLED and response.get("error") == TIMEOUT:
+                soon = current_time() + _SAME_TIME
+                if group.deadline <= soon:
+                    self._time_up(group)  # the worker's clock was a moment ahead of ours (J6)
+                    return
+                if group.in_context and group.travels <= soon:
+                    return  # an enclosing scope's deadline: its own cancellation is on its way
+            if group.cancel_on_error:
+                text = response.get("error") or response.get("reason") or "no reason given"
+                self._settle(group, AskEvent.BAD_ANSWER, f"worker {message.source!r} answered {message.status}: {text}")
+                if self._owner.hooks.wants("on_job_error"):
+                    self._queue_last(group, "on_job_error", message, message)
+                return
+        if group.missing:
+            return
+        if group.scope is not None and group.scope.cancel_called:
+            self._time_up(group)  # its deadline has passed, and the body is being cancelled already
+        elif self._settle(group, AskEvent.LAST_ANSWER):
+            if self._owner.hooks.wants("on_job_completed"):
+                result = JobGroupResponse(group.job_id, dict(group.responses), dict(group.statuses))
+                self._queue_last(group, "on_job_completed", result, message)
+
+    def _queue_last(self, group: JobGroup, hook: str, argument: object, cause: BusMessage) -> None:
+        self._owner.hooks.add_last(HookCall(hook, (argument,), cause), group.fence, system=bool(cause.system))
+
+    def _event(self, group: JobGroup, kind: str, message: BusMessage, data: dict[str, Any] | None) -> None:
+        if group.events is not None:
+            group.events.append(JobGroupEvent(kind, message.source, data))
+            group.notify()
+
+    def _on_update(self, message: BusJobUpdateMessage | BusJobUpdateUrgentMessage) -> None:
+        group = self._group_of(message)
+        if group is not None and group.state is Ask.OPEN:
+            self._event(group, JobGroupEvent.UPDATE, message, message.update)
+            self._hook("on_job_update", message)
+
+    def _on_stream_start(self, message: BusJobStreamStartMessage) -> None:
+        group = self._group_of(message)
+        if group is not None and group.state is Ask.OPEN:
+            self._event(group, JobGroupEvent.STREAM_START, message, message.data)
+            self._hook("on_job_stream_start", message)
+
+    def _on_stream_data(self, message: BusJobStreamDataMessage) -> None:
+        group = self._group_of(message)
+        if group is not None and group.state is Ask.OPEN:
+            self._event(group, JobGroupEvent.STREAM_DATA, message, message.data)
+            self._hook("on_job_stream_data", message)
+
+    def _hook(self, name: str, message: BusMessage) -> None:
+        if self._owner.hooks.wants(name):
+            self._owner.hooks.add(HookCall(name, (message,), message), system=bool(message.system))
+
+    # --- requests about a job
+
+    async def request_update(self, job_id: str, worker_name: str) -> None:
+        """Ask a worker of a group how it is getting on."""
+        group = self.groups.get(job_id)
+        if group is None:
+            return
+        if worker_name not in group.worker_names:
+            known = ", ".join(map(repr, group.worker_names))
+            raise ValueError(f"worker {worker_name!r} was not asked for job {job_id}; asked were {known}")
+        if worker_name in group.unanswered:
+            await self._owner.bus.send(BusJobUpdateRequestMessage(job_id, source=self._owner.name, target=worker_name))
+
+
+def _why(exc: BaseException | None) -> str:
+    if exc is None:
+        return "the requester left"
+    if isinstance(exc, get_cancelled_exc_class()):
+        return "the requester was cancelled"
+    return f"the requester failed: {type(exc).__name__}"
+
+
+HANDLERS: Final[Mapping[type[BusMessage], Callable[[JobClient, Any], None]]] = {
+    BusJobResponseMessage: JobClient._on_response,
+    BusJobResponseUrgentMessage: JobClient._on_response,
+    BusJobUpdateMessage: JobClient._on_update,
+    BusJobUpdateUrgentMessage: JobClient._on_update,
+    BusJobStreamStartMessage: JobClient._on_stream_start,
+    BusJobStreamDataMessage: JobClient._on_stream_data,
+    BusJobStreamEndMessage: JobClient._on_stream_end,
+}

@@ -1,0 +1,252 @@
+"""The two contexts: ``async with worker.job(…)`` and ``async with worker.job_group(…)`` (J5-J8, J15).
+
+A context owns a cancel scope, entered in ``__aenter__`` and left in ``__aexit__``, in which the body runs. Whatever
+happens, it is left in this order: the workers are told, their answers awaited (bounded), the group forgotten, the scope
+closed; only then it is decided what to raise:
+
+* an exception of the body's own goes through as it is;
+* a cancellation from outside goes through, since the scope does not catch it;
+* a cancellation by the scope itself becomes the error of the group.
+"""
+
+from collections.abc import Generator, Sequence
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from anyio import CancelScope
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from workerbus._vocabulary import JobStatus
+from workerbus.errors import NotRunningError
+from workerbus.jobs._client import JobClient
+from workerbus.jobs._group import JobGroup
+from workerbus.jobs._state import Ask
+from workerbus.jobs._types import JobEvent, JobGroupEvent
+
+E = TypeVar("E", JobEvent, JobGroupEvent)
+_BATCH = 64
+
+
+class _Events(Generic[E]):
+    """The events of a group as an iterator; all loops over one group share its queue."""
+
+    __slots__ = ("_group", "_kind", "_taken")
+
+    def __init__(self, group: JobGroup, kind: type[E]) -> None:
+        self._group = group
+        self._kind = kind
+        self._taken = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> E:
+        group = self._group
+        while not group.events:
+            if group.state is not Ask.OPEN:
+                if group.state is not Ask.COMPLETED:
+                    await checkpoint_if_cancelled()  # the body is being cancelled: here, not a line later
+                raise StopAsyncIteration
+            await group.change()
+        self._taken += 1
+        if not self._taken % _BATCH:
+            await checkpoint()
+        event = group.events.popleft()
+        if self._kind is JobEvent:
+            return self._kind(event.type, event.data)  # type: ignore[call-arg, arg-type]  # JobEvent has these two
+        return event  # type: ignore[return-value]  # then E is JobGroupEvent
+
+
+class _Context:
+    """What the two contexts have in common."""
+
+    def __init__(
+        self,
+        client: JobClient,
+        worker_names: Sequence[str],
+        *,
+        name: str | None,
+        payload: dict[str, Any] | None,
+        timeout: float | None,
+        cancel_on_error: bool,
+        label: str | None,
+        cancellable: bool,
+        single: bool,
+    ) -> None:
+        self._client = client
+        self._worker_names = worker_names
+        self._name = name
+        self._payload = payload
+        self._timeout = timeout
+        self._cancel_on_error = cancel_on_error
+        self._label = label
+        self._cancellable = cancellable
+        self._single = single
+        self._collect = True
+        self._group: JobGroup | None = None
+        self._scope: CancelScope | None = None
+
+    @property
+    def _entered(self) -> JobGroup:
+        if self._group is None:
+            raise NotRunningError("this job has not been asked for yet: enter it with 'async with', or await it")
+        return self._group
+
+    @property
+    def job_id(self) -> str:
+        """The id that all messages of this job carry."""
+        return self._entered.job_id
+
+    @property
+    def statuses(self) -> dict[str, JobStatus]:
+        """Worker name to how it ended, of those that have answered (J11)."""
+        return dict(self._entered.statuses)
+
+    async def __aenter__(self) -> Self:
+        """Wait for the workers and send the requests.
+
+        Raises:
+            JobError: Time was up, or a worker answered with an error, before the body could begin; `JobGroupError`
+                for a group (J8).
+            NotRunningError: The worker that asks is not running; a `RuntimeError` (J14).
+        """
+        if self._group is not None:
+            raise NotRunningError("a job context is used once: make another one for another job")
+        self._client.check_running()
+        group = self._group = self._client.new_group(
+            self._worker_names,
+            cancel_on_error=self._cancel_on_error,
+            label=self._label,
+            cancellable=self._cancellable,
+            timeout=self._timeout,
+            single=self._single,
+            in_context=True,
+        )
+        if self._collect:
+            group.collect_events()
+        scope = self._scope = group.scope = CancelScope(deadline=group.deadline)
+        scope.__enter__()
+        try:
+            await self._client.ask(group, self._name, self._payload)
+            if group.state is not Ask.OPEN and group.state is not Ask.COMPLETED:
+                await checkpoint_if_cancelled()
+        except BaseException as exc:
+            if await self._leave(exc, raised_here=True):
+                raise self._error() from None
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Wait for the answers; on any error, see that nobody works on (J5)."""
+        raised_here = False
+        if exc is None:
+            try:
+                await self._outcome()
+            except BaseException as caught:
+                exc, raised_here = caught, True
+        if await self._leave(exc, raised_here=raised_here):
+            raise self._error() from None
+        return False
+
+    async def _outcome(self) -> None:
+        group = self._entered
+        while group.state is Ask.OPEN:
+            await group.change()
+        if group.state is not Ask.COMPLETED:
+            await checkpoint_if_cancelled()  # lets a cancellation from outside win over our own
+
+    async def _leave(self, exc: BaseException | None, *, raised_here: bool) -> bool:
+        """Leave the group and the scope; returns whether the group's own error is to be raised."""
+        group, scope = self._entered, self._scope
+        assert scope is not None
+        try:
+            await self._client.leave(group, exc)
+        except BaseException as late:
+            exc, raised_here = late, True
+        if exc is None:
+            scope.__exit__(None, None, None)
+            return group.error() is not None
+        if scope.__exit__(type(exc), exc, exc.__traceback__):
+            return True
+        if raised_here:
+            raise exc
+        return False
+
+    def _error(self) -> Exception:
+        error = self._entered.error()
+        assert error is not None, "a scope is only cancelled for a group that did not complete"
+        return error
+
+
+class JobContext(_Context):
+    """A job of one worker.
+
+    ``async with`` it to see its events while it runs::
+
+        async with self.job("worker", payload={"n": 3}) as job:
+            async for event in job:
+                print(event.data)
+        print(job.response)
+
+    or await it for the answer alone (J15): ``response = await self.job("worker")``.
+    """
+
+    @property
+    def response(self) -> dict[str, Any]:
+        """The worker's answer.
+
+        Raises:
+            NotRunningError: It has not come yet; a `RuntimeError`.
+        """
+        group = self._entered
+        answer = group.responses.get(group.worker_names[0])
+        if answer is None:
+            raise NotRunningError(f"job {group.job_id} has no answer yet: it is there when the context has been left")
+        return answer
+
+    def __aiter__(self) -> _Events[JobEvent]:
+        """Iterate over updates and stream events, in the order in which they were sent, until the job ends (J7)."""
+        return _Events(self._entered, JobEvent)
+
+    def __await__(self) -> Generator[Any, None, dict[str, Any]]:
+        """Ask, wait, and return the answer (J15)."""
+        return self._ask_and_wait().__await__()
+
+    async def _ask_and_wait(self) -> dict[str, Any]:
+        self._collect = False
+        async with self:
+            pass
+        return self.response
+
+
+class JobGroupContext(_Context):
+    """A job of several workers at once.
+
+    ::
+
+        async with self.job_group("w1", "w2", payload={"n": 3}) as group:
+            async for event in group:
+                print(event.worker_name, event.data)
+        print(group.responses)
+    """
+
+    @property
+    def responses(self) -> dict[str, dict[str, Any]]:
+        """Worker name to its answer, of those that have answered; see ``statuses`` for how (J11)."""
+        return dict(self._entered.responses)
+
+    def __aiter__(self) -> _Events[JobGroupEvent]:
+        """Iterate over updates and stream events, in the order in which they were sent, until all have answered (J7)."""
+        return _Events(self._entered, JobGroupEvent)
+
+    def __await__(self) -> Generator[Any, None, dict[str, dict[str, Any]]]:
+        """Ask, wait, and return the answers by worker name."""
+        return self._ask_and_wait().__await__()
+
+    async def _ask_and_wait(self) -> dict[str, dict[str, Any]]:
+        self._collect = False
+        async with self:
+            pass
+        return self.responses

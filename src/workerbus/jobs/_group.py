@@ -1,0 +1,125 @@
+"""A job group as its requester keeps it: who was asked, who has answered what, and who waits for that.
+
+State only. What it may become is decided by `_state`; messages and cancel scopes are the business of `_client`.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from anyio import CancelScope, Event
+
+from workerbus._vocabulary import JobStatus
+from workerbus.abc import Fence
+from workerbus.errors import (
+    JobError,
+    JobGroupError,
+    JobGroupTimeoutError,
+    JobTimeoutError,
+)
+from workerbus.jobs._state import Ask
+from workerbus.jobs._types import JobGroupEvent
+
+
+class JobGroup:
+    """A job that one or several workers were asked for.
+
+    Attributes:
+        job_id: Its id, which all its messages carry.
+        worker_names: The workers, in the order of asking.
+        responses: Worker name to the payload of its answer, as they come in.
+        statuses: Worker name to how it ended (J11).
+        cancel_on_error: Whether the first bad answer cancels the others.
+        label: A title for people, if it was given one (N4).
+        cancellable: Whether `request_cancel_job_group` may cancel it (N4).
+        state: Where it is; see `workerbus.jobs.Ask`.
+        reason: Why it did not complete, in words.
+    """
+
+    __slots__ = (
+        "_changed", "asked", "cancel_on_error", "cancellable", "deadline", "events", "fence", "in_context", "job_id",
+        "label", "missing", "reason", "responses", "scope", "single", "state", "statuses", "travels", "worker_names",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        job_id: str,
+        worker_names: Iterable[str],
+        *,
+        cancel_on_error: bool = True,
+        label: str | None = None,
+        cancellable: bool = True,
+        single: bool = False,
+        in_context: bool = False,
+    ) -> None:
+        self.job_id = job_id
+        self.worker_names = list(worker_names)
+        self.cancel_on_error = cancel_on_error
+        self.label = label
+        self.cancellable = cancellable
+        self.single = single
+        self.in_context = in_context
+        self.state = Ask.OPEN
+        self.reason: str | None = None
+        self.responses: dict[str, dict[str, Any]] = {}
+        self.statuses: dict[str, JobStatus] = {}
+        self.missing = set(self.worker_names)
+        self.asked: set[str] = set()
+        self.deadline = math.inf
+        self.travels = math.inf
+        self.scope: CancelScope | None = None
+        self.events: deque[JobGroupEvent] | None = None
+        self.fence = Fence()
+        self._changed: Event | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the outcome stands. Workers that were told to stop may still be unwinding."""
+        return self.state is not Ask.OPEN
+
+    @property
+    def unanswered(self) -> set[str]:
+        """The workers that were asked and have not answered."""
+        return self.asked & self.missing
+
+    async def wait(self) -> None:
+        """Wait for the outcome.
+
+        Raises:
+            JobGroupError: It did not complete; `JobError` for a job of one worker (J8).
+        """
+        while self.state is Ask.OPEN:
+            await self.change()
+        error = self.error()
+        if error is not None:
+            raise error
+
+    def error(self) -> JobError | JobGroupError | None:
+        """Return why the group did not complete, as the exception that says so; None while it may and when it did."""
+        if self.state in (Ask.OPEN, Ask.COMPLETED):
+            return None
+        timed_out = self.state is Ask.TIMED_OUT
+        kind: type[JobError | JobGroupError]
+        if self.single:
+            kind = JobTimeoutError if timed_out else JobError
+        else:
+            kind = JobGroupTimeoutError if timed_out else JobGroupError
+        reason = self.reason or self.state.value
+        return kind(reason, job_id=self.job_id, statuses=self.statuses, responses=self.responses)
+
+    def collect_events(self) -> None:
+        """Keep updates and stream events for whoever will iterate over them."""
+        self.events = deque()
+
+    async def change(self) -> None:
+        """Wait until something has happened to the group."""
+        if self._changed is None:
+            self._changed = Event()
+        await self._changed.wait()
+
+    def notify(self) -> None:
+        """Wake everybody who waits for a change."""
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None

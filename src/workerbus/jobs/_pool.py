@@ -1,0 +1,113 @@
+"""The tasks that job handlers run in. They are used again, since starting one costs more than a whole job (W8).
+
+A task serves one job at a time, in one cancel scope whose deadline is set anew for each job. What must not be shared is
+not: a handler starts with the worker's context variables, and when it has left others behind that cannot be put back,
+or its scope was cancelled, the task ends and the next job gets a new one.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
+from typing import Final, Generic, TypeVar
+
+from anyio import CancelScope, Event
+
+from workerbus._lifetime import TaskHost
+
+T = TypeVar("T")
+
+IDLE_TASKS: Final = 64
+"""How many tasks a worker keeps for the next jobs."""
+
+
+class _Seat(Generic[T]):
+    """Where an idle task waits for its next job."""
+
+    __slots__ = ("event", "job")
+
+    def __init__(self) -> None:
+        self.event = Event()
+        self.job: T | None = None
+
+
+class TaskPool(Generic[T]):
+    """Runs jobs in tasks of a host.
+
+    Args:
+        name: For the tasks' names.
+        perform: Runs one job in the scope that it is given; it raises nothing but cancellation.
+        host: Returns where new tasks run.
+    """
+
+    __slots__ = ("_host", "_idle", "_name", "_perform", "_quiet", "busy")
+
+    def __init__(
+        self, name: str, perform: Callable[[T, CancelScope], Awaitable[bool]], host: Callable[[], TaskHost]
+    ) -> None:
+        self._name = name
+        self._perform = perform
+        self._host = host
+        self._idle: list[_Seat[T]] = []
+        self._quiet: Event | None = None
+        self.busy: dict[CancelScope, T] = {}
+
+    def submit(self, job: T) -> None:
+        """Run a job in an idle task, or in a new one."""
+        if self._idle:
+            seat = self._idle.pop()
+            seat.job = job
+            seat.event.set()
+        else:
+            self._host().start(self._work, job, name=f"{self._name} job")
+
+    def cancel(self) -> None:
+        """Cancel whatever runs, answered or not."""
+        for scope in list(self.busy):
+            scope.cancel()
+
+    async def quiet(self) -> None:
+        """Wait until no job runs."""
+        while self.busy:
+            if self._quiet is None:
+                self._quiet = Event()
+            await self._quiet.wait()
+
+    async def _work(self, job: T) -> None:
+        base = copy_context()
+        with CancelScope() as scope:
+            try:
+                while await self._one(job, scope) and len(self._idle) < IDLE_TASKS and _restore(base):
+                    seat = _Seat[T]()
+                    self._idle.append(seat)
+                    try:
+                        await seat.event.wait()
+                    finally:
+                        if seat.job is None:
+                            self._idle.remove(seat)
+                    job = seat.job  # type: ignore[assignment]  # set before the event
+                    del seat
+            finally:
+                self._note_quiet(scope)
+
+    async def _one(self, job: T, scope: CancelScope) -> bool:
+        self.busy[scope] = job
+        try:
+            return await self._perform(job, scope)
+        finally:
+            self._note_quiet(scope)
+
+    def _note_quiet(self, scope: CancelScope) -> None:
+        self.busy.pop(scope, None)
+        if not self.busy and self._quiet is not None:
+            self._quiet.set()
+            self._quiet = None
+
+
+def _restore(base: Context) -> bool:
+    """Put the task's context variables back; False where a new one was set, which nothing can take back."""
+    now = copy_context()
+    if len(now) != len(base):
+        return False
+    for variable, value in base.items():
+        if now[variable] is not value:
+            variable.set(value)
+    return True

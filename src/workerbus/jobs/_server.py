@@ -1,0 +1,335 @@
+"""The side that answers: one table of open jobs by job id, and what moves them (J1-J4, J6, J9, J12-J14).
+
+A job is in the table from its request until its answer, and every way out of the table is an answer: there is one
+method that sends it, `_answer`, and one place that turns a handler's end into one, `_end_of_handler`. Cancels and
+deadlines only mark the job; the answer comes when its handler has unwound.
+
+The server knows nothing of names and classes: it is given a `Route` for each job that says what to run.
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from anyio import CancelScope, Event, current_effective_deadline, current_time, get_cancelled_exc_class
+from attrs import frozen
+
+from workerbus._vocabulary import JobStatus
+from workerbus.abc import HookCall, JobPeer
+from workerbus.errors import JobFailure, UnknownJobError
+from workerbus.jobs._client import TIMEOUT
+from workerbus.jobs._limiter import Limiter, Turn
+from workerbus.jobs._pool import TaskPool
+from workerbus.jobs._state import OPEN_JOBS, Job, JobEvent, next_job
+from workerbus.messages import (
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
+    BusJobStreamEndMessage,
+    BusJobUpdateRequestMessage,
+    BusMessage,
+)
+
+logger = logging.getLogger("workerbus")
+
+REMEMBERED: Final = 1024
+"""How many ended jobs a worker remembers, to run no request twice (J12)."""
+
+
+@frozen
+class Route:
+    """What to run for a job.
+
+    Args:
+        run: The handler, bound.
+        deferred: Whether it may return and leave the job open (J2).
+        limiter: Whose turn to wait for (J13).
+    """
+
+    run: Callable[[BusJobRequestMessage], Awaitable[Any]]
+    deferred: bool = False
+    limiter: Limiter | None = None
+
+
+class OpenJob:
+    """A job that this worker was asked for."""
+
+    __slots__ = ("deadline", "over", "request", "route", "scope", "state", "turn", "verdict")
+
+    def __init__(self, request: BusJobRequestMessage, route: Route) -> None:
+        self.request = request
+        self.route = route
+        self.state = Job.QUEUED
+        left = request.seconds_left
+        self.deadline = math.inf if left is None else current_time() + left
+        self.turn: Turn | None = None if route.limiter is None else route.limiter.stand()
+        self.scope: CancelScope | None = None
+        self.over: Event | None = None
+        self.verdict: tuple[JobStatus, dict[str, Any]] | None = None
+
+
+def error_payload(exc: BaseException) -> dict[str, Any]:
+    """Return what a requester is told of an exception (J2)."""
+    return {"error": str(exc), "type": type(exc).__name__}
+
+
+def cancelled_payload(reason: str | None) -> dict[str, Any]:
+    """Return what a requester is told of a cancellation."""
+    return {"error": reason or "cancelled", "type": "TimeoutError" if reason == TIMEOUT else "Cancelled"}
+
+
+class JobServer:
+    """The jobs that a worker was asked for.
+
+    Args:
+        owner: The worker.
+        find: Returns what to run for a request; raises `LookupError` where there is nothing (J3).
+        refusal: Returns status and payload where the worker takes no new jobs (W4, W6), else None.
+    """
+
+    __slots__ = ("_ended", "_find", "_owner", "_refusal", "early", "ignored", "jobs", "pool")
+
+    def __init__(
+        self,
+        owner: JobPeer,
+        find: Callable[[BusJobRequestMessage], Route],
+        refusal: Callable[[], tuple[JobStatus, dict[str, Any]] | None],
+    ) -> None:
+        self._owner = owner
+        self._find = find
+        self._refusal = refusal
+        self.jobs: dict[str, OpenJob] = {}
+        self._ended: dict[str, None] = {}
+        self.early: dict[str, tuple[str | None, int]] = {}
+        self.pool: TaskPool[OpenJob] = TaskPool(owner.name, self._perform, lambda: owner.tasks)
+        self.ignored = 0
+
+    # --- requests and cancels
+
+    def request(self, message: BusJobRequestMessage) -> None:
+        """Start a job, or say at once why not."""
+        job_id = message.job_id
+        if job_id in self.jobs or job_id in self._ended:
+            self.ignored += 1  # the same request again (J12)
+            return
+        refusal = self._refusal()
+        if job_id in self.early:
+            refusal = JobStatus.CANCELLED, cancelled_payload(self.early.pop(job_id)[0])
+        route = None
+        if refusal is None:
+            try:
+                route = self._find(message)
+            except LookupError as exc:
+                refusal = JobStatus.ERROR, error_payload(exc)
+        if route is None:
+            assert refusal is not None
+            self._send(message, *refusal)
+            self._remember(job_id)
+            return
+        job = self.jobs[job_id] = OpenJob(message, route)
+        self.pool.submit(job)
+
+    def cancel(self, message: BusJobCancelMessage, last_waiting: int | None) -> None:
+        """Cancel a job; if its request may still be waiting in the data lane, remember that (J9).
+
+        Args:
+            message: The cancel.
+            last_waiting: The number of the last data message that waits; None if none does.
+        """
+        job = self.jobs.get(message.job_id)
+        if job is not None:
+            if self._cancel(job, JobStatus.CANCELLED, cancelled_payload(message.reason)):
+                self._hook("on_job_cancelled", message)
+        elif last_waiting is not None and message.job_id not in self._ended:
+            self.early[message.job_id] = message.reason, last_waiting
+
+    def update_requested(self, message: BusJobUpdateRequestMessage) -> None:
+        """Pass on that the requester wants to know how a job is getting on."""
+        if message.job_id in self.jobs:
+            self._hook("on_job_update_requested", message)
+
+    def cancel_all(self, status: JobStatus, payload: dict[str, Any]) -> None:
+        """Cancel every job; each is answered with the given status when its handler has unwound (W6)."""
+        for job in list(self.jobs.values()):
+            self._cancel(job, status, payload)
+
+    def answer_all(self, status: JobStatus, payload: dict[str, Any]) -> list[str]:
+        """Answer what is still open, unwound or not: time is up (L4). Returns what handlers still run."""
+        self.cancel_all(status, payload)
+        for job in list(self.jobs.values()):
+            job.state = next_job(job.state, JobEvent.ANSWER)
+            self._answer(job, *(job.verdict or (status, payload)))
+        return [f"job {job.request.job_name!r} ({job.request.job_id})" for job in self.pool.busy.values()]
+
+    # --- what the worker's own code sends
+
+    def open_job(self, job_id: str) -> OpenJob:
+        """Return an open job.
+
+        Raises:
+            UnknownJobError: There is none of that id; a `RuntimeError` (J14).
+        """
+        job = self.jobs.get(job_id)
+        if job is None:
+            raise UnknownJobError(job_id, self._owner.name)
+        return job
+
+    def respond(self, job_id: str, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool) -> None:
+        """Answer a job from the worker's own code. After a cancel the outcome is CANCELLED all the same (J2)."""
+        job = self.open_job(job_id)
+        if job.verdict is not None:
+            status = job.verdict[0]
+        self._move_to_answered(job)
+        self._answer(job, status, response, urgent=urgent)
+
+    def end_stream(self, job_id: str, data: dict[str, Any] | None) -> None:
+        """End a job by the end of its stream (J14)."""
+        job = self.open_job(job_id)
+        if job.verdict is not None:
+            self.respond(job_id, job.verdict[0], data, urgent=False)
+            return
+        self._move_to_answered(job)
+        request = job.request
+        self._forget(job)
+        self._owner.bus.post(BusJobStreamEndMessage(job_id, data, source=self._owner.name, target=request.source))
+
+    def _move_to_answered(self, job: OpenJob) -> None:
+        before, job.state = job.state, next_job(job.state, JobEvent.ANSWER)
+        if job.scope is not None:
+            job.scope.deadline = math.inf  # it was the job's, and the job is over
+        self._leave_line(job, before)
+
+    # --- the moves
+
+    def _cancel(self, job: OpenJob, status: JobStatus, payload: dict[str, Any]) -> bool:
+        before, job.state = job.state, next_job(job.state, JobEvent.CANCEL)
+        if job.state is before:
+            return False
+        job.verdict = status, payload
+        if job.state is Job.OVER:
+            self._leave_line(job, before)
+            self._answer(job, status, payload)
+        elif job.scope is not None:
+            job.scope.cancel()
+        return True
+
+    def _leave_line(self, job: OpenJob, before: Job) -> None:
+        # Of a job whose task runs, the task frees the place when the handler is over too (J13).
+        if before is Job.QUEUED and job.turn is not None:
+            job.turn.leave()
+        if job.over is not None:
+            job.over.set()
+
+    def _answer(
+        self, job: OpenJob, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool = False
+    ) -> None:
+        self._forget(job)
+        self._send(job.request, status, response, urgent=urgent)
+
+    def _forget(self, job: OpenJob) -> None:
+        del self.jobs[job.request.job_id]
+        self._remember(job.request.job_id)
+
+    def _remember(self, job_id: str) -> None:
+        ended = self._ended
+        ended[job_id] = None
+        if len(ended) > REMEMBERED:
+            del ended[next(iter(ended))]
+
+    def _send(
+        self, request: BusJobRequestMessage, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool = False
+    ) -> None:
+        kind = BusJobResponseUrgentMessage if urgent else BusJobResponseMessage
+        self._owner.bus.post(kind(request.job_id, status, response, source=self._owner.name, target=request.source))
+
+    def _hook(self, name: str, message: BusMessage) -> None:
+        if self._owner.hooks.wants(name):
+            self._owner.hooks.add(HookCall(name, (message,), message), system=bool(message.system))
+
+    # --- the task of a job
+
+    async def _perform(self, job: OpenJob, scope: CancelScope) -> bool:
+        """Run a job in a pooled task; returns whether the task may be used again."""
+        if job.state is not Job.QUEUED:
+            return True  # cancelled before it began
+        scope.deadline = job.deadline
+        try:
+            if job.turn is not None:
+                await job.turn.come()
+            if job.state is Job.QUEUED and job.deadline > current_time():
+                await self._handle(job, scope)
+            if job.state is Job.DEFERRED:
+                job.over = Event()
+                await job.over.wait()
+        except get_cancelled_exc_class():
+            if not scope.cancel_called and current_effective_deadline() != -math.inf:
+                return False  # a native cancellation of this very task, which concerned the job alone
+            raise
+        finally:
+            scope.deadline = math.inf
+            self._expire(job)
+            if job.turn is not None:
+                job.turn.leave()
+        return not scope.cancel_called
+
+    def _expire(self, job: OpenJob) -> None:
+        if job.state in OPEN_JOBS and job.deadline <= current_time():
+            request = job.request
+            message = BusJobCancelMessage(request.job_id, TIMEOUT, source=request.source, target=self._owner.name)
+            if self._cancel(job, JobStatus.CANCELLED, cancelled_payload(TIMEOUT)):
+                self._hook("on_job_cancelled", message)
+
+    async def _handle(self, job: OpenJob, scope: CancelScope) -> None:
+        job.state = next_job(job.state, JobEvent.START)
+        job.scope = scope
+        try:
+            result = await job.route.run(job.request)
+        except get_cancelled_exc_class() as exc:
+            self._expire(job)
+            outer = scope.cancel_called or current_effective_deadline() == -math.inf
+            self._end_of_handler(job, None, None if outer else exc)
+            raise
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self._end_of_handler(job, None, exc)
+            raise
+        except Exception as exc:
+            self._expire(job)
+            if job.state is Job.ANSWERED:
+                logger.exception("the handler of %s failed after its answer", self._name(job))
+            elif not isinstance(exc, JobFailure):
+                logger.error("the handler of %s failed", self._name(job), exc_info=exc)
+            self._end_of_handler(job, None, exc)
+        else:
+            self._expire(job)
+            self._end_of_handler(job, result, None)
+        finally:
+            job.scope = None
+
+    def _name(self, job: OpenJob) -> str:
+        return f"job {job.request.job_name!r} ({job.request.job_id}) at worker {self._owner.name!r}"
+
+    def _end_of_handler(self, job: OpenJob, result: object, error: BaseException | None) -> None:
+        leaves = error is None and result is None and job.route.deferred
+        before, job.state = job.state, next_job(job.state, JobEvent.LEAVE if leaves else JobEvent.FINISH)
+        if before is Job.CANCELLING:
+            assert job.verdict is not None
+            self._answer(job, *job.verdict)
+        elif before is Job.RUNNING and job.state is Job.OVER:
+            self._answer(job, *outcome(result, error, job.request.job_name))
+
+
+def outcome(result: object, error: BaseException | None, job_name: str | None) -> tuple[JobStatus, dict[str, Any]]:
+    """Turn a handler's end into an answer (J2)."""
+    if isinstance(error, JobFailure):
+        return JobStatus.FAILED, {**error.data, "error": error.reason, "type": "JobFailure"}
+    if error is not None:
+        return JobStatus.ERROR, error_payload(error)
+    if result is None:
+        return JobStatus.COMPLETED, {}
+    if isinstance(result, dict):
+        return JobStatus.COMPLETED, result
+    return JobStatus.ERROR, error_payload(
+        TypeError(f"the handler of job {job_name!r} returned {type(result).__name__}; return a dict, or nothing")
+    )
