@@ -1,7 +1,7 @@
-"""Hooks: the methods to override, and the queue in which they wait for their turn (W8, N3).
+"""Hooks: the methods to override, and the queue in which they wait (W8, N3).
 
-A worker's built-in handling never runs a hook. It leaves a `HookCall` here, in the lane of the message, and goes on; the
-lane's dispatcher runs the overridden method and then the event handlers of the same name. Where nobody overrode and
+A worker's built-in handling never runs a hook. It leaves a `HookCall` here, in the lane of the message, and goes on;
+the lane's dispatcher runs the overridden method and then the event handlers of the same name. Where nobody overrode and
 nobody listens, nothing is queued, and no stream and no task exist.
 """
 
@@ -247,7 +247,7 @@ class HookQueue:
         for function in self._functions(call.name):
             try:
                 await function(*call.args)
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - the report logs it
                 error = error or exc
                 if call.done is None:
                     self.failed += 1
@@ -265,8 +265,7 @@ class HookQueue:
         functions: list[Callable[..., Awaitable[Any]]] = []
         if name in self._overridden or (name and name not in HOOKS):
             functions.append(getattr(self._owner, name))
-        for handler in self._owner.event_handlers(name):
-            functions.append(_bound(handler, self._owner))
+        functions.extend(_bound(handler, self._owner) for handler in self._owner.event_handlers(name))
         return functions
 
 

@@ -9,7 +9,7 @@ itself. `CleanUp` hands out the only shields of the library. Each has a deadline
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from anyio import CancelScope, current_time
 from anyio.abc import TaskGroup
@@ -89,7 +89,7 @@ class TaskHost:
     """A task group that synchronous code can start tasks in.
 
     Attributes:
-        fatal: The `KeyboardInterrupt` or `SystemExit` that a task raised; the owner raises it when the group has closed.
+        fatal: The `KeyboardInterrupt` or `SystemExit` that a task raised, for the owner to raise when all is closed.
     """
 
     __slots__ = ("context", "fatal", "group")

@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable
 
 from anyio import Event
 
+from workerbus._events import call_handler
 from workerbus._vocabulary import WorkerReadyData
 from workerbus.errors import near_names
 
 logger = logging.getLogger("workerbus")
 
-Watcher = Callable[[WorkerReadyData], Awaitable[None]]
+Watcher = Callable[[WorkerReadyData], Awaitable[None] | None]
 
 
 class WorkerRegistry:
@@ -131,7 +132,7 @@ class WorkerRegistry:
 
         Args:
             worker_name: The worker to watch for.
-            handler: An async function of its `WorkerReadyData`.
+            handler: An async (or sync) function of its `WorkerReadyData`.
         """
         watchers = self._watchers.setdefault(worker_name, [])
         if handler in watchers:
@@ -184,6 +185,6 @@ class WorkerRegistry:
 
     async def _call(self, watcher: Watcher, data: WorkerReadyData) -> None:
         try:
-            await watcher(data)
+            await call_handler(watcher, data)
         except Exception:
             logger.exception("a watcher of worker %r failed", data.worker_name)

@@ -1,27 +1,24 @@
-"""`WorkerRunner`: hosts workers, opens the bus, and ends everything in order.
+"""`WorkerRunner`: which workers there are, who starts and ends them, and who hears of their errors.
 
-All tasks of a run hang in one task group, in one task (`_core`) inside one shield, so that a cancellation from outside
-reaches `run()` alone. `run()` then winds down: workers are cancelled, from the leaves up, then the dispatchers, then the
-bus, under one deadline; after it the shield is open and whatever is left is cancelled where it stands. Only then does
-the cancellation go on its way (L3, L4).
-
-`run()` and ``async with`` are the same, `_open` and `_close`, around a wait or around a body.
+How a run is held together and wound down is in `_run`; what runners tell each other, in `_neighbours`; what happens
+inside a worker, in `_worker_life`.
 """
 
 import gc
 import logging
-import math
 import signal as signals
 import warnings
 from types import TracebackType
 from typing import Any, Final, Self
 
-from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class, move_on_after
-from anyio.abc import TaskGroup
+from anyio import CancelScope
 
+from workerbus._ending import Asked, Ending
 from workerbus._events import EventEmitter, call_handler
-from workerbus._lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
+from workerbus._lifetime import CleanUp, TaskHost
+from workerbus._neighbours import Neighbours
 from workerbus._registry import WorkerRegistry
+from workerbus._run import Run
 from workerbus._runner_inbox import RunnerInbox
 from workerbus._signals import report_first_signal
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData, id_source
@@ -30,21 +27,15 @@ from workerbus._worker_life import Phase
 from workerbus.abc import Fence, HookCall
 from workerbus.bus import BusSubscriber, MemoryBus, WorkerBus
 from workerbus.bus._lanes import Lane
-from workerbus.bus._subscriber import Inbox, InboxHost
+from workerbus.bus._subscriber import Inbox, InboxHost, Receives
 from workerbus.errors import NameTakenError, NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._requests import JobContexts
 from workerbus.messages import (
     BusAddWorkerMessage,
     BusCancelMessage,
-    BusCancelWorkerMessage,
     BusEndMessage,
-    BusEndWorkerMessage,
     BusMessage,
-    BusWorkerGoneMessage,
-    BusWorkerReadyMessage,
-    BusWorkerRegistryMessage,
-    WorkerRegistryEntry,
 )
 
 logger = logging.getLogger("workerbus")
@@ -70,8 +61,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             print(await runner.job("greeter", name="greet", payload={"whom": "world"}))
 
     Events, for `add_event_handler` (N3): ``on_ready(runner)``, when the workers that were added before the run have
-    started; ``on_error(runner, data)``, with a `WorkerErrorData`, when a root worker reports an error, a worker fails or
-    could not be started, or another runner claims a name (W7, R4, G4).
+    started; ``on_error(runner, data)``, with a `WorkerErrorData`, when a root worker reports an error, a worker has
+    failed or could not be started, or another runner claims a name (W7, R4, G4).
 
     Args:
         name: Unique among the runners on the bus; made up by default.
@@ -87,7 +78,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
     """
 
     EVENTS = frozenset({"on_ready", "on_error"})
-    receives = "own"
+    receives: Receives = "own"
 
     def __init__(
         self,
@@ -125,21 +116,14 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._workers: dict[str, BaseWorker] = {}
         self._roots: dict[str, BaseWorker] = {}
         self._curious: dict[str, BaseWorker] = {}
-        self._runners: set[str] = set()
+        self._neighbours = Neighbours(self._name, self._bus, self._registry, self._workers.values)
         self._inbox: RunnerInbox | None = None
         self._events: Lane[tuple[str, tuple[Any, ...]]] = Lane(f"{self._name} events", self._fire)
-        self._tasks: TaskHost | None = None
-        self._group: TaskGroup | None = None
-        self._body: CancelScope | None = None
-        self._core_scope: CancelScope | None = None
-        self._core_ready = Event()
-        self._core_done = Event()
-        self._all_done = Event()
+        self._run = Run(self._name, self._bus, self.clean_up, self._serve, self._cancel)
+        self._ending = Ending(
+            self._name, self._bus, self._run, self.clean_up, self._roots, lambda: self.grace_period + self.job_grace
+        )
         self._auto_end = False
-        self._opened = False
-        self._ending: str | None = None  # "end", then perhaps "cancel"
-        self._reason: str | None = None
-        self._failure: BaseException | None = None
         self._errors: list[Exception] = []
 
     def __repr__(self) -> str:
@@ -200,7 +184,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         known = self._workers.get(worker.name)
         if known is worker:
             return False
-        if self._ending is not None or self._all_done.is_set():
+        if self._ending.asked or self._ending.all_done.is_set():
             raise NotRunningError(f"runner {self._name!r} is ending: worker {worker.name!r} comes too late")
         if known is not None or self._bus.has_subscriber(worker.name):
             raise NameTakenError(worker.name, f"runner {self._name!r}")
@@ -226,8 +210,9 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             self._roots[worker.name] = worker
             if worker.hooks.wants("on_worker_ready"):
                 self._curious[worker.name] = worker
-        if self._tasks is not None:
-            self._tasks.start(self._host, worker, name=f"worker {worker.name}")
+        worker.life.admitted = True
+        if self._run.tasks is not None:
+            self._run.tasks.start(self._host, worker, name=f"worker {worker.name}")
 
     async def _host(self, worker: BaseWorker) -> None:
         crash: Exception | None = None
@@ -235,7 +220,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             if worker.life.phase is Phase.NEW:
                 await self._attach(worker)
             crash = await worker.life.live()
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - reported, and raised by run()
             crash = exc
         finally:
             self._worker_finished(worker, crash)
@@ -249,17 +234,26 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         worker.life.attached()
 
     def _worker_finished(self, worker: BaseWorker, crash: Exception | None) -> None:
-        self._workers.pop(worker.name, None)
+        self.forget(worker)
         self._roots.pop(worker.name, None)
-        self._curious.pop(worker.name, None)
         if crash is not None:
             logger.error("worker %r failed", worker.name, exc_info=crash)
-            taken = worker.failed(crash) or self.has_event_handler("on_error")
-            if not taken:
-                crash.add_note(f"raised by worker {worker.name!r}")
-                self._errors.append(crash)
-        if not self._roots and (self._auto_end or self._ending is not None):
-            self._all_done.set()
+            error = f"{type(crash).__name__}: {crash}"
+            if not worker.report_failure(error):
+                if worker.parent is not None:
+                    self.worker_error(WorkerErrorData(worker.name, error))
+                if not self.has_event_handler("on_error"):
+                    crash.add_note(f"raised by worker {worker.name!r}")
+                    self._errors.append(crash)
+        self._ending.check()
+
+    def forget(self, worker: BaseWorker) -> None:
+        """A worker has left the bus: its name is free (W6)."""
+        if self._workers.get(worker.name) is worker:
+            del self._workers[worker.name]
+            self._curious.pop(worker.name, None)
+            if self._run.tasks is None:
+                self._roots.pop(worker.name, None)
 
     def known_workers(self) -> list[str]:
         """Names of the workers that were added, ready or not."""
@@ -270,10 +264,11 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
     @property
     def tasks(self) -> TaskHost:
         """Where the runner's tasks run; `NotRunningError` while it does not."""
-        if self._tasks is None:
-            when = "no more" if self._core_done.is_set() else "yet: enter it with 'async with', or await run()"
+        if self._run.tasks is None:
+            over = self._run.done.is_set()
+            when = "any more: a runner runs once" if over else "yet: enter it with 'async with', or await run()"
             raise NotRunningError(f"runner {self._name!r} is not running {when}")
-        return self._tasks
+        return self._run.tasks
 
     def asking(self, client: object, open_jobs: bool) -> None:
         """Note who has jobs open, so that a departure concerns nobody else (J4)."""
@@ -301,186 +296,90 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         if worker is not None:
             warnings.warn("run(worker) is deprecated: use add_workers(worker)", DeprecationWarning, stacklevel=2)
             await self.add_workers(worker)
-        await self._open(auto_end=auto_end)
+        self._auto_end = auto_end
+        await self._run.open()
         outcome: BaseException | None = None
         try:
-            await self._core_done.wait()
-        except BaseException as exc:
+            await self._run.done.wait()
+        except BaseException as exc:  # noqa: BLE001 - raised again below
             outcome = exc
-        if await self._close(outcome) or outcome is None:
-            return
-        raise outcome
+        if not await self._finish(outcome) and outcome is not None:
+            raise outcome
 
     async def __aenter__(self) -> Self:
         """Run the workers while a body runs (R1). A cancel cancels the body; an end lets it finish."""
-        await self._open(auto_end=False)
-        self._body = CancelScope()
-        self._body.__enter__()
-        if self._ending == "cancel":
-            self._body.cancel()
+        await self._run.open()
+        body = self._run.body = CancelScope()
+        body.__enter__()
+        if self._ending.asked is Asked.CANCEL:
+            body.cancel()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         """End gracefully, or cancel if the body raised; return when everything has ended (R1)."""
-        body, self._body = self._body, None
+        body, self._run.body = self._run.body, None
         assert body is not None
-        if body.__exit__(exc_type, exc, traceback):
-            exc, swallowed = None, True
-        else:
-            swallowed = False
-        raised_here: BaseException | None = None
-        if exc is None:
+        swallowed = bool(body.__exit__(exc_type, exc, traceback))
+        outcome = None if swallowed else exc
+        if outcome is None:
             try:
                 await self.end()
-                await self._core_done.wait()
-            except BaseException as caught:
-                exc = raised_here = caught
-        if await self._close(exc) or swallowed:
+                await self._run.done.wait()
+            except BaseException as caught:  # noqa: BLE001 - raised again below
+                outcome = caught
+        if await self._finish(outcome) or swallowed:
             return True
-        if raised_here is not None:
-            raise raised_here
+        if outcome is not exc and outcome is not None:
+            raise outcome
         return None
 
-    async def _open(self, *, auto_end: bool) -> None:
-        if self._opened:
-            raise NotRunningError(f"runner {self._name!r} has run: a runner runs once, make another")
-        if self._bus.is_open and self._bus.opened_by is not None:
-            raise NotRunningError(
-                f"bus {self._bus.name!r} is open for runner {self._bus.opened_by!r} alone: "
-                "to share it, open it around both, with 'async with bus:'"
-            )
-        self._opened = True
-        self._auto_end = auto_end
-        group = self._group = create_task_group()
-        await group.__aenter__()
-        group.start_soon(self._core, name=f"runner {self._name}")
+    async def _finish(self, exc: BaseException | None) -> bool:
+        """Close the run, then raise what made workers fail, unless the run is left with an exception already."""
         try:
-            await self._core_ready.wait()
-        except BaseException as exc:
-            await self._close(exc)
-            raise
-        if self._failure is not None:
-            await self._close(None)
-
-    async def _close(self, exc: BaseException | None) -> bool:
-        """Wait for the core, winding it down if an exception has come; raise what the run has to raise.
-
-        Returns whether the exception was one that the run itself has caused.
-        """
-        if exc is not None:
-            self._begin_cancel(
-                f"the runner failed: {exc!r}" if isinstance(exc, Exception) else "the runner was cancelled"
-            )
-        while not self._core_done.is_set():
-            try:
-                # A wind-down that a signal began can be cut short by the next one, which arrives as a cancellation.
-                with CancelScope(shield=self.signal is None):
-                    await self._core_done.wait()
-            except BaseException as late:
-                if exc is None or not isinstance(late, get_cancelled_exc_class()):
-                    exc = late
-                if self.signal is not None or not isinstance(late, get_cancelled_exc_class()):
-                    self._abandon()
-                    with CancelScope(shield=True):  # by now only the user's own clean-up can take time
-                        await self._core_done.wait()
-        swallowed = await self._close_group(exc)
-        if self._force_gc:
-            gc.collect()
-        if self._failure is not None:
-            raise self._failure
-        if exc is not None and not swallowed:
-            return False
-        if self._errors:
+            swallowed = await self._run.close(exc)
+        finally:
+            if self._force_gc:
+                gc.collect()
+        if self._errors and (exc is None or swallowed):
             raise self._errors[0] if len(self._errors) == 1 else ExceptionGroup("several workers failed", self._errors)
         return swallowed
 
-    async def _close_group(self, exc: BaseException | None) -> bool:
-        group, self._group = self._group, None
-        assert group is not None
-        if isinstance(exc, get_cancelled_exc_class()):
-            return bool(await group.__aexit__(type(exc), exc, exc.__traceback__))
-        await group.__aexit__(None, None, None)
-        return False
+    # --- in the core of the run
 
-    def _abandon(self) -> None:
-        self.clean_up.abandon()
-        if self._core_scope is not None:
-            self._core_scope.cancel()
-
-    # --- the core: one task, one shield, everything in it
-
-    async def _core(self) -> None:
-        try:
-            with CancelScope(shield=True) as self._core_scope:
-                if self._bus.is_open:
-                    await self._run_core()
-                else:
-                    self._bus.opened_by = self._name
-                    try:
-                        async with self._bus:
-                            await self._run_core()
-                    finally:
-                        self._bus.opened_by = None
-        except BaseException as exc:
-            if isinstance(exc, get_cancelled_exc_class()):
-                raise
-            self._failure = _plain(exc)
-        finally:
-            self._tasks = None
-            self._core_ready.set()
-            self._core_done.set()
-            if self._body is not None and (self._failure is not None or self._ending == "cancel"):
-                self._body.cancel()
-
-    async def _run_core(self) -> None:
-        tasks: TaskHost | None = None
+    async def _serve(self, tasks: TaskHost) -> None:
         await self._bus.subscribe(self)
         try:
-            async with create_task_group() as group:
-                tasks = self._tasks = TaskHost(group)
-                try:
-                    await self._run_workers(tasks)
-                finally:
-                    await self._wind_down()
-                    group.cancel_scope.cancel()
+            assert self._inbox is not None
+            self._inbox.run_in(tasks)
+            self._events.open(tasks)
+            if self._signals:
+                await tasks.group.start(report_first_signal, self._signals, self._signalled)
+            self._neighbours.send_snapshot()
+            self._start_all(tasks)
+            self._run.serving()
+            await self._ending.all_done.wait()
         finally:
+            self._ending.asked = self._ending.asked or Asked.END
+            with self.clean_up.shield(self.clean_up.begin()):
+                await self._wind_down()
+            self.job_client.cancel_all("the runner ended")
+            self._events.close()
             await self._bus.unsubscribe(self)
-        if tasks is not None and tasks.fatal is not None:
-            raise tasks.fatal
 
-    async def _run_workers(self, tasks: TaskHost) -> None:
-        assert self._inbox is not None
-        self._inbox.run_in(tasks)
-        self._events.open(tasks)
-        if self._signals:
-            tasks.start(report_first_signal, self._signals, self._signalled, name=f"{self._name} signals")
-        self._send_snapshot(None)
+    def _start_all(self, tasks: TaskHost) -> None:
         first = list(self._workers.values())
         for worker in first:
             tasks.start(self._host, worker, name=f"worker {worker.name}")
         if self.has_event_handler("on_ready"):
             tasks.start(self._tell_ready, first, name=f"{self._name} ready")
-        self._core_ready.set()
-        if self._ending == "cancel":
-            self._send_cancels()
-        elif self._ending == "end":
-            self._send_ends()
-        if not self._roots and (self._auto_end or self._ending is not None):
-            self._all_done.set()
-        await self._all_done.wait()
+        self._ending.begin(auto_end=self._auto_end)
 
     async def _wind_down(self) -> None:
-        self._ending = self._ending or "end"
-        with self.clean_up.shield():
-            if self._inbox is not None:
-                await self._inbox.quiet()
-            await self._events.quiet()
-        self.job_client.cancel_all("the runner ended")
-        if self._inbox is not None:
-            self._inbox.close()
-        self._events.close()
+        assert self._inbox is not None
+        await self._inbox.quiet()
+        await self._events.quiet()
 
     async def _tell_ready(self, workers: list[BaseWorker]) -> None:
         for worker in workers:
@@ -503,10 +402,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         Args:
             reason: Why, in words; it reaches every worker.
         """
-        if self._ending is None:
-            self._ending, self._reason = "end", reason
-            if self._tasks is not None:
-                self._send_ends()
+        self._ending.end(reason)
 
     async def cancel(self, reason: str | None = None) -> None:
         """Ask for an immediate end, also of an end that is under way; `run` returns when it is done (R2).
@@ -514,56 +410,15 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         Args:
             reason: Why, in words; it reaches every worker.
         """
-        self._begin_cancel(reason)
+        self._ending.cancel(reason)
 
-    def _begin_cancel(self, reason: str | None) -> None:
-        if self._ending == "cancel":
-            return
-        self._ending, self._reason = "cancel", reason
-        if self._body is not None:
-            self._body.cancel()
-        if self._tasks is not None:
-            self._send_cancels()
-
-    def _send_ends(self) -> None:
-        for name in list(self._roots):
-            self._bus.post(BusEndWorkerMessage(self._reason, source=self._name, target=name))
-        if not self._roots:
-            self._all_done.set()
-        else:
-            self.tasks.start(self._cancel_late, name=f"{self._name} grace period")
-
-    async def _cancel_late(self) -> None:
-        # Those that started in time cancel themselves; this is for those that never got so far.
-        with move_on_after(self.grace_period + self.job_grace):
-            await self._all_done.wait()
-            return
-        for name in list(self._roots):
-            self._bus.post(BusCancelWorkerMessage(self._reason, source=self._name, target=name))
-
-    def _send_cancels(self) -> None:
-        deadline = self.clean_up.begin()
-        if self._core_scope is not None and self._core_scope.deadline == math.inf:
-            self._core_scope.deadline = deadline
-            self.tasks.start(self._name_the_late, deadline, name=f"{self._name} watch")
-        for name in list(self._roots):
-            self._bus.post(BusCancelWorkerMessage(self._reason, source=self._name, target=name))
-        if not self._roots:
-            self._all_done.set()
-
-    async def _name_the_late(self, deadline: float) -> None:
-        try:
-            await self._all_done.wait()
-        finally:
-            if self._workers and not self._all_done.is_set():
-                logger.warning(
-                    "runner %r has waited %g seconds and still waits for %s",
-                    self._name, CLEANUP_SECONDS, ", ".join(f"worker {name!r}" for name in self._workers),
-                )  # fmt: skip
+    def _cancel(self, reason: str) -> None:
+        self._ending.cancel(reason)
 
     def _signalled(self, number: signals.Signals) -> None:
         self.signal = number
-        self._begin_cancel(number.name)
+        self._run.interruptible = True
+        self._ending.cancel(number.name)
 
     async def stop_when_done(self) -> None:
         """Let all root pipeline workers stop when they have done what they were given."""
@@ -602,30 +457,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             await self.end(message.reason)
         elif isinstance(message, BusCancelMessage):
             await self.cancel(message.reason)
-        elif isinstance(message, BusWorkerReadyMessage):
-            await self._registry.register(WorkerReadyData(message.source, message.runner))
-        elif isinstance(message, BusWorkerGoneMessage):
-            await self._registry.unregister(message.source, message.runner)
-        elif isinstance(message, BusWorkerRegistryMessage):
-            await self._merge(message)
-
-    async def _merge(self, message: BusWorkerRegistryMessage) -> None:
-        if message.runner not in self._runners:
-            self._runners.add(message.runner)
-            self._send_snapshot(message.runner)
-        there = {entry.name for entry in message.workers}
-        for name in set(self._registry.workers_of(message.runner)) - there:
-            await self._registry.unregister(name, message.runner)
-        for entry in message.workers:
-            await self._registry.register(WorkerReadyData(entry.name, message.runner))
-
-    def _send_snapshot(self, target: str | None) -> None:
-        entries = [
-            WorkerRegistryEntry(worker.name, worker.parent, worker.active, worker.bridged, worker.started_at)
-            for worker in self._workers.values()
-            if worker.started_at is not None
-        ]
-        self._bus.post(BusWorkerRegistryMessage(self._name, entries, source=self._name, target=target))
+        else:
+            await self._neighbours.handle(message)
 
     # --- what the registry tells
 
@@ -672,16 +505,3 @@ class _NoHooks:
 
     def add_last(self, call: HookCall, fence: Fence, *, system: bool) -> None:
         """Never called, since nobody wants any."""
-
-
-def _plain(exc: BaseException) -> BaseException:
-    """Take one cause out of its exception groups; of several, one that ends programs comes first (L6)."""
-    while isinstance(exc, BaseExceptionGroup):
-        ending = exc.subgroup((KeyboardInterrupt, SystemExit))
-        if ending is not None and len(exc.exceptions) > 1:
-            exc = ending
-        elif len(exc.exceptions) == 1:
-            exc = exc.exceptions[0]
-        else:
-            break
-    return exc

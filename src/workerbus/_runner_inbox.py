@@ -10,7 +10,7 @@ from typing import Any
 from workerbus._lifetime import TaskHost
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox
-from workerbus.jobs._client import HANDLERS, JobClient
+from workerbus.jobs._client import JobClient
 from workerbus.messages import (
     BusAddWorkerMessage,
     BusMessage,
@@ -57,7 +57,7 @@ class RunnerInbox(Inbox):
         if isinstance(message, BusAddWorkerMessage):
             if message.target in (None, self.name):
                 self._add(message)
-        elif type(message) in HANDLERS:
+        elif type(message) in JobClient.HANDLERS:
             if message.target == self.name:
                 self._client.handle(message)
         else:

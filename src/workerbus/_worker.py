@@ -8,10 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
-
-import attrs
-from attrs import frozen
+from typing import Any, ClassVar
 
 from workerbus._hooks import HOOKS, HookQueue, WorkerHooks
 from workerbus._lifetime import CleanUp, TaskHost
@@ -20,9 +17,10 @@ from workerbus._vocabulary import WorkerErrorData, WorkerReadyData, id_source
 from workerbus._worker_desk import WorkerDesk
 from workerbus._worker_inbox import WorkerInbox
 from workerbus._worker_life import Phase, WorkerLife, WorkerParams
+from workerbus._worker_types import WorkerActivationArgs, WorkerStatistics
 from workerbus.abc import HookCall, RunnerLike
 from workerbus.bus import BusSubscriber, WorkerBus
-from workerbus.bus._subscriber import Inbox, InboxHost
+from workerbus.bus._subscriber import Inbox, InboxHost, Receives
 from workerbus.errors import NotRunningError, ParentError, UnknownWorkerError
 from workerbus.jobs._answers import JobAnswers
 from workerbus.jobs._client import JobClient
@@ -46,47 +44,6 @@ logger = logging.getLogger("workerbus")
 _new_id = id_source()
 
 
-@frozen
-class WorkerActivationArgs:
-    """What a worker is told when it is activated. Subclass it, with ``attrs.frozen``, for fields of your own.
-
-    Args:
-        metadata: Whatever the two workers agree on.
-    """
-
-    metadata: dict[str, Any] | None = None
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Build from a dict; keys that are no fields are ignored."""
-        names = {field.name for field in attrs.fields(cls)}
-        return cls(**{key: value for key, value in data.items() if key in names})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields that are not None, as a dict."""
-        return {
-            field.name: value for field in attrs.fields(type(self)) if (value := getattr(self, field.name)) is not None
-        }
-
-
-@frozen
-class WorkerStatistics:
-    """A snapshot of a worker (J12).
-
-    Args:
-        active_jobs: Jobs that it was asked for and has not answered.
-        job_groups: Job groups that it has asked for and that are not over.
-        ignored: Answers, updates and stream messages from strangers or after the answer that counted, and requests that
-            came twice.
-        failed_hooks: How many times a hook raised.
-    """
-
-    active_jobs: int
-    job_groups: int
-    ignored: int
-    failed_hooks: int
-
-
 class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     """A worker: it has a name, is active or not, handles messages, asks for jobs and does jobs.
 
@@ -95,10 +52,10 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
     Args:
         name: Unique on the bus; made up by default.
-        active: Whether it is active from its start on. An inactive worker takes no new jobs and no custom messages (W4).
+        active: Whether it is active from its start on. An inactive one takes no new jobs and no custom messages (W4).
     """
 
-    receives = "own"
+    receives: Receives = "own"
 
     _overridden: ClassVar[frozenset[str]] = frozenset()
     _job_handlers: ClassVar[Mapping[str, JobHandler]] = {}
@@ -239,7 +196,11 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
     def unfinished_children(self) -> "list[BaseWorker]":
         """The children that run, the last added first."""
-        return [child for child in reversed(self._children) if child.life.phase not in (Phase.NEW, Phase.FINISHED)]
+        return [
+            child
+            for child in reversed(self._children)
+            if child.life.admitted and child.life.phase is not Phase.FINISHED
+        ]
 
     def asking(self, client: object, open_jobs: bool) -> None:
         """Pass on to the runner whether this worker has jobs open."""
@@ -350,12 +311,15 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         """Leave bus and registry: the name is free. The last step of the worker's end (W6)."""
         registry, bus = self.registry, self.bus
         for name in self._watched:
-            registry.unwatch(name, self._tell_ready)
+            registry.unwatch(name, self.tell_ready)
         self._watched.clear()
         self._desk.active, self._desk.activation_args = False, None
         await bus.unsubscribe(self)
         if self._started_at is not None:
             bus.post(BusWorkerGoneMessage(registry.runner_name, source=self._name))
+        if self._runner is not None:
+            self._runner.forget(self)
+        if self._started_at is not None:
             await registry.unregister(self._name)
 
     async def end(self, *, reason: str | None = None) -> None:
@@ -500,10 +464,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
     async def _watch(self, name: str) -> None:
         self._watched.add(name)
-        await self.registry.watch(name, self._tell_ready)
-
-    async def _tell_ready(self, data: WorkerReadyData) -> None:
-        self.tell_ready(data)
+        await self.registry.watch(name, self.tell_ready)
 
     def tell_ready(self, data: WorkerReadyData) -> None:
         """Queue the hooks for a worker that is ready, once for each time that it gets ready."""
@@ -525,10 +486,15 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         if not isinstance(call.cause, BusWorkerErrorMessage | BusWorkerLocalErrorMessage):
             self.report_error(f"{call.name}: {type(exc).__name__}: {exc}{of_job}")
 
-    def failed(self, crash: Exception) -> bool:
-        """Report that `run` failed; returns whether a parent wants to know, so that nobody else needs to (R4)."""
-        self.report_error(f"{type(crash).__name__}: {crash}")
-        return self._parent is not None and self._parent.hooks.wants("on_worker_failed")
+    def report_failure(self, error: str) -> bool:
+        """Report that `run` has failed; returns whether a parent takes care of it, so that nobody else needs to (R4)."""
+        parent = self._parent
+        if parent is not None and self in parent._children:  # noqa: SLF001 - the same class
+            parent._children.remove(self)  # noqa: SLF001
+        if self._bus is None:
+            return False
+        self.report_error(error)
+        return parent is not None and parent.hooks.wants("on_worker_failed")
 
     def report_error(self, error: str) -> None:
         """Tell the parent, or the runner and everybody (W7)."""

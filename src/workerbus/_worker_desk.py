@@ -6,7 +6,7 @@ it is when a hook runs later.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from anyio import Event
 
@@ -17,7 +17,6 @@ from workerbus._vocabulary import JobStatus, WorkerErrorData
 from workerbus._worker_inbox import WorkerInbox
 from workerbus._worker_life import WorkerLife
 from workerbus.abc import HookCall
-from workerbus.jobs._client import HANDLERS as CLIENT_HANDLERS
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._decorators import JobHandler
 from workerbus.jobs._limiter import Limiter
@@ -110,7 +109,7 @@ class WorkerDesk:
         if kind is BusCancelWorkerMessage and mine:
             owner.life.cancel(message)  # type: ignore[arg-type]  # just looked
             return  # its on_bus_message comes last of all, in the wind-down
-        handle = TABLE.get(kind)
+        handle = self.TABLE.get(kind)
         if handle is not None:
             if mine:
                 handle(self, message)
@@ -211,17 +210,17 @@ class WorkerDesk:
     def _child_error(self, message: BusWorkerLocalErrorMessage) -> None:
         self._queue("on_worker_failed", (WorkerErrorData(message.source, message.error),), message)
 
+    TABLE: ClassVar[Mapping[type[BusMessage], Callable[["WorkerDesk", Any], None]]] = {
+        BusActivateWorkerMessage: _activation,
+        BusDeactivateWorkerMessage: _deactivation,
+        BusEndWorkerMessage: _end,
+        BusJobRequestMessage: _request,
+        BusJobCancelMessage: _job_cancel,
+        BusJobUpdateRequestMessage: _update_request,
+        BusWorkerLocalErrorMessage: _child_error,
+        **dict.fromkeys(JobClient.HANDLERS, _client_message),
+    }
 
-TABLE: Final[Mapping[type[BusMessage], Callable[[WorkerDesk, Any], None]]] = {
-    BusActivateWorkerMessage: WorkerDesk._activation,
-    BusDeactivateWorkerMessage: WorkerDesk._deactivation,
-    BusEndWorkerMessage: WorkerDesk._end,
-    BusJobRequestMessage: WorkerDesk._request,
-    BusJobCancelMessage: WorkerDesk._job_cancel,
-    BusJobUpdateRequestMessage: WorkerDesk._update_request,
-    BusWorkerLocalErrorMessage: WorkerDesk._child_error,
-    **dict.fromkeys(CLIENT_HANDLERS, WorkerDesk._client_message),
-}
 
 BUILT_IN: Final = frozenset(
     value

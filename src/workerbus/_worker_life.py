@@ -8,11 +8,12 @@ hooks and job handlers run, and whatever way `run()` comes to its end, the same 
 3. the jobs that are still open are answered, and the worker is unsubscribed and unregistered: its name is free.
 
 The three ways to the end differ in what comes before that. An end drains the hooks that were queued before it, ends
-the children, gives jobs their grace, and then lets `run()` return. A cancel cancels `run()`. `stop()` does so too, unless
-`run()` itself has called it.
+the children, gives jobs their grace, and then lets `run()` return. A cancel cancels `run()`. `stop()` does so too,
+unless `run()` itself has called it.
 """
 
 import logging
+from collections.abc import Sequence
 from contextvars import ContextVar, copy_context
 from enum import Enum
 from typing import Any, Protocol
@@ -77,7 +78,7 @@ class Living(Protocol):
     def graces(self) -> tuple[float, float]: ...
     @property
     def runs_by_default(self) -> bool: ...
-    def unfinished_children(self) -> "list[Living]": ...
+    def unfinished_children(self) -> "Sequence[Living]": ...
     @property
     def life(self) -> "WorkerLife": ...
     async def run(self, params: WorkerParams) -> None: ...
@@ -93,9 +94,21 @@ class WorkerLife:
     """
 
     __slots__ = (
-        "_attach_error", "_attached", "_ending", "_final_message", "_reason", "_run_scope", "_run_task", "_started", "_stop", "_tasks", "_worker", "finished",
+        "_attach_error",
+        "_attached",
+        "_ending",
+        "_final_message",
+        "_reason",
+        "_run_scope",
+        "_run_task",
+        "_started",
+        "_stop",
+        "_tasks",
+        "_worker",
+        "admitted",
+        "finished",
         "phase",
-    )  # fmt: skip
+    )
 
     def __init__(self, worker: Living) -> None:
         self._worker = worker
@@ -110,6 +123,7 @@ class WorkerLife:
         self._attached = Event()
         self._started = Event()
         self._attach_error: Exception | None = None
+        self.admitted = False
         self.finished = Event()
 
     @property
@@ -145,7 +159,7 @@ class WorkerLife:
                 finally:
                     await self._wind_down(crash)
                     group.cancel_scope.cancel()
-        except Exception as exc:  # what the worker's own tasks raised in params.task_group
+        except Exception as exc:  # noqa: BLE001 - from the worker's tasks in params.task_group; reported by the runner
             crash = crash or _single(exc)
         finally:
             self.phase = Phase.FINISHED
@@ -166,7 +180,7 @@ class WorkerLife:
             self._run_task = get_current_task().id
             try:
                 await worker.run(params)
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - reported by the runner
                 return exc
         return None
 
@@ -235,7 +249,7 @@ class WorkerLife:
         self._reason = message.reason
         worker = self._worker
         passed = worker.hooks.mark(self._seal)
-        if self.phase is Phase.STOPPING and worker.runs_by_default and not worker.job_server.pool.busy:
+        if not self.takes_jobs and worker.runs_by_default and not worker.job_server.pool.busy:
             self._stop.set()  # nothing to wait for, and no task needed for it
         else:
             self.tasks.start(self._end, message, passed, name=f"{worker.name} end")
@@ -253,6 +267,7 @@ class WorkerLife:
             for event in passed:
                 await event.wait()
             for child in worker.unfinished_children():
+                await child.life.until_attached()
                 worker.bus.post(BusEndWorkerMessage(message.reason, source=worker.name, target=child.name))
             for child in worker.unfinished_children():
                 await child.life.finished.wait()
@@ -299,7 +314,11 @@ class WorkerLife:
         children = worker.unfinished_children()
         reason = self._reason or (f"its parent failed: {crash}" if crash else "its parent stopped")
         for child in children:
-            worker.bus.post(BusCancelWorkerMessage(reason, source=worker.name, target=child.name))
+            message = BusCancelWorkerMessage(reason, source=worker.name, target=child.name)
+            if child.life.phase is Phase.NEW:
+                child.life.cancel(message)  # on its way to the bus, and not there yet
+            else:
+                worker.bus.post(message)
         for child in children:
             await child.life.finished.wait()
 

@@ -150,5 +150,8 @@ class RunnerLike(Protocol):
     def asking(self, client: object, open_jobs: bool) -> None:
         """See `JobPeer.asking`."""
 
+    def forget(self, worker: Any) -> None:
+        """A worker has left the bus: its name is free."""
+
     def worker_error(self, data: WorkerErrorData) -> None:
         """A root worker reports an error (W7)."""

@@ -104,7 +104,7 @@ class HandlerTypeError(WorkerBusError, TypeError):
     """A handler has a shape that cannot be called: not async, say, or with no parameter for what it gets (N3, J2)."""
 
 
-class _JobFault(WorkerBusError):
+class _JobOutcomeError(WorkerBusError):
     """What the two errors of a requester have in common."""
 
     _what = "job"
@@ -125,7 +125,7 @@ class _JobFault(WorkerBusError):
         self.responses = dict(responses or {})
 
 
-class JobError(_JobFault):
+class JobError(_JobOutcomeError):
     """A job did not complete (J8).
 
     Attributes:
@@ -136,7 +136,7 @@ class JobError(_JobFault):
     """
 
 
-class JobGroupError(_JobFault):
+class JobGroupError(_JobOutcomeError):
     """A job group did not complete (J8). The attributes are those of `JobError`."""
 
     _what = "job group"

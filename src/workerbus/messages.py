@@ -7,6 +7,7 @@ Own messages are declared with `bus_message`. A subclass with fields of its own 
 constructor for them, so building one is refused with an error that names the decorator.
 """
 
+from inspect import get_annotations
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from attrs import field, frozen
@@ -25,7 +26,7 @@ def _refuse_undecorated(cls: type[Any], *_args: Any, **_kwargs: Any) -> Any:
 
 
 def _own_fields(cls: type[Any]) -> list[str]:
-    return [name for name, kind in cls.__dict__.get("__annotations__", {}).items() if "ClassVar" not in str(kind)]
+    return [name for name, kind in get_annotations(cls).items() if "ClassVar" not in str(kind)]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -83,7 +84,7 @@ def bus_message(cls: type[T]) -> type[T]:
     """
     if not (isinstance(cls, type) and issubclass(cls, BusMessage)) or cls.system is None:
         raise MessageTypeError(
-            f"@bus_message is for subclasses of BusDataMessage or BusSystemMessage, which choose the lane; {cls!r} is none"
+            f"@bus_message is for subclasses of BusDataMessage or BusSystemMessage, which say the lane, not for {cls!r}"
         )
     if issubclass(cls, BusDataMessage) and issubclass(cls, BusSystemMessage):
         raise MessageTypeError(f"{cls.__name__} derives from both BusDataMessage and BusSystemMessage: choose one lane")

@@ -72,7 +72,7 @@ class WorkerBus(ABC):
         self._everything: dict[str, Inbox] = {}
         self._tasks: TaskHost | None = None
         self._task_group: TaskGroup | None = None
-        self._clean_up = CleanUp()
+        self.clean_up = CleanUp()
         # What the library itself sends on a bus whose publishing may wait goes out in order behind one task.
         self._outbox: Lane[BusMessage] = self._new_outbox()
         self._posts_at_once = type(self).send is WorkerBus.send and self.publishes_at_once
@@ -143,7 +143,7 @@ class WorkerBus(ABC):
         """Close the bus: what the library has posted goes out, then its tasks end (L4)."""
         tasks = self.tasks
         try:
-            with self._clean_up.shield(self._clean_up.deadline(exc)):
+            with self.clean_up.shield(self.clean_up.deadline(exc)):
                 await self._outbox.quiet()
                 await self.stop()
         except Exception as error:
@@ -244,9 +244,9 @@ class WorkerBus(ABC):
         if not self.is_open:
             self._outbox.put(message)  # nothing is connected yet (B4)
             return
-        if self._outbox.waiting or self._outbox.busy:
-            if get_current_task().id != self._outbox.task_id:
-                await self._outbox.quiet()  # what was posted before goes out before
+        outbox = self._outbox
+        if (outbox.waiting or outbox.busy) and get_current_task().id != outbox.task_id:
+            await outbox.quiet()  # what was posted before goes out before
         await self.publish(message)
 
     def post(self, message: BusMessage) -> None:

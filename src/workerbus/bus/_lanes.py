@@ -1,7 +1,7 @@
 """One lane: a memory object stream, and the task that takes from it and handles one item at a time (B1, B2).
 
-A lane knows nothing of messages. It is given a coroutine function to call with each item, and a `TaskHost` when there is
-something to run in; what comes before waits in a plain queue, so that a lane that was never run leaves no unclosed
+A lane knows nothing of messages. It is given a coroutine function to call with each item, and a `TaskHost` when there
+is something to run in; what comes before waits in a plain queue, so that a lane that was never run leaves no unclosed
 stream. The stream and the task exist from the first item on.
 
 The rules of order, where they matter:

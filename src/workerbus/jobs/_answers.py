@@ -15,7 +15,7 @@ from workerbus.messages import (
 
 
 class JobAnswers:
-    """What job handlers send. All of it raises `UnknownJobError`, a `RuntimeError`, for a job that is not open (J14)."""
+    """What job handlers send; for a job that is not open, an `UnknownJobError`, which is a `RuntimeError` (J14)."""
 
     job_server: JobServer
 

@@ -8,7 +8,7 @@ cancelled and messages posted. Only `ask` and `leave` wait, and they belong to t
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from anyio import (
     current_effective_deadline,
@@ -285,7 +285,7 @@ class JobClient:
 
     def handle(self, message: BusMessage) -> None:
         """Handle an answer, an update or a stream message."""
-        HANDLERS[type(message)](self, message)
+        self.HANDLERS[type(message)](self, message)
 
     def _group_of(self, message: Any) -> JobGroup | None:
         group = self.groups.get(message.job_id)
@@ -350,10 +350,9 @@ class JobClient:
             return
         if group.scope is not None and group.scope.cancel_called:
             self._time_up(group)  # its deadline has passed, and the body is being cancelled already
-        elif self._settle(group, AskEvent.LAST_ANSWER):
-            if self._owner.hooks.wants("on_job_completed"):
-                result = JobGroupResponse(group.job_id, dict(group.responses), dict(group.statuses))
-                self._queue_last(group, "on_job_completed", result, message)
+        elif self._settle(group, AskEvent.LAST_ANSWER) and self._owner.hooks.wants("on_job_completed"):
+            result = JobGroupResponse(group.job_id, dict(group.responses), dict(group.statuses))
+            self._queue_last(group, "on_job_completed", result, message)
 
     def _queue_last(self, group: JobGroup, hook: str, argument: object, cause: BusMessage) -> None:
         self._owner.hooks.add_last(HookCall(hook, (argument,), cause), group.fence, system=bool(cause.system))
@@ -398,6 +397,16 @@ class JobClient:
         if worker_name in group.unanswered:
             await self._owner.bus.send(BusJobUpdateRequestMessage(job_id, source=self._owner.name, target=worker_name))
 
+    HANDLERS: ClassVar[Mapping[type[BusMessage], Callable[["JobClient", Any], None]]] = {
+        BusJobResponseMessage: _on_response,
+        BusJobResponseUrgentMessage: _on_response,
+        BusJobUpdateMessage: _on_update,
+        BusJobUpdateUrgentMessage: _on_update,
+        BusJobStreamStartMessage: _on_stream_start,
+        BusJobStreamDataMessage: _on_stream_data,
+        BusJobStreamEndMessage: _on_stream_end,
+    }
+
 
 def _why(exc: BaseException | None) -> str:
     if exc is None:
@@ -405,14 +414,3 @@ def _why(exc: BaseException | None) -> str:
     if isinstance(exc, get_cancelled_exc_class()):
         return "the requester was cancelled"
     return f"the requester failed: {type(exc).__name__}"
-
-
-HANDLERS: Final[Mapping[type[BusMessage], Callable[[JobClient, Any], None]]] = {
-    BusJobResponseMessage: JobClient._on_response,
-    BusJobResponseUrgentMessage: JobClient._on_response,
-    BusJobUpdateMessage: JobClient._on_update,
-    BusJobUpdateUrgentMessage: JobClient._on_update,
-    BusJobStreamStartMessage: JobClient._on_stream_start,
-    BusJobStreamDataMessage: JobClient._on_stream_data,
-    BusJobStreamEndMessage: JobClient._on_stream_end,
-}

@@ -9,7 +9,7 @@ closed; only then it is decided what to raise:
 * a cancellation by the scope itself becomes the error of the group.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -23,18 +23,18 @@ from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import Ask
 from workerbus.jobs._types import JobEvent, JobGroupEvent
 
-E = TypeVar("E", JobEvent, JobGroupEvent)
+E = TypeVar("E")
 _BATCH = 64
 
 
 class _Events(Generic[E]):
     """The events of a group as an iterator; all loops over one group share its queue."""
 
-    __slots__ = ("_group", "_kind", "_taken")
+    __slots__ = ("_group", "_shape", "_taken")
 
-    def __init__(self, group: JobGroup, kind: type[E]) -> None:
+    def __init__(self, group: JobGroup, shape: Callable[[JobGroupEvent], E]) -> None:
         self._group = group
-        self._kind = kind
+        self._shape = shape
         self._taken = 0
 
     def __aiter__(self) -> Self:
@@ -51,10 +51,7 @@ class _Events(Generic[E]):
         self._taken += 1
         if not self._taken % _BATCH:
             await checkpoint()
-        event = group.events.popleft()
-        if self._kind is JobEvent:
-            return self._kind(event.type, event.data)  # type: ignore[call-arg, arg-type]  # JobEvent has these two
-        return event  # type: ignore[return-value]  # then E is JobGroupEvent
+        return self._shape(group.events.popleft())
 
 
 class _Context:
@@ -144,7 +141,7 @@ class _Context:
         if exc is None:
             try:
                 await self._outcome()
-            except BaseException as caught:
+            except BaseException as caught:  # noqa: BLE001 - raised again by _leave
                 exc, raised_here = caught, True
         if await self._leave(exc, raised_here=raised_here):
             raise self._error() from None
@@ -163,7 +160,7 @@ class _Context:
         assert scope is not None
         try:
             await self._client.leave(group, exc)
-        except BaseException as late:
+        except BaseException as late:  # noqa: BLE001 - raised again below
             exc, raised_here = late, True
         if exc is None:
             scope.__exit__(None, None, None)
@@ -208,7 +205,7 @@ class JobContext(_Context):
 
     def __aiter__(self) -> _Events[JobEvent]:
         """Iterate over updates and stream events, in the order in which they were sent, until the job ends (J7)."""
-        return _Events(self._entered, JobEvent)
+        return _Events(self._entered, lambda event: JobEvent(event.type, event.data))
 
     def __await__(self) -> Generator[Any, None, dict[str, Any]]:
         """Ask, wait, and return the answer (J15)."""
@@ -238,8 +235,8 @@ class JobGroupContext(_Context):
         return dict(self._entered.responses)
 
     def __aiter__(self) -> _Events[JobGroupEvent]:
-        """Iterate over updates and stream events, in the order in which they were sent, until all have answered (J7)."""
-        return _Events(self._entered, JobGroupEvent)
+        """Iterate over updates and stream events, in the order of sending, until all have answered (J7)."""
+        return _Events(self._entered, lambda event: event)
 
     def __await__(self) -> Generator[Any, None, dict[str, dict[str, Any]]]:
         """Ask, wait, and return the answers by worker name."""

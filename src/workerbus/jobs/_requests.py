@@ -1,4 +1,4 @@
-"""The methods by which workers, and runners, ask for jobs. They check what they are given and leave it to the client."""
+"""The methods by which workers and runners ask for jobs: they check their arguments and leave it to the client."""
 
 from typing import Any
 

@@ -69,6 +69,11 @@ class OpenJob:
         self.over: Event | None = None
         self.verdict: tuple[JobStatus, dict[str, Any]] | None = None
 
+    @property
+    def deferred(self) -> bool:
+        """Whether its handler has returned and left it open."""
+        return self.state is Job.DEFERRED
+
 
 def error_payload(exc: BaseException) -> dict[str, Any]:
     """Return what a requester is told of an exception (J2)."""
@@ -260,7 +265,7 @@ class JobServer:
                 await job.turn.come()
             if job.state is Job.QUEUED and job.deadline > current_time():
                 await self._handle(job, scope)
-            if job.state is Job.DEFERRED:
+            if job.deferred:
                 job.over = Event()
                 await job.over.wait()
         except get_cancelled_exc_class():

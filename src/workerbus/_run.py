@@ -1,0 +1,196 @@
+"""One run: the task group that everything hangs in, the shield around it, and the order of the wind-down (L3, L4, L6).
+
+`Run.open` starts one task, the core, and in it a shield: a cancellation from outside does not reach the core but the
+one who runs it, who comes to `Run.close` with it. That winds down: the core is told to cancel, workers finish from the
+leaves up, then the dispatchers, then the bus, under one deadline; after it the shield is open and what is left is
+cancelled where it stands. Only then does the cancellation go on its way.
+
+Knows a bus and something to serve; nothing of workers.
+"""
+
+import math
+from collections.abc import Awaitable, Callable
+
+from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class
+from anyio.abc import TaskGroup
+
+from workerbus._lifetime import CleanUp, TaskHost
+from workerbus.bus import WorkerBus
+from workerbus.errors import NotRunningError
+
+
+class Run:
+    """One run of a runner.
+
+    Args:
+        name: The runner's name.
+        bus: Opened for the run, unless the program has opened it (R6).
+        clean_up: The shields of the run.
+        serve: Awaited in the core, with the tasks of the run; the run is over when it returns.
+        wind_down: Tells what is served to cancel; called when an exception ends the run.
+
+    Attributes:
+        tasks: The tasks of the run, while there is one.
+        failure: What ended the core, if anything did; `close` raises it.
+        interruptible: Whether the next cancellation cuts the wind-down short: set when a signal has begun it (R5).
+        done: Set when nothing of the run is left.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        bus: WorkerBus,
+        clean_up: CleanUp,
+        serve: Callable[[TaskHost], Awaitable[None]],
+        wind_down: Callable[[str], None],
+    ) -> None:
+        self._name = name
+        self._bus = bus
+        self._clean_up = clean_up
+        self._serve = serve
+        self._wind_down = wind_down
+        self._opened = False
+        self._group: TaskGroup | None = None
+        self._shield: CancelScope | None = None
+        self._ready = Event()
+        self.tasks: TaskHost | None = None
+        self.failure: BaseException | None = None
+        self.interruptible = False
+        self.body: CancelScope | None = None
+        self.done = Event()
+
+    async def open(self) -> None:
+        """Start the core, and wait until it serves.
+
+        Raises:
+            NotRunningError: There was a run already, or the bus is open for another runner alone (R1, R6).
+        """
+        if self._opened:
+            raise NotRunningError(f"runner {self._name!r} has run: a runner runs once, make another")
+        bus = self._bus
+        if bus.is_open and bus.opened_by is not None:
+            raise NotRunningError(
+                f"bus {bus.name!r} is open for runner {bus.opened_by!r} alone: "
+                "to share it, open it around both, with 'async with bus:'"
+            )
+        self._opened = True
+        group = self._group = create_task_group()
+        await group.__aenter__()
+        group.start_soon(self._core, name=f"runner {self._name}")
+        try:
+            await self._ready.wait()
+        except BaseException as exc:
+            await self.close(exc)
+            raise
+        if self.failure is not None:
+            await self.close(None)
+
+    def serving(self) -> None:
+        """The core has begun to serve."""
+        self._ready.set()
+
+    def limit(self, deadline: float) -> bool:
+        """Open the shield at the deadline. Returns whether that is new."""
+        if self._shield is None or self._shield.deadline != math.inf:
+            return False
+        self._shield.deadline = deadline
+        return True
+
+    async def close(self, exc: BaseException | None) -> bool:
+        """Wait until nothing is left; with an exception, wind down first.
+
+        Returns:
+            Whether the exception is the run's own business and goes no further.
+
+        Raises:
+            BaseException: What ended the core, as it was raised there.
+        """
+        if exc is not None:
+            self._wind_down(f"it failed: {exc!r}" if isinstance(exc, Exception) else "the runner was cancelled")
+        while not self.done.is_set():
+            try:
+                with CancelScope(shield=not self.interruptible):
+                    await self.done.wait()
+            except BaseException as late:  # noqa: BLE001 - raised again below
+                cancelled = isinstance(late, get_cancelled_exc_class())
+                if exc is None or not cancelled:
+                    exc = late
+                if self.interruptible or not cancelled:
+                    self.interruptible = False  # by now, only the user's own clean-up can take time
+                    self.abandon()
+                else:
+                    self._wind_down("the runner was cancelled")
+        try:
+            return await self._close_group(exc)
+        finally:
+            if self.failure is not None:
+                raise self.failure
+
+    async def _close_group(self, exc: BaseException | None) -> bool:
+        group, self._group = self._group, None
+        assert group is not None
+        if isinstance(exc, get_cancelled_exc_class()):
+            return bool(await group.__aexit__(type(exc), exc, exc.__traceback__))
+        # Left without its error, so that it goes on as itself and not in an exception group (L6).
+        await group.__aexit__(None, None, None)
+        if exc is not None:
+            raise exc
+        return False
+
+    def abandon(self) -> None:
+        """End the wind-down at once: open all shields (R5)."""
+        self._clean_up.abandon()
+        if self._shield is not None:
+            self._shield.cancel()
+
+    # --- the core
+
+    async def _core(self) -> None:
+        try:
+            with CancelScope(shield=True) as self._shield:
+                if self._bus.is_open:
+                    await self._serve_in_group()
+                else:
+                    await self._open_bus()
+        except get_cancelled_exc_class():
+            raise
+        except BaseException as exc:  # noqa: BLE001 - raised by close()
+            self.failure = plain(exc)
+        finally:
+            self.tasks = None
+            self._ready.set()
+            self.done.set()
+            if self.failure is not None and self.body is not None:
+                self.body.cancel()
+
+    async def _open_bus(self) -> None:
+        bus = self._bus
+        bus.opened_by, bus.clean_up = self._name, self._clean_up
+        try:
+            async with bus:
+                await self._serve_in_group()
+        finally:
+            bus.opened_by = None
+
+    async def _serve_in_group(self) -> None:
+        async with create_task_group() as group:
+            tasks = self.tasks = TaskHost(group)
+            try:
+                await self._serve(tasks)
+            finally:
+                group.cancel_scope.cancel()
+        if tasks.fatal is not None:
+            raise tasks.fatal
+
+
+def plain(exc: BaseException) -> BaseException:
+    """Take one cause out of its exception groups; of several, one that ends programs comes first (L6)."""
+    while isinstance(exc, BaseExceptionGroup):
+        ending = exc.subgroup((KeyboardInterrupt, SystemExit))
+        if ending is not None and len(exc.exceptions) > 1:
+            exc = ending
+        elif len(exc.exceptions) == 1:
+            exc = exc.exceptions[0]
+        else:
+            break
+    return exc
