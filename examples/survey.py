@@ -15,12 +15,16 @@ How it works, for readers who came to learn the library:
 Threads keep the event loop free while files are parsed. On a Python with a global lock they do not parse any faster.
 """
 
+import os
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports: there is nothing to clean up yet
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import argparse
 import ast
 import json
-import os
 import platform
-import signal
 import sys
 import sysconfig
 import time
@@ -29,9 +33,6 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
-
-if __name__ == "__main__":  # Ctrl-C while the rest is imported: there is nothing to clean up yet
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 import anyio
 from rich import box
@@ -129,6 +130,9 @@ class Survey:
         else:
             package.add(Counts(**result["counts"]))
 
+    def by_size(self) -> list[tuple[str, Counts]]:
+        return sorted(self.packages.items(), key=lambda item: (-item[1].lines, item[0]))
+
     def totals(self) -> Counts:
         totals = Counts()
         for counts in self.packages.values():
@@ -145,14 +149,16 @@ class Parser(BaseWorker):
     @job(name="parse")
     async def parse(self, message: BusJobRequestMessage) -> None:
         request = message.payload or {}
+        share: Sizes = request["shares"][self.name]
         done = 0
         await self.send_job_stream_start(message.job_id)
-        for file, size in request["shares"][self.name].items():
-            await self.send_job_update(message.job_id, {"file": file, "done": done})
-            # A cancelled job does not wait for its thread, which goes on until the file is done.
+        for number, (file, size) in enumerate(share.items()):
+            await self.send_job_update(message.job_id, {"completed": done, "files": number, "file": file})
+            # If the job is cancelled, nobody waits for the thread, which ends with its file.
             result = await anyio.to_thread.run_sync(measure, request["root"], file, abandon_on_cancel=True)
             await self.send_job_stream_data(message.job_id, result)
             done += size
+        await self.send_job_update(message.job_id, {"completed": done, "files": len(share), "file": "done"})
         await self.send_job_stream_end(message.job_id)
 
 
@@ -169,23 +175,18 @@ class Coordinator(BaseWorker):
     async def run(self, params: WorkerParams) -> None:
         await self.add_workers(*(Parser(name) for name in self._shares))
         await self.start()
-        tasks = {
+        bars = {
             name: self._bars.add_task(name, total=sum(share.values()), files=0, of=len(share), file="")
             for name, share in self._shares.items()
         }
-        files = dict.fromkeys(self._shares, 0)
         payload = {"root": str(self._root), "shares": self._shares}
         async with self.job_group(*self._shares, name="parse", payload=payload) as group:
             async for event in group:
-                data, task = event.data or {}, tasks[event.worker_name]
+                data = event.data or {}
                 if event.type == JobGroupEvent.UPDATE:
-                    self._bars.update(task, completed=data["done"], file=data["file"])
+                    self._bars.update(bars[event.worker_name], **data)
                 elif event.type == JobGroupEvent.STREAM_DATA:
                     self.survey.add(data)
-                    files[event.worker_name] += 1
-                    self._bars.update(task, files=files[event.worker_name])
-                elif event.type == JobGroupEvent.STREAM_END:
-                    self._bars.update(task, completed=self._bars.tasks[task].total, file="done")
 
 
 async def run(coordinator: Coordinator) -> bool:
@@ -225,7 +226,10 @@ def progress_bars(console: Console) -> Progress:
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
         TextColumn("{task.fields[files]}/{task.fields[of]} files", justify="right", style="progress.percentage"),
         TextColumn(
-            "{task.fields[file]}", style="dim", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+            "{task.fields[file]}",
+            style="dim",
+            markup=False,
+            table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
         ),
         console=console,
         expand=True,
@@ -233,30 +237,106 @@ def progress_bars(console: Console) -> Progress:
     )
 
 
-def report(console: Console, survey: Survey, title: str, caption: str) -> None:
+def table(survey: Survey, title: str, caption: str) -> Table:
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
     table.add_column("package", no_wrap=True, overflow="ellipsis", max_width=24)
-    for heading in ("files", "lines", "functions", "classes", "docstrings", "longest"):
+    for heading in ("files", "lines", "functions", "classes", "docs", "longest"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("function", overflow="ellipsis", style="dim")
-    rows = sorted(survey.packages.items(), key=lambda item: (-item[1].lines, item[0]))
-    for name, counts in [*rows, ("total", survey.totals())]:
-        share, longest = counts.docstring_share, counts.longest_function or {}
+    table.add_column("function", overflow="ellipsis")
+    for name, counts in [*survey.by_size(), ("total", survey.totals())]:
+        share, longest = counts.docstring_share, counts.longest_function
         numbers = (counts.files, counts.lines, counts.functions, counts.classes)
+        if name == "total":
+            table.add_section()
         table.add_row(
             name,
             *(f"{number:,}" for number in numbers),
             "–" if share is None else f"{share:.0%}",
             f"{longest['lines']:,}" if longest else "–",
-            longest.get("name", ""),
+            longest["name"] if longest else "",
             style="bold" if name == "total" else "",
         )
-    console.print(table)
+    return table
+
+
+class OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def parse_arguments() -> tuple[argparse.Namespace, Sizes]:
+    parser = OneLineParser(description="Survey a tree of Python source.")
+    parser.add_argument("path", metavar="PATH", nargs="?", type=Path, help="default: this Python's standard library")
+    parser.add_argument("--backend", choices=anyio.get_available_backends(), default="asyncio")
+    parser.add_argument("--workers", metavar="N", type=int, default=max(2, os.cpu_count() or 1))
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there, too")
+    arguments = parser.parse_args()
+    skipped = frozenset[str]()
+    if arguments.path is None:
+        arguments.path = Path(sysconfig.get_path("stdlib"))
+        skipped = frozenset({"site-packages", "dist-packages", "__pycache__"})
+    if arguments.workers < 1:
+        parser.error(f"there must be at least 1 worker, not {arguments.workers}")
+    if not arguments.path.is_dir():
+        parser.error(f"{str(arguments.path)!r} is no directory")
+    if arguments.json is not None and not is_writable(arguments.json):
+        parser.error(f"{str(arguments.json)!r} cannot be written")
+    files = find_files(arguments.path, skipped)
+    if not files:
+        parser.error(f"there are no .py files in {str(arguments.path)!r}")
+    return arguments, files
+
+
+def is_writable(file: Path) -> bool:
+    if file.exists():
+        return not file.is_dir() and os.access(file, os.W_OK)
+    return file.parent.is_dir() and os.access(file.parent, os.W_OK)
+
+
+def as_json(survey: Survey, root: Path, backend: str, workers: int) -> str:
+    figures = {
+        "root": str(root.absolute()),
+        "python": platform.python_version(),
+        "backend": backend,
+        "workers": workers,
+        "totals": survey.totals().as_dict(),
+        "packages": {name: counts.as_dict() for name, counts in survey.by_size()},
+        "unparsed": survey.unparsed,
+    }
+    return json.dumps(figures, indent=2) + "\n"
 
 
 def main() -> int:
-    raise NotImplementedError
+    arguments, files = parse_arguments()
+    root, backend, workers = arguments.path, arguments.backend, arguments.workers
+    warnings.simplefilter("ignore", SyntaxWarning)  # they would be about the files
+    warnings.simplefilter("ignore", DeprecationWarning)
+    started = time.monotonic()
+    with progress_bars(Console(stderr=True)) as bars:
+        coordinator = Coordinator(root, share_out(files, workers), bars)
+        interrupted = anyio.run(run, coordinator, backend=backend)
+    if interrupted:
+        return 130
+    seconds = time.monotonic() - started
+    survey = coordinator.survey
+    survey.unparsed.sort(key=lambda result: result["file"])
+    if arguments.json is not None:
+        arguments.json.write_text(as_json(survey, root, backend, workers))
+    console = Console(markup=False, highlight=False, emoji=False)
+    caption = f"{len(files):,} files in {seconds:.1f} s by {workers} workers on {backend}."
+    if survey.unparsed:
+        caption += " Files that do not parse count as files only."
+    console.print(table(survey, str(root), caption))
+    if survey.unparsed:
+        console.print(f"{len(survey.unparsed)} files do not parse:")
+    for result in survey.unparsed:
+        console.print(f"  {result['file']}: {result['reason']}", soft_wrap=True)
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

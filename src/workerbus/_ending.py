@@ -60,8 +60,8 @@ class Ending:
         self._grace = grace
         self._reason: str | None = None
         self._auto = False
-        self.asked = Asked.NOTHING
-        self.all_done = Event()
+        self.asked: Asked = Asked.NOTHING
+        self.all_done: Event = Event()
 
     def begin(self, *, auto_end: bool) -> None:
         """The run has begun: do what was asked for before."""

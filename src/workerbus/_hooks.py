@@ -185,7 +185,7 @@ class HookQueue:
         self._owner = owner
         self._overridden = overridden
         self._report = report
-        self.failed = 0
+        self.failed: int = 0
         self.system: Lane[HookCall] = Lane(f"{name} system", self.run)
         self.data: Lane[HookCall] = Lane(f"{name} data", self.run, first=self.system, limit=limit)
 

@@ -52,7 +52,7 @@ class CleanUp:
 
     def __init__(self) -> None:
         self._deadline: float | None = None
-        self.abandoned = False
+        self.abandoned: bool = False
         self.shields: set[CancelScope] = set()
 
     def begin(self) -> float:
@@ -95,7 +95,7 @@ class TaskHost:
     __slots__ = ("context", "fatal", "group")
 
     def __init__(self, group: TaskGroup) -> None:
-        self.group = group
+        self.group: TaskGroup = group
         self.context: Context = copy_context()
         self.fatal: BaseException | None = None
 

@@ -55,9 +55,9 @@ class Run:
         self._ready = Event()
         self.tasks: TaskHost | None = None
         self.failure: BaseException | None = None
-        self.interruptible = False
+        self.interruptible: bool = False
         self.body: CancelScope | None = None
-        self.done = Event()
+        self.done: Event = Event()
 
     async def open(self) -> None:
         """Start the core, and wait until it serves.
@@ -106,25 +106,29 @@ class Run:
             BaseException: What ended the core, as it was raised there.
         """
         if exc is not None:
-            self._wind_down(f"it failed: {exc!r}" if isinstance(exc, Exception) else "the runner was cancelled")
+            self._interrupted(exc)
         while not self.done.is_set():
             try:
                 with CancelScope(shield=not self.interruptible):
                     await self.done.wait()
             except BaseException as late:  # noqa: BLE001 - raised again below
-                cancelled = isinstance(late, get_cancelled_exc_class())
-                if exc is None or not cancelled:
+                if exc is None or not isinstance(late, get_cancelled_exc_class()):
                     exc = late
-                if self.interruptible or not cancelled:
-                    self.interruptible = False  # by now, only the user's own clean-up can take time
-                    self.abandon()
-                else:
-                    self._wind_down("the runner was cancelled")
+                self._interrupted(late)
         try:
             return await self._close_group(exc)
         finally:
             if self.failure is not None:
                 raise self.failure
+
+    def _interrupted(self, exc: BaseException) -> None:
+        if isinstance(exc, Exception):
+            self._wind_down(f"the runner's body failed: {exc!r}")
+        elif self.interruptible:
+            self.interruptible = False  # by now, only the user's own clean-up can take time
+            self.abandon()
+        else:
+            self._wind_down("the runner was cancelled")
 
     async def _close_group(self, exc: BaseException | None) -> bool:
         group, self._group = self._group, None

@@ -24,7 +24,7 @@ from workerbus._signals import report_first_signal
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData, id_source
 from workerbus._worker import BaseWorker
 from workerbus._worker_life import Phase
-from workerbus.abc import Fence, HookCall
+from workerbus.abc import Fence, HookCall, HookSink
 from workerbus.bus import BusSubscriber, MemoryBus, WorkerBus
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives
@@ -102,16 +102,16 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._registry.on_arrival = self._worker_arrived
         self._registry.on_departure = self._worker_departed
         self._registry.on_conflict = self._name_claimed_twice
-        self.job_grace = job_grace
-        self.grace_period = grace_period
+        self.job_grace: float = job_grace
+        self.grace_period: float = grace_period
         self.signal: signals.Signals | None = None
         self._signals = tuple(
             number for number, wanted in ((signals.SIGINT, handle_sigint), (signals.SIGTERM, handle_sigterm)) if wanted
         )
         self._force_gc = force_gc
-        self.clean_up = CleanUp()
-        self.hooks = _NoHooks()
-        self.job_client = JobClient(self)
+        self.clean_up: CleanUp = CleanUp()
+        self.hooks: HookSink = _NoHooks()
+        self.job_client: JobClient = JobClient(self)
         self._asking: dict[object, JobClient] = {}
         self._workers: dict[str, BaseWorker] = {}
         self._roots: dict[str, BaseWorker] = {}
@@ -476,6 +476,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
                     arrived.tell_ready(other)
 
     def _worker_departed(self, data: WorkerReadyData) -> None:
+        if self._registry.get(data.worker_name) is not None:
+            return  # another runner claims the name, and still has it
         for client in list(self._asking.values()):
             client.worker_departed(data.worker_name)
 

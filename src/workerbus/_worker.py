@@ -83,11 +83,11 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         self._own_clean_up = CleanUp()
         self._watched: set[str] = set()
         self._told: dict[str, WorkerReadyData] = {}
-        self.hooks = HookQueue(self, self._name, self._overridden, self._hook_failed, math.inf)
-        self.job_client = JobClient(self)
+        self.hooks: HookQueue = HookQueue(self, self._name, self._overridden, self._hook_failed, math.inf)
+        self.job_client: JobClient = JobClient(self)
         self._life = WorkerLife(self)
         self._desk = WorkerDesk(self, self._job_handlers)
-        self.job_server = JobServer(self, self._desk.find_handler, self._desk.refusal)
+        self.job_server: JobServer = JobServer(self, self._desk.find_handler, self._desk.refusal)
         self._inbox: WorkerInbox | None = None
 
     def __repr__(self) -> str:
@@ -487,7 +487,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             self.report_error(f"{call.name}: {type(exc).__name__}: {exc}{of_job}")
 
     def report_failure(self, error: str) -> bool:
-        """Report that `run` has failed; returns whether a parent takes care of it, so that nobody else needs to (R4)."""
+        """Report that `run` has failed; returns whether a parent takes care of it, so that nobody else need (R4)."""
         parent = self._parent
         if parent is not None and self in parent._children:  # noqa: SLF001 - the same class
             parent._children.remove(self)  # noqa: SLF001

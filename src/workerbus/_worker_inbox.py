@@ -20,7 +20,7 @@ from typing import Any
 from workerbus._hooks import HookQueue
 from workerbus._lifetime import TaskHost
 from workerbus.bus._lanes import Lane
-from workerbus.bus._subscriber import Inbox, Receives, counts, refuse_own_lane
+from workerbus.bus._subscriber import Inbox, Receives, SubscriberStatistics, counts, refuse_own_lane
 from workerbus.messages import BusMessage
 
 logger = logging.getLogger("workerbus")
@@ -51,6 +51,8 @@ class WorkerInbox(Inbox):
         early: dict[str, tuple[str | None, int]],
     ) -> None:
         super().__init__(name, receives=receives, announcements=False)
+        self.delivered: int = 0
+        self.failed: int = 0
         self._handle = handle
         self._accepts = accepts
         self._hooks = hooks
@@ -66,7 +68,7 @@ class WorkerInbox(Inbox):
         self._started = False
         self._handling = False
         self._closed = False
-        self.data_seen = 0
+        self.data_seen: int = 0
         """How many data messages were handled."""
 
     # --- from the bus
@@ -108,6 +110,10 @@ class WorkerInbox(Inbox):
         """How many messages wait, for their handling or for a hook."""
         waiting = len(self._system) + len(self._data) + self._hooks.system.waiting + self._hooks.data.waiting
         return waiting + sum(lane.waiting for lane in self._intake or ())
+
+    def statistics(self) -> SubscriberStatistics:
+        """Return a snapshot of the counts; hooks that raised are among the failed."""
+        return SubscriberStatistics(self.depth, self.delivered, self.failed + self._hooks.failed)
 
     # --- from the worker's life
 

@@ -112,7 +112,7 @@ class WorkerLife:
 
     def __init__(self, worker: Living) -> None:
         self._worker = worker
-        self.phase = Phase.NEW
+        self.phase: Phase = Phase.NEW
         self._tasks: TaskHost | None = None
         self._run_scope: CancelScope | None = None
         self._run_task: int | None = None
@@ -123,8 +123,8 @@ class WorkerLife:
         self._attached = Event()
         self._started = Event()
         self._attach_error: Exception | None = None
-        self.admitted = False
-        self.finished = Event()
+        self.admitted: bool = False
+        self.finished: Event = Event()
 
     @property
     def tasks(self) -> TaskHost:

@@ -45,7 +45,7 @@ class Fence:
     __slots__ = ("last", "pending")
 
     def __init__(self) -> None:
-        self.pending = 0
+        self.pending: int = 0
         self.last: HookCall | None = None
 
 
@@ -71,11 +71,11 @@ class HookCall:
         fence: Fence | None = None,
         done: Callable[[Exception | None], None] | None = None,
     ) -> None:
-        self.name = name
-        self.args = args
-        self.cause = cause
-        self.fence = fence
-        self.done = done
+        self.name: str = name
+        self.args: tuple[Any, ...] = args
+        self.cause: BusMessage | None = cause
+        self.fence: Fence | None = fence
+        self.done: Callable[[Exception | None], None] | None = done
 
 
 class HookSink(Protocol):

@@ -121,8 +121,8 @@ class _JobOutcomeError(WorkerBusError):
         super().__init__(f"{label}: {reason}")
         self.reason = reason
         self.job_id = job_id
-        self.statuses = dict(statuses or {})
-        self.responses = dict(responses or {})
+        self.statuses: dict[str, JobStatus] = dict(statuses or {})
+        self.responses: dict[str, dict[str, Any]] = dict(responses or {})
 
 
 class JobError(_JobOutcomeError):

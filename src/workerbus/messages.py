@@ -97,14 +97,14 @@ def bus_message(cls: type[T]) -> type[T]:
 class BusDataMessage(BusMessage):
     """A message of normal priority, handled in the order in which it was sent."""
 
-    system = False
+    system: ClassVar[bool | None] = False
 
 
 @_keywords_only
 class BusSystemMessage(BusMessage):
     """A message that is handled before data messages that wait."""
 
-    system = True
+    system: ClassVar[bool | None] = True
 
 
 # --- of the session and its workers; the library's own, which never wait for room (B9)
@@ -118,7 +118,7 @@ class BusActivateWorkerMessage(BusDataMessage):
         args: Forwarded to `on_activated`.
     """
 
-    bounded = False
+    bounded: ClassVar[bool] = False
 
     args: dict[str, Any] | None = None
 
@@ -127,7 +127,7 @@ class BusActivateWorkerMessage(BusDataMessage):
 class BusDeactivateWorkerMessage(BusDataMessage):
     """Tells a worker to become inactive."""
 
-    bounded = False
+    bounded: ClassVar[bool] = False
 
 
 @bus_message
@@ -138,8 +138,8 @@ class BusEndMessage(BusDataMessage):
         reason: Why, in words.
     """
 
-    bounded = False
-    announcement = True
+    bounded: ClassVar[bool] = False
+    announcement: ClassVar[bool] = True
 
     reason: str | None = None
 
@@ -152,7 +152,7 @@ class BusEndWorkerMessage(BusDataMessage):
         reason: Why, in words.
     """
 
-    bounded = False
+    bounded: ClassVar[bool] = False
 
     reason: str | None = None
 
@@ -165,7 +165,7 @@ class BusCancelMessage(BusSystemMessage):
         reason: Why, in words.
     """
 
-    announcement = True
+    announcement: ClassVar[bool] = True
 
     reason: str | None = None
 
@@ -189,7 +189,7 @@ class BusAddWorkerMessage(BusSystemMessage, BusLocalMessage):
         worker: The worker object itself, which is why the message cannot cross a network.
     """
 
-    announcement = True
+    announcement: ClassVar[bool] = True
 
     worker: object
 
@@ -244,7 +244,7 @@ class BusWorkerRegistryMessage(BusSystemMessage):
         workers: One entry per worker.
     """
 
-    announcement = True
+    announcement: ClassVar[bool] = True
 
     runner: str
     workers: list[WorkerRegistryEntry]
@@ -262,8 +262,8 @@ class BusWorkerReadyMessage(BusDataMessage):
         started_at: When it became ready, in seconds since the epoch.
     """
 
-    bounded = False
-    announcement = True
+    bounded: ClassVar[bool] = False
+    announcement: ClassVar[bool] = True
 
     runner: str
     parent: str | None = None
@@ -280,8 +280,8 @@ class BusWorkerGoneMessage(BusDataMessage):
         runner: The runner that hosted it.
     """
 
-    bounded = False
-    announcement = True
+    bounded: ClassVar[bool] = False
+    announcement: ClassVar[bool] = True
 
     runner: str
 
@@ -316,7 +316,7 @@ class BusJobResponseMessage(BusDataMessage):
         response: The result; for an error ``{"error": text, "type": class name}`` (J2).
     """
 
-    of_a_job = True
+    of_a_job: ClassVar[bool] = True
 
     job_id: str
     status: JobStatus
@@ -347,7 +347,7 @@ class BusJobUpdateMessage(BusDataMessage):
         update: What there is to tell.
     """
 
-    of_a_job = True
+    of_a_job: ClassVar[bool] = True
 
     job_id: str
     update: dict[str, Any] | None = None
@@ -374,7 +374,7 @@ class BusJobUpdateRequestMessage(BusDataMessage):
         job_id: The job.
     """
 
-    bounded = False
+    bounded: ClassVar[bool] = False
 
     job_id: str
 
@@ -401,7 +401,7 @@ class BusJobStreamStartMessage(BusDataMessage):
         data: About the stream.
     """
 
-    of_a_job = True
+    of_a_job: ClassVar[bool] = True
 
     job_id: str
     data: dict[str, Any] | None = None
@@ -416,7 +416,7 @@ class BusJobStreamDataMessage(BusDataMessage):
         data: The result.
     """
 
-    of_a_job = True
+    of_a_job: ClassVar[bool] = True
 
     job_id: str
     data: dict[str, Any] | None = None
@@ -431,7 +431,7 @@ class BusJobStreamEndMessage(BusDataMessage):
         data: The job's result.
     """
 
-    of_a_job = True
+    of_a_job: ClassVar[bool] = True
 
     job_id: str
     data: dict[str, Any] | None = None

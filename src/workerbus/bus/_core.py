@@ -64,15 +64,15 @@ class WorkerBus(ABC):
     def __init__(self, *, max_buffer_size: float = math.inf, name: str | None = None) -> None:
         if not (max_buffer_size >= 1):
             raise ValueError(f"max_buffer_size must be at least 1, not {max_buffer_size!r}")
-        self.max_buffer_size = max_buffer_size
-        self.name = name if name is not None else f"{type(self).__name__}-{_new_id()}"
+        self.max_buffer_size: float = max_buffer_size
+        self.name: str = name if name is not None else f"{type(self).__name__}-{_new_id()}"
         self.opened_by: str | None = None
         self._subscribers: dict[str, BusSubscriber] = {}
         self._inboxes: dict[str, Inbox] = {}
         self._everything: dict[str, Inbox] = {}
         self._tasks: TaskHost | None = None
         self._task_group: TaskGroup | None = None
-        self.clean_up = CleanUp()
+        self.clean_up: CleanUp = CleanUp()
         # What the library itself sends on a bus whose publishing may wait goes out in order behind one task.
         self._outbox: Lane[BusMessage] = self._new_outbox()
         self._posts_at_once = type(self).send is WorkerBus.send and self.publishes_at_once

@@ -53,7 +53,7 @@ class Place:
 
     def __init__(self, put: Callable[[], None]) -> None:
         self._put = put
-        self.free = Event()
+        self.free: Event = Event()
 
     def take(self) -> None:
         """Put what waits into the lane, and let its sender go on."""
@@ -96,9 +96,9 @@ class Lane(Generic[T]):
         self._places: deque[Place] | None = None
         self._quiet: Event | None = None
         self._counted = 0
-        self.waiting = 0
-        self.busy = False
-        self.closed = False
+        self.waiting: int = 0
+        self.busy: bool = False
+        self.closed: bool = False
         self.task_id: int | None = None
 
     def open(self, host: TaskHost) -> None:

@@ -59,11 +59,11 @@ class Inbox(ABC):
     hosted_by_bus: ClassVar[bool] = False
 
     def __init__(self, name: str, *, receives: Receives, announcements: bool = True) -> None:
-        self.name = name
-        self.receives = receives
-        self.announcements = announcements
-        self.delivered = 0
-        self.failed = 0
+        self.name: str = name
+        self.receives: Receives = receives
+        self.announcements: bool = announcements
+        self.delivered: int = 0
+        self.failed: int = 0
 
     @abstractmethod
     def take(self, message: BusMessage) -> None:

@@ -83,7 +83,7 @@ class JobClient:
     def __init__(self, owner: JobPeer) -> None:
         self._owner = owner
         self.groups: dict[str, JobGroup] = {}
-        self.ignored = 0
+        self.ignored: int = 0
 
     # --- asking
 
@@ -143,7 +143,7 @@ class JobClient:
                     self._tell([worker], group.job_id, "the request was withdrawn")
                 raise
         if not group.worker_names:
-            self._settle(group, AskEvent.LAST_ANSWER)
+            self._complete(group, None)
 
     async def _wait_for(self, worker: str) -> None:
         registry = self._owner.registry
@@ -269,9 +269,10 @@ class JobClient:
         for group in list(self.groups.values()):
             if worker in group.unanswered:
                 response = {"error": f"worker {worker!r} left without an answer", "type": "WorkerGone"}
-                self._answered(
-                    group, BusJobResponseMessage(group.job_id, JobStatus.ERROR, response, source=worker), response
+                message = BusJobResponseMessage(
+                    group.job_id, JobStatus.ERROR, response, source=worker, target=self._owner.name
                 )
+                self._answered(group, message, response)
 
     def _forget_if_over(self, group: JobGroup) -> None:
         if not group.in_context and group.state is not Ask.OPEN and not group.unanswered:
@@ -350,12 +351,17 @@ class JobClient:
             return
         if group.scope is not None and group.scope.cancel_called:
             self._time_up(group)  # its deadline has passed, and the body is being cancelled already
-        elif self._settle(group, AskEvent.LAST_ANSWER) and self._owner.hooks.wants("on_job_completed"):
-            result = JobGroupResponse(group.job_id, dict(group.responses), dict(group.statuses))
-            self._queue_last(group, "on_job_completed", result, message)
+        else:
+            self._complete(group, message)
 
-    def _queue_last(self, group: JobGroup, hook: str, argument: object, cause: BusMessage) -> None:
-        self._owner.hooks.add_last(HookCall(hook, (argument,), cause), group.fence, system=bool(cause.system))
+    def _complete(self, group: JobGroup, cause: BusMessage | None) -> None:
+        if self._settle(group, AskEvent.LAST_ANSWER) and self._owner.hooks.wants("on_job_completed"):
+            result = JobGroupResponse(group.job_id, dict(group.responses), dict(group.statuses))
+            self._queue_last(group, "on_job_completed", result, cause)
+
+    def _queue_last(self, group: JobGroup, hook: str, argument: object, cause: BusMessage | None) -> None:
+        system = cause is not None and bool(cause.system)
+        self._owner.hooks.add_last(HookCall(hook, (argument,), cause), group.fence, system=system)
 
     def _event(self, group: JobGroup, kind: str, message: BusMessage, data: dict[str, Any] | None) -> None:
         if group.events is not None:

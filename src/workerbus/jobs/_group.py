@@ -53,24 +53,24 @@ class JobGroup:
         single: bool = False,
         in_context: bool = False,
     ) -> None:
-        self.job_id = job_id
-        self.worker_names = list(worker_names)
-        self.cancel_on_error = cancel_on_error
-        self.label = label
-        self.cancellable = cancellable
-        self.single = single
-        self.in_context = in_context
-        self.state = Ask.OPEN
+        self.job_id: str = job_id
+        self.worker_names: list[str] = list(worker_names)
+        self.cancel_on_error: bool = cancel_on_error
+        self.label: str | None = label
+        self.cancellable: bool = cancellable
+        self.single: bool = single
+        self.in_context: bool = in_context
+        self.state: Ask = Ask.OPEN
         self.reason: str | None = None
         self.responses: dict[str, dict[str, Any]] = {}
         self.statuses: dict[str, JobStatus] = {}
-        self.missing = set(self.worker_names)
+        self.missing: set[str] = set(self.worker_names)
         self.asked: set[str] = set()
-        self.deadline = math.inf
-        self.travels = math.inf
+        self.deadline: float = math.inf
+        self.travels: float = math.inf
         self.scope: CancelScope | None = None
         self.events: deque[JobGroupEvent] | None = None
-        self.fence = Fence()
+        self.fence: Fence = Fence()
         self._changed: Event | None = None
 
     @property

@@ -18,7 +18,7 @@ class Turn:
     def __init__(self, limiter: "Limiter") -> None:
         self._limiter = limiter
         self._event: Event | None = None
-        self.taken = False
+        self.taken: bool = False
 
     async def come(self) -> None:
         """Wait until it is this one's turn, or it has left the line."""

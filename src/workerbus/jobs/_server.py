@@ -59,11 +59,11 @@ class OpenJob:
     __slots__ = ("deadline", "over", "request", "route", "scope", "state", "turn", "verdict")
 
     def __init__(self, request: BusJobRequestMessage, route: Route) -> None:
-        self.request = request
-        self.route = route
-        self.state = Job.QUEUED
+        self.request: BusJobRequestMessage = request
+        self.route: Route = route
+        self.state: Job = Job.QUEUED
         left = request.seconds_left
-        self.deadline = math.inf if left is None else current_time() + left
+        self.deadline: float = math.inf if left is None else current_time() + left
         self.turn: Turn | None = None if route.limiter is None else route.limiter.stand()
         self.scope: CancelScope | None = None
         self.over: Event | None = None
@@ -109,7 +109,7 @@ class JobServer:
         self._ended: dict[str, None] = {}
         self.early: dict[str, tuple[str | None, int]] = {}
         self.pool: TaskPool[OpenJob] = TaskPool(owner.name, self._perform, lambda: owner.tasks)
-        self.ignored = 0
+        self.ignored: int = 0
 
     # --- requests and cancels
 
