@@ -161,7 +161,6 @@ class Run:
         except BaseException as exc:  # noqa: BLE001 - raised by close()
             self.failure = plain(exc)
         finally:
-            self.tasks = None
             self._ready.set()
             self.done.set()
             if self.failure is not None and self.body is not None:
@@ -177,12 +176,15 @@ class Run:
             bus.opened_by = None
 
     async def _serve_in_group(self) -> None:
-        async with create_task_group() as group:
-            tasks = self.tasks = TaskHost(group)
-            try:
-                await self._serve(tasks)
-            finally:
-                group.cancel_scope.cancel()
+        try:
+            async with create_task_group() as group:
+                tasks = self.tasks = TaskHost(group)
+                try:
+                    await self._serve(tasks)
+                finally:
+                    group.cancel_scope.cancel()
+        finally:
+            self.tasks = None  # the bus may take its time to close
         if tasks.fatal is not None:
             raise tasks.fatal
 
