@@ -116,9 +116,10 @@ class _JobOutcomeError(WorkerBusError):
         job_id: str = "",
         statuses: Mapping[str, JobStatus] | None = None,
         responses: Mapping[str, dict[str, Any]] | None = None,
+        detail: str = "",
     ) -> None:
         label = f"{self._what} {job_id}" if job_id else self._what
-        super().__init__(f"{label}: {reason}")
+        super().__init__(f"{label}: {reason}{f' ({detail})' if detail else ''}")
         self.reason = reason
         self.job_id = job_id
         self.statuses: dict[str, JobStatus] = dict(statuses or {})

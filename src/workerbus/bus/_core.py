@@ -35,7 +35,7 @@ class BusStatistics:
     """A snapshot of a bus (B9).
 
     Args:
-        sent: How many messages `send` has taken.
+        sent: How many messages were sent, by users and by the library.
         undelivered: Messages with a target that nobody here has the name of.
         refused: Local messages that came from a network (B8).
         subscribers: Name to the counts of that subscriber.
@@ -76,7 +76,7 @@ class WorkerBus(ABC):
         # What the library itself sends on a bus whose publishing may wait goes out in order behind one task.
         self._outbox: Lane[BusMessage] = self._new_outbox()
         self._posts_at_once = type(self).send is WorkerBus.send and self.publishes_at_once
-        self._sent = self._undelivered = self._refused = 0
+        self._sent = self._posted = self._undelivered = self._refused = 0
 
     def _new_outbox(self) -> Lane[BusMessage]:
         return Lane(f"{self.name} outbox", self._send_posted)
@@ -252,7 +252,7 @@ class WorkerBus(ABC):
     def post(self, message: BusMessage) -> None:
         """Send without waiting, past every bound. For what the library itself sends (B9)."""
         if self._posts_at_once or (message.local and type(self).send is WorkerBus.send):
-            self._sent += 1
+            self._posted += 1
             self._hand_out(message)
         else:
             self._outbox.put(message)
@@ -337,7 +337,7 @@ class WorkerBus(ABC):
     def statistics(self) -> BusStatistics:
         """Return a snapshot of what the bus and its subscribers have seen."""
         return BusStatistics(
-            sent=self._sent,
+            sent=self._sent + self._posted,
             undelivered=self._undelivered,
             refused=self._refused,
             subscribers={name: inbox.statistics() for name, inbox in self._inboxes.items()},

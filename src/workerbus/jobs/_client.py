@@ -226,6 +226,8 @@ class JobClient:
             return False
         group.state = state
         group.reason = reason
+        if state is Ask.TIMED_OUT:
+            group.detail = self._late(group)
         if state is not Ask.COMPLETED:
             self._tell(group.unanswered, group.job_id, reason)
             if group.scope is not None:
@@ -234,6 +236,13 @@ class JobClient:
             group.scope.deadline = math.inf  # the deadline was the job's; the body may go on
         group.notify()
         return True
+
+    def _late(self, group: JobGroup) -> str:
+        never = [name for name in group.worker_names if name in group.missing and name not in group.asked]
+        texts = [f"worker {name!r} was not there; {self._owner.registry.near(name)}" for name in never[:1]]
+        if group.unanswered:
+            texts.append(f"no answer from {', '.join(map(repr, sorted(group.unanswered)[:5]))}")
+        return "; ".join(texts)
 
     def _tell(self, workers: Sequence[str] | set[str], job_id: str, reason: str | None) -> None:
         bus, source = self._owner.bus, self._owner.name

@@ -35,12 +35,31 @@ class JobGroup:
         cancellable: Whether `request_cancel_job_group` may cancel it (N4).
         state: Where it is; see `workerbus.jobs.Ask`.
         reason: Why it did not complete, in words.
+        detail: Of a timeout, for whom it waited.
     """
 
     __slots__ = (
-        "_changed", "asked", "cancel_on_error", "cancellable", "deadline", "events", "fence", "in_context", "job_id",
-        "label", "missing", "reason", "responses", "scope", "single", "state", "statuses", "travels", "worker_names",
-    )  # fmt: skip
+        "_changed",
+        "asked",
+        "cancel_on_error",
+        "cancellable",
+        "deadline",
+        "detail",
+        "events",
+        "fence",
+        "in_context",
+        "job_id",
+        "label",
+        "missing",
+        "reason",
+        "responses",
+        "scope",
+        "single",
+        "state",
+        "statuses",
+        "travels",
+        "worker_names",
+    )
 
     def __init__(
         self,
@@ -62,6 +81,7 @@ class JobGroup:
         self.in_context: bool = in_context
         self.state: Ask = Ask.OPEN
         self.reason: str | None = None
+        self.detail: str | None = None
         self.responses: dict[str, dict[str, Any]] = {}
         self.statuses: dict[str, JobStatus] = {}
         self.missing: set[str] = set(self.worker_names)
@@ -106,7 +126,9 @@ class JobGroup:
         else:
             kind = JobGroupTimeoutError if timed_out else JobGroupError
         reason = self.reason or self.state.value
-        return kind(reason, job_id=self.job_id, statuses=self.statuses, responses=self.responses)
+        return kind(
+            reason, job_id=self.job_id, statuses=self.statuses, responses=self.responses, detail=self.detail or ""
+        )
 
     def collect_events(self) -> None:
         """Keep updates and stream events for whoever will iterate over them."""

@@ -1,0 +1,49 @@
+"""The documents say what is so."""
+
+import contextlib
+import importlib.util
+import io
+import re
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).parent.parent
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_job_tables_in_the_architecture_page_are_those_of_the_code() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    assert load(ROOT / "docs/draw_tables.py").drawn(page) == page
+
+
+def test_the_first_program_of_the_readme_prints_what_it_says(backend: str) -> None:
+    program = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+    printed = re.search(r"print\(group\.responses\)  # (.*)", program)
+    assert printed is not None
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(program.replace("anyio.run(main)", f"anyio.run(main, backend={backend!r})"), {"__name__": "readme"})
+    assert output.getvalue().strip() == printed.group(1)
+
+
+def test_the_readme_has_two_commands_of_one_line_each() -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert [len(block.strip().splitlines()) for block in blocks] == [1, 1]
+    assert "examples/survey.py" in blocks[0]
+    assert "pytest" in blocks[1]
+
+
+def test_every_module_is_on_the_map_of_the_architecture_page() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    source = ROOT / "src/workerbus"
+    names = {path.name for path in source.glob("*.py")} | {f"`{path.stem}`" for path in source.glob("jobs/_*.py")}
+    missing = {name for name in names - {"__init__.py", "`__init__`"} if name.strip("`") not in page}
+    assert missing == set()
