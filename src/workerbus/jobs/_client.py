@@ -365,7 +365,7 @@ class JobClient:
 
     def _complete(self, group: JobGroup, cause: BusMessage | None) -> None:
         if self._settle(group, AskEvent.LAST_ANSWER) and self._owner.hooks.wants("on_job_completed"):
-            result = JobGroupResponse(group.job_id, dict(group.responses), dict(group.statuses))
+            result = JobGroupResponse(group.job_id, group.in_order(group.responses), group.in_order(group.statuses))
             self._queue_last(group, "on_job_completed", result, cause)
 
     def _queue_last(self, group: JobGroup, hook: str, argument: object, cause: BusMessage | None) -> None:

@@ -97,7 +97,7 @@ class _Context:
     @property
     def statuses(self) -> dict[str, JobStatus]:
         """Worker name to how it ended, of those that have answered (J11)."""
-        return dict(self._entered.statuses)
+        return self._entered.in_order(self._entered.statuses)
 
     async def __aenter__(self) -> Self:
         """Wait for the workers and send the requests.
@@ -232,7 +232,7 @@ class JobGroupContext(_Context):
     @property
     def responses(self) -> dict[str, dict[str, Any]]:
         """Worker name to its answer, of those that have answered; see ``statuses`` for how (J11)."""
-        return dict(self._entered.responses)
+        return self._entered.in_order(self._entered.responses)
 
     def __aiter__(self) -> _Events[JobGroupEvent]:
         """Iterate over updates and stream events, in the order of sending, until all have answered (J7)."""

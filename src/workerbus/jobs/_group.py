@@ -5,8 +5,8 @@ State only. What it may become is decided by `_state`; messages and cancel scope
 
 import math
 from collections import deque
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from anyio import CancelScope, Event
 
@@ -20,6 +20,8 @@ from workerbus.errors import (
 )
 from workerbus.jobs._state import Ask
 from workerbus.jobs._types import JobGroupEvent
+
+T = TypeVar("T")
 
 
 class JobGroup:
@@ -115,6 +117,10 @@ class JobGroup:
         if error is not None:
             raise error
 
+    def in_order(self, table: Mapping[str, T]) -> dict[str, T]:
+        """Return a table by worker name in the order of asking, whatever the order of the answers."""
+        return {name: table[name] for name in self.worker_names if name in table}
+
     def error(self) -> JobError | JobGroupError | None:
         """Return why the group did not complete, as the exception that says so; None while it may and when it did."""
         if self.state in (Ask.OPEN, Ask.COMPLETED):
@@ -127,7 +133,11 @@ class JobGroup:
             kind = JobGroupTimeoutError if timed_out else JobGroupError
         reason = self.reason or self.state.value
         return kind(
-            reason, job_id=self.job_id, statuses=self.statuses, responses=self.responses, detail=self.detail or ""
+            reason,
+            job_id=self.job_id,
+            statuses=self.in_order(self.statuses),
+            responses=self.in_order(self.responses),
+            detail=self.detail or "",
         )
 
     def collect_events(self) -> None:
