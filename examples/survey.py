@@ -43,6 +43,7 @@ from rich.table import Column, Table
 
 from workerbus import BaseWorker, BusJobRequestMessage, JobGroupEvent, WorkerParams, WorkerRunner, job
 
+CPUS = max(2, os.cpu_count() or 1)
 STDLIB = Path(sysconfig.get_path("stdlib"))
 NOT_STDLIB = frozenset({"site-packages", "dist-packages", "__pycache__"})
 
@@ -108,8 +109,7 @@ def measure(root: str, file: str) -> dict[str, Any]:
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             function = {"name": prefix + node.name, "file": file, "line": node.lineno, "lines": lines}
             counts.functions += 1
-            counts.longest_function = longest(counts.longest_function, function)
-            prefix += f"{node.name}.<locals>."
+            counts.longest_function = longest(counts.longest_function, function)  # never one inside another
         below = ast.iter_child_nodes(node)  # of these, expressions hold no definitions
         nodes += [(each, prefix) for each in below if isinstance(each, ast.stmt | ast.excepthandler | ast.match_case)]
     return {"file": file, "counts": asdict(counts)}
@@ -197,6 +197,7 @@ class Coordinator(BaseWorker):
 
 async def run(coordinator: Coordinator) -> bool:
     """Run the coordinator to its end; returns whether that was its own end, and not Ctrl-C."""
+    anyio.to_thread.current_default_thread_limiter().total_tokens = CPUS  # more would only be in each other's way
     runner = WorkerRunner()
     await runner.add_workers(coordinator)
     await runner.run()
@@ -228,16 +229,12 @@ def share_out(files: Files, workers: int) -> dict[str, Files]:
 
 def progress_bars() -> Progress:
     console = Console(stderr=True)
+    name = Column(no_wrap=True, overflow="ellipsis", max_width=28)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(max(10, console.width - 60)),  # the rest has room, and so has the terminal's ^C
         TextColumn("{task.fields[files]:,}/{task.fields[of]:,} files", justify="right"),
-        TextColumn(
-            "{task.fields[file]}",
-            style="dim",
-            markup=False,
-            table_column=Column(no_wrap=True, overflow="ellipsis", max_width=28),
-        ),
+        TextColumn("{task.fields[file]}", style="dim", markup=False, table_column=name),
         console=console,
         disable=not console.is_interactive,
     )
@@ -260,6 +257,11 @@ def summary(survey: Survey, title: str, caption: str, width: int) -> Table:
     return table
 
 
+def is_writable(file: Path) -> bool:
+    place = file if file.exists() else file.parent
+    return file.parent.is_dir() and not file.is_dir() and os.access(place, os.W_OK)
+
+
 class Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
@@ -269,19 +271,16 @@ def arguments() -> tuple[argparse.Namespace, Files]:
     parser = Arguments(description="Survey a tree of Python source.")
     parser.add_argument("path", metavar="PATH", nargs="?", type=Path, default=STDLIB, help="default: %(default)s")
     parser.add_argument("--backend", choices=anyio.get_available_backends(), default="asyncio")
-    parser.add_argument("--workers", metavar="N", type=int, default=max(2, os.cpu_count() or 1))
+    parser.add_argument("--workers", metavar="N", type=int, default=CPUS, help="default: %(default)s")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where to write the figures as JSON")
     given = parser.parse_args()
     if given.workers < 1:
         parser.error(f"--workers: at least 1, not {given.workers}")
     if not given.path.is_dir():
         parser.error(f"{str(given.path)!r} is not a directory")
-    if given.json and not (
-        given.json.parent.is_dir()
-        and not given.json.is_dir()
-        and os.access(given.json if given.json.exists() else given.json.parent, os.W_OK)
-    ):
+    if given.json and not is_writable(given.json):
         parser.error(f"--json: {str(given.json)!r} cannot be written")
+    given.path = given.path.absolute()
     files = find_files(given.path, NOT_STDLIB if given.path == STDLIB else frozenset())
     if not files:
         parser.error(f"{str(given.path)!r} has no .py files in it")
@@ -297,19 +296,23 @@ def main() -> int:
     if not anyio.run(run, coordinator, backend=given.backend):
         return 130
     seconds = time.monotonic() - started
-    about = {"root": str(given.path.absolute()), "python": platform.python_version()}
-    figures = {**about, "backend": given.backend, "workers": given.workers, **coordinator.survey.as_json()}
+    about = {"root": str(given.path), "python": platform.python_version()}
+    about |= {"backend": given.backend, "workers": given.workers}
+    figures = about | coordinator.survey.as_json()
+    caption = f"{len(files):,} files in {seconds:.1f} s by {given.workers} workers on {given.backend}"
+    if figures["unparsed"]:
+        caption += f"; {len(figures['unparsed'])} do not parse and count as files only:"
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
     console = Console(markup=False, emoji=False, highlight=False)
-    caption = f"{len(files):,} files in {seconds:.1f} s by {given.workers} workers on {given.backend}"
-    if figures["unparsed"]:
-        caption += f"; {len(figures['unparsed'])} do not parse and are counted as files only:"
     console.print(summary(coordinator.survey, str(given.path), caption, min(console.width, 120)))
     for result in figures["unparsed"]:
         console.print(f"{result['file']}: {result['reason']}", soft_wrap=True)
     if given.json:
-        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+        try:
+            given.json.write_text(json.dumps(figures, indent=2) + "\n")
+        except OSError as exc:
+            sys.exit(f"survey.py: --json: {exc}")
     return 0
 
 
@@ -317,5 +320,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # from before the runner listens, or the second one
+        Console(stderr=True).show_cursor()
         sys.exit(130)

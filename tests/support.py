@@ -5,15 +5,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from workerbus import (
     BaseWorker,
-    BusDataMessage,
     BusJobRequestMessage,
     BusMessage,
     BusSubscriber,
-    BusSystemMessage,
     WorkerRunner,
     bus_message,
     job,
@@ -97,23 +94,3 @@ async def running(*workers: BaseWorker, **kwargs: Any) -> AsyncIterator[WorkerRu
         for worker in workers:
             await runner.registry.wait_for(worker.name)
         yield runner
-
-
-@bus_message
-class Note(BusDataMessage):
-    """A message of the program's own."""
-
-    n: int
-
-
-@bus_message
-class Alarm(BusSystemMessage):
-    """An urgent message of the program's own."""
-
-    n: int
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds; the test's deadline bounds it."""
-    while not condition():
-        await checkpoint()

@@ -5,10 +5,11 @@ the lane's dispatcher runs the overridden method and then the event handlers of 
 nobody listens, nothing is queued, and no stream and no task exist.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from anyio import Event
+from anyio import Event, current_effective_deadline, get_cancelled_exc_class
 
 from workerbus._events import EventEmitter, call_handler
 from workerbus._lifetime import TaskHost
@@ -187,7 +188,7 @@ class HookQueue:
         self._report = report
         self.failed: int = 0
         self.system: Lane[HookCall] = Lane(f"{name} system", self.run)
-        self.data: Lane[HookCall] = Lane(f"{name} data", self.run, first=self.system, limit=limit)
+        self.data: Lane[HookCall] = Lane(f"{name} data", self.run, first=(self.system,), limit=limit)
 
     def wants(self, name: str) -> bool:
         """Whether anybody has overridden the hook or handles its event."""
@@ -247,6 +248,14 @@ class HookQueue:
         for function in self._functions(call.name):
             try:
                 await function(*call.args)
+            except get_cancelled_exc_class():
+                if current_effective_deadline() != -math.inf:
+                    error = RuntimeError("its own task was cancelled")
+                    self.failed += 1
+                    self._report(call, error)
+                    if call.done is not None:
+                        call.done(error)
+                raise
             except Exception as exc:  # noqa: BLE001 - the report logs it
                 error = error or exc
                 if call.done is None:

@@ -270,6 +270,10 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             raise NotRunningError(f"runner {self._name!r} is not running {when}")
         return self._run.tasks
 
+    def check_running(self) -> None:
+        """Raise `NotRunningError` unless the runner is running."""
+        _ = self.tasks
+
     def asking(self, client: object, open_jobs: bool) -> None:
         """Note who has jobs open, so that a departure concerns nobody else (J4)."""
         assert isinstance(client, JobClient)
@@ -436,14 +440,15 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     def make_inbox(self, bus: InboxHost) -> Inbox:
         """Return the inbox in which the bus leaves this runner's messages."""
-        self._inbox = RunnerInbox(self._name, client=self.job_client, add=self._add_child, handle=self._handle_message)
+        asks = type(self).accepts_bus_message is not BusSubscriber.accepts_bus_message
+        self._inbox = RunnerInbox(
+            self._name,
+            client=self.job_client,
+            add=self._add_child,
+            handle=self.on_bus_message,
+            accepts=self.accepts_bus_message if asks else None,
+        )
         return self._inbox
-
-    async def _handle_message(self, message: BusMessage) -> None:
-        try:
-            await self.on_bus_message(message)
-        except Exception:
-            logger.exception("runner %r failed to handle %s", self._name, type(message).__name__)
 
     async def on_bus_message(self, message: BusMessage) -> None:
         """Handle what concerns a runner: ends, cancels, and the workers of other runners.

@@ -4,6 +4,7 @@ The runner's own workers need no announcement to be known to it, so what they an
 workers costs the runner nothing per message but this look (B7).
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from workerbus.messages import (
     BusWorkerRegistryMessage,
 )
 
+logger = logging.getLogger("workerbus")
+
 _ANNOUNCEMENTS = (BusWorkerReadyMessage, BusWorkerGoneMessage, BusWorkerRegistryMessage)
 
 
@@ -30,6 +33,7 @@ class RunnerInbox(Inbox):
         client: The runner's jobs.
         add: Takes a worker that was sent to it.
         handle: Awaited with each other message, one at a time per lane.
+        accepts: Asked before the handling, where the class overrides it (N4); then nothing is handled at once.
     """
 
     def __init__(
@@ -39,12 +43,17 @@ class RunnerInbox(Inbox):
         client: JobClient,
         add: Callable[[BusAddWorkerMessage], None],
         handle: Callable[[BusMessage], Awaitable[None]],
+        accepts: Callable[[BusMessage], bool] | None = None,
     ) -> None:
         super().__init__(name, receives="own")
+        self.delivered: int = 0
+        self.failed: int = 0
         self._client = client
         self._add = add
-        self._system: Lane[BusMessage] = Lane(f"{name} system", handle)
-        self._data: Lane[BusMessage] = Lane(f"{name} data", handle, first=self._system)
+        self._handle = handle
+        self._accepts = accepts
+        self._system: Lane[BusMessage] = Lane(f"{name} system", self._ask_and_handle)
+        self._data: Lane[BusMessage] = Lane(f"{name} data", self._ask_and_handle, first=(self._system,))
         self._closed = False
 
     def take(self, message: BusMessage) -> None:
@@ -53,7 +62,10 @@ class RunnerInbox(Inbox):
             return
         if isinstance(message, _ANNOUNCEMENTS) and message.runner == self.name:
             return
-        self.delivered += 1
+        if self._accepts is not None or not self._handled_at_once(message):
+            (self._system if message.system else self._data).put(message)
+
+    def _handled_at_once(self, message: BusMessage) -> bool:
         if isinstance(message, BusAddWorkerMessage):
             if message.target in (None, self.name):
                 self._add(message)
@@ -61,7 +73,20 @@ class RunnerInbox(Inbox):
             if message.target == self.name:
                 self._client.handle(message)
         else:
-            (self._system if message.system else self._data).put(message)
+            return False
+        self.delivered += 1
+        return True
+
+    async def _ask_and_handle(self, message: BusMessage) -> None:
+        try:
+            if self._accepts is not None and not self._accepts(message):
+                return
+            if not self._handled_at_once(message):
+                self.delivered += 1
+                await self._handle(message)
+        except Exception:
+            self.failed += 1
+            logger.exception("runner %r failed to handle %s", self.name, type(message).__name__)
 
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
         """A runner's lanes have no bound."""

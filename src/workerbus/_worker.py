@@ -202,6 +202,11 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             if child.life.admitted and child.life.phase is not Phase.FINISHED
         ]
 
+    def check_running(self) -> None:
+        """Raise `NotRunningError` unless it has started and not finished: only then are answers received (J14)."""
+        if self._life.tasks and self._started_at is None:
+            raise NotRunningError(f"worker {self._name!r} is not running yet: it asks for jobs from its start() on")
+
     def asking(self, client: object, open_jobs: bool) -> None:
         """Pass on to the runner whether this worker has jobs open."""
         if self._runner is not None:

@@ -6,11 +6,10 @@ it is when a hook runs later.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Protocol
 
 from anyio import Event
 
-from workerbus import messages
 from workerbus._events import call_handler
 from workerbus._hooks import HookQueue
 from workerbus._vocabulary import JobStatus, WorkerErrorData
@@ -22,18 +21,15 @@ from workerbus.jobs._decorators import JobHandler
 from workerbus.jobs._limiter import Limiter
 from workerbus.jobs._server import JobServer, Route
 from workerbus.messages import (
+    BUILT_IN,
     BusActivateWorkerMessage,
     BusCancelWorkerMessage,
-    BusDataMessage,
     BusDeactivateWorkerMessage,
     BusEndWorkerMessage,
-    BusFrameMessage,
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobUpdateRequestMessage,
     BusMessage,
-    BusSystemMessage,
-    BusTTSSpeakMessage,
     BusWorkerLocalErrorMessage,
 )
 
@@ -220,13 +216,3 @@ class WorkerDesk:
         BusWorkerLocalErrorMessage: _child_error,
         **dict.fromkeys(JobClient.HANDLERS, _client_message),
     }
-
-
-BUILT_IN: Final = frozenset(
-    value
-    for value in vars(messages).values()
-    if isinstance(value, type)
-    and issubclass(value, BusMessage)
-    and value not in (BusMessage, BusDataMessage, BusSystemMessage, BusFrameMessage, BusTTSSpeakMessage)
-)
-"""What an inactive worker still takes, as far as it is its business: everything but frames and custom messages (W4)."""

@@ -21,7 +21,7 @@ from workerbus._hooks import HookQueue
 from workerbus._lifetime import TaskHost
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, Receives, SubscriberStatistics, counts, refuse_own_lane
-from workerbus.messages import BusMessage
+from workerbus.messages import BUILT_IN, BusJobRequestMessage, BusMessage
 
 logger = logging.getLogger("workerbus")
 
@@ -50,7 +50,7 @@ class WorkerInbox(Inbox):
         max_buffer_size: float,
         early: dict[str, tuple[str | None, int]],
     ) -> None:
-        super().__init__(name, receives=receives, announcements=False)
+        super().__init__(name, receives=receives, announcements=receives == "all")
         self.delivered: int = 0
         self.failed: int = 0
         self._handle = handle
@@ -63,8 +63,9 @@ class WorkerInbox(Inbox):
         self._intake: tuple[Lane[BusMessage], Lane[BusMessage]] | None = None
         if accepts is not None:
             system: Lane[BusMessage] = Lane(f"{name} system intake", self._ask_and_handle)
-            data: Lane[BusMessage] = Lane(f"{name} data intake", self._ask_and_handle, first=system)
+            data: Lane[BusMessage] = Lane(f"{name} data intake", self._ask_and_handle, first=(system,))
             self._intake = system, data
+            hooks.data.first = (system, *hooks.data.first)
         self._started = False
         self._handling = False
         self._closed = False
@@ -79,7 +80,7 @@ class WorkerInbox(Inbox):
             return
         if self._intake is not None:
             self._intake[0 if message.system else 1].put(message)
-        elif self._handling or not (self._started or message.system):
+        elif self._handling or not (self._started or self._at_once(message)):
             (self._system if message.system else self._data).append(message)
         else:
             self._handling = True
@@ -89,6 +90,10 @@ class WorkerInbox(Inbox):
                     self._catch_up()
             finally:
                 self._handling = False
+
+    def _at_once(self, message: BusMessage) -> bool:
+        # Before the start, a worker takes what may end it or what belongs to jobs; the rest finds it active, or not.
+        return bool(message.system) and type(message) in BUILT_IN
 
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
         """Return the data lane, if the message waits for a hook of the worker's and there is no room (B9)."""
@@ -129,6 +134,9 @@ class WorkerInbox(Inbox):
         """The worker has started: handle the data messages that came before, in their order (W2)."""
         self._started = True
         if self._intake is not None:
+            for message in self._system:
+                self._intake[0].put(message)
+            self._system.clear()
             self._intake[1].open(host)
         elif not self._handling:
             self._handling = True
@@ -138,6 +146,16 @@ class WorkerInbox(Inbox):
                 self._handling = False
         self._hooks.data.admit()
 
+    def refuse_the_rest(self) -> None:
+        """Handle the requests that still wait: the worker is stopping, so each is answered at once (J1)."""
+        waiting = [*self._data]
+        self._data.clear()
+        if self._intake is not None:
+            waiting += self._intake[1].close()
+        for message in waiting:
+            if isinstance(message, BusJobRequestMessage):
+                self._step(message)
+
     def close(self) -> None:
         """Handle nothing more."""
         self._closed = True
@@ -145,14 +163,13 @@ class WorkerInbox(Inbox):
         self._data.clear()
         for lane in self._intake or ():
             lane.close()
-        for hook_lane in (self._hooks.system, self._hooks.data):
-            hook_lane.close()
+        self._hooks.close(cancel=False)
 
     # --- handling
 
     def _catch_up(self) -> None:
         while not self._closed:
-            if self._system:
+            if self._system and (self._started or self._at_once(self._system[0])):
                 self._step(self._system.popleft())
             elif self._data and self._started:
                 self._step(self._data.popleft())
@@ -171,6 +188,8 @@ class WorkerInbox(Inbox):
 
     def _note_data(self) -> None:
         self.data_seen += 1
+        if self._limit != math.inf:
+            self._hooks.data.admit()
         if self._early:
             for job_id, (_, last) in list(self._early.items()):
                 if last <= self.data_seen:
@@ -178,6 +197,9 @@ class WorkerInbox(Inbox):
 
     async def _ask_and_handle(self, message: BusMessage) -> None:
         assert self._accepts is not None
+        if not self._started and not self._at_once(message):
+            self._system.append(message)
+            return
         try:
             accepted = self._accepts(message)
         except Exception:

@@ -96,6 +96,8 @@ class WorkerLife:
     __slots__ = (
         "_attach_error",
         "_attached",
+        "_closing",
+        "_deadline",
         "_ending",
         "_final_message",
         "_reason",
@@ -124,6 +126,8 @@ class WorkerLife:
         self._started = Event()
         self._attach_error: Exception | None = None
         self.admitted: bool = False
+        self._closing = False
+        self._deadline = 0.0
         self.finished: Event = Event()
 
     @property
@@ -140,7 +144,7 @@ class WorkerLife:
     @property
     def takes_jobs(self) -> bool:
         """Whether new jobs are accepted (W6)."""
-        return self.phase is Phase.RUNNING or self.phase is Phase.ATTACHED
+        return not self._closing and self.phase in (Phase.RUNNING, Phase.ATTACHED)
 
     # --- the one task
 
@@ -228,12 +232,13 @@ class WorkerLife:
 
     def _let_go(self, *, cancel_run: bool) -> None:
         self._stop.set()
+        self._closing = True
         if cancel_run and self._run_scope is not None:
             self._run_scope.cancel()
 
     def cancel(self, message: BusCancelWorkerMessage) -> None:
         """Cancel what the worker does, and let it finish (R2)."""
-        if self._final_message is not None or self.phase in (Phase.STOPPING, Phase.FINISHED):
+        if self._final_message is not None or self.phase is Phase.FINISHED:
             return
         self._final_message = message
         self._reason = message.reason
@@ -249,7 +254,7 @@ class WorkerLife:
         self._reason = message.reason
         worker = self._worker
         passed = worker.hooks.mark(self._seal)
-        if not self.takes_jobs and worker.runs_by_default and not worker.job_server.pool.busy:
+        if not self.takes_jobs and worker.runs_by_default and worker.job_server.pool.idle:
             self._stop.set()  # nothing to wait for, and no task needed for it
         else:
             self.tasks.start(self._end, message, passed, name=f"{worker.name} end")
@@ -285,7 +290,8 @@ class WorkerLife:
     async def _wind_down(self, crash: Exception | None) -> None:
         worker = self._worker
         try:
-            with worker.clean_up.shield() as shield:
+            self._deadline = worker.clean_up.deadline()
+            with worker.clean_up.shield(self._deadline) as shield:
                 await self._cancel_children(crash)
                 self.phase = Phase.STOPPING
                 self._cancel_work(crash)
@@ -293,20 +299,30 @@ class WorkerLife:
                 await worker.hooks.quiet()
                 if self._final_message is not None and worker.hooks.wants("on_bus_message"):
                     await worker.hooks.run(HookCall("on_bus_message", (self._final_message,), self._final_message))
-                await worker.cleanup()
             if shield.cancelled_caught:
-                logger.warning("worker %r is late: its clean-up has not ended in time", worker.name)
-        except Exception:
-            logger.exception("cleanup of worker %r failed", worker.name)
+                logger.warning("worker %r is late: not all that it does has ended in time", worker.name)
         finally:
             self.phase = Phase.STOPPING
             self._cancel_work(crash)
+            worker.inbox.refuse_the_rest()
             late = worker.job_server.answer_all(*self._verdict(crash))
             if late:
-                logger.warning(
-                    "worker %r waits for handlers that refuse cancellation: %s", worker.name, ", ".join(late)
-                )
-            with worker.clean_up.shield():
+                handlers = ", ".join(late)
+                logger.warning("worker %r waits for handlers that refuse cancellation: %s", worker.name, handlers)
+            await self._clean_up()
+
+    async def _clean_up(self) -> None:
+        worker = self._worker
+        try:
+            # Past the deadline, too: what cleanup() does before it first waits is still done.
+            with worker.clean_up.shield(self._deadline) as shield:
+                await worker.cleanup()
+            if shield.cancelled_caught:
+                logger.warning("worker %r is late: its cleanup() has not ended in time", worker.name)
+        except Exception:
+            logger.exception("cleanup() of worker %r failed", worker.name)
+        finally:
+            with worker.clean_up.shield(self._deadline):
                 await worker.depart()
 
     async def _cancel_children(self, crash: Exception | None) -> None:

@@ -118,6 +118,9 @@ class JobPeer(Protocol):
     def tasks(self) -> TaskHost:
         """Its tasks. Raises `NotRunningError` before and after its life (J14)."""
 
+    def check_running(self) -> None:
+        """Raise `NotRunningError` where answers could not be received: before the start, and after the end (J14)."""
+
     def asking(self, client: object, open_jobs: bool) -> None:
         """Note whether the client has jobs open, to be told when a worker departs."""
 

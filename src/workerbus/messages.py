@@ -8,7 +8,7 @@ constructor for them, so building one is refused with an error that names the de
 """
 
 from inspect import get_annotations
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Final, TypeVar, dataclass_transform
 
 from attrs import field, frozen
 
@@ -19,10 +19,13 @@ T = TypeVar("T")
 
 
 def _refuse_undecorated(cls: type[Any], *_args: Any, **_kwargs: Any) -> Any:
-    name = cls.__name__
+    name = next(base.__name__ for base in cls.__mro__ if base.__dict__.get("__new__") is _REFUSAL)
     raise MessageTypeError(
         f"{name} has fields of its own but no constructor for them: put @bus_message over class {name}"
     )
+
+
+_REFUSAL: Final = staticmethod(_refuse_undecorated)
 
 
 def _own_fields(cls: type[Any]) -> list[str]:
@@ -57,7 +60,7 @@ class BusMessage:
         super().__init_subclass__()
         cls.local = issubclass(cls, BusLocalMessage)
         if "__attrs_attrs__" not in cls.__dict__ and _own_fields(cls):
-            cls.__new__ = _refuse_undecorated  # type: ignore[method-assign]  # taken back by bus_message
+            cls.__new__ = _REFUSAL  # type: ignore[method-assign]  # taken back by bus_message
 
 
 class BusLocalMessage:
@@ -316,6 +319,7 @@ class BusJobResponseMessage(BusDataMessage):
         response: The result; for an error ``{"error": text, "type": class name}`` (J2).
     """
 
+    bounded: ClassVar[bool] = False
     of_a_job: ClassVar[bool] = True
 
     job_id: str
@@ -431,6 +435,7 @@ class BusJobStreamEndMessage(BusDataMessage):
         data: The job's result.
     """
 
+    bounded: ClassVar[bool] = False
     of_a_job: ClassVar[bool] = True
 
     job_id: str
@@ -466,3 +471,13 @@ class BusTTSSpeakMessage(BusDataMessage):
 
     text: str
     append_to_context: bool | None = None
+
+
+BUILT_IN: Final = frozenset(
+    value
+    for value in list(vars().values())
+    if isinstance(value, type)
+    and issubclass(value, BusMessage)
+    and value not in (BusMessage, BusDataMessage, BusSystemMessage, BusFrameMessage, BusTTSSpeakMessage)
+)
+"""What an inactive worker still takes, as far as it is its business: everything but frames and custom messages (W4)."""

@@ -11,10 +11,11 @@ calls `deliver` (or `on_message_received`) for what arrives from the network.
 import logging
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
-from anyio import create_task_group, get_cancelled_exc_class, get_current_task
+from anyio import Event, create_task_group, get_cancelled_exc_class, get_current_task
 from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint
 from attrs import frozen
@@ -74,12 +75,16 @@ class WorkerBus(ABC):
         self._task_group: TaskGroup | None = None
         self.clean_up: CleanUp = CleanUp()
         # What the library itself sends on a bus whose publishing may wait goes out in order behind one task.
-        self._outbox: Lane[BusMessage] = self._new_outbox()
+        self._outbox = self._new_lane("outbox", self._send_posted)
+        # What users send before it is open goes out in order too, but holds up nothing of the library's (B4, B9).
+        self._early = self._new_lane("early", self._publish_early)
+        self._early_senders: dict[str, int] = {}
+        self._early_gone = Event()
         self._posts_at_once = type(self).send is WorkerBus.send and self.publishes_at_once
         self._sent = self._posted = self._undelivered = self._refused = 0
 
-    def _new_outbox(self) -> Lane[BusMessage]:
-        return Lane(f"{self.name} outbox", self._send_posted)
+    def _new_lane(self, name: str, handle: Callable[[BusMessage], Awaitable[None]]) -> Lane[BusMessage]:
+        return Lane(f"{self.name} {name}", handle)
 
     @property
     def publishes_at_once(self) -> bool:
@@ -131,7 +136,9 @@ class WorkerBus(ABC):
             await self._close_group(exc)
             raise
         if self._outbox.closed:
-            self._outbox = self._new_outbox()
+            self._outbox = self._new_lane("outbox", self._send_posted)
+            self._early = self._new_lane("early", self._publish_early)
+        self._early.open(self._tasks)
         self._outbox.open(self._tasks)
         for inbox in list(self._inboxes.values()):
             inbox.open(self._tasks)
@@ -154,6 +161,8 @@ class WorkerBus(ABC):
                 inbox.close()
                 self._renew(name, inbox)
         self._outbox.close()
+        self._early.close()
+        self._early_senders.clear()
         self._tasks = None
         swallowed = await self._close_group(exc)
         if tasks.fatal is not None:
@@ -242,8 +251,11 @@ class WorkerBus(ABC):
 
     async def _publish_in_turn(self, message: BusMessage) -> None:
         if not self.is_open:
-            self._outbox.put(message)  # nothing is connected yet (B4)
+            self._early_senders[message.source] = self._early_senders.get(message.source, 0) + 1
+            self._early.put(message)
             return
+        while message.source in self._early_senders:
+            await self._early_gone.wait()
         outbox = self._outbox
         if (outbox.waiting or outbox.busy) and get_current_task().id != outbox.task_id:
             await outbox.quiet()  # what was posted before goes out before
@@ -256,6 +268,17 @@ class WorkerBus(ABC):
             self._hand_out(message)
         else:
             self._outbox.put(message)
+
+    async def _publish_early(self, message: BusMessage) -> None:
+        try:
+            await self.publish(message)
+        except Exception:
+            logger.exception("bus %r could not send %s", self.name, type(message).__name__)
+        left = self._early_senders[message.source] = self._early_senders[message.source] - 1
+        if not left:
+            del self._early_senders[message.source]
+            self._early_gone.set()
+            self._early_gone = Event()
 
     async def _send_posted(self, message: BusMessage) -> None:
         try:

@@ -8,9 +8,10 @@ The rules of order, where they matter:
 
 * ``waiting`` counts the items that were put and whose handling has not begun. An empty buffer does not say so: anyio
   hands an item straight to a parked receiver.
-* A lane with ``first`` (a data lane, its system lane) begins nothing while ``first`` has items waiting and is not
-  itself suspended in a handler. It steps aside with checkpoints, which end as soon as the other has begun.
+* A lane with lanes in ``first`` (a data lane, its system lane) begins nothing while one of those has items waiting and
+  is not itself suspended in a handler. It steps aside with checkpoints, which end as soon as the other has begun.
 * After 64 items without a pause the dispatcher yields once, so that a flood starves nobody.
+* A handler that gets its own task cancelled natively ends that task, not the lane: another one goes on.
 """
 
 import math
@@ -25,6 +26,8 @@ from anyio import (
     Event,
     WouldBlock,
     create_memory_object_stream,
+    current_effective_deadline,
+    get_cancelled_exc_class,
     get_current_task,
 )
 from anyio.lowlevel import checkpoint
@@ -67,26 +70,42 @@ class Lane(Generic[T]):
     Args:
         name: For the task's name.
         handle: Called with each item; it does not raise, cancellation apart.
-        first: The lane whose waiting items go before this one's.
+        first: The lanes whose waiting items go before this one's.
         limit: How many counted items may wait; infinite by default.
     """
 
     __slots__ = (
-        "_backlog", "_counted", "_first", "_handle", "_host", "_limit", "_name", "_places", "_quiet", "_receive",
-        "_scope", "_send", "busy", "closed", "task_id", "waiting",
-    )  # fmt: skip
+        "_backlog",
+        "_counted",
+        "_handle",
+        "_host",
+        "_in_hand",
+        "_limit",
+        "_name",
+        "_places",
+        "_quiet",
+        "_receive",
+        "_scope",
+        "_send",
+        "busy",
+        "closed",
+        "first",
+        "task_id",
+        "waiting",
+    )
 
     def __init__(
         self,
         name: str,
         handle: Callable[[T], Awaitable[None]],
         *,
-        first: "Lane[Any] | None" = None,
+        first: "tuple[Lane[Any], ...]" = (),
         limit: float = math.inf,
     ) -> None:
         self._name = name
         self._handle = handle
-        self._first = first
+        self.first = first
+        self._in_hand: T | None = None
         self._limit = limit
         self._host: TaskHost | None = None
         self._backlog: deque[T | _Counted[T]] | None = None
@@ -130,12 +149,16 @@ class Lane(Generic[T]):
         else:
             self._send, self._receive = create_memory_object_stream[T | _Counted[T]](math.inf)
             self._send.send_nowait(item)
-            self._host.start(self._dispatch, name=f"{self._name} dispatcher")
+            self._start()
+
+    def _start(self) -> None:
+        assert self._host is not None
+        self._host.start(self._dispatch, name=f"{self._name} dispatcher")
 
     @property
     def full(self) -> bool:
         """Whether a counted item would have to wait for room."""
-        return self._counted >= self._limit or bool(self._places)
+        return not self.closed and (self._counted >= self._limit or bool(self._places))
 
     def queue_for_room(self, put: Callable[[], None]) -> Place:
         """Stand in line for room; ``put`` is called, in the order of standing, when there is some."""
@@ -167,16 +190,20 @@ class Lane(Generic[T]):
                 self._quiet = Event()
             await self._quiet.wait()
 
-    def close(self, *, cancel: bool = False) -> None:
-        """Begin nothing more, drop what waits, and release whoever waits for room (B5).
+    def close(self, *, cancel: bool = False) -> list[T]:
+        """Begin nothing more, and release whoever waits for room (B5).
 
         Args:
             cancel: Whether to cancel what is being handled; otherwise it is let finish.
+
+        Returns:
+            What was waiting, and will not be handled.
         """
+        left: list[T] = []
         if not self.closed:
+            left = self._left_over()
             self.closed = True
-            self.waiting = 0
-            self._backlog = None
+            self.waiting = self._counted = 0
             if self._send is not None and self._receive is not None:
                 self._send.close()
                 self._receive.close()
@@ -186,6 +213,18 @@ class Lane(Generic[T]):
             self._tell_quiet()
         if cancel and self._scope is not None:
             self._scope.cancel()
+        return left
+
+    def _left_over(self) -> list[T]:
+        items: list[T | _Counted[T]] = list(self._backlog or ())
+        self._backlog = None
+        while self._receive is not None:
+            try:
+                items.append(self._receive.receive_nowait())
+            except (WouldBlock, EndOfStream, ClosedResourceError):
+                break
+        left = [item.item if isinstance(item, _Counted) else item for item in items]
+        return left if self._in_hand is None else [self._in_hand, *left]
 
     def _tell_quiet(self) -> None:
         if self._quiet is not None:
@@ -199,14 +238,18 @@ class Lane(Generic[T]):
                 await self._take_all()
             except (EndOfStream, ClosedResourceError):
                 pass
+            except get_cancelled_exc_class():
+                if self.closed or current_effective_deadline() == -math.inf:
+                    raise
+                self._start()
+                return
             finally:
                 self.busy = False
-                self.close()
-                self._tell_quiet()
+            self._tell_quiet()
 
     async def _take_all(self) -> None:
         assert self._receive is not None
-        first, taken = self._first, 0
+        taken = 0
         while not self.closed:
             try:
                 item = self._receive.receive_nowait()
@@ -214,18 +257,21 @@ class Lane(Generic[T]):
                 self._tell_quiet()
                 item = await self._receive.receive()
                 taken = 0
-            if first is not None:
-                while first.waiting and not first.busy and not self.closed:
+            counted = isinstance(item, _Counted)
+            content = item.item if isinstance(item, _Counted) else item
+            if self.first:
+                self._in_hand = content
+                while not self.closed and any(lane.waiting and not lane.busy for lane in self.first):
                     await checkpoint()
+                self._in_hand = None
             if self.closed:
                 break
             self.waiting -= 1
-            if isinstance(item, _Counted):
-                item = item.item
+            if counted:
                 self._counted -= 1
                 self.admit()
             self.busy = True
-            await self._handle(item)
+            await self._handle(content)
             self.busy = False
             taken += 1
             if taken == BATCH:

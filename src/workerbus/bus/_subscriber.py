@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, Protocol
 
-from anyio import WouldBlock, get_current_task
+from anyio import WouldBlock, current_effective_deadline, get_cancelled_exc_class, get_current_task
 from attrs import frozen
 
 from workerbus._lifetime import TaskHost
@@ -152,7 +152,7 @@ class PlainInbox(Inbox):
         self._asks = type(subscriber).accepts_bus_message is not BusSubscriber.accepts_bus_message
         self._system: Lane[BusMessage] = Lane(f"{self.name} system", self._handle)
         self._data: Lane[BusMessage] = Lane(
-            f"{self.name} data", self._handle, first=self._system, limit=bus.max_buffer_size
+            f"{self.name} data", self._handle, first=(self._system,), limit=bus.max_buffer_size
         )
         self._bounded = bus.max_buffer_size != math.inf
 
@@ -191,6 +191,11 @@ class PlainInbox(Inbox):
                 return
             self.delivered += 1
             await self._subscriber.on_bus_message(message)
+        except get_cancelled_exc_class():
+            if current_effective_deadline() != -math.inf:
+                self.failed += 1
+                logger.error("subscriber %r had its own task cancelled by %s", self.name, type(message).__name__)
+            raise
         except Exception as exc:
             self.failed += 1
             logger.exception("subscriber %r failed to handle %s", self.name, type(message).__name__)

@@ -89,7 +89,7 @@ class JobClient:
 
     def check_running(self) -> None:
         """Raise `NotRunningError` unless the owner is running (J14)."""
-        _ = self._owner.tasks
+        self._owner.check_running()
 
     def new_group(
         self,

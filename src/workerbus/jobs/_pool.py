@@ -5,11 +5,12 @@ not: a handler starts with the worker's context variables, and when it has left 
 or its scope was cancelled, the task ends and the next job gets a new one.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Final, Generic, TypeVar
 
-from anyio import CancelScope, Event
+from anyio import CancelScope, Event, current_effective_deadline, get_cancelled_exc_class
 
 from workerbus._lifetime import TaskHost
 
@@ -38,7 +39,7 @@ class TaskPool(Generic[T]):
         host: Returns where new tasks run.
     """
 
-    __slots__ = ("_host", "_idle", "_name", "_perform", "_quiet", "busy")
+    __slots__ = ("_host", "_idle", "_name", "_perform", "_quiet", "_running", "busy")
 
     def __init__(
         self, name: str, perform: Callable[[T, CancelScope], Awaitable[bool]], host: Callable[[], TaskHost]
@@ -48,10 +49,17 @@ class TaskPool(Generic[T]):
         self._host = host
         self._idle: list[_Seat[T]] = []
         self._quiet: Event | None = None
+        self._running = 0
         self.busy: dict[CancelScope, T] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether no job runs, and none is about to."""
+        return not self._running
 
     def submit(self, job: T) -> None:
         """Run a job in an idle task, or in a new one."""
+        self._running += 1
         if self._idle:
             seat = self._idle.pop()
             seat.job = job
@@ -66,7 +74,7 @@ class TaskPool(Generic[T]):
 
     async def quiet(self) -> None:
         """Wait until no job runs."""
-        while self.busy:
+        while self._running:
             if self._quiet is None:
                 self._quiet = Event()
             await self._quiet.wait()
@@ -85,21 +93,20 @@ class TaskPool(Generic[T]):
                             self._idle.remove(seat)
                     job = seat.job  # type: ignore[assignment]  # set before the event
                     del seat
-            finally:
-                self._note_quiet(scope)
+            except get_cancelled_exc_class():
+                if current_effective_deadline() == -math.inf:
+                    raise
 
     async def _one(self, job: T, scope: CancelScope) -> bool:
         self.busy[scope] = job
         try:
             return await self._perform(job, scope)
         finally:
-            self._note_quiet(scope)
-
-    def _note_quiet(self, scope: CancelScope) -> None:
-        self.busy.pop(scope, None)
-        if not self.busy and self._quiet is not None:
-            self._quiet.set()
-            self._quiet = None
+            del self.busy[scope]
+            self._running -= 1
+            if not self._running and self._quiet is not None:
+                self._quiet.set()
+                self._quiet = None
 
 
 def _restore(base: Context) -> bool:

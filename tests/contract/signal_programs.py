@@ -1,0 +1,201 @@
+"""The programs that `test_signals` sends signals to: ``python signal_programs.py BACKEND PROGRAM [ARGUMENT …]``."""
+
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import Any
+
+import anyio
+from anyio import create_task_group, sleep, sleep_forever
+
+from workerbus import BaseWorker, BusCancelWorkerMessage, BusMessage, MemoryBus, WorkerParams, WorkerRunner
+
+LONG = 60.0
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+class Slow(BaseWorker):
+    """Says when it is cleaning up, and how long that takes depends on where it is slow."""
+
+    def __init__(self, name: str = "slow", place: str = "") -> None:
+        super().__init__(name)
+        self.place = place
+
+    async def cleanup(self) -> None:
+        say(f"{self.name} cleans up")
+        if self.place == "cleanup":
+            await sleep(LONG)
+        await super().cleanup()
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if self.place == "last hook" and isinstance(message, BusCancelWorkerMessage):
+            say("slow")
+            await sleep(LONG)
+
+
+class SlowBus(MemoryBus):
+    async def stop(self) -> None:
+        say("slow")
+        await sleep(LONG)
+
+
+def runner_with(*workers: BaseWorker, **kwargs: Any) -> WorkerRunner:
+    runner = WorkerRunner(**kwargs)
+    runner.add_event_handler("on_ready", lambda _: say("ready"))
+    return runner
+
+
+async def run_as(form: str, runner: WorkerRunner) -> None:
+    """Run in the main task, in a child of it, or around a body."""
+    if form == "main":
+        await runner.run(auto_end=False)
+    elif form == "child":
+        async with create_task_group() as group:
+            group.start_soon(lambda: runner.run(auto_end=False))
+    else:
+        async with runner:
+            await sleep_forever()
+
+
+async def once(form: str, *options: str) -> None:
+    """Run until a signal has ended it."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    runner = runner_with(**dict.fromkeys(options, True))
+    await runner.add_workers(Slow())
+    await run_as(form, runner)
+    after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    say(f"ended by {None if runner.signal is None else runner.signal.name}")
+    say("restored" if after == before else f"not restored: {after}")
+
+
+async def twice(form: str, place: str) -> None:
+    """Be slow in the wind-down, for the second signal to come."""
+
+    async def watch(_: object) -> None:
+        say("slow")
+        await sleep(LONG)
+
+    slow = Slow(place=place)
+    runner = runner_with(bus=SlowBus() if place == "bus" else None, handle_sigterm=True)
+    await runner.add_workers(slow)
+    if place == "watcher":
+        await runner.registry.watch_departure("slow", watch)
+    await run_as(form, runner)
+    say("returned")
+
+
+async def twice_with_the_programs_bus() -> None:
+    """The bus is closed by the program, when the runner has returned."""
+    async with SlowBus() as bus:
+        runner = runner_with(bus=bus)
+        await runner.add_workers(Slow())
+        await runner.run(auto_end=False)
+        say("returned")
+
+
+async def own_handler() -> None:
+    """The program has a handler of its own."""
+    called: list[int] = []
+
+    def mine(number: int, frame: FrameType | None) -> None:
+        called.append(number)
+        say("mine")
+
+    class Patient(Slow):
+        async def cleanup(self) -> None:
+            await super().cleanup()
+            while not called:  # noqa: ASYNC110 - a signal handler can set no event
+                await sleep(0.005)
+            say("cleaned up")
+
+    signal.signal(signal.SIGINT, mine)
+    runner = runner_with()
+    await runner.add_workers(Patient())
+    await runner.run(auto_end=False)
+    say("restored" if signal.getsignal(signal.SIGINT) is mine else "not restored")
+
+
+async def unasked(form: str) -> None:
+    """The runner leaves SIGINT alone."""
+    runner = runner_with(handle_sigint=False)
+    await runner.add_workers(Slow())
+    await run_as(form, runner)
+    say("returned")
+
+
+async def afterwards() -> None:
+    """The run is over when the signal comes."""
+    await WorkerRunner().run()
+    say("ready")
+    await sleep_forever()
+
+
+async def ending() -> None:
+    """A graceful end is under way, and waits."""
+
+    class Endless(Slow):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            await sleep_forever()
+
+    runner = WorkerRunner(grace_period=LONG)
+    await runner.add_workers(Endless())
+
+    async def end(_: WorkerRunner) -> None:
+        await runner.end()
+        await anyio.wait_all_tasks_blocked()
+        say("ready")
+
+    runner.add_event_handler("on_ready", end)
+    await runner.run(auto_end=False)
+    say(f"ended by {None if runner.signal is None else runner.signal.name}")
+
+
+async def two_runners() -> None:
+    """Both listen."""
+
+    async def run(runner: WorkerRunner) -> None:
+        await runner.run(auto_end=False)
+        say(f"{runner.name} returned")
+
+    async with MemoryBus() as bus, create_task_group() as group:
+        for name in ("one", "two"):
+            runner = WorkerRunner(name=name, bus=bus)
+            await runner.add_workers(Slow(f"worker of {name}"))
+            group.start_soon(run, runner)
+            await runner.registry.wait_for(f"worker of {name}")
+        await anyio.wait_all_tasks_blocked()
+        say("ready")
+
+
+PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
+    function.__name__: function
+    for function in (
+        once,
+        twice,
+        twice_with_the_programs_bus,
+        own_handler,
+        unasked,
+        afterwards,
+        ending,
+        two_runners,
+    )
+}
+
+
+def main(backend: str, program: str, *arguments: str) -> None:
+    logging.getLogger("workerbus").addHandler(logging.NullHandler())
+    try:
+        anyio.run(PROGRAMS[program], *arguments, backend=backend)
+    except BaseException as exc:  # the type is what is asked about
+        say(f"raised {type(exc).__name__}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,438 @@
+"""W3, W4: hand-over, and what an inactive worker takes."""
+
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from attrs import frozen
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import clock
+from asking import Raw
+from support import Helper, running
+from traffic import Alarm, Note, Wire, alarm, eventually, note
+from workerbus import (
+    BaseWorker,
+    BusActivateWorkerMessage,
+    BusAddWorkerMessage,
+    BusCancelWorkerMessage,
+    BusDeactivateWorkerMessage,
+    BusEndWorkerMessage,
+    BusFrameMessage,
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusJobUpdateRequestMessage,
+    BusMessage,
+    JobGroupResponse,
+    JobStatus,
+    MemoryBus,
+    WorkerActivationArgs,
+    WorkerBus,
+    WorkerErrorData,
+    job,
+)
+
+
+class Agent(Helper):
+    """Notes in ``log`` what it hears, and which workers of ``watched`` were active at that moment."""
+
+    def __init__(self, name: str, *, active: bool = True) -> None:
+        super().__init__(name, active=active)
+        self.log: list[object] = []
+        self.watched: list[BaseWorker] = []
+        self.seen: list[list[bool]] = []
+
+    def heard(self, what: object) -> None:
+        self.log.append(what)
+        self.seen.append([worker.active for worker in self.watched])
+
+    async def on_activated(self, args: dict[str, Any] | None) -> None:
+        self.heard(("activated", args))
+
+    async def on_deactivated(self) -> None:
+        self.heard("deactivated")
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if isinstance(message, Note | Alarm):
+            self.heard(message.n)
+        elif isinstance(message, BusFrameMessage):
+            self.heard(message.frame)
+
+
+def activation(target: str, args: dict[str, Any] | None = None) -> BusActivateWorkerMessage:
+    return BusActivateWorkerMessage(args, source="test", target=target)
+
+
+def deactivation(target: str) -> BusDeactivateWorkerMessage:
+    return BusDeactivateWorkerMessage(source="test", target=target)
+
+
+# --- W3
+
+
+class Lingering(Wire):
+    """A bus on which a message has been handled before `send` returns."""
+
+    async def publish(self, message: BusMessage) -> None:
+        await super().publish(message)
+        for _ in range(5):
+            await checkpoint()
+
+
+@pytest.mark.parametrize("bus", [MemoryBus, Wire, Lingering])
+async def test_the_caller_is_inactive_before_the_target_is_active(bus: type[WorkerBus]) -> None:
+    """W3"""
+    caller, target = Agent("caller"), Agent("target", active=False)
+    target.watched = [caller]
+    async with running(caller, target, bus=bus()):
+        await caller.activate_worker("target", deactivate_self=True)
+        assert not caller.active
+        await eventually(lambda: target.log and "deactivated" in caller.log)
+        assert target.active
+    assert target.log == [("activated", None)]
+    assert target.seen == [[False]]
+
+
+async def test_an_activation_leaves_the_caller_active_by_default() -> None:
+    """W3"""
+    caller, target = Agent("caller"), Agent("target", active=False)
+    async with running(caller, target):
+        await caller.activate_worker("target")
+        await eventually(lambda: target.log)
+        assert caller.active
+        await caller.deactivate_worker("target")
+        await eventually(lambda: "deactivated" in target.log)
+        assert not target.active
+
+
+@pytest.mark.parametrize("deactivate_self", [True, False])
+async def test_an_unknown_name_changes_nothing(deactivate_self: bool) -> None:
+    """W3: a `LookupError` with near names"""
+    caller = Agent("caller")
+    async with running(caller, Agent("billing"), Agent("support")) as runner:
+        await anyio.wait_all_tasks_blocked()
+        sent = runner.bus.statistics().sent
+        with pytest.raises(LookupError, match="'billing'"):
+            await caller.activate_worker("biling", deactivate_self=deactivate_self)
+        with pytest.raises(LookupError, match="'billing'"):
+            await caller.deactivate_worker("biling")
+        assert caller.active
+        assert runner.bus.statistics().sent == sent
+        await anyio.wait_all_tasks_blocked()
+    assert caller.log == [("activated", None)]
+
+
+async def test_a_finished_worker_is_unknown() -> None:
+    """W3"""
+    caller, target = Agent("caller"), Agent("target")
+    async with running(caller, target):
+        await target.stop()
+        with pytest.raises(LookupError):
+            await caller.activate_worker("target", deactivate_self=True)
+        assert caller.active
+
+
+async def test_a_worker_that_has_not_started_can_be_activated() -> None:
+    """W3, W2: the runner knows it"""
+    target = Agent("target", active=False)
+
+    class Calling(Agent):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            await self.worker_runner.add_workers(target)  # type: ignore[attr-defined]
+            await self.activate_worker("target", deactivate_self=True)
+
+    caller = Calling("caller")
+    async with running(caller):
+        await eventually(lambda: target.log)
+        assert not caller.active
+    assert target.log == [("activated", None)]
+
+
+async def test_a_worker_that_is_being_added_can_be_activated() -> None:
+    """W3, W2: the runner knows it already, so the activation is not lost"""
+    caller, target = Agent("caller"), Agent("target", active=False)
+    async with running(caller) as runner:
+        await runner.bus.send(BusAddWorkerMessage(target, source="test", target=runner.name))
+        assert runner.get_worker("target") is target
+        await caller.activate_worker("target", deactivate_self=True)
+        await anyio.wait_all_tasks_blocked()
+        assert target.active
+    assert target.log == [("activated", None)]
+
+
+async def test_a_child_can_be_activated_by_any_worker() -> None:
+    """W3"""
+    caller, parent, child = Agent("caller"), Agent("parent"), Agent("child", active=False)
+    async with running(caller, parent):
+        await parent.add_workers(child)
+        await caller.activate_worker("child")
+        await eventually(lambda: child.active)
+
+
+async def test_a_worker_may_hand_over_to_itself() -> None:
+    """W3"""
+    worker = Agent("w")
+    async with running(worker):
+        await worker.activate_worker("w", deactivate_self=True)
+        await eventually(lambda: len(worker.log) == 3)
+        assert worker.active
+    assert worker.log == [("activated", None), "deactivated", ("activated", None)]
+
+
+async def test_a_hand_over_from_a_job_handler_leaves_its_job_alone() -> None:
+    """W3, W4"""
+
+    class Transferring(Agent):
+        @job(name="transfer")
+        async def transfer(self, message: BusJobRequestMessage) -> dict[str, Any]:
+            await self.activate_worker("target", deactivate_self=True)
+            await eventually(lambda: target.log)
+            return {"to": "target"}
+
+    target = Agent("target", active=False)
+    async with running(Transferring("caller"), target) as runner:
+        assert await runner.job("caller", name="transfer") == {"to": "target"}
+
+
+async def test_hand_overs_in_a_ring_leave_one_active() -> None:
+    """W3"""
+    turns: list[list[str]] = []
+
+    class Turning(Agent):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            turns.append([worker.name for worker in ring if worker.active])
+            if len(turns) < 9:
+                await self.activate_worker(ring[len(turns) % 3].name, deactivate_self=True)
+
+    ring = [Turning(f"w{n}", active=False) for n in range(3)]
+    async with running(*ring) as runner:
+        await runner.bus.send(activation("w0"))
+        await eventually(lambda: len(turns) == 9)
+    assert turns == [["w0"], ["w1"], ["w2"]] * 3
+
+
+@frozen
+class Greeting(WorkerActivationArgs):
+    text: str | None = None
+
+
+async def test_what_is_given_along_reaches_the_target() -> None:
+    """W3"""
+    caller, target = Agent("caller"), Agent("target", active=False)
+    async with running(caller, target):
+        assert target.activation_args is None
+        await caller.activate_worker("target", args=Greeting(metadata={"n": 1}, text="hello"))
+        await eventually(lambda: target.log)
+        assert target.activation_args == {"metadata": {"n": 1}, "text": "hello"}
+        await caller.activate_worker("target", args=Greeting(text="again"))
+        await eventually(lambda: len(target.log) == 2)
+        assert target.activation_args == {"text": "again"}
+        await caller.deactivate_worker("target")
+        await eventually(lambda: not target.active)
+        assert target.activation_args is None
+    assert target.log[:2] == [
+        ("activated", {"metadata": {"n": 1}, "text": "hello"}),
+        ("activated", {"text": "again"}),
+    ]
+
+
+# --- W4: what it does not take
+
+
+async def test_an_inactive_worker_answers_a_request_failed_at_once() -> None:
+    """W4"""
+    worker = Agent("w", active=False)
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "w", "echo")
+        status, response = await raw.answer("1")
+    assert status is JobStatus.FAILED
+    assert response is not None
+    assert "inactive" in response["error"]
+    assert worker.calls == []
+
+
+@pytest.mark.parametrize("target", ["w", None])
+async def test_an_inactive_worker_takes_no_messages_of_the_program(target: str | None) -> None:
+    """W4"""
+    worker = Agent("w", active=False)
+    async with running(worker) as runner:
+        for n, active in enumerate([False, True, False]):
+            await runner.bus.send(activation("w") if active else deactivation("w"))
+            await runner.bus.send(note(n, target))
+            await runner.bus.send(alarm(10 + n, target))
+            await runner.bus.send(BusFrameMessage(f"frame {n}", None, source="test", target=target))
+            await anyio.wait_all_tasks_blocked()
+    assert sorted(map(str, worker.log)) == sorted(map(str, [("activated", None), 1, 11, "frame 1", "deactivated"]))
+
+
+# --- W4: what it takes
+
+
+async def test_a_job_under_way_goes_on_when_its_worker_is_deactivated() -> None:
+    """W4: with its updates, update requests and its answer"""
+
+    class Telling(Agent):
+        async def on_job_update_requested(self, message: BusJobUpdateRequestMessage) -> None:
+            await self.send_job_update(message.job_id, {"active": self.active})
+
+    worker = Telling("w")
+    async with running(worker) as runner:
+        async with runner.job("w", name="wait") as wait:
+            await worker.begun.wait()
+            await runner.bus.send(deactivation("w"))
+            await runner.bus.send(BusJobUpdateRequestMessage(wait.job_id, source=runner.name, target="w"))
+            async for event in wait:
+                assert event.data == {"active": False}
+                worker.release.set()
+        assert wait.response == {"released": True}
+
+
+async def test_a_job_under_way_can_be_cancelled_at_an_inactive_worker() -> None:
+    """W4"""
+
+    class Cancelled(Agent):
+        async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
+            self.heard(message.reason)
+
+    worker = Cancelled("w")
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "w", "wait")
+        await worker.begun.wait()
+        await runner.bus.send(deactivation("w"))
+        await raw.cancel("1", "w", "enough")
+        assert (await raw.answer("1"))[0] is JobStatus.CANCELLED
+        await eventually(lambda: "enough" in worker.log)
+
+
+async def test_a_job_that_waits_in_line_runs_though_its_worker_was_deactivated() -> None:
+    """W4: what counts is when the request was handled"""
+
+    class Lining(Agent):
+        @job(name="line", sequential=True)
+        async def line(self, message: BusJobRequestMessage) -> None:
+            self.calls.append(message.job_id)
+            await self.release.wait()
+
+    worker = Lining("w")
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "w", "line")
+        await raw.ask("2", "w", "line")
+        await runner.bus.send(deactivation("w"))
+        await raw.ask("3", "w", "line")
+        assert (await raw.answer("3"))[0] is JobStatus.FAILED
+        worker.release.set()
+        assert (await raw.answer("2"))[0] is JobStatus.COMPLETED
+    assert worker.calls == ["1", "2"]
+
+
+@pytest.mark.parametrize("active", [True, False])
+async def test_an_inactive_worker_takes_the_answers_to_what_it_asked_for(active: bool) -> None:
+    """W4"""
+
+    class Asking(Agent):
+        async def on_job_response(self, message: BusMessage) -> None:
+            self.heard("response")
+
+        async def on_job_completed(self, result: JobGroupResponse) -> None:
+            self.heard(result.responses)
+
+    worker, peer = Asking("w", active=active), Helper("peer")
+    async with running(worker, peer) as runner:
+        await worker.request_job("peer", name="wait")
+        await peer.begun.wait()
+        await runner.bus.send(deactivation("w"))
+        peer.release.set()
+        await eventually(lambda: {"peer": {"released": True}} in worker.log)
+        assert (await worker.job("peer", name="echo"))["worker"] == "peer"
+    assert "response" in worker.log
+
+
+async def test_an_inactive_worker_hears_of_its_children_s_errors() -> None:
+    """W4"""
+
+    class Parent(Agent):
+        async def on_worker_failed(self, data: WorkerErrorData) -> None:
+            self.heard(data)
+
+    parent, child = Parent("parent", active=False), Helper("child")
+    async with running(parent):
+        await parent.add_workers(child)
+        await child.send_bus_error_message("broken")
+        await eventually(lambda: parent.log)
+    assert parent.log == [WorkerErrorData("child", "broken")]
+
+
+@pytest.mark.parametrize("kind", [BusEndWorkerMessage, BusCancelWorkerMessage])
+async def test_an_inactive_worker_can_be_ended(kind: type[BusEndWorkerMessage | BusCancelWorkerMessage]) -> None:
+    """W4"""
+    worker = Agent("w", active=False)
+    async with running(worker) as runner:
+        await runner.bus.send(kind(source="test", target="w"))
+        await worker.wait()
+
+
+# --- W4: the moment that counts
+
+
+async def test_a_hook_may_see_a_later_state_than_the_one_that_counted() -> None:
+    """W4"""
+    worker = Agent("w")
+    worker.watched = [worker]
+    async with running(worker) as runner:
+        await eventually(lambda: worker.log)
+        await runner.bus.send(note(1, "w"))
+        await runner.bus.send(deactivation("w"))
+        await runner.bus.send(note(2, "w"))
+        await eventually(lambda: len(worker.log) == 3)
+    assert worker.log == [("activated", None), 1, "deactivated"]
+    assert worker.seen[1:] == [[False], [False]]
+
+
+class ChoosyAgent(Agent):
+    """The same by another way: its messages go through `accepts_bus_message`."""
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", [Agent, ChoosyAgent])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.sampled_from(["activate", "deactivate", "note", "job"]), max_size=12), active=st.booleans())
+def test_each_message_meets_the_state_that_those_before_it_made(
+    backend: str, kind: type[Agent], steps: list[str], active: bool
+) -> None:
+    """W4"""
+
+    async def main() -> None:
+        worker, state = kind("w", active=active), active
+        expected: list[object] = []
+        statuses: dict[str, JobStatus] = {}
+        async with running(worker) as runner:
+            raw = await Raw.on(runner.bus)
+            for n, step in enumerate(steps):
+                if step == "activate":
+                    await runner.bus.send(activation("w", {"n": n}))
+                    expected.append(("activated", {"n": n}))
+                    state = True
+                elif step == "deactivate":
+                    await runner.bus.send(deactivation("w"))
+                    expected.extend(["deactivated"] * state)
+                    state = False
+                elif step == "note":
+                    await runner.bus.send(note(n, "w"))
+                    expected.extend([n] * state)
+                else:
+                    await raw.ask(str(n), "w", "echo")
+                    statuses[str(n)] = JobStatus.COMPLETED if state else JobStatus.FAILED
+            outcomes = {job_id: (await raw.answer(job_id))[0] for job_id in statuses}
+            await runner.bus.send(activation("w", {"n": "last"}))
+            await eventually(lambda: worker.log[-1:] == [("activated", {"n": "last"})])
+        assert worker.log[:-1] == [("activated", None)] * active + expected
+        assert outcomes == statuses
+
+    clock.run(main, backend=backend, limit=5)

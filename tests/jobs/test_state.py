@@ -1,0 +1,102 @@
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workerbus.jobs import ASK_TABLE, JOB_TABLE
+from workerbus.jobs._state import OPEN_JOBS, Ask, AskEvent, Job, JobEvent, next_ask, next_job
+
+JOB_EVENTS = st.lists(st.sampled_from(JobEvent), max_size=12)
+ASK_EVENTS = st.lists(st.sampled_from(AskEvent), max_size=8)
+
+
+def walk(events: list[JobEvent]) -> list[Job]:
+    states = [Job.QUEUED]
+    for event in events:
+        states.append(next_job(states[-1], event))
+    return states
+
+
+def exits(states: list[Job]) -> int:
+    return sum(before in OPEN_JOBS and after not in OPEN_JOBS for before, after in pairwise(states))
+
+
+@given(events=JOB_EVENTS)
+def test_a_job_is_answered_at_most_once(events: list[JobEvent]) -> None:
+    """J1: no way leads back into the open states."""
+    states = walk(events)
+    assert exits(states) <= 1
+    assert not any(before not in OPEN_JOBS and after in OPEN_JOBS for before, after in pairwise(states))
+
+
+@given(events=JOB_EVENTS)
+def test_a_cancel_and_the_end_of_the_handler_end_every_job(events: list[JobEvent]) -> None:
+    """J1: from wherever it is, and with one answer."""
+    states = walk([*events, JobEvent.CANCEL, JobEvent.FINISH])
+    assert states[-1] is Job.OVER
+    assert exits(states) == 1
+
+
+@given(events=JOB_EVENTS)
+def test_a_job_that_is_over_stays_over(events: list[JobEvent]) -> None:
+    states = walk(events)
+    if Job.OVER in states:
+        assert set(states[states.index(Job.OVER) :]) == {Job.OVER}
+
+
+@given(events=JOB_EVENTS)
+def test_a_handler_starts_at_most_once_and_never_after_a_cancel(events: list[JobEvent]) -> None:
+    """J9, J13."""
+    states = walk(events)
+    starts = [n for n, (before, after) in enumerate(pairwise(states)) if before is Job.QUEUED and after is Job.RUNNING]
+    assert len(starts) <= 1
+    if starts:
+        assert JobEvent.CANCEL not in events[: starts[0]]
+
+
+@given(events=JOB_EVENTS)
+def test_a_cancelled_job_is_not_left_open_by_its_handler(events: list[JobEvent]) -> None:
+    """J2: after a cancel, returning is an end, in a deferred handler, too."""
+    states = walk(events)
+    if Job.CANCELLING in states:
+        after = states[states.index(Job.CANCELLING) :]
+        assert not {Job.QUEUED, Job.RUNNING, Job.DEFERRED} & set(after)
+
+
+@given(events=ASK_EVENTS)
+def test_the_outcome_of_a_group_stands(events: list[AskEvent]) -> None:
+    """J8, J16: the first event decides, whatever follows."""
+    state = Ask.OPEN
+    for event in events:
+        state = next_ask(state, event)
+    assert state is (next_ask(Ask.OPEN, events[0]) if events else Ask.OPEN)
+    assert (state is Ask.OPEN) == (not events)
+
+
+def test_each_event_gives_a_group_an_outcome_of_its_own() -> None:
+    assert len({next_ask(Ask.OPEN, event) for event in AskEvent}) == len(AskEvent)
+
+
+@pytest.mark.parametrize(("table", "states"), [(JOB_TABLE, Job), (ASK_TABLE, Ask)])
+def test_the_tables_have_a_row_for_every_state(table: Any, states: Any) -> None:
+    assert set(table) == set(states)
+
+
+@pytest.mark.parametrize(("table", "start"), [(JOB_TABLE, Job.QUEUED), (ASK_TABLE, Ask.OPEN)])
+def test_every_state_can_be_reached(table: Any, start: Any) -> None:
+    reached, todo = {start}, [start]
+    while todo:
+        for state in table[todo.pop()].values():
+            if state not in reached:
+                reached.add(state)
+                todo.append(state)
+    assert reached == set(table)
+
+
+@pytest.mark.parametrize("state", Job)
+@pytest.mark.parametrize("event", JobEvent)
+def test_what_is_not_in_the_table_changes_nothing(state: Job, event: JobEvent) -> None:
+    if event not in JOB_TABLE[state]:
+        assert next_job(state, event) is state
