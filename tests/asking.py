@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from support import Helper, Plain
 from workerbus import (
@@ -16,13 +17,33 @@ from workerbus import (
     BusJobStreamEndMessage,
     BusJobUpdateMessage,
     BusJobUpdateUrgentMessage,
+    BusMessage,
     JobGroupResponse,
     JobStatus,
+    MemoryBus,
     WorkerBus,
     WorkerRunner,
     bus_message,
     job,
 )
+
+
+class PoliteBus(MemoryBus):
+    """A bus whose publishing takes a step, as that of a network does."""
+
+    async def publish(self, message: BusMessage) -> None:
+        await cancel_shielded_checkpoint()
+        await super().publish(message)
+
+
+def run(function: Callable[[], Awaitable[None]], backend: str) -> None:
+    """Run one example of a law, under a deadline."""
+
+    async def limited() -> None:
+        with anyio.fail_after(10):
+            await function()
+
+    anyio.run(limited, backend=backend)
 
 
 class Doing(BaseWorker):

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 
-from anyio import Event, move_on_after
+from anyio import Event, current_time, move_on_after
 
 from workerbus._lifetime import CLEANUP_SECONDS, CleanUp
 from workerbus._run import Run
@@ -92,6 +92,8 @@ class Ending:
                 self._run.body.cancel()
             if self._run.tasks is not None:
                 self._send_cancels()
+            else:
+                self._run.cancel_opening()
 
     def _send_ends(self) -> None:
         for name in list(self._roots):
@@ -112,12 +114,12 @@ class Ending:
         with move_on_after(self._grace()):
             await self.all_done.wait()
             return
-        self.cancel(self._reason)
+        self._send_cancels()  # the workers, and not the body of an 'async with'
 
     async def _name_the_late(self) -> None:
         try:
             await self.all_done.wait()
         finally:
-            if not self.all_done.is_set():
+            if not self.all_done.is_set() and self._clean_up.deadline() <= current_time():
                 late = ", ".join(f"worker {name!r}" for name in self._roots)
                 logger.warning("runner %r has waited %g s and still waits for %s", self._name, CLEANUP_SECONDS, late)

@@ -5,14 +5,13 @@ the lane's dispatcher runs the overridden method and then the event handlers of 
 nobody listens, nothing is queued, and no stream and no task exist.
 """
 
-import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from anyio import Event, current_effective_deadline, get_cancelled_exc_class
+from anyio import Event, get_cancelled_exc_class
 
 from workerbus._events import EventEmitter, call_handler
-from workerbus._lifetime import TaskHost
+from workerbus._lifetime import TaskHost, cancelled_from_outside
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData
 from workerbus.abc import Fence, HookCall
 from workerbus.bus._lanes import Lane
@@ -223,23 +222,23 @@ class HookQueue:
         await self.system.quiet()
         await self.data.quiet()
 
-    def mark(self, passed_data: Callable[[], None]) -> list[Event]:
+    def mark(self, passed: Callable[[Lane[HookCall]], None]) -> list[Event]:
         """Mark the ends of both lanes as they are now.
 
         Args:
-            passed_data: Called in the data lane's step when the hooks before the mark have run; now, if none waits.
+            passed: Called in a lane's step when the hooks before its mark have run; now, if none waits.
 
         Returns:
             One event per lane that has something to run, set when it has.
         """
         events: list[Event] = []
-        for lane, callback in ((self.system, None), (self.data, passed_data)):
+        for lane in (self.system, self.data):
             if lane.waiting or lane.busy:
                 event = Event()
-                lane.put(HookCall("", (), done=_mark(event, callback)))
+                lane.put(HookCall("", (), done=_mark(event, lane, passed)))
                 events.append(event)
-            elif callback is not None:
-                callback()
+            else:
+                passed(lane)
         return events
 
     async def run(self, call: HookCall) -> None:
@@ -249,7 +248,7 @@ class HookQueue:
             try:
                 await function(*call.args)
             except get_cancelled_exc_class():
-                if current_effective_deadline() != -math.inf:
+                if not cancelled_from_outside():
                     error = RuntimeError("its own task was cancelled")
                     self.failed += 1
                     self._report(call, error)
@@ -285,10 +284,11 @@ def _bound(handler: Any, owner: Any) -> Callable[..., Awaitable[Any]]:
     return call
 
 
-def _mark(event: Event, callback: Callable[[], None] | None) -> Callable[[Exception | None], None]:
-    def passed(_: Exception | None) -> None:
-        if callback is not None:
-            callback()
+def _mark(
+    event: Event, lane: Lane[HookCall], passed: Callable[[Lane[HookCall]], None]
+) -> Callable[[Exception | None], None]:
+    def done(_: Exception | None) -> None:
+        passed(lane)
         event.set()
 
-    return passed
+    return done

@@ -6,18 +6,34 @@ itself. `CleanUp` hands out the only shields of the library. Each has a deadline
 `CleanUp.abandon` opens them all at once.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Final
 
-from anyio import CancelScope, current_time
+from anyio import CancelScope, current_effective_deadline, current_time
 from anyio.abc import TaskGroup
 
 CLEANUP_SECONDS: Final = 2.0
 """How long, in seconds, the library waits for what it has cancelled: one absolute deadline per wind-down (L4)."""
 
 _MARK = "__workerbus_deadline__"
+
+
+def cancelled_from_outside() -> bool:
+    """Whether the running task is in a cancelled scope.
+
+    If not, a cancellation that comes up is a native one, of asyncio's: somebody has cancelled this very task, or code
+    in it has raised `CancelledError`. That concerns what runs in it, and nobody else.
+    """
+    return current_effective_deadline() == -math.inf
+
+
+def carry_deadline(source: BaseException | None, target: BaseException) -> None:
+    """Let an exception that takes the place of another share the deadline of its clean-up."""
+    if source is not None and _MARK in source.__dict__:
+        target.__dict__[_MARK] = source.__dict__[_MARK]
 
 
 class Shield:
@@ -46,11 +62,16 @@ class Shield:
 
 
 class CleanUp:
-    """The clock of one wind-down, and the shields that it allows."""
+    """The clock of one wind-down, and the shields that it allows.
 
-    __slots__ = ("_deadline", "abandoned", "shields")
+    Args:
+        whole: The wind-down that this one is a part of; the earlier deadline of the two counts.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_deadline", "_whole", "abandoned", "shields")
+
+    def __init__(self, whole: "CleanUp | None" = None) -> None:
+        self._whole = whole
         self._deadline: float | None = None
         self.abandoned: bool = False
         self.shields: set[CancelScope] = set()
@@ -59,24 +80,33 @@ class CleanUp:
         """Start the clock of a wind-down that covers everything here; the first call counts."""
         if self._deadline is None:
             self._deadline = current_time() + CLEANUP_SECONDS
-        return self._deadline
+        return self.deadline()
 
     def deadline(self, exc: BaseException | None = None) -> float:
         """Return when clean-up must be over.
 
         Contexts that one exception leaves one after the other share its deadline, so that nesting does not add up.
         """
-        if self._deadline is not None:
-            return self._deadline
+        begun = self.begun
+        if begun is not None:
+            return begun
         if exc is None:
             return current_time() + CLEANUP_SECONDS
         marks = exc.__dict__
         deadline: float = marks.setdefault(_MARK, current_time() + CLEANUP_SECONDS)
         return deadline
 
+    @property
+    def begun(self) -> float | None:
+        """The deadline, if the clock has been started, here or for the whole."""
+        whole = None if self._whole is None else self._whole.begun
+        if self._deadline is None or whole is None:
+            return self._deadline if whole is None else whole
+        return min(self._deadline, whole)
+
     def shield(self, deadline: float | None = None) -> Shield:
         """Return a shield for clean-up that must await, until the deadline (by default, this wind-down's)."""
-        return Shield(self, self.deadline() if deadline is None else deadline)
+        return Shield(self._whole or self, self.deadline() if deadline is None else deadline)
 
     def abandon(self) -> None:
         """Open all shields, now and from now on: somebody insists (R5)."""

@@ -50,6 +50,7 @@ class Run:
         self._serve = serve
         self._wind_down = wind_down
         self._opened = False
+        self._owns_bus = False
         self._group: TaskGroup | None = None
         self._shield: CancelScope | None = None
         self._ready = Event()
@@ -68,12 +69,15 @@ class Run:
         if self._opened:
             raise NotRunningError(f"runner {self._name!r} has run: a runner runs once, make another")
         bus = self._bus
-        if bus.is_open and bus.opened_by is not None:
+        if bus.opened_by is not None:
             raise NotRunningError(
                 f"bus {bus.name!r} is open for runner {bus.opened_by!r} alone: "
                 "to share it, open it around both, with 'async with bus:'"
             )
         self._opened = True
+        self._owns_bus = not bus.is_open
+        if self._owns_bus:
+            bus.opened_by = self._name  # before anything waits: another runner may start at this very moment
         group = self._group = create_task_group()
         await group.__aenter__()
         group.start_soon(self._core, name=f"runner {self._name}")
@@ -88,6 +92,16 @@ class Run:
     def serving(self) -> None:
         """The core has begun to serve."""
         self._ready.set()
+
+    @property
+    def opened(self) -> bool:
+        """Whether there was an attempt to run."""
+        return self._opened
+
+    def cancel_opening(self) -> None:
+        """Give up a start that is under way: a bus that does not connect, for instance."""
+        if self._shield is not None and not self._ready.is_set():
+            self._shield.cancel()
 
     def limit(self, deadline: float) -> bool:
         """Open the shield at the deadline. Returns whether that is new."""
@@ -152,10 +166,10 @@ class Run:
     async def _core(self) -> None:
         try:
             with CancelScope(shield=True) as self._shield:
-                if self._bus.is_open:
-                    await self._serve_in_group()
-                else:
+                if self._owns_bus:
                     await self._open_bus()
+                else:
+                    await self._serve_in_group()
         except get_cancelled_exc_class():
             raise
         except BaseException as exc:  # noqa: BLE001 - raised by close()
@@ -168,7 +182,7 @@ class Run:
 
     async def _open_bus(self) -> None:
         bus = self._bus
-        bus.opened_by, bus.clean_up = self._name, self._clean_up
+        bus.clean_up = self._clean_up
         try:
             async with bus:
                 await self._serve_in_group()
@@ -182,9 +196,10 @@ class Run:
                 try:
                     await self._serve(tasks)
                 finally:
+                    self.tasks = None  # what is being closed takes nothing new
                     group.cancel_scope.cancel()
         finally:
-            self.tasks = None  # the bus may take its time to close
+            self.tasks = None
         if tasks.fatal is not None:
             raise tasks.fatal
 

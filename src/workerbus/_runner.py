@@ -174,9 +174,13 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
                 raise NameTakenError(worker.name, "this call")
             if self.check_new(worker):
                 fresh[worker.name] = worker
+        self._workers.update(fresh)  # before anything waits, so that each is added once
         for worker in fresh.values():
-            await worker.attach(registry=self._registry, bus=self._bus, worker_runner=self)
-            worker.life.attached()
+            try:
+                await self._attach(worker)
+            except BaseException:
+                self.forget(worker)
+                raise
             self._admit(worker)
 
     def check_new(self, worker: BaseWorker) -> bool:
@@ -184,7 +188,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         known = self._workers.get(worker.name)
         if known is worker:
             return False
-        if self._ending.asked or self._ending.all_done.is_set():
+        if self.is_ending:
             raise NotRunningError(f"runner {self._name!r} is ending: worker {worker.name!r} comes too late")
         if known is not None or self._bus.has_subscriber(worker.name):
             raise NameTakenError(worker.name, f"runner {self._name!r}")
@@ -194,6 +198,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     def _add_child(self, message: BusAddWorkerMessage) -> None:
         worker = message.worker
+        if message.target is None and isinstance(worker, BaseWorker) and worker.life.admitted:
+            return  # another runner on this bus has it
         if not isinstance(worker, BaseWorker):
             self.worker_error(WorkerErrorData(message.source, f"cannot add {worker!r}: it is no worker"))
             return
@@ -235,16 +241,16 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     def _worker_finished(self, worker: BaseWorker, crash: Exception | None) -> None:
         self.forget(worker)
-        self._roots.pop(worker.name, None)
+        if self._roots.get(worker.name) is worker:
+            del self._roots[worker.name]
         if crash is not None:
             logger.error("worker %r failed", worker.name, exc_info=crash)
             error = f"{type(crash).__name__}: {crash}"
-            if not worker.report_failure(error):
-                if worker.parent is not None:
-                    self.worker_error(WorkerErrorData(worker.name, error))
-                if not self.has_event_handler("on_error"):
-                    crash.add_note(f"raised by worker {worker.name!r}")
-                    self._errors.append(crash)
+            if not worker.report_failure(error) and worker.parent is not None:
+                self.worker_error(WorkerErrorData(worker.name, error))
+            if not self.has_event_handler("on_error"):
+                crash.add_note(f"raised by worker {worker.name!r}")
+                self._errors.append(crash)
         self._ending.check()
 
     def forget(self, worker: BaseWorker) -> None:
@@ -252,8 +258,13 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         if self._workers.get(worker.name) is worker:
             del self._workers[worker.name]
             self._curious.pop(worker.name, None)
-            if self._run.tasks is None:
-                self._roots.pop(worker.name, None)
+            if self._run.tasks is None and self._roots.get(worker.name) is worker:
+                del self._roots[worker.name]
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether no worker is taken any more."""
+        return bool(self._ending.asked) or self._ending.all_done.is_set()
 
     def known_workers(self) -> list[str]:
         """Names of the workers that were added, ready or not."""
@@ -301,7 +312,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             warnings.warn("run(worker) is deprecated: use add_workers(worker)", DeprecationWarning, stacklevel=2)
             await self.add_workers(worker)
         self._auto_end = auto_end
-        await self._run.open()
+        await self._open()
         outcome: BaseException | None = None
         try:
             await self._run.done.wait()
@@ -312,7 +323,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     async def __aenter__(self) -> Self:
         """Run the workers while a body runs (R1). A cancel cancels the body; an end lets it finish."""
-        await self._run.open()
+        await self._open()
         body = self._run.body = CancelScope()
         body.__enter__()
         if self._ending.asked is Asked.CANCEL:
@@ -339,11 +350,25 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             raise outcome
         return None
 
+    async def _open(self) -> None:
+        if self._run.opened:
+            raise NotRunningError(f"runner {self._name!r} has run: a runner runs once, make another")
+        try:
+            await self._run.open()
+        except BaseException:
+            await self._stop_unstarted()
+            raise
+
+    async def _stop_unstarted(self) -> None:
+        for worker in list(self._workers.values()):
+            await worker.stop()
+
     async def _finish(self, exc: BaseException | None) -> bool:
         """Close the run, then raise what made workers fail, unless the run is left with an exception already."""
         try:
             swallowed = await self._run.close(exc)
         finally:
+            await self._stop_unstarted()
             if self._force_gc:
                 gc.collect()
         if self._errors and (exc is None or swallowed):
@@ -368,8 +393,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             self._ending.asked = self._ending.asked or Asked.END
             with self.clean_up.shield(self.clean_up.begin()):
                 await self._wind_down()
-            self.job_client.cancel_all("the runner ended")
-            self._events.close()
+            self.job_client.close("the runner ended")
+            await self._close_events()
             await self._bus.unsubscribe(self)
 
     def _start_all(self, tasks: TaskHost) -> None:
@@ -384,6 +409,13 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         assert self._inbox is not None
         await self._inbox.quiet()
         await self._events.quiet()
+
+    async def _close_events(self) -> None:
+        self._events.close(cancel=True)
+        with self.clean_up.shield() as shield:
+            await self._events.quiet()
+        if shield.cancelled_caught:
+            logger.warning("runner %r waits for an event handler that refuses cancellation", self._name)
 
     async def _tell_ready(self, workers: list[BaseWorker]) -> None:
         for worker in workers:
@@ -474,11 +506,14 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         for worker in self._curious.values():
             if worker is not arrived:
                 worker.tell_ready(data)
-        if data.worker_name in self._curious:
+
+    def tell_of_others(self, worker: BaseWorker) -> None:
+        """Tell a root worker that has just started of the root workers that are ready."""
+        if worker.name in self._curious:
             for name in self._registry.local_workers:
                 other = self._registry.get(name)
-                if name in self._roots and name != data.worker_name and other is not None:
-                    arrived.tell_ready(other)
+                if name in self._roots and name != worker.name and other is not None:
+                    worker.tell_ready(other)
 
     def _worker_departed(self, data: WorkerReadyData) -> None:
         if self._registry.get(data.worker_name) is not None:

@@ -1,7 +1,12 @@
-"""Signals, for as long as a runner listens to them (R5).
+"""Signals, for as long as runners listen to them (R5).
 
-The first one is reported, and from then on the handlers that were there before are back: the next SIGINT is the
-program's own. Where signals cannot be had, off the main thread for instance, there is a warning and no failure.
+The first one is reported to every runner that listens to it, and from then on the handlers that were there before are
+back: the next SIGINT is the program's own. Where signals cannot be had, off the main thread for instance, there is a
+warning and no failure.
+
+A process has one handler per signal, and may have several runners, which come and go in any order. So one of them, the
+first in line, has the receiver open for all; when it leaves, the next opens it. The earlier handlers are remembered
+once, and put back when nobody listens any more.
 """
 
 import logging
@@ -10,10 +15,30 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from anyio import TASK_STATUS_IGNORED, open_signal_receiver
+from anyio import TASK_STATUS_IGNORED, CancelScope, Event, open_signal_receiver
 from anyio.abc import TaskStatus
 
 logger = logging.getLogger("workerbus")
+
+
+class _Listener:
+    """A runner that listens."""
+
+    def __init__(self, signals: tuple[signal.Signals, ...], report: Callable[[signal.Signals], None]) -> None:
+        self.signals = signals
+        self.report = report
+        self.news = Event()
+        self.receiving: CancelScope | None = None
+
+    def nudge(self) -> None:
+        """The line has changed: look again."""
+        self.news.set()
+        if self.receiving is not None:
+            self.receiving.cancel()
+
+
+_line: list[_Listener] = []
+_earlier: dict[signal.Signals, Any] = {}
 
 
 async def report_first_signal(
@@ -27,22 +52,60 @@ async def report_first_signal(
         logger.warning("signals are not handled: this is not the main thread")
         task_status.started()
         return
-    earlier: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in signals}
+    listener = _Listener(signals, report)
+    _line.append(listener)
+    if _line[0] is not listener:
+        _line[0].nudge()  # it opens again, for these signals too
+    started = False
     try:
-        with open_signal_receiver(*signals) as received:
-            task_status.started()
-            number = await anext(aiter(received))
+        while listener in _line:
+            if _line[0] is listener:
+                await _receive(listener, None if started else task_status)
+            elif not started:
+                task_status.started()
+            started = True
+            if listener in _line and _line[0] is not listener:
+                await listener.news.wait()
+            listener.news = Event()
     except (NotImplementedError, RuntimeError, ValueError) as exc:
         logger.warning("signals are not handled: %s", exc)
-        task_status.started()
-        return
+        if not started:
+            task_status.started()
     finally:
-        _restore(earlier)
-    report(number)
+        if listener in _line:
+            _line.remove(listener)
+        if _line:
+            _line[0].nudge()
+        else:
+            _restore()
 
 
-def _restore(earlier: dict[signal.Signals, Any]) -> None:
+async def _receive(listener: _Listener, task_status: TaskStatus[None] | None) -> None:
+    """Wait for a signal on behalf of the whole line, until one comes or the line changes."""
+    wanted = {number for each in _line for number in each.signals}
+    for number in wanted:
+        _earlier.setdefault(number, signal.getsignal(number))
+    received: signal.Signals | None = None
+    with CancelScope() as listener.receiving, open_signal_receiver(*wanted) as numbers:
+        if task_status is not None:
+            task_status.started()
+        received = await anext(aiter(numbers))
+    listener.receiving = None
+    if received is None:
+        return
+    hearing = [each for each in _line if received in each.signals]
+    for each in hearing:
+        _line.remove(each)
+    if not _line:
+        _restore()
+    for each in hearing:
+        each.nudge()
+        each.report(received)
+
+
+def _restore() -> None:
     # asyncio leaves Python's default handler behind, where it should be the one that was there before.
-    for number, handler in earlier.items():
+    for number, handler in _earlier.items():
         if handler is not None and signal.getsignal(number) is not handler:
             signal.signal(number, handler)
+    _earlier.clear()

@@ -21,7 +21,7 @@ from workerbus._worker_types import WorkerActivationArgs, WorkerStatistics
 from workerbus.abc import HookCall, RunnerLike
 from workerbus.bus import BusSubscriber, WorkerBus
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives
-from workerbus.errors import NotRunningError, ParentError, UnknownWorkerError
+from workerbus.errors import NameTakenError, NotRunningError, ParentError, UnknownWorkerError
 from workerbus.jobs._answers import JobAnswers
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._decorators import JobHandler, job_handlers, ready_handlers
@@ -42,6 +42,7 @@ from workerbus.messages import (
 
 logger = logging.getLogger("workerbus")
 _new_id = id_source()
+_TOLD = 256
 
 
 class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
@@ -76,11 +77,11 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         self._started_at: float | None = None
         self._parent: BaseWorker | None = None
         self._children: list[BaseWorker] = []
-        self._unwatched: set[str] = set()
+        self._watched_by_parent = True
         self._bus: WorkerBus | None = None
         self._registry: WorkerRegistry | None = None
         self._runner: RunnerLike | None = None
-        self._own_clean_up = CleanUp()
+        self.clean_up: CleanUp = CleanUp()
         self._watched: set[str] = set()
         self._told: dict[str, WorkerReadyData] = {}
         self.hooks: HookQueue = HookQueue(self, self._name, self._overridden, self._hook_failed, math.inf)
@@ -142,6 +143,11 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         return list(self._children)
 
     @property
+    def will_be_active(self) -> bool:
+        """Whether it has not started yet, and will be active when it has."""
+        return self._starts_active and self._started_at is None
+
+    @property
     def started_at(self) -> float | None:
         """When it became ready, in seconds since the epoch; None before that."""
         return self._started_at
@@ -171,11 +177,6 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     def life(self) -> WorkerLife:
         """Its life, for its runner and its parent."""
         return self._life
-
-    @property
-    def clean_up(self) -> CleanUp:
-        """The shields of its wind-down."""
-        return self._own_clean_up if self._runner is None else self._runner.clean_up
 
     @property
     def inbox(self) -> WorkerInbox:
@@ -231,6 +232,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         if self._life.phase is not Phase.NEW:
             raise NotRunningError(f"worker {self._name!r} was attached before: a worker object runs once, make another")
         self._bus, self._registry, self._runner = bus, registry, worker_runner
+        if worker_runner is not None:
+            self.clean_up = CleanUp(worker_runner.clean_up)
         try:
             await bus.subscribe(self)
         except BaseException:
@@ -250,6 +253,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             hooks=self.hooks,
             max_buffer_size=bus.max_buffer_size,
             early=self.job_server.early,
+            end_waits=self._life.end_waits,
+            refuse=self.job_server.refuse,
         )
         return self._inbox
 
@@ -288,11 +293,14 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         await self.registry.register(ready)
         activation = self._desk.activate(None, first=True) if self._starts_active else None
         self.inbox.start(tasks)
+        if self._runner is not None:
+            self._runner.tell_of_others(self)
         self._life.started()
         for watched in self._ready_handlers:
             await self._watch(watched)
-        for child in self._children:
-            await self._start_child(child)
+        for child in list(self._children):
+            if not self.worker_runner.is_ending:
+                await self._start_child(child)
         if activation is not None:
             await activation.result()
 
@@ -382,15 +390,17 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             NameTakenError: Another worker has its name; a `ValueError` (R3).
             NotRunningError: The runner is ending, or the child has run already; a `RuntimeError`.
         """
+        fresh: dict[str, BaseWorker] = {}
         for child in workers:
             self._check_child(child)
-        for child in workers:
+            if fresh.setdefault(child.name, child) is not child:
+                raise NameTakenError(child.name, "this call")
+        for child in fresh.values():
             if child in self._children:
                 continue
             child._parent = self  # noqa: SLF001 - the same class
+            child._watched_by_parent = watch  # noqa: SLF001
             self._children.append(child)
-            if not watch:
-                self._unwatched.add(child.name)
             if self._started_at is not None:
                 await self._start_child(child)
 
@@ -407,15 +417,21 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             above = above._parent  # noqa: SLF001 - the same class
         if child in self._children:
             return
-        if child.life.phase is not Phase.NEW:
+        if not self._life.takes_children:
+            raise NotRunningError(f"worker {self._name!r} is ending: {child.name!r} could not finish before it")
+        if child.life.phase is not Phase.NEW or child.life.admitted:
             raise ParentError(child.name, "it has been started already")
+        if any(other.name == child.name for other in self._children):
+            raise NameTakenError(child.name, f"the children of {self._name!r}")
         if self._runner is not None:
             self._runner.check_new(child)
 
     async def _start_child(self, child: "BaseWorker") -> None:
         runner = self.worker_runner
+        if child.life.admitted:
+            return
         runner.check_new(child)
-        if child.name not in self._unwatched:
+        if child._watched_by_parent:  # noqa: SLF001 - the same class
             await self._watch(child.name)
         await self.bus.send(BusAddWorkerMessage(child, source=self._name, target=runner.name))
         await child.life.until_attached()
@@ -433,7 +449,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         Raises:
             UnknownWorkerError: There is no such worker; nothing was changed. A `LookupError`.
         """
-        self._check_known(worker_name)
+        await self._reach(worker_name)
         if deactivate_self:
             self._desk.deactivate()
         data = None if args is None else args.to_dict()
@@ -448,15 +464,18 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         Raises:
             UnknownWorkerError: There is no such worker. A `LookupError` (W3).
         """
-        self._check_known(worker_name)
+        await self._reach(worker_name)
         await self.bus.send(BusDeactivateWorkerMessage(source=self._name, target=worker_name))
 
-    def _check_known(self, worker_name: str) -> None:
-        if self.registry.get(worker_name) is None:
-            known = [] if self._runner is None else self._runner.known_workers()
-            if worker_name not in known:
-                everyone = {*known, *self.registry.local_workers, *self.registry.remote_workers}
-                raise UnknownWorkerError(worker_name, everyone)
+    async def _reach(self, worker_name: str) -> None:
+        if self.registry.get(worker_name) is not None:
+            return
+        worker = None if self._runner is None else self._runner.get_worker(worker_name)
+        if worker is not None:
+            await worker.life.until_attached()  # its runner knows it: it is on its way to the bus
+            return
+        known = [] if self._runner is None else self._runner.known_workers()
+        raise UnknownWorkerError(worker_name, {*known, *self.registry.local_workers, *self.registry.remote_workers})
 
     async def watch_workers(self, *worker_names: str) -> None:
         """Let `on_worker_ready` tell when workers get ready, at once for those that are (G1).
@@ -475,6 +494,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         """Queue the hooks for a worker that is ready, once for each time that it gets ready."""
         if self._told.get(data.worker_name) is data:
             return
+        if len(self._told) >= _TOLD:
+            self._told = {name: told for name, told in self._told.items() if self.registry.get(name) is told}
         self._told[data.worker_name] = data
         if self.hooks.wants("on_worker_ready"):
             self.hooks.add(HookCall("on_worker_ready", (data,)), system=False)
@@ -487,15 +508,24 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         job_id = getattr(call.cause, "job_id", None)
         of_job = f" (job {job_id})" if job_id else ""
         logger.error("%s of worker %r failed%s", call.name, self._name, of_job, exc_info=exc)
-        # What an error message causes is not reported again: it would go round for ever.
-        if not isinstance(call.cause, BusWorkerErrorMessage | BusWorkerLocalErrorMessage):
+        # What a broadcast error causes is not broadcast again: it would go round for ever.
+        if not isinstance(call.cause, BusWorkerErrorMessage):
             self.report_error(f"{call.name}: {type(exc).__name__}: {exc}{of_job}")
+
+    def child_finished(self, child: "BaseWorker") -> None:
+        """Let go of a child that has finished; the last one may be what this worker's own end has waited for."""
+        if child in self._children:
+            self._children.remove(child)
+        self._life.finish_if_over()
+
+    def finished(self) -> None:
+        """This worker has finished: its parent may, too (W5)."""
+        if self._parent is not None:
+            self._parent.child_finished(self)
 
     def report_failure(self, error: str) -> bool:
         """Report that `run` has failed; returns whether a parent takes care of it, so that nobody else need (R4)."""
         parent = self._parent
-        if parent is not None and self in parent._children:  # noqa: SLF001 - the same class
-            parent._children.remove(self)  # noqa: SLF001
         if self._bus is None:
             return False
         self.report_error(error)

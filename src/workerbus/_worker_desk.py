@@ -71,6 +71,10 @@ class Owner(Protocol):
         """How it ends."""
 
     @property
+    def will_be_active(self) -> bool:
+        """Whether it has not started and will be active when it has."""
+
+    @property
     def inbox(self) -> WorkerInbox:
         """Where messages wait."""
 
@@ -109,7 +113,7 @@ class WorkerDesk:
         if handle is not None:
             if mine:
                 handle(self, message)
-        elif not self.active and kind not in BUILT_IN:
+        elif not self.active and kind not in BUILT_IN and not owner.will_be_active:
             return
         hooks = owner.hooks
         if hooks.wants("on_bus_message"):
@@ -193,9 +197,7 @@ class WorkerDesk:
         self._owner.job_server.request(message)
 
     def _job_cancel(self, message: BusJobCancelMessage) -> None:
-        inbox = self._owner.inbox
-        waiting = inbox.waiting_data
-        self._owner.job_server.cancel(message, inbox.data_seen + waiting + 1 if waiting else None)
+        self._owner.job_server.cancel(message, self._owner.inbox.last_waiting(message))
 
     def _update_request(self, message: BusJobUpdateRequestMessage) -> None:
         self._owner.job_server.update_requested(message)

@@ -21,7 +21,7 @@ from workerbus._hooks import HookQueue
 from workerbus._lifetime import TaskHost
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, Receives, SubscriberStatistics, counts, refuse_own_lane
-from workerbus.messages import BUILT_IN, BusJobRequestMessage, BusMessage
+from workerbus.messages import BusEndWorkerMessage, BusJobCancelMessage, BusJobRequestMessage, BusMessage
 
 logger = logging.getLogger("workerbus")
 
@@ -36,6 +36,8 @@ class WorkerInbox(Inbox):
         accepts: Asked before the handling, where the class overrides it (N4).
         hooks: Where hooks wait.
         max_buffer_size: The bus's bound.
+        refuse: Answers a request that is not accepted.
+        end_waits: Told of an end that has come before the start.
         early: Cancels that came before their requests: job id to what they said, and the data message to keep them to.
     """
 
@@ -49,15 +51,20 @@ class WorkerInbox(Inbox):
         hooks: HookQueue,
         max_buffer_size: float,
         early: dict[str, tuple[str | None, int]],
+        refuse: Callable[[BusJobRequestMessage], None],
+        end_waits: Callable[[BusEndWorkerMessage], None],
     ) -> None:
         super().__init__(name, receives=receives, announcements=receives == "all")
         self.delivered: int = 0
         self.failed: int = 0
         self._handle = handle
         self._accepts = accepts
+        self._refuse = refuse
+        self._end_waits = end_waits
         self._hooks = hooks
         self._limit = max_buffer_size
         self._early = early
+        self._marks: dict[str, int | None] = {}
         self._system: deque[BusMessage] = deque()
         self._data: deque[BusMessage] = deque()
         self._intake: tuple[Lane[BusMessage], Lane[BusMessage]] | None = None
@@ -70,7 +77,7 @@ class WorkerInbox(Inbox):
         self._handling = False
         self._closed = False
         self.data_seen: int = 0
-        """How many data messages were handled."""
+        """How many data messages were handled, or are being handled."""
 
     # --- from the bus
 
@@ -78,9 +85,13 @@ class WorkerInbox(Inbox):
         """Handle a message now, or when it can be."""
         if self._closed:
             return
+        if not self._started and isinstance(message, BusEndWorkerMessage) and message.target == self.name:
+            self._end_waits(message)
         if self._intake is not None:
+            if type(message) is BusJobCancelMessage:
+                self._marks[message.job_id] = self.last_waiting(message)
             self._intake[0 if message.system else 1].put(message)
-        elif self._handling or not (self._started or self._at_once(message)):
+        elif self._handling or not (self._started or message.system):
             (self._system if message.system else self._data).append(message)
         else:
             self._handling = True
@@ -91,10 +102,6 @@ class WorkerInbox(Inbox):
             finally:
                 self._handling = False
 
-    def _at_once(self, message: BusMessage) -> bool:
-        # Before the start, a worker takes what may end it or what belongs to jobs; the rest finds it active, or not.
-        return bool(message.system) and type(message) in BUILT_IN
-
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
         """Return the data lane, if the message waits for a hook of the worker's and there is no room (B9)."""
         if self._limit == math.inf or not counts(message, self.name) or not self._hooks.wants("on_bus_message"):
@@ -104,6 +111,13 @@ class WorkerInbox(Inbox):
             return None
         refuse_own_lane(lane, self._hooks.system)
         return lane
+
+    def last_waiting(self, cancel: BusJobCancelMessage) -> int | None:
+        """Return the number of the last data message that waited when a cancel came; None if none did (J9)."""
+        if cancel.job_id in self._marks:
+            return self._marks.pop(cancel.job_id)
+        waiting = self.waiting_data
+        return self.data_seen + waiting if waiting else None
 
     @property
     def waiting_data(self) -> int:
@@ -134,9 +148,6 @@ class WorkerInbox(Inbox):
         """The worker has started: handle the data messages that came before, in their order (W2)."""
         self._started = True
         if self._intake is not None:
-            for message in self._system:
-                self._intake[0].put(message)
-            self._system.clear()
             self._intake[1].open(host)
         elif not self._handling:
             self._handling = True
@@ -144,7 +155,7 @@ class WorkerInbox(Inbox):
                 self._catch_up()
             finally:
                 self._handling = False
-        self._hooks.data.admit()
+        self._hooks.data.admit(lambda: self.waiting_data)
 
     def refuse_the_rest(self) -> None:
         """Handle the requests that still wait: the worker is stopping, so each is answered at once (J1)."""
@@ -169,7 +180,7 @@ class WorkerInbox(Inbox):
 
     def _catch_up(self) -> None:
         while not self._closed:
-            if self._system and (self._started or self._at_once(self._system[0])):
+            if self._system:
                 self._step(self._system.popleft())
             elif self._data and self._started:
                 self._step(self._data.popleft())
@@ -178,6 +189,8 @@ class WorkerInbox(Inbox):
 
     def _step(self, message: BusMessage) -> None:
         self.delivered += 1
+        if not message.system:
+            self.data_seen += 1
         try:
             self._handle(message)
         except Exception:
@@ -187,9 +200,8 @@ class WorkerInbox(Inbox):
             self._note_data()
 
     def _note_data(self) -> None:
-        self.data_seen += 1
         if self._limit != math.inf:
-            self._hooks.data.admit()
+            self._hooks.data.admit(lambda: self.waiting_data)
         if self._early:
             for job_id, (_, last) in list(self._early.items()):
                 if last <= self.data_seen:
@@ -197,9 +209,6 @@ class WorkerInbox(Inbox):
 
     async def _ask_and_handle(self, message: BusMessage) -> None:
         assert self._accepts is not None
-        if not self._started and not self._at_once(message):
-            self._system.append(message)
-            return
         try:
             accepted = self._accepts(message)
         except Exception:
@@ -208,5 +217,9 @@ class WorkerInbox(Inbox):
             accepted = True
         if accepted:
             self._step(message)
-        elif not message.system:
-            self._note_data()
+        else:
+            if isinstance(message, BusJobRequestMessage) and message.target == self.name:
+                self._refuse(message)
+            if not message.system:
+                self.data_seen += 1
+                self._note_data()

@@ -18,15 +18,17 @@ from contextvars import ContextVar, copy_context
 from enum import Enum
 from typing import Any, Protocol
 
-from anyio import CancelScope, Event, create_task_group, get_current_task, move_on_after
+from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class, get_current_task, move_on_after
 from anyio.abc import TaskGroup
 from attrs import frozen
 
 from workerbus._hooks import HookQueue
-from workerbus._lifetime import CleanUp, TaskHost
+from workerbus._lifetime import CleanUp, TaskHost, cancelled_from_outside
 from workerbus._vocabulary import JobStatus
 from workerbus._worker_inbox import WorkerInbox
+from workerbus._worker_tasks import WorkerTaskGroup
 from workerbus.abc import HookCall, Sender
+from workerbus.bus._lanes import Lane
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._server import JobServer, error_payload
@@ -84,6 +86,7 @@ class Living(Protocol):
     async def run(self, params: WorkerParams) -> None: ...
     async def cleanup(self) -> None: ...
     async def depart(self) -> None: ...
+    def finished(self) -> None: ...
 
 
 class WorkerLife:
@@ -96,11 +99,15 @@ class WorkerLife:
     __slots__ = (
         "_attach_error",
         "_attached",
+        "_awaited_end",
         "_closing",
         "_deadline",
         "_ending",
+        "_errors",
         "_final_message",
+        "_lived",
         "_reason",
+        "_run_is_over",
         "_run_scope",
         "_run_task",
         "_started",
@@ -127,6 +134,10 @@ class WorkerLife:
         self._attach_error: Exception | None = None
         self.admitted: bool = False
         self._closing = False
+        self._lived = False
+        self._run_is_over = False
+        self._awaited_end: BusEndWorkerMessage | None = None
+        self._errors: list[Exception] = []
         self._deadline = 0.0
         self.finished: Event = Event()
 
@@ -142,6 +153,11 @@ class WorkerLife:
         return self._tasks
 
     @property
+    def takes_children(self) -> bool:
+        """Whether children could still finish before this worker does (W5)."""
+        return not self._closing and self.phase not in (Phase.STOPPING, Phase.FINISHED)
+
+    @property
     def takes_jobs(self) -> bool:
         """Whether new jobs are accepted (W6)."""
         return not self._closing and self.phase in (Phase.RUNNING, Phase.ATTACHED)
@@ -151,42 +167,76 @@ class WorkerLife:
     async def live(self) -> Exception | None:
         """Run the worker to its end; returns the error that ended it, if one did."""
         _inside.set(self)
-        crash: Exception | None = None
-        tasks: TaskHost | None = None
+        if self.phase is Phase.FINISHED:
+            return None  # stopped before it could begin
         try:
             async with create_task_group() as group:
                 tasks = self._tasks = TaskHost(group)
+                self._worker.hooks.open(tasks)
+                self._worker.inbox.run_in(tasks)
+                await self._run_and_wind_down(tasks)
+                group.cancel_scope.cancel()
+        finally:
+            self._lived = True
+            self.finish_if_over()
+        if tasks.fatal is not None:
+            raise tasks.fatal
+        errors = list(dict.fromkeys(self._errors))
+        if len(errors) > 1:
+            return ExceptionGroup(f"several things failed in worker {self._worker.name!r}", errors)
+        return errors[0] if errors else None
+
+    async def _run_and_wind_down(self, tasks: TaskHost) -> None:
+        try:
+            async with create_task_group() as users:
                 try:
-                    crash = await self._run(WorkerParams(group))
+                    await self._run(WorkerParams(WorkerTaskGroup(users, self._task_failed)))
                 except (KeyboardInterrupt, SystemExit) as exc:
                     tasks.end_with(exc)
                 finally:
-                    await self._wind_down(crash)
-                    group.cancel_scope.cancel()
-        except Exception as exc:  # noqa: BLE001 - from the worker's tasks in params.task_group; reported by the runner
-            crash = crash or _single(exc)
-        finally:
+                    users.cancel_scope.cancel()
+                    self._run_is_over = True
+                    try:
+                        await self._wind_down(self._errors[0] if self._errors else None)
+                    except (KeyboardInterrupt, SystemExit) as exc:
+                        tasks.end_with(exc)
+        except BaseExceptionGroup as several:
+            # Each has been noted by _task_failed already, when it happened.
+            if several.split(get_cancelled_exc_class())[0] is not None:
+                raise
+
+    async def _run(self, params: WorkerParams) -> None:
+        with CancelScope() as self._run_scope:
+            if self._final_message is not None:
+                return  # cancelled before it could begin
+            self.phase = Phase.RUNNING
+            self._run_task = get_current_task().id
+            if self._awaited_end is not None:
+                self.end_waits(self._awaited_end)
+            try:
+                await self._worker.run(params)
+            except get_cancelled_exc_class():
+                if cancelled_from_outside():
+                    raise
+                self._errors.append(RuntimeError("run() let a native cancellation of its own task through"))
+            except Exception as exc:  # noqa: BLE001 - reported by the runner
+                self._errors.append(exc)
+
+    def _task_failed(self, exc: BaseException) -> None:
+        if not isinstance(exc, Exception):
+            self.tasks.end_with(exc)
+        elif self._run_is_over:
+            logger.error("a task of worker %r failed while it ended", self._worker.name, exc_info=exc)
+        else:
+            self._errors.append(exc)
+
+    def finish_if_over(self) -> None:
+        """Note that the worker has finished, if it and its children have (W5)."""
+        if self._lived and self.phase is not Phase.FINISHED and not self._worker.unfinished_children():
             self.phase = Phase.FINISHED
             self._started.set()
             self.finished.set()
-        if tasks is not None and tasks.fatal is not None:
-            raise tasks.fatal
-        return crash
-
-    async def _run(self, params: WorkerParams) -> Exception | None:
-        worker = self._worker
-        worker.hooks.open(self.tasks)
-        worker.inbox.run_in(self.tasks)
-        with CancelScope() as self._run_scope:
-            if self._final_message is not None:
-                return None  # cancelled before it could begin
-            self.phase = Phase.RUNNING
-            self._run_task = get_current_task().id
-            try:
-                await worker.run(params)
-            except Exception as exc:  # noqa: BLE001 - reported by the runner
-                return exc
-        return None
+            self._worker.finished()
 
     def adopt_context(self) -> None:
         """Let handlers start with the context variables of the task that starts the worker (W8)."""
@@ -221,10 +271,11 @@ class WorkerLife:
     async def stop(self) -> None:
         """Stop; from outside, return when the worker has finished, from inside at once (W6)."""
         if self._tasks is None:
-            if self.phase is Phase.ATTACHED:
+            if self.phase is Phase.ATTACHED and not self._closing:
+                self._closing = self._lived = True
+                self._worker.inbox.refuse_the_rest()
                 await self._worker.depart()
-                self.phase = Phase.FINISHED
-                self.finished.set()
+                self.finish_if_over()
             return
         self._let_go(cancel_run=get_current_task().id != self._run_task)
         if _inside.get() is not self:
@@ -253,17 +304,33 @@ class WorkerLife:
         self._ending = True
         self._reason = message.reason
         worker = self._worker
-        passed = worker.hooks.mark(self._seal)
+        passed = worker.hooks.mark(self._seal_lane)
         if not self.takes_jobs and worker.runs_by_default and worker.job_server.pool.idle:
             self._stop.set()  # nothing to wait for, and no task needed for it
         else:
             self.tasks.start(self._end, message, passed, name=f"{worker.name} end")
 
-    def _seal(self) -> None:
-        # Called in the data lane's own step, so that the hook behind the mark does not slip through.
+    def end_waits(self, message: BusEndWorkerMessage) -> None:
+        """An end has come that waits for the start; its grace period begins now (R2)."""
+        self._awaited_end = self._awaited_end or message
+        if self.phase is Phase.RUNNING:
+            self.tasks.start(self._cancel_if_late, name=f"{self._worker.name} grace period")
+
+    async def _cancel_if_late(self) -> None:
+        with move_on_after(sum(self._worker.graces)):
+            await self.finished.wait()
+        self._let_go(cancel_run=True)
+
+    def _seal_lane(self, lane: Lane[HookCall]) -> None:
+        # Called in the lane's own step, so that the hook behind the mark does not slip through.
         if not self._worker.unfinished_children():
-            self.phase = Phase.STOPPING
-            self._worker.hooks.data.close()
+            lane.close()
+            if lane is self._worker.hooks.data:
+                self.phase = Phase.STOPPING
+
+    def _seal(self) -> None:
+        self._seal_lane(self._worker.hooks.system)
+        self._seal_lane(self._worker.hooks.data)
 
     async def _end(self, message: BusEndWorkerMessage, passed: list[Event]) -> None:
         worker = self._worker
@@ -277,7 +344,7 @@ class WorkerLife:
             for child in worker.unfinished_children():
                 await child.life.finished.wait()
             self._seal()
-            await worker.hooks.data.quiet()
+            await worker.hooks.quiet()
             with move_on_after(job_grace):
                 await worker.job_server.pool.quiet()
             self._stop.set()
@@ -290,7 +357,7 @@ class WorkerLife:
     async def _wind_down(self, crash: Exception | None) -> None:
         worker = self._worker
         try:
-            self._deadline = worker.clean_up.deadline()
+            self._deadline = worker.clean_up.begin()
             with worker.clean_up.shield(self._deadline) as shield:
                 await self._cancel_children(crash)
                 self.phase = Phase.STOPPING
@@ -304,6 +371,7 @@ class WorkerLife:
         finally:
             self.phase = Phase.STOPPING
             self._cancel_work(crash)
+            worker.job_client.close(self._reason or f"worker {worker.name!r} stopped")
             worker.inbox.refuse_the_rest()
             late = worker.job_server.answer_all(*self._verdict(crash))
             if late:
@@ -319,6 +387,10 @@ class WorkerLife:
                 await worker.cleanup()
             if shield.cancelled_caught:
                 logger.warning("worker %r is late: its cleanup() has not ended in time", worker.name)
+        except get_cancelled_exc_class():
+            if cancelled_from_outside():
+                raise
+            logger.exception("cleanup() of worker %r was cancelled", worker.name)
         except Exception:
             logger.exception("cleanup() of worker %r failed", worker.name)
         finally:
@@ -352,10 +424,3 @@ class WorkerLife:
         if crash is not None:
             return JobStatus.ERROR, error_payload(crash)
         return JobStatus.CANCELLED, self._stopped_payload()
-
-
-def _single(exc: Exception) -> Exception:
-    """Take one cause out of its exception groups (L6)."""
-    while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
-        exc = exc.exceptions[0]
-    return exc

@@ -144,6 +144,13 @@ class RunnerLike(Protocol):
     def job_grace(self) -> float:
         """How long jobs under way may go on after an end, in seconds (R2)."""
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it takes no worker any more."""
+
+    def get_worker(self, name: str) -> Any:
+        """Return the worker of that name, if the runner hosts it."""
+
     def known_workers(self) -> list[str]:
         """Names of the workers that were added, ready or not."""
 
@@ -155,6 +162,9 @@ class RunnerLike(Protocol):
 
     def forget(self, worker: Any) -> None:
         """A worker has left the bus: its name is free."""
+
+    def tell_of_others(self, worker: Any) -> None:
+        """Tell a root worker that has just started of those that are ready."""
 
     def worker_error(self, data: WorkerErrorData) -> None:
         """A root worker reports an error (W7)."""

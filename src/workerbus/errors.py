@@ -78,7 +78,8 @@ class UnknownJobError(WorkerBusError, RuntimeError):
 
     def __init__(self, job_id: str, worker_name: str) -> None:
         super().__init__(
-            f"worker {worker_name!r} has no open job {job_id!r}: it was never asked for it, or it has answered already"
+            f"worker {worker_name!r} has no open job {job_id!r}: it was never asked for it, or the job is over; a @job "
+            "handler that answers after it has returned is declared with deferred=True"
         )
         self.job_id = job_id
         self.worker_name = worker_name

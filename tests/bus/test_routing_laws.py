@@ -237,5 +237,51 @@ def test_workers_get_what_is_theirs_once_and_in_order(
     run(backend, main)
 
 
+@laws
+@given(
+    scripts=st.lists(st.lists(targets, max_size=8), max_size=4),
+    size=st.integers(1, 3),
+    kinds=st.tuples(*(st.sampled_from([Listener, Chooser]) for _ in NAMES)),
+    speeds=st.tuples(*(st.integers(0, 3) for _ in NAMES)),
+)
+def test_a_bound_holds_for_the_hooks_of_workers(
+    backend: str,
+    scripts: list[list[str | None]],
+    size: int,
+    kinds: tuple[type[Listener], ...],
+    speeds: tuple[int, ...],
+) -> None:
+    """B9: no more than the bound ever waits, and nothing is dropped."""
+
+    async def main() -> None:
+        bus = MemoryBus(max_buffer_size=size)
+        members = [Member(name, "own", speed) for name, speed in zip(NAMES, speeds, strict=True)]
+        workers = [kind(member.name, member.on_bus_message) for kind, member in zip(kinds, members, strict=True)]
+        most = 0
+
+        async def sender(number: int, script: list[str | None]) -> None:
+            nonlocal most
+            for n, target in enumerate(script):
+                message = note(n, target, source=f"sender-{number}")
+                for member in members:
+                    member.expect(message)
+                await bus.send(message)
+                statistics = bus.statistics().subscribers
+                most = max(most, *(statistics[name].depth for name in NAMES))
+                await checkpoint()
+
+        async with running(*workers, bus=bus), anyio.create_task_group() as tasks:
+            for number, script in enumerate(scripts):
+                tasks.start_soon(sender, number, script)
+            total = sum(len(NAMES) if target is None else target in NAMES for each in scripts for target in each)
+            await eventually(lambda: sum(member.ended for member in members) == total)
+        assert most <= size
+        for member in members:
+            for number in range(len(scripts)):
+                assert _of(member.got, Note, number) == _of(member.expected, Note, number)
+
+    run(backend, main)
+
+
 def _of(messages: list[BusMessage], lane: type[BusMessage], number: int) -> list[BusMessage]:
     return [message for message in messages if type(message) is lane and message.source == f"sender-{number}"]

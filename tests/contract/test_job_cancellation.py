@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asking import Doing, Listener, Raw
+from asking import Doing, Listener, Raw, run
 from support import Helper, running
 from workerbus import (
     BaseWorker,
@@ -120,6 +120,7 @@ async def test_a_requester_that_leaves_before_its_request_is_met_is_answered() -
 
         group.start_soon(ask)
         await raw.until(1, BusJobCancelMessage)
+        await raw.until(1, BusJobRequestMessage)
         release.set()
         (job_id,) = [message.job_id for message in raw.got if isinstance(message, BusJobRequestMessage)]
         assert (await raw.answer(job_id))[0] == JobStatus.CANCELLED
@@ -180,7 +181,7 @@ def test_only_cancels_behind_their_request_cancel_it(
         elif what == "cancel" and f"job {number}" in expected:
             expected[f"job {number}"] = JobStatus.CANCELLED
 
-    async def run() -> None:
+    async def example() -> None:
         late = kind()
         async with waiting_for_its_start(late) as raw:
             for what, number in steps:
@@ -201,11 +202,7 @@ def test_only_cancels_behind_their_request_cancel_it(
             started = [job_id for job_id, status in expected.items() if status == JobStatus.COMPLETED]
             assert sorted(late.calls) == sorted([*started, "last"])
 
-    async def limited() -> None:
-        with anyio.fail_after(10):
-            await run()
-
-    anyio.run(limited, backend=backend)
+    run(example, backend)
 
 
 # --- J10: a slow clean-up
@@ -227,7 +224,7 @@ class Slow(Listener):
             await anyio.sleep_forever()
         finally:
             self.unwinds.set()
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(8, shield=True):
                 await self.let_go.wait()
 
 

@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 
 import anyio
 import pytest
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
+from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import clock
-from asking import Doing, Listener, Raw
+from asking import Doing, Listener, PoliteBus, Raw, run
 from support import Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
@@ -36,6 +36,7 @@ from workerbus import (
     JobStatus,
     MemoryBus,
     WorkerBus,
+    WorkerParams,
     WorkerRunner,
     job,
 )
@@ -57,17 +58,9 @@ class Slow(Helper):
             await anyio.sleep_forever()
         finally:
             self.unwinds.set()
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(8, shield=True):
                 await (self.let_go.wait() if self.seconds is None else anyio.sleep(self.seconds))
             self.unwound.set()
-
-
-class PoliteBus(MemoryBus):
-    """A bus whose publishing takes a step, as that of a network does."""
-
-    async def publish(self, message: BusMessage) -> None:
-        await cancel_shielded_checkpoint()
-        await super().publish(message)
 
 
 class LossyBus(MemoryBus):
@@ -154,7 +147,7 @@ async def test_a_deadline_around_the_context_cancels_the_job() -> None:
 def test_a_native_cancellation_cancels_the_job_and_goes_through(in_body: bool) -> None:
     """J5: of `Task.cancel()`, wherever the requester is."""
 
-    async def run() -> None:
+    async def example() -> None:
         helper, asker = Helper("helper"), Helper("asker")
         async with running(helper, asker):
 
@@ -172,7 +165,7 @@ def test_a_native_cancellation_cancels_the_job_and_goes_through(in_body: bool) -
             assert helper.unwound.is_set()
             assert asker.job_groups == {}
 
-    clock.run(run, backend="asyncio")
+    clock.run(example, backend="asyncio")
 
 
 @pytest.mark.parametrize("how", ["exception", "cancellation"])
@@ -196,7 +189,7 @@ async def test_a_context_is_left_when_the_handler_has_unwound(how: str) -> None:
                 left.set()
 
         group.start_soon(ask)
-        with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(8, shield=True):
             await slow.unwinds.wait()
             await anyio.wait_all_tasks_blocked()
             assert not left.is_set()
@@ -220,7 +213,7 @@ async def test_a_cancellation_while_the_answers_are_waited_for_does_not_cut_that
         async def cancel() -> None:
             await slow.unwinds.wait()
             group.cancel_scope.cancel()
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(8, shield=True):
                 await anyio.wait_all_tasks_blocked()
             slow.let_go.set()
 
@@ -231,7 +224,7 @@ async def test_a_cancellation_while_the_answers_are_waited_for_does_not_cut_that
 def test_a_native_cancellation_while_the_answers_are_waited_for_does_not_cut_that_short() -> None:
     """J5: it goes through when all have answered."""
 
-    async def run() -> None:
+    async def example() -> None:
         slow = Slow()
         async with running(slow) as runner:
 
@@ -250,13 +243,13 @@ def test_a_native_cancellation_while_the_answers_are_waited_for_does_not_cut_tha
                 await task
             assert slow.unwound.is_set()
 
-    clock.run(run, backend="asyncio")
+    clock.run(example, backend="asyncio")
 
 
 def test_a_context_is_left_after_the_bound_if_a_handler_does_not_unwind(backend: str) -> None:
     """J5, L4: several contexts that one exception leaves share it."""
 
-    async def run() -> None:
+    async def example() -> None:
         first, second = Slow("first"), Slow("second")
         async with running(first, second) as runner:
             started = anyio.current_time()
@@ -268,13 +261,13 @@ def test_a_context_is_left_after_the_bound_if_a_handler_does_not_unwind(backend:
             first.let_go.set()
             second.let_go.set()
 
-    clock.run(run, backend=backend)
+    clock.run(example, backend=backend)
 
 
 def test_an_exception_that_is_raised_again_later_has_its_clean_up_again(backend: str) -> None:
     """J5: every context is left when all have answered, or after the bound, whatever the exception has been through."""
 
-    async def run() -> None:
+    async def example() -> None:
         error = LookupError("kept, and raised again")
         for name in ("first", "second"):
             slow = Slow(name)
@@ -286,7 +279,7 @@ def test_an_exception_that_is_raised_again_later_has_its_clean_up_again(backend:
                 assert slow.unwound.is_set(), name
             await anyio.sleep(CLEANUP_SECONDS)
 
-    clock.run(run, backend=backend)
+    clock.run(example, backend=backend)
 
 
 async def test_a_failed_send_to_the_second_of_three_workers_cancels_the_first() -> None:
@@ -301,6 +294,46 @@ async def test_a_failed_send_to_the_second_of_three_workers_cancels_the_first() 
         assert [worker.active_jobs for worker in workers] == [{}, {}, {}]
         assert workers[1].calls == workers[2].calls == []
         assert raw.got == []
+
+
+async def test_a_failed_send_without_a_context_cancels_the_first_too() -> None:
+    """J5: the group is gone."""
+    first, asker = Helper("first"), Helper("asker")
+    async with running(first, Helper("second"), asker, bus=LossyBus()):
+        with pytest.raises(OSError, match="the cable is cut"):
+            await asker.request_job_group("first", "second", name="wait")
+        await anyio.wait_all_tasks_blocked()
+        assert first.active_jobs == {}
+        assert asker.job_groups == {}
+        assert asker.statistics().job_groups == 0
+
+
+@pytest.mark.parametrize("how", ["stops", "crashes", "is cancelled with its runner"])
+async def test_the_jobs_of_a_requester_that_goes_are_cancelled(how: str) -> None:
+    """J5: at a worker of another runner, too; it does not work on for nobody."""
+    crash, helper = anyio.Event(), Helper("helper")
+
+    class Asker(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            await self.request_job("helper", name="wait")
+            await crash.wait()
+            raise LookupError("it broke")
+
+    async with MemoryBus() as bus, running(helper, bus=bus), anyio.create_task_group() as group:
+        there = WorkerRunner(bus=bus, handle_sigint=False)
+        there.add_event_handler("on_error", lambda *_: None)
+        asker = Asker("asker")
+        await there.add_workers(asker)
+        group.start_soon(there.run)
+        await helper.begun.wait()
+        if how == "stops":
+            await asker.stop()
+        elif how == "crashes":
+            crash.set()
+        else:
+            await there.cancel()
+        await helper.unwound.wait()
 
 
 async def test_the_workers_of_a_group_are_all_told() -> None:
@@ -394,7 +427,7 @@ def test_events_come_in_the_order_in_which_they_were_sent(
         sent.set()
         return {}
 
-    async def run() -> None:
+    async def example() -> None:
         async with running(Doing("doing", send), bus=make_bus()) as runner, runner.job("doing", name="do") as asked:
             if wait:
                 await sent.wait()
@@ -402,15 +435,7 @@ def test_events_come_in_the_order_in_which_they_were_sent(
         assert events == [JobEvent(kind, {"n": number}) for number, kind in enumerate(kinds)]
 
     sent = anyio.Event()
-    with_deadline(run, backend)
-
-
-def with_deadline(run: Callable[[], Any], backend: str) -> None:
-    async def limited() -> None:
-        with anyio.fail_after(10):
-            await run()
-
-    anyio.run(limited, backend=backend)
+    run(example, backend)
 
 
 async def test_the_events_of_a_group_tell_their_worker() -> None:
@@ -720,7 +745,7 @@ async def test_an_outer_cancellation_before_the_context_has_been_left_wins() -> 
         group.start_soon(ask)
         await slow.unwinds.wait()
         group.cancel_scope.cancel()
-        with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(8, shield=True):
             await anyio.wait_all_tasks_blocked()
         slow.let_go.set()
     assert isinstance(errors[0], anyio.get_cancelled_exc_class())
@@ -731,7 +756,7 @@ async def test_an_outer_cancellation_before_the_context_has_been_left_wins() -> 
 def test_a_native_cancellation_at_the_same_moment_wins(in_body: bool, native_first: bool) -> None:
     """J8: over a cancelled group, whichever of the two came first."""
 
-    async def run() -> None:
+    async def example() -> None:
         helper, asker = Helper("helper"), Helper("asker")
         async with running(helper, asker):
 
@@ -751,14 +776,14 @@ def test_a_native_cancellation_at_the_same_moment_wins(in_body: bool, native_fir
             with pytest.raises(asyncio.CancelledError):
                 await task
 
-    clock.run(run, backend="asyncio")
+    clock.run(example, backend="asyncio")
 
 
 @pytest.mark.parametrize("in_body", [False, True], ids=["waits", "in its body"])
 def test_a_native_cancellation_before_the_context_has_been_left_wins(in_body: bool) -> None:
     """J8: time was up, and the answers are still waited for."""
 
-    async def run() -> None:
+    async def example() -> None:
         slow = Slow()
         async with running(slow) as runner:
 
@@ -775,7 +800,7 @@ def test_a_native_cancellation_before_the_context_has_been_left_wins(in_body: bo
             with pytest.raises(asyncio.CancelledError):
                 await task
 
-    clock.run(run, backend="asyncio")
+    clock.run(example, backend="asyncio")
 
 
 @pytest.mark.parametrize("why", ["error", "timeout", "outer"])

@@ -299,6 +299,18 @@ async def test_a_request_that_comes_too_late_is_not_begun(backend: str, name: st
 
 
 @idle_time_is_skipped
+async def test_no_time_at_all_is_a_timeout(backend: str) -> None:
+    """J6: at once, and the handler does not begin."""
+    waiting = Waiting()
+    async with running(waiting) as runner:
+        for worker in ("waiting", "nobody"):
+            with pytest.raises(TimeoutError) as caught:
+                await runner.job(worker, name="do", timeout=0)
+            assert isinstance(caught.value, JobError)
+        assert waiting.calls == []
+
+
+@idle_time_is_skipped
 async def test_a_job_that_waits_for_its_turn_runs_out_of_time_there(backend: str) -> None:
     """J6: and its handler never starts."""
     waiting = Waiting()

@@ -9,7 +9,7 @@ from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asking import Listener, Raw
+from asking import Listener, Raw, run
 from leaks import left_in, task_ids
 from support import Helper, running
 from workerbus import (
@@ -62,7 +62,7 @@ class Counter(Listener):
             return {"answers": how}
         finally:
             if how == "unwind slowly":
-                with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(8, shield=True):
                     await self.gates.setdefault(job_id, anyio.Event()).wait()
             self.running.remove(job_id)
 
@@ -290,7 +290,7 @@ def test_a_limit_holds_whatever_happens(backend: str, name: str, events: list[st
     """J13: never too many, in the order of arrival, and every place comes back."""
     picks = [data.draw(st.integers(0, 100)) for _ in events]
 
-    async def run() -> None:
+    async def example() -> None:
         counter = Counter()
         asked: list[str] = []
         async with running(counter) as runner:
@@ -319,11 +319,7 @@ def test_a_limit_holds_whatever_happens(backend: str, name: str, events: list[st
                 assert counter.calls == sorted(counter.calls, key=order.index)
             assert counter.running == []
 
-    async def limited() -> None:
-        with anyio.fail_after(10):
-            await run()
-
-    anyio.run(limited, backend=backend)
+    run(example, backend)
 
 
 # --- nothing is left behind

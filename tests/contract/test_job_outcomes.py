@@ -1,5 +1,6 @@
 """J1-J4 and J14: every request gets one outcome, whatever the handler and its worker do."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import clock
-from asking import Doing, Raw, outcome_of
+from asking import Doing, PoliteBus, Raw, outcome_of, run
 from support import Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
@@ -23,10 +24,12 @@ from workerbus import (
     BusMessage,
     BusWorkerGoneMessage,
     BusWorkerReadyMessage,
+    BusWorkerRegistryMessage,
     JobError,
     JobFailure,
     JobStatus,
     MemoryBus,
+    WorkerBus,
     WorkerParams,
     WorkerRunner,
     job,
@@ -91,13 +94,16 @@ REQUESTS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("make_bus", [MemoryBus, PoliteBus])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(requests=REQUESTS)
-def test_every_request_gets_one_terminal_outcome(backend: str, requests: list[tuple[str, str, str]]) -> None:
+def test_every_request_gets_one_terminal_outcome(
+    backend: str, make_bus: Callable[[], WorkerBus], requests: list[tuple[str, str, str]]
+) -> None:
     """J1: whatever the handlers, the requester and the worker's end do to each other."""
 
-    async def run() -> None:
-        async with running(Doing("doing", act)) as runner:
+    async def example() -> None:
+        async with running(Doing("doing", act), bus=make_bus()) as runner:
             raw = await Raw.on(runner.bus)
             for number, (what, kind, how) in enumerate(requests):
                 job_name = "none" if what == "have no handler" else kind
@@ -114,15 +120,7 @@ def test_every_request_gets_one_terminal_outcome(backend: str, requests: list[tu
             await raw.settle()
             assert [len(raw.answers(f"job {number}")) for number in range(len(requests))] == [1] * len(requests)
 
-    anyio.run(limited(run), backend=backend)
-
-
-def limited(function: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    async def run() -> None:
-        with anyio.fail_after(10):
-            await function()
-
-    return run
+    run(example, backend)
 
 
 async def until_updated(raw: Raw, job_id: str) -> None:
@@ -176,6 +174,49 @@ async def test_a_request_that_waits_in_the_lane_of_a_stopping_worker_is_answered
         assert [(await raw.answer(f"job {number}"))[0] for number in range(5)] == [JobStatus.CANCELLED] * 5
 
 
+@pytest.mark.parametrize("left", [float("nan"), "soon"])
+async def test_a_request_that_makes_no_sense_is_answered_and_does_no_harm(left: Any) -> None:
+    """J1: who sends it gets an outcome, and the worker goes on."""
+    async with running(Helper("helper")) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("odd", "helper", "echo", seconds_left=left)
+        await raw.answer("odd")
+        await raw.ask("job", "helper", "echo")
+        assert (await raw.answer("job"))[0] == JobStatus.COMPLETED
+
+
+@pytest.mark.parametrize("status", JobStatus)
+async def test_an_answer_that_is_no_dict_does_not_leave_the_requester_waiting(status: JobStatus) -> None:
+    """J1: it is refused where it is sent, or taken for what it is; the job ends."""
+    nonsense: Any = ["not", "a", "dict"]
+
+    async def answers(worker: Doing, message: BusJobRequestMessage) -> None:
+        await worker.send_job_response(message.job_id, nonsense, status=status)
+
+    async with running(Doing("doing", answers)) as runner:
+        with contextlib.suppress(JobError):
+            await runner.job("doing", name="do")
+
+
+async def test_a_remote_answer_that_is_no_dict_does_not_leave_the_requester_waiting() -> None:
+    """J1: the sender of this one has checked nothing."""
+    nonsense: Any = "nonsense"
+    async with running() as runner, anyio.create_task_group() as group:
+        ghost = await Raw.on(runner.bus, "ghost")
+        await runner.bus.send(BusWorkerReadyMessage("elsewhere", source="ghost"))
+
+        async def answer() -> None:
+            (request,) = await ghost.until(1, BusJobRequestMessage)
+            assert isinstance(request, BusJobRequestMessage)
+            await runner.bus.send(
+                BusJobResponseMessage(request.job_id, JobStatus.ERROR, nonsense, source="ghost", target=request.source)
+            )
+
+        group.start_soon(answer)
+        with pytest.raises(JobError):
+            await runner.job("ghost")
+
+
 async def test_a_requester_waits_for_a_worker_that_has_not_come_yet() -> None:
     """J1: and its request is answered when the worker has come."""
     async with running() as runner, anyio.create_task_group() as group:
@@ -191,7 +232,7 @@ async def test_a_requester_waits_for_a_worker_that_has_not_come_yet() -> None:
 def test_after_five_seconds_a_warning_names_who_is_waited_for(backend: str, caplog: pytest.LogCaptureFixture) -> None:
     """J1: the worker, and names that look like it."""
 
-    async def run() -> None:
+    async def example() -> None:
         async with running(Helper("helper")) as runner:
             with anyio.move_on_after(4.9):
                 await runner.job("halper", name="echo")
@@ -202,7 +243,7 @@ def test_after_five_seconds_a_warning_names_who_is_waited_for(backend: str, capl
         assert "'halper'" in record.getMessage()
         assert "'helper'" in record.getMessage()
 
-    clock.run(run, backend=backend)
+    clock.run(example, backend=backend)
 
 
 # --- J2: a handler's end
@@ -257,6 +298,47 @@ async def test_an_exception_is_an_error(name: str) -> None:
     async with running(Doing("doing", raises)) as runner:
         answer = await outcome_of(runner, "doing", name=name)
     assert answer == (JobStatus.ERROR, {"error": "it went wrong", "type": "OddError"})
+
+
+async def test_an_exception_without_a_text_is_an_error() -> None:
+    """J2, J1: its own `__str__` may fail; the job is answered, and the worker goes on."""
+
+    class UnspeakableError(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    async def raises(worker: Doing, message: BusJobRequestMessage) -> None:
+        raise UnspeakableError
+
+    async with running(Doing("doing", raises)) as runner:
+        for _ in range(2):
+            status, response = await outcome_of(runner, "doing", name="do")
+            assert (status, response["type"]) == (JobStatus.ERROR, "UnspeakableError")
+
+
+@pytest.mark.parametrize("name", ["do", "defer"])
+def test_a_handler_whose_task_is_cancelled_natively_is_an_error(name: str) -> None:
+    """J2: nobody has cancelled the job; its worker goes on."""
+
+    async def example() -> None:
+        tasks: list[asyncio.Task[Any] | None] = []
+
+        async def waits(worker: Doing, message: BusJobRequestMessage) -> None:
+            tasks.append(asyncio.current_task())
+            await worker.send_job_update(message.job_id)
+            await anyio.sleep_forever()
+
+        async with running(Doing("doing", waits)) as runner:
+            raw = await Raw.on(runner.bus)
+            for number in range(2):
+                await raw.ask(f"job {number}", "doing", name)
+                await raw.until(number + 1, BusJobUpdateMessage)
+                task = tasks[-1]
+                assert task is not None
+                task.cancel()
+                assert (await raw.answer(f"job {number}"))[0] == JobStatus.ERROR
+
+    clock.run(example, backend="asyncio")
 
 
 async def test_a_job_failure_is_failed() -> None:
@@ -425,6 +507,38 @@ async def test_when_time_is_up_the_outcome_is_cancelled(name: str, what: str) ->
         raw = await Raw.on(runner.bus)
         await raw.ask("job", "doing", name, payload={"what": what}, seconds_left=0.02)
         assert (await raw.answer("job"))[0] == JobStatus.CANCELLED
+
+
+@pytest.mark.parametrize("how", ["cancel", "expire", "stop"])
+async def test_a_handler_whose_tasks_fail_while_they_are_cancelled_has_its_job_cancelled(how: str) -> None:
+    """J2, J1: cancellations and errors come out of a task group as one; the worker survives it."""
+
+    async def fails() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("oh")
+
+    async def works(worker: Doing, message: BusJobRequestMessage) -> None:
+        if message.job_id == "job":
+            async with anyio.create_task_group() as group:
+                group.start_soon(fails)
+                await worker.send_job_update(message.job_id)
+                await anyio.sleep_forever()
+
+    worker = Doing("doing", works)
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("job", "doing", "do", seconds_left=0.05 if how == "expire" else None)
+        await raw.until(1, BusJobUpdateMessage)
+        await anyio.wait_all_tasks_blocked()
+        if how == "cancel":
+            await raw.cancel("job", "doing")
+        elif how == "stop":
+            await worker.stop()
+        assert (await raw.answer("job"))[0] == JobStatus.CANCELLED
+        if how != "stop":
+            assert (await outcome_of(runner, "doing", name="do"))[0] == JobStatus.COMPLETED
 
 
 async def test_a_stream_that_ends_after_a_cancel_does_not_complete_the_job() -> None:
@@ -607,7 +721,11 @@ async def test_the_jobs_of_a_runner_that_goes_are_answered_at_another_one(how: s
     assert error.statuses == {"helper": JobStatus.CANCELLED}
 
 
-async def test_a_remote_worker_that_is_announced_as_gone_is_an_error() -> None:
+@pytest.mark.parametrize(
+    "gone",
+    [BusWorkerGoneMessage("elsewhere", source="ghost"), BusWorkerRegistryMessage("elsewhere", [], source="ghost")],
+)
+async def test_a_remote_worker_that_is_announced_as_gone_is_an_error(gone: BusMessage) -> None:
     """J4: nobody is left to answer, and the requester does not wait for it."""
     async with running() as runner:
         raw = await Raw.on(runner.bus, "ghost")
@@ -616,12 +734,40 @@ async def test_a_remote_worker_that_is_announced_as_gone_is_an_error() -> None:
 
             async def vanish() -> None:
                 await raw.until(1, BusJobRequestMessage)
-                await runner.bus.send(BusWorkerGoneMessage("elsewhere", source="ghost"))
+                await runner.bus.send(gone)
 
             group.start_soon(vanish)
             with pytest.raises(JobError) as caught:
                 await runner.job("ghost", name="echo")
         assert caught.value.statuses == {"ghost": JobStatus.ERROR}
+
+
+def test_a_handler_that_does_not_unwind_is_answered_for_after_the_bound(backend: str) -> None:
+    """J4, L4: once, and whatever it returns in the end."""
+    release = anyio.Event()
+
+    async def refuses(worker: Doing, message: BusJobRequestMessage) -> dict[str, Any]:
+        await worker.send_job_update(message.job_id)
+        with anyio.move_on_after(8, shield=True):
+            await release.wait()
+        return {"stubborn": True}
+
+    async def example() -> None:
+        doing = Doing("doing", refuses)
+        async with running(doing) as runner, anyio.create_task_group() as group:
+            raw = await Raw.on(runner.bus)
+            await raw.ask("job", "doing", "do")
+            await raw.until(1, BusJobUpdateMessage)
+            started = anyio.current_time()
+            group.start_soon(doing.stop)
+            assert (await raw.answer("job"))[0] == JobStatus.CANCELLED
+            assert anyio.current_time() - started < CLEANUP_SECONDS + 0.9
+            release.set()
+            await doing.wait()
+            await raw.settle()
+            assert len(raw.answers("job")) == 1
+
+    clock.run(example, backend=backend)
 
 
 async def test_a_namesake_elsewhere_that_goes_does_not_end_the_jobs_of_the_worker_here() -> None:
@@ -667,7 +813,7 @@ async def test_a_request_that_reaches_a_stopping_worker_is_answered_at_once() ->
         try:
             await anyio.sleep_forever()
         finally:
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(8, shield=True):
                 await release.wait()
 
     release = anyio.Event()
@@ -812,6 +958,27 @@ async def test_who_asks_again_and_again_learns_that_the_worker_has_stopped() -> 
         await asker.stop()
 
 
+@pytest.mark.parametrize("how", ["cancel", "stop", "end"])
+async def test_a_request_that_waits_for_its_worker_ends_with_its_group(how: str) -> None:
+    """J14, J1: `request_job`, which has no context, does not wait on when nobody can answer it any more."""
+    asker = BaseWorker("asker")
+    async with anyio.create_task_group() as group, running(asker) as runner:
+
+        async def ask() -> None:
+            with pytest.raises((JobError, RuntimeError)):
+                await asker.request_job("nobody")
+
+        group.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        (job_id,) = asker.job_groups
+        if how == "cancel":
+            await asker.cancel_job_group(job_id)
+        elif how == "stop":
+            await asker.stop()
+        else:
+            await runner.end()
+
+
 def test_who_asks_while_its_worker_stops_does_not_hold_that_up_for_ever(backend: str) -> None:
     """J14, L4: one bound for the whole wind-down, whatever a handler asks for in its clean-up."""
 
@@ -820,18 +987,18 @@ def test_who_asks_while_its_worker_stops_does_not_hold_that_up_for_ever(backend:
         try:
             await anyio.sleep_forever()
         finally:
-            with anyio.CancelScope(shield=True), contextlib.suppress(JobError, RuntimeError):
+            with anyio.move_on_after(8, shield=True), contextlib.suppress(JobError, RuntimeError):
                 await worker.job("refusing", name="hold")
 
     class Refusing(BaseWorker):
         @job(name="hold")
         async def hold(self, message: BusJobRequestMessage) -> None:
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(8, shield=True):
                 await release.wait()
 
     release = anyio.Event()
 
-    async def run() -> None:
+    async def example() -> None:
         doing = Doing("doing", cleans_up)
         async with running(doing, Refusing("refusing")) as runner:
             raw = await Raw.on(runner.bus)
@@ -842,7 +1009,7 @@ def test_who_asks_while_its_worker_stops_does_not_hold_that_up_for_ever(backend:
             assert anyio.current_time() - started < CLEANUP_SECONDS + 0.9
             release.set()
 
-    clock.run(run, backend=backend)
+    clock.run(example, backend=backend)
 
 
 async def test_a_job_has_the_status_that_its_worker_gave_it() -> None:

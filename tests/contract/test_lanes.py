@@ -141,6 +141,37 @@ async def test_a_system_message_sent_before_the_start_is_handled_before_the_data
 
 
 @every_kind
+async def test_system_messages_sent_before_the_start_keep_their_order(kind: str) -> None:
+    """B2: own ones and the library's, in one lane."""
+    got: list[BusMessage] = []
+
+    class Watcher(BaseWorker):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            got.append(message)
+
+    class ChoosingWatcher(Watcher):
+        def accepts_bus_message(self, message: BusMessage) -> bool:
+            return True
+
+    bus = MemoryBus()
+    messages = [alarm(0, "it"), BusWorkerErrorMessage("1", source="me", target="it"), alarm(2, "it")]
+    if kind == "plain":
+        await bus.subscribe(Plain("it", on=got.append))
+        for message in messages:
+            await bus.send(message)
+        async with bus:
+            await eventually(lambda: len(got) >= 3)
+    else:
+        runner = WorkerRunner(bus=bus, handle_sigint=False)
+        await runner.add_workers((Watcher if kind == "worker" else ChoosingWatcher)("it"))
+        for message in messages:
+            await bus.send(message)
+        async with runner:
+            await eventually(lambda: len(got) >= 3)
+    assert got[:3] == messages
+
+
+@every_kind
 async def test_a_system_message_is_handled_while_a_data_handler_is_suspended(kind: str) -> None:
     """B2: the lanes do not wait for each other."""
     async with held(kind, float("inf")) as (bus, log):
@@ -381,6 +412,55 @@ async def test_a_native_cancellation_does_not_silence_a_subscriber(
 
 
 @every_kind
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_native_cancellation_is_counted_and_reported_as_a_failure(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """B3: it is an exception of the handler's like any other."""
+    observer = Plain("observer")
+
+    async def code(message: BusMessage) -> None:
+        stale = asyncio.ensure_future(asyncio.sleep(60))
+        stale.cancel()
+        await stale
+
+    async with listening(kind, code) as bus:
+        await bus.subscribe(observer)
+        await bus.send(note(0, "it"))
+        with anyio.fail_after(2):
+            (report,) = await observer.until(1, BusWorkerErrorMessage)
+        assert bus.statistics().subscribers["it"].failed == 1
+    assert report.source == "it"
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(errors) == 1
+    assert errors[0].exc_info
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_native_cancellation_after_the_subscriber_has_left_harms_nobody() -> None:
+    """B3, B5: the delivery under way was let finish, and this is how it finished."""
+    left = anyio.Event()
+
+    async def leave(message: BusMessage) -> None:
+        await bus.unsubscribe(leaver)
+        left.set()
+        stale = asyncio.ensure_future(asyncio.sleep(60))
+        stale.cancel()
+        await stale
+
+    leaver, other = Plain("leaver", receives="own", on=leave), Plain("other", receives="own")
+    async with MemoryBus() as bus:
+        await bus.subscribe(leaver)
+        await bus.subscribe(other)
+        await bus.send(note(0, "leaver"))
+        await left.wait()
+        await anyio.wait_all_tasks_blocked()
+        await bus.send(note(1, "other"))
+        await other.until(1)
+    assert other.got == [note(1, "other")]
+
+
+@every_kind
 async def test_a_failure_is_logged_with_its_traceback(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     """B3, W7."""
     log: list[BusMessage] = []
@@ -515,9 +595,7 @@ class Sending:
 async def test_sending_waits_when_the_lane_is_full_and_nothing_is_dropped(kind: str) -> None:
     """B9: two may wait, the third waits outside until there is room."""
     async with held(kind, 2) as (bus, log), anyio.create_task_group() as tasks:
-        await bus.send(note(1, "it"))
-        await bus.send(note(2, "it"))
-        sending = Sending(tasks, bus, note(3, "it"))
+        sending = Sending(tasks, bus, note(1, "it"), note(2, "it"), note(3, "it"))
         await anyio.wait_all_tasks_blocked()
         assert not sending.done
         log.release.set()
@@ -955,6 +1033,19 @@ async def test_a_sender_that_waits_for_room_is_released_when_the_worker_stops(ki
         await eventually(lambda: sending.done)
 
 
+@pytest.mark.parametrize("kind", ["worker", "choosing worker"])
+@pytest.mark.parametrize("lane", [Note, Alarm])
+async def test_a_worker_whose_hook_is_suspended_stops_at_once(kind: str, lane: type[Note] | type[Alarm]) -> None:
+    """B2, W6: the hook is cancelled, and its end is noticed; nobody waits for `CLEANUP_SECONDS`."""
+    log = Log(holds=lane)
+    worker = (Listener if kind == "worker" else Chooser)("it", log)
+    async with running(worker) as runner:
+        await runner.bus.send(lane(0, source="me", target="it"))
+        await log.entered.wait()
+        with anyio.fail_after(1):
+            await worker.stop()
+
+
 @pytest.mark.parametrize("size", [1, 2])
 async def test_sending_to_a_worker_with_a_full_lane_that_is_stopping_does_not_hang(size: int) -> None:
     """B9, B5: its handler is still cleaning up when somebody sends; nobody will ever take what waits."""
@@ -1049,6 +1140,28 @@ async def test_messages_sent_before_a_transport_was_open_hold_up_nothing_of_the_
         with anyio.fail_after(5):
             await runner.job("helper", name="echo")
         release.set()
+
+
+async def test_closing_a_transport_releases_who_waits_behind_what_was_sent_before_it_was_open() -> None:
+    """B5, L1: nobody waits for ever for a bus that is closed."""
+    never = anyio.Event()
+
+    async def stuck(_: BusMessage) -> None:
+        await never.wait()
+
+    bus = Wire(max_buffer_size=1)
+    await bus.subscribe(Plain("slow", receives="own", on=stuck))
+    for n in range(4):
+        await bus.send(note(n, "slow"))
+    with anyio.fail_after(2):
+        async with anyio.create_task_group() as tasks:
+            async with bus:
+                sending = Sending(tasks, bus, note(4, "slow"))
+                await anyio.wait_all_tasks_blocked()
+                assert not sending.done
+            await anyio.wait_all_tasks_blocked()
+            assert sending.done
+            tasks.cancel_scope.cancel()
 
 
 async def test_statistics_tell_of_depth_and_deliveries() -> None:

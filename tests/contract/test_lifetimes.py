@@ -1286,6 +1286,27 @@ async def test_one_deadline_covers_the_programs_bus() -> None:
     assert current_time() - begun < BOUND
 
 
+async def test_a_bus_that_a_run_has_used_has_all_its_time_again() -> None:
+    """L4, R6: the deadline of one wind-down is not that of a later one."""
+    stopped: list[str] = []
+
+    class SlowBus(MemoryBus):
+        async def stop(self) -> None:
+            await sleep(0.5)
+            stopped.append("stopped")
+
+    bus = SlowBus()
+    async with running(Helper("helper"), bus=bus) as runner:
+        await runner.cancel()
+        await sleep_forever()
+    await sleep(2 * CLEANUP_SECONDS)
+    async with bus:
+        assert bus.is_open
+    async with running(Helper("helper"), bus=bus):
+        pass
+    assert stopped == ["stopped"] * 3
+
+
 async def leave_by_an_error(runner: WorkerRunner) -> None:
     with pytest.raises(ValueError, match="body"):
         async with (

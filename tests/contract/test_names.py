@@ -417,7 +417,8 @@ async def test_event_handlers_get_what_the_method_gets() -> None:
     await run_every_hook(hub, "async")
     await eventually(lambda: len(hub.calls) == 3 * len(HOOKS))
     for hook in HOOKS:
-        assert hub.calls["method", hook] == hub.calls["sync", hook] == hub.calls["async", hook], hook
+        method, sync, asynchronous = (sorted(map(repr, hub.calls[form, hook])) for form in ("method", "sync", "async"))
+        assert method == sync == asynchronous, hook
 
 
 async def test_an_event_handler_added_while_the_worker_runs_is_called() -> None:

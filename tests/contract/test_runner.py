@@ -36,7 +36,7 @@ from workerbus import (
     job,
 )
 
-SOON = 0.05
+SOON = 0.3
 """Seconds within which something happens that waits for nothing."""
 
 
@@ -363,16 +363,19 @@ async def test_asking_again_changes_nothing() -> None:
 async def test_a_second_end_does_not_begin_the_grace_period_again() -> None:
     """R2."""
     endless, runner = Endless("endless"), quiet_runner(grace_period=1.0)
-    async with runner:
-        await runner.add_workers(endless)
-        await runner.registry.wait_for("endless")
-        begun = current_time()
+
+    async def end_twice(_: WorkerRunner) -> None:
         await runner.end("first")
         await sleep(0.8)
         await runner.end("second")
-        await endless.wait()
-        assert 0.9 < current_time() - begun < 1.0 + SOON
-    assert endless.reasons() == [(BusEndWorkerMessage, "first")]
+
+    runner.add_event_handler("on_ready", end_twice)
+    await runner.add_workers(endless)
+    begun = current_time()
+    await runner.run()
+    assert 1.0 - SOON < current_time() - begun < 1.0 + SOON
+    assert endless.reasons()[0] == (BusEndWorkerMessage, "first")
+    assert "second" not in [reason for _, reason in endless.reasons()]
 
 
 async def test_an_end_runs_the_hooks_of_what_was_queued_before_it_and_starts_no_more() -> None:
@@ -589,22 +592,46 @@ def hanging(place: str) -> Told:
     return kinds[place]("hanging")
 
 
+async def at_its_place(worker: Told, place: str, runner: WorkerRunner) -> None:
+    """Wait until a hanging worker hangs."""
+    if place in ("run", "hook"):
+        await runner.registry.wait_for("hanging")
+    if place == "hook":
+        await worker.tell("hold")
+    if place != "run":
+        await worker.held.wait()
+
+
 @pytest.mark.parametrize("place", HANGING)
 async def test_a_worker_that_has_not_finished_after_the_grace_period_is_cancelled(place: str) -> None:
     """R2: wherever it hangs."""
-    worker, runner = hanging(place), quiet_runner(grace_period=1.0)
-    async with nothing_left(runner), runner:
-        await runner.add_workers(worker)
-        if place in ("run", "hook"):
-            await runner.registry.wait_for("hanging")
-        if place == "hook":
-            await worker.tell("hold")
-        if place != "run":
-            await worker.held.wait()
+    worker, runner, begun = hanging(place), quiet_runner(grace_period=1.0), 0.0
+
+    async def end() -> None:
+        nonlocal begun
+        await at_its_place(worker, place, runner)
         begun = current_time()
         await runner.end()
+
+    await runner.add_workers(worker)
+    async with nothing_left(runner), anyio.create_task_group() as group:
+        group.start_soon(end)
+        await runner.run()
+    assert 1.0 - SOON < current_time() - begun < 1.0 + SOON
+
+
+@pytest.mark.parametrize("place", HANGING)
+async def test_a_body_goes_on_when_the_grace_period_is_over(place: str) -> None:
+    """R1, R2: an end lets it finish, even where the workers do not end by themselves."""
+    worker, runner, finished = hanging(place), quiet_runner(grace_period=1.0), False
+    async with runner:
+        await runner.add_workers(worker)
+        await at_its_place(worker, place, runner)
+        await runner.end()
         await worker.wait()
-        assert 1.0 - SOON < current_time() - begun < 1.0 + SOON
+        await sleep(2.0)
+        finished = True
+    assert finished
 
 
 @pytest.mark.parametrize("place", HANGING)
@@ -614,12 +641,7 @@ async def test_the_grace_period_counts_for_the_end_of_a_single_worker(place: str
     async with runner:
         await runner.add_workers(worker, Helper("helper"))
         await runner.registry.wait_for("helper")
-        if place in ("run", "hook"):
-            await runner.registry.wait_for("hanging")
-        if place == "hook":
-            await worker.tell("hold")
-        if place != "run":
-            await worker.held.wait()
+        await at_its_place(worker, place, runner)
         begun = current_time()
         await runner.bus.send(BusEndWorkerMessage("enough", source="test", target="hanging"))
         with anyio.move_on_after(10):
@@ -631,27 +653,30 @@ async def test_the_grace_period_counts_for_the_end_of_a_single_worker(place: str
 async def test_the_grace_period_is_five_seconds() -> None:
     """R2: by default."""
     endless, runner = Endless("endless"), quiet_runner()
-    async with runner:
-        await runner.add_workers(endless)
-        await runner.registry.wait_for("endless")
-        begun = current_time()
-        await runner.end()
-        await endless.wait()
-        assert 5.0 - SOON < current_time() - begun < 5.0 + SOON
+    runner.add_event_handler("on_ready", lambda _: runner.end())
+    await runner.add_workers(endless)
+    begun = current_time()
+    await runner.run()
+    assert 5.0 - SOON < current_time() - begun < 5.0 + SOON
 
 
 async def test_a_child_that_hangs_is_cancelled_after_one_grace_period() -> None:
     """R2, W5: the periods of parent and child do not add up."""
     parent, child, runner = Told("parent"), Endless("child"), quiet_runner(grace_period=1.0)
     await parent.add_workers(child)
-    async with runner:
-        await runner.add_workers(parent)
+    await runner.add_workers(parent)
+    begun = 0.0
+
+    async def end() -> None:
+        nonlocal begun
         await runner.registry.wait_for("child")
         begun = current_time()
         await runner.end()
-        await parent.wait()
-        assert child.worker_runner is runner
-        assert 1.0 - SOON < current_time() - begun < 1.0 + SOON
+
+    async with nothing_left(runner), anyio.create_task_group() as group:
+        group.start_soon(end)
+        await runner.run()
+    assert 1.0 - SOON < current_time() - begun < 1.0 + SOON
 
 
 @pytest.mark.parametrize("place", [*HANGING, "job", "child"])

@@ -140,11 +140,12 @@ async def test_a_worker_that_has_not_started_can_be_activated() -> None:
 
     class Calling(Agent):
         async def on_activated(self, args: dict[str, Any] | None) -> None:
-            await self.worker_runner.add_workers(target)  # type: ignore[attr-defined]
+            await runner.add_workers(target)
             await self.activate_worker("target", deactivate_self=True)
 
     caller = Calling("caller")
-    async with running(caller):
+    async with running() as runner:
+        await runner.add_workers(caller)
         await eventually(lambda: target.log)
         assert not caller.active
     assert target.log == [("activated", None)]

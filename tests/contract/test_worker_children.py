@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 
 import clock
 from asking import Raw
-from support import Helper, running
-from traffic import Note, eventually, note
+from support import Helper, Plain, running
+from traffic import Note, Wire, eventually, note
 from workerbus import (
     BaseWorker,
     BusAddWorkerMessage,
     BusCancelWorkerMessage,
     BusEndWorkerMessage,
     BusMessage,
+    MemoryBus,
+    WorkerBus,
     WorkerErrorData,
     WorkerParams,
     WorkerReadyData,
@@ -172,20 +174,37 @@ async def test_two_children_of_one_name_are_refused_and_stay_free() -> None:
         assert two.parent is None
 
 
+class Unattachable(Helper):
+    async def attach(self, **kwargs: Any) -> None:
+        raise OSError("no device")
+
+
 async def test_a_child_whose_attach_fails_harms_nobody_else() -> None:
     """W5, R4: the one who adds it gets the error"""
-
-    class Unattachable(Helper):
-        async def attach(self, **kwargs: Any) -> None:
-            raise OSError("no device")
-
-    parent, errors = Parent(), list[str]()
+    parent = Parent()
     async with running(parent, Helper("peer")) as runner:
-        runner.add_event_handler("on_error", lambda _, data: errors.append(data.error))
+        runner.add_event_handler("on_error", lambda *_: None)
         with pytest.raises(OSError, match="no device"):
             await parent.add_workers(Unattachable("child"))
+        assert parent.children == []
         assert (await runner.job("peer", name="echo"))["worker"] == "peer"
-        assert (await runner.job("parent", name="echo"))["worker"] == "parent"
+        await parent.add_workers(Helper("child"))
+        assert (await runner.job("child", name="echo"))["worker"] == "child"
+
+
+async def test_a_child_whose_name_was_taken_in_the_meantime_is_refused() -> None:
+    """W5, R3: and ends with no error of the run"""
+
+    class Overtaken(Helper):
+        async def attach(self, *, bus: WorkerBus, **kwargs: Any) -> None:
+            await bus.subscribe(Plain(self.name))
+            await super().attach(bus=bus, **kwargs)
+
+    parent, child = Parent(), Overtaken("child")
+    async with running(parent):
+        with pytest.raises(ValueError, match="'child'"):
+            await parent.add_workers(child)
+        assert parent.children == []
 
 
 # --- before the parent's start
@@ -299,8 +318,10 @@ def trees(draw: st.DrawFn) -> list[tuple[int, int]]:
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(tree=trees(), way=st.sampled_from(WAYS), wait=st.booleans())
-def test_children_finish_before_their_parent(backend: str, tree: list[tuple[int, int]], way: Way, wait: bool) -> None:
+@given(tree=trees(), way=st.sampled_from(WAYS), wait=st.booleans(), bus=st.sampled_from([MemoryBus, Wire]))
+def test_children_finish_before_their_parent(
+    backend: str, tree: list[tuple[int, int]], way: Way, wait: bool, bus: type[WorkerBus]
+) -> None:
     """W5: whatever ends the parent, also while they start"""
 
     async def main() -> None:
@@ -308,7 +329,7 @@ def test_children_finish_before_their_parent(backend: str, tree: list[tuple[int,
         nodes = [Node(f"n{n}", steps, late) for n, (_, steps) in enumerate(tree)]
         for n, (parent, _) in enumerate(tree[1:], 1):
             await nodes[parent].add_workers(nodes[n])
-        runner = WorkerRunner(handle_sigint=False, grace_period=0.1)
+        runner = WorkerRunner(handle_sigint=False, grace_period=0.1, bus=bus())
         runner.add_event_handler("on_error", lambda *_: None)
         await runner.add_workers(nodes[0])
         async with anyio.create_task_group() as group:
@@ -327,17 +348,21 @@ def test_children_finish_before_their_parent(backend: str, tree: list[tuple[int,
 class Reporting(Helper):
     """A child that sends its parent a note when it cleans up, and waits until that has been heard."""
 
+    def __init__(self, name: str, above: Parent) -> None:
+        super().__init__(name)
+        self.above = above
+
     async def cleanup(self) -> None:
         await self.bus.send(note(7, self.parent))
-        parent = self.worker_runner.get_worker("parent")  # type: ignore[attr-defined]
-        await parent.changed.wait()
+        await self.above.changed.wait()
         self.calls.append("heard")
 
 
 @pytest.mark.parametrize("way", [stop, end, cancel, end_all, cancel_all])
 async def test_a_parent_that_waits_for_its_children_still_takes_messages(way: Way) -> None:
     """W5"""
-    parent, child = Parent(), Reporting("child")
+    parent = Parent()
+    child = Reporting("child", parent)
     async with running(parent) as runner:
         await parent.add_workers(child)
         await runner.registry.wait_for("child")
@@ -407,6 +432,26 @@ def test_a_child_that_is_late_still_finishes_before_its_parent(backend: str, way
     assert order == ["child", "parent"]
 
 
+@pytest.mark.parametrize("way", [stop, end, cancel, end_all])
+def test_a_child_that_was_never_attached_does_not_hold_up_its_parent(backend: str, way: Way) -> None:
+    """W5"""
+
+    async def main() -> None:
+        parent = Parent()
+        async with running(parent) as runner:
+            runner.add_event_handler("on_error", lambda *_: None)
+            with pytest.raises(OSError, match="no device"):
+                await parent.add_workers(Unattachable("child"))
+            begun = anyio.current_time()
+            await way(parent, runner)
+            await parent.wait()
+            waited.append(anyio.current_time() - begun)
+
+    waited: list[float] = []
+    clock.run(main, backend=backend)
+    assert waited[0] < 1
+
+
 async def test_a_child_that_has_finished_leaves_its_parent_alone() -> None:
     """W5"""
     parent, child = Parent(), Helper("child")
@@ -454,7 +499,8 @@ async def test_a_child_added_while_its_parent_waits_for_others_finishes_first() 
                     self.calls.append("refused")
                 self.changed.set()
 
-    parent, first, second = Adding(), Reporting("first"), Helper("second")
+    parent, second = Adding(), Helper("second")
+    first = Reporting("first", parent)
     async with running(parent) as runner:
         await parent.add_workers(first)
         await runner.registry.wait_for("first")

@@ -188,6 +188,68 @@ async def test_a_hook_that_awaits_something_cancelled_stops_nothing(hook: str) -
         subject.release.set()
 
 
+@pytest.mark.parametrize("backend", ["asyncio"])
+async def test_a_group_is_accounted_for_though_a_hook_awaits_something_cancelled() -> None:
+    """W7, J16"""
+    completed: list[JobGroupResponse] = []
+
+    class Asking(Helper):
+        async def on_job_response(self, message: BusMessage) -> None:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+
+        async def on_job_completed(self, result: JobGroupResponse) -> None:
+            completed.append(result)
+
+    worker, heard = Asking("w"), list[BusMessage]()
+    worker.add_event_handler("on_job_response", lambda _, message: heard.append(message))
+    async with running(worker, Helper("one"), Helper("two"), grace_period=0.1):
+        await worker.request_job_group("one", "two", name="echo")
+        await anyio.wait_all_tasks_blocked()
+        assert len(completed) == 1
+        assert len(heard) == 2
+
+
+@pytest.mark.parametrize("backend", ["asyncio"])
+async def test_a_first_on_activated_that_awaits_something_cancelled_finishes_the_worker() -> None:
+    """W7, W2"""
+
+    class Failing(Helper):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+
+    worker = Failing("w")
+    async with running(Helper("peer"), grace_period=0.1) as runner:
+        errors = await Errors().of(runner)
+        await runner.add_workers(worker)
+        await worker.wait()
+        await eventually(lambda: errors.told)
+    assert errors.told[0].worker_name == "w"
+
+
+async def test_hooks_that_raise_at_everything_do_not_answer_each_other_for_ever() -> None:
+    """W7: an error that is caused by the report of one is not reported"""
+
+    class Touchy(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            self.calls.append(type(message).__name__)
+            raise ValueError("boom")
+
+    one, two, child = Touchy("one"), Touchy("two"), Touchy("child")
+    async with running(one, two) as runner:
+        await one.add_workers(child)
+        await runner.registry.wait_for("child")
+        errors = await Errors().of(runner)
+        for name in ("one", "two", "child"):
+            await runner.bus.send(note(0, name))
+        await anyio.wait_all_tasks_blocked()
+        assert len(errors.told) < 10
+        assert {"Note"} <= set(one.calls) & set(two.calls) & set(child.calls)
+
+
 # --- whom it reaches
 
 

@@ -393,6 +393,46 @@ async def test_a_job_that_was_asked_for_just_before_the_end_has_its_grace() -> N
         assert (await raw.answer("1"))[0] is JobStatus.COMPLETED
 
 
+def test_an_end_of_a_worker_that_never_starts_has_its_grace_too(backend: str) -> None:
+    """R2: for an end of a single worker"""
+
+    class Silent(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            await anyio.sleep_forever()
+
+    async def main() -> None:
+        worker = Silent("w")
+        async with running(Helper("peer"), grace_period=1) as runner:
+            await runner.add_workers(worker)
+            await ended(worker, runner)
+            with anyio.move_on_after(4) as scope:
+                await worker.wait()
+            in_time.append(not scope.cancelled_caught)
+
+    in_time: list[bool] = []
+    clock.run(main, backend=backend)
+    assert in_time == [True]
+
+
+def test_each_stop_has_its_own_deadline(backend: str) -> None:
+    """L4: one for a whole wind-down, but stops that come later are others"""
+
+    class Slow(Cleaning):
+        async def cleanup(self) -> None:
+            await anyio.sleep(1.5)
+            await super().cleanup()
+
+    workers = [Slow(f"w{n}") for n in range(3)]
+
+    async def main() -> None:
+        async with running(*workers):
+            for worker in workers:
+                await worker.stop()
+
+    clock.run(main, backend=backend)
+    assert [worker.cleaned for worker in workers] == [[False]] * 3
+
+
 def test_a_worker_that_accepts_no_message_ends_all_the_same(backend: str) -> None:
     """R2, N4"""
 

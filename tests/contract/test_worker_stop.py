@@ -7,7 +7,7 @@ import pytest
 
 from asking import Raw
 from support import Helper, running
-from traffic import Note, eventually
+from traffic import Note, Wire, eventually
 from workerbus import (
     BaseWorker,
     BusDeactivateWorkerMessage,
@@ -15,6 +15,8 @@ from workerbus import (
     BusJobRequestMessage,
     BusMessage,
     JobStatus,
+    MemoryBus,
+    WorkerBus,
     WorkerParams,
     WorkerReadyData,
     WorkerRunner,
@@ -81,7 +83,62 @@ async def test_stop_waits_for_the_handlers_and_answers_after_them() -> None:
         assert (await raw.answer("1"))[0] is JobStatus.CANCELLED
 
 
-async def test_stop_answers_every_open_job_cancelled() -> None:
+async def test_stop_waits_for_a_hook() -> None:
+    """W6"""
+
+    class Hooked(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                self.begun.set()
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    with anyio.move_on_after(1, shield=True):
+                        await self.release.wait()
+                    self.unwound.set()
+
+    worker, unwound = Hooked("w"), list[bool]()
+
+    async def stop() -> None:
+        await worker.stop()
+        unwound.append(worker.unwound.is_set())
+
+    async with running(worker) as runner, anyio.create_task_group() as group:
+        await runner.bus.send(Note(0, source="test", target="w"))
+        await worker.begun.wait()
+        group.start_soon(stop)
+        await anyio.wait_all_tasks_blocked()
+        worker.release.set()
+    assert unwound == [True]
+
+
+async def test_a_stop_that_nobody_waits_for_is_a_stop() -> None:
+    """W6"""
+    worker = Helper("w")
+    async with running(worker):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await worker.stop()
+        await worker.wait()
+
+
+async def test_a_hook_that_stops_its_worker_and_goes_on_is_cancelled() -> None:
+    """W6"""
+
+    class Stopping(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                await self.stop()
+                await anyio.sleep_forever()
+
+    worker = Stopping("w")
+    async with running(worker) as runner:
+        await runner.bus.send(Note(0, source="test", target="w"))
+        await worker.wait()
+
+
+@pytest.mark.parametrize("bus", [MemoryBus, Wire])
+async def test_stop_answers_every_open_job_cancelled(bus: type[WorkerBus]) -> None:
     """W6: the running, the deferred, and the one that waits in line"""
 
     class Busy(Helper):
@@ -99,7 +156,7 @@ async def test_stop_answers_every_open_job_cancelled() -> None:
             self.calls.append(message.job_id)
 
     worker = Busy("w")
-    async with running(worker) as runner:
+    async with running(worker, bus=bus()) as runner:
         raw = await Raw.on(runner.bus)
         for number, name in enumerate(["line", "line", "later", "other", "wait"]):
             await raw.ask(str(number), "w", name)

@@ -11,7 +11,7 @@ calls `deliver` (or `on_message_received`) for what arrives from the network.
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -126,6 +126,8 @@ class WorkerBus(ABC):
             raise NotRunningError(
                 f"bus {self.name!r} is open already{by}: open it once, around everything that uses it"
             )
+        if self.opened_by is None:
+            self.clean_up = CleanUp()  # the last run's clock is over
         group = self._task_group = create_task_group()
         await group.__aenter__()
         try:
@@ -149,6 +151,7 @@ class WorkerBus(ABC):
     ) -> bool | None:
         """Close the bus: what the library has posted goes out, then its tasks end (L4)."""
         tasks = self.tasks
+        late: BaseException | None = None
         try:
             with self.clean_up.shield(self.clean_up.deadline(exc)):
                 await self._outbox.quiet()
@@ -156,23 +159,37 @@ class WorkerBus(ABC):
         except Exception as error:
             logger.exception("bus %r failed to stop", self.name)
             exc = exc or error
+        except BaseException as ending:  # noqa: BLE001 - raised again below, when all is closed
+            late = exc = ending
+        closing: list[Inbox] = []
         for name, inbox in list(self._inboxes.items()):
             if inbox.hosted_by_bus:
                 inbox.close()
+                closing.append(inbox)
                 self._renew(name, inbox)
         self._outbox.close()
         self._early.close()
         self._early_senders.clear()
+        self._early_gone.set()
+        self._early_gone = Event()
         self._tasks = None
-        swallowed = await self._close_group(exc)
+        swallowed = await self._close_group(exc, closing)
         if tasks.fatal is not None:
             raise tasks.fatal
+        if late is not None and not swallowed:
+            raise late
         return swallowed
 
-    async def _close_group(self, exc: BaseException | None) -> bool | None:
+    async def _close_group(self, exc: BaseException | None, closing: Sequence[Inbox] = ()) -> bool | None:
         group, self._task_group = self._task_group, None
         assert group is not None
         group.cancel_scope.cancel()
+        with self.clean_up.shield(self.clean_up.deadline(exc)) as shield:
+            for inbox in closing:
+                await inbox.quiet()
+        if shield.cancelled_caught:
+            late = ", ".join(repr(inbox.name) for inbox in closing if inbox.busy)
+            logger.warning("bus %r waits for subscribers that refuse cancellation: %s", self.name, late)
         if not isinstance(exc, get_cancelled_exc_class()):
             # Left without its error, so that it goes on as itself and not in an exception group (L6).
             await group.__aexit__(None, None, None)
@@ -250,12 +267,12 @@ class WorkerBus(ABC):
             await cancel_shielded_checkpoint()
 
     async def _publish_in_turn(self, message: BusMessage) -> None:
+        while self.is_open and message.source in self._early_senders:
+            await self._early_gone.wait()
         if not self.is_open:
             self._early_senders[message.source] = self._early_senders.get(message.source, 0) + 1
             self._early.put(message)
             return
-        while message.source in self._early_senders:
-            await self._early_gone.wait()
         outbox = self._outbox
         if (outbox.waiting or outbox.busy) and get_current_task().id != outbox.task_id:
             await outbox.quiet()  # what was posted before goes out before

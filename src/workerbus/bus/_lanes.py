@@ -26,14 +26,13 @@ from anyio import (
     Event,
     WouldBlock,
     create_memory_object_stream,
-    current_effective_deadline,
     get_cancelled_exc_class,
     get_current_task,
 )
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from workerbus._lifetime import TaskHost
+from workerbus._lifetime import TaskHost, cancelled_from_outside
 
 T = TypeVar("T")
 
@@ -178,9 +177,13 @@ class Lane(Generic[T]):
         """How many counted items wait."""
         return self._counted
 
-    def admit(self) -> None:
-        """Let in who waits for room, as far as there is some."""
-        while self._places and self._counted < self._limit:
+    def admit(self, coming: Callable[[], int] = lambda: 0) -> None:
+        """Let in who waits for room, as far as there is some.
+
+        Args:
+            coming: Returns how many items are on their way into the lane and need room, too.
+        """
+        while self._places and self._counted + coming() < self._limit:
             self._places.popleft().take()
 
     async def quiet(self) -> None:
@@ -239,13 +242,14 @@ class Lane(Generic[T]):
             except (EndOfStream, ClosedResourceError):
                 pass
             except get_cancelled_exc_class():
-                if self.closed or current_effective_deadline() == -math.inf:
+                if cancelled_from_outside():
                     raise
-                self._start()
-                return
+                if not self.closed:
+                    self._start()
             finally:
                 self.busy = False
-            self._tell_quiet()
+                if not self.waiting:
+                    self._tell_quiet()
 
     async def _take_all(self) -> None:
         assert self._receive is not None

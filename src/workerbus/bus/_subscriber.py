@@ -9,12 +9,12 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, Protocol
 
-from anyio import WouldBlock, current_effective_deadline, get_cancelled_exc_class, get_current_task
+from anyio import WouldBlock, get_cancelled_exc_class, get_current_task
 from attrs import frozen
 
-from workerbus._lifetime import TaskHost
+from workerbus._lifetime import TaskHost, cancelled_from_outside
 from workerbus.bus._lanes import Lane, Place
-from workerbus.messages import BusMessage, BusWorkerErrorMessage, BusWorkerLocalErrorMessage
+from workerbus.messages import BusMessage, BusWorkerErrorMessage
 
 logger = logging.getLogger("workerbus")
 
@@ -85,6 +85,14 @@ class Inbox(ABC):
     @abstractmethod
     def depth(self) -> int:
         """How many messages wait."""
+
+    async def quiet(self) -> None:
+        """Wait until none of the subscriber's code runs."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether some of the subscriber's code runs."""
+        return False
 
     def statistics(self) -> SubscriberStatistics:
         """Return a snapshot of the counts."""
@@ -180,6 +188,16 @@ class PlainInbox(Inbox):
         self._system.close()
         self._data.close()
 
+    async def quiet(self) -> None:
+        """Wait until no handler runs."""
+        await self._system.quiet()
+        await self._data.quiet()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a handler runs."""
+        return self._system.busy or self._data.busy
+
     @property
     def depth(self) -> int:
         """How many messages wait in the two lanes."""
@@ -191,15 +209,17 @@ class PlainInbox(Inbox):
                 return
             self.delivered += 1
             await self._subscriber.on_bus_message(message)
-        except get_cancelled_exc_class():
-            if current_effective_deadline() != -math.inf:
-                self.failed += 1
-                logger.error("subscriber %r had its own task cancelled by %s", self.name, type(message).__name__)
+        except get_cancelled_exc_class() as exc:
+            if not cancelled_from_outside():
+                self._failed(message, exc)
             raise
-        except Exception as exc:
-            self.failed += 1
-            logger.exception("subscriber %r failed to handle %s", self.name, type(message).__name__)
-            # An error that is caused by an error message is not sent out again: it would go round for ever.
-            if not isinstance(message, BusWorkerErrorMessage | BusWorkerLocalErrorMessage):
-                text = f"on_bus_message: {type(exc).__name__}: {exc}"
-                self._bus.post(BusWorkerErrorMessage(text, source=self.name))
+        except Exception as exc:  # noqa: BLE001 - logged and reported there
+            self._failed(message, exc)
+
+    def _failed(self, message: BusMessage, exc: BaseException) -> None:
+        self.failed += 1
+        logger.error("subscriber %r failed to handle %s", self.name, type(message).__name__, exc_info=exc)
+        # An error that is caused by an error message is not sent out again: it would go round for ever.
+        if not isinstance(message, BusWorkerErrorMessage):
+            text = f"on_bus_message: {type(exc).__name__}: {exc}"
+            self._bus.post(BusWorkerErrorMessage(text, source=self.name))

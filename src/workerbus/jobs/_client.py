@@ -20,6 +20,7 @@ from anyio import (
 
 from workerbus._vocabulary import JobStatus, id_source
 from workerbus.abc import HookCall, JobPeer
+from workerbus.errors import NotRunningError
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import Ask, AskEvent, next_ask
 from workerbus.jobs._types import JobGroupEvent, JobGroupResponse
@@ -42,7 +43,7 @@ logger = logging.getLogger("workerbus")
 TIMEOUT: Final = "timeout"
 PATIENCE: Final = 5.0
 """After this many seconds a requester says in the log for whom it waits (J1)."""
-_SAME_TIME: Final = 0.001
+SAME_TIME: Final = 0.001
 
 _new_id = id_source()
 
@@ -78,18 +79,21 @@ class JobClient:
         owner: Whose jobs they are.
     """
 
-    __slots__ = ("_owner", "groups", "ignored")
+    __slots__ = ("_owner", "closed", "groups", "ignored")
 
     def __init__(self, owner: JobPeer) -> None:
         self._owner = owner
         self.groups: dict[str, JobGroup] = {}
         self.ignored: int = 0
+        self.closed: bool = False
 
     # --- asking
 
     def check_running(self) -> None:
         """Raise `NotRunningError` unless the owner is running (J14)."""
         self._owner.check_running()
+        if self.closed:
+            raise NotRunningError(f"{self._owner.name!r} is not running any more: it asks for no more jobs")
 
     def new_group(
         self,
@@ -191,7 +195,7 @@ class JobClient:
                 ):  # by its deadline: nothing else leaves it open
                     self._settle(group, AskEvent.TIME_UP, TIMEOUT)
                 else:
-                    self._settle(group, AskEvent.CANCEL, _why(exc))
+                    self._settle(group, AskEvent.CANCEL, _why(exc, group))
             if group.unanswered:
                 await self._wait_for_answers(group, exc)
         finally:
@@ -251,6 +255,7 @@ class JobClient:
 
     def _time_up(self, group: JobGroup) -> None:
         late = sorted(group.missing)
+        late = late or group.worker_names
         if self._settle(group, AskEvent.TIME_UP, TIMEOUT) and self._owner.hooks.wants("on_job_error") and late:
             message = BusJobResponseMessage(
                 group.job_id, JobStatus.CANCELLED, {"error": TIMEOUT, "type": "TimeoutError"},
@@ -267,6 +272,11 @@ class JobClient:
         cancelled = self._settle(group, AskEvent.CANCEL, reason or "cancelled by the requester")
         self._forget_if_over(group)
         return cancelled
+
+    def close(self, reason: str) -> None:
+        """Cancel every group, and ask for nothing more."""
+        self.closed = True
+        self.cancel_all(reason)
 
     def cancel_all(self, reason: str) -> None:
         """Cancel every group: the owner stops (W6)."""
@@ -344,24 +354,32 @@ class JobClient:
     def _judge(self, group: JobGroup, message: Response, response: dict[str, Any]) -> None:
         if message.status is not JobStatus.COMPLETED:
             if message.status is JobStatus.CANCELLED and response.get("error") == TIMEOUT:
-                soon = current_time() + _SAME_TIME
+                soon = current_time() + SAME_TIME
                 if group.deadline <= soon:
                     self._time_up(group)  # the worker's clock was a moment ahead of ours (J6)
                     return
                 if group.in_context and group.travels <= soon:
-                    return  # an enclosing scope's deadline: its own cancellation is on its way
+                    group.doubtful = message  # an enclosing scope's deadline: its own cancellation should be on its way
+                    return
             if group.cancel_on_error:
                 text = response.get("error") or response.get("reason") or "no reason given"
                 self._settle(group, AskEvent.BAD_ANSWER, f"worker {message.source!r} answered {message.status}: {text}")
                 if self._owner.hooks.wants("on_job_error"):
                     self._queue_last(group, "on_job_error", message, message)
                 return
-        if group.missing:
+        if group.missing or group.doubtful is not None:
             return
         if group.scope is not None and group.scope.cancel_called:
             self._time_up(group)  # its deadline has passed, and the body is being cancelled already
         else:
             self._complete(group, message)
+
+    def no_cancellation_comes(self, group: JobGroup) -> None:
+        """A worker has timed out for a scope that has more time now: its answer counts as any other (J6)."""
+        message, group.doubtful = group.doubtful, None
+        if message is not None and group.state is Ask.OPEN:
+            group.travels = math.inf
+            self._judge(group, message, message.response or {})
 
     def _complete(self, group: JobGroup, cause: BusMessage | None) -> None:
         if self._settle(group, AskEvent.LAST_ANSWER) and self._owner.hooks.wants("on_job_completed"):
@@ -423,9 +441,9 @@ class JobClient:
     }
 
 
-def _why(exc: BaseException | None) -> str:
+def _why(exc: BaseException | None, group: JobGroup) -> str:
     if exc is None:
         return "the requester left"
     if isinstance(exc, get_cancelled_exc_class()):
-        return "the requester was cancelled"
+        return TIMEOUT if group.travels <= current_time() + SAME_TIME else "the requester was cancelled"
     return f"the requester failed: {type(exc).__name__}"

@@ -9,16 +9,17 @@ closed; only then it is decided what to raise:
 * a cancellation by the scope itself becomes the error of the group.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from anyio import CancelScope
+from anyio import CancelScope, current_effective_deadline, current_time
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from workerbus._lifetime import carry_deadline
 from workerbus._vocabulary import JobStatus
 from workerbus.errors import NotRunningError
-from workerbus.jobs._client import JobClient
+from workerbus.jobs._client import SAME_TIME, JobClient
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import Ask
 from workerbus.jobs._types import JobEvent, JobGroupEvent
@@ -30,10 +31,13 @@ _BATCH = 64
 class _Events(Generic[E]):
     """The events of a group as an iterator; all loops over one group share its queue."""
 
-    __slots__ = ("_group", "_shape", "_taken")
+    __slots__ = ("_change", "_group", "_shape", "_taken")
 
-    def __init__(self, group: JobGroup, shape: Callable[[JobGroupEvent], E]) -> None:
+    def __init__(
+        self, group: JobGroup, change: Callable[[], Awaitable[None]], shape: Callable[[JobGroupEvent], E]
+    ) -> None:
         self._group = group
+        self._change = change
         self._shape = shape
         self._taken = 0
 
@@ -47,7 +51,7 @@ class _Events(Generic[E]):
                 if group.state is not Ask.COMPLETED:
                     await checkpoint_if_cancelled()  # the body is being cancelled: here, not a line later
                 raise StopAsyncIteration
-            await group.change()
+            await self._change()
         self._taken += 1
         if not self._taken % _BATCH:
             await checkpoint()
@@ -82,6 +86,7 @@ class _Context:
         self._collect = True
         self._group: JobGroup | None = None
         self._scope: CancelScope | None = None
+        self._left_with: BaseException | None = None
 
     @property
     def _entered(self) -> JobGroup:
@@ -150,9 +155,16 @@ class _Context:
     async def _outcome(self) -> None:
         group = self._entered
         while group.state is Ask.OPEN:
-            await group.change()
+            await self._change()
         if group.state is not Ask.COMPLETED:
             await checkpoint_if_cancelled()  # lets a cancellation from outside win over our own
+
+    async def _change(self) -> None:
+        group = self._entered
+        if group.doubtful is not None and current_effective_deadline() > current_time() + SAME_TIME:
+            self._client.no_cancellation_comes(group)
+        else:
+            await group.change()
 
     async def _leave(self, exc: BaseException | None, *, raised_here: bool) -> bool:
         """Leave the group and the scope; returns whether the group's own error is to be raised."""
@@ -166,6 +178,7 @@ class _Context:
             scope.__exit__(None, None, None)
             return group.error() is not None
         if scope.__exit__(type(exc), exc, exc.__traceback__):
+            self._left_with = exc
             return True
         if raised_here:
             raise exc
@@ -174,6 +187,7 @@ class _Context:
     def _error(self) -> Exception:
         error = self._entered.error()
         assert error is not None, "a scope is only cancelled for a group that did not complete"
+        carry_deadline(self._left_with, error)
         return error
 
 
@@ -205,7 +219,7 @@ class JobContext(_Context):
 
     def __aiter__(self) -> _Events[JobEvent]:
         """Iterate over updates and stream events, in the order in which they were sent, until the job ends (J7)."""
-        return _Events(self._entered, lambda event: JobEvent(event.type, event.data))
+        return _Events(self._entered, self._change, lambda event: JobEvent(event.type, event.data))
 
     def __await__(self) -> Generator[Any, None, dict[str, Any]]:
         """Ask, wait, and return the answer (J15)."""
@@ -236,7 +250,7 @@ class JobGroupContext(_Context):
 
     def __aiter__(self) -> _Events[JobGroupEvent]:
         """Iterate over updates and stream events, in the order of sending, until all have answered (J7)."""
-        return _Events(self._entered, lambda event: event)
+        return _Events(self._entered, self._change, lambda event: event)
 
     def __await__(self) -> Generator[Any, None, dict[str, dict[str, Any]]]:
         """Ask, wait, and return the answers by worker name."""

@@ -20,6 +20,7 @@ from workerbus.errors import (
 )
 from workerbus.jobs._state import Ask
 from workerbus.jobs._types import JobGroupEvent
+from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ class JobGroup:
         "cancellable",
         "deadline",
         "detail",
+        "doubtful",
         "events",
         "fence",
         "in_context",
@@ -93,6 +95,7 @@ class JobGroup:
         self.scope: CancelScope | None = None
         self.events: deque[JobGroupEvent] | None = None
         self.fence: Fence = Fence()
+        self.doubtful: BusJobResponseMessage | BusJobResponseUrgentMessage | None = None
         self._changed: Event | None = None
 
     @property

@@ -5,14 +5,13 @@ not: a handler starts with the worker's context variables, and when it has left 
 or its scope was cancelled, the task ends and the next job gets a new one.
 """
 
-import math
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Final, Generic, TypeVar
 
-from anyio import CancelScope, Event, current_effective_deadline, get_cancelled_exc_class
+from anyio import CancelScope, Event, get_cancelled_exc_class
 
-from workerbus._lifetime import TaskHost
+from workerbus._lifetime import TaskHost, cancelled_from_outside
 
 T = TypeVar("T")
 
@@ -94,7 +93,7 @@ class TaskPool(Generic[T]):
                     job = seat.job  # type: ignore[assignment]  # set before the event
                     del seat
             except get_cancelled_exc_class():
-                if current_effective_deadline() == -math.inf:
+                if cancelled_from_outside():
                     raise
 
     async def _one(self, job: T, scope: CancelScope) -> bool:

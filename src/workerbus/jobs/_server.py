@@ -12,9 +12,10 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from anyio import CancelScope, Event, current_effective_deadline, current_time, get_cancelled_exc_class
+from anyio import CancelScope, Event, current_time, get_cancelled_exc_class
 from attrs import frozen
 
+from workerbus._lifetime import cancelled_from_outside
 from workerbus._vocabulary import JobStatus
 from workerbus.abc import HookCall, JobPeer
 from workerbus.errors import JobFailure, UnknownJobError
@@ -136,6 +137,13 @@ class JobServer:
         job = self.jobs[job_id] = OpenJob(message, route)
         self.pool.submit(job)
 
+    def refuse(self, message: BusJobRequestMessage) -> None:
+        """Answer a request that ``accepts_bus_message`` has refused (J1, N4)."""
+        if message.job_id not in self.jobs and message.job_id not in self._ended:
+            text = f"worker {self._owner.name!r} does not accept this request"
+            self._send(message, JobStatus.FAILED, {"error": text, "type": "Refused"})
+            self._remember(message.job_id)
+
     def cancel(self, message: BusJobCancelMessage, last_waiting: int | None) -> None:
         """Cancel a job; if its request may still be waiting in the data lane, remember that (J9).
 
@@ -177,6 +185,9 @@ class JobServer:
             UnknownJobError: There is none of that id; a `RuntimeError` (J14).
         """
         job = self.jobs.get(job_id)
+        if job is not None and job.deadline <= current_time():
+            self._expire(job)  # its handler is unwinding, or has not noticed yet
+            job = self.jobs.get(job_id)
         if job is None:
             raise UnknownJobError(job_id, self._owner.name)
         return job
@@ -269,7 +280,7 @@ class JobServer:
                 job.over = Event()
                 await job.over.wait()
         except get_cancelled_exc_class():
-            if not scope.cancel_called and current_effective_deadline() != -math.inf:
+            if not cancelled_from_outside():
                 return False  # a native cancellation of this very task, which concerned the job alone
             raise
         finally:
@@ -293,8 +304,12 @@ class JobServer:
             result = await job.route.run(job.request)
         except get_cancelled_exc_class() as exc:
             self._expire(job)
-            outer = scope.cancel_called or current_effective_deadline() == -math.inf
-            self._end_of_handler(job, None, None if outer else exc)
+            if job.verdict is not None or job.state is Job.ANSWERED:
+                self._end_of_handler(job, None, None)
+            elif cancelled_from_outside():
+                job.state = next_job(job.state, JobEvent.LEAVE)  # the worker ends, and answers in its own way
+            else:
+                self._end_of_handler(job, None, exc)
             raise
         except (KeyboardInterrupt, SystemExit) as exc:
             self._end_of_handler(job, None, exc)

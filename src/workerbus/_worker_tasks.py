@@ -1,0 +1,60 @@
+"""The task group that a worker's ``run()`` gets: one that tells at once when a task in it fails (N2, W7).
+
+An ordinary task group tells when it is left, and that is after the worker's jobs have been answered.
+"""
+
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
+
+from anyio.abc import TaskGroup
+
+from workerbus.errors import NotRunningError
+
+T = TypeVar("T")
+
+
+class WorkerTaskGroup(TaskGroup):
+    """A task group that was entered elsewhere.
+
+    Args:
+        group: Where the tasks run.
+        failed: Called with the error of each task that fails, before anything is cancelled for it.
+    """
+
+    def __init__(self, group: TaskGroup, failed: Callable[[BaseException], None]) -> None:
+        self._group = group
+        self._failed = failed
+        self.cancel_scope = group.cancel_scope
+
+    def create_task(self, coro: Coroutine[Any, Any, T], *, name: object = None, context: Context | None = None) -> Any:
+        """Start a task from a coroutine; see `anyio.abc.TaskGroup.create_task`."""
+        named = getattr(coro, "__qualname__", None) if name is None else name
+        return self._group.create_task(self._tell(coro), name=named, context=context)
+
+    async def start(self, func: Callable[..., Coroutine[Any, Any, Any]], *args: object, **kwargs: Any) -> Any:
+        """Start a task and wait until it says that it has; see `anyio.abc.TaskGroup.start`."""
+
+        async def told(*arguments: Any, **keywords: Any) -> Any:
+            return await self._tell(func(*arguments, **keywords))
+
+        return await self._group.start(told, *args, **kwargs)
+
+    async def _tell(self, coro: Coroutine[Any, Any, T]) -> T | None:
+        try:
+            return await coro
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self._failed(exc)  # which cancels everything; out of an asyncio task it would end the loop itself
+        except Exception as exc:
+            self._failed(exc)
+            raise
+        return None
+
+    async def __aenter__(self) -> NoReturn:
+        raise NotRunningError("a worker's task group is entered already: start tasks in it, they end with the worker")
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> NoReturn:
+        raise NotRunningError("a worker's task group is left when the worker ends")
