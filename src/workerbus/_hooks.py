@@ -244,17 +244,16 @@ class HookQueue:
     async def run(self, call: HookCall) -> None:
         """Run one hook: the method, then the event handlers, each whatever the others raise."""
         error: Exception | None = None
+        native: BaseException | None = None
         for function in self._functions(call.name):
             try:
                 await function(*call.args)
-            except get_cancelled_exc_class():
-                if not cancelled_from_outside():
-                    error = RuntimeError("its own task was cancelled")
-                    self.failed += 1
-                    self._report(call, error)
-                    if call.done is not None:
-                        call.done(error)
-                raise
+            except get_cancelled_exc_class() as exc:
+                if cancelled_from_outside():
+                    raise
+                native, error = exc, RuntimeError("a cancellation of its own task")
+                self.failed += 1
+                self._report(call, error)
             except Exception as exc:  # noqa: BLE001 - the report logs it
                 error = error or exc
                 if call.done is None:
@@ -268,6 +267,8 @@ class HookQueue:
             if not fence.pending and fence.last is not None:
                 last, fence.last = fence.last, None
                 await self.run(last)
+        if native is not None:
+            raise native  # the lane goes on in another task
 
     def _functions(self, name: str) -> list[Callable[..., Awaitable[Any]]]:
         functions: list[Callable[..., Awaitable[Any]]] = []

@@ -221,15 +221,30 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             self._run.tasks.start(self._host, worker, name=f"worker {worker.name}")
 
     async def _host(self, worker: BaseWorker) -> None:
+        if worker.life.phase is Phase.NEW and not await self._attach_child(worker):
+            return
         crash: Exception | None = None
         try:
-            if worker.life.phase is Phase.NEW:
-                await self._attach(worker)
             crash = await worker.life.live()
         except Exception as exc:  # noqa: BLE001 - reported, and raised by run()
             crash = exc
         finally:
             self._worker_finished(worker, crash)
+
+    async def _attach_child(self, worker: BaseWorker) -> bool:
+        try:
+            await self._attach(worker)
+        except BaseException as exc:
+            self.forget(worker)
+            self._roots.pop(worker.name, None)
+            if worker.parent is None and isinstance(exc, Exception):
+                self.worker_error(WorkerErrorData(worker.name, f"{type(exc).__name__}: {exc}"))
+            worker.could_not_be_added()
+            self._ending.check()
+            if not isinstance(exc, Exception):
+                raise
+            return False  # the one who adds it gets the error
+        return True
 
     async def _attach(self, worker: BaseWorker) -> None:
         try:
@@ -246,11 +261,12 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         if crash is not None:
             logger.error("worker %r failed", worker.name, exc_info=crash)
             error = f"{type(crash).__name__}: {crash}"
-            if not worker.report_failure(error) and worker.parent is not None:
-                self.worker_error(WorkerErrorData(worker.name, error))
-            if not self.has_event_handler("on_error"):
-                crash.add_note(f"raised by worker {worker.name!r}")
-                self._errors.append(crash)
+            if not worker.report_failure(error):
+                if worker.parent is not None:
+                    self.worker_error(WorkerErrorData(worker.name, error))
+                if not self.has_event_handler("on_error"):
+                    crash.add_note(f"raised by worker {worker.name!r}")
+                    self._errors.append(crash)
         self._ending.check()
 
     def forget(self, worker: BaseWorker) -> None:

@@ -518,6 +518,13 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             self._children.remove(child)
         self._life.finish_if_over()
 
+    def could_not_be_added(self) -> None:
+        """Be free again: attaching has failed."""
+        self._life.admitted = False
+        parent, self._parent = self._parent, None
+        if parent is not None:
+            parent.child_finished(self)
+
     def finished(self) -> None:
         """This worker has finished: its parent may, too (W5)."""
         if self._parent is not None:
