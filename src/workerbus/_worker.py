@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from workerbus._events import Handler
 from workerbus._hooks import HOOKS, HookQueue, WorkerHooks
 from workerbus._lifetime import CleanUp, TaskHost
 from workerbus._registry import WorkerRegistry
@@ -529,6 +530,12 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         """This worker has finished: its parent may, too (W5)."""
         if self._parent is not None:
             self._parent.child_finished(self)
+
+    def add_event_handler(self, event_name: str, handler: Handler) -> None:
+        """See `EventEmitter.add_event_handler`."""
+        super().add_event_handler(event_name, handler)
+        if event_name == "on_worker_ready" and self._runner is not None:
+            self._runner.curious(self)
 
     def report_failure(self, error: str) -> bool:
         """Report that `run` has failed; returns whether a parent takes care of it, so that nobody else need (R4)."""

@@ -163,6 +163,9 @@ class RunnerLike(Protocol):
     def forget(self, worker: Any) -> None:
         """A worker has left the bus: its name is free."""
 
+    def curious(self, worker: Any) -> None:
+        """A worker has got a handler for `on_worker_ready`."""
+
     def tell_of_others(self, worker: Any) -> None:
         """Tell a root worker that has just started of those that are ready."""
 

@@ -456,8 +456,8 @@ async def test_a_native_cancellation_after_the_subscriber_has_left_harms_nobody(
         await left.wait()
         await anyio.wait_all_tasks_blocked()
         await bus.send(note(1, "other"))
-        await other.until(1)
-    assert other.got == [note(1, "other")]
+        await other.until(1, Note)
+    assert other.of(Note) == [note(1, "other")]
 
 
 @every_kind

@@ -137,9 +137,6 @@ class WorkerBus(ABC):
             self._tasks = None
             await self._close_group(exc)
             raise
-        if self._outbox.closed:
-            self._outbox = self._new_lane("outbox", self._send_posted)
-            self._early = self._new_lane("early", self._publish_early)
         self._early.open(self._tasks)
         self._outbox.open(self._tasks)
         for inbox in list(self._inboxes.values()):
@@ -169,6 +166,8 @@ class WorkerBus(ABC):
                 self._renew(name, inbox)
         self._outbox.close()
         self._early.close()
+        self._outbox = self._new_lane("outbox", self._send_posted)
+        self._early = self._new_lane("early", self._publish_early)
         self._early_senders.clear()
         self._early_gone.set()
         self._early_gone = Event()
@@ -291,9 +290,11 @@ class WorkerBus(ABC):
             await self.publish(message)
         except Exception:
             logger.exception("bus %r could not send %s", self.name, type(message).__name__)
-        left = self._early_senders[message.source] = self._early_senders[message.source] - 1
-        if not left:
-            del self._early_senders[message.source]
+        left = self._early_senders.get(message.source, 1) - 1
+        if left:
+            self._early_senders[message.source] = left
+        else:
+            self._early_senders.pop(message.source, None)
             self._early_gone.set()
             self._early_gone = Event()
 
