@@ -36,11 +36,11 @@ class PoliteBus(MemoryBus):
         await super().publish(message)
 
 
-def run(function: Callable[[], Awaitable[None]], backend: str) -> None:
+def run(function: Callable[[], Awaitable[None]], backend: str, *, limit: float = 10.0) -> None:
     """Run one example of a law, under a deadline."""
 
     async def limited() -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(limit):
             await function()
 
     anyio.run(limited, backend=backend)

@@ -19,6 +19,7 @@ CLEANUP_SECONDS: Final = 2.0
 """How long, in seconds, the library waits for what it has cancelled: one absolute deadline per wind-down (L4)."""
 
 _MARK = "__workerbus_deadline__"
+_STALE = 0.1
 
 
 def cancelled_from_outside() -> bool:
@@ -92,8 +93,10 @@ class CleanUp:
             return begun
         if exc is None:
             return current_time() + CLEANUP_SECONDS
-        marks = exc.__dict__
-        deadline: float = marks.setdefault(_MARK, current_time() + CLEANUP_SECONDS)
+        now = current_time()
+        deadline: float = exc.__dict__.get(_MARK, -math.inf)
+        if deadline < now - _STALE:  # not on its way out any more: it was kept, and raised again
+            deadline = exc.__dict__[_MARK] = now + CLEANUP_SECONDS
         return deadline
 
     @property

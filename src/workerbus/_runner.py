@@ -415,6 +415,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             with self.clean_up.shield(self.clean_up.begin()):
                 await self._wind_down()
             self.job_client.close("the runner ended")
+            with self.clean_up.shield():
+                await self.job_client.quiet()
             await self._close_events()
             await self._bus.unsubscribe(self)
 

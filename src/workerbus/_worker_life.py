@@ -364,6 +364,7 @@ class WorkerLife:
                 self._cancel_work(crash)
                 await worker.job_server.pool.quiet()
                 await worker.hooks.quiet()
+                await worker.job_client.quiet()
                 if self._final_message is not None and worker.hooks.wants("on_bus_message"):
                     await worker.hooks.run(HookCall("on_bus_message", (self._final_message,), self._final_message))
             if shield.cancelled_caught:

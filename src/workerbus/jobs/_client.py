@@ -283,6 +283,12 @@ class JobClient:
         for job_id in list(self.groups):
             self.cancel(job_id, reason)
 
+    async def quiet(self) -> None:
+        """Wait until all who were asked have answered."""
+        for group in list(self.groups.values()):
+            while group.unanswered:
+                await group.change()
+
     def worker_departed(self, worker: str) -> None:
         """Answer in the place of a worker that has gone, for what it can answer no more (J4)."""
         for group in list(self.groups.values()):

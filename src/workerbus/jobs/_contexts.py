@@ -46,15 +46,15 @@ class _Events(Generic[E]):
 
     async def __anext__(self) -> E:
         group = self._group
+        self._taken += 1
+        if not self._taken % _BATCH:
+            await checkpoint()
         while not group.events:
             if group.state is not Ask.OPEN:
                 if group.state is not Ask.COMPLETED:
                     await checkpoint_if_cancelled()  # the body is being cancelled: here, not a line later
                 raise StopAsyncIteration
             await self._change()
-        self._taken += 1
-        if not self._taken % _BATCH:
-            await checkpoint()
         return self._shape(group.events.popleft())
 
 
