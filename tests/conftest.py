@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 BACKENDS = ("asyncio", "trio")
-DEADLINE = 20.0
+DEADLINE = 10.0
 """Seconds after which an async test has hung. No test comes near it."""
 
 

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from anyio import Event, get_cancelled_exc_class
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from workerbus._events import EventEmitter, call_handler
-from workerbus._lifetime import TaskHost, cancelled_from_outside
+from workerbus._lifetime import TaskHost, cancelled_from_outside, without_cancellation
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData
 from workerbus.abc import Fence, HookCall
 from workerbus.bus._lanes import Lane
@@ -254,11 +255,15 @@ class HookQueue:
                 native, error = exc, RuntimeError("a cancellation of its own task")
                 self.failed += 1
                 self._report(call, error)
+            except BaseExceptionGroup as several:
+                failure = without_cancellation(several)
+                if failure is not None:
+                    error = error or failure
+                    self._count(call, failure)
+                await checkpoint_if_cancelled()
             except Exception as exc:  # noqa: BLE001 - the report logs it
                 error = error or exc
-                if call.done is None:
-                    self.failed += 1
-                    self._report(call, exc)
+                self._count(call, exc)
         if call.done is not None:
             call.done(error)
         fence = call.fence
@@ -269,6 +274,11 @@ class HookQueue:
                 await self.run(last)
         if native is not None:
             raise native  # the lane goes on in another task
+
+    def _count(self, call: HookCall, exc: Exception) -> None:
+        if call.done is None:  # otherwise it is for the one who waits for it
+            self.failed += 1
+            self._report(call, exc)
 
     def _functions(self, name: str) -> list[Callable[..., Awaitable[Any]]]:
         functions: list[Callable[..., Awaitable[Any]]] = []

@@ -12,7 +12,7 @@ from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Final
 
-from anyio import CancelScope, current_effective_deadline, current_time
+from anyio import CancelScope, current_effective_deadline, current_time, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
 CLEANUP_SECONDS: Final = 2.0
@@ -29,6 +29,34 @@ def cancelled_from_outside() -> bool:
     in it has raised `CancelledError`. That concerns what runs in it, and nobody else.
     """
     return current_effective_deadline() == -math.inf
+
+
+def plain(exc: BaseException) -> BaseException:
+    """Take one cause out of its exception groups; of several, one that ends programs comes first (L6)."""
+    while isinstance(exc, BaseExceptionGroup):
+        ending = exc.subgroup((KeyboardInterrupt, SystemExit))
+        if ending is not None and len(exc.exceptions) > 1:
+            exc = ending
+        elif len(exc.exceptions) == 1:
+            exc = exc.exceptions[0]
+        else:
+            break
+    return exc
+
+
+def without_cancellation(several: BaseExceptionGroup[BaseException]) -> Exception | None:
+    """Return what user code raised beside its cancellation, as one plain exception where it was one; None for nothing.
+
+    Raises:
+        BaseException: A `KeyboardInterrupt` or `SystemExit` that was among it.
+    """
+    rest = several.split(get_cancelled_exc_class())[1]
+    if rest is None:
+        return None
+    error = plain(rest)
+    if not isinstance(error, Exception):
+        raise error
+    return error
 
 
 def carry_deadline(source: BaseException | None, target: BaseException) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
-from workerbus._lifetime import CleanUp, TaskHost
+from workerbus._lifetime import CleanUp, TaskHost, plain
 from workerbus.bus import WorkerBus
 from workerbus.errors import NotRunningError
 
@@ -202,16 +202,3 @@ class Run:
             self.tasks = None
         if tasks.fatal is not None:
             raise tasks.fatal
-
-
-def plain(exc: BaseException) -> BaseException:
-    """Take one cause out of its exception groups; of several, one that ends programs comes first (L6)."""
-    while isinstance(exc, BaseExceptionGroup):
-        ending = exc.subgroup((KeyboardInterrupt, SystemExit))
-        if ending is not None and len(exc.exceptions) > 1:
-            exc = ending
-        elif len(exc.exceptions) == 1:
-            exc = exc.exceptions[0]
-        else:
-            break
-    return exc

@@ -28,7 +28,7 @@ from workerbus.abc import Fence, HookCall, HookSink
 from workerbus.bus import BusSubscriber, MemoryBus, WorkerBus
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives
-from workerbus.errors import NameTakenError, NotRunningError
+from workerbus.errors import NameTakenError, NotRunningError, text_of
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._requests import JobContexts
 from workerbus.messages import (
@@ -265,7 +265,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             del self._roots[worker.name]
         if crash is not None:
             logger.error("worker %r failed", worker.name, exc_info=crash)
-            error = f"{type(crash).__name__}: {crash}"
+            error = f"{type(crash).__name__}: {text_of(crash)}"
             if not worker.report_failure(error):
                 if worker.parent is not None:
                     self.worker_error(WorkerErrorData(worker.name, error))

@@ -22,7 +22,7 @@ from workerbus._worker_types import WorkerActivationArgs, WorkerStatistics
 from workerbus.abc import HookCall, RunnerLike
 from workerbus.bus import BusSubscriber, WorkerBus
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives
-from workerbus.errors import NameTakenError, NotRunningError, ParentError, UnknownWorkerError
+from workerbus.errors import NameTakenError, NotRunningError, ParentError, UnknownWorkerError, text_of
 from workerbus.jobs._answers import JobAnswers
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._decorators import JobHandler, job_handlers, ready_handlers
@@ -511,7 +511,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         logger.error("%s of worker %r failed%s", call.name, self._name, of_job, exc_info=exc)
         # What a broadcast error causes is not broadcast again: it would go round for ever.
         if not isinstance(call.cause, BusWorkerErrorMessage):
-            self.report_error(f"{call.name}: {type(exc).__name__}: {exc}{of_job}")
+            self.report_error(f"{call.name}: {type(exc).__name__}: {text_of(exc)}{of_job}")
 
     def child_finished(self, child: "BaseWorker") -> None:
         """Let go of a child that has finished; the last one may be what this worker's own end has waited for."""

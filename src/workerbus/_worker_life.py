@@ -23,13 +23,13 @@ from anyio.abc import TaskGroup
 from attrs import frozen
 
 from workerbus._hooks import HookQueue
-from workerbus._lifetime import CleanUp, TaskHost, cancelled_from_outside
+from workerbus._lifetime import CleanUp, TaskHost, cancelled_from_outside, without_cancellation
 from workerbus._vocabulary import JobStatus
 from workerbus._worker_inbox import WorkerInbox
 from workerbus._worker_tasks import WorkerTaskGroup
 from workerbus.abc import HookCall, Sender
 from workerbus.bus._lanes import Lane
-from workerbus.errors import NotRunningError
+from workerbus.errors import NotRunningError, WorkerBusError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._server import JobServer, error_payload
 from workerbus.messages import BusCancelWorkerMessage, BusEndWorkerMessage
@@ -219,13 +219,18 @@ class WorkerLife:
                 if cancelled_from_outside():
                     raise
                 self._errors.append(RuntimeError("run() let a native cancellation of its own task through"))
+            except BaseExceptionGroup as several:
+                error = without_cancellation(several)
+                if error is not None:
+                    self._errors.append(several if isinstance(several, Exception) else error)
             except Exception as exc:  # noqa: BLE001 - reported by the runner
                 self._errors.append(exc)
 
     def _task_failed(self, exc: BaseException) -> None:
         if not isinstance(exc, Exception):
             self.tasks.end_with(exc)
-        elif self._run_is_over:
+        elif self._run_is_over and isinstance(exc, WorkerBusError):
+            # Its jobs were cancelled because the worker ends: that is no failure.
             logger.error("a task of worker %r failed while it ended", self._worker.name, exc_info=exc)
         else:
             self._errors.append(exc)

@@ -16,6 +16,14 @@ class WorkerBusError(Exception):
     """The root of all errors that workerbus raises."""
 
 
+def text_of(exc: BaseException) -> str:
+    """Return an exception's text; its own ``__str__`` is the user's code, and may fail."""
+    try:
+        return str(exc)
+    except Exception:  # noqa: BLE001 - whatever it was
+        return "an error without a text"
+
+
 def near_names(name: str, known: Iterable[str]) -> str:
     """Say which known names look like ``name``, as the end of a sentence."""
     names = sorted(known)

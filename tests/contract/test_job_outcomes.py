@@ -898,6 +898,23 @@ async def test_a_worker_that_does_not_run_yet_cannot_ask() -> None:
     await runner.run()
 
 
+@pytest.mark.parametrize("how", ["job", "request_job"])
+async def test_a_worker_that_asks_before_its_start_is_not_left_waiting(how: str) -> None:
+    """J14, W2: the answer would wait for the start, and the start for the answer."""
+    outcomes: list[Any] = []
+
+    class Hasty(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            try:
+                outcomes.append(await getattr(self, how)("helper", name="echo"))
+            except RuntimeError as exc:
+                outcomes.append(exc)
+            await super().run(params)
+
+    async with running(Helper("helper"), Hasty("hasty")):
+        assert len(outcomes) == 1
+
+
 async def test_a_worker_that_runs_no_more_cannot_ask() -> None:
     """J14: which is what the error says."""
     helper = Helper("helper")

@@ -10,10 +10,12 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, Protocol
 
 from anyio import WouldBlock, get_cancelled_exc_class, get_current_task
+from anyio.lowlevel import checkpoint_if_cancelled
 from attrs import frozen
 
-from workerbus._lifetime import TaskHost, cancelled_from_outside
+from workerbus._lifetime import TaskHost, cancelled_from_outside, without_cancellation
 from workerbus.bus._lanes import Lane, Place
+from workerbus.errors import text_of
 from workerbus.messages import BusMessage, BusWorkerErrorMessage
 
 logger = logging.getLogger("workerbus")
@@ -213,6 +215,11 @@ class PlainInbox(Inbox):
             if not cancelled_from_outside():
                 self._failed(message, exc)
             raise
+        except BaseExceptionGroup as several:
+            error = without_cancellation(several)
+            if error is not None:
+                self._failed(message, error)
+            await checkpoint_if_cancelled()
         except Exception as exc:  # noqa: BLE001 - logged and reported there
             self._failed(message, exc)
 
@@ -221,5 +228,5 @@ class PlainInbox(Inbox):
         logger.error("subscriber %r failed to handle %s", self.name, type(message).__name__, exc_info=exc)
         # An error that is caused by an error message is not sent out again: it would go round for ever.
         if not isinstance(message, BusWorkerErrorMessage):
-            text = f"on_bus_message: {type(exc).__name__}: {exc}"
+            text = f"on_bus_message: {type(exc).__name__}: {text_of(exc)}"
             self._bus.post(BusWorkerErrorMessage(text, source=self.name))

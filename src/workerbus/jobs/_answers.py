@@ -49,7 +49,12 @@ class JobAnswers:
             response: The result.
             status: How it ended.
             urgent: Whether the answer overtakes the data messages that wait at the requester.
+
+        Raises:
+            TypeError: The response is no dict; the job is still open.
         """
+        if response is not None and not isinstance(response, dict):
+            raise TypeError(f"a job is answered with a dict or None, not with {response!r}")
         self.job_server.respond(job_id, JobStatus(status), response, urgent=urgent)
 
     async def send_job_update(self, job_id: str, update: dict[str, Any] | None = None, *, urgent: bool = False) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from anyio import (
+    CancelScope,
     current_effective_deadline,
     current_time,
     get_cancelled_exc_class,
@@ -163,20 +164,23 @@ class JobClient:
         self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None
     ) -> JobGroup:
         """Ask, and see to the group's deadline, for code that does not wait for the answers."""
+        scope = group.scope = CancelScope(deadline=group.deadline)
         try:
-            with move_on_at(group.deadline):
+            with scope:
                 await self.ask(group, job_name, payload)
                 if group.deadline != math.inf and group.state is Ask.OPEN:
                     self._owner.tasks.start(self._watch_deadline, group, name=f"{self._owner.name} job timeout")
                 return group
             self._settle(group, AskEvent.TIME_UP, TIMEOUT)
             error = group.error()
-            assert error is not None
-            raise error
+            if error is not None and group.state is not Ask.FAILED:  # of that one, the hooks tell
+                raise error
+            return group
         except BaseException as exc:
             self._settle(group, AskEvent.CANCEL, f"{type(exc).__name__} while asking")
             raise
         finally:
+            group.scope = None
             self._forget_if_over(group)
 
     async def _watch_deadline(self, group: JobGroup) -> None:
@@ -344,6 +348,10 @@ class JobClient:
         cause: BusMessage | None = None,
     ) -> None:
         worker, status = message.source, message.status
+        if type(status) is not JobStatus or not isinstance(response, dict):
+            # Not of this library's making: whatever it says, the requester gets an outcome (J1).
+            message = _repaired(message)
+            status, response = message.status, message.response or {}
         group.missing.discard(worker)
         group.statuses[worker] = status
         group.responses[worker] = response
@@ -445,6 +453,19 @@ class JobClient:
         BusJobStreamDataMessage: _on_stream_data,
         BusJobStreamEndMessage: _on_stream_end,
     }
+
+
+def _repaired(message: Response) -> Response:
+    status: Any = message.status
+    try:
+        status = JobStatus(status)
+    except ValueError:
+        status = JobStatus.ERROR
+    response: Any = message.response
+    if response is not None and not isinstance(response, dict):
+        text = f"worker {message.source!r} answered with {type(response).__name__}, not with a dict"
+        status, response = JobStatus.ERROR, {"error": text, "type": "TypeError"}
+    return type(message)(message.job_id, status, response, source=message.source, target=message.target)
 
 
 def _why(exc: BaseException | None, group: JobGroup) -> str:

@@ -15,10 +15,10 @@ from typing import Any, Final
 from anyio import CancelScope, Event, current_time, get_cancelled_exc_class
 from attrs import frozen
 
-from workerbus._lifetime import cancelled_from_outside
+from workerbus._lifetime import cancelled_from_outside, without_cancellation
 from workerbus._vocabulary import JobStatus
 from workerbus.abc import HookCall, JobPeer
-from workerbus.errors import JobFailure, UnknownJobError
+from workerbus.errors import JobFailure, UnknownJobError, text_of
 from workerbus.jobs._client import TIMEOUT
 from workerbus.jobs._limiter import Limiter, Turn
 from workerbus.jobs._pool import TaskPool
@@ -78,7 +78,7 @@ class OpenJob:
 
 def error_payload(exc: BaseException) -> dict[str, Any]:
     """Return what a requester is told of an exception (J2)."""
-    return {"error": str(exc), "type": type(exc).__name__}
+    return {"error": text_of(exc), "type": type(exc).__name__}
 
 
 def cancelled_payload(reason: str | None) -> dict[str, Any]:
@@ -126,8 +126,9 @@ class JobServer:
         route = None
         if refusal is None:
             try:
+                check_seconds_left(message.seconds_left)
                 route = self._find(message)
-            except LookupError as exc:
+            except (LookupError, TypeError, ValueError) as exc:
                 refusal = JobStatus.ERROR, error_payload(exc)
         if route is None:
             assert refusal is not None
@@ -288,7 +289,7 @@ class JobServer:
             self._expire(job)
             if job.turn is not None:
                 job.turn.leave()
-        return not scope.cancel_called
+        return not scope.cancel_called and not cancelled_from_outside()
 
     def _expire(self, job: OpenJob) -> None:
         if job.state in OPEN_JOBS and job.deadline <= current_time():
@@ -314,6 +315,12 @@ class JobServer:
         except (KeyboardInterrupt, SystemExit) as exc:
             self._end_of_handler(job, None, exc)
             raise
+        except BaseExceptionGroup as several:
+            error = without_cancellation(several)
+            self._expire(job)
+            if error is not None:
+                logger.error("the handler of %s failed", self._name(job), exc_info=error)
+            self._end_of_handler(job, None, error)
         except Exception as exc:
             self._expire(job)
             if job.state is Job.ANSWERED:
@@ -338,6 +345,21 @@ class JobServer:
             self._answer(job, *job.verdict)
         elif before is Job.RUNNING and job.state is Job.OVER:
             self._answer(job, *outcome(result, error, job.request.job_name))
+
+
+def check_seconds_left(seconds: object) -> None:
+    """Refuse what is no time that is left.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not a number.
+    """
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"seconds_left is a number of seconds or None, not {seconds!r}")
+    if math.isnan(seconds):
+        raise ValueError("seconds_left is a number of seconds or None, not nan")
 
 
 def outcome(result: object, error: BaseException | None, job_name: str | None) -> tuple[JobStatus, dict[str, Any]]:
