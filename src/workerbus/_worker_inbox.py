@@ -73,6 +73,7 @@ class WorkerInbox(Inbox):
             data: Lane[BusMessage] = Lane(f"{name} data intake", self._ask_and_handle, first=(system,))
             self._intake = system, data
             hooks.data.first = (system, *hooks.data.first)
+        hooks.data.coming = lambda: self.waiting_data
         self._started = False
         self._handling = False
         self._closed = False
@@ -155,7 +156,7 @@ class WorkerInbox(Inbox):
                 self._catch_up()
             finally:
                 self._handling = False
-        self._hooks.data.admit(lambda: self.waiting_data)
+        self._hooks.data.admit()
 
     def refuse_the_rest(self) -> None:
         """Handle the requests that still wait: the worker is stopping, so each is answered at once (J1)."""
@@ -201,7 +202,7 @@ class WorkerInbox(Inbox):
 
     def _note_data(self) -> None:
         if self._limit != math.inf:
-            self._hooks.data.admit(lambda: self.waiting_data)
+            self._hooks.data.admit()
         if self._early:
             for job_id, (_, last) in list(self._early.items()):
                 if last <= self.data_seen:

@@ -63,6 +63,10 @@ class Place:
         self.free.set()
 
 
+def _nothing() -> int:
+    return 0
+
+
 class Lane(Generic[T]):
     """Items, handled one at a time in the order in which they were put.
 
@@ -71,6 +75,9 @@ class Lane(Generic[T]):
         handle: Called with each item; it does not raise, cancellation apart.
         first: The lanes whose waiting items go before this one's.
         limit: How many counted items may wait; infinite by default.
+
+    Attributes:
+        coming: Returns how many items are on their way into the lane, and need room there.
     """
 
     __slots__ = (
@@ -88,6 +95,7 @@ class Lane(Generic[T]):
         "_send",
         "busy",
         "closed",
+        "coming",
         "first",
         "task_id",
         "waiting",
@@ -104,6 +112,7 @@ class Lane(Generic[T]):
         self._name = name
         self._handle = handle
         self.first = first
+        self.coming: Callable[[], int] = _nothing
         self._in_hand: T | None = None
         self._limit = limit
         self._host: TaskHost | None = None
@@ -177,13 +186,9 @@ class Lane(Generic[T]):
         """How many counted items wait."""
         return self._counted
 
-    def admit(self, coming: Callable[[], int] = lambda: 0) -> None:
-        """Let in who waits for room, as far as there is some.
-
-        Args:
-            coming: Returns how many items are on their way into the lane and need room, too.
-        """
-        while self._places and self._counted + coming() < self._limit:
+    def admit(self) -> None:
+        """Let in who waits for room, as far as there is some."""
+        while self._places and self._counted + self.coming() < self._limit:
             self._places.popleft().take()
 
     async def quiet(self) -> None:
