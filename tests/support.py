@@ -12,7 +12,6 @@ from workerbus import (
     BusMessage,
     BusSubscriber,
     WorkerRunner,
-    bus_message,
     job,
 )
 

@@ -5,7 +5,7 @@ does not end in time, the other names, in the log, what does not even let itself
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import IntEnum
 
 from anyio import Event, current_time, move_on_after
@@ -50,7 +50,7 @@ class Ending:
         run: Run,
         clean_up: CleanUp,
         roots: Mapping[str, BaseWorker],
-        grace: Callable[[], float],
+        grace: float,
     ) -> None:
         self._name = name
         self._bus = bus
@@ -111,7 +111,7 @@ class Ending:
 
     async def _cancel_late(self) -> None:
         # Workers that started in time cancel themselves when it is over; this is for those that never got so far.
-        with move_on_after(self._grace()):
+        with move_on_after(self._grace):
             await self.all_done.wait()
             return
         self._send_cancels()  # the workers, and not the body of an 'async with'

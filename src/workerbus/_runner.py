@@ -1,7 +1,7 @@
-"""`WorkerRunner`: which workers there are, who starts and ends them, and who hears of their errors.
+"""`WorkerRunner`, put together from its parts.
 
-How a run is held together and wound down is in `_run`; what runners tell each other, in `_neighbours`; what happens
-inside a worker, in `_worker_life`.
+How a run is held together and wound down is in `_run`, how it is asked to end, in `_ending`; which workers there are,
+in `_hosting`; what runners tell each other, in `_neighbours`; what happens inside a worker, in `_worker_life`.
 """
 
 import gc
@@ -15,6 +15,7 @@ from anyio import CancelScope
 
 from workerbus._ending import Asked, Ending
 from workerbus._events import EventEmitter, call_handler
+from workerbus._hosting import Hosting
 from workerbus._lifetime import CleanUp, TaskHost
 from workerbus._neighbours import Neighbours
 from workerbus._registry import WorkerRegistry
@@ -23,16 +24,14 @@ from workerbus._runner_inbox import RunnerInbox
 from workerbus._signals import report_first_signal
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData, id_source
 from workerbus._worker import BaseWorker
-from workerbus._worker_life import Phase
 from workerbus.abc import Fence, HookCall, HookSink
 from workerbus.bus import BusSubscriber, MemoryBus, WorkerBus
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives
-from workerbus.errors import NameTakenError, NotRunningError, text_of
+from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._requests import JobContexts
 from workerbus.messages import (
-    BusAddWorkerMessage,
     BusCancelMessage,
     BusEndMessage,
     BusMessage,
@@ -113,21 +112,17 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self.hooks: HookSink = _NoHooks()
         self.job_client: JobClient = JobClient(self)
         self._asking: dict[object, JobClient] = {}
-        self._workers: dict[str, BaseWorker] = {}
-        self._roots: dict[str, BaseWorker] = {}
-        self._curious: dict[str, BaseWorker] = {}
-        self._neighbours = Neighbours(self._name, self._bus, self._registry, self._workers.values)
         self._inbox: RunnerInbox | None = None
         self._events: Lane[tuple[str, tuple[Any, ...]]] = Lane(f"{self._name} events", self._fire)
         self._run = Run(self._name, self._bus, self.clean_up, self._serve, self._cancel)
-        self._ending = Ending(
-            self._name, self._bus, self._run, self.clean_up, self._roots, lambda: self.grace_period + self.job_grace
-        )
+        self._hosting = Hosting(self, self._run)
+        self._neighbours = Neighbours(self._name, self._bus, self._registry, self._hosting.workers.values)
+        grace = grace_period + job_grace
+        self._ending = Ending(self._name, self._bus, self._run, self.clean_up, self._hosting.roots, grace)
         self._auto_end = False
-        self._errors: list[Exception] = []
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name!r}, {len(self._workers)} workers>"
+        return f"<{type(self).__name__} {self._name!r}, {len(self._hosting.workers)} workers>"
 
     # --- what it is
 
@@ -152,7 +147,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         Args:
             name: The worker's name.
         """
-        return self._workers.get(name)
+        return self._hosting.workers.get(name)
 
     # --- workers
 
@@ -166,121 +161,23 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             NameTakenError: Another worker has its name; then none of these was added. A `ValueError` (R3).
             NotRunningError: The runner is ending, or the worker has run already; a `RuntimeError`.
         """
-        fresh: dict[str, BaseWorker] = {}
-        for worker in workers:
-            if not isinstance(worker, BaseWorker):
-                raise TypeError(f"a runner runs workers, not {worker!r}")
-            if fresh.get(worker.name) not in (None, worker):
-                raise NameTakenError(worker.name, "this call")
-            if self.check_new(worker):
-                fresh[worker.name] = worker
-        self._workers.update(fresh)  # before anything waits, so that each is added once
-        for worker in fresh.values():
-            try:
-                await self._attach(worker)
-            except BaseException:
-                self.forget(worker)
-                raise
-            self._admit(worker)
+        await self._hosting.add_roots(workers)
 
     def check_new(self, worker: BaseWorker) -> bool:
         """Return whether a worker is new here; raise where it cannot be added (R3)."""
-        known = self._workers.get(worker.name)
-        if known is worker:
-            return False
-        if self.is_ending:
-            raise NotRunningError(f"runner {self._name!r} is ending: worker {worker.name!r} comes too late")
-        if known is not None or self._bus.has_subscriber(worker.name):
-            raise NameTakenError(worker.name, f"runner {self._name!r}")
-        if worker.life.phase is not Phase.NEW:
-            raise NotRunningError(f"worker {worker.name!r} is {worker.life.phase.value}")
-        return True
-
-    def _add_child(self, message: BusAddWorkerMessage) -> None:
-        worker = message.worker
-        if message.target is None and isinstance(worker, BaseWorker) and worker.life.admitted:
-            return  # another runner on this bus has it
-        if not isinstance(worker, BaseWorker):
-            self.worker_error(WorkerErrorData(message.source, f"cannot add {worker!r}: it is no worker"))
-            return
-        try:
-            if self.check_new(worker):
-                self._admit(worker)
-        except (ValueError, RuntimeError) as exc:
-            worker.life.attached(exc)
-            self.worker_error(WorkerErrorData(worker.name, str(exc)))
-
-    def _admit(self, worker: BaseWorker) -> None:
-        self._workers[worker.name] = worker
-        if worker.parent is None:
-            self._roots[worker.name] = worker
-            if worker.hooks.wants("on_worker_ready"):
-                self.curious(worker)
-        worker.life.admitted = True
-        if self._run.tasks is not None:
-            self._run.tasks.start(self._host, worker, name=f"worker {worker.name}")
+        return self._hosting.check_new(worker)
 
     def curious(self, worker: BaseWorker) -> None:
-        """A root worker wants to hear of the others; only those are told, so that a start costs O(1) (B7)."""
-        if self._roots.get(worker.name) is worker:
-            self._curious[worker.name] = worker
-
-    async def _host(self, worker: BaseWorker) -> None:
-        if worker.life.phase is Phase.NEW and not await self._attach_child(worker):
-            return
-        crash: Exception | None = None
-        try:
-            crash = await worker.life.live()
-        except Exception as exc:  # noqa: BLE001 - reported, and raised by run()
-            crash = exc
-        finally:
-            self._worker_finished(worker, crash)
-
-    async def _attach_child(self, worker: BaseWorker) -> bool:
-        try:
-            await self._attach(worker)
-        except BaseException as exc:
-            self.forget(worker)
-            self._roots.pop(worker.name, None)
-            if worker.parent is None and isinstance(exc, Exception):
-                self.worker_error(WorkerErrorData(worker.name, f"{type(exc).__name__}: {exc}"))
-            worker.could_not_be_added()
-            self._ending.check()
-            if not isinstance(exc, Exception):
-                raise
-            return False  # the one who adds it gets the error
-        return True
-
-    async def _attach(self, worker: BaseWorker) -> None:
-        try:
-            await worker.attach(registry=self._registry, bus=self._bus, worker_runner=self)
-        except Exception as exc:
-            worker.life.attached(exc)
-            raise
-        worker.life.attached()
-
-    def _worker_finished(self, worker: BaseWorker, crash: Exception | None) -> None:
-        self.forget(worker)
-        if self._roots.get(worker.name) is worker:
-            del self._roots[worker.name]
-        if crash is not None:
-            logger.error("worker %r failed", worker.name, exc_info=crash)
-            error = f"{type(crash).__name__}: {text_of(crash)}"
-            if not worker.report_failure(error):
-                if worker.parent is not None:
-                    self.worker_error(WorkerErrorData(worker.name, error))
-                if not self.has_event_handler("on_error"):
-                    crash.add_note(f"raised by worker {worker.name!r}")
-                    self._errors.append(crash)
-        self._ending.check()
+        """A worker has got a handler for `on_worker_ready`."""
+        self._hosting.make_curious(worker)
 
     def forget(self, worker: BaseWorker) -> None:
         """A worker has left the bus: its name is free (W6)."""
-        if self._workers.get(worker.name) is worker:
-            del self._workers[worker.name]
-            self._curious.pop(worker.name, None)
-            if self._run.tasks is None and self._roots.get(worker.name) is worker:
-                del self._roots[worker.name]
+        self._hosting.forget(worker)
+
+    def worker_left(self) -> None:
+        """A root worker has finished, or could not be started."""
+        self._ending.check()
 
     @property
     def is_ending(self) -> bool:
@@ -289,7 +186,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     def known_workers(self) -> list[str]:
         """Names of the workers that were added, ready or not."""
-        return list(self._workers)
+        return list(self._hosting.workers)
 
     # --- jobs of its own (R7)
 
@@ -377,23 +274,20 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         try:
             await self._run.open()
         except BaseException:
-            await self._stop_unstarted()
+            await self._hosting.stop_unstarted()
             raise
-
-    async def _stop_unstarted(self) -> None:
-        for worker in list(self._workers.values()):
-            await worker.stop()
 
     async def _finish(self, exc: BaseException | None) -> bool:
         """Close the run, then raise what made workers fail, unless the run is left with an exception already."""
         try:
             swallowed = await self._run.close(exc)
         finally:
-            await self._stop_unstarted()
+            await self._hosting.stop_unstarted()
             if self._force_gc:
                 gc.collect()
-        if self._errors and (exc is None or swallowed):
-            raise self._errors[0] if len(self._errors) == 1 else ExceptionGroup("several workers failed", self._errors)
+        errors = self._hosting.errors
+        if errors and (exc is None or swallowed):
+            raise errors[0] if len(errors) == 1 else ExceptionGroup("several workers failed", errors)
         return swallowed
 
     # --- in the core of the run
@@ -421,9 +315,9 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             await self._bus.unsubscribe(self)
 
     def _start_all(self, tasks: TaskHost) -> None:
-        first = list(self._workers.values())
+        first = list(self._hosting.workers.values())
         for worker in first:
-            tasks.start(self._host, worker, name=f"worker {worker.name}")
+            tasks.start(self._hosting.host, worker, name=f"worker {worker.name}")
         if self.has_event_handler("on_ready"):
             tasks.start(self._tell_ready, first, name=f"{self._name} ready")
         self._ending.begin(auto_end=self._auto_end)
@@ -481,7 +375,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     async def stop_when_done(self) -> None:
         """Let all root pipeline workers stop when they have done what they were given."""
-        for worker in list(self._roots.values()):
+        for worker in list(self._hosting.roots.values()):
             await worker.stop_when_done()
 
     # --- errors
@@ -499,7 +393,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._inbox = RunnerInbox(
             self._name,
             client=self.job_client,
-            add=self._add_child,
+            add=self._hosting.add_sent,
             handle=self.on_bus_message,
             accepts=self.accepts_bus_message if asks else None,
         )
@@ -523,19 +417,19 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
     # --- what the registry tells
 
     def _worker_arrived(self, data: WorkerReadyData) -> None:
-        arrived = self._roots.get(data.worker_name)
+        arrived = self._hosting.roots.get(data.worker_name)
         if arrived is None or data.runner != self._name:
             return
-        for worker in self._curious.values():
+        for worker in self._hosting.curious.values():
             if worker is not arrived:
                 worker.tell_ready(data)
 
     def tell_of_others(self, worker: BaseWorker) -> None:
         """Tell a root worker that has just started of the root workers that are ready."""
-        if worker.name in self._curious:
+        if worker.name in self._hosting.curious:
             for name in self._registry.local_workers:
                 other = self._registry.get(name)
-                if name in self._roots and name != worker.name and other is not None:
+                if name in self._hosting.roots and name != worker.name and other is not None:
                     worker.tell_ready(other)
 
     def _worker_departed(self, data: WorkerReadyData) -> None:

@@ -16,13 +16,14 @@ from workerbus._lifetime import CleanUp, TaskHost
 from workerbus._registry import WorkerRegistry
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData, id_source
 from workerbus._worker_desk import WorkerDesk
+from workerbus._worker_family import Family
 from workerbus._worker_inbox import WorkerInbox
 from workerbus._worker_life import Phase, WorkerLife, WorkerParams
 from workerbus._worker_types import WorkerActivationArgs, WorkerStatistics
 from workerbus.abc import HookCall, RunnerLike
 from workerbus.bus import BusSubscriber, WorkerBus
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives
-from workerbus.errors import NameTakenError, NotRunningError, ParentError, UnknownWorkerError, text_of
+from workerbus.errors import NotRunningError, UnknownWorkerError, text_of
 from workerbus.jobs._answers import JobAnswers
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._decorators import JobHandler, job_handlers, ready_handlers
@@ -30,7 +31,6 @@ from workerbus.jobs._requests import JobRequests
 from workerbus.jobs._server import JobServer
 from workerbus.messages import (
     BusActivateWorkerMessage,
-    BusAddWorkerMessage,
     BusCancelMessage,
     BusDeactivateWorkerMessage,
     BusEndMessage,
@@ -76,9 +76,6 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         self._name = name if name is not None else f"{type(self).__name__}-{_new_id()}"
         self._starts_active = active
         self._started_at: float | None = None
-        self._parent: BaseWorker | None = None
-        self._children: list[BaseWorker] = []
-        self._watched_by_parent = True
         self._bus: WorkerBus | None = None
         self._registry: WorkerRegistry | None = None
         self._runner: RunnerLike | None = None
@@ -88,6 +85,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         self.hooks: HookQueue = HookQueue(self, self._name, self._overridden, self._hook_failed, math.inf)
         self.job_client: JobClient = JobClient(self)
         self._life = WorkerLife(self)
+        self.family: Family = Family(self)
         self._desk = WorkerDesk(self, self._job_handlers)
         self.job_server: JobServer = JobServer(self, self._desk.find_handler, self._desk.refusal)
         self._inbox: WorkerInbox | None = None
@@ -136,12 +134,12 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     @property
     def parent(self) -> str | None:
         """Its parent's name; None for a root worker."""
-        return None if self._parent is None else self._parent.name
+        return None if self.family.parent is None else self.family.parent.name
 
     @property
     def children(self) -> "list[BaseWorker]":
         """The workers that were added to this one."""
-        return list(self._children)
+        return [child for child in self.family.children if isinstance(child, BaseWorker)]
 
     @property
     def will_be_active(self) -> bool:
@@ -196,13 +194,10 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         """Whether `run` only waits for the end."""
         return type(self).run is BaseWorker.run
 
-    def unfinished_children(self) -> "list[BaseWorker]":
-        """The children that run, the last added first."""
-        return [
-            child
-            for child in reversed(self._children)
-            if child.life.admitted and child.life.phase is not Phase.FINISHED
-        ]
+    @property
+    def runner(self) -> RunnerLike | None:
+        """Its runner, once it has one."""
+        return self._runner
 
     def check_running(self) -> None:
         """Raise `NotRunningError` unless it has started and not finished: only then are answers received (J14)."""
@@ -298,10 +293,10 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             self._runner.tell_of_others(self)
         self._life.started()
         for watched in self._ready_handlers:
-            await self._watch(watched)
-        for child in list(self._children):
+            await self.watch(watched)
+        for added in list(self.family.children):
             if not self.worker_runner.is_ending:
-                await self._start_child(child)
+                await self.family.start(added)
         if activation is not None:
             await activation.result()
 
@@ -391,51 +386,11 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             NameTakenError: Another worker has its name; a `ValueError` (R3).
             NotRunningError: The runner is ending, or the child has run already; a `RuntimeError`.
         """
-        fresh: dict[str, BaseWorker] = {}
-        for child in workers:
-            self._check_child(child)
-            if fresh.setdefault(child.name, child) is not child:
-                raise NameTakenError(child.name, "this call")
-        for child in fresh.values():
-            if child in self._children:
-                continue
-            child._parent = self  # noqa: SLF001 - the same class
-            child._watched_by_parent = watch  # noqa: SLF001
-            self._children.append(child)
+        if strangers := [child for child in workers if not isinstance(child, BaseWorker)]:
+            raise TypeError(f"children are workers, not {strangers[0]!r}")
+        for child in self.family.adopt(workers, watch=watch):
             if self._started_at is not None:
-                await self._start_child(child)
-
-    def _check_child(self, child: "BaseWorker") -> None:
-        if not isinstance(child, BaseWorker):
-            raise TypeError(f"children are workers, not {child!r}")
-        parent = child._parent  # noqa: SLF001 - the same class
-        if parent is not None and parent is not self:
-            raise ParentError(child.name, f"it is a child of {parent.name!r}")
-        above: BaseWorker | None = self
-        while above is not None:
-            if above is child:
-                raise ParentError(child.name, "it would be its own ancestor")
-            above = above._parent  # noqa: SLF001 - the same class
-        if child in self._children:
-            return
-        if not self._life.takes_children:
-            raise NotRunningError(f"worker {self._name!r} is ending: {child.name!r} could not finish before it")
-        if child.life.phase is not Phase.NEW or child.life.admitted:
-            raise ParentError(child.name, "it has been started already")
-        if any(other.name == child.name for other in self._children):
-            raise NameTakenError(child.name, f"the children of {self._name!r}")
-        if self._runner is not None:
-            self._runner.check_new(child)
-
-    async def _start_child(self, child: "BaseWorker") -> None:
-        runner = self.worker_runner
-        if child.life.admitted:
-            return
-        runner.check_new(child)
-        if child._watched_by_parent:  # noqa: SLF001 - the same class
-            await self._watch(child.name)
-        await self.bus.send(BusAddWorkerMessage(child, source=self._name, target=runner.name))
-        await child.life.until_attached()
+                await self.family.start(child)
 
     async def activate_worker(
         self, worker_name: str, *, args: WorkerActivationArgs | None = None, deactivate_self: bool = False
@@ -485,9 +440,10 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             *worker_names: The workers; again, for the same, is a no-op.
         """
         for name in worker_names:
-            await self._watch(name)
+            await self.watch(name)
 
-    async def _watch(self, name: str) -> None:
+    async def watch(self, name: str) -> None:
+        """See `watch_workers`."""
         self._watched.add(name)
         await self.registry.watch(name, self.tell_ready)
 
@@ -513,23 +469,15 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         if not isinstance(call.cause, BusWorkerErrorMessage):
             self.report_error(f"{call.name}: {type(exc).__name__}: {text_of(exc)}{of_job}")
 
-    def child_finished(self, child: "BaseWorker") -> None:
-        """Let go of a child that has finished; the last one may be what this worker's own end has waited for."""
-        if child in self._children:
-            self._children.remove(child)
-        self._life.finish_if_over()
-
     def could_not_be_added(self) -> None:
         """Be free again: attaching has failed."""
         self._life.admitted = False
-        parent, self._parent = self._parent, None
-        if parent is not None:
-            parent.child_finished(self)
+        self.family.leave()
+        self.family.parent = None
 
     def finished(self) -> None:
         """This worker has finished: its parent may, too (W5)."""
-        if self._parent is not None:
-            self._parent.child_finished(self)
+        self.family.leave()
 
     def add_event_handler(self, event_name: str, handler: Handler) -> None:
         """See `EventEmitter.add_event_handler`."""
@@ -539,16 +487,16 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
     def report_failure(self, error: str) -> bool:
         """Report that `run` has failed; returns whether a parent takes care of it, so that nobody else need (R4)."""
-        parent = self._parent
         if self._bus is None:
             return False
         self.report_error(error)
-        return parent is not None and parent.hooks.wants("on_worker_failed")
+        parent = self.family.parent
+        return isinstance(parent, BaseWorker) and parent.hooks.wants("on_worker_failed")
 
     def report_error(self, error: str) -> None:
         """Tell the parent, or the runner and everybody (W7)."""
-        if self._parent is not None:
-            self.bus.post(BusWorkerLocalErrorMessage(error, source=self._name, target=self._parent.name))
+        if self.parent is not None:
+            self.bus.post(BusWorkerLocalErrorMessage(error, source=self._name, target=self.parent))
             return
         self.bus.post(BusWorkerErrorMessage(error, source=self._name))
         if self._runner is not None:

@@ -61,6 +61,25 @@ class Phase(Enum):
     FINISHED = "not running any more: a worker runs once"
 
 
+class Child(Protocol):
+    """What a parent's life needs of a child."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def life(self) -> "WorkerLife":
+        """Its life."""
+
+
+class Children(Protocol):
+    """A worker's family, as its life sees it."""
+
+    def unfinished(self) -> Sequence[Child]:
+        """The children that were started and have not finished."""
+
+
 class Living(Protocol):
     """What the life needs of its worker."""
 
@@ -80,9 +99,8 @@ class Living(Protocol):
     def graces(self) -> tuple[float, float]: ...
     @property
     def runs_by_default(self) -> bool: ...
-    def unfinished_children(self) -> "Sequence[Living]": ...
     @property
-    def life(self) -> "WorkerLife": ...
+    def family(self) -> Children: ...
     async def run(self, params: WorkerParams) -> None: ...
     async def cleanup(self) -> None: ...
     async def depart(self) -> None: ...
@@ -237,7 +255,7 @@ class WorkerLife:
 
     def finish_if_over(self) -> None:
         """Note that the worker has finished, if it and its children have (W5)."""
-        if self._lived and self.phase is not Phase.FINISHED and not self._worker.unfinished_children():
+        if self._lived and self.phase is not Phase.FINISHED and not self._worker.family.unfinished():
             self.phase = Phase.FINISHED
             self._started.set()
             self.finished.set()
@@ -328,7 +346,7 @@ class WorkerLife:
 
     def _seal_lane(self, lane: Lane[HookCall]) -> None:
         # Called in the lane's own step, so that the hook behind the mark does not slip through.
-        if not self._worker.unfinished_children():
+        if not self._worker.family.unfinished():
             lane.close()
             if lane is self._worker.hooks.data:
                 self.phase = Phase.STOPPING
@@ -343,10 +361,10 @@ class WorkerLife:
         with move_on_after(grace_period + job_grace):
             for event in passed:
                 await event.wait()
-            for child in worker.unfinished_children():
+            for child in worker.family.unfinished():
                 await child.life.until_attached()
                 worker.bus.post(BusEndWorkerMessage(message.reason, source=worker.name, target=child.name))
-            for child in worker.unfinished_children():
+            for child in worker.family.unfinished():
                 await child.life.finished.wait()
             self._seal()
             await worker.hooks.quiet()
@@ -405,7 +423,7 @@ class WorkerLife:
 
     async def _cancel_children(self, crash: Exception | None) -> None:
         worker = self._worker
-        children = worker.unfinished_children()
+        children = worker.family.unfinished()
         reason = self._reason or (f"its parent failed: {crash}" if crash else "its parent stopped")
         for child in children:
             message = BusCancelWorkerMessage(reason, source=worker.name, target=child.name)

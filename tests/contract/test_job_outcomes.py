@@ -317,6 +317,53 @@ async def test_an_exception_without_a_text_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("name", ["do", "defer"])
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [(ValueError("oh"), JobStatus.ERROR, "ValueError"), (JobFailure("no"), JobStatus.FAILED, "JobFailure")],
+    ids=["error", "failure"],
+)
+async def test_the_one_error_of_a_task_group_is_the_error_of_the_job(
+    name: str, error: Exception, status: JobStatus, kind: str
+) -> None:
+    """J2, L6: a handler that works with tasks of its own says no less than one without."""
+
+    async def fails() -> None:
+        raise error
+
+    async def works(worker: Doing, message: BusJobRequestMessage) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(fails)
+            await anyio.sleep_forever()
+
+    async with running(Doing("doing", works)) as runner:
+        answer = await outcome_of(runner, "doing", name=name)
+    assert (answer[0], answer[1]["type"], answer[1]["error"]) == (status, kind, str(error))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("name", ["do", "defer"])
+def test_a_cancellation_of_something_else_is_an_error_of_the_job(name: str, grouped: bool) -> None:
+    """J2: a handler waits for a future that somebody has cancelled; the job was not, and has not been done."""
+
+    async def waits(worker: Doing, message: BusJobRequestMessage) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        try:
+            await future
+        except asyncio.CancelledError as exc:
+            if grouped:
+                raise BaseExceptionGroup("several", [exc]) from None
+            raise
+
+    async def example() -> None:
+        async with running(Doing("doing", waits)) as runner:
+            for _ in range(2):
+                assert (await outcome_of(runner, "doing", name=name))[0] == JobStatus.ERROR
+
+    clock.run(example, backend="asyncio")
+
+
+@pytest.mark.parametrize("name", ["do", "defer"])
 def test_a_handler_whose_task_is_cancelled_natively_is_an_error(name: str) -> None:
     """J2: nobody has cancelled the job; its worker goes on."""
 

@@ -111,7 +111,7 @@ class Lane(Generic[T]):
     ) -> None:
         self._name = name
         self._handle = handle
-        self.first = first
+        self.first: tuple[Lane[Any], ...] = first
         self.coming: Callable[[], int] = _nothing
         self._in_hand: T | None = None
         self._limit = limit

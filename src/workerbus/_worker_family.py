@@ -1,0 +1,125 @@
+"""A worker's parent and children: who may be whose, and who waits for whom (W5).
+
+The tasks of children hang beside their parent's, not below it. That they finish first is kept by the life of the
+parent, which asks here for those that have not.
+"""
+
+from typing import Protocol
+
+from workerbus._worker_life import Phase, WorkerLife
+from workerbus.abc import RunnerLike, Sender
+from workerbus.errors import NameTakenError, NotRunningError, ParentError
+from workerbus.messages import BusAddWorkerMessage
+
+
+class Relative(Protocol):
+    """What a family knows of each worker in it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def bus(self) -> Sender:
+        """Its bus."""
+
+    @property
+    def life(self) -> WorkerLife:
+        """Its life."""
+
+    @property
+    def family(self) -> "Family":
+        """Its own family."""
+
+    @property
+    def runner(self) -> RunnerLike | None:
+        """Its runner, once it has one."""
+
+    async def watch(self, name: str) -> None:
+        """Let it know when a worker of that name gets ready."""
+
+
+class Family:
+    """The relatives of one worker.
+
+    Args:
+        worker: Whose.
+
+    Attributes:
+        parent: Its parent, if it has one.
+        children: Those that were added and have not finished.
+        watched: Whether its parent wants to know when it is ready.
+    """
+
+    __slots__ = ("_worker", "children", "parent", "watched")
+
+    def __init__(self, worker: Relative) -> None:
+        self._worker = worker
+        self.parent: Relative | None = None
+        self.children: list[Relative] = []
+        self.watched: bool = True
+
+    def adopt(self, workers: "tuple[Relative, ...]", *, watch: bool) -> "list[Relative]":
+        """Make workers children, all or none; returns those that are new.
+
+        Raises:
+            ParentError: A worker has another parent, is this worker, or is above it.
+            NameTakenError: Another worker has its name.
+            NotRunningError: This worker, or its runner, is ending.
+        """
+        fresh: dict[str, Relative] = {}
+        for child in workers:
+            if self._is_new(child) and fresh.setdefault(child.name, child) is not child:
+                raise NameTakenError(child.name, "this call")
+        for child in fresh.values():
+            child.family.parent = self._worker
+            child.family.watched = watch
+            self.children.append(child)
+        return list(fresh.values())
+
+    def _is_new(self, child: Relative) -> bool:
+        parent = child.family.parent
+        if parent is not None and parent is not self._worker:
+            raise ParentError(child.name, f"it is a child of {parent.name!r}")
+        above: Relative | None = self._worker
+        while above is not None:
+            if above is child:
+                raise ParentError(child.name, "it would be its own ancestor")
+            above = above.family.parent
+        if child in self.children:
+            return False
+        worker = self._worker
+        if not worker.life.takes_children:
+            raise NotRunningError(f"worker {worker.name!r} is ending: {child.name!r} could not finish before it")
+        if child.life.phase is not Phase.NEW or child.life.admitted:
+            raise ParentError(child.name, "it has been started already")
+        if any(other.name == child.name for other in self.children):
+            raise NameTakenError(child.name, f"the children of {worker.name!r}")
+        if worker.runner is not None:
+            worker.runner.check_new(child)
+        return True
+
+    async def start(self, child: Relative) -> None:
+        """Have a child started by the runner; returns when it is attached, and raises what went wrong."""
+        worker = self._worker
+        if child.life.admitted or worker.runner is None:
+            return
+        worker.runner.check_new(child)
+        if child.family.watched:
+            await worker.watch(child.name)
+        await worker.bus.send(BusAddWorkerMessage(child, source=worker.name, target=worker.runner.name))
+        await child.life.until_attached()
+
+    def unfinished(self) -> "list[Relative]":
+        """The children that were started and have not finished, the last added first."""
+        return [
+            child for child in reversed(self.children) if child.life.admitted and child.life.phase is not Phase.FINISHED
+        ]
+
+    def leave(self) -> None:
+        """This worker has finished, or could not be added: its parent need not wait for it any more."""
+        parent = self.parent
+        if parent is not None:
+            if self._worker in parent.family.children:
+                parent.family.children.remove(self._worker)
+            parent.life.finish_if_over()
