@@ -196,7 +196,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
     @property
     def runner(self) -> RunnerLike | None:
-        """Its runner, once it has one."""
+        """Its runner, if it has one yet."""
         return self._runner
 
     def check_running(self) -> None:
@@ -353,8 +353,6 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
     async def stop_when_done(self) -> None:
         """Stop when the pipeline has done what it was given. A worker without a pipeline has nothing to wait for."""
-
-    # --- what it does to others
 
     async def send_bus_message(self, message: BusMessage) -> None:
         """Send a message; see `WorkerBus.send`.

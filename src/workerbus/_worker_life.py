@@ -88,23 +88,44 @@ class Living(Protocol):
     job_server: JobServer
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its name."""
+
     @property
-    def bus(self) -> Sender: ...
+    def bus(self) -> Sender:
+        """Its bus."""
+
     @property
-    def clean_up(self) -> CleanUp: ...
+    def clean_up(self) -> CleanUp:
+        """Its shields."""
+
     @property
-    def inbox(self) -> WorkerInbox: ...
+    def inbox(self) -> WorkerInbox:
+        """Where its messages wait."""
+
     @property
-    def graces(self) -> tuple[float, float]: ...
+    def graces(self) -> tuple[float, float]:
+        """Grace period and job grace, in seconds."""
+
     @property
-    def runs_by_default(self) -> bool: ...
+    def runs_by_default(self) -> bool:
+        """Whether ``run`` only waits for the end."""
+
     @property
-    def family(self) -> Children: ...
-    async def run(self, params: WorkerParams) -> None: ...
-    async def cleanup(self) -> None: ...
-    async def depart(self) -> None: ...
-    def finished(self) -> None: ...
+    def family(self) -> Children:
+        """Its children."""
+
+    async def run(self, params: WorkerParams) -> None:
+        """Work."""
+
+    async def cleanup(self) -> None:
+        """Release what it holds."""
+
+    async def depart(self) -> None:
+        """Leave bus and registry."""
+
+    def finished(self) -> None:
+        """It has finished."""
 
 
 class WorkerLife:

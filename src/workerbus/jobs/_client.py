@@ -333,7 +333,8 @@ class JobClient:
         group = self._group_of(message)
         if group is None:
             return
-        self._event(group, JobGroupEvent.STREAM_END, message, message.data)
+        if group.state is Ask.OPEN:
+            self._event(group, JobGroupEvent.STREAM_END, message, message.data)
         response = BusJobResponseMessage(
             group.job_id, JobStatus.COMPLETED, message.data, source=message.source, target=message.target
         )

@@ -316,11 +316,8 @@ class JobServer:
             self._end_of_handler(job, None, exc)
             raise
         except BaseExceptionGroup as several:
-            error = without_cancellation(several)
             self._expire(job)
-            if error is not None:
-                logger.error("the handler of %s failed", self._name(job), exc_info=error)
-            self._end_of_handler(job, None, error)
+            self._handler_failed_in_groups(job, several)
         except Exception as exc:
             self._expire(job)
             if job.state is Job.ANSWERED:
@@ -333,6 +330,17 @@ class JobServer:
             self._end_of_handler(job, result, None)
         finally:
             job.scope = None
+
+    def _handler_failed_in_groups(self, job: OpenJob, several: BaseExceptionGroup[BaseException]) -> None:
+        error = without_cancellation(several)
+        if error is not None:
+            logger.error("the handler of %s failed", self._name(job), exc_info=error)
+        elif not cancelled_from_outside():
+            error = RuntimeError("the handler let a cancellation of something else through")
+        elif job.verdict is None and job.state is not Job.ANSWERED:
+            job.state = next_job(job.state, JobEvent.LEAVE)  # the worker ends, and answers in its own way
+            return
+        self._end_of_handler(job, None, error)
 
     def _name(self, job: OpenJob) -> str:
         return f"job {job.request.job_name!r} ({job.request.job_id}) at worker {self._owner.name!r}"
