@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from anyio.abc import TaskGroup
 
+from workerbus._lifetime import without_cancellation
 from workerbus.errors import NotRunningError
 
 T = TypeVar("T")
@@ -46,6 +47,11 @@ class WorkerTaskGroup(TaskGroup):
             return await coro
         except (KeyboardInterrupt, SystemExit) as exc:
             self._failed(exc)  # which cancels everything; out of an asyncio task it would end the loop itself
+        except BaseExceptionGroup as several:
+            error = without_cancellation(several)
+            if error is not None:
+                self._failed(error)
+            raise
         except Exception as exc:
             self._failed(exc)
             raise

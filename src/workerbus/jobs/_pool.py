@@ -87,9 +87,13 @@ class TaskPool(Generic[T]):
                     self._idle.append(seat)
                     try:
                         await seat.event.wait()
-                    finally:
+                    except BaseException:
                         if seat.job is None:
                             self._idle.remove(seat)
+                        elif not cancelled_from_outside():
+                            # Cancelled natively in the very step in which it got a job: another task does it.
+                            self._host().start(self._work, seat.job, name=f"{self._name} job")
+                        raise
                     job = seat.job  # type: ignore[assignment]  # set before the event
                     del seat
             except get_cancelled_exc_class():

@@ -64,6 +64,8 @@ class JobContexts:
     ) -> JobGroupContext:
         """Ask several workers for the same job at once, as a context (J8).
 
+        All get the same payload. For shares of their own, key it by name, and let each look up ``payload[self.name]``.
+
         Args:
             *worker_names: The workers; those that are not there yet are waited for. None at all completes at once.
             name: Which of their `@job` handlers.

@@ -1,0 +1,187 @@
+"""Bad input gets a clear, typed error at the earliest point, and changes nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from support import Helper, Plain, running
+from workerbus import (
+    BaseWorker,
+    BusAddWorkerMessage,
+    BusJobRequestMessage,
+    JobError,
+    MemoryBus,
+    NotRunningError,
+    WorkerParams,
+    WorkerRunner,
+)
+
+NOT_WORKERS: Any = "a name"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: WorkerRunner(job_grace=-1),
+        lambda: WorkerRunner(grace_period=float("nan")),
+        lambda: MemoryBus(max_buffer_size=0),
+        lambda: BaseWorker(""),
+    ],
+    ids=["job grace", "grace period", "buffer size", "worker name"],
+)
+def test_a_value_that_makes_no_sense_is_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match=r"not"):
+        make()
+
+
+def test_a_bus_that_is_none_is_refused() -> None:
+    bus: Any = object()
+    with pytest.raises(TypeError, match="WorkerBus"):
+        WorkerRunner(bus=bus)
+
+
+async def test_what_is_no_worker_is_refused() -> None:
+    async with running(Helper("parent")) as runner:
+        with pytest.raises(TypeError, match="a runner runs workers"):
+            await runner.add_workers(NOT_WORKERS)
+        parent = runner.get_worker("parent")
+        assert parent is not None
+        with pytest.raises(TypeError, match="children are workers"):
+            await parent.add_workers(NOT_WORKERS)
+        assert runner.known_workers() == ["parent"]
+
+
+async def test_a_message_that_adds_no_worker_is_reported() -> None:
+    told = anyio.Event()
+    async with running() as runner:
+        runner.add_event_handler("on_error", lambda _, data: told.set())
+        await runner.bus.send(BusAddWorkerMessage("nobody", source="me", target=runner.name))
+        await told.wait()
+
+
+async def test_a_message_that_adds_a_second_worker_of_a_name_is_reported() -> None:
+    errors: list[str] = []
+    async with running(Helper("one")) as runner:
+        runner.add_event_handler("on_error", lambda _, data: errors.append(data.error))
+        await runner.bus.send(BusAddWorkerMessage(Helper("one"), source="me", target=runner.name))
+        await anyio.wait_all_tasks_blocked()
+    assert len(errors) == 1
+    assert "'one'" in errors[0]
+
+
+async def test_a_bus_takes_subscribers_only() -> None:
+    bus: Any = MemoryBus()
+    with pytest.raises(TypeError, match="BusSubscriber"):
+        await bus.subscribe(object())
+    with pytest.raises(ValueError, match="'all' or 'own'"):
+        await bus.subscribe(Plain("it", receives="some"))
+    assert not bus.has_subscriber("it")
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "error"),
+    [
+        (7, {}, TypeError),
+        ("helper", {"payload": [1]}, TypeError),
+        ("helper", {"timeout": "soon"}, TypeError),
+        ("helper", {"timeout": True}, TypeError),
+        ("helper", {"timeout": -1}, ValueError),
+    ],
+)
+async def test_a_job_that_makes_no_sense_is_not_asked_for(name: Any, kwargs: Any, error: type[Exception]) -> None:
+    helper = Helper("helper")
+    async with running(helper) as runner:
+        with pytest.raises(error):
+            runner.job(name, **kwargs)
+        with pytest.raises(error):
+            runner.job_group(name, **kwargs)
+    assert helper.calls == []
+
+
+async def test_a_job_context_is_used_once() -> None:
+    async with running(Helper("helper")) as runner:
+        asked = runner.job("helper", name="echo")
+        with pytest.raises(NotRunningError, match="not been asked"):
+            _ = asked.job_id
+        await asked
+        with pytest.raises(NotRunningError, match="used once"):
+            await asked
+
+
+async def test_an_answer_that_has_not_come_is_an_error() -> None:
+    helper = Helper("helper")
+    async with running(helper) as runner, runner.job("helper", name="wait") as asked:
+        await helper.begun.wait()
+        with pytest.raises(NotRunningError, match="no answer yet"):
+            _ = asked.response
+        helper.release.set()
+
+
+async def test_a_worker_s_task_group_is_entered_already() -> None:
+    refused = anyio.Event()
+
+    class Entering(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            with pytest.raises(NotRunningError, match="entered already"):
+                async with params.task_group:
+                    pass
+            refused.set()
+            await super().run(params)
+
+    async with running(Entering("w")):
+        assert refused.is_set()
+
+
+async def test_a_task_of_a_worker_may_say_that_it_has_started() -> None:
+    class Serving(BaseWorker):
+        port = 0
+
+        async def serve(self, *, task_status: anyio.abc.TaskStatus[int]) -> None:
+            task_status.started(8080)
+            await anyio.sleep_forever()
+
+        async def run(self, params: WorkerParams) -> None:
+            self.port = await params.task_group.start(self.serve)
+            await super().run(params)
+
+    worker = Serving("w")
+    async with running(worker):
+        assert worker.port == 8080
+
+
+async def test_an_update_request_for_a_worker_that_was_not_asked_is_refused() -> None:
+    helper, asker = Helper("helper"), Helper("asker")
+    async with running(helper, asker):
+        job_id = await asker.request_job("helper", name="wait")
+        with pytest.raises(ValueError, match="'asker' was not asked"):
+            await asker.request_job_update(job_id, "asker")
+        helper.release.set()
+
+
+async def test_an_answer_that_is_no_dict_is_refused_and_the_job_stays_open() -> None:
+    class Odd(BaseWorker):
+        async def on_job_request(self, message: BusJobRequestMessage) -> None:
+            response: Any = "text"
+            with pytest.raises(TypeError, match="dict"):
+                await self.send_job_response(message.job_id, response)
+            await self.send_job_response(message.job_id, {"ok": True})
+
+    async with running(Odd("odd")) as runner:
+        assert await runner.job("odd") == {"ok": True}
+
+
+async def test_a_cancelled_job_names_its_reason() -> None:
+    helper, asker = Helper("helper"), Helper("asker")
+
+    async def ask_and_cancel() -> None:
+        async with asker.job("helper", name="wait") as asked:
+            await helper.begun.wait()
+            await asker.cancel_job_group(asked.job_id, reason="changed my mind")
+            await anyio.sleep_forever()
+
+    async with running(helper, asker):
+        with pytest.raises(JobError, match="changed my mind") as caught:
+            await ask_and_cancel()
+    assert caught.value.reason == "changed my mind"
