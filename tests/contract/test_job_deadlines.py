@@ -1,5 +1,6 @@
 """J6: one deadline covers the wait for the workers and the job, at both ends. Idle time is skipped."""
 
+import contextlib
 import functools
 import inspect
 import math
@@ -8,6 +9,7 @@ from typing import Any, ParamSpec
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 import clock
 from asking import Doing, Listener, Raw
@@ -15,6 +17,7 @@ from support import Helper, Plain, running
 from workerbus import (
     BaseWorker,
     BusJobRequestMessage,
+    BusJobResponseMessage,
     BusMessage,
     JobError,
     JobGroupError,
@@ -23,6 +26,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+from workerbus.jobs._client import SAME_TIME
 
 P = ParamSpec("P")
 NEAR = 0.9
@@ -532,3 +536,24 @@ async def test_a_job_that_is_asked_for_by_a_hook_has_no_deadline_of_another_job(
         await done.wait()
         await observer.until(2, BusJobRequestMessage)
     assert seconds_left(observer) == [1.0, None]
+
+
+async def test_a_scope_that_is_given_more_time_at_the_last_moment_does_not_leave_its_requester_waiting() -> None:
+    """J6, J1: the worker's timeout has come, the scope's was about to, and then it had more time."""
+    silent = Helper("silent")
+    async with running(silent) as runner, anyio.create_task_group() as tasks:
+
+        async def extend(job_id: str, scope: anyio.CancelScope) -> None:
+            while anyio.current_time() < scope.deadline - SAME_TIME / 2:
+                await checkpoint()
+            late = BusJobResponseMessage(
+                job_id, JobStatus.CANCELLED, {"error": "timeout"}, source="silent", target=runner.name
+            )
+            await runner.bus.send(late)
+            await checkpoint()
+            scope.deadline += 100
+
+        with anyio.move_on_after(0.05) as scope, contextlib.suppress(JobError):
+            async with runner.job("silent", name="wait") as asked:
+                tasks.start_soon(extend, asked.job_id, scope)
+        assert asked.statuses == {"silent": JobStatus.CANCELLED}

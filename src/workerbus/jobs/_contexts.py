@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from anyio import CancelScope, current_effective_deadline, current_time
+from anyio import CancelScope, current_effective_deadline, current_time, move_on_at
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from workerbus._lifetime import carry_deadline
@@ -160,9 +160,12 @@ class _Context:
             await checkpoint_if_cancelled()  # lets a cancellation from outside win over our own
 
     async def _change(self) -> None:
-        group = self._entered
+        group, look_again = self._entered, self._entered.travels + 2 * SAME_TIME
         if group.doubtful is not None and current_effective_deadline() > current_time() + SAME_TIME:
             self._client.no_cancellation_comes(group)
+        elif group.travels < group.deadline and current_time() < look_again:
+            with move_on_at(look_again):  # an enclosing scope may be given more time while this waits
+                await group.change()
         else:
             await group.change()
 
