@@ -352,7 +352,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         await self._life.finished.wait()
 
     async def stop_when_done(self) -> None:
-        """Stop when the pipeline has done what it was given. A worker without a pipeline has nothing to wait for."""
+        """Stop when the pipeline has done what it was given; a worker without one has nothing to wait for."""
 
     async def send_bus_message(self, message: BusMessage) -> None:
         """Send a message; see `WorkerBus.send`.
@@ -456,8 +456,6 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             self.hooks.add(HookCall("on_worker_ready", (data,)), system=False)
         for attribute in self._ready_handlers.get(data.worker_name, ()):
             self.hooks.add(HookCall(attribute, (data,)), system=False)
-
-    # --- errors
 
     def _hook_failed(self, call: HookCall, exc: Exception) -> None:
         job_id = getattr(call.cause, "job_id", None)

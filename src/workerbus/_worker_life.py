@@ -269,7 +269,7 @@ class WorkerLife:
             except BaseExceptionGroup as several:
                 error = without_cancellation(several)
                 if error is not None:
-                    self._errors.append(several if isinstance(several, Exception) else error)
+                    self._errors.append(error)
             except Exception as exc:  # noqa: BLE001 - reported by the runner
                 self._errors.append(exc)
 
