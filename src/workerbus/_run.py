@@ -11,7 +11,7 @@ Knows a bus and something to serve; nothing of workers.
 import math
 from collections.abc import Awaitable, Callable
 
-from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class, move_on_after
+from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
 from workerbus._lifetime import CleanUp, TaskHost, plain
@@ -154,19 +154,6 @@ class Run:
         if exc is not None:
             raise exc
         return False
-
-    def signalled(self) -> None:
-        """A signal has begun the wind-down: the next one may cut it short (R5)."""
-        self.interruptible = True
-        if self._group is not None:
-            self._group.start_soon(self._stay_awake, name=f"runner {self._name} signals")
-
-    async def _stay_awake(self) -> None:
-        # asyncio waits for input without a look at Python's own signal handlers: a signal that comes just before that
-        # is seen when something wakes the loop.
-        while not self.done.is_set():
-            with move_on_after(0.1):
-                await self.done.wait()
 
     def abandon(self) -> None:
         """End the wind-down at once: open all shields (R5)."""
