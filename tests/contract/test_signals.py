@@ -21,6 +21,9 @@ from workerbus import CLEANUP_SECONDS, MemoryBus, WorkerRunner
 PROGRAMS = Path(__file__).with_name("signal_programs.py")
 PROMPTLY = CLEANUP_SECONDS / 2
 """Seconds within which a process ends that does not wait until its wind-down is given up."""
+ATTEMPTS = 3
+"""asyncio sees a signal late, with its next timer, if it comes just before the selector begins to wait: one run in about
+fifty. A wind-down that is not cut short is slow each time."""
 FORMS = ("main", "child", "body")
 
 
@@ -96,14 +99,18 @@ def test_sigterm_is_left_alone_unless_asked(backend: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_second_sigint_ends_a_slow_wind_down_at_once(form: str, backend: str) -> None:
     """R5: it arrives as a KeyboardInterrupt, in a group only if the program has put a task group of its own around."""
-    with program(backend, "twice", form, "cleanup") as it:
-        it.until("ready")
-        it.send(signal.SIGINT)
-        it.until("slow cleans up")
-        begun = time.monotonic()
-        it.send(signal.SIGINT)
-        it.end()
-        assert time.monotonic() - begun < PROMPTLY
+    for _ in range(ATTEMPTS):
+        with program(backend, "twice", form, "cleanup") as it:
+            it.until("ready")
+            it.send(signal.SIGINT)
+            it.until("slow cleans up")
+            begun = time.monotonic()
+            it.send(signal.SIGINT)
+            it.end()
+            seconds = time.monotonic() - begun
+        if seconds < PROMPTLY:
+            break
+    assert seconds < PROMPTLY
     wrapped = ["raised BaseExceptionGroup"] if form == "child" and backend == "trio" else []
     assert it.lines[-1] in ["raised KeyboardInterrupt", *wrapped]
     assert "returned" not in it.lines
@@ -112,14 +119,18 @@ def test_a_second_sigint_ends_a_slow_wind_down_at_once(form: str, backend: str) 
 @pytest.mark.parametrize("place", ["last hook", "watcher", "bus"])
 def test_a_second_sigint_opens_every_shield(place: str, backend: str) -> None:
     """R5: wherever the wind-down is slow."""
-    with program(backend, "twice", "main", place) as it:
-        it.until("ready")
-        it.send(signal.SIGINT)
-        it.until("slow")
-        begun = time.monotonic()
-        it.send(signal.SIGINT)
-        it.end()
-        assert time.monotonic() - begun < PROMPTLY
+    for _ in range(ATTEMPTS):
+        with program(backend, "twice", "main", place) as it:
+            it.until("ready")
+            it.send(signal.SIGINT)
+            it.until("slow")
+            begun = time.monotonic()
+            it.send(signal.SIGINT)
+            it.end()
+            seconds = time.monotonic() - begun
+        if seconds < PROMPTLY:
+            break
+    assert seconds < PROMPTLY
     assert it.lines[-1] == "raised KeyboardInterrupt"
     assert "returned" not in it.lines
 
@@ -139,14 +150,18 @@ def test_a_sigint_after_a_sigterm_is_the_programs_own(backend: str) -> None:
 
 def test_a_second_sigint_ends_the_programs_own_bus(backend: str) -> None:
     """R5, R6: the run has returned, and the bus around it is slow to stop."""
-    with program(backend, "twice_with_the_programs_bus") as it:
-        it.until("ready")
-        it.send(signal.SIGINT)
-        it.until("slow")
-        begun = time.monotonic()
-        it.send(signal.SIGINT)
-        it.end()
-        assert time.monotonic() - begun < PROMPTLY
+    for _ in range(ATTEMPTS):
+        with program(backend, "twice_with_the_programs_bus") as it:
+            it.until("ready")
+            it.send(signal.SIGINT)
+            it.until("slow")
+            begun = time.monotonic()
+            it.send(signal.SIGINT)
+            it.end()
+            seconds = time.monotonic() - begun
+        if seconds < PROMPTLY:
+            break
+    assert seconds < PROMPTLY
     assert it.lines[-1] == "raised KeyboardInterrupt"
 
 
