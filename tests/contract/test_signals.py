@@ -22,8 +22,8 @@ PROGRAMS = Path(__file__).with_name("signal_programs.py")
 PROMPTLY = CLEANUP_SECONDS / 2
 """Seconds within which a process ends that does not wait until its wind-down is given up."""
 ATTEMPTS = 3
-"""asyncio sees a signal late, with its next timer, if it comes just before the selector begins to wait: one run in about
-fifty. A wind-down that is not cut short is slow each time."""
+"""asyncio sees a signal late, with its next timer, if it comes just before the selector begins to wait: one run in
+some fifty. A wind-down that is not cut short is slow each time."""
 FORMS = ("main", "child", "body")
 
 
