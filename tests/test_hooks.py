@@ -81,7 +81,7 @@ def test_an_unknown_event_is_refused_with_near_names() -> None:
 
 def test_what_cannot_be_called_is_no_handler() -> None:
     with pytest.raises(TypeError):
-        BaseWorker("w").add_event_handler("on_activated", "print")  # type: ignore[arg-type]
+        BaseWorker("w").add_event_handler("on_activated", "print")  # type: ignore[arg-type]  # that is the point
 
 
 async def test_a_handler_is_called_from_its_adding_on() -> None:

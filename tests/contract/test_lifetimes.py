@@ -870,7 +870,7 @@ def test_a_native_task_group_ends_a_run_when_a_sibling_fails() -> None:
         runner = quiet_runner()
         await runner.add_workers(Helper("worker"))
         async with nothing_left(runner):
-            with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012
+            with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - the block itself raises
                 async with asyncio.TaskGroup() as group:
                     group.create_task(runner.run(auto_end=False))
                     group.create_task(fail())
@@ -1004,7 +1004,7 @@ def test_a_nursery_of_trio_ends_a_run_when_a_sibling_fails() -> None:
         runner = quiet_runner()
         await runner.add_workers(Helper("worker"))
         async with nothing_left(runner):
-            with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012
+            with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - the block itself raises
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(runner.run)
                     nursery.start_soon(fail)

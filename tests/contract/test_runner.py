@@ -246,7 +246,7 @@ async def test_a_body_that_is_left_ends_the_run_gracefully() -> None:
 async def test_an_exception_of_the_body_cancels_the_run() -> None:
     """R1: hooks that wait do not run any more."""
     told = Told("told")
-    with pytest.raises(ValueError, match="body"):  # noqa: PT012
+    with pytest.raises(ValueError, match="body"):  # noqa: PT012 - the block itself raises
         async with running(told):
             await told.tell("hold", "late")
             await told.held.wait()
@@ -307,7 +307,7 @@ async def test_a_body_goes_on_when_its_workers_have_finished() -> None:
 async def test_a_body_may_be_left_while_it_is_being_cancelled_with_its_own_error() -> None:
     """R1, L6: the error goes through, as the body raised it."""
     error = ValueError("while cancelled")
-    with pytest.raises(ValueError, match="while cancelled") as caught:  # noqa: PT012
+    with pytest.raises(ValueError, match="while cancelled") as caught:  # noqa: PT012 - the block itself raises
         async with running(Helper("helper")) as runner:
             await runner.cancel()
             try:
@@ -995,7 +995,7 @@ async def test_a_crashed_worker_leaves_the_others_running_and_run_raises_at_the_
     """R4."""
     failing = kind("failing")
     runner = quiet_runner()
-    with pytest.raises(ValueError, match="failing"):  # noqa: PT012
+    with pytest.raises(ValueError, match="failing"):  # noqa: PT012 - the block itself raises
         async with runner:
             await runner.add_workers(failing, Helper("helper"))
             if isinstance(failing, Crashing):
@@ -1271,7 +1271,7 @@ async def test_the_job_that_a_body_waits_for_is_cancelled_with_the_body() -> Non
 async def test_a_body_that_ends_the_run_while_it_holds_a_job_gets_its_error() -> None:
     """R7, R1: an end lets the body go on."""
     helper = Helper("helper")
-    with pytest.raises(JobError) as caught:  # noqa: PT012
+    with pytest.raises(JobError) as caught:  # noqa: PT012 - the block itself raises
         async with running(helper) as runner, runner.job("helper", name="wait"):
             await helper.begun.wait()
             await runner.end()

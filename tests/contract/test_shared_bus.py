@@ -491,7 +491,7 @@ async def test_a_crash_under_one_runner_concerns_the_other_no_more_than_a_depart
 
     async with MemoryBus() as bus, quiet_runner(bus, "B") as b:
         await b.add_workers(Helper("on b"))
-        with pytest.raises(ValueError, match="crash"):  # noqa: PT012
+        with pytest.raises(ValueError, match="crash"):  # noqa: PT012 - the block itself raises
             async with quiet_runner(bus, "A") as a:
                 await a.add_workers(Crashing("crashing"))
                 with pytest.raises(JobError) as caught:

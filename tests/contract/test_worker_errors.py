@@ -83,7 +83,7 @@ async def test_a_hook_that_raises_is_logged_and_reported_and_stops_nothing(
         errors = await Errors().of(runner)
         for count in (1, 2):
             await provoke(hook, subject, peer, runner)
-            await eventually(lambda: len(raised) == count)  # noqa: B023
+            await eventually(lambda: len(raised) == count)  # noqa: B023 - awaited at once
         await anyio.wait_all_tasks_blocked()
         if hook == "on_deactivated":
             await peer.activate_worker("subject")

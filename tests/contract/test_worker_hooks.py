@@ -69,7 +69,7 @@ class Choosy(Helper):
 async def test_the_first_on_activated_may_await_a_job(asked: str, kind: type[Helper]) -> None:
     """W8, W2"""
 
-    class Asking(kind):  # type: ignore[misc, valid-type]
+    class Asking(kind):  # type: ignore[misc, valid-type]  # a base chosen by the parameter
         async def on_activated(self, args: dict[str, Any] | None) -> None:
             self.calls.append((await self.job(asked, name="echo"))["worker"])
 
