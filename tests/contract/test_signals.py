@@ -21,9 +21,6 @@ from workerbus import CLEANUP_SECONDS, MemoryBus, WorkerRunner
 PROGRAMS = Path(__file__).with_name("signal_programs.py")
 PROMPTLY = CLEANUP_SECONDS / 2
 """Seconds within which a process ends that does not wait until its wind-down is given up."""
-ATTEMPTS = 3
-"""asyncio sees a signal late, with its next timer, if it comes just before the selector begins to wait: one run in
-some fifty. A wind-down that is not cut short is slow each time."""
 FORMS = ("main", "child", "body")
 
 
@@ -96,73 +93,46 @@ def test_sigterm_is_left_alone_unless_asked(backend: str) -> None:
     assert it.lines == ["ready"]
 
 
+def cut_short(*arguments: str, slow: str, first: signal.Signals = signal.SIGINT) -> list[str]:
+    """Send a program a signal, then a SIGINT when it says that it is slow; returns all that it has said."""
+    with program(*arguments) as it:
+        it.until("ready")
+        it.send(first)
+        it.until(slow)
+        begun = time.monotonic()
+        it.send(signal.SIGINT)
+        it.end()
+        assert time.monotonic() - begun < PROMPTLY
+    return it.lines
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_second_sigint_ends_a_slow_wind_down_at_once(form: str, backend: str) -> None:
     """R5: it arrives as a KeyboardInterrupt, in a group only if the program has put a task group of its own around."""
-    for _ in range(ATTEMPTS):
-        with program(backend, "twice", form, "cleanup") as it:
-            it.until("ready")
-            it.send(signal.SIGINT)
-            it.until("slow cleans up")
-            begun = time.monotonic()
-            it.send(signal.SIGINT)
-            it.end()
-            seconds = time.monotonic() - begun
-        if seconds < PROMPTLY:
-            break
-    assert seconds < PROMPTLY
+    lines = cut_short(backend, "twice", form, "cleanup", slow="slow cleans up")
     wrapped = ["raised BaseExceptionGroup"] if form == "child" and backend == "trio" else []
-    assert it.lines[-1] in ["raised KeyboardInterrupt", *wrapped]
-    assert "returned" not in it.lines
+    assert lines[-1] in ["raised KeyboardInterrupt", *wrapped]
+    assert "returned" not in lines
 
 
 @pytest.mark.parametrize("place", ["last hook", "watcher", "bus"])
 def test_a_second_sigint_opens_every_shield(place: str, backend: str) -> None:
     """R5: wherever the wind-down is slow."""
-    for _ in range(ATTEMPTS):
-        with program(backend, "twice", "main", place) as it:
-            it.until("ready")
-            it.send(signal.SIGINT)
-            it.until("slow")
-            begun = time.monotonic()
-            it.send(signal.SIGINT)
-            it.end()
-            seconds = time.monotonic() - begun
-        if seconds < PROMPTLY:
-            break
-    assert seconds < PROMPTLY
-    assert it.lines[-1] == "raised KeyboardInterrupt"
-    assert "returned" not in it.lines
+    lines = cut_short(backend, "twice", "main", place, slow="slow")
+    assert lines[-1] == "raised KeyboardInterrupt"
+    assert "returned" not in lines
 
 
 def test_a_sigint_after_a_sigterm_is_the_programs_own(backend: str) -> None:
     """R5: all earlier handlers are back after the first signal, whichever it was."""
-    with program(backend, "twice", "main", "cleanup") as it:
-        it.until("ready")
-        it.send(signal.SIGTERM)
-        it.until("slow cleans up")
-        begun = time.monotonic()
-        it.send(signal.SIGINT)
-        it.end()
-        assert time.monotonic() - begun < PROMPTLY
-    assert it.lines[-1] == "raised KeyboardInterrupt"
+    lines = cut_short(backend, "twice", "main", "cleanup", slow="slow cleans up", first=signal.SIGTERM)
+    assert lines[-1] == "raised KeyboardInterrupt"
 
 
 def test_a_second_sigint_ends_the_programs_own_bus(backend: str) -> None:
     """R5, R6: the run has returned, and the bus around it is slow to stop."""
-    for _ in range(ATTEMPTS):
-        with program(backend, "twice_with_the_programs_bus") as it:
-            it.until("ready")
-            it.send(signal.SIGINT)
-            it.until("slow")
-            begun = time.monotonic()
-            it.send(signal.SIGINT)
-            it.end()
-            seconds = time.monotonic() - begun
-        if seconds < PROMPTLY:
-            break
-    assert seconds < PROMPTLY
-    assert it.lines[-1] == "raised KeyboardInterrupt"
+    lines = cut_short(backend, "twice_with_the_programs_bus", slow="slow")
+    assert lines[-1] == "raised KeyboardInterrupt"
 
 
 def test_a_second_sigint_calls_the_handler_that_was_there_before(backend: str) -> None:
