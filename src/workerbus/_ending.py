@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from enum import IntEnum
 
-from anyio import Event, current_time, move_on_after
+from anyio import Event, current_time, move_on_after, sleep_until
 
 from workerbus._lifetime import CLEANUP_SECONDS, CleanUp
 from workerbus._run import Run
@@ -118,7 +118,7 @@ class Ending:
 
     async def _name_the_late(self) -> None:
         try:
-            await self.all_done.wait()
+            await sleep_until(self._clean_up.deadline())
         finally:
             if not self.all_done.is_set() and self._clean_up.deadline() <= current_time():
                 late = ", ".join(f"worker {name!r}" for name in self._roots)

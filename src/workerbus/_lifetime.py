@@ -95,14 +95,18 @@ class CleanUp:
 
     Args:
         whole: The wind-down that this one is a part of; the earlier deadline of the two counts.
+
+    Attributes:
+        interruptible: Whether the next interruption opens all shields: set when a signal has begun the wind-down (R5).
     """
 
-    __slots__ = ("_deadline", "_whole", "abandoned", "shields")
+    __slots__ = ("_deadline", "_whole", "abandoned", "interruptible", "shields")
 
     def __init__(self, whole: "CleanUp | None" = None) -> None:
         self._whole = whole
         self._deadline: float | None = None
         self.abandoned: bool = False
+        self.interruptible: bool = False
         self.shields: set[CancelScope] = set()
 
     def begin(self) -> float:
@@ -139,6 +143,15 @@ class CleanUp:
         """Return a shield for clean-up that must await, until the deadline (by default, this wind-down's)."""
         return Shield(self._whole or self, self.deadline() if deadline is None else deadline)
 
+    def interrupt(self) -> bool:
+        """Open all shields if the whole wind-down is interruptible, once; returns whether it was (R5)."""
+        whole = self._whole or self
+        if not whole.interruptible:
+            return False
+        whole.interruptible = False  # by now, only the user's own clean-up can take time
+        whole.abandon()
+        return True
+
     def abandon(self) -> None:
         """Open all shields, now and from now on: somebody insists (R5)."""
         self.abandoned = True
@@ -149,14 +162,19 @@ class CleanUp:
 class TaskHost:
     """A task group that synchronous code can start tasks in.
 
+    Args:
+        group: The task group.
+        clean_up: The wind-down that an interruption of one of the tasks is to cut short.
+
     Attributes:
         fatal: The `KeyboardInterrupt` or `SystemExit` that a task raised, for the owner to raise when all is closed.
     """
 
-    __slots__ = ("context", "fatal", "group")
+    __slots__ = ("_clean_up", "context", "fatal", "group")
 
-    def __init__(self, group: TaskGroup) -> None:
+    def __init__(self, group: TaskGroup, clean_up: CleanUp) -> None:
         self.group: TaskGroup = group
+        self._clean_up = clean_up
         self.context: Context = copy_context()
         self.fatal: BaseException | None = None
 
@@ -179,3 +197,9 @@ class TaskHost:
         if self.fatal is None:
             self.fatal = exc
         self.group.cancel_scope.cancel()
+        self._clean_up.interrupt()
+
+    def raise_fatal(self) -> None:
+        """Raise what ended the group, if anything did, over whatever else is on its way: for a ``finally``."""
+        if self.fatal is not None:
+            raise self.fatal

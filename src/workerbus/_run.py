@@ -32,7 +32,6 @@ class Run:
     Attributes:
         tasks: The tasks of the run, while there is one.
         failure: What ended the core, if anything did; `close` raises it.
-        interruptible: Whether the next cancellation cuts the wind-down short: set when a signal has begun it (R5).
         done: Set when nothing of the run is left.
     """
 
@@ -56,7 +55,6 @@ class Run:
         self._ready = Event()
         self.tasks: TaskHost | None = None
         self.failure: BaseException | None = None
-        self.interruptible: bool = False
         self.body: CancelScope | None = None
         self.done: Event = Event()
 
@@ -123,7 +121,7 @@ class Run:
             self._interrupted(exc)
         while not self.done.is_set():
             try:
-                with CancelScope(shield=not self.interruptible):
+                with CancelScope(shield=not self._clean_up.interruptible):
                     await self.done.wait()
             except BaseException as late:  # noqa: BLE001 - raised again below
                 if exc is None or not isinstance(late, get_cancelled_exc_class()):
@@ -138,10 +136,7 @@ class Run:
     def _interrupted(self, exc: BaseException) -> None:
         if isinstance(exc, Exception):
             self._wind_down(f"the runner's body failed: {exc!r}")
-        elif self.interruptible:
-            self.interruptible = False  # by now, only the user's own clean-up can take time
-            self.abandon()
-        else:
+        elif not self._clean_up.interrupt():
             self._wind_down("the runner was cancelled")
 
     async def _close_group(self, exc: BaseException | None) -> bool:
@@ -155,17 +150,12 @@ class Run:
             raise exc
         return False
 
-    def abandon(self) -> None:
-        """End the wind-down at once: open all shields (R5)."""
-        self._clean_up.abandon()
-        if self._shield is not None:
-            self._shield.cancel()
-
     # --- the core
 
     async def _core(self) -> None:
         try:
             with CancelScope(shield=True) as self._shield:
+                self._clean_up.shields.add(self._shield)
                 if self._owns_bus:
                     await self._open_bus()
                 else:
@@ -190,9 +180,11 @@ class Run:
             bus.opened_by = None
 
     async def _serve_in_group(self) -> None:
+        group = create_task_group()
+        tasks = TaskHost(group, self._clean_up)
         try:
-            async with create_task_group() as group:
-                tasks = self.tasks = TaskHost(group)
+            async with group:
+                self.tasks = tasks
                 try:
                     await self._serve(tasks)
                 finally:
@@ -200,5 +192,4 @@ class Run:
                     group.cancel_scope.cancel()
         finally:
             self.tasks = None
-        if tasks.fatal is not None:
-            raise tasks.fatal
+            tasks.raise_fatal()

@@ -370,7 +370,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     def _signalled(self, number: signals.Signals) -> None:
         self.signal = number
-        self._run.interruptible = True
+        self.clean_up.interruptible = True
         self._ending.cancel(number.name)
 
     async def stop_when_done(self) -> None:

@@ -208,9 +208,11 @@ class WorkerLife:
         _inside.set(self)
         if self.phase is Phase.FINISHED:
             return None  # stopped before it could begin
+        group = create_task_group()
+        tasks = TaskHost(group, self._worker.clean_up)
         try:
-            async with create_task_group() as group:
-                tasks = self._tasks = TaskHost(group)
+            async with group:
+                self._tasks = tasks
                 self._worker.hooks.open(tasks)
                 self._worker.inbox.run_in(tasks)
                 await self._run_and_wind_down(tasks)
@@ -218,8 +220,7 @@ class WorkerLife:
         finally:
             self._lived = True
             self.finish_if_over()
-        if tasks.fatal is not None:
-            raise tasks.fatal
+            tasks.raise_fatal()
         errors = list(dict.fromkeys(self._errors))
         if len(errors) > 1:
             return ExceptionGroup(f"several things failed in worker {self._worker.name!r}", errors)

@@ -21,6 +21,20 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+async def say_when_idle(text: str) -> None:
+    """Say something when all else waits, as it does by the time that somebody presses Ctrl-C again.
+
+    On trio, whose tasks are not protected from it, an interrupt in the middle of an `Event.wait` breaks that event.
+    """
+    await anyio.wait_all_tasks_blocked()
+    say(text)
+
+
+async def be_slow() -> None:
+    await say_when_idle("slow")
+    await sleep(LONG)
+
+
 class Slow(BaseWorker):
     """Says when it is cleaning up, and how long that takes depends on where it is slow."""
 
@@ -29,21 +43,21 @@ class Slow(BaseWorker):
         self.place = place
 
     async def cleanup(self) -> None:
-        say(f"{self.name} cleans up")
+        if self.place == "interrupted":
+            raise KeyboardInterrupt
+        await say_when_idle(f"{self.name} cleans up")
         if self.place == "cleanup":
             await sleep(LONG)
         await super().cleanup()
 
     async def on_bus_message(self, message: BusMessage) -> None:
         if self.place == "last hook" and isinstance(message, BusCancelWorkerMessage):
-            say("slow")
-            await sleep(LONG)
+            await be_slow()
 
 
 class SlowBus(MemoryBus):
     async def stop(self) -> None:
-        say("slow")
-        await sleep(LONG)
+        await be_slow()
 
 
 def runner_with(*workers: BaseWorker, **kwargs: Any) -> WorkerRunner:
@@ -79,8 +93,7 @@ async def twice(form: str, place: str) -> None:
     """Be slow in the wind-down, for the second signal to come."""
 
     async def watch(_: object) -> None:
-        say("slow")
-        await sleep(LONG)
+        await be_slow()
 
     slow = Slow(place=place)
     runner = runner_with(bus=SlowBus() if place == "bus" else None, handle_sigterm=True)
@@ -88,6 +101,14 @@ async def twice(form: str, place: str) -> None:
     if place == "watcher":
         await runner.registry.watch_departure("slow", watch)
     await run_as(form, runner)
+    say("returned")
+
+
+async def interrupted() -> None:
+    """The second interrupt comes while a task of the library runs: one worker's own, and another is slow."""
+    runner = runner_with()
+    await runner.add_workers(Slow(place="cleanup"), Slow("other", place="interrupted"))
+    await runner.run(auto_end=False)
     say("returned")
 
 
@@ -180,6 +201,7 @@ PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
     for function in (
         once,
         twice,
+        interrupted,
         twice_with_the_programs_bus,
         own_handler,
         unasked,

@@ -7,7 +7,7 @@ import pytest
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
-from workerbus._lifetime import TaskHost
+from workerbus._lifetime import CleanUp, TaskHost
 from workerbus.jobs._pool import IDLE_TASKS, TaskPool
 
 Job = Callable[[CancelScope], Awaitable[bool]]
@@ -23,7 +23,7 @@ async def perform(job: Job, scope: CancelScope) -> bool:
 @asynccontextmanager
 async def pool() -> AsyncIterator[TaskPool[Job]]:
     async with anyio.create_task_group() as group:
-        host = TaskHost(group)
+        host = TaskHost(group, CleanUp())
         yield TaskPool("test", perform, lambda: host)
         group.cancel_scope.cancel()
 

@@ -131,7 +131,7 @@ class WorkerBus(ABC):
         group = self._task_group = create_task_group()
         await group.__aenter__()
         try:
-            self._tasks = TaskHost(group)
+            self._tasks = TaskHost(group, self.clean_up)
             await self.start()
         except BaseException as exc:
             self._tasks = None
@@ -172,9 +172,10 @@ class WorkerBus(ABC):
         self._early_gone.set()
         self._early_gone = Event()
         self._tasks = None
-        swallowed = await self._close_group(exc, closing)
-        if tasks.fatal is not None:
-            raise tasks.fatal
+        try:
+            swallowed = await self._close_group(exc, closing)
+        finally:
+            tasks.raise_fatal()
         if late is not None and not swallowed:
             raise late
         return swallowed
