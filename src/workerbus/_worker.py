@@ -325,7 +325,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         self._desk.active, self._desk.activation_args = False, None
         await bus.unsubscribe(self)
         if self._started_at is not None:
-            bus.post(BusWorkerGoneMessage(registry.runner_name, source=self._name))
+            bus.post(BusWorkerGoneMessage(registry.runner_name, time.time(), source=self._name))
         if self._runner is not None:
             self._runner.forget(self)
         if self._started_at is not None:

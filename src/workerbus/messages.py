@@ -245,12 +245,14 @@ class BusWorkerRegistryMessage(BusSystemMessage):
     Args:
         runner: The runner that has them.
         workers: One entry per worker.
+        taken_at: When the snapshot was taken, in seconds since the epoch, by the runner's clock.
     """
 
     announcement: ClassVar[bool] = True
 
     runner: str
     workers: list[WorkerRegistryEntry]
+    taken_at: float | None = None
 
 
 @bus_message
@@ -281,12 +283,14 @@ class BusWorkerGoneMessage(BusDataMessage):
 
     Args:
         runner: The runner that hosted it.
+        finished_at: When it finished, in seconds since the epoch, by the runner's clock.
     """
 
     bounded: ClassVar[bool] = False
     announcement: ClassVar[bool] = True
 
     runner: str
+    finished_at: float | None = None
 
 
 # --- of jobs

@@ -20,17 +20,22 @@ from workerbus import (
     BusEndWorkerMessage,
     BusJobRequestMessage,
     BusMessage,
+    BusWorkerGoneMessage,
+    BusWorkerReadyMessage,
+    BusWorkerRegistryMessage,
     JobError,
     JobStatus,
     MemoryBus,
     WorkerBus,
     WorkerErrorData,
     WorkerReadyData,
+    WorkerRegistryEntry,
     WorkerRunner,
     bus_message,
     job,
     worker_ready,
 )
+from workerbus._neighbours import REMEMBERED
 
 
 @pytest.fixture
@@ -686,3 +691,51 @@ async def test_when_one_of_two_claims_is_given_up_the_other_counts() -> None:
         while "name" in b.registry.remote_workers:
             await anyio.lowlevel.checkpoint()
         assert b.registry.get("name") == WorkerReadyData("name", "B")
+
+
+# --- announcements that a network brings out of order
+
+
+def ready(at: float) -> BusMessage:
+    return BusWorkerReadyMessage("elsewhere", started_at=at, source="remote")
+
+
+def gone(at: float) -> BusMessage:
+    return BusWorkerGoneMessage("elsewhere", at, source="remote")
+
+
+def snapshot(at: float, *names: str) -> BusMessage:
+    return BusWorkerRegistryMessage("elsewhere", [WorkerRegistryEntry(name) for name in names], at, source="elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("messages", "there"),
+    [
+        ([ready(2), snapshot(1)], True),
+        ([ready(2), snapshot(3)], False),
+        ([ready(1), gone(2), snapshot(1.5, "remote")], False),
+        ([ready(1), gone(2), snapshot(2.5, "remote")], True),
+        ([gone(2), ready(1)], False),
+        ([ready(1), gone(2), ready(3)], True),
+        ([snapshot(3, "remote"), gone(2)], True),
+        ([snapshot(3, "remote"), gone(4)], False),
+    ],
+)
+async def test_what_is_older_than_what_is_known_of_a_worker_is_no_news(messages: list[BusMessage], there: bool) -> None:
+    """R6, J4: workers and their runner are different senders, whose messages a network may bring in any order."""
+    async with WorkerRunner() as runner:
+        for message in messages:
+            await runner.bus.send(message)
+            await anyio.wait_all_tasks_blocked()
+        assert runner.registry.remote_workers == (["remote"] if there else [])
+
+
+async def test_of_workers_that_have_gone_little_is_kept() -> None:
+    """G2: made-up names come and go."""
+    async with WorkerRunner() as runner:
+        for number in range(REMEMBERED + 100):
+            await runner.bus.send(BusWorkerReadyMessage("elsewhere", started_at=1, source=f"worker {number}"))
+            await runner.bus.send(BusWorkerGoneMessage("elsewhere", 2, source=f"worker {number}"))
+        await anyio.wait_all_tasks_blocked()
+        assert len(runner._neighbours._gone) <= REMEMBERED
+        assert runner._neighbours._here == {}
