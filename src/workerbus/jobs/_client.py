@@ -368,8 +368,9 @@ class JobClient:
 
     def _judge(self, group: JobGroup, message: Response, response: dict[str, Any]) -> None:
         if message.status is not JobStatus.COMPLETED:
-            if message.status is JobStatus.CANCELLED and response.get("error") == TIMEOUT:
-                soon = current_time() + SAME_TIME
+            now = current_time()
+            if message.status is JobStatus.CANCELLED and (response.get("error") == TIMEOUT or group.travels <= now):
+                soon = now + SAME_TIME
                 if group.deadline <= soon:
                     self._time_up(group)  # the worker's clock was a moment ahead of ours (J6)
                     return
