@@ -106,7 +106,7 @@ class Ending:
         if self._run.limit(self._clean_up.begin()) and self._run.tasks is not None:
             self._run.tasks.start(self._name_the_late, name=f"{self._name} watch")
         for name in list(self._roots):
-            self._bus.post(BusCancelWorkerMessage(self._reason, source=self._name, target=name))
+            self._bus.post_here(BusCancelWorkerMessage(self._reason, source=self._name, target=name))
         self.check()
 
     async def _cancel_late(self) -> None:

@@ -77,7 +77,9 @@ class Hosting:
             try:
                 await self._attach(worker)
             except BaseException:
-                self.forget(worker)
+                for other in fresh.values():
+                    if not other.life.admitted:
+                        self.forget(other)
                 raise
             self._admit(worker)
 
@@ -128,8 +130,12 @@ class Hosting:
         runner = self._runner
         try:
             await worker.attach(registry=runner.registry, bus=runner.bus, worker_runner=runner)
-        except Exception as exc:
-            worker.life.attached(exc)
+        except BaseException as exc:
+            if worker.life.phase is Phase.ATTACHED:
+                with runner.clean_up.shield():
+                    await worker.stop()  # it is on the bus already
+            if isinstance(exc, Exception):
+                worker.life.attached(exc)
             raise
         worker.life.attached()
 

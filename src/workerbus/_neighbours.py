@@ -70,7 +70,7 @@ class Neighbours:
             await self._merge(message)
 
     async def _merge(self, message: BusWorkerRegistryMessage) -> None:
-        if message.runner not in self._known:
+        if message.target is None or message.runner not in self._known:  # it starts, perhaps not for the first time
             self._known.add(message.runner)
             self.send_snapshot(message.runner)
         there = {entry.name for entry in message.workers}

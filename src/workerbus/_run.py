@@ -124,7 +124,7 @@ class Run:
                 with CancelScope(shield=not self._clean_up.interruptible):
                     await self.done.wait()
             except BaseException as late:  # noqa: BLE001 - raised again below
-                if exc is None or not isinstance(late, get_cancelled_exc_class()):
+                if exc is None or isinstance(exc, Exception) or not isinstance(late, get_cancelled_exc_class()):
                     exc = late
                 self._interrupted(late)
         try:

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from anyio import CancelScope
 
+from workerbus._departures import Departures
 from workerbus._ending import Asked, Ending
 from workerbus._events import EventEmitter, call_handler
 from workerbus._hosting import Hosting
@@ -112,6 +113,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self.hooks: HookSink = _NoHooks()
         self.job_client: JobClient = JobClient(self)
         self._asking: dict[object, JobClient] = {}
+        self._departures = Departures(self._name, self._asking)
         self._inbox: RunnerInbox | None = None
         self._events: Lane[tuple[str, tuple[Any, ...]]] = Lane(f"{self._name} events", self._fire)
         self._run = Run(self._name, self._bus, self.clean_up, self._serve, self._cancel)
@@ -324,6 +326,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     async def _wind_down(self) -> None:
         assert self._inbox is not None
+        await self._departures.quiet()
         await self._inbox.quiet()
         await self._events.quiet()
 
@@ -394,6 +397,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             self._name,
             client=self.job_client,
             add=self._hosting.add_sent,
+            departed=self._departures.announced,
             handle=self.on_bus_message,
             accepts=self.accepts_bus_message if asks else None,
         )
@@ -433,10 +437,9 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
                     worker.tell_ready(other)
 
     def _worker_departed(self, data: WorkerReadyData) -> None:
-        if self._registry.get(data.worker_name) is not None:
-            return  # another runner claims the name, and still has it
-        for client in list(self._asking.values()):
-            client.worker_departed(data.worker_name)
+        if self._registry.get(data.worker_name) is None:  # else another runner claims the name, and still has it
+            comes_back = data.runner == self._name and not self._bus.posts_at_once
+            self._departures.left(data.worker_name, announcement_in=self._run.tasks if comes_back else None)
 
     def _name_claimed_twice(self, data: WorkerReadyData) -> None:
         text = f"runner {data.runner!r} has a worker {data.worker_name!r} too: names are unique on a bus"

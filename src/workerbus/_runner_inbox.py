@@ -32,6 +32,7 @@ class RunnerInbox(Inbox):
         name: The runner's name.
         client: The runner's jobs.
         add: Takes a worker that was sent to it.
+        departed: Told when the announcement that a worker of this runner has gone comes back.
         handle: Awaited with each other message, one at a time per lane.
         accepts: Asked before the handling, where the class overrides it (N4); then nothing is handled at once.
     """
@@ -42,6 +43,7 @@ class RunnerInbox(Inbox):
         *,
         client: JobClient,
         add: Callable[[BusAddWorkerMessage], None],
+        departed: Callable[[str], None],
         handle: Callable[[BusMessage], Awaitable[None]],
         accepts: Callable[[BusMessage], bool] | None = None,
     ) -> None:
@@ -50,6 +52,7 @@ class RunnerInbox(Inbox):
         self.failed: int = 0
         self._client = client
         self._add = add
+        self._departed = departed
         self._handle = handle
         self._accepts = accepts
         self._system: Lane[BusMessage] = Lane(f"{name} system", self._ask_and_handle)
@@ -61,6 +64,8 @@ class RunnerInbox(Inbox):
         if self._closed:
             return
         if isinstance(message, _ANNOUNCEMENTS) and message.runner == self.name:
+            if isinstance(message, BusWorkerGoneMessage):
+                self._departed(message.source)
             return
         if self._accepts is not None or not self._handled_at_once(message):
             (self._system if message.system else self._data).put(message)

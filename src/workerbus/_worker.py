@@ -386,9 +386,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         """
         if strangers := [child for child in workers if not isinstance(child, BaseWorker)]:
             raise TypeError(f"children are workers, not {strangers[0]!r}")
-        for child in self.family.adopt(workers, watch=watch):
-            if self._started_at is not None:
-                await self.family.start(child)
+        children = self.family.adopt(workers, watch=watch)
+        await self.family.start_new(children if self._started_at is not None else [])
 
     async def activate_worker(
         self, worker_name: str, *, args: WorkerActivationArgs | None = None, deactivate_self: bool = False
@@ -404,10 +403,13 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             UnknownWorkerError: There is no such worker; nothing was changed. A `LookupError`.
         """
         await self._reach(worker_name)
+        data = None if args is None else args.to_dict()
+        message = BusActivateWorkerMessage(data, source=self._name, target=worker_name)
         if deactivate_self:
             self._desk.deactivate()
-        data = None if args is None else args.to_dict()
-        await self.bus.send(BusActivateWorkerMessage(data, source=self._name, target=worker_name))
+            self.bus.post(message)  # without waiting: cancelled in between, it would leave nobody active
+        else:
+            await self.bus.send(message)
 
     async def deactivate_worker(self, worker_name: str) -> None:
         """Deactivate a worker.
@@ -468,8 +470,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     def could_not_be_added(self) -> None:
         """Be free again: attaching has failed."""
         self._life.admitted = False
-        self.family.leave()
-        self.family.parent = None
+        self.family.disown()
 
     def finished(self) -> None:
         """This worker has finished: its parent may, too (W5)."""

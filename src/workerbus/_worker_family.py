@@ -110,6 +110,17 @@ class Family:
         await worker.bus.send(BusAddWorkerMessage(child, source=worker.name, target=worker.runner.name))
         await child.life.until_attached()
 
+    async def start_new(self, children: "list[Relative]") -> None:
+        """Have children started, one after the other; those that it does not get to are children no more."""
+        try:
+            for child in children:
+                await self.start(child)
+        except BaseException:
+            for child in children:
+                if not child.life.admitted:
+                    child.family.disown()
+            raise
+
     def unfinished(self) -> "list[Relative]":
         """The children that were started and have not finished, the last added first."""
         return [
@@ -123,3 +134,8 @@ class Family:
             if self._worker in parent.family.children:
                 parent.family.children.remove(self._worker)
             parent.life.finish_if_over()
+
+    def disown(self) -> None:
+        """This worker has not been added after all, and is free for another parent."""
+        self.leave()
+        self.parent = None

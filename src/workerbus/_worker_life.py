@@ -217,6 +217,10 @@ class WorkerLife:
                 self._worker.inbox.run_in(tasks)
                 await self._run_and_wind_down(tasks)
                 group.cancel_scope.cancel()
+        except get_cancelled_exc_class():
+            # On asyncio a native cancellation, which was noted where it came up, keeps the group from catching its own.
+            if cancelled_from_outside():
+                raise
         finally:
             self._lived = True
             self.finish_if_over()
@@ -460,7 +464,7 @@ class WorkerLife:
             if child.life.phase is Phase.NEW:
                 child.life.cancel(message)  # on its way to the bus, and not there yet
             else:
-                worker.bus.post(message)
+                worker.bus.post_here(message)
         for child in children:
             await child.life.finished.wait()
 

@@ -8,9 +8,10 @@ from contextvars import Context
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
+from anyio import get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
-from workerbus._lifetime import without_cancellation
+from workerbus._lifetime import cancelled_from_outside, without_cancellation
 from workerbus.errors import NotRunningError
 
 T = TypeVar("T")
@@ -47,6 +48,10 @@ class WorkerTaskGroup(TaskGroup):
             return await coro
         except (KeyboardInterrupt, SystemExit) as exc:
             self._failed(exc)  # which cancels everything; out of an asyncio task it would end the loop itself
+        except get_cancelled_exc_class():
+            if not cancelled_from_outside():
+                self._failed(RuntimeError("a task of the worker let a native cancellation of its own through"))
+            raise
         except BaseExceptionGroup as several:
             error = without_cancellation(several)
             if error is not None:

@@ -20,6 +20,9 @@ class Sender(Protocol):
     def post(self, message: BusMessage) -> None:
         """Send without waiting."""
 
+    def post_here(self, message: BusMessage) -> None:
+        """Deliver to this process alone, without waiting."""
+
 
 class Directory(Protocol):
     """A registry, as a requester sees it."""

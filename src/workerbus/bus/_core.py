@@ -80,7 +80,7 @@ class WorkerBus(ABC):
         self._early = self._new_lane("early", self._publish_early)
         self._early_senders: dict[str, int] = {}
         self._early_gone = Event()
-        self._posts_at_once = type(self).send is WorkerBus.send and self.publishes_at_once
+        self.posts_at_once: bool = type(self).send is WorkerBus.send and self.publishes_at_once
         self._sent = self._posted = self._undelivered = self._refused = 0
 
     def _new_lane(self, name: str, handle: Callable[[BusMessage], Awaitable[None]]) -> Lane[BusMessage]:
@@ -259,7 +259,7 @@ class WorkerBus(ABC):
         self._sent += 1
         if message.local:
             await self._deliver(message)
-        elif self._posts_at_once:
+        elif self.posts_at_once:
             await self.publish(message)
         else:
             await self._publish_in_turn(message)
@@ -278,9 +278,14 @@ class WorkerBus(ABC):
             await outbox.quiet()  # what was posted before goes out before
         await self.publish(message)
 
+    def post_here(self, message: BusMessage) -> None:
+        """Deliver without publishing: the cancel of one's own worker overtakes all, and must not get lost (R2, W5)."""
+        self._posted += 1
+        self._hand_out(message)
+
     def post(self, message: BusMessage) -> None:
         """Send without waiting, past every bound. For what the library itself sends (B9)."""
-        if self._posts_at_once or (message.local and type(self).send is WorkerBus.send):
+        if self.posts_at_once or (message.local and type(self).send is WorkerBus.send):
             self._posted += 1
             self._hand_out(message)
         else:

@@ -293,15 +293,14 @@ class JobClient:
             while group.unanswered:
                 await group.change()
 
-    def worker_departed(self, worker: str) -> None:
-        """Answer in the place of a worker that has gone, for what it can answer no more (J4)."""
-        for group in list(self.groups.values()):
-            if worker in group.unanswered:
-                response = {"error": f"worker {worker!r} left without an answer", "type": "WorkerGone"}
-                message = BusJobResponseMessage(
-                    group.job_id, JobStatus.ERROR, response, source=worker, target=self._owner.name
-                )
-                self._answered(group, message, response)
+    def worker_departed(self, worker: str, group: JobGroup) -> None:
+        """Answer in the place of a worker that has gone, if it has not done so itself (J4)."""
+        if worker in group.unanswered and self.groups.get(group.job_id) is group:
+            response = {"error": f"worker {worker!r} left without an answer", "type": "WorkerGone"}
+            message = BusJobResponseMessage(
+                group.job_id, JobStatus.ERROR, response, source=worker, target=self._owner.name
+            )
+            self._answered(group, message, response)
 
     def _forget_if_over(self, group: JobGroup) -> None:
         if not group.in_context and group.state is not Ask.OPEN and not group.unanswered:

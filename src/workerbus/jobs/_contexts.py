@@ -9,6 +9,7 @@ closed; only then it is decided what to raise:
 * a cancellation by the scope itself becomes the error of the group.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -126,7 +127,8 @@ class _Context:
         )
         if self._collect:
             group.collect_events()
-        scope = self._scope = group.scope = CancelScope(deadline=group.deadline)
+        # A group of none is complete at once, however little time it has (J12).
+        scope = self._scope = group.scope = CancelScope(deadline=group.deadline if self._worker_names else math.inf)
         scope.__enter__()
         try:
             await self._client.ask(group, self._name, self._payload)

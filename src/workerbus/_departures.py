@@ -1,0 +1,85 @@
+"""Which jobs a worker that has gone can answer no more (J4).
+
+A worker of another runner has gone when its announcement arrives, behind its answers. One of this runner has left the
+registry at once, while its answers may still be on their way over a bus whose publishing takes time: so its
+announcement is waited for too, as it comes back, and the answers before it count. One that is lost counts as come when
+the bound of a wind-down has passed.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+
+from anyio import Event, move_on_after
+
+from workerbus._lifetime import CLEANUP_SECONDS, TaskHost
+from workerbus.jobs._client import JobClient
+from workerbus.jobs._group import JobGroup
+
+
+class _Departure:
+    """A worker that has left, and the groups that had asked it."""
+
+    __slots__ = ("announced", "groups", "worker")
+
+    def __init__(self, worker: str, groups: list[tuple[JobClient, JobGroup]]) -> None:
+        self.worker = worker
+        self.groups = groups
+        self.announced = Event()
+
+
+class Departures:
+    """The departures that concern the requesters of one runner.
+
+    Args:
+        name: The runner's name.
+        asking: Those of its workers, and itself, that have asked for jobs.
+    """
+
+    def __init__(self, name: str, asking: Mapping[object, JobClient]) -> None:
+        self._name = name
+        self._asking = asking
+        self._waiting: dict[str, deque[_Departure]] = {}
+
+    def left(self, worker: str, *, announcement_in: TaskHost | None) -> None:
+        """A worker has left.
+
+        Args:
+            worker: Its name.
+            announcement_in: Where to wait for its announcement; None if that has come.
+        """
+        clients = list(self._asking.values())
+        groups = [(client, group) for client in clients for group in client.groups.values() if worker in group.asked]
+        departure = _Departure(worker, groups)
+        if announcement_in is None:
+            self._conclude(departure)
+        elif groups:
+            self._waiting.setdefault(worker, deque()).append(departure)
+            announcement_in.start(self._wait, departure, name=f"{self._name} departure of {worker}")
+
+    def announced(self, worker: str) -> None:
+        """The announcement of a worker of this runner has come back over the bus."""
+        line = self._waiting.get(worker)
+        if line:
+            line[0].announced.set()
+
+    async def quiet(self) -> None:
+        """Wait until no announcement is waited for."""
+        for line in list(self._waiting.values()):
+            for departure in list(line):
+                await departure.announced.wait()
+
+    async def _wait(self, departure: _Departure) -> None:
+        try:
+            with move_on_after(CLEANUP_SECONDS):
+                await departure.announced.wait()
+        finally:
+            departure.announced.set()
+            line = self._waiting[departure.worker]
+            line.remove(departure)
+            if not line:
+                del self._waiting[departure.worker]
+            self._conclude(departure)
+
+    def _conclude(self, departure: _Departure) -> None:
+        for client, group in departure.groups:
+            client.worker_departed(departure.worker, group)
