@@ -6,6 +6,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+import clock
 from support import Helper, Plain
 from workerbus import (
     BaseWorker,
@@ -37,13 +38,8 @@ class PoliteBus(MemoryBus):
 
 
 def run(function: Callable[[], Awaitable[None]], backend: str, *, limit: float = 10.0) -> None:
-    """Run one example of a law, under a deadline."""
-
-    async def limited() -> None:
-        with anyio.fail_after(limit):
-            await function()
-
-    anyio.run(limited, backend=backend)
+    """Run one example of a law, in virtual time and under a deadline."""
+    clock.run(function, backend=backend, limit=limit)
 
 
 class Doing(BaseWorker):

@@ -1,16 +1,35 @@
-"""Every async test runs on both backends and ends under a deadline."""
+"""Every async test runs on both backends, in virtual time, and ends under a deadline.
+
+Laws are tested with the same examples each time; ``HYPOTHESIS_PROFILE=deep`` tries other ones, and many more.
+"""
 
 import functools
 import inspect
 import logging
+import os
 from typing import Any
+from zlib import crc32
 
 import anyio
 import pytest
+from hypothesis import settings
+
+from workerbus.testing import virtual_backend
 
 BACKENDS = ("asyncio", "trio")
 DEADLINE = 10.0
-"""Seconds after which an async test has hung. No test comes near it."""
+"""Seconds of virtual time after which an async test has hung. No test comes near it."""
+DEEPER = 200
+"""How many times as many examples the deep profile tries."""
+
+settings.register_profile("quick", derandomize=True, deadline=None)
+settings.register_profile("deep", deadline=None, print_blob=True)
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "quick")
+settings.load_profile(PROFILE)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--schedule", type=int, default=0, help="a number: run the async tests under other schedules")
 
 
 @pytest.fixture(params=BACKENDS)
@@ -20,9 +39,10 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def anyio_backend(backend: str) -> str:
-    """What anyio's plugin runs async tests on."""
-    return backend
+def anyio_backend(request: pytest.FixtureRequest, backend: str) -> tuple[str, dict[str, Any]]:
+    """What anyio's plugin runs async tests on: virtual time, and a schedule that is the test's own."""
+    seed = crc32(request.node.nodeid.encode()) + request.config.getoption("schedule")
+    return virtual_backend(backend, seed=seed)
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +60,21 @@ def _with_deadline(function: Any) -> Any:
     return run
 
 
+def _deepen(item: pytest.Function, done: set[Any]) -> None:
+    # A state machine has its settings in its class; for a function, hypothesis has no public way to change them.
+    owner, name = (
+        (item.cls, "settings") if hasattr(item.cls, "settings") else (item.obj, "_hypothesis_internal_use_settings")
+    )
+    if hasattr(owner, name) and owner not in done:
+        done.add(owner)
+        now = getattr(owner, name)
+        setattr(owner, name, settings(now, max_examples=now.max_examples * DEEPER))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    deepened: set[Any] = set()
     for item in items:
+        if PROFILE == "deep" and isinstance(item, pytest.Function):
+            _deepen(item, deepened)
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.obj = _with_deadline(item.obj)

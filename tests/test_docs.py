@@ -7,6 +7,10 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
+from workerbus.testing import DeadlockError, run
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -47,3 +51,33 @@ def test_every_module_is_on_the_map_of_the_architecture_page() -> None:
     names = {path.name for path in source.glob("*.py")} | {f"`{path.stem}`" for path in source.glob("jobs/_*.py")}
     missing = {name for name in names - {"__init__.py", "`__init__`"} if name.strip("`") not in page}
     assert missing == set()
+
+
+def page_on_testing() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs/testing.md").read_text(), re.DOTALL)
+
+
+def played(page: list[str], tmp_path: Path) -> ModuleType:
+    """The snippets of a page, one after the other, as a module."""
+    program = tmp_path / "printing.py"
+    program.write_text("\n\n".join(page))
+    return load(program)
+
+
+def test_the_snippets_of_the_page_on_testing_do_what_they_say(backend: str, tmp_path: Path) -> None:
+    module = played(page_on_testing(), tmp_path)
+    tests = [value for name, value in vars(module).items() if name.startswith("test_")]
+    assert len(tests) >= 7
+    for test in tests:
+        test(backend)
+
+
+def test_the_page_on_testing_shows_the_error_that_comes(backend: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs/testing.md").read_text()
+    shown = re.findall(r"```text\n(nothing can happen.*?)```", page, re.DOTALL)[0]
+    module = played(page_on_testing(), tmp_path)
+    with pytest.raises(DeadlockError) as caught:
+        run(module.print_something, backend=backend)
+    printed = "\n".join([str(caught.value), *caught.value.__notes__, ""])
+    alike = re.compile(r"\([0-9a-f]{12}-[0-9a-f]+\)|printing\.py:\d+|backend='\w+'|seed=\d+")
+    assert alike.sub("…", printed) == alike.sub("…", shown)

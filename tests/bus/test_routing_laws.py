@@ -8,6 +8,7 @@ from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import clock
 from support import running
 from traffic import Alarm, Chooser, Listener, Note, alarm, eventually, note
 from workerbus import BusMessage, BusSubscriber, MemoryBus
@@ -122,11 +123,7 @@ class Model:
 
 
 def run(backend: str, main: Callable[[], Any]) -> None:
-    async def bounded() -> None:
-        with anyio.fail_after(10):
-            await main()
-
-    anyio.run(bounded, backend=backend)
+    clock.run(main, backend=backend, limit=10)
 
 
 @laws

@@ -11,6 +11,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+import clock
 from support import Helper, Plain, running
 from traffic import Alarm, Chooser, Listener, Note, Wire, alarm, eventually, listening, note
 from workerbus import (
@@ -173,7 +174,7 @@ def warnings_of(backend: str, function: Callable[[], Any]) -> list[Warning]:
     """Run an async function, throw everything away, and return what was warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        anyio.run(function, backend=backend)
+        clock.run(function, backend=backend)
         gc.collect()
     return [warning.message for warning in caught if isinstance(warning.message, Warning)]
 

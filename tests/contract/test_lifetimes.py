@@ -48,12 +48,6 @@ LONG = 15.0
 """Seconds for which something hangs: a shield that nothing opens would outlast the test's own deadline otherwise."""
 
 
-@pytest.fixture
-def anyio_backend(backend: str) -> tuple[str, dict[str, Any]]:
-    """Idle time is skipped in this file."""
-    return backend, clock.options(backend)
-
-
 @bus_message
 class Note(BusDataMessage):
     text: str = ""

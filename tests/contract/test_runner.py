@@ -40,12 +40,6 @@ SOON = 0.3
 """Seconds within which something happens that waits for nothing."""
 
 
-@pytest.fixture
-def anyio_backend(backend: str) -> tuple[str, dict[str, Any]]:
-    """Idle time is skipped in this file."""
-    return backend, clock.options(backend)
-
-
 @bus_message
 class Note(BusDataMessage):
     text: str = ""

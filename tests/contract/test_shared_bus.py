@@ -8,7 +8,6 @@ import anyio
 import pytest
 from anyio import CancelScope, current_time, sleep, sleep_forever
 
-import clock
 from leaks import left_in, nothing_left, task_ids
 from support import Helper, Plain
 from workerbus import (
@@ -36,12 +35,6 @@ from workerbus import (
     worker_ready,
 )
 from workerbus._neighbours import REMEMBERED
-
-
-@pytest.fixture
-def anyio_backend(backend: str) -> tuple[str, dict[str, Any]]:
-    """Idle time is skipped in this file."""
-    return backend, clock.options(backend)
 
 
 @bus_message

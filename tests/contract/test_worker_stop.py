@@ -368,8 +368,14 @@ async def test_workers_may_stop_each_other() -> None:
 
         @job(name="stop")
         async def stop_other(self, message: BusJobRequestMessage) -> None:
+            working.append(self.name)
+            if len(working) == 2:
+                both_work.set()
+            await both_work.wait()
             await self.other.stop()
 
+    working: list[str] = []
+    both_work = anyio.Event()
     one, two = Mutual("one"), Mutual("two")
     one.other, two.other = two, one
     async with running(one, two) as runner:

@@ -1,0 +1,50 @@
+"""Tools for testing programs made of workers: virtual time, seeded schedules, faults, recordings, ready-made workers.
+
+`workerbus.testing.strategies` has hypothesis strategies, and `workerbus.testing.fixtures` pytest fixtures. The library
+itself never imports any of this.
+"""
+
+from workerbus.testing._behaviour import Behaviour, ScriptedError
+from workerbus.testing._checkpoints import Checkpoint, CheckpointReport, CutError, cancel_at_every_checkpoint
+from workerbus.testing._errors import DeadlockError, SpinError, StuckError, TimeLimitError
+from workerbus.testing._faults import Faults
+from workerbus.testing._faulty import FaultyBus
+from workerbus.testing._leaks import assert_no_jobs, nothing_left
+from workerbus.testing._network import Fault
+from workerbus.testing._plans import GroupOutcome, GroupPlan, RequesterError, run_group_plan
+from workerbus.testing._recorder import HookRun, RecordingWorker
+from workerbus.testing._recording import RecordedMessage, RecordingBus
+from workerbus.testing._run import advance, run, settle, virtual_backend
+from workerbus.testing._workers import EchoWorker, ScriptedWorker
+
+__all__ = [
+    "Behaviour",
+    "Checkpoint",
+    "CheckpointReport",
+    "CutError",
+    "DeadlockError",
+    "EchoWorker",
+    "Fault",
+    "Faults",
+    "FaultyBus",
+    "GroupOutcome",
+    "GroupPlan",
+    "HookRun",
+    "RecordedMessage",
+    "RecordingBus",
+    "RecordingWorker",
+    "RequesterError",
+    "ScriptedError",
+    "ScriptedWorker",
+    "SpinError",
+    "StuckError",
+    "TimeLimitError",
+    "advance",
+    "assert_no_jobs",
+    "cancel_at_every_checkpoint",
+    "nothing_left",
+    "run",
+    "run_group_plan",
+    "settle",
+    "virtual_backend",
+]

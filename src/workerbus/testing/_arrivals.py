@@ -1,0 +1,133 @@
+"""What arrives at an end of a faulty network.
+
+All of it goes through one lane and is handed on by one task, in the order of arrival: a system message overtakes at its
+subscriber, as everywhere (B2), and not on the way. Where lanes are bounded, what finds one full waits in a task of its
+own, in line, so that answers behind it are not held up (B9).
+
+What a split keeps from arriving is held, by the end at which it was sent; when the split is over it goes into the lane,
+before all that arrives later.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from anyio import Event
+
+from workerbus._lifetime import TaskHost
+from workerbus.bus import BusSubscriber, WorkerBus
+from workerbus.bus._lanes import Lane
+from workerbus.bus._subscriber import Inbox, InboxHost
+from workerbus.messages import BusMessage
+from workerbus.testing._network import Network
+
+
+class Arrivals(BusSubscriber):
+    """Stands on the wrapped bus for an end.
+
+    Args:
+        end: Where messages are delivered.
+        network: Knows who is cut off from whom.
+        concerns_somebody: Whether there is somebody at the end for a message.
+    """
+
+    def __init__(self, end: WorkerBus, network: Network, concerns_somebody: Callable[[BusMessage], bool]) -> None:
+        self._end = end
+        self._network = network
+        self._concerns_somebody = concerns_somebody
+        self._lane: Lane[BusMessage] | None = None
+        self._held: dict[str, deque[BusMessage]] = {}
+
+    @property
+    def name(self) -> str:
+        """The name on the wrapped bus."""
+        return f"faulty end {self._end.name}"
+
+    async def open(self) -> None:
+        """Let messages arrive."""
+        lane = self._lane = Lane(f"{self._end.name} arrivals", self._deliver)
+        lane.open(self._end.tasks)
+        await self._network.bus.subscribe(self)
+
+    async def close(self) -> int:
+        """Let nothing arrive any more. Returns how many messages were held back until now."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            lane.close()  # first: what comes next may be cancelled
+        await self._network.bus.unsubscribe(self)
+        held = sum(map(len, self._held.values()))
+        self._held.clear()
+        return held
+
+    def take(self, message: BusMessage) -> None:
+        """Take a message from the wrapped bus, unless a split is in its way. A local one never crosses (B8)."""
+        if message.local or self._lane is None:
+            return
+        end, network = self._end.name, self._network
+        home = network.home(message)
+        split = None if home is None else network.cut(home, end)
+        if home is None or split is None:
+            self._lane.put(message)
+        elif self._concerns_somebody(message):
+            if split.loses:
+                network.lost_in(split, message, end)
+            else:
+                self._held.setdefault(home, deque()).append(message)
+                network.befalls("held back", message, f"is held back from {end}: {split} are split")
+
+    async def _deliver(self, message: BusMessage) -> None:
+        if self._end.max_buffer_size == math.inf:
+            await self._end.deliver(message)
+            return
+        in_line = Event()
+        self._end.tasks.start(self._wait_for_room, message, in_line, name=f"{self._end.name} arrival")
+        await in_line.wait()
+
+    async def _wait_for_room(self, message: BusMessage, in_line: Event) -> None:
+        in_line.set()  # nobody else runs before deliver() waits
+        await self._end.deliver(message)
+
+    def release(self) -> int:
+        """Let in what no split holds back any more. Returns how many messages that were."""
+        released = 0
+        for home in [home for home in self._held if self._network.cut(home, self._end.name) is None]:
+            for message in self._held.pop(home):
+                released += 1
+                if self._lane is not None:
+                    self._lane.put(message)
+        return released
+
+    @property
+    def depth(self) -> int:
+        """How many messages have come and were not handed on yet."""
+        return (self._lane.waiting if self._lane is not None else 0) + sum(map(len, self._held.values()))
+
+    def make_inbox(self, bus: InboxHost) -> Inbox:
+        """Return the inbox on the wrapped bus."""
+        return _ArrivalsInbox(self)
+
+
+class _ArrivalsInbox(Inbox):
+    """Takes everything, and has no bound of its own."""
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        super().__init__(arrivals.name, receives="all")
+        self._arrivals = arrivals
+
+    def take(self, message: BusMessage) -> None:
+        self.delivered += 1
+        self._arrivals.take(message)
+
+    def full_lane(self, message: BusMessage) -> Lane[Any] | None:
+        return None
+
+    def open(self, host: TaskHost) -> None:
+        """The lane runs in the tasks of the end."""
+
+    def close(self) -> None:
+        """The end closes the lane."""
+
+    @property
+    def depth(self) -> int:
+        return self._arrivals.depth

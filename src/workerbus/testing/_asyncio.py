@@ -1,0 +1,193 @@
+"""An asyncio loop in virtual time, whose tasks run in an order drawn from a seed.
+
+Only public hooks of asyncio are used: the selector that a loop is given learns from `select` when the loop is idle,
+and for how long; and `call_soon` is where a task's next step is queued. The steps are put into a batch instead, and the
+loop gets a call for each that takes any one of the batch. What is queued meanwhile is of the next batch, so that a task
+which lets others run does so, as ever on asyncio. All other callbacks keep their order.
+"""
+
+import asyncio
+import math
+import selectors
+from bisect import insort
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import Context
+from random import Random
+from threading import active_count
+from typing import Any, TypeVar, TypeVarTuple
+from weakref import WeakKeyDictionary
+
+from anyio import wait_all_tasks_blocked
+
+from workerbus.testing._virtual import VirtualTime
+from workerbus.testing._waiting import Waiter, describe, uses_thread
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+Step = tuple[int, int, Callable[..., Any], tuple[Any, ...], Context | None]
+"""The number of the task, that of the step, and what `call_soon` was given."""
+
+THREAD_POLL = 0.05
+"""Real seconds after which the loop looks again while a thread is at work."""
+
+
+class _Selector(selectors.DefaultSelector):
+    """A selector that lets time pass instead of waiting."""
+
+    def __init__(self, patience: float) -> None:
+        super().__init__()
+        self._patience = patience
+        self.loop: VirtualLoop | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        loop = self.loop
+        assert loop is not None
+        if timeout is not None and timeout <= 0:
+            loop.virtual.turn()
+            return super().select(0)
+        ready = super().select(self._patience)
+        if not ready and loop.thread_is_at_work():
+            ready = super().select(THREAD_POLL)
+        elif not ready and not loop.settle():
+            loop.virtual.idle(math.inf if timeout is None else loop.virtual.now + timeout)
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """The loop.
+
+    Args:
+        seed: What the order of the tasks is drawn from; None for asyncio's own, first in, first out.
+        limit: Seconds of virtual time that the program may take.
+        patience: Real seconds without anything happening before the clock jumps.
+    """
+
+    def __init__(self, seed: int | None, limit: float, patience: float) -> None:
+        self.virtual = VirtualTime(limit, self._waiting, self._push)
+        self._random = None if seed is None else Random(seed)  # noqa: S311 - a schedule, not a secret
+        self._numbers: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
+        self._batch: list[Step] = []
+        self._next_batch: list[Step] = []
+        self._queued = 0
+        self._executing = 0
+        self._settling: list[asyncio.Future[None]] = []
+        self._no_context = Context()
+        self.main: asyncio.Task[Any] | None = None
+        selector = _Selector(patience)
+        selector.loop = self
+        super().__init__(selector)
+
+    def time(self) -> float:
+        """Seconds of virtual time."""
+        return self.virtual.look()
+
+    # --- the order of tasks
+
+    def call_soon(
+        self, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Queue a callback; of the steps of tasks, any may be next."""
+        task = getattr(callback, "__self__", None)
+        if self._random is None or not isinstance(task, asyncio.Task):
+            return super().call_soon(callback, *args, context=context)
+        self._queued += 1
+        number = self._numbers.setdefault(task, self._queued)  # in the order of their first steps
+        insort(self._next_batch, (number, self._queued, callback, args, context), key=lambda step: step[:2])
+        return super().call_soon(self._next_step, context=self._no_context)
+
+    def _next_step(self) -> None:
+        assert self._random is not None
+        if not self._batch:
+            self._batch, self._next_batch = self._next_batch, self._batch
+        _, _, callback, args, context = self._batch.pop(self._random.randrange(len(self._batch)))
+        if context is None:
+            callback(*args)
+        else:
+            context.run(callback, *args)
+
+    # --- idle moments
+
+    def call_at(
+        self, when: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Queue a callback for a moment; one that never comes would be taken for a timer that runs."""
+        if when == math.inf:
+            return asyncio.TimerHandle(when, callback, args, self, context)
+        return super().call_at(when, callback, *args, context=context)
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args
+    ) -> "asyncio.Future[T]":
+        """Run a function in a thread, whose end is waited for in real time."""
+        future = super().run_in_executor(executor, func, *args)
+        self._executing += 1
+        future.add_done_callback(self._executed)
+        return future
+
+    def _executed(self, _: object) -> None:
+        self._executing -= 1
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the threads, which another thread does."""
+        self._executing += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._executing -= 1
+
+    def thread_is_at_work(self) -> bool:
+        """Whether something waits for a thread."""
+        if self._executing:
+            return True
+        return active_count() > 1 and any(uses_thread(task.get_coro()) for task in asyncio.all_tasks(self))
+
+    async def until_settled(self) -> None:
+        """Wait until nothing can happen without time passing."""
+        future = self.create_future()
+        self._settling.append(future)
+        try:
+            await future
+        finally:
+            if future in self._settling:
+                self._settling.remove(future)
+
+    def settle(self) -> bool:
+        """Wake those who wait for this moment; returns whether there were any."""
+        settling, self._settling = self._settling, []
+        for future in settling:
+            if not future.done():
+                future.set_result(None)
+        return bool(settling)
+
+    def _waiting(self) -> tuple[str, ...]:
+        tasks = sorted(asyncio.all_tasks(self), key=lambda task: (self._numbers.get(task, 0), task.get_name()))
+        main = self.main
+        return describe([Waiter(task.get_name(), task.get_coro(), main=task is main) for task in tasks])
+
+    def _push(self) -> None:
+        for task in asyncio.all_tasks(self):
+            task.cancel("workerbus.testing: the program is stuck in its wind-down")
+
+
+def options(seed: int | None, limit: float, patience: float) -> dict[str, Any]:
+    """What `anyio.run` needs to run a program in virtual time."""
+    return {"loop_factory": lambda: VirtualLoop(seed, limit, patience)}
+
+
+def enter() -> VirtualTime:
+    """Return the clock of the running loop, whose main task is this one."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.main = asyncio.current_task()
+    return loop.virtual
+
+
+async def settle() -> None:
+    """Wait until nothing can happen without time passing."""
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, VirtualLoop):
+        await loop.until_settled()
+    else:
+        await wait_all_tasks_blocked()

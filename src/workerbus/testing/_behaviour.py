@@ -1,0 +1,140 @@
+"""What a scripted worker does with a job, as a value: to be compared, drawn by hypothesis, and pasted into a test."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, Final, Literal, get_args
+
+from attrs import Attribute, Factory, field, fields, frozen
+
+from workerbus._vocabulary import JobStatus
+from workerbus.errors import JobFailure
+
+End = Literal["answer", "raise", "hang", "defer", "stop", "crash"]
+ENDS: Final[tuple[End, ...]] = get_args(End)
+
+
+class ScriptedError(Exception):
+    """Raised by a `ScriptedWorker` whose script says "raise" or "crash" and names no other error."""
+
+
+class Pasteable:
+    """A mixin for attrs classes: a repr that is the call that makes the object, without what is as by default."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown: list[str] = []
+        positional = True
+        for its in fields(type(self)):  # type: ignore[arg-type]  # it is mixed into attrs classes
+            value = getattr(self, its.name)
+            if value == _default(its):
+                positional = False
+                continue
+            text = _pasteable(value)
+            shown.append(text if positional and not its.kw_only else f"{its.name}={text}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        # Hypothesis and IPython ask for this; they would show every field otherwise.
+        printer.text(repr(self))
+
+
+def _default(its: "Attribute[Any]") -> object:
+    default: Any = its.default
+    return default.factory() if isinstance(default, Factory) else default  # type: ignore[arg-type]  # a class
+
+
+def _pasteable(value: object) -> str:
+    if isinstance(value, JobStatus):
+        return f"JobStatus.{value.name}"
+    if isinstance(value, JobFailure):
+        data = "".join(f", {key}={_pasteable(item)}" for key, item in value.data.items())
+        return f"JobFailure({value.reason!r}{data})"
+    if type(value) is dict:
+        return "{" + ", ".join(f"{_pasteable(key)}: {_pasteable(item)}" for key, item in value.items()) + "}"
+    if type(value) in (list, tuple):
+        assert isinstance(value, list | tuple)
+        inner = ", ".join(map(_pasteable, value))
+        if isinstance(value, list):
+            return f"[{inner}]"
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    return repr(value)
+
+
+def seconds(_: object, its: "Attribute[Any]", value: object) -> None:
+    """Validate a number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{its.name} is a number of seconds, not less than 0, not {value!r}")
+
+
+def _end(_: object, __: object, value: object) -> None:
+    if value not in ENDS:
+        raise ValueError(f"a behaviour ends in one of {', '.join(map(repr, ENDS))}, not in {value!r}")
+
+
+def _dicts(_: object, its: "Attribute[Any]", value: Any) -> None:
+    if wrong := [item for item in value or () if not isinstance(item, dict)]:
+        raise TypeError(f"{its.name} are dicts, not {wrong[0]!r}")
+
+
+def _tuple(value: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    return tuple(value)
+
+
+def _tuple_or_none(value: Iterable[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] | None:
+    return None if value is None else tuple(value)
+
+
+@frozen(repr=False)
+class Behaviour(Pasteable):
+    """What a `ScriptedWorker` does with a job: send updates, stream chunks, then come to an end.
+
+    ::
+
+        Behaviour(response={"text": "hi"}, after=2.0)  # answers after two seconds
+        Behaviour(status=JobStatus.FAILED, response={"error": "no room"})
+        Behaviour("raise", error=JobFailure("no room"), after=0.5)
+        Behaviour(chunks=[{"text": "Hel"}, {"text": "lo"}], every=0.1)  # a stream; its end is the answer
+        Behaviour("hang", clean_up=0.5)  # never answers, and takes its time when it is cancelled
+
+    Args:
+        end: What it comes to. ``"answer"``: the answer of ``status`` and ``response``. ``"raise"``: ``error`` is
+            raised, which the requester sees as ERROR, or as FAILED if it is a `JobFailure` (J2). ``"hang"``: it waits
+            until it is cancelled. ``"defer"``: it is left open until the test calls ``worker.answer(job_id)``.
+            ``"stop"``: the worker stops itself, in the middle of the job. ``"crash"``: the worker's ``run()`` raises
+            ``error`` (W7).
+        after: How many seconds pass before the end, behind the last update or chunk.
+        status: How it answers; with chunks, anything but COMPLETED breaks the stream off.
+        response: What it answers; with chunks, the data of the stream's end.
+        urgent: Whether the answer overtakes the data messages that wait at the requester.
+        updates: Progress that it sends first.
+        urgent_updates: Whether those overtake the data messages that wait at the requester.
+        chunks: Partial results, streamed after the updates; None for no stream, an empty tuple for an empty stream.
+        every: How many seconds pass before each update and each chunk.
+        error: What "raise" and "crash" raise; by default a `ScriptedError`.
+        clean_up: For how many seconds it goes on, shielded, when it is cancelled.
+        insists: Whether it answers all the same after that, as code does that swallows cancellation. The requester gets
+            CANCELLED, with this response (J2).
+    """
+
+    end: End = field(default="answer", validator=_end)
+    after: float = field(default=0.0, validator=seconds, kw_only=True)
+    status: JobStatus = field(default=JobStatus.COMPLETED, converter=JobStatus, kw_only=True)
+    response: dict[str, Any] | None = field(default=None, kw_only=True)
+    urgent: bool = field(default=False, kw_only=True)
+    updates: tuple[dict[str, Any], ...] = field(default=(), converter=_tuple, validator=_dicts, kw_only=True)
+    urgent_updates: bool = field(default=False, kw_only=True)
+    chunks: tuple[dict[str, Any], ...] | None = field(
+        default=None, converter=_tuple_or_none, validator=_dicts, kw_only=True
+    )
+    every: float = field(default=0.0, validator=seconds, kw_only=True)
+    error: Exception | None = field(default=None, eq=repr, kw_only=True)
+    clean_up: float = field(default=0.0, validator=seconds, kw_only=True)
+    insists: bool = field(default=False, kw_only=True)
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes to its end, in seconds, if nobody cancels it; infinite where it has none of its own."""
+        if self.end in ("hang", "defer"):
+            return math.inf
+        return self.after + self.every * (len(self.updates) + len(self.chunks or ()))

@@ -1,0 +1,307 @@
+"""`cancel_at_every_checkpoint`: cut a piece of a program wherever it can be cut, and see what is left of it.
+
+How a scenario is driven and cut is in `_cutting`. Here: one run after the other, what each must leave behind, and words
+for where it went wrong.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Literal, TypeVar, overload
+
+from anyio import create_task_group, get_cancelled_exc_class
+from attrs import frozen
+
+from workerbus.testing._cutting import Cut, Driven, How, Place, ScopeCut, make_cut
+from workerbus.testing._leaks import nothing_left
+from workerbus.testing._run import run
+
+T = TypeVar("T")
+Outcome = Literal["cut", "finished", "raised"]
+
+
+class CutError(Exception):
+    """What ``how="raise"`` raises, unless it is given something else."""
+
+
+@frozen
+class Checkpoint:
+    """One checkpoint at which a scenario was cut.
+
+    Args:
+        number: Which of the scenario's checkpoints it is, from 1.
+        where: The innermost line of the program's own code there, as ``file:line``.
+        statement: That line.
+        inside: The line of workerbus that it waits in, as ``file:line in function``; empty if there is none.
+        outcome: How the scenario ended: ``"cut"``, what cut it came out of it; ``"finished"``, it came to its end all
+            the same, behind a shield, say; ``"raised"``, it raised something else, where that is allowed.
+    """
+
+    number: int
+    where: str
+    statement: str
+    inside: str
+    outcome: Outcome
+
+    def __str__(self) -> str:
+        return f"checkpoint {self.number}, {Place(self.where, self.statement, self.inside)}"
+
+
+@frozen
+class CheckpointReport:
+    """What `cancel_at_every_checkpoint` has done.
+
+    Args:
+        scenario: The scenario's name.
+        backend: The backend.
+        seed: The seed of the schedule.
+        how: How it was cut.
+        checkpoints: The checkpoints at which it was cut; none where the backend knows no such cut.
+    """
+
+    scenario: str
+    backend: str
+    seed: int
+    how: How
+    checkpoints: tuple[Checkpoint, ...]
+
+    def of(self, outcome: Outcome) -> tuple[Checkpoint, ...]:
+        """Return those with a certain outcome."""
+        return tuple(each for each in self.checkpoints if each.outcome == outcome)
+
+    def __str__(self) -> str:
+        head = f"{self.scenario}, cut ({self.how}) at {len(self.checkpoints)} checkpoints, "
+        lines = (f"  {each.outcome} at {each}" for each in self.checkpoints)
+        return "\n".join([f"{head}backend={self.backend!r}, seed={self.seed}", *lines])
+
+
+@overload
+def cancel_at_every_checkpoint(
+    scenario: Callable[[T], Coroutine[Any, Any, object]],
+    *,
+    set_up: Callable[[], AbstractAsyncContextManager[T]],
+    check: Callable[[T], Awaitable[object] | None] | None = None,
+    backend: str = "asyncio",
+    seed: int = 0,
+    how: How = "scope",
+    error: Callable[[], BaseException] = CutError,
+    goes_through: bool = True,
+    only: int | None = None,
+    max_runs: int = 1_000,
+) -> CheckpointReport: ...
+
+
+@overload
+def cancel_at_every_checkpoint(
+    scenario: Callable[[], Coroutine[Any, Any, object]],
+    *,
+    check: Callable[[], Awaitable[object] | None] | None = None,
+    backend: str = "asyncio",
+    seed: int = 0,
+    how: How = "scope",
+    error: Callable[[], BaseException] = CutError,
+    goes_through: bool = True,
+    only: int | None = None,
+    max_runs: int = 1_000,
+) -> CheckpointReport: ...
+
+
+def cancel_at_every_checkpoint(
+    scenario: Callable[..., Coroutine[Any, Any, object]],
+    *,
+    set_up: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
+    check: Callable[..., Awaitable[object] | None] | None = None,
+    backend: str = "asyncio",
+    seed: int = 0,
+    how: How = "scope",
+    error: Callable[[], BaseException] = CutError,
+    goes_through: bool = True,
+    only: int | None = None,
+    max_runs: int = 1_000,
+) -> CheckpointReport:
+    """Run a scenario again and again, cut each time at another of its checkpoints, and check what is left.
+
+    The first run is not cut. Then, in run k, the scenario is cut at its k-th checkpoint, until it ends before that.
+    Each run has an event loop of its own, in virtual time (see `run`), and a set-up of its own::
+
+        from contextlib import asynccontextmanager
+
+
+        @asynccontextmanager
+        async def an_echo():
+            async with WorkerRunner() as runner:
+                await runner.add_workers(EchoWorker("echo"))
+                yield runner
+
+
+        async def ask(runner):
+            await runner.job("echo", payload={"n": 1}, timeout=5)
+
+
+        async def still_answers(runner):
+            assert await runner.job("echo", payload={"n": 2}) == {"n": 2}
+
+
+        def test_an_echo_can_be_cancelled_wherever_it_waits(backend):
+            cancel_at_every_checkpoint(ask, set_up=an_echo, check=still_answers, backend=backend)
+
+    Of every run it also demands that the cut came out of the scenario, and that no task and no signal handler is left
+    after the set-up. What fails is raised as it is, with a note that says where the scenario had been cut.
+
+    Args:
+        scenario: An async function, called with what the set-up yields. It runs in a task of its own.
+        set_up: Returns an async context manager, anew for each run; without it, scenario and check have no argument.
+        check: Called after the scenario, within the set-up, with the same argument; sync or async.
+        backend: ``"asyncio"`` or ``"trio"``.
+        seed: What the order of the tasks is drawn from.
+        how: ``"scope"``, by a cancel scope around the scenario; ``"native"``, by asyncio's ``Task.cancel()``;
+            ``"race"``, by that too, in the moment in which what the scenario waits for has come and it has not yet
+            heard of it; ``"raise"``, by an exception, shield or not, except where the backend itself can only be
+            cancelled: in the end of a task group, or waiting for a lock. On trio there is neither ``"native"`` nor
+            ``"race"``: only the run that is not cut takes place.
+        error: For ``"raise"``, makes the exception: `KeyboardInterrupt`, say.
+        goes_through: Whether what has cut the scenario must come out of it.
+        only: Cut at this checkpoint alone, to look into a failure.
+        max_runs: How many checkpoints are too many.
+
+    Returns:
+        Where the scenario was cut, and how each run ended.
+
+    Raises:
+        AssertionError: The scenario went on in spite of a cancellation, or something was left.
+        RuntimeError: There are more than ``max_runs`` checkpoints.
+        ValueError: There are fewer than ``only``.
+        BaseException: Whatever scenario, set-up or check have raised.
+    """
+    name = getattr(scenario, "__qualname__", None) or repr(scenario)
+    runs = _Runs(name, scenario, set_up, check, how, error, goes_through, backend, seed)
+    total = runs.run(0, 0)[1]
+    cuts: list[Checkpoint] = []
+    if backend == "trio" and how in ("native", "race"):
+        return CheckpointReport(name, backend, seed, how, ())
+    for number in range(1, max_runs + 1) if only is None else (only,):
+        cut, _ = runs.run(number, total)
+        if cut is not None:
+            cuts.append(cut)
+        elif only is not None:
+            raise ValueError(f"{name} has no checkpoint {only}: it has {total}")
+        elif number > total:
+            break
+    else:
+        if only is None:
+            raise RuntimeError(f"{name} has more than {max_runs} checkpoints; the last one tried was {cuts[-1]}")
+    return CheckpointReport(name, backend, seed, how, tuple(cuts))
+
+
+@frozen
+class _Runs:
+    """The runs of one scenario; see `cancel_at_every_checkpoint`."""
+
+    name: str
+    scenario: Callable[..., Coroutine[Any, Any, object]]
+    set_up: Callable[[], AbstractAsyncContextManager[Any]] | None
+    check: Callable[..., Awaitable[object] | None] | None
+    how: How
+    error: Callable[[], BaseException]
+    goes_through: bool
+    backend: str
+    seed: int
+
+    def run(self, number: int, total: int) -> tuple[Checkpoint | None, int]:
+        """Cut at a checkpoint; returns where that was, if there was one, and how many there were."""
+        play = _Play(number, lambda: make_cut(self.how, self.error))
+        try:
+            run(self._run, play, backend=self.backend, seed=self.seed)
+        except BaseException as exc:
+            exc.add_note(f"{self.name} {self._told(play, number, total)}")
+            raise
+        assert play.driven is not None
+        place, count = play.driven.place, play.driven.count
+        if place is None:
+            return None, count
+        return Checkpoint(number, place.where, place.statement, place.inside, play.outcome), count
+
+    def _told(self, play: "_Play", number: int, total: int) -> str:
+        if play.driven is None or play.driven.place is None:
+            return "was not cut in this run"
+        made = "had an exception raised in it" if self.how == "raise" else f"was cancelled ({self.how})"
+        again = f"backend={self.backend!r}, seed={self.seed}, how={self.how!r}, only={number}"
+        return f"{made} at checkpoint {number} of {total}, {play.driven.place}; again: {again}"
+
+    async def _run(self, play: "_Play") -> None:
+        checked = False
+        async with nothing_left(), (self.set_up or _nothing)() as subject:
+            arguments = () if self.set_up is None else (subject,)
+            async with create_task_group() as group:
+                group.start_soon(play.run, self.scenario, *arguments, name=self.name)
+            play.judge(self.goes_through)
+            if self.check is not None:
+                result = self.check(*arguments)
+                if inspect.isawaitable(result):
+                    await result
+            checked = True
+        if not checked:
+            raise RuntimeError(
+                "the set-up has left its block before the check: it was cancelled, and let nobody know; "
+                "run what may end in a task of its own"
+            )
+
+
+class _Play:
+    """The scenario in one run."""
+
+    def __init__(self, at: int, make_cut: Callable[[], Cut]) -> None:
+        self._at = at
+        self._make_cut = make_cut
+        self._cut = Cut()
+        self._error: BaseException | None = None
+        self.driven: Driven | None = None
+        self.outcome: Outcome = "finished"
+
+    async def run(self, scenario: Callable[..., Coroutine[Any, Any, object]], *arguments: object) -> None:
+        """Run it in this task, whatever comes of it."""
+        cut = self._cut = self._make_cut()  # here, since a cancel scope belongs to an event loop
+        self.driven = Driven(scenario(*arguments), self._at, cut)
+        try:
+            if isinstance(cut, ScopeCut):
+                with cut.scope:
+                    await self.driven.drive()
+                if cut.scope.cancelled_caught:
+                    self.outcome = "cut"
+            else:
+                await self.driven.drive()
+        except get_cancelled_exc_class():
+            if isinstance(cut, ScopeCut) or not cut.made:
+                raise
+            self.outcome = "cut"
+        except BaseException as exc:  # noqa: BLE001 - for `judge`, outside the task group
+            self.outcome = "raised"
+            self._error = exc
+
+    def judge(self, goes_through: bool) -> None:
+        """Raise what is wrong with its end."""
+        assert self.driven is not None
+        error, intended = self._error, getattr(self._cut, "error", None)
+        if error is not None and self._cut.made:
+            if intended in _leaves(error):
+                self.outcome = "cut"
+                return
+            if not goes_through:
+                return
+            error.add_note("raised in the place of what had cut the scenario")
+        if error is not None:
+            raise error
+        if goes_through and self.driven.reached and self.outcome == "finished":
+            what = "a cancellation" if intended is None else repr(intended)
+            raise AssertionError(f"the scenario has swallowed {what}: it went on to its end, and returned")
+
+
+def _leaves(exc: BaseException) -> list[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        return [leaf for each in exc.exceptions for leaf in _leaves(each)]
+    return [exc]
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield None

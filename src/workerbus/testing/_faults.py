@@ -1,0 +1,124 @@
+"""What may befall a message, and the draw that decides it.
+
+A draw depends on the seed, on the sender and on which of the sender's messages it is, and on nothing else: tasks may be
+scheduled as they like, and one probability may be changed without changing what the others decide.
+"""
+
+import math
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from workerbus.messages import BusMessage
+
+Seconds = float | tuple[float, float]
+
+
+def _span(value: Seconds) -> tuple[float, float]:
+    """A number is a range that begins at 0; the validator sees to what is neither."""
+    return (0.0, value) if isinstance(value, int | float) and not isinstance(value, bool) else value  # type: ignore[return-value]  # a bool is refused there, too
+
+
+def _is_span(_faults: object, attribute: "Attribute[Any]", value: Any) -> None:
+    is_pair = isinstance(value, tuple) and len(value) == 2
+    if not is_pair or not all(isinstance(each, int | float) and not isinstance(each, bool) for each in value):
+        raise TypeError(f"{attribute.name} is a number of seconds, or a range (least, most) of them, not {value!r}")
+    if not 0 <= value[0] <= value[1] < math.inf:
+        shown = repr(value[1]) if value[0] == 0 else repr(value)
+        raise ValueError(f"{attribute.name} must be seconds, finite, not less than 0, and the least first, not {shown}")
+
+
+def _is_probability(_faults: object, attribute: "Attribute[Any]", value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{attribute.name} is a probability, a number from 0 to 1, not {value!r}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{attribute.name} is a probability, from 0 to 1, not {value!r}")
+
+
+def _is_predicate(_faults: object, attribute: "Attribute[Any]", value: Any) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{attribute.name} is a function of a message, or None, not {value!r}")
+
+
+@frozen
+class Fate:
+    """What was drawn for one message.
+
+    Args:
+        lost: Whether it goes nowhere.
+        delays: Seconds before it goes out, one number for each time that it does.
+        split: Seconds for which its sender's end is cut off, beginning with this message; None if it is not.
+    """
+
+    lost: bool = False
+    delays: tuple[float, ...] = (0.0,)
+    split: float | None = None
+
+
+UNTOUCHED = Fate()
+
+
+@frozen(kw_only=True)
+class Faults:
+    """A plan of what a `FaultyBus` does to messages. Each is drawn for itself; by default nothing happens to any.
+
+    Whatever is drawn, the messages of one sender go out in the order in which it sent them.
+
+    Args:
+        delay: Seconds that a message is kept before it goes out: between 0 and this, or a range (least, most).
+        duplicate: The probability that a message goes out twice, each time with a delay of its own.
+        lose: The probability that a message never goes out.
+        split: The probability that a message begins a split, which cuts its sender's end off from all others.
+        split_seconds: How long such a split lasts: between 0 and this, or a range (least, most).
+        split_loses: Whether messages that meet a split are lost; otherwise they arrive when it is over.
+        spare: Says for a message that no fault shall be drawn for it. It waits its turn all the same, behind delayed
+            ones of its sender, and splits stop it.
+
+    Raises:
+        TypeError: A value is not of the kind that is said here.
+        ValueError: A probability is not from 0 to 1, or seconds are negative.
+    """
+
+    delay: tuple[float, float] = field(default=(0.0, 0.0), converter=_span, validator=_is_span)
+    duplicate: float = field(default=0.0, validator=_is_probability)
+    lose: float = field(default=0.0, validator=_is_probability)
+    split: float = field(default=0.0, validator=_is_probability)
+    split_seconds: tuple[float, float] = field(default=(0.0, 1.0), converter=_span, validator=_is_span)
+    split_loses: bool = False
+    spare: Callable[[BusMessage], object] | None = field(default=None, validator=_is_predicate)
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything can happen to any message."""
+        return bool(self.delay[1] or self.duplicate or self.lose or self.split)
+
+    def draw(self, message: BusMessage, seed: object, sender: str, number: int) -> Fate:
+        """Draw what becomes of a message.
+
+        Args:
+            message: The message, for ``spare``.
+            seed: The seed of all draws.
+            sender: Who sent it.
+            number: Which of the sender's messages it is.
+
+        Returns:
+            Always the same for the same seed, sender and number.
+        """
+        if not self.draws or (self.spare is not None and self.spare(message)):
+            return UNTOUCHED
+        random = Random(f"{seed}/{sender}/{number}")  # noqa: S311 - to be drawn again, not to be secret
+        lost, twice, splits = (random.random() for _ in range(3))
+        delay, second, length = (random.random() for _ in range(3))
+        return Fate(
+            lost=lost < self.lose,
+            delays=tuple(
+                _within(self.delay, part) for part in ([delay, second] if twice < self.duplicate else [delay])
+            ),
+            split=_within(self.split_seconds, length) if splits < self.split else None,
+        )
+
+
+def _within(span: tuple[float, float], part: float) -> float:
+    return span[0] + (span[1] - span[0]) * part

@@ -1,0 +1,203 @@
+"""A job group as a value: who is asked, what each does with the job, what the requester does, and how it came out.
+
+`run_group_plan` plays a plan for real, on a runner of its own. With the strategy
+`workerbus.testing.strategies.group_plans`, a law about job groups is three lines.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, get_args
+
+from anyio import CancelScope, create_task_group, current_time, sleep, sleep_until
+from attrs import evolve, field, frozen
+
+from workerbus._runner import WorkerRunner
+from workerbus._vocabulary import JobStatus
+from workerbus.bus import WorkerBus
+from workerbus.errors import JobGroupError
+from workerbus.jobs import JobGroupEvent
+from workerbus.testing._behaviour import Behaviour, Pasteable, seconds
+from workerbus.testing._workers import ScriptedWorker
+
+Requester = Literal["wait", "iterate", "raise", "cancelled", "deadline"]
+REQUESTERS: Final[tuple[Requester, ...]] = get_args(Requester)
+
+Ended = Literal["completed", "failed", "timeout", "cancelled", "raised"]
+
+
+class RequesterError(Exception):
+    """Raised in the body of a group by a requester whose plan says "raise"."""
+
+
+def _requester(_: object, __: object, value: object) -> None:
+    if value not in REQUESTERS:
+        raise ValueError(f"a requester is one of {', '.join(map(repr, REQUESTERS))}, not {value!r}")
+
+
+def _timeout(_: object, its: Any, value: object) -> None:
+    if value is not None:
+        seconds(_, its, value)
+
+
+def _behaviours(workers: Mapping[str, Behaviour]) -> dict[str, Behaviour]:
+    return dict(workers)
+
+
+@frozen(repr=False)
+class GroupPlan(Pasteable):
+    """A job group, with all who take part in it.
+
+    ::
+
+        GroupPlan({"a": Behaviour(after=1.0), "b": Behaviour("hang")}, timeout=3.0)
+        GroupPlan({"a": Behaviour("hang", clean_up=0.5)}, requester="cancelled", at=1.0)
+
+    Args:
+        workers: Worker name to what it does with the job, in the order of asking.
+        timeout: The group's timeout, in seconds.
+        cancel_on_error: Whether the first bad answer cancels the others.
+        requester: What the requester does in the body of the group. ``"wait"``: nothing, it waits for the answers.
+            ``"iterate"``: it collects the events. ``"raise"``: it raises a `RequesterError` after ``at`` seconds.
+            ``"cancelled"``: it waits, and is cancelled after ``at`` seconds. ``"deadline"``: it waits in a scope whose
+            deadline is ``at`` seconds away, which therefore travels with the request (J6).
+        at: See there, in seconds.
+        payload: The job's payload.
+    """
+
+    workers: dict[str, Behaviour] = field(converter=_behaviours)
+    timeout: float | None = field(default=None, validator=_timeout, kw_only=True)
+    cancel_on_error: bool = field(default=True, kw_only=True)
+    requester: Requester = field(default="wait", validator=_requester, kw_only=True)
+    at: float = field(default=0.0, validator=seconds, kw_only=True)
+    payload: dict[str, Any] | None = field(default=None, kw_only=True)
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is sure to end: one that only waits needs a timeout, or workers that all come to an end."""
+        if self.timeout is not None or self.requester not in ("wait", "iterate"):
+            return True
+        return all(behaviour.end not in ("hang", "defer") for behaviour in self.workers.values())
+
+
+@frozen
+class GroupOutcome:
+    """How a job group came out.
+
+    Args:
+        ended: ``"completed"``, ``"failed"`` (a `JobGroupError`), ``"timeout"`` (one that is a `TimeoutError`, too),
+            ``"cancelled"``, or ``"raised"`` (the requester's own error went through).
+        reason: Why it did not complete, in words; None if it is no `JobGroupError` that says.
+        statuses: Worker name to how it ended, of those that have answered, in the order of asking.
+        responses: Worker name to its answer.
+        events: What the requester saw, if it iterated.
+        seconds: From asking until the group had been left.
+        asked: The workers that began the job.
+        cancelled: The workers whose job was cancelled under way.
+        busy: The workers whose handlers still ran when the group had been left (J5).
+        error: The exception that came out of the group.
+    """
+
+    ended: Ended
+    reason: str | None = None
+    statuses: dict[str, JobStatus] = field(factory=dict)
+    responses: dict[str, dict[str, Any]] = field(factory=dict)
+    events: tuple[JobGroupEvent, ...] = ()
+    seconds: float = 0.0
+    asked: tuple[str, ...] = ()
+    cancelled: tuple[str, ...] = ()
+    busy: tuple[str, ...] = ()
+    error: BaseException | None = field(default=None, eq=False)
+
+
+async def run_group_plan(plan: GroupPlan, bus: WorkerBus | None = None) -> GroupOutcome:
+    """Play a plan: run the workers, ask them, and return how it came out.
+
+    ::
+
+        async def test_a_slow_worker_is_told_when_another_has_failed():
+            plan = GroupPlan({"slow": Behaviour("hang"), "broken": Behaviour("raise", after=1.0)})
+            outcome = await run_group_plan(plan)
+            assert outcome.ended == "failed"
+            assert outcome.cancelled == ("slow",)
+
+    and as a law, in virtual time::
+
+        @given(group_plans(), seeds())
+        def test_a_completed_group_has_an_answer_of_each_worker(plan, seed):
+            outcome = run(run_group_plan, plan, seed=seed)
+            assert outcome.ended != "completed" or outcome.statuses.keys() == plan.workers.keys()
+
+    Args:
+        plan: The plan. One that does not end (see `GroupPlan.ends`) is waited for until it is cancelled.
+        bus: The bus to play it on, by default a new `MemoryBus`; it must not be open.
+    """
+    workers = {name: ScriptedWorker(name, behaviour) for name, behaviour in plan.workers.items()}
+    async with WorkerRunner(bus=bus, handle_sigint=False) as runner:
+        runner.add_event_handler("on_error", _taken)
+        await runner.add_workers(*workers.values())
+        for name in workers:
+            await runner.registry.wait_for(name)
+        outcome = await _play(plan, runner, workers)
+    return evolve(
+        outcome,
+        asked=tuple(name for name, worker in workers.items() if worker.requests),
+        cancelled=tuple(name for name, worker in workers.items() if worker.cancelled),
+    )
+
+
+def _taken(*_: object) -> None:
+    """Workers crash where their script says so: that is no failure of the run (R4)."""
+
+
+async def _play(plan: GroupPlan, runner: WorkerRunner, workers: dict[str, ScriptedWorker]) -> GroupOutcome:
+    begin = current_time()
+    events: list[JobGroupEvent] = []
+    error: Exception | None = None
+    group = runner.job_group(
+        *plan.workers, payload=plan.payload, timeout=plan.timeout, cancel_on_error=plan.cancel_on_error
+    )
+    async with create_task_group() as tasks:
+        with CancelScope() as scope:
+            if plan.requester == "cancelled":
+                tasks.start_soon(_cancel_at, scope, begin + plan.at)
+            elif plan.requester == "deadline":
+                scope.deadline = begin + plan.at
+            try:
+                async with group:
+                    await _body(plan, group, events)
+            except (JobGroupError, RequesterError) as exc:
+                error = exc
+        took = current_time() - begin
+        busy = tuple(name for name, worker in workers.items() if worker.running)
+        tasks.cancel_scope.cancel()
+    return GroupOutcome(
+        "cancelled" if scope.cancelled_caught else _ended(error),
+        error.reason if isinstance(error, JobGroupError) else None,
+        group.statuses,
+        group.responses,
+        tuple(events),
+        took,
+        busy=busy,
+        error=error,
+    )
+
+
+async def _body(plan: GroupPlan, group: Any, events: list[JobGroupEvent]) -> None:
+    if plan.requester == "iterate":
+        async for event in group:
+            events.append(event)  # noqa: PERF401 - those that came before a cancellation count
+    elif plan.requester == "raise":
+        await sleep(plan.at)
+        raise RequesterError(f"planned for {plan.at:g} s")
+
+
+async def _cancel_at(scope: CancelScope, moment: float) -> None:
+    await sleep_until(moment)
+    scope.cancel()
+
+
+def _ended(error: Exception | None) -> Ended:
+    if error is None:
+        return "completed"
+    if isinstance(error, RequesterError):
+        return "raised"
+    return "timeout" if isinstance(error, TimeoutError) else "failed"

@@ -1,0 +1,256 @@
+"""A bus that keeps what was sent over it.
+
+A `MemoryBus` whose one difference is a list: a message is noted in its sender's step, just before it is handed out, and
+nothing else of B1 to B9 changes. No user code runs there; `RecordingBus.wait_for` applies its conditions in the task
+that waits.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from anyio import Event, WouldBlock, current_time
+from attrs import frozen
+
+from workerbus.bus import MemoryBus
+from workerbus.messages import BusMessage
+from workerbus.testing._telling import Teller
+
+M = TypeVar("M", bound=BusMessage)
+
+
+@frozen
+class RecordedMessage:
+    """A message that was sent.
+
+    Args:
+        number: Which one it was on its bus, from 1; `RecordingBus.clear` does not start again.
+        time: When it was sent, in seconds, as `anyio.current_time` has it.
+        message: The message itself.
+    """
+
+    number: int
+    time: float
+    message: BusMessage
+
+
+class _Waiting:
+    """What has been sent since somebody began to wait."""
+
+    __slots__ = ("came", "news")
+
+    def __init__(self) -> None:
+        self.came: list[BusMessage] = []
+        self.news = Event()
+
+    def put(self, message: BusMessage) -> None:
+        self.came.append(message)
+        self.news.set()
+
+
+class RecordingBus(MemoryBus):
+    """A `MemoryBus` that keeps every message that was sent over it, the library's own and local ones included.
+
+    ::
+
+        bus = RecordingBus()
+        async with WorkerRunner(bus=bus) as runner:
+            ...
+            request = await bus.wait_for(BusJobRequestMessage, target="tts")
+        print(bus)
+
+    A `send` that raised, because the message was none or because it met the sender's own full lane, is not kept. One
+    that was cancelled while it waited for room is: some may have got it.
+
+    See `WorkerBus` for the parameters.
+    """
+
+    def __init__(self, *, max_buffer_size: float = math.inf, name: str | None = None) -> None:
+        super().__init__(max_buffer_size=max_buffer_size, name=name)
+        self._kept: list[tuple[float, BusMessage]] = []
+        self._forgotten = 0
+        self._begun: float | None = None
+        self._waiting: set[_Waiting] = set()
+
+    # --- keeping
+
+    async def start(self) -> None:
+        """Let the story begin."""
+        await super().start()
+        if self._begun is None:
+            self._begun = current_time()
+
+    def _keep(self, message: BusMessage) -> None:
+        now = current_time()
+        if self._begun is None:
+            self._begun = now
+        self._kept.append((now, message))
+        for waiting in self._waiting:
+            waiting.put(message)
+
+    def _hand_out(self, message: BusMessage) -> None:
+        # Every way of sending ends here where lanes have no bound, and in _deliver where they have one.
+        self._keep(message)
+        super()._hand_out(message)
+
+    async def _deliver(self, message: BusMessage) -> None:
+        if self.max_buffer_size == math.inf:
+            await super()._deliver(message)
+            return
+        self._keep(message)
+        try:
+            await super()._deliver(message)
+        except WouldBlock:
+            self._take_back()  # raised in the same step: nothing has come in between
+            raise
+
+    def _take_back(self) -> None:
+        self._kept.pop()
+        for waiting in self._waiting:
+            waiting.came.pop()
+
+    # --- asking
+
+    @property
+    def records(self) -> list[RecordedMessage]:
+        """What was sent, in the order of sending."""
+        numbered = enumerate(self._kept, self._forgotten + 1)
+        return [RecordedMessage(number, time, message) for number, (time, message) in numbered]
+
+    @overload
+    def messages(
+        self,
+        kind: type[M],
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        job_id: str | None = None,
+        matching: Callable[[M], object] | None = None,
+    ) -> list[M]: ...
+
+    @overload
+    def messages(
+        self,
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        job_id: str | None = None,
+        matching: Callable[[BusMessage], object] | None = None,
+    ) -> list[BusMessage]: ...
+
+    def messages(
+        self,
+        kind: type[Any] = BusMessage,
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        job_id: str | None = None,
+        matching: Callable[[Any], object] | None = None,
+    ) -> list[Any]:
+        """Return the messages that were sent, in the order of sending.
+
+        Args:
+            kind: Only those of this class.
+            source: Only those of this sender.
+            target: Only those for this one.
+            job_id: Only those about this job.
+            matching: Only those for which this returns something true.
+        """
+        wanted = _condition(kind, source, target, job_id, matching)
+        return [message for _, each in self._kept if (message := wanted(each)) is not None]
+
+    @overload
+    async def wait_for(
+        self,
+        kind: type[M],
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        job_id: str | None = None,
+        matching: Callable[[M], object] | None = None,
+    ) -> M: ...
+
+    @overload
+    async def wait_for(
+        self,
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        job_id: str | None = None,
+        matching: Callable[[BusMessage], object] | None = None,
+    ) -> BusMessage: ...
+
+    async def wait_for(
+        self,
+        kind: type[Any] = BusMessage,
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        job_id: str | None = None,
+        matching: Callable[[Any], object] | None = None,
+    ) -> Any:
+        """Wait for a message to be sent; one that was sent already counts. Leaves nothing behind.
+
+        Args:
+            kind: Of which class.
+            source: By whom.
+            target: For whom.
+            job_id: About which job.
+            matching: Called with each message that is all this; true says that it is the one.
+
+        Returns:
+            The first such message.
+        """
+        wanted = _condition(kind, source, target, job_id, matching)
+        waiting = _Waiting()
+        waiting.came = [message for _, message in self._kept]
+        self._waiting.add(waiting)
+        try:
+            while True:
+                came, waiting.came, waiting.news = waiting.came, [], Event()
+                for each in came:
+                    message = wanted(each)
+                    if message is not None:
+                        return message
+                await waiting.news.wait()
+        finally:
+            self._waiting.discard(waiting)
+
+    def clear(self) -> None:
+        """Forget what was sent so far."""
+        self._forgotten += len(self._kept)
+        self._kept.clear()
+
+    # --- telling
+
+    def story(self) -> str:
+        """Return a line for each message: when (in seconds since the bus was opened), from whom to whom, and what."""
+        teller = Teller()
+        begun = self._begun or 0.0
+        lines = [(f"{time - begun:.2f} s", teller.way(message), teller.says(message)) for time, message in self._kept]
+        ago, way = (max((len(line[column]) for line in lines), default=0) for column in (0, 1))
+        return "\n".join(f"{line[0]:>{ago}}  {line[1]:<{way}}   {line[2]}" for line in lines)
+
+    def __str__(self) -> str:
+        return self.story()
+
+
+def _condition(
+    kind: type[M],
+    source: str | None,
+    target: str | None,
+    job_id: str | None,
+    matching: Callable[[M], object] | None,
+) -> Callable[[BusMessage], M | None]:
+    def wanted(message: BusMessage) -> M | None:
+        if (
+            isinstance(message, kind)
+            and (source is None or message.source == source)
+            and (target is None or message.target == target)
+            and (job_id is None or getattr(message, "job_id", None) == job_id)
+            and (matching is None or matching(message))
+        ):
+            return message
+        return None
+
+    return wanted

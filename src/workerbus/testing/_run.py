@@ -1,0 +1,131 @@
+"""`run`: a program in virtual time, with a schedule drawn from a seed, on either backend."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from typing import Any, Final, TypeVar, TypeVarTuple
+
+from anyio import CancelScope, current_time, get_cancelled_exc_class, sleep_until
+from anyio import run as anyio_run
+
+from workerbus.testing._errors import StuckError
+from workerbus.testing._virtual import VirtualTime
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+BACKENDS: Final = ("asyncio", "trio")
+
+ONE_WEEK: Final = 604_800.0
+
+
+def run(
+    async_fn: Callable[[*Args], Awaitable[T]],
+    *args: *Args,
+    backend: str = "asyncio",
+    seed: int | None = 0,
+    limit: float = ONE_WEEK,
+    patience: float = 0.0,
+) -> T:
+    """Run an async function to its end, in virtual time.
+
+    Time begins at 0 and stands still while anything can run; when nothing can, it jumps to the next deadline, so that a
+    timeout of an hour takes no longer than it takes to compute. A program that can never go on is not waited for: it is
+    cancelled, and the error names the tasks that wait and what each waits for.
+
+    Of the tasks that can run, the next one is drawn from the seed, so that tasks meet in many orders, and in the same
+    one again for the same seed. Any exception that leaves carries a note with backend and seed.
+
+    Work in threads (`anyio.to_thread`) is waited for in real time, and takes no virtual time. Sockets, processes and
+    threads that call in from outside are not seen: give ``patience``.
+
+    Args:
+        async_fn: What to run.
+        args: Its arguments.
+        backend: ``"asyncio"`` or ``"trio"``.
+        seed: What the order of the tasks is drawn from; None for the backend's own order.
+        limit: Seconds of virtual time that the program may take; a week by default.
+        patience: Real seconds without anything happening before the clock jumps.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        DeadlockError: Nothing could happen any more.
+        TimeLimitError: The limit was reached.
+        SpinError: Some task never waits.
+    """
+
+    async def main() -> Any:
+        time: VirtualTime = _module(backend).enter()
+        result = None
+        try:
+            with CancelScope() as time.scope:
+                result = await async_fn(*args)
+        except (Exception, get_cancelled_exc_class()):
+            if time.error is None:
+                raise
+        if time.error is not None:
+            raise time.error
+        return result
+
+    _, options = virtual_backend(backend, seed=seed, limit=limit, patience=patience)
+    try:
+        result: T = anyio_run(main, backend=backend, backend_options=options)
+    except BaseException as exc:
+        error = exc.__cause__ if isinstance(exc.__cause__, StuckError) else exc  # out of trio's own loop
+        error.add_note(f"in workerbus.testing.run(…, backend={backend!r}, seed={seed!r})")
+        if error is exc:
+            raise
+        raise error from None
+    return result
+
+
+def virtual_backend(
+    backend: str, *, seed: int | None = 0, limit: float = ONE_WEEK, patience: float = 0.0
+) -> tuple[str, dict[str, Any]]:
+    """Return a backend with options for virtual time, as anyio's pytest plugin takes it; see `run` for the arguments.
+
+    ::
+
+        @pytest.fixture
+        def anyio_backend():
+            return virtual_backend("asyncio", seed=7)
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
+    if not limit > 0:
+        raise ValueError(f"limit must be a number of seconds above 0, not {limit!r}")
+    if not 0 <= patience < math.inf:
+        raise ValueError(f"patience must be a number of real seconds, not {patience!r}")
+    return backend, _module(backend).options(seed, limit, patience)
+
+
+def _module(backend: str) -> Any:
+    # So that trio is imported only where it runs.
+    return import_module(f"workerbus.testing._{backend}")
+
+
+async def settle() -> None:
+    """Wait until nothing can happen without time passing: every other task waits.
+
+    Unlike `anyio.wait_all_tasks_blocked`, which on asyncio looks again after 0.1 seconds, it takes no virtual time.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        await _module("trio").settle()
+    else:
+        await _module("asyncio").settle()
+
+
+async def advance(seconds: float) -> None:
+    """Let virtual time pass, and everything happen that is due by then.
+
+    Args:
+        seconds: How much.
+    """
+    await settle()
+    await sleep_until(current_time() + seconds)
+    await settle()

@@ -1,0 +1,111 @@
+"""Time that passes only when nothing else can happen, for both backends.
+
+A backend tells when its loop has turned (`VirtualTime.turn`) and when nothing is left to run until some moment
+(`VirtualTime.idle`); the clock then stands at that moment. Where there is no such moment, the program is stuck: its
+main scope is cancelled, so that it can wind down, and `run` raises the error that was made when it got stuck.
+
+Knows neither backend.
+"""
+
+import math
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from anyio import CancelScope
+
+from workerbus.testing._errors import DeadlockError, SpinError, StuckError, TimeLimitError
+
+FREE_TURNS: Final = 1_000
+"""How many turns of the loop take no time, from one idle moment to the next."""
+SECONDS_PER_TURN: Final = 0.001
+"""What each further turn takes: a program that spins until a deadline gets there."""
+FREE_LOOKS: Final = 10_000
+"""How many looks at the clock take no time, within one turn of the loop."""
+SECONDS_PER_LOOK: Final = 0.001
+"""What each further look takes: code that looks until some time has passed gets there."""
+MOST_TURNS: Final = 200_000
+"""How many turns there may be from one idle moment to the next."""
+MOST_SECONDS: Final = 20.0
+"""How many seconds of real time there may be from one idle moment to the next, whatever the turns do."""
+WIND_DOWN: Final = 3_600.0
+"""Seconds that a program has for its wind-down when its time is over."""
+PATIENT_TIMES: Final = 5
+"""How often a program that is stuck again, in its wind-down, is pushed before it is given up."""
+
+
+class VirtualTime:
+    """The clock of one program.
+
+    Args:
+        limit: Seconds that the program may take.
+        waiting: Describes the tasks that wait.
+        push: Breaks what keeps a program from winding down, shields included.
+
+    Attributes:
+        now: Seconds since the beginning, to whoever does not depend on it.
+        scope: The scope to cancel; without one, the error comes out of the loop itself.
+        error: Why the program does not come to its end.
+    """
+
+    def __init__(self, limit: float, waiting: Callable[[], tuple[str, ...]], push: Callable[[], None]) -> None:
+        self._limit = limit
+        self._waiting = waiting
+        self._push = push
+        self._turns = 0
+        self._pushed = 0
+        self._looks = 0
+        self._busy_since = 0.0
+        self.now: float = 0.0
+        self.scope: CancelScope | None = None
+        self.error: StuckError | None = None
+
+    def look(self) -> float:
+        """Return the seconds since the beginning, to the program."""
+        self._looks += 1
+        if self._looks > FREE_LOOKS:
+            self.now += SECONDS_PER_LOOK
+        return self.now
+
+    def turn(self) -> None:
+        """The loop turns, and has something to run."""
+        self._looks = 0
+        self._turns += 1
+        if self._turns > FREE_TURNS:
+            self.now += SECONDS_PER_TURN
+        if self._turns == 1:
+            self._busy_since = monotonic()
+        elif self._turns > MOST_TURNS or (not self._turns % 100 and monotonic() - self._busy_since > MOST_SECONDS):
+            turns, self._turns = self._turns, 0
+            self._stuck(SpinError, f"tasks have run {turns:,} times on end, and never did all of them wait")
+
+    def idle(self, until: float) -> None:
+        """Nothing runs until a moment, which has now come; `math.inf` where there is none.
+
+        Raises:
+            StuckError: The program did not wind down either.
+        """
+        self._turns = self._looks = 0
+        if until == math.inf:
+            self._stuck(DeadlockError, "nothing can happen any more: every task waits, and no timer runs")
+        elif until > self._limit:
+            headline = f"the program has not ended in {self._limit:,g} seconds of virtual time"
+            self._limit = until + WIND_DOWN
+            self._stuck(TimeLimitError, headline)
+        else:
+            self.now = max(self.now, until)
+
+    def _stuck(self, kind: type[StuckError], headline: str) -> None:
+        if self.error is None:
+            self.error = kind(f"{headline} (at {self.now:g} s)", self._waiting(), self.now)
+            if self.scope is None:
+                raise self.error
+            self.scope.cancel()
+            return
+        self._pushed += 1
+        if self._pushed > PATIENT_TIMES:
+            raise self.error
+        if self._pushed == 1:
+            paragraphs = "\n\n".join(self._waiting())
+            self.error.add_note(f"It was cancelled then, and got stuck again at {self.now:g} s:\n\n{paragraphs}")
+        self._push()

@@ -1,0 +1,274 @@
+"""Ready-made workers for tests: one that follows a script, and one that echoes.
+
+They keep what happened, so that a test waits for it (``until…``) and asserts about it afterwards. None of them knows
+virtual time: their seconds are those of whatever clock the test runs under.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from anyio import CancelScope, get_cancelled_exc_class, sleep, sleep_forever
+from anyio.abc import TaskGroup
+
+from workerbus._vocabulary import JobStatus
+from workerbus._worker_life import WorkerParams
+from workerbus.errors import UnknownJobError
+from workerbus.messages import BusJobCancelMessage, BusJobRequestMessage
+from workerbus.testing._behaviour import Behaviour, ScriptedError
+from workerbus.testing._recorder import RecordingWorker
+
+Script = Behaviour | Sequence[Behaviour]
+"""What to do with one job after the other; the last behaviour stands for all further ones."""
+
+
+class ScriptedWorker(RecordingWorker):
+    """A worker that takes any job and does with it what its script says.
+
+    ::
+
+        async def test_the_second_attempt_is_answered():
+            worker = ScriptedWorker("flaky", [Behaviour("raise"), Behaviour(response={"pages": 3})])
+            async with WorkerRunner() as runner:
+                await runner.add_workers(worker)
+                with pytest.raises(JobError, match="scripted"):
+                    await runner.job("flaky", name="crawl")
+                assert await runner.job("flaky", name="crawl") == {"pages": 3}
+            assert [message.job_name for message in worker.requests] == ["crawl", "crawl"]
+
+    and with a job that the test itself answers, when it has seen enough::
+
+        async def test_a_job_is_answered_by_hand():
+            worker = ScriptedWorker("human", {"approve": Behaviour("defer")})
+            async with WorkerRunner() as runner:
+                await runner.add_workers(worker)
+                async with runner.job("human", name="approve") as job:
+                    await worker.until_requested()
+                    await worker.answer(response={"approved": True})
+                assert job.response == {"approved": True}
+
+    Args:
+        name: Unique on the bus; made up by default.
+        script: A `Behaviour` for every job; several, for one job after the other, of which the last is for all further
+            ones; or a mapping from job name to either, in which a job of no other name is answered ERROR. By default
+            every job is answered at once, COMPLETED with ``{}``.
+        active: Whether it is active from its start on.
+
+    Attributes:
+        requests: The job requests that it has begun, in order.
+        cancelled: Ids of the jobs that were cancelled under way, or while they were deferred.
+        running: The requests whose handlers run now, by job id; `active_jobs` has those that are open.
+        peak: How many handlers have run at the same time, at most.
+    """
+
+    def __init__(
+        self, name: str | None = None, script: Script | Mapping[str, Script] | None = None, *, active: bool = True
+    ) -> None:
+        super().__init__(name, active=active)
+        self._scripts: dict[str | None, Script] = {}
+        if isinstance(script, Mapping):
+            self._scripts.update(script)
+        else:
+            self._scripts[None] = Behaviour() if script is None else script
+        for behaviours in self._scripts.values():
+            if not behaviours and not isinstance(behaviours, Behaviour):
+                raise ValueError("a script has at least one behaviour")
+        self._turns: dict[str | None, int] = {}
+        self._group: TaskGroup | None = None
+        self.requests: list[BusJobRequestMessage] = []
+        self.cancelled: list[str] = []
+        self.running: dict[str, BusJobRequestMessage] = {}
+        self.peak: int = 0
+
+    async def answer(
+        self,
+        job_id: str | None = None,
+        response: dict[str, Any] | None = None,
+        *,
+        status: JobStatus = JobStatus.COMPLETED,
+        urgent: bool = False,
+    ) -> None:
+        """Answer an open job, whatever the script says about it.
+
+        Args:
+            job_id: The job; by default the one that has been open for longest.
+            response: The result.
+            status: How it ended.
+            urgent: Whether the answer overtakes the data messages that wait at the requester.
+
+        Raises:
+            UnknownJobError: It is not open; a `RuntimeError`.
+            LookupError: No job is open.
+        """
+        if job_id is None:
+            job_id = next((message.job_id for message in self.requests if message.job_id in self.active_jobs), None)
+        if job_id is None:
+            raise LookupError(f"worker {self.name!r} has no open job to answer; it was asked for {len(self.requests)}")
+        await self.send_job_response(job_id, response, status=status, urgent=urgent)
+
+    async def until_requested(self, count: int = 1) -> BusJobRequestMessage:
+        """Wait until jobs have begun here, at once if they have.
+
+        Args:
+            count: How many.
+
+        Returns:
+            The ``count``-th request.
+
+        Raises:
+            AssertionError: The worker has finished before.
+        """
+        await self._until(lambda: len(self.requests) >= count, f"{count} jobs have begun")
+        return self.requests[count - 1]
+
+    async def until_cancelled(self, count: int = 1) -> str:
+        """Wait until jobs have been cancelled here, at once if they have; their handlers may still be cleaning up.
+
+        Args:
+            count: How many.
+
+        Returns:
+            The id of the ``count``-th.
+
+        Raises:
+            AssertionError: The worker has finished before.
+        """
+        await self._until(lambda: len(self.cancelled) >= count, f"{count} jobs have been cancelled")
+        return self.cancelled[count - 1]
+
+    def response_to(self, message: BusJobRequestMessage, behaviour: Behaviour) -> dict[str, Any]:
+        """Return the response for a request; override it where it depends on the payload.
+
+        Args:
+            message: The request.
+            behaviour: What the script says.
+        """
+        return behaviour.response or {}
+
+    async def run(self, params: WorkerParams) -> None:
+        """Run until the worker is to stop, or a job's script makes it crash."""
+        self._group = params.task_group
+        await super().run(params)
+
+    async def on_job_request(self, message: BusJobRequestMessage) -> dict[str, Any] | None:
+        """Do what the script says."""
+        behaviour = self._behaviour(message.job_name)
+        self.requests.append(message)
+        self.running[message.job_id] = message
+        self.peak = max(self.peak, len(self.running))
+        self._changed()
+        try:
+            return await self._play(behaviour, message)
+        except get_cancelled_exc_class():
+            self._was_cancelled(message.job_id)
+            with CancelScope(shield=True):  # a behaviour's clean-up is a number of seconds: it ends
+                await self._unwind(behaviour, message)
+            raise
+        finally:
+            del self.running[message.job_id]
+
+    async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
+        """Note it; of a deferred job, nothing else tells."""
+        self._was_cancelled(message.job_id)
+        await super().on_job_cancelled(message)
+
+    def _was_cancelled(self, job_id: str) -> None:
+        if job_id not in self.cancelled and any(message.job_id == job_id for message in self.requests):
+            self.cancelled.append(job_id)
+            self._changed()
+
+    def _behaviour(self, job_name: str | None) -> Behaviour:
+        key = job_name if job_name in self._scripts else None
+        script = self._scripts.get(key)
+        if script is None:
+            names = ", ".join(repr(name) for name in self._scripts)
+            raise LookupError(f"worker {self.name!r} is scripted for the jobs {names}, not for {job_name!r}")
+        if isinstance(script, Behaviour):
+            return script
+        turn = self._turns.get(key, 0)
+        self._turns[key] = turn + 1
+        return script[min(turn, len(script) - 1)]
+
+    async def _play(self, behaviour: Behaviour, message: BusJobRequestMessage) -> dict[str, Any] | None:
+        job_id = message.job_id
+        for update in behaviour.updates:
+            await _pass(behaviour.every)
+            await self.send_job_update(job_id, update, urgent=behaviour.urgent_updates)
+        if behaviour.chunks is not None:
+            await self.send_job_stream_start(job_id)
+        for chunk in behaviour.chunks or ():
+            await _pass(behaviour.every)
+            await self.send_job_stream_data(job_id, chunk)
+        await _pass(behaviour.after)
+        return await self._end(behaviour, message)
+
+    async def _end(self, behaviour: Behaviour, message: BusJobRequestMessage) -> dict[str, Any] | None:
+        match behaviour.end:
+            case "answer":
+                return await self._answer(behaviour, message)
+            case "raise":
+                raise _error(behaviour)
+            case "defer":
+                return None
+            case "stop":
+                await self.stop()
+            case "crash":
+                assert self._group is not None, "a worker that takes jobs runs"
+                self._group.start_soon(_crash, _error(behaviour), name=f"{self.name} crashes")
+        await sleep_forever()
+        return None
+
+    async def _answer(self, behaviour: Behaviour, message: BusJobRequestMessage) -> dict[str, Any] | None:
+        response = self.response_to(message, behaviour)
+        if behaviour.status is not JobStatus.COMPLETED or behaviour.urgent:
+            await self.send_job_response(message.job_id, response, status=behaviour.status, urgent=behaviour.urgent)
+        elif behaviour.chunks is not None:
+            await self.send_job_stream_end(message.job_id, response)
+        else:
+            return response
+        return None
+
+    async def _unwind(self, behaviour: Behaviour, message: BusJobRequestMessage) -> None:
+        await _pass(behaviour.clean_up)
+        if behaviour.insists:
+            with suppress(UnknownJobError):  # the worker ended, and has answered for it
+                await self.send_job_response(message.job_id, self.response_to(message, behaviour))
+
+
+class EchoWorker(ScriptedWorker):
+    """A worker that answers each job, whatever its name, with its payload.
+
+    ::
+
+        async def test_an_echo_comes_back():
+            async with WorkerRunner() as runner:
+                await runner.add_workers(EchoWorker("echo"))
+                assert await runner.job("echo", payload={"n": 1}) == {"n": 1}
+
+    Args:
+        name: Unique on the bus; made up by default.
+        after: How many seconds pass before the answer.
+        active: Whether it is active from its start on.
+    """
+
+    def __init__(self, name: str | None = None, *, after: float = 0.0, active: bool = True) -> None:
+        super().__init__(name, Behaviour(after=after), active=active)
+
+    def response_to(self, message: BusJobRequestMessage, behaviour: Behaviour) -> dict[str, Any]:
+        """Return the payload."""
+        return dict(message.payload or {})
+
+
+async def _pass(seconds: float) -> None:
+    if seconds:
+        await sleep(seconds)
+
+
+def _error(behaviour: Behaviour) -> Exception:
+    if behaviour.error is None:
+        return ScriptedError(f"scripted to {behaviour.end}")
+    return behaviour.error.with_traceback(None)
+
+
+async def _crash(error: Exception) -> None:
+    raise error

@@ -1,0 +1,207 @@
+"""A pytest plugin: programs in virtual time on each backend, under seeds of one's choice, and buses that tell.
+
+Put ``pytest_plugins = ["workerbus.testing.fixtures"]`` into the ``conftest.py`` at the root of the tests, and write::
+
+    def test_a_slow_answer_is_waited_for(workerbus_run, workerbus_recording_bus):
+        async def ask():
+            async with WorkerRunner(bus=workerbus_recording_bus) as runner:
+                await runner.add_workers(EchoWorker("echo", after=60.0))
+                return await runner.job("echo", payload={"n": 1})
+
+        assert workerbus_run(ask) == {"n": 1}
+
+The tests are plain functions; async ones run in virtual time, too, where a ``conftest.py`` says so to anyio's plugin::
+
+    @pytest.fixture
+    def anyio_backend(workerbus_anyio_backend):
+        return workerbus_anyio_backend
+
+Each test runs once per backend; ``--workerbus-seed`` says under which schedules: ``--workerbus-seed=7`` for one,
+``--workerbus-seed=0-19`` for twenty of them, ``--workerbus-seed=random`` for one that is drawn anew. Whatever fails in
+a program says its backend and seed; below it stands what the buses have to tell.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Generator
+from importlib.util import find_spec
+from typing import Any, Final, TypeVar, TypeVarTuple
+
+import pytest
+from attrs import frozen
+
+from workerbus.bus import MemoryBus, WorkerBus
+from workerbus.testing._faults import Faults
+from workerbus.testing._faulty import FaultyBus
+from workerbus.testing._recording import RecordingBus
+from workerbus.testing._run import BACKENDS, ONE_WEEK, run, virtual_backend
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+_SEEDS: Final = pytest.StashKey[tuple[int, ...]]()
+_STORIES: Final = pytest.StashKey[list[tuple[str, Callable[[], str]]]]()
+
+
+@frozen
+class VirtualRun:
+    """Runs async functions in virtual time; see `workerbus.testing.run`.
+
+    Args:
+        backend: On which backend.
+        seed: Under which seed.
+    """
+
+    backend: str
+    seed: int
+
+    def __call__(
+        self,
+        async_fn: Callable[[*Args], Awaitable[T]],
+        *args: *Args,
+        limit: float = ONE_WEEK,
+        patience: float = 0.0,
+    ) -> T:
+        """Run an async function to its end.
+
+        Args:
+            async_fn: What to run.
+            args: Its arguments.
+            limit: Seconds of virtual time that it may take.
+            patience: Real seconds without anything happening before the clock jumps.
+
+        Returns:
+            What it returns.
+        """
+        __tracebackhide__ = True
+        return run(async_fn, *args, backend=self.backend, seed=self.seed, limit=limit, patience=patience)
+
+
+@frozen
+class FaultyBuses:
+    """Makes faulty buses under one seed, and keeps their stories for the report.
+
+    Args:
+        seed: What the faults are drawn from.
+        item: The test.
+    """
+
+    seed: int
+    item: pytest.Item
+
+    def __call__(self, faults: Faults | None = None, *, bus: WorkerBus | None = None, name: str = "left") -> FaultyBus:
+        """Return a `FaultyBus`.
+
+        Args:
+            faults: What may happen; by default nothing.
+            bus: What everything goes over, by default a new `MemoryBus`.
+            name: The name of the first end.
+        """
+        faulty = FaultyBus(MemoryBus() if bus is None else bus, seed=self.seed, faults=faults, name=name)
+        _tells(self.item, f"faults of bus {name!r}", faulty.story)
+        return faulty
+
+
+@pytest.fixture(scope="session", params=[name for name in BACKENDS if name == "asyncio" or find_spec(name)])
+def workerbus_backend(request: pytest.FixtureRequest) -> str:
+    """The name of the backend under test: each that is installed. Override the fixture to test fewer."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def workerbus_seed(request: pytest.FixtureRequest) -> int:
+    """The seed of the schedule, from ``--workerbus-seed``; 0 by default."""
+    seed: int = getattr(request, "param", _seeds(request.config)[0])
+    return seed
+
+
+@pytest.fixture(scope="session")
+def workerbus_run(workerbus_backend: str, workerbus_seed: int) -> VirtualRun:
+    """Runs an async function in virtual time: ``workerbus_run(async_fn, *args)``. May be used in hypothesis tests."""
+    return VirtualRun(workerbus_backend, workerbus_seed)
+
+
+@pytest.fixture
+def workerbus_anyio_backend(
+    request: pytest.FixtureRequest, workerbus_backend: str, workerbus_seed: int
+) -> tuple[str, dict[str, Any]]:
+    """What ``anyio_backend`` returns for async tests to run in virtual time, under anyio's pytest plugin."""
+    _tells(request.node, "schedule", lambda: f"backend={workerbus_backend!r}, seed={workerbus_seed}")
+    return virtual_backend(workerbus_backend, seed=workerbus_seed)
+
+
+@pytest.fixture
+def workerbus_recording_bus(request: pytest.FixtureRequest) -> RecordingBus:
+    """A new `RecordingBus`; if the test fails, what was sent stands in the report."""
+    bus = RecordingBus()
+    _tells(request.node, "messages", bus.story)
+    return bus
+
+
+@pytest.fixture
+def workerbus_faulty_bus(request: pytest.FixtureRequest, workerbus_seed: int) -> FaultyBuses:
+    """Makes faulty buses: ``workerbus_faulty_bus(Faults(delay=0.2))``; if the test fails, their stories are shown."""
+    return FaultyBuses(workerbus_seed, request.node)
+
+
+# --- hooks
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--workerbus-seed``."""
+    parser.getgroup("workerbus").addoption(
+        "--workerbus-seed",
+        type=str,
+        metavar="SEED",
+        default=None,
+        help="the seed of schedules and faults in tests that use workerbus_run: a number, a range as 0-19, or 'random'",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say which seed was asked for, or drawn."""
+    if config.getoption("workerbus_seed", None) is None:
+        return None
+    return f"workerbus: seed {', '.join(map(str, _seeds(config)))}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests once for each seed, if there are several."""
+    seeds = _seeds(metafunc.config)
+    if len(seeds) > 1 and "workerbus_seed" in metafunc.fixturenames:
+        ids = [f"seed{seed}" for seed in seeds]
+        metafunc.parametrize("workerbus_seed", seeds, ids=ids, indirect=True, scope="session")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the buses of a test that has failed tell their stories."""
+    report = yield
+    if report.failed:
+        for title, story in item.stash.get(_STORIES, []):
+            report.sections.append((f"workerbus: {title}", story() or "none"))
+    return report
+
+
+def _tells(item: pytest.Item, title: str, story: Callable[[], str]) -> None:
+    item.stash.setdefault(_STORIES, []).append((title, story))
+
+
+def _seeds(config: pytest.Config) -> tuple[int, ...]:
+    if _SEEDS not in config.stash:
+        config.stash[_SEEDS] = _parsed(config.getoption("workerbus_seed", None))
+    return config.stash[_SEEDS]
+
+
+def _parsed(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return (0,)
+    if text == "random":
+        return (secrets.randbelow(2**32),)
+    first, dash, last = text.partition("-")
+    try:
+        seeds = tuple(range(int(first), int(last if dash else first) + 1))
+    except ValueError:
+        seeds = ()
+    if not seeds:
+        raise pytest.UsageError(f"--workerbus-seed is a number, a range as 0-19, or 'random', not {text!r}")
+    return seeds

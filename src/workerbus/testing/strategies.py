@@ -1,0 +1,309 @@
+"""Hypothesis strategies: messages, payloads, names, seeds, and whole job groups.
+
+What they draw shrinks towards the simplest case (no delay, an empty payload, nobody who is asked), and is shown as code
+that can be pasted into a plain test. Importing this module lets `hypothesis.strategies.from_type` make it, too.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import attrs
+from hypothesis import strategies as st
+
+from workerbus import messages as _messages
+from workerbus._vocabulary import JobStatus
+from workerbus._worker import BaseWorker
+from workerbus.messages import (
+    BusAddWorkerMessage,
+    BusDataMessage,
+    BusMessage,
+    BusSystemMessage,
+    WorkerRegistryEntry,
+)
+from workerbus.testing._behaviour import ENDS, Behaviour, End
+from workerbus.testing._faults import Faults
+from workerbus.testing._plans import REQUESTERS, GroupPlan, Requester
+
+M = TypeVar("M", bound=BusMessage)
+T = TypeVar("T")
+
+RESOLUTION: Final = 0.25
+"""Drawn times are multiples of this many seconds, so that several things are due at the same moment now and then."""
+
+_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+
+
+def seeds() -> st.SearchStrategy[int]:
+    """Seeds of a schedule, for `workerbus.testing.run`."""
+    return st.integers(0, 2**32 - 1)
+
+
+def names() -> st.SearchStrategy[str]:
+    """Names of anything: any text that is not empty."""
+    return st.text(_LETTERS, min_size=1, max_size=8) | st.text(min_size=1, max_size=20)
+
+
+def worker_names() -> st.SearchStrategy[str]:
+    """Names of workers: short, readable, and equal now and then."""
+    return st.text(_LETTERS, min_size=1, max_size=3)
+
+
+def delays(max_delay: float = 3.0) -> st.SearchStrategy[float]:
+    """Numbers of seconds, 0 included, in steps of a quarter of a second.
+
+    Args:
+        max_delay: The longest.
+    """
+    return st.integers(0, int(max_delay / RESOLUTION)).map(lambda steps: steps * RESOLUTION)
+
+
+def payloads(max_size: int = 3) -> st.SearchStrategy[dict[str, Any]]:
+    """Payloads as they can cross any bus: dicts of what JSON has, nested.
+
+    Args:
+        max_size: How many entries, at most, on each level.
+    """
+    return st.dictionaries(_keys(), _values(max_size), max_size=max_size)
+
+
+def _keys() -> st.SearchStrategy[str]:
+    return st.text(_LETTERS, max_size=4) | st.text(max_size=6)
+
+
+def _values(max_size: int) -> st.SearchStrategy[Any]:
+    leaves = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | _floats() | st.text(max_size=8)
+    return st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=max_size) | st.dictionaries(_keys(), inner, max_size=max_size),
+        max_leaves=2 * max_size,
+    )
+
+
+def _floats() -> st.SearchStrategy[float]:
+    return st.floats(allow_nan=False, allow_infinity=False)
+
+
+# --- messages
+
+
+def messages(kinds: Iterable[type[M]] | None = None) -> st.SearchStrategy[M]:
+    """Messages, with all their fields.
+
+    Args:
+        kinds: Their classes, those made with `bus_message` included, whose fields are drawn by their annotations. By
+            default all of the library's own.
+    """
+    classes = MESSAGES if kinds is None else tuple(kinds)
+    return st.sampled_from(classes).flatmap(_of_kind)  # type: ignore[arg-type]  # M is BusMessage where kinds is None
+
+
+def _concrete() -> tuple[type[BusMessage], ...]:
+    found = [value for value in vars(_messages).values() if isinstance(value, type) and issubclass(value, BusMessage)]
+    return tuple(kind for kind in found if kind not in (BusMessage, BusDataMessage, BusSystemMessage))
+
+
+MESSAGES: Final = _concrete()
+"""All message classes that the library has."""
+
+
+@cache
+def _of_kind(kind: type[Any]) -> st.SearchStrategy[Any]:
+    hints = get_type_hints(kind)
+    fields = {its.name: _field(kind, its.name, hints[its.name]) for its in attrs.fields(kind) if its.init}
+    return st.builds(kind, **fields)
+
+
+def _field(kind: type[Any], name: str, hint: Any) -> st.SearchStrategy[Any]:
+    own = kind.__module__ == BusMessage.__module__ or name in ("source", "target")
+    if own and name in _BY_NAME:
+        optional = NoneType in get_args(hint)
+        return st.none() | _BY_NAME[name] if optional else _BY_NAME[name]
+    if kind is BusAddWorkerMessage:
+        return worker_names().map(BaseWorker)
+    return _by_hint(hint)
+
+
+_BY_NAME: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "source": worker_names(),
+    "target": worker_names(),
+    "job_id": worker_names(),
+    "runner": worker_names(),
+    "parent": worker_names(),
+    "seconds_left": delays(),
+    "started_at": st.integers(0, 2**31).map(float),
+}
+
+
+def _by_hint(hint: Any) -> st.SearchStrategy[Any]:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return st.one_of([_by_hint(part) for part in sorted(parts, key=lambda part: part is not NoneType)])
+    if hint is Any:
+        return _values(2)
+    if hint is float:
+        return _floats()
+    if hint is dict or (origin is dict and parts == (str, Any)):
+        return payloads()
+    if origin is list:
+        return st.lists(_by_hint(parts[0]), max_size=3)
+    if isinstance(hint, type) and attrs.has(hint):
+        return _of_kind(hint)
+    simple: st.SearchStrategy[Any] = st.from_type(hint)
+    return simple
+
+
+# --- job groups
+
+_STATUSES: Final = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.ERROR, JobStatus.CANCELLED)
+
+
+def behaviours(
+    max_delay: float = 3.0,
+    *,
+    ends: Sequence[End] = ENDS,
+    max_sends: int = 3,
+    max_clean_up: float = 1.0,
+) -> st.SearchStrategy[Behaviour]:
+    """What a `ScriptedWorker` does with a job; the simplest answers at once, COMPLETED.
+
+    Args:
+        max_delay: The longest wait before an update, a chunk or the end, in seconds.
+        ends: What a job may come to, the simplest first.
+        max_sends: How many updates, and how many chunks, at most.
+        max_clean_up: How long a cancelled handler may go on, in seconds. From `workerbus.CLEANUP_SECONDS` on,
+            requesters leave without its answer (J5).
+    """
+    return _behaviours(max_delay, ends, max_sends, max_clean_up)
+
+
+@st.composite
+def _behaviours(
+    draw: st.DrawFn, max_delay: float, ends: Sequence[End], max_sends: int, max_clean_up: float
+) -> Behaviour:
+    end = draw(st.sampled_from(ends))
+    options: dict[str, Any] = {"after": draw(delays(max_delay))}
+    # Drawn whatever the end, since what needs fewer draws counts as simpler, and an answer is the simplest end.
+    answer = {"status": draw(st.sampled_from(_STATUSES)), "response": draw(_responses()), "urgent": draw(st.booleans())}
+    if end == "answer":
+        options |= answer
+    if draw(_rarely()):
+        options["updates"] = draw(_numbered("update", max_sends))
+        options["urgent_updates"] = draw(st.booleans())
+    if draw(_rarely()):
+        options["chunks"] = draw(_numbered("chunk", max_sends))
+    if options.keys() & {"updates", "chunks"}:
+        options["every"] = draw(delays(max_delay / 2))
+    if draw(_rarely()):
+        options["clean_up"] = draw(delays(max_clean_up))
+        options["insists"] = draw(st.booleans())
+    return Behaviour(end, **options)
+
+
+def _responses() -> st.SearchStrategy[dict[str, Any] | None]:
+    return st.none() | payloads(2)
+
+
+def _rarely() -> st.SearchStrategy[bool]:
+    return st.sampled_from((False, False, False, True))
+
+
+def _numbered(what: str, most: int) -> st.SearchStrategy[tuple[dict[str, Any], ...]]:
+    return st.integers(1, max(1, most)).map(lambda count: tuple({what: number} for number in range(count)))
+
+
+def group_plans(
+    max_workers: int = 6,
+    *,
+    max_delay: float = 3.0,
+    behaviour: st.SearchStrategy[Behaviour] | None = None,
+    requesters: Sequence[Requester] = REQUESTERS,
+    payload: st.SearchStrategy[dict[str, Any] | None] | None = None,
+) -> st.SearchStrategy[GroupPlan]:
+    """Job groups that are sure to end, for `run_group_plan`; the simplest asks nobody and waits.
+
+    Args:
+        max_workers: How many workers, at most.
+        max_delay: The longest wait, timeouts included, in seconds.
+        behaviour: What each worker does, by default any of `behaviours`.
+        requesters: What the requester may do, the simplest first.
+        payload: The payload, by default none.
+    """
+    each = behaviours(max_delay) if behaviour is None else behaviour
+    return _group_plans(max_workers, max_delay, each, requesters, st.none() if payload is None else payload)
+
+
+@st.composite
+def _group_plans(
+    draw: st.DrawFn,
+    max_workers: int,
+    max_delay: float,
+    behaviour: st.SearchStrategy[Behaviour],
+    requesters: Sequence[Requester],
+    payload: st.SearchStrategy[dict[str, Any] | None],
+) -> GroupPlan:
+    count = draw(st.integers(0, max_workers))
+    requester = draw(st.sampled_from(requesters))
+    plan = GroupPlan(
+        {f"w{number}": draw(behaviour) for number in range(1, count + 1)},
+        timeout=draw(st.none() | delays(max_delay)),
+        cancel_on_error=draw(st.sampled_from((True, False))),
+        requester=requester,
+        at=0.0 if requester in ("wait", "iterate") else draw(delays(max_delay)),
+        payload=draw(payload),
+    )
+    return plan if plan.ends else attrs.evolve(plan, timeout=draw(delays(max_delay)))
+
+
+# --- faults
+
+Befalls = Literal["delay", "duplicate", "lose", "split"]
+"""What can befall a message on a `FaultyBus`."""
+
+
+def fault_plans(
+    max_delay: float = 1.0,
+    *,
+    kinds: Collection[Befalls] = get_args(Befalls),
+    max_probability: float = 0.3,
+) -> st.SearchStrategy[Faults]:
+    """Plans for a `FaultyBus`; the simplest lets nothing happen.
+
+    Args:
+        max_delay: The longest delay, and the longest split, in seconds.
+        kinds: What may happen; ``("delay", "duplicate")`` where every message shall arrive.
+        max_probability: The highest probability of a message's being doubled, lost, or the beginning of a split.
+    """
+    never = st.just(0.0)
+    probability = st.integers(0, int(max_probability * 20)).map(lambda twentieths: twentieths / 20)
+    splits = "split" in kinds
+    return st.builds(
+        Faults,
+        delay=_spans(max_delay) if "delay" in kinds else st.just((0.0, 0.0)),
+        duplicate=probability if "duplicate" in kinds else never,
+        lose=probability if "lose" in kinds else never,
+        split=probability if splits else never,
+        split_seconds=_spans(max_delay) if splits else st.just((0.0, 0.0)),
+        split_loses=st.booleans() if splits and "lose" in kinds else st.just(False),
+    )
+
+
+def _spans(longest: float) -> st.SearchStrategy[tuple[float, float]]:
+    return st.tuples(delays(longest), delays(longest)).map(lambda ends: (min(ends), max(ends)))
+
+
+# --- types
+
+
+def _register() -> None:
+    st.register_type_strategy(BusMessage, messages())
+    for kind in MESSAGES:
+        st.register_type_strategy(kind, st.deferred(lambda kind=kind: _of_kind(kind)))  # type: ignore[misc]  # any class
+    st.register_type_strategy(WorkerRegistryEntry, st.deferred(lambda: _of_kind(WorkerRegistryEntry)))
+    st.register_type_strategy(Behaviour, behaviours())
+    st.register_type_strategy(GroupPlan, group_plans())
+    st.register_type_strategy(Faults, fault_plans())
+
+
+_register()

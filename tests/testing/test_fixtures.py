@@ -1,0 +1,181 @@
+"""The pytest plugin, in test-suites of its own."""
+
+import re
+import sys
+from collections.abc import Callable
+from textwrap import dedent
+
+import pytest
+
+from documented import blocks
+from workerbus.testing import fixtures
+
+pytest_plugins = ["pytester"]
+
+HEAD = """
+import anyio
+import pytest
+from workerbus import MemoryBus, WorkerRunner
+from workerbus.testing import EchoWorker, Faults
+"""
+
+Suite = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester) -> Suite:
+    """Runs a test-suite that uses the plugin; with ``alone``, in a process of its own."""
+
+    def run(tests: str, *options: str, alone: bool = False) -> pytest.RunResult:
+        pytester.makeconftest('pytest_plugins = ["workerbus.testing.fixtures"]')
+        pytester.makepyfile(HEAD + dedent(tests))
+        launch = pytester.runpytest_subprocess if alone else pytester.runpytest_inprocess
+        return launch("-p", "no:cacheprovider", *options)
+
+    return run
+
+
+ASK = """
+def test_ask(workerbus_run, workerbus_recording_bus):
+    async def ask():
+        async with WorkerRunner(bus=workerbus_recording_bus) as runner:
+            await runner.add_workers(EchoWorker("echo", after=60.0))
+            assert await runner.job("echo", payload={"n": 1}) == {"n": 2}
+    workerbus_run(ask)
+"""
+
+
+def test_the_example_in_the_docstring_passes_on_each_backend(suite: Suite) -> None:
+    result = suite(blocks(fixtures)[0], "-v")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*for*[asyncio*", "*for*[trio*"])
+
+
+def test_a_failure_says_backend_seed_and_what_was_sent(suite: Suite) -> None:
+    result = suite(ASK, "--workerbus-seed=7", "-k", "trio")
+    result.assert_outcomes(failed=1, deselected=1)
+    output = result.stdout.str()
+    assert "backend='trio', seed=7" in output
+    assert "assert {'n': 1} == {'n': 2}" in output
+    assert re.search(r"-+ workerbus: messages -+\n.* 0\.00 s ", output)
+    assert re.search(r"\n60\.00 s +echo -> runner.* answers job .*: completed \{'n': 1\}", output)
+    assert "fixtures.py" not in output.partition("workerbus: messages")[0]
+
+
+def test_a_passing_test_tells_nothing(suite: Suite) -> None:
+    result = suite(ASK.replace('{"n": 2}', '{"n": 1}'), "-rA")
+    result.assert_outcomes(passed=2)
+    assert "workerbus: messages" not in result.stdout.str()
+
+
+SEED = """
+def test_seed(workerbus_seed, workerbus_run):
+    print("seed", workerbus_seed, workerbus_run.seed)
+"""
+
+
+def test_the_seed_is_0_by_default_and_in_no_test_id(suite: Suite) -> None:
+    result = suite(SEED, "-rA", "-v")
+    result.assert_outcomes(passed=2)
+    assert "seed 0 0" in result.stdout.str()
+    assert "workerbus: seed" not in result.stdout.str()
+    result.stdout.fnmatch_lines(["*::test_seed[[]asyncio[]] PASSED*"])
+
+
+def test_a_range_of_seeds_runs_each_test_under_each(suite: Suite) -> None:
+    result = suite(SEED + "\ndef test_without(): pass\n", "-rA", "-v", "--workerbus-seed=3-5")
+    result.assert_outcomes(passed=7)
+    for seed in (3, 4, 5):
+        assert f"seed {seed} {seed}" in result.stdout.str()
+    result.stdout.fnmatch_lines(["*workerbus: seed 3, 4, 5", "*::test_seed[[]*seed4*[]] PASSED*"])
+
+
+def test_a_random_seed_is_the_same_in_all_tests_and_stands_at_the_top(suite: Suite) -> None:
+    result = suite(SEED, "-rA", "-v", "--workerbus-seed=random")
+    result.assert_outcomes(passed=2)
+    output = result.stdout.str()
+    shown = re.search(r"workerbus: seed (\d+)", output)
+    assert shown is not None
+    assert output.count(f"seed {shown[1]} {shown[1]}") == 2
+
+
+@pytest.mark.parametrize("wrong", ["seven", "5-3", "1-x", ""])
+def test_a_seed_that_is_none_is_a_usage_error(suite: Suite, wrong: str) -> None:
+    result = suite(SEED, f"--workerbus-seed={wrong}")
+    assert result.ret != 0
+    assert f"--workerbus-seed is a number, a range as 0-19, or 'random', not {wrong!r}" in (
+        result.stdout.str() + result.stderr.str()
+    )
+
+
+def test_the_backends_are_those_of_an_overridden_fixture(suite: Suite) -> None:
+    tests = """
+    @pytest.fixture(scope="session")
+    def workerbus_backend():
+        return "trio"
+
+    def test_one(workerbus_run):
+        assert workerbus_run.backend == "trio"
+    """
+    suite(tests).assert_outcomes(passed=1)
+
+
+def test_a_faulty_bus_has_the_seed_and_tells_what_befell_its_messages(suite: Suite) -> None:
+    tests = """
+    def test_delayed(workerbus_run, workerbus_faulty_bus):
+        async def ask(bus):
+            async with WorkerRunner(bus=bus) as runner:
+                await runner.add_workers(EchoWorker("echo"))
+                await runner.job("echo")
+            assert anyio.current_time() == 0
+        bus = workerbus_faulty_bus(Faults(delay=(1.0, 2.0)), name="cable")
+        assert bus.seed == 5
+        workerbus_run(ask, bus)
+    """
+    result = suite(tests, "--workerbus-seed=5")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*workerbus: faults of bus 'cable'*", "*is delayed by*"])
+
+
+def test_programs_can_be_run_in_hypothesis_tests(suite: Suite) -> None:
+    tests = """
+    from hypothesis import given, settings
+    from workerbus.testing.strategies import delays
+
+    @settings(max_examples=5)
+    @given(delays())
+    def test_law(workerbus_run, seconds):
+        async def sleep():
+            await anyio.sleep(seconds)
+            return anyio.current_time()
+        assert workerbus_run(sleep) == seconds
+    """
+    suite(tests, "-W", "error", alone=True).assert_outcomes(passed=2)
+
+
+def test_async_tests_run_in_virtual_time_and_a_failure_says_the_schedule(suite: Suite) -> None:
+    tests = """
+    async def test_slow():
+        await anyio.sleep(3600)
+        assert anyio.current_time() == 0
+    """
+    result = suite(blocks(fixtures)[1] + dedent(tests), "-o", "anyio_mode=auto", "--workerbus-seed=3")
+    result.assert_outcomes(failed=2)
+    output = result.stdout.str()
+    assert "assert 3600" in output
+    assert "backend='trio', seed=3" in output
+
+
+def test_a_time_limit_is_passed_on(suite: Suite) -> None:
+    tests = """
+    def test_long(workerbus_run):
+        workerbus_run(anyio.sleep, 100.0, limit=10.0)
+    """
+    result = suite(tests)
+    result.assert_outcomes(failed=2)
+    assert "TimeLimitError" in result.stdout.str()
+
+
+def test_hypothesis_pytest_and_trio_are_imported_only_where_they_are_needed(pytester: pytest.Pytester) -> None:
+    program = "import sys, workerbus.testing; print({'hypothesis', 'pytest', 'trio'} & sys.modules.keys())"
+    pytester.run(sys.executable, "-c", program).stdout.fnmatch_lines(["set()"])

@@ -1,0 +1,241 @@
+"""What the strategies draw is valid, shrinks to the simplest, and is shown as code."""
+
+import json
+import re
+from collections.abc import Callable
+from enum import Enum
+from operator import attrgetter
+from typing import Any
+
+import pytest
+from attrs import evolve, fields, frozen
+from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import strategies as st
+from hypothesis.vendor.pretty import pretty
+
+import workerbus
+from documented import names_for_examples
+from workerbus import (
+    BusAddWorkerMessage,
+    BusDataMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusMessage,
+    BusSystemMessage,
+    JobStatus,
+    MemoryBus,
+    bus_message,
+)
+from workerbus.testing import Behaviour, Faults, GroupPlan
+from workerbus.testing.strategies import (
+    MESSAGES,
+    behaviours,
+    delays,
+    fault_plans,
+    group_plans,
+    messages,
+    names,
+    payloads,
+    seeds,
+    worker_names,
+)
+
+few = settings(max_examples=50, deadline=None)
+
+
+def simplest(strategy: st.SearchStrategy[Any], that: Callable[[Any], bool] = lambda _: True) -> Any:
+    quick = settings(
+        max_examples=500,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+    )
+    return find(strategy, that, settings=quick)
+
+
+def from_code(code: str) -> Any:
+    return eval(code, {**names_for_examples(), **vars(workerbus)})
+
+
+# --- small things
+
+
+@few
+@given(seeds(), names(), worker_names(), delays(1.0), payloads())
+def test_small_things_are_what_they_are_for(
+    seed: int, name: str, worker: str, delay: float, payload: dict[str, Any]
+) -> None:
+    assert 0 <= seed < 2**32
+    assert name
+    assert worker.isidentifier() or worker.isalpha()
+    assert delay in (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert json.loads(json.dumps(payload)) == payload
+
+
+def test_small_things_shrink_to_the_simplest() -> None:
+    assert simplest(seeds()) == 0
+    assert simplest(worker_names()) == "a"
+    assert simplest(delays()) == 0.0
+    assert simplest(payloads()) == {}
+
+
+# --- messages
+
+
+def test_every_message_class_is_drawn() -> None:
+    public = {
+        value
+        for value in vars(workerbus).values()
+        if isinstance(value, type) and issubclass(value, BusMessage) and value.__name__.endswith("Message")
+    }
+    assert set(MESSAGES) == public - {BusMessage, BusDataMessage, BusSystemMessage}
+
+
+@pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
+def test_each_field_of_a_message_takes_more_than_one_value(kind: type[BusMessage]) -> None:
+    drawn: dict[str, set[str]] = {}
+
+    @settings(max_examples=40, derandomize=True, database=None)
+    @given(messages([kind]))
+    def look(message: BusMessage) -> None:
+        assert type(message) is kind
+        for field in fields(kind):  # type: ignore[arg-type]  # mypy does not know that bus_message is attrs
+            drawn.setdefault(field.name, set()).add(repr(getattr(message, field.name)))
+
+    look()
+    assert {name: values for name, values in drawn.items() if len(values) < 2} == {}
+
+
+@few
+@given(messages())
+def test_any_message_can_be_sent(backend_free_bus: MemoryBus, message: BusMessage) -> None:
+    assert backend_free_bus.statistics().sent == 0
+    assert message.source
+    assert message.target != ""
+
+
+@pytest.fixture(scope="module")
+def backend_free_bus() -> MemoryBus:
+    return MemoryBus()
+
+
+class Colour(Enum):
+    RED = 1
+    GREEN = 2
+
+
+@frozen
+class Point:
+    x: int
+    y: float
+
+
+@bus_message
+class Drawing(BusDataMessage):
+    """A message of a user, with fields of many types."""
+
+    points: list[Point]
+    colour: Colour = Colour.RED
+    title: str | None = None
+    extra: dict[str, Any] | None = None
+    anything: Any = None
+    pair: tuple[int, str] = (0, "")
+
+
+@few
+@given(messages([Drawing]))
+def test_messages_of_ones_own_are_drawn_by_their_annotations(message: Drawing) -> None:
+    assert all(type(point) is Point and type(point.x) is int and type(point.y) is float for point in message.points)
+    assert isinstance(message.colour, Colour)
+    assert message.title is None or isinstance(message.title, str)
+    assert message.extra is None or isinstance(message.extra, dict)
+    assert [type(part) for part in message.pair] == [int, str]
+
+
+def test_messages_shrink_to_the_simplest() -> None:
+    assert simplest(messages([BusJobRequestMessage])) == BusJobRequestMessage("a", source="a")
+    assert simplest(messages([Drawing]), lambda message: message.points) == Drawing([Point(0, 0.0)], source="a")
+
+
+@few
+@given(messages([kind for kind in MESSAGES if kind is not BusAddWorkerMessage]))
+def test_a_message_is_shown_as_code(message: BusMessage) -> None:
+    assert from_code(re.sub(r"<(JobStatus\.\w+): '\w+'>", r"\1", pretty(message))) == message
+
+
+def test_a_type_can_be_asked_for_by_itself() -> None:
+    assert type(simplest(st.from_type(BusJobResponseMessage))) is BusJobResponseMessage
+    assert simplest(st.from_type(Behaviour)) == Behaviour()
+    assert simplest(st.from_type(GroupPlan)) == GroupPlan({})
+    assert type(simplest(st.from_type(BusMessage))) in MESSAGES
+
+
+# --- behaviours and plans
+
+
+def test_behaviours_and_plans_shrink_to_the_simplest() -> None:
+    assert simplest(behaviours()) == Behaviour()
+    assert simplest(behaviours(), lambda each: each.end == "crash") == Behaviour("crash")
+    assert simplest(behaviours(), lambda each: each.chunks) == Behaviour(chunks=[{"chunk": 0}])
+    assert simplest(group_plans()) == GroupPlan({})
+    two = simplest(group_plans(), lambda plan: len(plan.workers) > 1 and plan.timeout is not None)
+    assert two == GroupPlan({"w1": Behaviour(), "w2": Behaviour()}, timeout=0.0)
+
+
+@few
+@given(behaviours(2.0, ends=("answer", "hang"), max_sends=1, max_clean_up=0.5))
+def test_behaviours_keep_to_their_bounds(behaviour: Behaviour) -> None:
+    assert behaviour.end in ("answer", "hang")
+    assert behaviour.after <= 2.0
+    assert behaviour.every <= 1.0
+    assert behaviour.clean_up <= 0.5
+    assert len(behaviour.updates) <= 1
+    assert len(behaviour.chunks or ()) <= 1
+
+
+@few
+@given(group_plans(2, max_delay=1.0, requesters=("wait", "raise"), payload=payloads()))
+def test_plans_keep_to_their_bounds_and_end(plan: GroupPlan) -> None:
+    assert plan.ends
+    assert len(plan.workers) <= 2
+    assert plan.requester in ("wait", "raise")
+    assert plan.at <= 1.0
+    assert plan.payload is not None
+    assert plan.timeout is None or plan.timeout <= 1.0
+
+
+@few
+@given(group_plans(3))
+def test_a_plan_is_shown_as_code(plan: GroupPlan) -> None:
+    assert from_code(repr(plan)) == plan
+    assert from_code(pretty(plan)) == plan
+    assert evolve(plan) == plan
+
+
+@few
+@given(fault_plans(0.5, kinds=("delay", "duplicate"), max_probability=0.2))
+def test_fault_plans_keep_to_their_bounds(faults: Faults) -> None:
+    assert faults.delay[0] <= faults.delay[1] <= 0.5
+    assert faults.duplicate <= 0.2
+    assert (faults.lose, faults.split, faults.split_loses) == (0.0, 0.0, False)
+    assert from_code(pretty(faults)) == faults
+
+
+def test_fault_plans_draw_every_fault_and_shrink_to_none() -> None:
+    assert not simplest(fault_plans()).draws
+    for kind in ("duplicate", "lose", "split"):
+        assert getattr(simplest(fault_plans(), attrgetter(kind)), kind) == 0.05
+    assert simplest(fault_plans(), lambda faults: faults.delay[1]).delay == (0.0, 0.25)
+    assert simplest(fault_plans(), lambda faults: faults.split_loses).split_loses
+
+
+def test_a_falsifying_example_is_shown_as_code() -> None:
+    @settings(database=None, derandomize=True, max_examples=500, phases=[Phase.generate, Phase.shrink])
+    @given(group_plans(1))
+    def law(plan: GroupPlan) -> None:
+        assert all(each.status is JobStatus.COMPLETED for each in plan.workers.values())
+
+    with pytest.raises(AssertionError) as caught:
+        law()
+    assert "GroupPlan({'w1': Behaviour(status=JobStatus.FAILED)})" in "".join(caught.value.__notes__)
