@@ -14,9 +14,11 @@ from workerbus import (
     JobError,
     MemoryBus,
     NotRunningError,
+    ReservedNameError,
     WorkerParams,
     WorkerRunner,
 )
+from workerbus._worker_types import INTERNAL, PARTS
 
 NOT_WORKERS: Any = "a name"
 
@@ -185,3 +187,25 @@ async def test_a_cancelled_job_names_its_reason() -> None:
         with pytest.raises(JobError, match="changed my mind") as caught:
             await ask_and_cancel()
     assert caught.value.reason == "changed my mind"
+
+
+@pytest.mark.parametrize("name", sorted(INTERNAL))
+def test_a_worker_class_that_takes_a_name_of_the_librarys_is_refused_where_it_is_written(name: str) -> None:
+    """W7 could not be kept for it: the library's parts know each other by these names."""
+    with pytest.raises(ReservedNameError, match=f"Mine has an attribute '{name}', which every worker has for itself"):
+        type("Mine", (BaseWorker,), {name: lambda self: None})
+
+
+@pytest.mark.parametrize("name", PARTS)
+async def test_a_worker_that_assigns_over_a_part_of_the_librarys_is_refused_when_it_is_added(name: str) -> None:
+    worker = BaseWorker("mine")
+    setattr(worker, name, [])
+    async with WorkerRunner() as runner:
+        with pytest.raises(TypeError) as caught:
+            await runner.add_workers(worker)
+        assert isinstance(caught.value, ReservedNameError)
+        assert (caught.value.class_name, caught.value.name) == ("BaseWorker", name)
+
+
+def test_every_attribute_of_a_worker_without_an_underscore_is_watched_over() -> None:
+    assert {name for name in vars(BaseWorker("mine")) if not name.startswith("_")} == set(PARTS)

@@ -19,7 +19,7 @@ from workerbus._worker_desk import WorkerDesk
 from workerbus._worker_family import Family
 from workerbus._worker_inbox import WorkerInbox
 from workerbus._worker_life import Phase, WorkerLife, WorkerParams
-from workerbus._worker_types import WorkerActivationArgs, WorkerStatistics
+from workerbus._worker_types import WorkerActivationArgs, WorkerStatistics, check_names, check_parts
 from workerbus.abc import HookCall, RunnerLike
 from workerbus.bus import BusSubscriber, WorkerBus
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives
@@ -64,8 +64,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     _ready_handlers: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Collect handlers and overridden hooks, once for the class."""
         super().__init_subclass__(**kwargs)
+        check_names(cls, vars(cls))
         cls._overridden = frozenset(name for name in HOOKS if getattr(cls, name) is not getattr(BaseWorker, name))
         cls._job_handlers = job_handlers(cls)
         cls._ready_handlers = ready_handlers(cls)
@@ -225,6 +225,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             NotRunningError: It is attached, or has run: a worker object runs once (W6).
             NameTakenError: Its name is taken on the bus; a `ValueError` (R3).
         """
+        check_parts(self)
         if self._life.phase is not Phase.NEW:
             raise NotRunningError(f"worker {self._name!r} was attached before: a worker object runs once, make another")
         self._bus, self._registry, self._runner = bus, registry, worker_runner
@@ -319,9 +320,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     async def depart(self) -> None:
         """Leave bus and registry: the name is free. The last step of the worker's end (W6)."""
         registry, bus = self.registry, self.bus
-        for name in self._watched:
-            registry.unwatch(name, self.tell_ready)
-        self._watched.clear()
+        while self._watched:
+            registry.unwatch(self._watched.pop(), self.tell_ready)
         self._desk.active, self._desk.activation_args = False, None
         await bus.unsubscribe(self)
         if self._started_at is not None:

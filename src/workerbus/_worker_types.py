@@ -1,9 +1,69 @@
-"""What a worker is activated with, and the snapshot of its counts."""
+"""What a worker is activated with, the snapshot of its counts, and the names that it keeps for itself."""
 
-from typing import Any, Self
+from collections.abc import Iterable
+from typing import Any, Final, Self
 
 import attrs
 from attrs import frozen
+
+from workerbus.errors import ReservedNameError
+
+INTERNAL: Final = frozenset(
+    [
+        "asking",
+        "check_running",
+        "clean_up",
+        "could_not_be_added",
+        "depart",
+        "family",
+        "finished",
+        "graces",
+        "hooks",
+        "inbox",
+        "job_client",
+        "job_server",
+        "life",
+        "make_inbox",
+        "report_error",
+        "report_failure",
+        "runner",
+        "runs_by_default",
+        "tasks",
+        "tell_ready",
+        "watch",
+        "will_be_active",
+    ]
+)
+"""Attributes of a worker by which the library's parts know each other. No underscore tells them from a user's own."""
+
+PARTS: Final = ("clean_up", "family", "hooks", "job_client", "job_server")
+"""Those that an assignment would replace; the others are methods and properties without a setter."""
+
+
+def _is_own(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "workerbus"
+
+
+def check_names(cls: type, names: Iterable[str]) -> None:
+    """Refuse a class of the user's that has something of its own where the library has its own.
+
+    Raises:
+        ReservedNameError: There is one; a `TypeError`.
+    """
+    if not _is_own(cls):
+        for name in sorted(INTERNAL.intersection(names)):
+            raise ReservedNameError(cls.__name__, name)
+
+
+def check_parts(worker: object) -> None:
+    """Refuse a worker that has assigned something of its own where the library keeps a part.
+
+    Raises:
+        ReservedNameError: It has; a `TypeError`.
+    """
+    for name in PARTS:
+        if not _is_own(type(getattr(worker, name))):
+            raise ReservedNameError(type(worker).__name__, name)
 
 
 @frozen

@@ -113,6 +113,22 @@ class HandlerTypeError(WorkerBusError, TypeError):
     """A handler has a shape that cannot be called: not async, say, or with no parameter for what it gets (N3, J2)."""
 
 
+class ReservedNameError(WorkerBusError, TypeError):
+    """A worker class has an attribute of its own under a name that `BaseWorker` needs for itself.
+
+    Attributes:
+        class_name: The class.
+        name: The attribute.
+    """
+
+    def __init__(self, class_name: str, name: str) -> None:
+        self.class_name: str = class_name
+        self.name: str = name
+        super().__init__(
+            f"{class_name} has an attribute {name!r}, which every worker has for itself: call it otherwise"
+        )
+
+
 class _JobOutcomeError(WorkerBusError):
     """What the two errors of a requester have in common."""
 
