@@ -301,7 +301,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             self._inbox.run_in(tasks)
             self._events.open(tasks)
             if self._signals:
-                await tasks.group.start(report_first_signal, self._signals, self._signalled)
+                name = f"{self._name} signals"
+                await tasks.group.start(report_first_signal, self._signals, self._signalled, name=name)
             self._neighbours.send_snapshot()
             self._start_all(tasks)
             self._run.serving()
