@@ -150,9 +150,13 @@ class WorkerBus(ABC):
         tasks = self.tasks
         late: BaseException | None = None
         try:
-            with self.clean_up.shield(self.clean_up.deadline(exc)):
-                await self._outbox.quiet()
-                await self.stop()
+            deadline = self.clean_up.deadline(exc)
+            try:
+                with self.clean_up.shield(deadline):
+                    await self._outbox.quiet()
+            finally:
+                with self.clean_up.shield(deadline):
+                    await self.stop()  # past the deadline, too: what it does before it first waits is still done
         except Exception as error:
             logger.exception("bus %r failed to stop", self.name)
             exc = exc or error
