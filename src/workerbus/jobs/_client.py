@@ -168,7 +168,7 @@ class JobClient:
         try:
             with scope:
                 await self.ask(group, job_name, payload)
-                if group.deadline != math.inf and group.state is Ask.OPEN:
+                if group.travels != math.inf and group.state is Ask.OPEN:
                     self._owner.tasks.start(self._watch_deadline, group, name=f"{self._owner.name} job timeout")
                 return group
             self._settle(group, AskEvent.TIME_UP, TIMEOUT)
@@ -184,11 +184,22 @@ class JobClient:
             self._forget_if_over(group)
 
     async def _watch_deadline(self, group: JobGroup) -> None:
-        with move_on_at(group.deadline):
+        if await self._over_by(group.travels, group):
+            return
+        if (
+            group.travels < group.deadline
+        ):  # an enclosing scope's: it ends the work, and is no timeout of the job's (J6)
+            self._tell(group.unanswered, group.job_id, TIMEOUT)
+            if await self._over_by(group.deadline, group):
+                return
+        self._time_up(group)
+
+    async def _over_by(self, deadline: float, group: JobGroup) -> bool:
+        with move_on_at(deadline):
             while group.state is Ask.OPEN:
                 await group.change()
-            return
-        self._time_up(group)
+            return True
+        return False
 
     async def leave(self, group: JobGroup, exc: BaseException | None) -> None:
         """Leave a context: tell who has not answered, wait for them, and forget the group (J5)."""

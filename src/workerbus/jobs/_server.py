@@ -154,6 +154,7 @@ class JobServer:
         """
         job = self.jobs.get(message.job_id)
         if job is not None:
+            self._expire(job)
             if self._cancel(job, JobStatus.CANCELLED, cancelled_payload(message.reason)):
                 self._hook("on_job_cancelled", message)
         elif last_waiting is not None and message.job_id not in self._ended:
@@ -167,6 +168,7 @@ class JobServer:
     def cancel_all(self, status: JobStatus, payload: dict[str, Any]) -> None:
         """Cancel every job; each is answered with the given status when its handler has unwound (W6)."""
         for job in list(self.jobs.values()):
+            self._expire(job)  # time that was up before stays the reason (J6)
             self._cancel(job, status, payload)
 
     def answer_all(self, status: JobStatus, payload: dict[str, Any]) -> list[str]:
