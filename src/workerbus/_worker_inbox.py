@@ -156,7 +156,6 @@ class WorkerInbox(Inbox):
                 self._catch_up()
             finally:
                 self._handling = False
-        self._hooks.data.admit()
 
     def refuse_the_rest(self) -> None:
         """Handle the requests that still wait: the worker is stopping, so each is answered at once (J1)."""
