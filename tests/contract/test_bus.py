@@ -649,10 +649,11 @@ async def steps_of_sending(crowd: int) -> int:
     async with MemoryBus() as bus:
         for n in range(crowd):
             await bus.subscribe(Plain(f"plain-{n}", receives="own"))
-        await bus.send(note(0, "plain-1"))
+        last = f"plain-{crowd - 1}"
+        await bus.send(note(0, last))
         sys.setprofile(count)
         try:
-            await bus.send(note(1, "plain-1"))
+            await bus.send(note(1, last))
         finally:
             sys.setprofile(None)
     return calls
