@@ -20,6 +20,7 @@ from workerbus import (
     JobStatus,
     job,
 )
+from workerbus.jobs._server import REMEMBERED
 
 
 class Counter(Listener):
@@ -391,6 +392,7 @@ def test_twenty_thousand_jobs_leave_nothing_behind(backend: str) -> None:
             assert count_objects() - before < 1_000
             assert len(task_ids()) <= tasks
             assert sizes(left_in(runner.registry)) == registered
+            assert max(len(worker.job_server._ended) for worker in (everything, helper)) == REMEMBERED
         assert left_in(runner.registry) == {}
 
     run(example, backend, limit=100)
