@@ -107,6 +107,7 @@ class Family:
         worker.runner.check_new(child)
         if child.family.watched:
             await worker.watch(child.name)
+        child.life.attaching()
         await worker.bus.send(BusAddWorkerMessage(child, source=worker.name, target=worker.runner.name))
         await child.life.until_attached()
 

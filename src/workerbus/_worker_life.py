@@ -300,6 +300,11 @@ class WorkerLife:
         if _inside.get() is self:
             self.tasks.context = copy_context()
 
+    def attaching(self) -> None:
+        """Note that the worker is being added, perhaps not for the first time."""
+        if self._attached.is_set():
+            self._attached, self._attach_error = Event(), None
+
     def attached(self, error: Exception | None = None) -> None:
         """Note that the worker has been attached, or could not be."""
         self._attach_error = error

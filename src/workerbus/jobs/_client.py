@@ -257,8 +257,9 @@ class JobClient:
         return True
 
     def _late(self, group: JobGroup) -> str:
-        never = [name for name in group.worker_names if name in group.missing and name not in group.asked]
-        texts = [f"worker {name!r} was not there; {self._owner.registry.near(name)}" for name in never[:1]]
+        registry = self._owner.registry
+        missing = [name for name in group.worker_names if name in group.missing and registry.get(name) is None]
+        texts = [f"worker {name!r} was not there; {registry.near(name)}" for name in missing[:1]]
         if group.unanswered:
             texts.append(f"no answer from {', '.join(map(repr, sorted(group.unanswered)[:5]))}")
         return "; ".join(texts)
@@ -268,9 +269,8 @@ class JobClient:
         for worker in list(workers):
             bus.post(BusJobCancelMessage(job_id, reason, source=source, target=worker))
 
-    def _time_up(self, group: JobGroup) -> None:
-        late = sorted(group.missing)
-        late = late or group.worker_names
+    def _time_up(self, group: JobGroup, by: str | None = None) -> None:
+        late = [by] if by else sorted(group.missing) or group.worker_names
         if self._settle(group, AskEvent.TIME_UP, TIMEOUT) and self._owner.hooks.wants("on_job_error") and late:
             message = BusJobResponseMessage(
                 group.job_id, JobStatus.CANCELLED, {"error": TIMEOUT, "type": "TimeoutError"},
@@ -382,7 +382,7 @@ class JobClient:
             if message.status is JobStatus.CANCELLED and (response.get("error") == TIMEOUT or group.travels <= now):
                 soon = now + SAME_TIME
                 if group.deadline <= soon:
-                    self._time_up(group)  # the worker's clock was a moment ahead of ours (J6)
+                    self._time_up(group, message.source)  # the worker's clock was a moment ahead of ours (J6)
                     return
                 if group.in_context and group.travels <= soon:
                     group.doubtful = message  # an enclosing scope's deadline: its own cancellation should be on its way
