@@ -12,7 +12,7 @@ from zlib import crc32
 
 import anyio
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from workerbus.testing import virtual_backend
 
@@ -22,7 +22,9 @@ DEADLINE = 10.0
 DEEPER = 200
 """How many times as many examples the deep profile tries."""
 
-settings.register_profile("quick", derandomize=True, deadline=None)
+# The quick one finds the same every time, and leaves the shrinking, which may take minutes, to one of its own.
+settings.register_profile("quick", derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate))
+settings.register_profile("shrink", derandomize=True, deadline=None)
 settings.register_profile("deep", deadline=None, print_blob=True)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "quick")
 settings.load_profile(PROFILE)
