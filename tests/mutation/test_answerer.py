@@ -480,3 +480,16 @@ async def test_a_handler_that_ends_the_program_has_answered() -> None:
         assert await raw.answer("job") == (JobStatus.ERROR, {"error": "3", "type": "SystemExit"})
         await raw.settle()
         assert len(raw.answers("job")) == 1
+
+
+async def test_a_handler_that_returns_something_odd_is_told_what_to_return() -> None:
+    """J2."""
+
+    async def odd(worker: Doing, message: BusJobRequestMessage) -> int:
+        return 7
+
+    async with running(Doing("doing", odd)) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("job", "doing", "do")
+        text = "the handler of job 'do' returned int; return a dict, or nothing"
+        assert await raw.answer("job") == (JobStatus.ERROR, {"error": text, "type": "TypeError"})

@@ -700,3 +700,24 @@ async def test_a_failing_hook_of_a_job_is_logged_with_the_job(hook: str, caplog:
         job_id = await asker.request_job("doing", name="do")
         await anyio.wait_all_tasks_blocked()
     assert caplog.messages == [f"{hook} of worker 'asker' failed (job {job_id})"]
+
+
+async def test_a_context_says_what_it_can_not_tell_yet_and_what_it_can_not_do_again() -> None:
+    """J8, J14."""
+    helper = Helper("helper")
+    async with running(helper) as runner:
+        asked = runner.job("helper", name="wait")
+        with pytest.raises(NotRunningError) as caught:
+            _ = asked.statuses
+        text = "this job has not been asked for yet: enter it with 'async with', or await it"
+        assert str(caught.value) == text
+        async with asked:
+            with pytest.raises(NotRunningError) as caught:
+                _ = asked.response
+            text = f"job {asked.job_id} has no answer yet: it is there when the context has been left"
+            assert str(caught.value) == text
+            helper.release.set()
+        with pytest.raises(NotRunningError) as caught:
+            await asked
+        assert str(caught.value) == "a job context is used once: make another one for another job"
+        assert asked.response == {"released": True}

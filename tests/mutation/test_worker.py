@@ -8,14 +8,18 @@ from anyio.lowlevel import checkpoint
 
 from asking import Listener
 from support import Helper, Plain, running
+from traffic import Alarm, Note, alarm, note
 from workerbus import (
     BaseWorker,
     BusActivateWorkerMessage,
     BusCancelMessage,
     BusDeactivateWorkerMessage,
     BusEndMessage,
+    BusMessage,
     BusSubscriber,
     BusWorkerErrorMessage,
+    BusWorkerGoneMessage,
+    BusWorkerReadyMessage,
     MemoryBus,
     NotRunningError,
     WorkerActivationArgs,
@@ -267,3 +271,101 @@ async def test_a_worker_that_stops_tells_why_it_wants_no_more_jobs_and_asks_for_
         message = await helper.until("cancelled")
     assert message.reason == "worker 'stopping' stopped"
     assert told == ["'stopping' is not running any more: it asks for no more jobs"]
+
+
+# --- names and announcements
+
+
+@pytest.mark.parametrize("name", ["", 7])
+def test_a_name_that_is_none_is_named(name: Any) -> None:
+    with pytest.raises(ValueError, match=f"^a worker's name is a str that is not empty, not {name!r}$"):
+        Helper(name)
+
+
+def test_a_worker_without_a_name_gets_one_of_its_own() -> None:
+    """For logs."""
+    assert Helper().name.startswith("Helper-")
+    assert Helper().name != Helper().name
+
+
+async def test_a_worker_can_be_attached_once_and_says_so() -> None:
+    """W6."""
+    bus, registry, worker = MemoryBus(), WorkerRegistry("somewhere"), Helper("worker")
+    with pytest.raises(NotRunningError, match=r"^worker 'worker' is not attached to a bus$"):
+        _ = worker.inbox
+    await worker.attach(registry=registry, bus=bus)
+    with pytest.raises(NotRunningError, match=r"^worker 'worker' was attached before: a worker object runs once"):
+        await worker.attach(registry=registry, bus=bus)
+    assert bus.has_subscriber("worker")
+    await worker.stop()
+    assert not bus.has_subscriber("worker")
+    assert repr(worker) == "<Helper 'worker', finished>"
+
+
+async def test_a_worker_announces_its_start_and_its_end_once() -> None:
+    """W2, W6, N1: with what others want to know; one that has not started has nothing to announce."""
+
+    class Twice(Helper):
+        activations = 0
+
+        async def on_activated(self, args: object) -> None:
+            self.activations += 1
+
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            await super().run(params)
+
+    bus, observer = MemoryBus(), Plain("observer")
+    await bus.subscribe(observer)
+    twice, child = Twice("twice"), Helper("child", active=False)
+    async with bus:
+        async with running(twice, name="runner", bus=bus) as runner:
+            await twice.add_workers(child)
+            await runner.registry.wait_for("child")
+        runner = WorkerRunner(bus=bus, handle_sigint=False)
+        await runner.add_workers(Helper("never started"))
+        await runner.cancel()
+        await runner.run()
+        await anyio.wait_all_tasks_blocked()
+    assert twice.activations == 1
+    assert [message for message in observer.got if isinstance(message, BusWorkerReadyMessage)] == [
+        BusWorkerReadyMessage("runner", None, True, False, twice.started_at, source="twice"),
+        BusWorkerReadyMessage("runner", "twice", False, False, child.started_at, source="child"),
+    ]
+    gone = [message for message in observer.got if isinstance(message, BusWorkerGoneMessage)]
+    assert [(message.runner, message.source) for message in gone] == [("runner", "child"), ("runner", "twice")]
+
+
+async def test_the_tasks_of_a_worker_s_hooks_say_whose_they_are() -> None:
+    """W8, L1: one for each lane, from its first hook on."""
+    names: list[str | None] = []
+
+    class Naming(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note | Alarm):
+                names.append(anyio.get_current_task().name)
+
+    async with running(Naming("naming")) as runner:
+        await runner.bus.send(note(1, target="naming"))
+        await anyio.wait_all_tasks_blocked()
+        await runner.bus.send(alarm(1, target="naming"))
+        await anyio.wait_all_tasks_blocked()
+    assert names == ["naming data dispatcher", "naming system dispatcher"]
+
+
+async def test_a_worker_may_receive_what_is_meant_for_others() -> None:
+    """B6: with `receives = "all"`, as an observer."""
+    got: list[BusMessage] = []
+
+    class Nosy(Helper):
+        receives = "all"
+
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                got.append(message)
+
+    async with running(Nosy("nosy"), Helper("other")) as runner:
+        await runner.bus.send(note(1, target="other"))
+        await runner.bus.send(note(2, target="nobody"))
+        await anyio.wait_all_tasks_blocked()
+    assert got == [note(1, target="other"), note(2, target="nobody")]
