@@ -639,26 +639,26 @@ async def test_a_worker_can_receive_everything() -> None:
 
 
 async def steps_of_sending(crowd: int) -> int:
-    """How many instructions it takes to send to the last of a crowd."""
-    steps = 0
+    """How many instructions it takes to send to the last of a crowd, when all that is done once has been done."""
+    steps: list[int] = []
 
     def count(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal steps
         frame.f_trace_opcodes = True
-        steps += event == "opcode"
+        steps[-1] += event == "opcode"
         return count
 
     async with MemoryBus() as bus:
         for n in range(crowd):
             await bus.subscribe(Plain(f"plain-{n}", receives="own"))
         message, before = note(1, f"plain-{crowd - 1}"), sys.gettrace()
-        await bus.send(message)
-        sys.settrace(count)
-        try:
-            await bus.send(message)
-        finally:
-            sys.settrace(before)
-    return steps
+        for _ in range(5):
+            steps.append(0)
+            sys.settrace(count)
+            try:
+                await bus.send(message)
+            finally:
+                sys.settrace(before)
+    return min(steps)
 
 
 async def test_a_targeted_message_costs_the_same_however_many_subscribers_there_are() -> None:
