@@ -17,7 +17,7 @@ from hypothesis import Phase, settings
 from workerbus.testing import virtual_backend
 
 BACKENDS = ("asyncio", "trio")
-DEADLINE = 10.0
+DEADLINE = 20.0
 """Seconds of virtual time after which an async test has hung. No test comes near it."""
 DEEPER = 200
 """How many times as many examples the deep profile tries."""

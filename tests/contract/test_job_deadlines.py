@@ -1,11 +1,10 @@
 """J6: one deadline covers the wait for the workers and the job, at both ends. Idle time is skipped."""
 
 import contextlib
-import functools
 import inspect
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec
+from collections.abc import Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -28,17 +27,8 @@ from workerbus import (
 )
 from workerbus.jobs._client import SAME_TIME
 
-P = ParamSpec("P")
 NEAR = 0.9
 """Seconds: how much real time may pass in a test that takes none of it."""
-
-
-def idle_time_is_skipped(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        clock.run(functools.partial(test, *args, **kwargs), backend=str(kwargs["backend"]))
-
-    return run
 
 
 class Waiting(Listener):
@@ -135,7 +125,6 @@ def test_without_a_deadline_none_travels(backend: str) -> None:
     clock.run(run, backend=backend, limit=math.inf)
 
 
-@idle_time_is_skipped
 async def test_the_timeout_travels_as_seconds_that_are_left(backend: str) -> None:
     """J6: less what the wait for the worker has taken."""
     async with running() as runner, anyio.create_task_group() as group:
@@ -154,7 +143,6 @@ async def test_the_timeout_travels_as_seconds_that_are_left(backend: str) -> Non
 
 
 @pytest.mark.parametrize(("timeout", "outer", "expected"), [(None, 5, 5), (8, 5, 5), (5, 8, 5)])
-@idle_time_is_skipped
 async def test_the_smaller_of_timeout_and_enclosing_deadline_travels(
     backend: str, timeout: float | None, outer: float, expected: float
 ) -> None:
@@ -168,7 +156,6 @@ async def test_the_smaller_of_timeout_and_enclosing_deadline_travels(
     assert is_left_of(expected, left)
 
 
-@idle_time_is_skipped
 async def test_a_handler_runs_under_the_deadline_of_its_job(backend: str) -> None:
     """J6: it can see it."""
     deadlines: list[float] = []
@@ -185,7 +172,6 @@ async def test_a_handler_runs_under_the_deadline_of_its_job(backend: str) -> Non
 
 @pytest.mark.parametrize(("own", "expected"), [(None, 5), (2, 2), (9, 5)])
 @pytest.mark.parametrize("how", ["job", "request_job"])
-@idle_time_is_skipped
 async def test_a_job_inside_a_handler_inherits_what_is_left(
     backend: str, how: str, own: float | None, expected: float
 ) -> None:
@@ -202,7 +188,6 @@ async def test_a_job_inside_a_handler_inherits_what_is_left(
     assert is_left_of(expected, seconds_left(observer)[1])
 
 
-@idle_time_is_skipped
 async def test_a_chain_of_jobs_ends_when_the_first_runs_out_of_time(backend: str) -> None:
     """J6: each handler is cancelled, and the first requester gets its timeout."""
 
@@ -233,7 +218,6 @@ async def test_a_chain_of_jobs_ends_when_the_first_runs_out_of_time(backend: str
 # --- when it runs out
 
 
-@idle_time_is_skipped
 async def test_one_deadline_covers_the_wait_and_the_job(backend: str) -> None:
     """J6: not each of them."""
     async with running() as runner, anyio.create_task_group() as group:
@@ -251,7 +235,6 @@ async def test_one_deadline_covers_the_wait_and_the_job(backend: str) -> None:
 
 @pytest.mark.parametrize("make_bus", [MemoryBus, EarlyBus], ids=["requester first", "worker first"])
 @pytest.mark.parametrize("name", HANDLERS)
-@idle_time_is_skipped
 async def test_at_its_timeout_a_job_is_cancelled_once_and_the_requester_is_told(
     backend: str, name: str, make_bus: Callable[[], MemoryBus]
 ) -> None:
@@ -271,7 +254,6 @@ async def test_at_its_timeout_a_job_is_cancelled_once_and_the_requester_is_told(
 
 
 @pytest.mark.parametrize("name", HANDLERS)
-@idle_time_is_skipped
 async def test_a_worker_keeps_the_deadline_by_itself(backend: str, name: str) -> None:
     """J6: nobody sends a cancel here; a deferred job keeps its deadline after its handler has returned."""
     waiting = Waiting()
@@ -290,7 +272,6 @@ async def test_a_worker_keeps_the_deadline_by_itself(backend: str, name: str) ->
 
 @pytest.mark.parametrize("left", [0.0, -1.0])
 @pytest.mark.parametrize("name", HANDLERS)
-@idle_time_is_skipped
 async def test_a_request_that_comes_too_late_is_not_begun(backend: str, name: str, left: float) -> None:
     """J6: its time was up before."""
     waiting = Waiting()
@@ -303,7 +284,6 @@ async def test_a_request_that_comes_too_late_is_not_begun(backend: str, name: st
         assert not waiting.begun.is_set()
 
 
-@idle_time_is_skipped
 async def test_no_time_at_all_is_a_timeout(backend: str) -> None:
     """J6: at once, and the handler does not begin."""
     waiting = Waiting()
@@ -315,7 +295,6 @@ async def test_no_time_at_all_is_a_timeout(backend: str) -> None:
         assert waiting.calls == []
 
 
-@idle_time_is_skipped
 async def test_a_job_that_waits_for_its_turn_runs_out_of_time_there(backend: str) -> None:
     """J6: and its handler never starts."""
     waiting = Waiting()
@@ -329,7 +308,6 @@ async def test_a_job_that_waits_for_its_turn_runs_out_of_time_there(backend: str
         assert list(waiting.active_jobs) == ["first"]
 
 
-@idle_time_is_skipped
 async def test_a_handler_that_does_not_wait_has_its_time_run_out_all_the_same(backend: str) -> None:
     """J6: it came too late, whatever it returns."""
 
@@ -345,7 +323,6 @@ async def test_a_handler_that_does_not_wait_has_its_time_run_out_all_the_same(ba
 
 
 @pytest.mark.parametrize("make_bus", [MemoryBus, EarlyBus], ids=["requester first", "worker first"])
-@idle_time_is_skipped
 async def test_the_timeout_of_a_job_without_a_context_is_told_by_a_hook(
     backend: str, make_bus: Callable[[], MemoryBus]
 ) -> None:
@@ -361,7 +338,6 @@ async def test_the_timeout_of_a_job_without_a_context_is_told_by_a_hook(
         assert "completed" not in [hook for hook, _ in asker.heard]
 
 
-@idle_time_is_skipped
 async def test_a_group_without_a_context_runs_out_of_time(backend: str) -> None:
     """J6: who waits for it is told."""
     asker, waiting = Listener("asker"), Waiting()
@@ -372,7 +348,6 @@ async def test_a_group_without_a_context_runs_out_of_time(backend: str) -> None:
         assert isinstance(caught.value, JobGroupError)
 
 
-@idle_time_is_skipped
 async def test_a_request_for_a_worker_that_does_not_come_runs_out_of_time(backend: str) -> None:
     """J6: without a context, too."""
     asker = Listener("asker")
@@ -391,7 +366,6 @@ async def test_a_request_for_a_worker_that_does_not_come_runs_out_of_time(backen
 
 @pytest.mark.parametrize("make_bus", [MemoryBus, EarlyBus], ids=["requester first", "worker first"])
 @pytest.mark.parametrize("timeout", [None, 9])
-@idle_time_is_skipped
 async def test_an_enclosing_scope_ends_the_wait_by_its_own_cancellation(
     backend: str, timeout: float | None, make_bus: Callable[[], MemoryBus]
 ) -> None:
@@ -408,7 +382,6 @@ async def test_an_enclosing_scope_ends_the_wait_by_its_own_cancellation(
 
 
 @pytest.mark.parametrize("make_bus", [MemoryBus, EarlyBus], ids=["requester first", "worker first"])
-@idle_time_is_skipped
 async def test_the_deadline_of_an_enclosing_scope_is_a_timeout_for_the_worker(
     backend: str, make_bus: Callable[[], MemoryBus]
 ) -> None:
@@ -421,7 +394,6 @@ async def test_the_deadline_of_an_enclosing_scope_is_a_timeout_for_the_worker(
 
 
 @pytest.mark.parametrize("how", ["job", "job_group"])
-@idle_time_is_skipped
 async def test_a_scope_that_is_given_more_time_after_the_request_does_not_leave_its_requester_waiting(
     backend: str, how: str
 ) -> None:
@@ -436,7 +408,6 @@ async def test_a_scope_that_is_given_more_time_after_the_request_does_not_leave_
         assert not scope.cancelled_caught
 
 
-@idle_time_is_skipped
 async def test_a_scope_inside_the_body_is_none_of_the_jobs_business(backend: str) -> None:
     """J6: only what encloses the context counts."""
     waiting = Waiting()
@@ -451,7 +422,6 @@ async def test_a_scope_inside_the_body_is_none_of_the_jobs_business(backend: str
 # --- one deadline is not another's
 
 
-@idle_time_is_skipped
 async def test_a_deadline_ends_with_its_job(backend: str) -> None:
     """J6: the next job in the same task has its own, or none."""
 
@@ -467,7 +437,6 @@ async def test_a_deadline_ends_with_its_job(backend: str) -> None:
             assert (await raw.answer(f"job {number}"))[0] == expected, number
 
 
-@idle_time_is_skipped
 async def test_a_body_has_the_timeout_too_until_the_job_has_completed(backend: str) -> None:
     """J6: and the error says when it was up."""
     async with running(Helper("helper")) as runner:
@@ -478,7 +447,6 @@ async def test_a_body_has_the_timeout_too_until_the_job_has_completed(backend: s
         assert 2 <= anyio.current_time() - started < 2 + NEAR
 
 
-@idle_time_is_skipped
 async def test_a_timeout_tells_of_the_time_and_not_of_the_answer_that_came_too_late(backend: str) -> None:
     """J6: a handler that answers while it unwinds has been too late."""
 
@@ -495,7 +463,6 @@ async def test_a_timeout_tells_of_the_time_and_not_of_the_answer_that_came_too_l
         assert caught.value.statuses == {"doing": JobStatus.CANCELLED}
 
 
-@idle_time_is_skipped
 async def test_the_cancel_hook_runs_for_a_handler_that_answers_while_it_unwinds(backend: str) -> None:
     """J6: once, with the reason; nobody but the worker sees the time here."""
 
@@ -515,7 +482,6 @@ async def test_the_cancel_hook_runs_for_a_handler_that_answers_while_it_unwinds(
         assert (await late.until("cancelled")).reason == "timeout"
 
 
-@idle_time_is_skipped
 async def test_a_job_that_is_asked_for_by_a_hook_has_no_deadline_of_another_job(backend: str) -> None:
     """J6: what a hook asks for is nobody's inner job."""
 
