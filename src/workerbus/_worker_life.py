@@ -475,9 +475,9 @@ class WorkerLife:
 
     def _cancel_work(self, crash: Exception | None) -> None:
         worker = self._worker
+        worker.job_client.cancel_all(self._reason or f"worker {worker.name!r} stopped")  # before its own answers (W6)
         worker.job_server.cancel_all(*self._verdict(crash))
         worker.job_server.pool.cancel()
-        worker.job_client.cancel_all(self._reason or f"worker {worker.name!r} stopped")
         worker.hooks.close(cancel=True)
 
     def _stopped_payload(self) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 import anyio
 from anyio import CancelScope, sleep, sleep_forever
 
+from model.script import Setting
+from model.stage import play_steps
+from model.steps import Ask, Stop, Tell
 from support import running
 from traffic import note
 from workerbus import BaseWorker, BusJobCancelMessage, BusJobRequestMessage, BusMessage, WorkerBus, job
@@ -67,6 +70,16 @@ def test_that_time_is_up_is_told_when_it_is_whoever_asked(backend: str) -> None:
             await sleep(10)
 
     run(program, backend=backend)
+
+
+def test_a_worker_that_stops_leaves_its_own_groups_before_it_answers_them(backend: str) -> None:
+    """W6: it has asked itself; its group is cancelled, and not completed by the answer that the worker stops."""
+    play_steps(
+        Setting(workers=1),
+        [Ask(1, "w0", ("w0",), job="defer", cancel_on_error=False), Tell(1, "w0", "return"), Stop("w0")],
+        backend=backend,
+        seed=0,
+    )
 
 
 def test_time_that_is_up_stays_the_reason_whatever_comes_later(backend: str) -> None:
