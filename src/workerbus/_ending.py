@@ -120,6 +120,6 @@ class Ending:
         try:
             await sleep_until(self._clean_up.deadline())
         finally:
-            if not self.all_done.is_set() and self._clean_up.deadline() <= current_time():
+            if self._roots and not self.all_done.is_set() and self._clean_up.deadline() <= current_time():
                 late = ", ".join(f"worker {name!r}" for name in self._roots)
                 logger.warning("runner %r has waited %g s and still waits for %s", self._name, CLEANUP_SECONDS, late)

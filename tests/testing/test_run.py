@@ -1,9 +1,12 @@
 """`workerbus.testing.run`: virtual time, schedules from a seed, and what is said of a program that hangs."""
 
 import asyncio
+import contextlib
+import gc
 import re
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import permutations
 from typing import Any
 
@@ -18,6 +21,7 @@ from workerbus.testing import (
     SpinError,
     StuckError,
     TimeLimitError,
+    _virtual,
     advance,
     run,
     settle,
@@ -344,7 +348,8 @@ HANGS: dict[str, tuple[Callable[[WorkerRunner], Awaitable[Any]], list[str]]] = {
     "workers that ask each other": (
         lambda runner: runner.job("barista", name="ask")._ask_and_wait(),
         [
-            "worker 'barista', job 'ask' (…), asked for by 'other'\n    waits for a lock that task 'barista job' holds",
+            "worker 'barista', job 'ask' (…), asked for by 'other'\n"
+            "    waits for a lock that worker 'barista', job 'ask' (…), asked for by 'cafe' holds",
             "worker 'barista', job 'ask' (…), asked for by 'cafe'\n"
             "    waits for the answer of 'other' to job 'ask' (…)",
             "worker 'other', job 'ask' (…), asked for by 'barista'\n"
@@ -355,8 +360,7 @@ HANGS: dict[str, tuple[Callable[[WorkerRunner], Awaitable[Any]], list[str]]] = {
         twice,
         [
             "waits for ever: it sleeps",
-            "worker 'barista', job 'queue' (…), asked for by 'cafe'\n"
-            "    waits for its turn: the limit of such jobs is reached",
+            "worker 'barista', job 'queue' (…), asked for by 'cafe'\n    waits for its turn, which job 'queue' (…) has",
             "the main task\n    waits for the tasks of its task group",
         ],
     ),
@@ -410,6 +414,135 @@ def test_a_hook_and_a_run_that_wait_are_named(backend: str) -> None:
     assert "worker 'stuck', hook on_activated\n    waits for ever: it sleeps\n    at test_run.py:" in text
     assert "worker 'busy', its run()\n    waits for an event that nobody sets\n    at test_run.py:" in text
     assert "the main task\n    waits for the end of runner 'r', whose workers are 'busy', 'stuck'" in text
+
+
+class Unready(BaseWorker):
+    async def run(self, params: Any) -> None:
+        await anyio.sleep_forever()
+
+
+async def wait_for_a_worker() -> None:
+    async with WorkerRunner() as runner:
+        barista = Barista()
+        await runner.add_workers(barista)
+        await barista.wait()
+
+
+async def ask_one_that_is_not_ready() -> None:
+    async with WorkerRunner() as runner:
+        await runner.add_workers(Unready("unready"))
+        await runner.job("unready")
+
+
+async def mix_generators() -> None:
+    async def items() -> AsyncIterator[int]:
+        await anyio.Event().wait()
+        yield 1
+
+    await anext(items(), None)
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [
+        (wait_for_a_worker, "the main task\n    waits for worker 'barista' to finish\n    at test_run.py:"),
+        (
+            ask_one_that_is_not_ready,
+            "waits for worker 'unready' to be ready: its run() has begun, and has not called start()\n    at ",
+        ),
+        (mix_generators, "waits for an event that nobody sets\n    at test_run.py:"),
+    ],
+)
+def test_what_looks_like_something_else_is_told_as_what_it_is(
+    program: Callable[[], Awaitable[None]], text: str, backend: str
+) -> None:
+    with pytest.raises(DeadlockError) as caught:
+        run(program, backend=backend)
+    assert text in str(caught.value)
+
+
+async def await_a_task() -> None:
+    await asyncio.create_task(asyncio.Event().wait(), name="the other")
+
+
+async def gather() -> None:
+    await asyncio.gather(asyncio.Event().wait(), asyncio.Event().wait())
+
+
+async def join() -> None:
+    queue: asyncio.Queue[int] = asyncio.Queue()
+    queue.put_nowait(1)
+    await queue.join()
+
+
+async def await_a_future() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [
+        (await_a_task, "the main task\n    waits for task 'the other'\n    at test_run.py:"),
+        (gather, "the main task\n    waits for other tasks\n    at test_run.py:"),
+        (join, "the main task\n    waits for all items of a queue to be marked as done\n    at test_run.py:"),
+        (await_a_future, "the main task\n    waits for a future that nobody completes\n    at test_run.py:"),
+    ],
+)
+def test_what_is_asyncios_own_is_described_too(program: Callable[[], Awaitable[None]], text: str) -> None:
+    with pytest.raises(DeadlockError) as caught:
+        run(program, backend="asyncio")
+    assert text in str(caught.value)
+
+
+def test_a_thread_that_waits_for_time_to_pass_is_not_waited_for(backend: str) -> None:
+    async def main() -> float:
+        await anyio.to_thread.run_sync(anyio.from_thread.run, anyio.sleep, 5)
+        return anyio.current_time()
+
+    assert run(main, backend=backend) == 5.0
+
+
+def test_a_thread_that_does_not_end_is_named(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = threading.Event()
+
+    async def main() -> None:
+        await anyio.to_thread.run_sync(done.wait, abandon_on_cancel=True)
+
+    monkeypatch.setattr(_virtual, "MOST_THREAD_SECONDS", 0.1)
+    with pytest.raises(TimeLimitError, match="a thread has been at work for") as caught:
+        run(main, backend=backend)
+    done.set()
+    assert "the main task\n    waits for a thread\n    at test_run.py:" in str(caught.value)
+
+
+def test_a_heartbeat_is_not_watched_for_ever(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        while True:  # noqa: ASYNC110 - on purpose
+            await anyio.sleep(0.001)
+
+    monkeypatch.setattr(_virtual, "MOST_JUMPS", 1_000)
+    with pytest.raises(TimeLimitError, match="the program has let time pass 1,000 times, and has not ended"):
+        run(main, backend=backend)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it is left where it stands
+def test_a_program_that_swallows_its_cancellation_is_given_up(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        while True:
+            with contextlib.suppress(anyio.get_cancelled_exc_class()):
+                await anyio.Event().wait()
+
+    monkeypatch.setattr(_virtual, "MOST_TURNS", 500)
+    with pytest.raises(DeadlockError, match="waits for an event that nobody sets"):
+        run(main, backend=backend)
+    gc.collect()
+
+
+def test_a_coroutine_is_not_taken_for_a_function(backend: str) -> None:
+    coroutine: Any = order_of("a")
+    with pytest.raises(TypeError, match=r"run takes an async function and its arguments"):
+        run(coroutine, backend=backend)
+    coroutine.close()
 
 
 def test_a_program_that_hangs_winds_down(backend: str) -> None:
@@ -471,9 +604,11 @@ def test_of_many_tasks_some_are_described_and_the_others_counted(backend: str) -
     with pytest.raises(DeadlockError) as caught:
         run(main, backend=backend)
     assert isinstance(caught.value, StuckError)
-    assert len(caught.value.waiting) == 21
-    assert "task 'anyio.sleep_forever'\n    waits for ever: it sleeps" in str(caught.value)
-    assert caught.value.waiting[-1] == "and 31 more tasks wait"
+    assert caught.value.waiting[:3] == ("task 'anyio.sleep_forever'\n    waits for ever: it sleeps",) * 3
+    assert caught.value.waiting[3].startswith(
+        "the main task\n    waits for the tasks of its task group\n    at test_run"
+    )
+    assert caught.value.waiting[4] == "and 47 more tasks wait, most of them as those above do"
 
 
 def test_an_error_of_the_program_in_its_wind_down_does_not_hide_the_hang(backend: str) -> None:

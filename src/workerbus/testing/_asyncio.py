@@ -20,8 +20,9 @@ from weakref import WeakKeyDictionary
 
 from anyio import wait_all_tasks_blocked
 
+from workerbus.testing._frames import threads_of
 from workerbus.testing._virtual import VirtualTime
-from workerbus.testing._waiting import Waiter, describe, uses_thread
+from workerbus.testing._waiting import Waiter, describe
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -45,10 +46,11 @@ class _Selector(selectors.DefaultSelector):
         loop = self.loop
         assert loop is not None
         if timeout is not None and timeout <= 0:
-            loop.virtual.turn()
+            loop.turn()
             return super().select(0)
         ready = super().select(self._patience)
-        if not ready and loop.thread_is_at_work():
+        if not ready and loop.thread_is_at_work(timer=timeout is not None):
+            loop.virtual.thread_at_work()
             ready = super().select(THREAD_POLL)
         elif not ready and not loop.settle():
             loop.virtual.idle(math.inf if timeout is None else loop.virtual.now + timeout)
@@ -72,6 +74,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._next_batch: list[Step] = []
         self._queued = 0
         self._executing = 0
+        self._polled = False
         self._settling: list[asyncio.Future[None]] = []
         self._no_context = Context()
         self.main: asyncio.Task[Any] | None = None
@@ -109,6 +112,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     # --- idle moments
 
+    def turn(self) -> None:
+        """Something runs."""
+        self._polled = False
+        self.virtual.turn()
+
     def call_at(
         self, when: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
@@ -137,11 +145,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         finally:
             self._executing -= 1
 
-    def thread_is_at_work(self) -> bool:
-        """Whether something waits for a thread."""
+    def thread_is_at_work(self, *, timer: bool) -> bool:
+        """Whether something waits for a thread that does not wait for time to pass itself."""
         if self._executing:
             return True
-        return active_count() > 1 and any(uses_thread(task.get_coro()) for task in asyncio.all_tasks(self))
+        if active_count() == 1:
+            return False
+        used, waiting = threads_of(task.get_coro() for task in asyncio.all_tasks(self))
+        polled, self._polled = self._polled, True  # one that waits for the loop may have been answered just now
+        return bool(used) and (used > waiting or not timer or not polled)
 
     async def until_settled(self) -> None:
         """Wait until nothing can happen without time passing."""
@@ -164,7 +176,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _waiting(self) -> tuple[str, ...]:
         tasks = sorted(asyncio.all_tasks(self), key=lambda task: (self._numbers.get(task, 0), task.get_name()))
         main = self.main
-        return describe([Waiter(task.get_name(), task.get_coro(), main=task is main) for task in tasks])
+        return describe([Waiter(task.get_name(), task.get_coro(), main=task is main, id=id(task)) for task in tasks])
 
     def _push(self) -> None:
         for task in asyncio.all_tasks(self):

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from anyio import CancelScope, current_effective_deadline, get_cancelled_exc_class
 from attrs import frozen
 
-from workerbus.testing._waiting import frames_of
+from workerbus.testing._frames import frames_of
 
 How = Literal["scope", "native", "race", "raise"]
 

@@ -70,6 +70,8 @@ def run(
             raise time.error
         return result
 
+    if not callable(async_fn):
+        raise TypeError(f"run takes an async function and its arguments, run(f, x) and not run(f(x)); not {async_fn!r}")
     _, options = virtual_backend(backend, seed=seed, limit=limit, patience=patience)
     try:
         result: T = anyio_run(main, backend=backend, backend_options=options)

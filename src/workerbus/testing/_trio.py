@@ -14,8 +14,10 @@ import trio._core._run as scheduler
 import trio.testing
 from trio.lowlevel import Task
 
+from workerbus.testing._errors import StuckError
+from workerbus.testing._frames import threads_of
 from workerbus.testing._virtual import VirtualTime
-from workerbus.testing._waiting import Waiter, describe, uses_thread
+from workerbus.testing._waiting import Waiter, describe
 
 THREAD_POLL = 0.05
 """Real seconds after which the loop looks again while a thread is at work."""
@@ -42,6 +44,8 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
         self._before: tuple[Any, bool] | None = None
         self._asked = False
         self._looked = False
+        self._polled = False
+        self._error: StuckError | None = None
         self.main: Task | None = None
 
     def start_clock(self) -> None:
@@ -62,7 +66,10 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
             scheduler._ALLOW_DETERMINISTIC_SCHEDULING = allowed  # type: ignore[misc]  # put back
 
     def current_time(self) -> float:
-        """Seconds of virtual time."""
+        """Seconds of virtual time; the loop asks in each turn."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
         return self.virtual.look()
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
@@ -73,8 +80,12 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
         if not self._looked:
             self._looked = True
             return self._patience
-        if active_count() > 1 and any(uses_thread(task.coro) for task in _tasks()):
-            return THREAD_POLL
+        if active_count() > 1:
+            used, waiting = threads_of(task.coro for task in _tasks())
+            if used and (used > waiting or deadline == math.inf or not self._polled):
+                self._polled = True  # one that waits for the loop may have been answered just now
+                self.virtual.thread_at_work()
+                return THREAD_POLL
         self._looked = False
         self.virtual.idle(deadline)
         return 0.0
@@ -82,17 +93,20 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
     def before_io_wait(self, timeout: float) -> None:
         """The loop turns."""
         if not self._asked:
-            self.virtual.turn()
+            try:
+                self.virtual.turn()
+            except StuckError as exc:
+                self._error = exc  # trio would only log it here
         self._asked = False
 
     def before_task_step(self, task: Task) -> None:
         """Something runs."""
-        self._looked = False
+        self._looked = self._polled = False
 
     def _waiting(self) -> tuple[str, ...]:
         own = "<"  # trio's own tasks are named like that
         tasks = [task for task in _tasks() if not task.name.startswith(own)]
-        return describe([Waiter(task.name, task.coro, main=task is self.main) for task in tasks])
+        return describe([Waiter(task.name, task.coro, main=task is self.main, id=id(task)) for task in tasks])
 
     def _push(self) -> None:
         for task in _tasks():

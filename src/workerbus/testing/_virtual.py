@@ -28,6 +28,10 @@ MOST_TURNS: Final = 200_000
 """How many turns there may be from one idle moment to the next."""
 MOST_SECONDS: Final = 20.0
 """How many seconds of real time there may be from one idle moment to the next, whatever the turns do."""
+MOST_JUMPS: Final = 1_000_000
+"""How many times the clock may jump: a program whose only work is a heartbeat is not watched for a week of those."""
+MOST_THREAD_SECONDS: Final = 60.0
+"""How many seconds of real time a thread may be at work while all else waits for it."""
 WIND_DOWN: Final = 3_600.0
 """Seconds that a program has for its wind-down when its time is over."""
 PATIENT_TIMES: Final = 5
@@ -55,6 +59,8 @@ class VirtualTime:
         self._turns = 0
         self._pushed = 0
         self._looks = 0
+        self._jumps = 0
+        self._thread_since: float | None = None
         self._busy_since = 0.0
         self.now: float = 0.0
         self.scope: CancelScope | None = None
@@ -86,14 +92,31 @@ class VirtualTime:
             StuckError: The program did not wind down either.
         """
         self._turns = self._looks = 0
+        self._thread_since = None
+        self._jumps += 1
         if until == math.inf:
             self._stuck(DeadlockError, "nothing can happen any more: every task waits, and no timer runs")
         elif until > self._limit:
             headline = f"the program has not ended in {self._limit:,g} seconds of virtual time"
             self._limit = until + WIND_DOWN
             self._stuck(TimeLimitError, headline)
+        elif self._jumps > MOST_JUMPS:
+            self._jumps = 0
+            self._stuck(TimeLimitError, f"the program has let time pass {MOST_JUMPS:,} times, and has not ended")
         else:
             self.now = max(self.now, until)
+
+    def thread_at_work(self) -> None:
+        """Everything waits, and a thread is at work.
+
+        Raises:
+            StuckError: The program did not wind down either.
+        """
+        self._turns = self._looks = 0
+        self._thread_since = self._thread_since or monotonic()
+        if monotonic() - self._thread_since > MOST_THREAD_SECONDS:
+            self._thread_since = None
+            self._stuck(TimeLimitError, f"a thread has been at work for {MOST_THREAD_SECONDS:g} seconds of real time")
 
     def _stuck(self, kind: type[StuckError], headline: str) -> None:
         if self.error is None:

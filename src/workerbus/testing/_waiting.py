@@ -1,14 +1,14 @@
 """What tasks wait for, in words: read off the frames in which they are suspended.
 
-A task's coroutines are followed from the outermost to the innermost. On the way, frames of the library say what the
-task is for (a job, a hook, `run()`); the innermost frame of the program's own code says where it stands; and the frames
-below that, the library's or anyio's, say for what it waits. Frames of the library are recognised by their code objects,
-so that a method which is renamed is noticed at import.
+On the way from a task's outermost frame to its innermost, frames of the library say what the task is for (a job, a
+hook, `run()`); the innermost frame of the program's own code says where it stands; and the frames below that, the
+library's or anyio's, say for what it waits. Frames of the library are recognised by their code objects, so that a
+method which is renamed is noticed at import.
 """
 
-import gc
 import linecache
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final
@@ -18,6 +18,7 @@ from attrs import frozen
 from workerbus._hooks import HookQueue
 from workerbus._registry import WorkerRegistry
 from workerbus._runner import WorkerRunner
+from workerbus._worker import BaseWorker
 from workerbus._worker_life import WorkerLife
 from workerbus.bus import WorkerBus
 from workerbus.bus._lanes import Lane
@@ -27,10 +28,14 @@ from workerbus.jobs._group import JobGroup
 from workerbus.jobs._limiter import Turn
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer, OpenJob
+from workerbus.testing._frames import frames_of, future_of, is_machinery, module_of
 
 Names = dict[str, Any]
 MOST: Final = 20
 """How many tasks are described."""
+ALIKE: Final = 3
+"""How many of those that wait for the same in the same place."""
+_JOB_ID: Final = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")
 
 
 @frozen
@@ -41,62 +46,19 @@ class Waiter:
         name: Its name.
         coro: Its coroutine.
         main: Whether it is the program's main task.
+        id: By which anyio tells tasks apart.
     """
 
     name: str
     coro: Any
     main: bool = False
+    id: int | None = None
 
 
 @frozen
 class _Wait:
     rank: int
     text: str
-
-
-# --- the frames of a task
-
-
-def frames_of(coro: Any) -> Iterator[FrameType]:
-    """The frames in which a coroutine is suspended, outermost first."""
-    while coro is not None:
-        frame = next(
-            (getattr(coro, name) for name in ("cr_frame", "gi_frame", "ag_frame") if hasattr(coro, name)), None
-        )
-        if frame is not None:
-            yield frame
-        if hasattr(coro, "cr_await"):
-            coro = coro.cr_await
-        elif hasattr(coro, "gi_yieldfrom"):
-            coro = coro.gi_yieldfrom
-        elif hasattr(coro, "ag_await"):
-            coro = coro.ag_await
-        elif type(coro).__name__ in ("coroutine_wrapper", "async_generator_asend", "async_generator_athrow"):
-            # These show what they drive to nobody but the garbage collector.
-            driven = [each for each in gc.get_referents(coro) if hasattr(each, "cr_frame") or hasattr(each, "ag_frame")]
-            coro = driven[0] if driven else None
-        else:
-            return
-
-
-_MACHINERY = ("workerbus", "anyio", "trio", "asyncio", "outcome", "contextlib", "functools", "concurrent", "threading")
-
-
-def _module(frame: FrameType) -> str:
-    name = frame.f_globals.get("__name__", "")
-    return name if isinstance(name, str) else ""
-
-
-def _is_machinery(frame: FrameType) -> bool:
-    return _module(frame).partition(".")[0] in _MACHINERY
-
-
-_THREADS = {"run_sync_in_worker_thread", "to_thread_run_sync", "to_thread"}
-
-
-def uses_thread(coro: Any) -> bool:
-    """Whether a coroutine waits for a thread."""
-    return any(frame.f_code.co_name in _THREADS and _is_machinery(frame) for frame in frames_of(coro))
 
 
 # --- what the library's own frames mean
@@ -122,8 +84,12 @@ def _hook(frame: Names) -> str:
     return f"worker {queue._owner.name!r}, hook {call.name}"
 
 
+def _run_title(name: object) -> str:
+    return f"worker {name!r}, its run()"
+
+
 def _life(frame: Names) -> str:
-    return f"worker {frame['self']._worker.name!r}, its run()"
+    return _run_title(frame["self"]._worker.name)
 
 
 _ROLES: dict[CodeType, Callable[[Names], str]] = {
@@ -152,7 +118,19 @@ def _events(frame: Names) -> _Wait:
 
 
 def _arrival(frame: Names) -> _Wait:
-    return _Wait(0, f"for worker {frame['worker_name']!r} to come; {frame['self'].near(frame['worker_name'])}")
+    name, registry = frame["worker_name"], frame["self"]
+    return _Wait(0, f"for worker {name!r} to come; {registry.near(name)}")
+
+
+def _turn(frames: Sequence[FrameType]) -> _Wait:
+    here = next(frame.f_locals for frame in frames if frame.f_code is _HANDLER)
+    job: OpenJob = here["job"]
+    others = [
+        _job_title(other.request.job_id, other.request.job_name)
+        for other in here["self"].pool.busy.values()
+        if other.turn is not None and other.turn.taken and other.route.limiter is job.route.limiter
+    ]
+    return _Wait(1, f"for its turn, which {', '.join(others)} {'has' if len(others) == 1 else 'have'}")
 
 
 def _workers_of(runner: WorkerRunner) -> _Wait:
@@ -166,10 +144,10 @@ _WAITS: dict[CodeType, Callable[[Names], _Wait]] = {
     JobClient._wait_for_answers.__code__: lambda frame: _answers(frame["group"], None),
     JobGroup.wait.__code__: lambda frame: _answers(frame["self"], None),
     WorkerRegistry.wait_for.__code__: _arrival,
-    Turn.come.__code__: lambda _: _Wait(1, "for its turn: the limit of such jobs is reached"),
     WorkerBus._deliver.__code__: lambda frame: _Wait(
         1, f"for room in {_names([lane._name for lane, _ in frame['places']])}, which is full"
     ),
+    BaseWorker.wait.__code__: lambda frame: _Wait(2, f"for worker {frame['self'].name!r} to finish"),
     WorkerLife.stop.__code__: lambda frame: _Wait(2, f"for worker {frame['self']._worker.name!r} to finish"),
     WorkerLife._wind_down.__code__: lambda frame: _Wait(
         2, f"for what worker {frame['self']._worker.name!r} has cancelled to unwind"
@@ -185,99 +163,136 @@ _HANDLER = JobServer._perform.__code__
 
 # --- what the frames of anyio, trio and asyncio mean
 
-_PRIMITIVES = {
-    "Event.wait": "for an event that nobody sets",
-    "EventAdapter.wait": "for an event that nobody sets",
-    "Lock.acquire": "for a lock",
-    "LockAdapter.acquire": "for a lock",
-    "Semaphore.acquire": "for a semaphore",
-    "SemaphoreAdapter.acquire": "for a semaphore",
-    "Condition.wait": "for a condition to be notified",
-    "CapacityLimiter.acquire_on_behalf_of": "for a place in a capacity limiter",
-    "MemoryObjectReceiveStream.receive": "for an item from a stream",
-    "MemoryObjectSendStream.send": "for room in a stream",
-    "MemoryReceiveChannel.receive": "for an item from a channel",
-    "MemorySendChannel.send": "for room in a channel",
-    "Queue.get": "for an item from a queue",
-    "Queue.put": "for room in a queue",
-    "TaskGroup.__aexit__": "for the tasks of its task group",
-    "NurseryManager.__aexit__": "for the tasks of its nursery",
-    "sleep_forever": "for ever: it sleeps",
-    "sleep": "for a timer",
-    "sleep_until": "for a timer",
-    "wait": "for other tasks",
-    "gather": "for other tasks",
+_PRIMITIVES: Final = {
+    "Event.wait": (0, "for an event that nobody sets"),
+    "EventAdapter.wait": (0, "for an event that nobody sets"),
+    "Lock.acquire": (0, "for a lock"),
+    "LockAdapter.acquire": (0, "for a lock"),
+    "Semaphore.acquire": (0, "for a semaphore"),
+    "SemaphoreAdapter.acquire": (0, "for a semaphore"),
+    "Condition.wait": (0, "for a condition to be notified"),
+    "Barrier.wait": (0, "for others to come to a barrier"),
+    "CapacityLimiter.acquire_on_behalf_of": (0, "for a place in a capacity limiter"),
+    "MemoryObjectReceiveStream.receive": (0, "for an item from a stream"),
+    "MemoryObjectSendStream.send": (0, "for room in a stream"),
+    "MemoryReceiveChannel.receive": (0, "for an item from a channel"),
+    "MemorySendChannel.send": (0, "for room in a channel"),
+    "Queue.get": (0, "for an item from a queue"),
+    "Queue.put": (0, "for room in a queue"),
+    "Queue.join": (0, "for all items of a queue to be marked as done"),
+    "TaskGroup.start": (2, "for a task to say that it has started"),
+    "Nursery.start": (2, "for a task to say that it has started"),
+    "TaskGroup.__aexit__": (2, "for the tasks of its task group"),
+    "NurseryManager.__aexit__": (2, "for the tasks of its nursery"),
+    "_AsCompletedIterator._wait_for_one": (2, "for other tasks"),
+    "as_completed.<locals>._wait_for_one": (2, "for other tasks"),
+    "wait": (2, "for other tasks"),
+    "gather": (2, "for other tasks"),
+    "AsyncIOBackend.run_sync_in_worker_thread": (1, "for a thread"),
+    "to_thread_run_sync": (1, "for a thread"),
+    "sleep_forever": (0, "for ever: it sleeps"),
+    "sleep": (1, "for a timer"),
+    "sleep_until": (1, "for a timer"),
 }
-_ENDS = ("TaskGroup.__aexit__", "NurseryManager.__aexit__")
 
 
-def _owner(frame: FrameType) -> str:
+def _primitive(coro: Any, below: Sequence[FrameType], titles: dict[int, str]) -> _Wait:
+    for frame in below:
+        if frame.f_code.co_qualname in _PRIMITIVES:
+            rank, text = _PRIMITIVES[frame.f_code.co_qualname]
+            owner = _owner(frame, titles)
+            return _Wait(1, f"{text} that {owner} holds") if owner else _Wait(rank, text)
+    if below:
+        return _Wait(0, f"in {module_of(below[0]).partition('.')[0]}'s {below[0].f_code.co_qualname}")
+    future = future_of(coro)
+    if hasattr(future, "get_coro"):
+        return _Wait(2, f"for {titles.get(id(future)) or f'task {future.get_name()!r}'}")
+    if type(future).__name__ == "_GatheringFuture":
+        return _Wait(2, "for other tasks")
+    return _Wait(0, "for a future that nobody completes")
+
+
+def _owner(frame: FrameType, titles: dict[int, str]) -> str | None:
     """Say who holds a lock."""
     statistics = getattr(frame.f_locals.get("self"), "statistics", None)
     owner = getattr(statistics(), "owner", None) if callable(statistics) else None
-    return f" that task {owner.name!r} holds" if owner is not None else ""
-
-
-def _primitive(below: Sequence[FrameType]) -> _Wait:
-    for frame in below:
-        name = frame.f_code.co_qualname
-        if name in _PRIMITIVES:
-            return _Wait(2 if name in _ENDS else 0, _PRIMITIVES[name] + _owner(frame))
-    if below:
-        return _Wait(0, f"in {_module(below[0]).partition('.')[0]}'s {below[0].f_code.co_qualname}")
-    return _Wait(0, "for a future that nobody completes")
+    if owner is None:
+        return None
+    return titles.get(getattr(owner, "id", id(owner))) or f"task {owner.name!r}"
 
 
 # --- all together
 
 
-def _wait(frames: Sequence[FrameType], own: int | None) -> _Wait | None:
-    below = frames if own is None else frames[own + 1 :]
-    for frame in reversed(below):
-        if frame.f_code in _WAITS:
-            return _WAITS[frame.f_code](frame.f_locals)
-    job = next((frame.f_locals["job"] for frame in below if frame.f_code is _HANDLER), None)
-    if job is not None and job.deferred:
-        return _Wait(0, "for somebody to answer it: its handler has returned, and left it open")
-    if own is None and any(_module(frame).startswith("workerbus") for frame in frames):
-        return None  # one of the library's own, which waits for something to do
-    return _primitive(below)
+class _Task:
+    """A task, taken apart: what it is for, and where it stands."""
 
+    def __init__(self, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self.frames = list(frames_of(waiter.coro))
+        own = max((index for index, frame in enumerate(self.frames) if not is_machinery(frame)), default=None)
+        self.below = self.frames if own is None else self.frames[own + 1 :]
+        self.own: FrameType | None = None if own is None else self.frames[own]
+        role = next((_ROLES[frame.f_code](frame.f_locals) for frame in self.frames if frame.f_code in _ROLES), None)
+        self.title: str = "the main task" if waiter.main else role or f"task {waiter.name!r}"
 
-def _place(frame: FrameType) -> str:
-    code = frame.f_code
-    line = linecache.getline(code.co_filename, frame.f_lineno).strip()
-    place = f"at {Path(code.co_filename).name}:{frame.f_lineno}, in {code.co_qualname}"
-    return f"{place}:\n        {line}" if line else place
+    def wait(self, titles: dict[int, str]) -> _Wait | None:
+        """For what it waits; None if it is one of the library's own, which waits for something to do."""
+        for frame in reversed(self.below):
+            if frame.f_code is Turn.come.__code__:
+                return _turn(self.frames)
+            if frame.f_code in _WAITS:
+                return self._unready(_WAITS[frame.f_code](frame.f_locals), frame, titles)
+        job = next((frame.f_locals["job"] for frame in self.below if frame.f_code is _HANDLER), None)
+        if job is not None and job.deferred:
+            return _Wait(0, "for somebody to answer it: its handler has returned, and left it open")
+        if self.own is None and any(module_of(frame).startswith("workerbus") for frame in self.frames):
+            return None
+        return _primitive(self.waiter.coro, self.below, titles)
 
+    @staticmethod
+    def _unready(wait: _Wait, frame: FrameType, titles: dict[int, str]) -> _Wait:
+        name = frame.f_locals.get("worker_name")
+        if frame.f_code is WorkerRegistry.wait_for.__code__ and _run_title(name) in titles.values():
+            return _Wait(1, f"for worker {name!r} to be ready: its run() has begun, and has not called start()")
+        return wait
 
-def _describe(waiter: Waiter) -> tuple[int, str] | None:
-    """Describe one task; None for one of the library that is idle."""
-    frames = list(frames_of(waiter.coro))
-    own = max((index for index, frame in enumerate(frames) if not _is_machinery(frame)), default=None)
-    wait = _wait(frames, own)
-    if wait is None:
-        return None
-    role = next((_ROLES[frame.f_code](frame.f_locals) for frame in frames if frame.f_code in _ROLES), None)
-    title = "the main task" if waiter.main else role or f"task {waiter.name!r}"
-    place = "" if own is None else f"\n    {_place(frames[own])}"
-    return (3 if waiter.main and wait.rank > 1 else wait.rank), f"{title}\n    waits {wait.text}{place}"
+    def place(self) -> str:
+        """Where it stands in the program's own code."""
+        if self.own is None:
+            return ""
+        code = self.own.f_code
+        line = linecache.getline(code.co_filename, self.own.f_lineno).strip()
+        place = f"\n    at {Path(code.co_filename).name}:{self.own.f_lineno}, in {code.co_qualname}"
+        return f"{place}:\n        {line}" if line else place
 
 
 def describe(waiters: Sequence[Waiter]) -> tuple[str, ...]:
     """Describe the tasks that wait, those first that keep the others waiting; one paragraph for each."""
-    found: list[tuple[int, int, str]] = []
+    tasks = [_Task(waiter) for waiter in waiters]
+    titles = {task.waiter.id: task.title for task in tasks if task.waiter.id is not None}
+    found: list[tuple[int, bool, int, str]] = []
+    alike: dict[str, int] = {}
     idle: list[str] = []
-    for number, waiter in enumerate(waiters):
-        described = _describe(waiter)
-        if described is None:
-            idle.append(waiter.name)
-        else:
-            found.append((described[0], number, described[1]))
-    paragraphs = [text for _, _, text in sorted(found)]
+    for number, task in enumerate(tasks):
+        wait = task.wait(titles)
+        if wait is None:
+            idle.append(task.waiter.name)
+            continue
+        place = task.place()
+        pattern = _JOB_ID.sub("", f"{wait.text}{place}")
+        alike[pattern] = alike.get(pattern, 0) + 1
+        if alike[pattern] <= ALIKE or task.waiter.main:
+            text = f"{task.title}\n    waits {wait.text}{place}"
+            found.append((wait.rank, task.waiter.main, number, text))
+    paragraphs = [text for _, _, _, text in sorted(found)]
+    more = sum(count - ALIKE for count in alike.values() if count > ALIKE)
     if len(paragraphs) > MOST:
-        paragraphs[MOST:] = [f"and {len(paragraphs) - MOST} more tasks wait"]
+        more += len(paragraphs) - MOST
+        del paragraphs[MOST:]
+    if more:
+        paragraphs.append(f"and {more} more tasks wait, most of them as those above do")
     if idle:
-        more = f", and {len(idle) - MOST} more" if len(idle) > MOST else ""
-        paragraphs.append(f"idle, as they should be, are: {', '.join(idle[:MOST])}{more}")
+        rest = f", and {len(idle) - MOST} more" if len(idle) > MOST else ""
+        paragraphs.append(f"idle, as they should be, are: {', '.join(idle[:MOST])}{rest}")
     return tuple(paragraphs)
