@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,8 +18,8 @@ LONG = 60.0
 
 
 def say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Say something, past Python's buffer: a signal handler that speaks while the program does would find it locked."""
+    os.write(sys.stdout.fileno(), f"{text}\n".encode())
 
 
 async def say_when_idle(text: str) -> None:

@@ -493,3 +493,69 @@ async def test_a_handler_that_returns_something_odd_is_told_what_to_return() -> 
         await raw.ask("job", "doing", "do")
         text = "the handler of job 'do' returned int; return a dict, or nothing"
         assert await raw.answer("job") == (JobStatus.ERROR, {"error": text, "type": "TypeError"})
+
+
+async def test_a_deferred_handler_leaves_its_job_open() -> None:
+    """J2: so that it can be answered later; any other has answered when it returns."""
+
+    class Deferring(BaseWorker):
+        @job(name="later", deferred=True)
+        async def later(self, message: BusJobRequestMessage) -> None: ...
+
+        @job(name="now")
+        async def now(self, message: BusJobRequestMessage) -> None: ...
+
+    worker = Deferring("worker")
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("one", "worker", "later")
+        await raw.ask("two", "worker", "now")
+        assert await raw.answer("two") == (JobStatus.COMPLETED, {})
+        await anyio.wait_all_tasks_blocked()
+        assert list(worker.active_jobs) == ["one"]
+        await worker.send_job_response("one", {"n": 1})
+        assert await raw.answer("one") == (JobStatus.COMPLETED, {"n": 1})
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("answered", [False, True])
+async def test_what_runs_beside_a_handler_that_ends_the_program_is_answered_as_cancelled(
+    grouped: bool, answered: bool
+) -> None:
+    """J1, J4, W6: it did nothing wrong; unless it had answered."""
+    begun = anyio.Event()
+
+    class Leaving(BaseWorker):
+        @job(name="leave")
+        async def leave(self, message: BusJobRequestMessage) -> None:
+            raise SystemExit(3)
+
+        @job(name="work")
+        async def work(self, message: BusJobRequestMessage) -> None:
+            begun.set()
+            try:
+                if answered:
+                    await self.send_job_response(message.job_id, {"n": 1})
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class() as exc:
+                if grouped:
+                    raise BaseExceptionGroup("several", [exc]) from None
+                raise
+
+    async with MemoryBus() as bus:
+        raw = await Raw.on(bus)
+        runner = WorkerRunner(bus=bus, handle_sigint=False)
+        await runner.add_workers(Leaving("leaving"))
+        await raw.ask("work", "leaving", "work")
+
+        async def leave() -> None:
+            await begun.wait()
+            await raw.ask("leave", "leaving", "leave")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leave)
+            with pytest.raises(SystemExit):
+                await runner.run()
+        await raw.settle()
+        cancelled = (JobStatus.CANCELLED, {"error": "worker 'leaving' stopped", "type": "Cancelled"})
+        assert raw.answers("work") == [(JobStatus.COMPLETED, {"n": 1}) if answered else cancelled]

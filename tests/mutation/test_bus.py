@@ -12,9 +12,11 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import clock
+from handlers import idle_time_is_skipped
 from support import Plain
 from traffic import Note, Wire, alarm, eventually, note
 from workerbus import (
+    CLEANUP_SECONDS,
     BusAddWorkerMessage,
     BusJobUpdateMessage,
     BusMessage,
@@ -258,15 +260,47 @@ async def test_a_subscriber_that_fails_in_a_group_is_named_with_its_error(
     assert caplog.messages == ["subscriber 'failing' failed to handle Note"]
 
 
-async def test_a_subscriber_that_is_cancelled_at_the_end_has_not_failed(caplog: pytest.LogCaptureFixture) -> None:
-    """L4, B3."""
-    bus, waiting = MemoryBus(), Plain("waiting", on=lambda _: anyio.sleep_forever())
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_subscriber_that_is_cancelled_at_the_end_has_not_failed(
+    grouped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """L4, B3: also where it works with tasks of its own."""
+
+    async def wait() -> None:
+        if not grouped:
+            await anyio.sleep_forever()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep_forever)
+            tasks.start_soon(anyio.sleep_forever)
+
+    bus, waiting = MemoryBus(), Plain("waiting", on=lambda _: wait())
     await bus.subscribe(waiting)
     async with bus:
         await bus.send(note(1))
         await waiting.until(1)
+        await anyio.wait_all_tasks_blocked()
     assert caplog.messages == []
     assert bus.statistics().subscribers["waiting"].failed == 0
+
+
+@pytest.mark.parametrize("message", [note(1), alarm(1)])
+@idle_time_is_skipped
+async def test_subscribers_that_refuse_to_end_are_waited_for_and_named(
+    backend: str, message: BusMessage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """L4: whatever lane they are in."""
+
+    async def refuse() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(CLEANUP_SECONDS + 1)
+
+    bus = MemoryBus(name="bus")
+    for name in ("one", "two", "three"):
+        await bus.subscribe(Plain(name, on=None if name == "two" else lambda _: refuse()))
+    async with bus:
+        await bus.send(message)
+        await anyio.wait_all_tasks_blocked()
+    assert caplog.messages == ["bus 'bus' waits for subscribers that refuse cancellation: 'one', 'three'"]
 
 
 def test_a_subscriber_whose_task_is_cancelled_natively_has_failed_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -585,3 +619,24 @@ async def test_a_local_message_of_the_library_waits_for_no_network() -> None:
         connected.set()
         await plain.until(2)
     assert bus.published == [note(1)]
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_program_while_a_bus_stops_ends_it(backend: str, ending: type[BaseException]) -> None:
+    """L3: when the bus is closed."""
+
+    class Interrupted(MemoryBus):
+        async def stop(self) -> None:
+            raise ending
+
+    bus, after = Interrupted(), list[str]()
+
+    async def example() -> None:
+        async with bus:
+            pass
+        after.append("went on")
+
+    with pytest.raises(ending):
+        anyio.run(example, backend=backend)
+    assert not bus.is_open
+    assert after == []

@@ -1,6 +1,7 @@
 """How a requester's wait ends: in time, late, or by its leaving, where no other test looks closely."""
 
 import asyncio
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 import clock
 from asking import Doing, Listener, PoliteBus
 from handlers import at_once, idle_time_is_skipped, never, slow_to_leave, too_slow_to_leave
-from support import Helper, running
+from support import Helper, Plain, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,
+    BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobResponseUrgentMessage,
@@ -399,3 +401,53 @@ async def test_a_worker_that_goes_is_noticed_by_who_has_asked_others_too() -> No
         assert runner._asking == {}
         await asker.job("helper", name="echo")
         assert runner._asking == {}
+
+
+@pytest.mark.parametrize(("enclosing", "told"), [(3, [3, 10]), (math.inf, [10]), (20, [10])])
+@idle_time_is_skipped
+async def test_the_end_of_an_enclosing_scope_is_told_and_is_no_timeout_of_the_job(
+    backend: str, enclosing: float, told: list[int]
+) -> None:
+    """J6: for a request without a context, which outlives the scope in which it was made."""
+    times: list[int] = []
+
+    async def busy(worker: Doing, message: BusJobRequestMessage) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(12)
+
+    def note_time(message: BusMessage) -> None:
+        if isinstance(message, BusJobCancelMessage):
+            assert message == BusJobCancelMessage(message.job_id, "timeout", source="asker", target="busy")
+            times.append(round(anyio.current_time()))
+
+    asker = Helper("asker")
+    async with running(Doing("busy", busy), asker) as runner:
+        await runner.bus.subscribe(Plain("observer", on=note_time))
+        began = anyio.current_time()
+        with anyio.CancelScope(deadline=began + enclosing):
+            group = await asker.create_job_group_and_request_job(["busy"], name="do", timeout=10)
+        with pytest.raises(TimeoutError):
+            await group.wait()
+        assert round(anyio.current_time() - began) == 10
+        await anyio.sleep(5)
+    assert [time - round(began) for time in times] == told
+
+
+@idle_time_is_skipped
+async def test_a_scope_that_is_given_more_time_leaves_the_worker_s_own_words(backend: str) -> None:
+    """J6, J8: its answer counts as any other."""
+    async with running(Doing("silent", slow_to_leave)) as runner, anyio.create_task_group() as tasks:
+
+        async def extend(job_id: str, scope: anyio.CancelScope) -> None:
+            await anyio.sleep_until(scope.deadline - SAME_TIME / 2)
+            late = BusJobResponseMessage(
+                job_id, JobStatus.CANCELLED, {"error": "timeout"}, source="silent", target=runner.name
+            )
+            await runner.bus.send(late)
+            scope.deadline += 100
+
+        with anyio.move_on_after(3) as scope:
+            with pytest.raises(JobError, match="worker 'silent' answered cancelled: timeout"):
+                async with runner.job("silent", name="do") as asked:
+                    tasks.start_soon(extend, asked.job_id, scope)
+        assert not scope.cancelled_caught

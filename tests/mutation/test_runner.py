@@ -3,14 +3,14 @@
 import gc
 import signal
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asking import Listener
+from asking import Listener, Raw
 from handlers import idle_time_is_skipped
 from support import Helper, running
 from workerbus import (
@@ -391,3 +391,75 @@ async def test_an_event_handler_that_refuses_to_end_is_told_of(backend: str, cap
     async with runner:
         await begun.wait()
     assert "runner 'runner' waits for an event handler that refuses cancellation" in caplog.messages
+
+
+async def test_a_cancelled_run_does_not_return() -> None:
+    """L3: the cancellation goes on from where the program waits."""
+    after: list[str] = []
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(Helper("helper"))
+    async with anyio.create_task_group() as tasks:
+        scope = anyio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                await runner.run()
+                after.append("went on")
+
+        tasks.start_soon(run)
+        await runner.registry.wait_for("helper")
+        scope.cancel()
+    assert scope.cancelled_caught
+    assert after == []
+
+
+@pytest.mark.parametrize("handled", [False, True])
+async def test_the_failure_of_a_child_is_its_parents_business_if_that_wants_it(handled: bool) -> None:
+    """R4, W7: otherwise it is the runner's."""
+    told: list[str] = []
+
+    class Parent(Helper):
+        async def on_worker_failed(self, data: WorkerErrorData) -> None:
+            told.append(data.error)
+
+    class Failing(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            raise ValueError("oh")
+
+    parent, runner = (Parent if handled else Helper)("parent"), WorkerRunner(handle_sigint=False)
+    await runner.add_workers(parent)
+    raised = nullcontext() if handled else pytest.raises(ValueError, match="oh")
+    with raised:
+        async with runner:
+            await runner.registry.wait_for("parent")
+            child = Failing("child")
+            await parent.add_workers(child)
+            await child.wait()
+            await anyio.wait_all_tasks_blocked()
+    assert told == (["ValueError: oh"] if handled else [])
+
+
+async def test_a_block_that_is_cancelled_while_it_is_being_left_goes_no_further() -> None:
+    """L3, R1: its workers still had their grace."""
+    after: list[str] = []
+    helper = Helper("helper")
+    async with anyio.create_task_group() as tasks:
+        scope = anyio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                async with WorkerRunner(handle_sigint=False, job_grace=100) as runner:
+                    await runner.add_workers(helper)
+                    raw = await Raw.on(runner.bus)
+                    await raw.ask("job", "helper", "wait")
+                    await helper.begun.wait()
+                after.append("went on")
+
+        tasks.start_soon(run)
+        await helper.begun.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert not helper.unwound.is_set()
+        scope.cancel()
+    assert scope.cancelled_caught
+    assert helper.unwound.is_set()
+    assert after == []
