@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 from anyio import CancelScope, create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from attrs import Factory, define
 
 from model.steps import ENDINGS, MODES
@@ -113,6 +113,7 @@ class Puppet(BaseWorker):
                 handling = self.handlings[number] = Handling(Mailbox(), children, anyio.Event())
                 what, step = await self._follow(handling, message.job_id)
                 children.cancel_scope.cancel()
+            await checkpoint_if_cancelled()  # a task group of trio's may end without telling
             return ended(what, step)
         except get_cancelled_exc_class():
             if handling is None:
