@@ -407,7 +407,8 @@ class Model:
         worker.stopping, worker.bound, worker.verdict = True, self.now + BOUND, verdict
         mine = [job for job in self.jobs.values() if job.worker is worker]
         for job in mine:
-            job.verdict = job.verdict or verdict
+            # What it has asked of itself it withdraws itself, before it answers anybody (W6).
+            job.verdict = job.verdict or ("cancelled" if job.group.owner is worker else verdict)
         for job in mine:
             if job.at in (At.RUNNING, At.ENDING):
                 self._cancel_inside(job)

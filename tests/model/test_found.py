@@ -5,7 +5,7 @@ from anyio import CancelScope, sleep, sleep_forever
 
 from model.script import Setting
 from model.stage import play_steps
-from model.steps import Ask, Stop, Tell
+from model.steps import Advance, Ask, Outside, Stop, Tell
 from support import running
 from traffic import note
 from workerbus import BaseWorker, BusJobCancelMessage, BusJobRequestMessage, BusMessage, WorkerBus, job
@@ -97,3 +97,20 @@ def test_time_that_is_up_stays_the_reason_whatever_comes_later(backend: str) -> 
         assert [reason for _, reason in slow.told] == ["timeout"]
 
     run(program, backend=backend)
+
+
+def test_time_that_an_answered_job_handed_down_is_still_told_when_it_is_up(backend: str) -> None:
+    """J6: the outer job has been answered, so that its requester is not cancelled; the inner one is slow to unwind."""
+    play_steps(
+        Setting(workers=1),
+        [
+            Ask(2, "runner", ("w0",), timeout=0.25),
+            Ask(3, "w0", ("w0",), inside=2),
+            Tell(3, "w0", "slow"),
+            Outside(2, "w0", "urgent completed"),
+            Advance(0.25),
+            Stop("w0"),
+        ],
+        backend=backend,
+        seed=779,
+    )

@@ -166,8 +166,10 @@ class _Context:
         if group.doubtful is not None and current_effective_deadline() > current_time() + SAME_TIME:
             self._client.no_cancellation_comes(group)
         elif group.travels < group.deadline and current_time() < look_again:
-            with move_on_at(look_again):  # an enclosing scope may be given more time while this waits
+            with move_on_at(look_again) as patience:  # an enclosing scope may be given more time while this waits
                 await group.change()
+            if patience.cancelled_caught:
+                self._client.time_is_up_there(group)
         else:
             await group.change()
 
