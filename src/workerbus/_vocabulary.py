@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from enum import StrEnum
 from itertools import count
-from secrets import token_hex
 
 from attrs import frozen
 
@@ -56,7 +55,7 @@ def id_source() -> Callable[[], str]:
     def new_id() -> str:
         nonlocal prefix, owner
         if owner != (pid := os.getpid()):  # a forked child must not go on with its parent's ids
-            owner, prefix = pid, token_hex(6)
+            owner, prefix = pid, os.urandom(6).hex()
         return f"{prefix}-{next(numbers):x}"
 
     return new_id

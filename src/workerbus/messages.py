@@ -1,114 +1,18 @@
 """The messages that travel over a bus. All are frozen: one object reaches every subscriber (N5).
 
-A class chooses its lane by its base: `BusSystemMessage` overtakes `BusDataMessage`. What the bus must know to route a
-message is a class variable here, set once per class, so that sending looks nothing up.
-
-Own messages are declared with `bus_message`. A subclass with fields of its own but without the decorator would get no
-constructor for them, so building one is refused with an error that names the decorator.
+What they have in common, and how to declare one's own, is in `_message`.
 """
 
-from inspect import get_annotations
-from typing import Any, ClassVar, Final, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Final
 
-from attrs import field, frozen
+from attrs import frozen
 
+from workerbus._message import BusDataMessage as BusDataMessage
+from workerbus._message import BusLocalMessage as BusLocalMessage
+from workerbus._message import BusMessage as BusMessage
+from workerbus._message import BusSystemMessage as BusSystemMessage
+from workerbus._message import bus_message as bus_message
 from workerbus._vocabulary import JobStatus
-from workerbus.errors import MessageTypeError
-
-T = TypeVar("T")
-
-
-def _refuse_undecorated(cls: type[Any], *_args: Any, **_kwargs: Any) -> Any:
-    name = next(base.__name__ for base in cls.__mro__ if base.__dict__.get("__new__") is _REFUSAL)
-    raise MessageTypeError(
-        f"{name} has fields of its own but no constructor for them: put @bus_message over class {name}"
-    )
-
-
-_REFUSAL: Final = staticmethod(_refuse_undecorated)
-
-
-def _own_fields(cls: type[Any]) -> list[str]:
-    return [name for name, kind in get_annotations(cls).items() if "ClassVar" not in str(kind)]
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def _keywords_only(cls: type[T]) -> type[T]:
-    return frozen(cls, kw_only=True)
-
-
-@_keywords_only
-class BusMessage:
-    """The base of all messages. Send a `BusDataMessage` or a `BusSystemMessage`, which say how it travels.
-
-    Args:
-        source: The name of the sender.
-        target: The name of the one it is meant for; None is everybody.
-    """
-
-    system: ClassVar[bool | None] = None
-    local: ClassVar[bool] = False
-    announcement: ClassVar[bool] = False
-    bounded: ClassVar[bool] = True
-    of_a_job: ClassVar[bool] = False
-
-    source: str
-    target: str | None = None
-
-    def __init_subclass__(cls) -> None:
-        """Settle how the class travels, and refuse fields that nothing would set (N5)."""
-        super().__init_subclass__()
-        cls.local = issubclass(cls, BusLocalMessage)
-        if "__attrs_attrs__" not in cls.__dict__ and _own_fields(cls):
-            cls.__new__ = _REFUSAL  # type: ignore[method-assign]  # taken back by bus_message
-
-
-class BusLocalMessage:
-    """A mixin: the message stays on this bus and never reaches a network (B8)."""
-
-    __slots__ = ()
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def bus_message(cls: type[T]) -> type[T]:
-    """Make a message of a class with annotated fields: frozen, with a constructor (N5).
-
-    The fields come positionally in their order, ``source`` and ``target`` by keyword::
-
-        @bus_message
-        class Reading(BusDataMessage):
-            celsius: float
-
-
-        await worker.send_bus_message(Reading(21.5, source=worker.name))
-
-    Raises:
-        MessageTypeError: The class derives neither from `BusDataMessage` nor from `BusSystemMessage`, or from both.
-    """
-    if not (isinstance(cls, type) and issubclass(cls, BusMessage)) or cls.system is None:
-        raise MessageTypeError(
-            f"@bus_message is for subclasses of BusDataMessage or BusSystemMessage, which say the lane, not for {cls!r}"
-        )
-    if issubclass(cls, BusDataMessage) and issubclass(cls, BusSystemMessage):
-        raise MessageTypeError(f"{cls.__name__} derives from both BusDataMessage and BusSystemMessage: choose one lane")
-    if cls.__dict__.get("__new__") is not None:
-        del cls.__new__
-    return frozen(cls)
-
-
-@_keywords_only
-class BusDataMessage(BusMessage):
-    """A message of normal priority, handled in the order in which it was sent."""
-
-    system: ClassVar[bool | None] = False
-
-
-@_keywords_only
-class BusSystemMessage(BusMessage):
-    """A message that is handled before data messages that wait."""
-
-    system: ClassVar[bool | None] = True
-
 
 # --- of the session and its workers; the library's own, which never wait for room (B9)
 

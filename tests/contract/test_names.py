@@ -728,17 +728,34 @@ def test_own_fields_without_the_decorator_are_refused_by_its_name() -> None:
 
 
 def test_the_refusal_names_the_class_that_lacks_the_decorator() -> None:
-    """N5: also where a decorated class derives from it."""
+    """N5: also where a class derives from it; a decorated one is refused where it is declared."""
 
     class Bare(BusDataMessage):
         text: str
 
-    @bus_message
-    class Decorated(Bare):
-        extra: int = 0
+    class Heir(Bare):
+        pass
 
     with pytest.raises(TypeError, match="class Bare"):
-        Decorated(source="me")
+        Heir(source="w")
+    with pytest.raises(TypeError, match="class Bare"):
+
+        @bus_message
+        class Decorated(Bare):
+            extra: int = 0
+
+
+def test_a_message_class_may_have_a_constructor_of_its_own() -> None:
+    """N5: it calls the one that attrs has made."""
+
+    @bus_message
+    class Warm(BusDataMessage):
+        celsius: float
+
+        def __init__(self, fahrenheit: float, *, source: str) -> None:
+            self.__attrs_init__((fahrenheit - 32) / 1.8, source=source)  # type: ignore[attr-defined]  # attrs makes it
+
+    assert Warm(212, source="w").celsius == 100
 
 
 def test_a_message_needs_a_lane() -> None:

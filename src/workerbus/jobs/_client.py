@@ -408,7 +408,7 @@ class JobClient:
             self._judge(group, message, message.response or {})
 
     def time_is_up_there(self, group: JobGroup) -> None:
-        """The time that travelled is up, and not the requester's: the workers are told, though they should know (J6)."""
+        """The time that travelled is up, and not the requester's own: tell the workers (J6)."""
         if group.state is Ask.OPEN:
             self._tell(group.unanswered, group.job_id, TIMEOUT)
 
