@@ -199,7 +199,7 @@ class HookQueue:
         if system:
             self.system.put(call)
         else:
-            self.data.put(call, counted=counted)
+            (self.data.put_counted if counted else self.data.put)(call)
 
     def add_last(self, call: HookCall, fence: Fence, *, system: bool) -> None:
         """Run the hook when those that the fence counts have run (W8, J16)."""

@@ -170,8 +170,10 @@ class PlainInbox(Inbox):
         """Put the message into its lane."""
         if message.system:
             self._system.put(message)
+        elif self._bounded and counts(message, self.name):
+            self._data.put_counted(message)
         else:
-            self._data.put(message, counted=self._bounded and counts(message, self.name))
+            self._data.put(message)
 
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
         """Return the data lane, if it is full and the message takes a place in it."""
