@@ -201,9 +201,9 @@ class HookQueue:
         else:
             (self.data.put_counted if counted else self.data.put)(call)
 
-    def add_last(self, call: HookCall, fence: Fence, *, system: bool) -> None:
-        """Run the hook when those that the fence counts have run (W8, J16)."""
-        if fence.pending:
+    def add_last(self, call: HookCall, fence: Fence | None, *, system: bool) -> None:
+        """Run the hook when those that the fence counts have run, if there are any (W8, J16)."""
+        if fence is not None and fence.pending:
             fence.last = call
         else:
             self.add(call, system=system)

@@ -12,7 +12,7 @@ from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Final
 
-from anyio import CancelScope, current_effective_deadline, current_time, get_cancelled_exc_class
+from anyio import CancelScope, Event, current_effective_deadline, current_time, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
 CLEANUP_SECONDS: Final = 2.0
@@ -20,6 +20,16 @@ CLEANUP_SECONDS: Final = 2.0
 
 _MARK = "__workerbus_deadline__"
 _STALE = 0.1
+
+
+def event_class() -> type[Event]:
+    """Return the running backend's class of events: `Event` looks it up each time, which takes longer than the rest."""
+    return type(Event())
+
+
+def scope_class() -> type[CancelScope]:
+    """Return the running backend's class of cancel scopes, for the same reason."""
+    return type(CancelScope())
 
 
 def cancelled_from_outside() -> bool:

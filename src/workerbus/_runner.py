@@ -466,5 +466,5 @@ class _NoHooks:
     def add(self, call: HookCall, *, system: bool, counted: bool = False) -> None:
         """Never called, since nobody wants any."""
 
-    def add_last(self, call: HookCall, fence: Fence, *, system: bool) -> None:
+    def add_last(self, call: HookCall, fence: Fence | None, *, system: bool) -> None:
         """Never called, since nobody wants any."""

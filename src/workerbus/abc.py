@@ -17,8 +17,15 @@ class Sender(Protocol):
     async def send(self, message: BusMessage) -> None:
         """Send, waiting for room where there is none."""
 
+    @property
+    def hands_out(self) -> bool:
+        """Whether sending never waits: then `send_at_once` does the same."""
+
+    def send_at_once(self, message: BusMessage) -> None:
+        """Send, where that never waits."""
+
     def post(self, message: BusMessage) -> None:
-        """Send without waiting."""
+        """Send without waiting, past every bound."""
 
     def post_here(self, message: BusMessage) -> None:
         """Deliver to this process alone, without waiting."""
@@ -90,8 +97,8 @@ class HookSink(Protocol):
     def add(self, call: HookCall, *, system: bool, counted: bool = False) -> None:
         """Run the hook when those before it in its lane have run."""
 
-    def add_last(self, call: HookCall, fence: Fence, *, system: bool) -> None:
-        """Run the hook when those that the fence counts have run."""
+    def add_last(self, call: HookCall, fence: Fence | None, *, system: bool) -> None:
+        """Run the hook when those that the fence counts have run, if there are any."""
 
 
 class JobPeer(Protocol):

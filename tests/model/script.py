@@ -11,7 +11,7 @@ from attrs import frozen
 
 from model.model import BOUND, Model
 from model.steps import Advance, Ask, Step
-from model.world import Snapshot
+from model.world import At, Snapshot
 
 TICK: Final = 1 / 64
 """Seconds between two steps. All times are binary fractions, so that sums are exact."""
@@ -63,10 +63,12 @@ class Script:
         """Do a step when nothing moves. Where more than one thing can come of it, it is the last of all."""
         if self.over:
             return
-        self.given.append(step)
         if isinstance(step, Advance):
             self._next += step.seconds
         at = self._a_free_time()
+        if isinstance(step, Ask) and not self._can_be_asked(step, at):
+            return
+        self.given.append(step)
         step, number, other = self._settled(step), self.model.step, deepcopy(self.model)
         other.backwards = True
         snapshots = []
@@ -76,6 +78,14 @@ class Script:
             snapshots.append(model.snapshot())
         self.over = snapshots[0] != snapshots[1]
         self.scenes.append(Scene(at, number, (step,), tuple(snapshots[: 1 + self.over])))
+
+    def _can_be_asked(self, step: Ask, at: float) -> bool:
+        """Whether the handler that is to ask will still run: its time may be up by then."""
+        if step.inside is None:
+            return True
+        later = deepcopy(self.model)
+        later.pass_time(at)
+        return later.jobs[step.inside, step.by].at is At.RUNNING
 
     def add_burst(self, *steps: Step, at_deadline: bool = False) -> None:
         """Do several steps with nothing between them, at the next deadline perhaps, as the last of all.

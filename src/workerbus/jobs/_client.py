@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 
 from anyio import (
     CancelScope,
+    Event,
     current_effective_deadline,
     current_time,
     get_cancelled_exc_class,
@@ -20,7 +21,8 @@ from anyio import (
 )
 
 from workerbus._vocabulary import JobStatus, id_source
-from workerbus.abc import HookCall, JobPeer
+from workerbus._lifetime import event_class, scope_class
+from workerbus.abc import Fence, HookCall, JobPeer
 from workerbus.errors import NotRunningError
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import Ask, AskEvent, next_ask
@@ -45,6 +47,8 @@ TIMEOUT: Final = "timeout"
 PATIENCE: Final = 5.0
 """After this many seconds a requester says in the log for whom it waits (J1)."""
 SAME_TIME: Final = 0.001
+BATCH: Final = 64
+"""How many requests are sent without a pause (B2)."""
 
 _new_id = id_source()
 
@@ -61,10 +65,10 @@ def check_request(worker_names: Sequence[str], payload: object, timeout: object)
     for name in worker_names:
         if not isinstance(name, str):
             raise TypeError(f"workers are asked by name, a str, not {name!r}")
-    if len(set(worker_names)) != len(worker_names):
+    if len(worker_names) > 1 and len(set(worker_names)) != len(worker_names):
         twice = sorted({name for name in worker_names if list(worker_names).count(name) > 1})
         raise ValueError(f"a job group asks each worker once, but has {', '.join(map(repr, twice))} more than once")
-    if payload is not None and not isinstance(payload, Mapping):
+    if payload is not None and type(payload) is not dict and not isinstance(payload, Mapping):
         raise TypeError(f"a job's payload is a dict or None, not {payload!r}")
     if timeout is not None:
         if isinstance(timeout, bool) or not isinstance(timeout, int | float):
@@ -80,10 +84,12 @@ class JobClient:
         owner: Whose jobs they are.
     """
 
-    __slots__ = ("_owner", "closed", "groups", "ignored")
+    __slots__ = ("_new_event", "_owner", "closed", "groups", "ignored", "new_scope")
 
     def __init__(self, owner: JobPeer) -> None:
         self._owner = owner
+        self._new_event: type[Event] | None = None
+        self.new_scope: type[CancelScope] = CancelScope
         self.groups: dict[str, JobGroup] = {}
         self.ignored: int = 0
         self.closed: bool = False
@@ -108,6 +114,8 @@ class JobClient:
         in_context: bool = False,
     ) -> JobGroup:
         """Put a new group into the table; its time starts now."""
+        if self._new_event is None:
+            self._new_event, self.new_scope = event_class(), scope_class()
         group = JobGroup(
             _new_id(),
             worker_names,
@@ -116,6 +124,7 @@ class JobClient:
             cancellable=cancellable,
             single=single,
             in_context=in_context,
+            new_event=self._new_event,
         )
         if timeout is not None:
             group.deadline = current_time() + timeout
@@ -123,6 +132,24 @@ class JobClient:
             self._owner.asking(self, True)
         self.groups[group.job_id] = group
         return group
+
+    def can_ask_at_once(self, worker_names: Sequence[str]) -> bool:
+        """Whether all are there, and a request is sent without waiting: then `ask_at_once` does."""
+        if not self._owner.bus.hands_out or not 0 < len(worker_names) <= BATCH:
+            return False
+        known = self._owner.registry.get
+        return all(known(worker) is not None for worker in worker_names)
+
+    def ask_at_once(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
+        """Send the requests, where nothing has to be waited for (J6)."""
+        bus, source = self._owner.bus, self._owner.name
+        group.travels = deadline = min(group.deadline, current_effective_deadline())
+        left = None if deadline == math.inf else max(0.0, deadline - current_time())
+        for worker in group.worker_names:
+            if group.state is not Ask.OPEN:
+                return
+            group.asked.add(worker)
+            bus.send_at_once(BusJobRequestMessage(group.job_id, job_name, payload, left, source=source, target=worker))
 
     async def ask(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
         """Wait for the workers and send them their requests (J6)."""
@@ -369,6 +396,8 @@ class JobClient:
         if group.state is Ask.OPEN:
             hooks = self._owner.hooks
             if hooks.wants(hook):
+                if group.fence is None:
+                    group.fence = Fence()
                 group.fence.pending += 1
                 told = cause or message
                 hooks.add(HookCall(hook, (told,), told, fence=group.fence), system=bool(message.system))

@@ -84,9 +84,9 @@ class _Context:
         self._label = label
         self._cancellable = cancellable
         self._single = single
-        self._collect = True
         self._group: JobGroup | None = None
         self._scope: CancelScope | None = None
+        self._collect = True
         self._left_with: BaseException | None = None
 
     @property
@@ -105,18 +105,11 @@ class _Context:
         """Worker name to how it ended, of those that have answered (J11)."""
         return self._entered.in_order(self._entered.statuses)
 
-    async def __aenter__(self) -> Self:
-        """Wait for the workers and send the requests.
-
-        Raises:
-            JobError: Time was up, or a worker answered with an error, before the body could begin; `JobGroupError`
-                for a group (J8).
-            NotRunningError: The worker that asks is not running; a `RuntimeError` (J14).
-        """
+    def _begin(self) -> JobGroup:
         if self._group is not None:
             raise NotRunningError("a job context is used once: make another one for another job")
         self._client.check_running()
-        group = self._group = self._client.new_group(
+        self._group = self._client.new_group(
             self._worker_names,
             cancel_on_error=self._cancel_on_error,
             label=self._label,
@@ -125,13 +118,46 @@ class _Context:
             single=self._single,
             in_context=True,
         )
+        return self._group
+
+    async def _ask_and_wait(self) -> None:
+        self._collect = False
+        if self._timeout is not None or not self._client.can_ask_at_once(self._worker_names):
+            async with self:
+                return
+        # Without a body, a deadline, or a wait for workers, there is nothing that a scope would have to cancel.
+        group = self._begin()
+        try:
+            self._client.ask_at_once(group, self._name, self._payload)
+            await self._outcome()
+        except BaseException as exc:
+            await self._client.leave(group, exc)
+            raise
+        self._left_with = group.error()
+        await self._client.leave(group, self._left_with)
+        if self._left_with is not None:
+            raise self._error()  # made again, for the answers that have come meanwhile
+
+    async def __aenter__(self) -> Self:
+        """Wait for the workers and send the requests.
+
+        Raises:
+            JobError: Time was up, or a worker answered with an error, before the body could begin; `JobGroupError`
+                for a group (J8).
+            NotRunningError: The worker that asks is not running; a `RuntimeError` (J14).
+        """
+        group = self._begin()
         if self._collect:
             group.collect_events()
         # A group of none is complete at once, however little time it has (J12).
-        scope = self._scope = group.scope = CancelScope(deadline=group.deadline if self._worker_names else math.inf)
+        deadline = group.deadline if self._worker_names else math.inf
+        scope = self._scope = group.scope = self._client.new_scope(deadline=deadline)
         scope.__enter__()
         try:
-            await self._client.ask(group, self._name, self._payload)
+            if self._client.can_ask_at_once(self._worker_names):
+                self._client.ask_at_once(group, self._name, self._payload)
+            else:
+                await self._client.ask(group, self._name, self._payload)
             if group.state is not Ask.OPEN and group.state is not Ask.COMPLETED:
                 await checkpoint_if_cancelled()
         except BaseException as exc:
@@ -157,7 +183,10 @@ class _Context:
     async def _outcome(self) -> None:
         group = self._entered
         while group.state is Ask.OPEN:
-            await self._change()
+            if group.travels == math.inf and group.doubtful is None:
+                await group.changed().wait()
+            else:
+                await self._change()
         if group.state is not Ask.COMPLETED:
             await checkpoint_if_cancelled()  # lets a cancellation from outside win over our own
 
@@ -193,7 +222,7 @@ class _Context:
 
     def _error(self) -> Exception:
         error = self._entered.error()
-        assert error is not None, "a scope is only cancelled for a group that did not complete"
+        assert error is not None, "only a group that did not complete is left so"
         carry_deadline(self._left_with, error)
         return error
 
@@ -230,12 +259,10 @@ class JobContext(_Context):
 
     def __await__(self) -> Generator[Any, None, dict[str, Any]]:
         """Ask, wait, and return the answer (J15)."""
-        return self._ask_and_wait().__await__()
+        return self._get_response().__await__()
 
-    async def _ask_and_wait(self) -> dict[str, Any]:
-        self._collect = False
-        async with self:
-            pass
+    async def _get_response(self) -> dict[str, Any]:
+        await self._ask_and_wait()
         return self.response
 
 
@@ -261,10 +288,8 @@ class JobGroupContext(_Context):
 
     def __await__(self) -> Generator[Any, None, dict[str, dict[str, Any]]]:
         """Ask, wait, and return the answers by worker name."""
-        return self._ask_and_wait().__await__()
+        return self._get_responses().__await__()
 
-    async def _ask_and_wait(self) -> dict[str, dict[str, Any]]:
-        self._collect = False
-        async with self:
-            pass
+    async def _get_responses(self) -> dict[str, dict[str, Any]]:
+        await self._ask_and_wait()
         return self.responses

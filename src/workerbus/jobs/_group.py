@@ -5,7 +5,7 @@ State only. What it may become is decided by `_state`; messages and cancel scope
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from anyio import CancelScope, Event
@@ -43,6 +43,7 @@ class JobGroup:
 
     __slots__ = (
         "_changed",
+        "_new_event",
         "asked",
         "cancel_on_error",
         "cancellable",
@@ -75,6 +76,7 @@ class JobGroup:
         cancellable: bool = True,
         single: bool = False,
         in_context: bool = False,
+        new_event: Callable[[], Event] = Event,
     ) -> None:
         self.job_id: str = job_id
         self.worker_names: list[str] = list(worker_names)
@@ -94,8 +96,9 @@ class JobGroup:
         self.travels: float = math.inf
         self.scope: CancelScope | None = None
         self.events: deque[JobGroupEvent] | None = None
-        self.fence: Fence = Fence()
+        self.fence: Fence | None = None
         self.doubtful: BusJobResponseMessage | BusJobResponseUrgentMessage | None = None
+        self._new_event = new_event
         self._changed: Event | None = None
 
     @property
@@ -147,11 +150,15 @@ class JobGroup:
         """Keep updates and stream events for whoever will iterate over them."""
         self.events = deque()
 
+    def changed(self) -> Event:
+        """Return what is set as soon as something happens to the group."""
+        if self._changed is None:
+            self._changed = self._new_event()
+        return self._changed
+
     async def change(self) -> None:
         """Wait until something has happened to the group."""
-        if self._changed is None:
-            self._changed = Event()
-        await self._changed.wait()
+        await self.changed().wait()
 
     def notify(self) -> None:
         """Wake everybody who waits for a change."""

@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 
 from anyio import CancelScope, Event, get_cancelled_exc_class
 
-from workerbus._lifetime import TaskHost, cancelled_from_outside
+from workerbus._lifetime import TaskHost, cancelled_from_outside, event_class
 
 T = TypeVar("T")
 
@@ -24,8 +24,8 @@ class _Seat(Generic[T]):
 
     __slots__ = ("event", "job")
 
-    def __init__(self) -> None:
-        self.event = Event()
+    def __init__(self, event: Event) -> None:
+        self.event = event
         self.job: T | None = None
 
 
@@ -79,37 +79,39 @@ class TaskPool(Generic[T]):
             await self._quiet.wait()
 
     async def _work(self, job: T) -> None:
-        base = copy_context()
+        base, new_event = copy_context(), event_class()
         with CancelScope() as scope:
             try:
-                while await self._one(job, scope) and len(self._idle) < IDLE_TASKS and _restore(base):
-                    seat = _Seat[T]()
-                    self._idle.append(seat)
+                while True:
+                    self.busy[scope] = job
                     try:
-                        await seat.event.wait()
-                    except BaseException:
-                        if seat.job is None:
-                            self._idle.remove(seat)
-                        elif not cancelled_from_outside():
-                            # Cancelled natively in the very step in which it got a job: another task does it.
-                            self._host().start(self._work, seat.job, name=f"{self._name} job")
-                        raise
-                    job = seat.job  # type: ignore[assignment]  # set before the event
-                    del seat
+                        usable = await self._perform(job, scope)
+                    finally:
+                        del self.busy[scope]
+                        self._running -= 1
+                        if not self._running and self._quiet is not None:
+                            self._quiet.set()
+                            self._quiet = None
+                    if not usable or len(self._idle) >= IDLE_TASKS or not _restore(base):
+                        return
+                    job = await self._next(_Seat(new_event()))
             except get_cancelled_exc_class():
                 if cancelled_from_outside():
                     raise
 
-    async def _one(self, job: T, scope: CancelScope) -> bool:
-        self.busy[scope] = job
+    async def _next(self, seat: _Seat[T]) -> T:
+        self._idle.append(seat)
         try:
-            return await self._perform(job, scope)
-        finally:
-            del self.busy[scope]
-            self._running -= 1
-            if not self._running and self._quiet is not None:
-                self._quiet.set()
-                self._quiet = None
+            await seat.event.wait()
+        except BaseException:
+            if seat.job is None:
+                self._idle.remove(seat)
+            elif not cancelled_from_outside():
+                # Cancelled natively in the very step in which it got a job: another task does it.
+                self._host().start(self._work, seat.job, name=f"{self._name} job")
+            raise
+        assert seat.job is not None
+        return seat.job
 
 
 def _restore(base: Context) -> bool:

@@ -216,7 +216,7 @@ class JobServer:
 
     def _move_to_answered(self, job: OpenJob) -> None:
         before, job.state = job.state, next_job(job.state, JobEvent.ANSWER)
-        if job.scope is not None:
+        if job.scope is not None and job.deadline != math.inf:
             job.scope.deadline = math.inf  # it was the job's, and the job is over
         self._leave_line(job, before)
 
@@ -273,11 +273,13 @@ class JobServer:
         """Run a job in a pooled task; returns whether the task may be used again."""
         if job.state is not Job.QUEUED:
             return True  # cancelled before it began
-        scope.deadline = job.deadline
+        timed = job.deadline != math.inf
+        if timed:
+            scope.deadline = job.deadline
         try:
             if job.turn is not None:
                 await job.turn.come()
-            if job.state is Job.QUEUED and job.deadline > current_time():
+            if job.state is Job.QUEUED and not (timed and job.deadline <= current_time()):
                 await self._handle(job, scope)
             if job.deferred:
                 job.over = Event()
@@ -287,14 +289,15 @@ class JobServer:
                 return False  # a native cancellation of this very task, which concerned the job alone
             raise
         finally:
-            scope.deadline = math.inf
-            self._expire(job)
+            if timed:
+                scope.deadline = math.inf
+                self._expire(job)
             if job.turn is not None:
                 job.turn.leave()
-        return not scope.cancel_called and not cancelled_from_outside()
+        return not scope.cancel_called
 
     def _expire(self, job: OpenJob) -> None:
-        if job.state in OPEN_JOBS and job.deadline <= current_time():
+        if job.deadline != math.inf and job.state in OPEN_JOBS and job.deadline <= current_time():
             request = job.request
             message = BusJobCancelMessage(request.job_id, TIMEOUT, source=request.source, target=self._owner.name)
             if self._cancel(job, JobStatus.CANCELLED, cancelled_payload(TIMEOUT)):

@@ -16,7 +16,14 @@ from enum import Enum
 from typing import Final
 
 
-class Job(Enum):
+class _Word(Enum):
+    """What the tables are made of."""
+
+    __hash__ = object.__hash__
+    """`Enum` hashes by name, in Python: a tenth of the time of a whole job, which looks eight of them up."""
+
+
+class Job(_Word):
     """Where a job is, at the worker that was asked."""
 
     QUEUED = "queued"
@@ -33,7 +40,7 @@ class Job(Enum):
     """Answered, and no handler runs."""
 
 
-class JobEvent(Enum):
+class JobEvent(_Word):
     """What can happen to a job at the worker."""
 
     START = "start"
@@ -66,7 +73,7 @@ OPEN_JOBS: Final = frozenset({Job.QUEUED, Job.RUNNING, Job.DEFERRED, Job.CANCELL
 """Jobs in these states are unanswered. Whatever leads out of them is the one answer (J1)."""
 
 
-class Ask(Enum):
+class Ask(_Word):
     """Where a job group is, at the requester. A single job is a group of one."""
 
     OPEN = "open"
@@ -81,7 +88,7 @@ class Ask(Enum):
     """All have answered."""
 
 
-class AskEvent(Enum):
+class AskEvent(_Word):
     """What can happen to a job group at the requester."""
 
     LAST_ANSWER = "last answer"
