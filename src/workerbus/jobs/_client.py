@@ -20,8 +20,8 @@ from anyio import (
     move_on_at,
 )
 
-from workerbus._vocabulary import JobStatus, id_source
 from workerbus._lifetime import event_class, scope_class
+from workerbus._vocabulary import JobStatus, id_source
 from workerbus.abc import Fence, HookCall, JobPeer
 from workerbus.errors import NotRunningError
 from workerbus.jobs._group import JobGroup
