@@ -197,7 +197,9 @@ class TaskHost:
 
     async def _guard(self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
         try:
-            await function(*args)
+            coroutine = function(*args)
+            del args  # they may be large, and a task live long
+            await coroutine
         except (KeyboardInterrupt, SystemExit) as exc:
             # Out of an asyncio task these would end the loop itself, with everything in it.
             self.end_with(exc)

@@ -94,6 +94,7 @@ class TaskPool(Generic[T]):
                             self._quiet = None
                     if not usable or len(self._idle) >= IDLE_TASKS or not _restore(base):
                         return
+                    del job  # while the task is idle, it holds nothing of the requester's
                     job = await self._next(_Seat(new_event()))
             except get_cancelled_exc_class():
                 if cancelled_from_outside():
@@ -106,8 +107,8 @@ class TaskPool(Generic[T]):
         except BaseException:
             if seat.job is None:
                 self._idle.remove(seat)
-            elif not cancelled_from_outside():
-                # Cancelled natively in the very step in which it got a job: another task does it.
+            else:
+                # Cancelled in the very step in which it got a job: another task does it.
                 self._host().start(self._work, seat.job, name=f"{self._name} job")
             raise
         assert seat.job is not None

@@ -176,7 +176,8 @@ class JobServer:
         self.cancel_all(status, payload)
         for job in list(self.jobs.values()):
             job.state = next_job(job.state, JobEvent.ANSWER)
-            self._answer(job, *(job.verdict or (status, payload)))
+            assert job.verdict is not None  # of the cancel, or of an earlier one
+            self._answer(job, *job.verdict)
         return [f"job {job.request.job_name!r} ({job.request.job_id})" for job in self.pool.busy.values()]
 
     # --- what the worker's own code sends
@@ -230,7 +231,8 @@ class JobServer:
         if job.state is Job.OVER:
             self._leave_line(job, before)
             self._answer(job, status, payload)
-        elif job.scope is not None:
+        else:
+            assert job.scope is not None
             job.scope.cancel()
         return True
 
@@ -284,9 +286,10 @@ class JobServer:
             if job.deferred:
                 job.over = Event()
                 await job.over.wait()
-        except get_cancelled_exc_class():
-            if not cancelled_from_outside():
-                return False  # a native cancellation of this very task, which concerned the job alone
+        except get_cancelled_exc_class() as exc:
+            self._expire(job)
+            if not cancelled_from_outside():  # natively, this very task: that concerns the job alone
+                self._cancel(job, JobStatus.ERROR, error_payload(exc))
             raise
         finally:
             if timed:
