@@ -32,6 +32,34 @@ def scope_class() -> type[CancelScope]:
     return type(CancelScope())
 
 
+class Mark:
+    """An event that is made when somebody waits for it: most of a worker's never are, and each takes a kilobyte."""
+
+    __slots__ = ("_event", "_set")
+
+    def __init__(self) -> None:
+        self._event: Event | None = None
+        self._set = False
+
+    def set(self) -> None:
+        """Let all who wait go on."""
+        self._set = True
+        if self._event is not None:
+            self._event.set()
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        return self._set
+
+    async def wait(self) -> None:
+        """Wait until it is set."""
+        if self._event is None:
+            self._event = Event()
+            if self._set:
+                self._event.set()
+        await self._event.wait()
+
+
 def cancelled_from_outside() -> bool:
     """Whether the running task is in a cancelled scope.
 
@@ -110,14 +138,21 @@ class CleanUp:
         interruptible: Whether the next interruption opens all shields: set when a signal has begun the wind-down (R5).
     """
 
-    __slots__ = ("_deadline", "_whole", "abandoned", "interruptible", "shields")
+    __slots__ = ("_deadline", "_shields", "_whole", "abandoned", "interruptible")
 
     def __init__(self, whole: "CleanUp | None" = None) -> None:
         self._whole = whole
         self._deadline: float | None = None
         self.abandoned: bool = False
         self.interruptible: bool = False
-        self.shields: set[CancelScope] = set()
+        self._shields: set[CancelScope] | None = None
+
+    @property
+    def shields(self) -> set[CancelScope]:
+        """The shields that are open; of most parts there is never one, as they use the whole's."""
+        if self._shields is None:
+            self._shields = set()
+        return self._shields
 
     def begin(self) -> float:
         """Start the clock of a wind-down that covers everything here; the first call counts."""

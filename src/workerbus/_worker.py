@@ -80,7 +80,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         self._registry: WorkerRegistry | None = None
         self._runner: RunnerLike | None = None
         self.clean_up: CleanUp = CleanUp()
-        self._watched: set[str] = set()
+        self._watched: set[str] | None = None
         self._told: dict[str, WorkerReadyData] = {}
         self.hooks: HookQueue = HookQueue(self, self._name, self._overridden, self._hook_failed, math.inf)
         self.job_client: JobClient = JobClient(self)
@@ -320,8 +320,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     async def depart(self) -> None:
         """Leave bus and registry: the name is free. The last step of the worker's end (W6)."""
         registry, bus = self.registry, self.bus
-        while self._watched:
-            registry.unwatch(self._watched.pop(), self.tell_ready)
+        for watched in self._watched or ():
+            registry.unwatch(watched, self.tell_ready)
         self._desk.active, self._desk.activation_args = False, None
         await bus.unsubscribe(self)
         if self._started_at is not None:
@@ -444,6 +444,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
     async def watch(self, name: str) -> None:
         """See `watch_workers`."""
+        if self._watched is None:
+            self._watched = set()
         self._watched.add(name)
         await self.registry.watch(name, self.tell_ready)
 

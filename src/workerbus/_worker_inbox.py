@@ -65,8 +65,8 @@ class WorkerInbox(Inbox):
         self._limit = max_buffer_size
         self._early = early
         self._marks: dict[str, int | None] = {}
-        self._system: deque[BusMessage] = deque()
-        self._data: deque[BusMessage] = deque()
+        self._system: deque[BusMessage] | None = None
+        self._data: deque[BusMessage] | None = None
         self._intake: tuple[Lane[BusMessage], Lane[BusMessage]] | None = None
         if accepts is not None:
             system: Lane[BusMessage] = Lane(f"{name} system intake", self._ask_and_handle)
@@ -93,7 +93,7 @@ class WorkerInbox(Inbox):
                 self._marks[message.job_id] = self.last_waiting(message)
             self._intake[0 if message.system else 1].put(message)
         elif self._handling or not (self._started or message.system):
-            (self._system if message.system else self._data).append(message)
+            self._keep(message)
         else:
             self._handling = True
             try:
@@ -102,6 +102,14 @@ class WorkerInbox(Inbox):
                     self._catch_up()
             finally:
                 self._handling = False
+
+    def _keep(self, message: BusMessage) -> None:
+        if message.system:
+            self._system = deque() if self._system is None else self._system
+            self._system.append(message)
+        else:
+            self._data = deque() if self._data is None else self._data
+            self._data.append(message)
 
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
         """Return the data lane, if the message waits for a hook of the worker's and there is no room (B9)."""
@@ -123,12 +131,13 @@ class WorkerInbox(Inbox):
     @property
     def waiting_data(self) -> int:
         """How many data messages wait for their built-in handling."""
-        return len(self._data) if self._intake is None else self._intake[1].waiting
+        return len(self._data or ()) if self._intake is None else self._intake[1].waiting
 
     @property
     def depth(self) -> int:
         """How many messages wait, for their handling or for a hook."""
-        waiting = len(self._system) + len(self._data) + self._hooks.system.waiting + self._hooks.data.waiting
+        waiting = len(self._system or ()) + len(self._data or ())
+        waiting += self._hooks.system.waiting + self._hooks.data.waiting
         return waiting + sum(lane.waiting for lane in self._intake or ())
 
     def statistics(self) -> SubscriberStatistics:
@@ -159,8 +168,8 @@ class WorkerInbox(Inbox):
 
     def refuse_the_rest(self) -> None:
         """Handle the requests that still wait: the worker is stopping, so each is answered at once (J1)."""
-        waiting = [*self._data]
-        self._data.clear()
+        waiting = [*(self._data or ())]
+        self._data = None
         if self._intake is not None:
             waiting += self._intake[1].close()
         for message in waiting:
@@ -170,8 +179,7 @@ class WorkerInbox(Inbox):
     def close(self) -> None:
         """Handle nothing more."""
         self._closed = True
-        self._system.clear()
-        self._data.clear()
+        self._system = self._data = None
         for lane in self._intake or ():
             lane.close()
         self._hooks.close(cancel=False)

@@ -23,7 +23,7 @@ from anyio.abc import TaskGroup
 from attrs import frozen
 
 from workerbus._hooks import HookQueue
-from workerbus._lifetime import CleanUp, TaskHost, cancelled_from_outside, without_cancellation
+from workerbus._lifetime import CleanUp, Mark, TaskHost, cancelled_from_outside, without_cancellation
 from workerbus._vocabulary import JobStatus
 from workerbus._worker_inbox import WorkerInbox
 from workerbus._worker_tasks import WorkerTaskGroup
@@ -115,6 +115,9 @@ class Living(Protocol):
     def family(self) -> Children:
         """Its children."""
 
+    async def start(self) -> None:
+        """Become ready."""
+
     async def run(self, params: WorkerParams) -> None:
         """Work."""
 
@@ -167,9 +170,9 @@ class WorkerLife:
         self._final_message: BusCancelWorkerMessage | None = None
         self._reason: str | None = None
         self._ending = False
-        self._stop = Event()
-        self._attached = Event()
-        self._started = Event()
+        self._stop = Mark()
+        self._attached = Mark()
+        self._started = Mark()
         self._attach_error: Exception | None = None
         self.admitted: bool = False
         self._closing = False
@@ -178,7 +181,7 @@ class WorkerLife:
         self._awaited_end: BusEndWorkerMessage | None = None
         self._errors: list[Exception] = []
         self._deadline = 0.0
-        self.finished: Event = Event()
+        self.finished: Mark = Mark()
 
     @property
     def tasks(self) -> TaskHost:
@@ -215,7 +218,11 @@ class WorkerLife:
                 self._tasks = tasks
                 self._worker.hooks.open(tasks)
                 self._worker.inbox.run_in(tasks)
-                await self._run_and_wind_down(tasks)
+                if self._worker.runs_by_default:
+                    # Nobody sees params.task_group then: one group less to open and close for each worker.
+                    await self._run_in(group, tasks)
+                else:
+                    await self._run_in_its_own_group(tasks)
                 group.cancel_scope.cancel()
         except get_cancelled_exc_class():
             # On asyncio a native cancellation, which was noted where it came up, keeps the group from catching its own.
@@ -230,11 +237,7 @@ class WorkerLife:
             return ExceptionGroup(f"several things failed in worker {self._worker.name!r}", errors)
         return errors[0] if errors else None
 
-    async def _run_and_wind_down(self, tasks: TaskHost) -> None:
-        if self._worker.runs_by_default:
-            # Nobody sees params.task_group then: one group less to open and close for each worker.
-            await self._run_in(tasks.group, tasks)
-            return
+    async def _run_in_its_own_group(self, tasks: TaskHost) -> None:
         try:
             async with create_task_group() as users:
                 await self._run_in(users, tasks)
@@ -258,25 +261,32 @@ class WorkerLife:
                 tasks.end_with(exc)
 
     async def _run(self, params: WorkerParams) -> None:
-        with CancelScope() as self._run_scope:
-            if self._final_message is not None:
-                return  # cancelled before it could begin
-            self.phase = Phase.RUNNING
-            self._run_task = get_current_task().id
-            if self._awaited_end is not None:
-                self.end_waits(self._awaited_end)
-            try:
-                await self._worker.run(params)
-            except get_cancelled_exc_class():
-                if cancelled_from_outside():
-                    raise
-                self._errors.append(RuntimeError("run() let a native cancellation of its own task through"))
-            except BaseExceptionGroup as several:
-                error = without_cancellation(several)
-                if error is not None:
-                    self._errors.append(error)
-            except Exception as exc:  # noqa: BLE001 - reported by the runner
-                self._errors.append(exc)
+        if self._final_message is not None:
+            return  # cancelled before it could begin
+        self.phase = Phase.RUNNING
+        self._run_task = get_current_task().id
+        if self._awaited_end is not None:
+            self.end_waits(self._awaited_end)
+        try:
+            if self._worker.runs_by_default:
+                # Here, and not in run(): while it waits, the worker has no scope and two coroutines less to keep.
+                with CancelScope() as self._run_scope:
+                    await self._worker.start()
+                self._run_scope = None
+                await self._stop.wait()
+            else:
+                with CancelScope() as self._run_scope:
+                    await self._worker.run(params)
+        except get_cancelled_exc_class():
+            if cancelled_from_outside():
+                raise
+            self._errors.append(RuntimeError("run() let a native cancellation of its own task through"))
+        except BaseExceptionGroup as several:
+            error = without_cancellation(several)
+            if error is not None:
+                self._errors.append(error)
+        except Exception as exc:  # noqa: BLE001 - reported by the runner
+            self._errors.append(exc)
 
     def _task_failed(self, exc: BaseException) -> None:
         if not isinstance(exc, Exception):
@@ -303,7 +313,7 @@ class WorkerLife:
     def attaching(self) -> None:
         """Note that the worker is being added, perhaps not for the first time."""
         if self._attached.is_set():
-            self._attached, self._attach_error = Event(), None
+            self._attached, self._attach_error = Mark(), None
 
     def attached(self, error: Exception | None = None) -> None:
         """Note that the worker has been attached, or could not be."""
