@@ -59,6 +59,7 @@ class Hosting:
         self.roots: dict[str, BaseWorker] = {}
         self.curious: dict[str, BaseWorker] = {}
         self.errors: list[Exception] = []
+        self._serving = False
 
     # --- adding
 
@@ -118,6 +119,18 @@ class Hosting:
             if worker.hooks.wants("on_worker_ready"):
                 self.make_curious(worker)
         worker.life.admitted = True
+        if self._serving:
+            self._start(worker)
+
+    def start_all(self) -> list[BaseWorker]:
+        """Run the workers that were admitted; the others, when they are. Returns those that it has started."""
+        self._serving = True
+        first = [worker for worker in self.workers.values() if worker.life.admitted]
+        for worker in first:
+            self._start(worker)
+        return first
+
+    def _start(self, worker: BaseWorker) -> None:
         if self._run.tasks is not None:
             self._run.tasks.start(self.host, worker, name=f"worker {worker.name}")
 

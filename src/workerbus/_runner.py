@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from anyio import CancelScope
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from workerbus._departures import Departures
 from workerbus._ending import Asked, Ending
@@ -211,7 +212,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         if open_jobs:
             self._asking[client] = client
         else:
-            self._asking.pop(client, None)
+            del self._asking[client]
 
     # --- the run
 
@@ -318,9 +319,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             await self._bus.unsubscribe(self)
 
     def _start_all(self, tasks: TaskHost) -> None:
-        first = list(self._hosting.workers.values())
-        for worker in first:
-            tasks.start(self._hosting.host, worker, name=f"worker {worker.name}")
+        first = self._hosting.start_all()
         if self.has_event_handler("on_ready"):
             tasks.start(self._tell_ready, first, name=f"{self._name} ready")
         self._ending.begin(auto_end=self._auto_end)
@@ -336,6 +335,9 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         with self.clean_up.shield() as shield:
             await self._events.quiet()
         if shield.cancelled_caught:
+            for _ in range(2):  # it was cancelled in this very step: see whether it goes
+                await cancel_shielded_checkpoint()
+        if shield.cancelled_caught and self._events.busy:
             logger.warning("runner %r waits for an event handler that refuses cancellation", self._name)
 
     async def _tell_ready(self, workers: list[BaseWorker]) -> None:

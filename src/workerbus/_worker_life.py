@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class, get_current_task, move_on_after
 from anyio.abc import TaskGroup
+from anyio.lowlevel import cancel_shielded_checkpoint
 from attrs import frozen
 
 from workerbus._hooks import HookQueue
@@ -427,13 +428,14 @@ class WorkerLife:
     # --- the wind-down
 
     async def _wind_down(self, crash: Exception | None) -> None:
-        worker = self._worker
+        worker, in_time = self._worker, False
         try:
             self._deadline = worker.clean_up.begin()
             with worker.clean_up.shield(self._deadline) as shield:
                 await self._cancel_children(crash)
                 self.phase = Phase.STOPPING
                 self._cancel_work(crash)
+                in_time = True
                 await worker.job_server.pool.quiet()
                 await worker.hooks.quiet()
                 await worker.job_client.quiet()
@@ -447,6 +449,10 @@ class WorkerLife:
             worker.job_client.close(self._reason or f"worker {worker.name!r} stopped")
             worker.inbox.refuse_the_rest()
             late = worker.job_server.answer_all(*self._verdict(crash))
+            if late and not in_time:
+                for _ in range(2):  # they were cancelled in this very step: see whether they go
+                    await cancel_shielded_checkpoint()
+                late = worker.job_server.answer_all(*self._verdict(crash))
             if late:
                 handlers = ", ".join(late)
                 logger.warning("worker %r waits for handlers that refuse cancellation: %s", worker.name, handlers)

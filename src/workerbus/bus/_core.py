@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint
 from attrs import frozen
 
-from workerbus._lifetime import CleanUp, TaskHost
+from workerbus._lifetime import CleanUp, TaskHost, plain
 from workerbus._vocabulary import id_source
 from workerbus.bus._lanes import BATCH, Lane, Place
 from workerbus.bus._subscriber import BusSubscriber, Inbox, SubscriberStatistics
@@ -199,9 +199,15 @@ class WorkerBus(ABC):
             logger.warning("bus %r waits for subscribers that refuse cancellation: %s", self.name, late)
         if not isinstance(exc, get_cancelled_exc_class()):
             # Left without its error, so that it goes on as itself and not in an exception group (L6).
-            await group.__aexit__(None, None, None)
+            try:
+                await group.__aexit__(None, None, None)
+            except BaseExceptionGroup as several:
+                raise plain(several) from None
             return False
-        return await group.__aexit__(type(exc), exc, exc.__traceback__)
+        try:
+            return await group.__aexit__(type(exc), exc, exc.__traceback__)
+        except BaseExceptionGroup as several:
+            raise plain(several) from None
 
     def _renew(self, name: str, closed: Inbox) -> None:
         # A bus can be opened again; the counts go on.

@@ -235,7 +235,7 @@ class JobClient:
                 if (
                     group.scope is not None and group.scope.cancel_called
                 ):  # by its deadline: nothing else leaves it open
-                    self._settle(group, AskEvent.TIME_UP, TIMEOUT)
+                    self._time_up(group)
                 else:
                     self._settle(group, AskEvent.CANCEL, _why(exc, group))
             if group.unanswered:

@@ -116,7 +116,7 @@ def _of_kind(kind: type[Any]) -> st.SearchStrategy[Any]:
 
 
 def _field(kind: type[Any], name: str, hint: Any) -> st.SearchStrategy[Any]:
-    own = kind.__module__ == BusMessage.__module__ or name in ("source", "target")
+    own = kind in MESSAGES or name in ("source", "target")
     if own and name in _BY_NAME:
         optional = NoneType in get_args(hint)
         return st.none() | _BY_NAME[name] if optional else _BY_NAME[name]

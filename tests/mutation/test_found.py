@@ -1,0 +1,138 @@
+"""Tests for what was found on the way; each is red without its fix."""
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from asking import Doing, Listener, Raw
+from handlers import idle_time_is_skipped, never
+from support import Helper, running
+from traffic import Chooser, note
+from workerbus import BaseWorker, BusSubscriber, JobError, MemoryBus, WorkerParams, WorkerRunner
+
+
+class SlowToSubscribe(MemoryBus):
+    """A bus on which subscribing takes a few steps, as on that of a network."""
+
+    async def subscribe(self, subscriber: BusSubscriber) -> None:
+        for _ in range(3):
+            await checkpoint()
+        await super().subscribe(subscriber)
+
+
+@pytest.mark.parametrize("steps", range(8))
+@pytest.mark.parametrize(
+    ("kind", "handle_sigint"), [(MemoryBus, True), (SlowToSubscribe, False)], ids=["signals", "slow bus"]
+)
+async def test_a_worker_that_is_added_while_a_run_begins_is_started_once(
+    steps: int, kind: type[MemoryBus], handle_sigint: bool
+) -> None:
+    """R3: at whatever step."""
+    runs: list[str] = []
+
+    class Counting(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            runs.append(self.name)
+            await super().run(params)
+
+    runner = WorkerRunner(bus=kind(), handle_sigint=handle_sigint)
+
+    async def use() -> None:
+        async with runner:
+            await runner.registry.wait_for("counting")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(use)
+        for _ in range(steps):
+            await checkpoint()
+        await runner.add_workers(Counting("counting"))
+    assert runs == ["counting"]
+
+
+@pytest.mark.parametrize("attempt", range(8))
+async def test_a_request_in_the_step_of_a_stop_is_answered_by_a_worker_that_chooses(attempt: int) -> None:
+    """J1: under any schedule; the request is on its way from the lane to its task when the lane is closed."""
+
+    async def nothing(_: object) -> None:
+        return None
+
+    async with MemoryBus() as bus:
+        raw, worker = await Raw.on(bus), Chooser("chooser", nothing)
+        async with running(worker, bus=bus):
+            await bus.send(note(0, "chooser"))
+            await anyio.wait_all_tasks_blocked()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(worker.stop)
+                tasks.start_soon(raw.ask, "job", "chooser", "nothing")
+        await raw.settle()
+        assert len(raw.answers("job")) == 1
+
+
+@pytest.mark.parametrize("attempt", range(6))
+async def test_the_timeout_of_a_job_with_a_context_is_told_by_a_hook(attempt: int) -> None:
+    """J6, J8: `on_job_error`, once, whichever end sees it first."""
+    asker = Listener("asker")
+    async with running(asker, Helper("helper")):
+        with pytest.raises(TimeoutError):
+            await asker.job("helper", name="wait", timeout=3)
+        await anyio.wait_all_tasks_blocked()
+    assert [hook for hook, _ in asker.heard].count("error") == 1
+
+
+async def test_what_makes_the_task_of_a_transport_fail_leaves_the_block_of_its_bus_as_itself() -> None:
+    """L6."""
+
+    class Breaking(MemoryBus):
+        async def start(self) -> None:
+            self.tasks.start(self.read, name="reader")
+
+        async def read(self) -> None:
+            raise OSError("no connection")
+
+    with pytest.raises(OSError, match="no connection"):
+        async with Breaking():
+            await anyio.sleep_forever()
+
+
+@idle_time_is_skipped
+async def test_a_runner_s_event_handler_that_goes_at_once_is_not_said_to_refuse(
+    backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """L4: the log names those that do."""
+    told, helper = anyio.Event(), Helper("helper")
+
+    async def hang(*_: object) -> None:
+        told.set()
+        await anyio.sleep_forever()
+
+    async with running(helper) as runner:
+        runner.add_event_handler("on_error", hang)
+        await helper.send_bus_error_message("oh")
+        await told.wait()
+    assert caplog.messages == []
+
+
+@idle_time_is_skipped
+async def test_a_handler_that_goes_at_once_is_not_said_to_refuse_when_a_child_took_all_the_time(
+    backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """L4: it is cancelled when the time for the children is over."""
+
+    class Slow(BaseWorker):
+        async def cleanup(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(3)
+
+    parent = Doing("parent", never)
+    async with running(parent) as runner, anyio.create_task_group() as tasks:
+        await parent.add_workers(Slow("child"))
+        await runner.registry.wait_for("child")
+
+        async def ask() -> None:
+            with pytest.raises(JobError):
+                await runner.job("parent", name="do")
+
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        await parent.stop()
+    assert [text for text in caplog.messages if "refuse" in text] == []
