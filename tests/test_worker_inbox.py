@@ -12,7 +12,7 @@ from workerbus._worker_inbox import WorkerInbox
 
 def inbox_with(handle: Any) -> WorkerInbox:
     """An inbox of a worker that has started."""
-    hooks = HookQueue(None, "worker", frozenset(), lambda call, error: None, math.inf)
+    hooks = HookQueue(None, "worker", frozenset(), lambda call, error: None)
     inbox = WorkerInbox(
         "worker",
         receives="own",

@@ -5,8 +5,7 @@ from workerbus._registry import WorkerRegistry
 from workerbus._runner import PipelineRunner, WorkerRunner
 from workerbus._vocabulary import JobStatus, WorkerErrorData, WorkerReadyData
 from workerbus._worker import BaseWorker
-from workerbus._worker_life import WorkerParams
-from workerbus._worker_types import WorkerActivationArgs, WorkerStatistics
+from workerbus._worker_types import WorkerActivationArgs, WorkerParams, WorkerStatistics
 from workerbus.bus import AsyncQueueBus, BusStatistics, BusSubscriber, MemoryBus, SubscriberStatistics, WorkerBus
 from workerbus.errors import (
     HandlerTypeError,

@@ -170,7 +170,6 @@ class HookQueue:
         owner: Whose methods and event handlers they are.
         overridden: The hooks that its class overrides.
         report: Called with a hook and the exception that it raised (W7).
-        limit: How many counted hooks may wait in the data lane (B9).
     """
 
     __slots__ = ("_overridden", "_owner", "_report", "data", "failed", "system")
@@ -181,14 +180,13 @@ class HookQueue:
         name: str,
         overridden: frozenset[str],
         report: Callable[[HookCall, Exception], None],
-        limit: float,
     ) -> None:
         self._owner = owner
         self._overridden = overridden
         self._report = report
         self.failed: int = 0
         self.system: Lane[HookCall] = Lane(f"{name} system", self.run)
-        self.data: Lane[HookCall] = Lane(f"{name} data", self.run, first=(self.system,), limit=limit)
+        self.data: Lane[HookCall] = Lane(f"{name} data", self.run, first=(self.system,))
 
     def wants(self, name: str) -> bool:
         """Whether anybody has overridden the hook or handles its event."""
@@ -217,6 +215,11 @@ class HookQueue:
         """Begin no more hooks."""
         self.system.close(cancel=cancel)
         self.data.close(cancel=cancel)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no hook waits or runs."""
+        return not (self.system.waiting or self.system.busy or self.data.waiting or self.data.busy)
 
     async def quiet(self) -> None:
         """Wait until no hook waits or runs."""

@@ -11,7 +11,7 @@ from workerbus._registry import WorkerRegistry
 from workerbus._run import Run
 from workerbus._vocabulary import WorkerErrorData
 from workerbus._worker import BaseWorker
-from workerbus._worker_life import Phase
+from workerbus._worker_types import Phase
 from workerbus.abc import RunnerLike
 from workerbus.bus import WorkerBus
 from workerbus.errors import NameTakenError, NotRunningError, text_of

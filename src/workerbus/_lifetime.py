@@ -212,19 +212,22 @@ class TaskHost:
         clean_up: The wind-down that an interruption of one of the tasks is to cut short.
 
     Attributes:
+        running: How many of its tasks have not ended.
         fatal: The `KeyboardInterrupt` or `SystemExit` that a task raised, for the owner to raise when all is closed.
     """
 
-    __slots__ = ("_clean_up", "context", "fatal", "group")
+    __slots__ = ("_clean_up", "context", "fatal", "group", "running")
 
     def __init__(self, group: TaskGroup, clean_up: CleanUp) -> None:
         self.group: TaskGroup = group
         self._clean_up = clean_up
         self.context: Context = copy_context()
         self.fatal: BaseException | None = None
+        self.running: int = 0
 
     def start(self, function: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
         """Start a task with a fresh copy of the owner's context variables (W8)."""
+        self.running += 1
         self.context.copy().run(self._spawn, function, args, name)
 
     def _spawn(self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], name: str) -> None:
@@ -238,6 +241,8 @@ class TaskHost:
         except (KeyboardInterrupt, SystemExit) as exc:
             # Out of an asyncio task these would end the loop itself, with everything in it.
             self.end_with(exc)
+        finally:
+            self.running -= 1
 
     def end_with(self, exc: BaseException) -> None:
         """Cancel the group because of an exception that ends programs, and keep it for the owner."""

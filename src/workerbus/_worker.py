@@ -5,7 +5,6 @@ This module puts the parts together and holds the table from message class to bu
 """
 
 import logging
-import math
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -15,26 +14,28 @@ from workerbus._hooks import HOOKS, HookQueue, WorkerHooks
 from workerbus._lifetime import CleanUp, TaskHost
 from workerbus._registry import WorkerRegistry
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData, id_source
+from workerbus._worker_calls import WorkerCalls
 from workerbus._worker_desk import WorkerDesk
 from workerbus._worker_family import Family
 from workerbus._worker_inbox import WorkerInbox
-from workerbus._worker_life import Phase, WorkerLife, WorkerParams
-from workerbus._worker_types import WorkerActivationArgs, WorkerStatistics, check_names, check_parts
+from workerbus._worker_life import WorkerLife
+from workerbus._worker_types import (
+    Phase,
+    WorkerParams,
+    WorkerStatistics,
+    check_names,
+    check_parts,
+)
 from workerbus.abc import HookCall, RunnerLike
 from workerbus.bus import BusSubscriber, WorkerBus
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives
-from workerbus.errors import NotRunningError, UnknownWorkerError, text_of
+from workerbus.errors import NotRunningError, text_of
 from workerbus.jobs._answers import JobAnswers
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._decorators import JobHandler, job_handlers, ready_handlers
 from workerbus.jobs._requests import JobRequests
 from workerbus.jobs._server import JobServer
 from workerbus.messages import (
-    BusActivateWorkerMessage,
-    BusCancelMessage,
-    BusDeactivateWorkerMessage,
-    BusEndMessage,
-    BusMessage,
     BusWorkerErrorMessage,
     BusWorkerGoneMessage,
     BusWorkerLocalErrorMessage,
@@ -46,7 +47,7 @@ _new_id = id_source()
 _TOLD = 256
 
 
-class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
+class BaseWorker(WorkerHooks, WorkerCalls, JobAnswers, JobRequests, BusSubscriber):
     """A worker: it has a name, is active or not, handles messages, asks for jobs and does jobs.
 
     Subclass it, put `job` over the methods that do the work, override the hooks that you need, and give it to a
@@ -82,7 +83,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         self.clean_up: CleanUp = CleanUp()
         self._watched: set[str] | None = None
         self._told: dict[str, WorkerReadyData] = {}
-        self.hooks: HookQueue = HookQueue(self, self._name, self._overridden, self._hook_failed, math.inf)
+        self.hooks: HookQueue = HookQueue(self, self._name, self._overridden, self._hook_failed)
         self.job_client: JobClient = JobClient(self)
         self._life = WorkerLife(self)
         self.family: Family = Family(self)
@@ -195,6 +196,11 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         return type(self).run is BaseWorker.run
 
     @property
+    def cleans_up_by_default(self) -> bool:
+        """Whether `cleanup` does nothing."""
+        return type(self).cleanup is BaseWorker.cleanup
+
+    @property
     def runner(self) -> RunnerLike | None:
         """Its runner, if it has one yet."""
         return self._runner
@@ -240,7 +246,9 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
     def make_inbox(self, bus: InboxHost) -> Inbox:
         """Return the inbox in which the bus leaves this worker's messages (B6)."""
-        self.hooks = HookQueue(self, self._name, self._overridden, self._hook_failed, bus.max_buffer_size)
+        if self.hooks.data.closed:  # it could not be attached before
+            self.hooks = HookQueue(self, self._name, self._overridden, self._hook_failed)
+        self.hooks.data.limit = bus.max_buffer_size
         asks = type(self).accepts_bus_message is not BusSubscriber.accepts_bus_message
         self._inbox = WorkerInbox(
             self._name,
@@ -331,44 +339,12 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         if self._started_at is not None:
             await registry.unregister(self._name)
 
-    async def end(self, *, reason: str | None = None) -> None:
-        """Ask for a graceful end of everything that this worker's runner runs (R2, R6).
-
-        Args:
-            reason: Why, in words.
-        """
-        await self.bus.send(BusEndMessage(reason, source=self._name, target=self.worker_runner.name))
-
-    async def cancel(self, *, reason: str | None = None) -> None:
-        """Ask for an immediate end of everything that this worker's runner runs (R2, R6).
-
-        Args:
-            reason: Why, in words; it reaches every worker.
-        """
-        await self.bus.send(BusCancelMessage(reason, source=self._name, target=self.worker_runner.name))
-
     async def wait(self) -> None:
         """Wait until the worker has finished."""
         await self._life.finished.wait()
 
     async def stop_when_done(self) -> None:
         """Stop when the pipeline has done what it was given; a worker without one has nothing to wait for."""
-
-    async def send_bus_message(self, message: BusMessage) -> None:
-        """Send a message; see `WorkerBus.send`.
-
-        Args:
-            message: The message.
-        """
-        await self.bus.send(message)
-
-    async def send_bus_error_message(self, error: str) -> None:
-        """Report an error: a child's to its parent, a root's to its runner and to everybody (W7).
-
-        Args:
-            error: What happened, in words.
-        """
-        self.report_error(error)
 
     async def add_workers(self, *workers: "BaseWorker", watch: bool = True) -> None:
         """Make workers the children of this one; they end before it does (W5).
@@ -388,50 +364,6 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             raise TypeError(f"children are workers, not {strangers[0]!r}")
         children = self.family.adopt(workers, watch=watch)
         await self.family.start_new(children if self._started_at is not None else [])
-
-    async def activate_worker(
-        self, worker_name: str, *, args: WorkerActivationArgs | None = None, deactivate_self: bool = False
-    ) -> None:
-        """Activate a worker (W3).
-
-        Args:
-            worker_name: The worker.
-            args: Passed to its `on_activated`, as a dict.
-            deactivate_self: Whether to hand over: this worker is inactive before the other is active.
-
-        Raises:
-            UnknownWorkerError: There is no such worker; nothing was changed. A `LookupError`.
-        """
-        await self._reach(worker_name)
-        data = None if args is None else args.to_dict()
-        message = BusActivateWorkerMessage(data, source=self._name, target=worker_name)
-        if deactivate_self:
-            self._desk.deactivate()
-            self.bus.post(message)  # without waiting: cancelled in between, it would leave nobody active
-        else:
-            await self.bus.send(message)
-
-    async def deactivate_worker(self, worker_name: str) -> None:
-        """Deactivate a worker.
-
-        Args:
-            worker_name: The worker.
-
-        Raises:
-            UnknownWorkerError: There is no such worker. A `LookupError` (W3).
-        """
-        await self._reach(worker_name)
-        await self.bus.send(BusDeactivateWorkerMessage(source=self._name, target=worker_name))
-
-    async def _reach(self, worker_name: str) -> None:
-        if self.registry.get(worker_name) is not None:
-            return
-        worker = None if self._runner is None else self._runner.get_worker(worker_name)
-        if worker is not None:
-            await worker.life.until_attached()  # its runner knows it: it is on its way to the bus
-            return
-        known = [] if self._runner is None else self._runner.known_workers()
-        raise UnknownWorkerError(worker_name, {*known, *self.registry.local_workers, *self.registry.remote_workers})
 
     async def watch_workers(self, *worker_names: str) -> None:
         """Let `on_worker_ready` tell when workers get ready, at once for those that are (G1).

@@ -6,7 +6,8 @@ parent, which asks here for those that have not.
 
 from typing import Protocol
 
-from workerbus._worker_life import Phase, WorkerLife
+from workerbus._worker_life import WorkerLife
+from workerbus._worker_types import Phase
 from workerbus.abc import RunnerLike, Sender
 from workerbus.errors import NameTakenError, NotRunningError, ParentError
 from workerbus.messages import BusAddWorkerMessage

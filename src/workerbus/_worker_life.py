@@ -13,123 +13,27 @@ unless `run()` itself has called it.
 """
 
 import logging
-from collections.abc import Sequence
 from contextvars import ContextVar, copy_context
-from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class, get_current_task, move_on_after
 from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint
-from attrs import frozen
 
-from workerbus._hooks import HookQueue
-from workerbus._lifetime import CleanUp, Mark, TaskHost, cancelled_from_outside, without_cancellation
+from workerbus._lifetime import Mark, TaskHost, cancelled_from_outside, without_cancellation
 from workerbus._vocabulary import JobStatus
-from workerbus._worker_inbox import WorkerInbox
+from workerbus._worker_protocols import Living
 from workerbus._worker_tasks import WorkerTaskGroup
-from workerbus.abc import HookCall, Sender
+from workerbus._worker_types import Phase, WorkerParams
+from workerbus.abc import HookCall
 from workerbus.bus._lanes import Lane
 from workerbus.errors import NotRunningError, WorkerBusError
-from workerbus.jobs._client import JobClient
-from workerbus.jobs._server import JobServer, error_payload
+from workerbus.jobs._server import error_payload
 from workerbus.messages import BusCancelWorkerMessage, BusEndWorkerMessage
 
 logger = logging.getLogger("workerbus")
 
 _inside: "ContextVar[WorkerLife | None]" = ContextVar("workerbus_inside", default=None)
-
-
-@frozen
-class WorkerParams:
-    """What a runner gives a worker to run in (N2).
-
-    Args:
-        task_group: The worker's own task group. What is started in it ends with the worker; an exception in it ends the
-            worker as one of ``run()`` does.
-    """
-
-    task_group: TaskGroup
-
-
-class Phase(Enum):
-    """Where a worker is in its life."""
-
-    NEW = "not running yet: give it to a runner, and start that"
-    ATTACHED = "not running yet: its runner has not started it"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    FINISHED = "not running any more: a worker runs once"
-
-
-class Child(Protocol):
-    """What a parent's life needs of a child."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def life(self) -> "WorkerLife":
-        """Its life."""
-
-
-class Children(Protocol):
-    """A worker's family, as its life sees it."""
-
-    def unfinished(self) -> Sequence[Child]:
-        """The children that were started and have not finished."""
-
-
-class Living(Protocol):
-    """What the life needs of its worker."""
-
-    hooks: HookQueue
-    job_client: JobClient
-    job_server: JobServer
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def bus(self) -> Sender:
-        """Its bus."""
-
-    @property
-    def clean_up(self) -> CleanUp:
-        """Its shields."""
-
-    @property
-    def inbox(self) -> WorkerInbox:
-        """Where its messages wait."""
-
-    @property
-    def graces(self) -> tuple[float, float]:
-        """Grace period and job grace, in seconds."""
-
-    @property
-    def runs_by_default(self) -> bool:
-        """Whether ``run`` only waits for the end."""
-
-    @property
-    def family(self) -> Children:
-        """Its children."""
-
-    async def start(self) -> None:
-        """Become ready."""
-
-    async def run(self, params: WorkerParams) -> None:
-        """Work."""
-
-    async def cleanup(self) -> None:
-        """Release what it holds."""
-
-    async def depart(self) -> None:
-        """Leave bus and registry."""
-
-    def finished(self) -> None:
-        """It has finished."""
 
 
 class WorkerLife:
@@ -224,7 +128,8 @@ class WorkerLife:
                     await self._run_in(group, tasks)
                 else:
                     await self._run_in_its_own_group(tasks)
-                group.cancel_scope.cancel()
+                if tasks.running:
+                    group.cancel_scope.cancel()
         except get_cancelled_exc_class():
             # On asyncio a native cancellation, which was noted where it came up, keeps the group from catching its own.
             if cancelled_from_outside():
@@ -429,8 +334,12 @@ class WorkerLife:
 
     async def _wind_down(self, crash: Exception | None) -> None:
         worker, in_time = self._worker, False
+        self._deadline = worker.clean_up.begin()
+        if self._nothing_runs():
+            self._refuse_the_rest(crash)
+            await self._clean_up()
+            return
         try:
-            self._deadline = worker.clean_up.begin()
             with worker.clean_up.shield(self._deadline) as shield:
                 await self._cancel_children(crash)
                 self.phase = Phase.STOPPING
@@ -444,11 +353,7 @@ class WorkerLife:
             if shield.cancelled_caught:
                 logger.warning("worker %r is late: not all that it does has ended in time", worker.name)
         finally:
-            self.phase = Phase.STOPPING
-            self._cancel_work(crash)
-            worker.job_client.close(self._reason or f"worker {worker.name!r} stopped")
-            worker.inbox.refuse_the_rest()
-            late = worker.job_server.answer_all(*self._verdict(crash))
+            late = self._refuse_the_rest(crash)
             if late and not in_time:
                 for _ in range(2):  # they were cancelled in this very step: see whether they go
                     await cancel_shielded_checkpoint()
@@ -458,8 +363,27 @@ class WorkerLife:
                 logger.warning("worker %r waits for handlers that refuse cancellation: %s", worker.name, handlers)
             await self._clean_up()
 
+    def _nothing_runs(self) -> bool:
+        worker = self._worker
+        hooks = worker.hooks
+        idle = not worker.job_server.jobs and worker.job_server.pool.idle and not worker.job_client.groups
+        last = self._final_message is not None and hooks.wants("on_bus_message")
+        return idle and hooks.idle and not last and not worker.family.unfinished()
+
+    def _refuse_the_rest(self, crash: Exception | None) -> list[str]:
+        worker = self._worker
+        self.phase = Phase.STOPPING
+        self._cancel_work(crash)
+        worker.job_client.close(self._reason or f"worker {worker.name!r} stopped")
+        worker.inbox.refuse_the_rest()
+        return worker.job_server.answer_all(*self._verdict(crash))
+
     async def _clean_up(self) -> None:
         worker = self._worker
+        if worker.cleans_up_by_default:
+            with worker.clean_up.shield(self._deadline):
+                await worker.depart()
+            return
         try:
             # Past the deadline, too: what cleanup() does before it first waits is still done.
             with worker.clean_up.shield(self._deadline) as shield:

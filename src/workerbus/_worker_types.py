@@ -1,9 +1,11 @@
-"""What a worker is activated with, the snapshot of its counts, and the names that it keeps for itself."""
+"""What a worker runs in and is activated with, where it is in its life, its counts, and the names that it keeps."""
 
 from collections.abc import Iterable
+from enum import Enum
 from typing import Any, Final, Self
 
 import attrs
+from anyio.abc import TaskGroup
 from attrs import frozen
 
 from workerbus.errors import ReservedNameError
@@ -13,6 +15,7 @@ INTERNAL: Final = frozenset(
         "asking",
         "check_running",
         "clean_up",
+        "cleans_up_by_default",
         "could_not_be_added",
         "depart",
         "family",
@@ -64,6 +67,28 @@ def check_parts(worker: object) -> None:
     for name in PARTS:
         if not _is_own(type(getattr(worker, name))):
             raise ReservedNameError(type(worker).__name__, name)
+
+
+@frozen
+class WorkerParams:
+    """What a runner gives a worker to run in (N2).
+
+    Args:
+        task_group: The worker's own task group. What is started in it ends with the worker; an exception in it ends the
+            worker as one of ``run()`` does.
+    """
+
+    task_group: TaskGroup
+
+
+class Phase(Enum):
+    """Where a worker is in its life."""
+
+    NEW = "not running yet: give it to a runner, and start that"
+    ATTACHED = "not running yet: its runner has not started it"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    FINISHED = "not running any more: a worker runs once"
 
 
 @frozen

@@ -71,6 +71,7 @@ class WorkerBus(ABC):
         self._subscribers: dict[str, BusSubscriber] = {}
         self._inboxes: dict[str, Inbox] = {}
         self._everything: dict[str, Inbox] = {}
+        self._announced: dict[str, Inbox] = {}
         self._tasks: TaskHost | None = None
         self._task_group: TaskGroup | None = None
         self.clean_up: CleanUp = CleanUp()
@@ -213,8 +214,13 @@ class WorkerBus(ABC):
         # A bus can be opened again; the counts go on.
         inbox = self._inboxes[name] = self._subscribers[name].make_inbox(self)
         inbox.delivered, inbox.failed = closed.delivered, closed.failed
+        self._sort(name, inbox)
+
+    def _sort(self, name: str, inbox: Inbox) -> None:
         if inbox.receives == "all":
             self._everything[name] = inbox
+        if inbox.announcements:
+            self._announced[name] = inbox
 
     # --- subscribers
 
@@ -237,8 +243,7 @@ class WorkerBus(ABC):
         inbox = subscriber.make_inbox(self)
         self._subscribers[name] = subscriber
         self._inboxes[name] = inbox
-        if inbox.receives == "all":
-            self._everything[name] = inbox
+        self._sort(name, inbox)
         if self._tasks is not None:
             inbox.open(self._tasks)
 
@@ -248,6 +253,7 @@ class WorkerBus(ABC):
         if self._subscribers.get(name) is subscriber:
             del self._subscribers[name]
             self._everything.pop(name, None)
+            self._announced.pop(name, None)
             self._inboxes.pop(name).close()
 
     def has_subscriber(self, name: str) -> bool:
@@ -360,10 +366,8 @@ class WorkerBus(ABC):
     def _hand_out(self, message: BusMessage) -> None:
         target = message.target
         if target is None:
-            announcement = message.announcement
-            for inbox in list(self._inboxes.values()):
-                if inbox.announcements or not announcement:
-                    inbox.take(message)
+            for inbox in list((self._announced if message.announcement else self._inboxes).values()):
+                inbox.take(message)
             return
         own = self._inboxes.get(target)
         if own is not None:
@@ -394,7 +398,7 @@ class WorkerBus(ABC):
 
     def _recipients(self, message: BusMessage) -> list[Inbox]:
         if message.target is None:
-            return [each for each in self._inboxes.values() if each.announcements or not message.announcement]
+            return list((self._announced if message.announcement else self._inboxes).values())
         own = self._inboxes.get(message.target)
         if own is None:
             self._undelivered += 1

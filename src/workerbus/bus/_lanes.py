@@ -87,7 +87,6 @@ class Lane(Generic[T]):
         "_handle",
         "_host",
         "_items",
-        "_limit",
         "_name",
         "_places",
         "_quiet",
@@ -98,6 +97,7 @@ class Lane(Generic[T]):
         "closed",
         "coming",
         "first",
+        "limit",
         "task_id",
     )
 
@@ -113,7 +113,7 @@ class Lane(Generic[T]):
         self._handle = handle
         self.first: tuple[Lane[Any], ...] = first
         self.coming: Callable[[], int] = _nothing
-        self._limit = limit
+        self.limit: float = limit
         self._host: TaskHost | None = None
         self._items: deque[T | _Counted[T]] | None = None
         self._awake = False
@@ -151,7 +151,7 @@ class Lane(Generic[T]):
 
     def put_counted(self, item: T) -> None:
         """Add an item that takes a place, if the lane is a bounded one."""
-        if self._limit == math.inf or self.closed:
+        if self.limit == math.inf or self.closed:
             self.put(item)
             return
         if self._items is None:
@@ -177,7 +177,7 @@ class Lane(Generic[T]):
     @property
     def full(self) -> bool:
         """Whether a counted item would have to wait for room."""
-        return not self.closed and (self._counted >= self._limit or bool(self._places))
+        return not self.closed and (self._counted >= self.limit or bool(self._places))
 
     def queue_for_room(self, put: Callable[[], None]) -> Place:
         """Stand in line for room; ``put`` is called, in the order of standing, when there is some."""
@@ -199,7 +199,7 @@ class Lane(Generic[T]):
 
     def admit(self) -> None:
         """Let in who waits for room, as far as there is some."""
-        while self._places and self._counted + self.coming() < self._limit:
+        while self._places and self._counted + self.coming() < self.limit:
             self._places.popleft().take()
 
     async def quiet(self) -> None:

@@ -97,7 +97,7 @@ class TaskPool(Generic[T]):
                     del job  # while the task is idle, it holds nothing of the requester's
                     job = await self._next(_Seat(new_event()))
             except get_cancelled_exc_class():
-                if cancelled_from_outside():
+                if scope.cancel_called or cancelled_from_outside():
                     raise
 
     async def _next(self, seat: _Seat[T]) -> T:

@@ -288,7 +288,8 @@ class JobServer:
                 await job.over.wait()
         except get_cancelled_exc_class() as exc:
             self._expire(job)
-            if not cancelled_from_outside():  # natively, this very task: that concerns the job alone
+            if not scope.cancel_called and not cancelled_from_outside():
+                # Natively, this very task: that concerns the job alone.
                 self._cancel(job, JobStatus.ERROR, error_payload(exc))
             raise
         finally:

@@ -12,7 +12,7 @@ from anyio import CancelScope, get_cancelled_exc_class, sleep, sleep_forever
 from anyio.abc import TaskGroup
 
 from workerbus._vocabulary import JobStatus
-from workerbus._worker_life import WorkerParams
+from workerbus._worker_types import WorkerParams
 from workerbus.errors import UnknownJobError
 from workerbus.messages import BusJobCancelMessage, BusJobRequestMessage
 from workerbus.testing._behaviour import Behaviour, ScriptedError
