@@ -63,6 +63,12 @@ class RunnerInbox(Inbox):
         """Handle what can be handled at once; leave the rest to the lanes."""
         if self._closed:
             return
+        handle = JobClient.HANDLERS.get(type(message))
+        if handle is not None and self._accepts is None:
+            self.delivered += 1
+            if message.target == self.name:
+                handle(self._client, message)
+            return
         if isinstance(message, _ANNOUNCEMENTS) and message.runner == self.name:
             if isinstance(message, BusWorkerGoneMessage):
                 self._departed(message.source)

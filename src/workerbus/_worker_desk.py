@@ -85,6 +85,10 @@ class Owner(Protocol):
         """The handlers of an event."""
 
 
+def _by_client(handle: Callable[[JobClient, Any], None]) -> Callable[["WorkerDesk", Any], None]:
+    return lambda desk, message: handle(desk._owner.job_client, message)  # noqa: SLF001 - a method of its own
+
+
 class WorkerDesk:
     """A worker's state as others can change it, and the table of what changes it.
 
@@ -202,9 +206,6 @@ class WorkerDesk:
     def _update_request(self, message: BusJobUpdateRequestMessage) -> None:
         self._owner.job_server.update_requested(message)
 
-    def _client_message(self, message: BusMessage) -> None:
-        self._owner.job_client.handle(message)
-
     def _child_error(self, message: BusWorkerLocalErrorMessage) -> None:
         self._queue("on_worker_failed", (WorkerErrorData(message.source, message.error),), message)
 
@@ -216,5 +217,5 @@ class WorkerDesk:
         BusJobCancelMessage: _job_cancel,
         BusJobUpdateRequestMessage: _update_request,
         BusWorkerLocalErrorMessage: _child_error,
-        **dict.fromkeys(JobClient.HANDLERS, _client_message),
+        **{kind: _by_client(handle) for kind, handle in JobClient.HANDLERS.items()},
     }

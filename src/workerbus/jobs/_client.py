@@ -7,6 +7,7 @@ cancelled and messages posted. Only `ask` and `leave` wait, and they belong to t
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -24,6 +25,7 @@ from workerbus._lifetime import event_class, scope_class
 from workerbus._vocabulary import JobStatus, id_source
 from workerbus.abc import Fence, HookCall, JobPeer
 from workerbus.errors import NotRunningError
+from workerbus.jobs._checks import Response, repaired
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import Ask, AskEvent, next_ask
 from workerbus.jobs._types import JobGroupEvent, JobGroupResponse
@@ -51,30 +53,6 @@ BATCH: Final = 64
 """How many requests are sent without a pause (B2)."""
 
 _new_id = id_source()
-
-Response = BusJobResponseMessage | BusJobResponseUrgentMessage
-
-
-def check_request(worker_names: Sequence[str], payload: object, timeout: object) -> None:
-    """Refuse what cannot be asked for, before anything is done.
-
-    Raises:
-        TypeError: A name is no string, or the payload no dict.
-        ValueError: A name comes twice (J12), or the timeout is no positive number of seconds.
-    """
-    for name in worker_names:
-        if not isinstance(name, str):
-            raise TypeError(f"workers are asked by name, a str, not {name!r}")
-    if len(worker_names) > 1 and len(set(worker_names)) != len(worker_names):
-        twice = sorted({name for name in worker_names if list(worker_names).count(name) > 1})
-        raise ValueError(f"a job group asks each worker once, but has {', '.join(map(repr, twice))} more than once")
-    if payload is not None and type(payload) is not dict and not isinstance(payload, Mapping):
-        raise TypeError(f"a job's payload is a dict or None, not {payload!r}")
-    if timeout is not None:
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-            raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
-        if not timeout >= 0:
-            raise ValueError(f"timeout is a number of seconds, not less than 0, not {timeout!r}")
 
 
 class JobClient:
@@ -241,7 +219,7 @@ class JobClient:
             if group.unanswered:
                 await self._wait_for_answers(group, exc)
         finally:
-            self._forget(group)
+            self.forget(group)
 
     async def _wait_for_answers(self, group: JobGroup, exc: BaseException | None) -> None:
         deadline = self._owner.clean_up.deadline(exc)
@@ -342,9 +320,10 @@ class JobClient:
 
     def _forget_if_over(self, group: JobGroup) -> None:
         if not group.in_context and group.state is not Ask.OPEN and not group.unanswered:
-            self._forget(group)
+            self.forget(group)
 
-    def _forget(self, group: JobGroup) -> None:
+    def forget(self, group: JobGroup) -> None:
+        """Take a group out of the table."""
         if self.groups.pop(group.job_id, None) is not None and not self.groups:
             self._owner.asking(self, False)
 
@@ -388,7 +367,7 @@ class JobClient:
         worker, status = message.source, message.status
         if type(status) is not JobStatus or not isinstance(response, dict):
             # Not of this library's making: whatever it says, the requester gets an outcome (J1).
-            message = _repaired(message)
+            message = repaired(message)
             status, response = message.status, message.response or {}
         group.missing.discard(worker)
         group.statuses[worker] = status
@@ -451,8 +430,10 @@ class JobClient:
         self._owner.hooks.add_last(HookCall(hook, (argument,), cause), group.fence, system=system)
 
     def _event(self, group: JobGroup, kind: str, message: BusMessage, data: dict[str, Any] | None) -> None:
-        if group.events is not None:
-            group.events.append(JobGroupEvent(kind, message.source, data))
+        if group.collects:
+            if group.events is None:
+                group.events = deque()
+            group.events.append((kind, message.source, data))
             group.notify()
 
     def _on_update(self, message: BusJobUpdateMessage | BusJobUpdateUrgentMessage) -> None:
@@ -499,19 +480,6 @@ class JobClient:
         BusJobStreamDataMessage: _on_stream_data,
         BusJobStreamEndMessage: _on_stream_end,
     }
-
-
-def _repaired(message: Response) -> Response:
-    status: Any = message.status
-    try:
-        status = JobStatus(status)
-    except ValueError:
-        status = JobStatus.ERROR
-    response: Any = message.response
-    if response is not None and not isinstance(response, dict):
-        text = f"worker {message.source!r} answered with {type(response).__name__}, not with a dict"
-        status, response = JobStatus.ERROR, {"error": text, "type": "TypeError"}
-    return type(message)(message.job_id, status, response, source=message.source, target=message.target)
 
 
 def _why(exc: BaseException | None, group: JobGroup) -> str:

@@ -35,7 +35,10 @@ class _Events(Generic[E]):
     __slots__ = ("_change", "_group", "_shape", "_taken")
 
     def __init__(
-        self, group: JobGroup, change: Callable[[], Awaitable[None]], shape: Callable[[JobGroupEvent], E]
+        self,
+        group: JobGroup,
+        change: Callable[[], Awaitable[None]],
+        shape: Callable[[str, str, dict[str, Any] | None], E],
     ) -> None:
         self._group = group
         self._change = change
@@ -55,8 +58,11 @@ class _Events(Generic[E]):
                 if group.state is not Ask.COMPLETED:
                     await checkpoint_if_cancelled()  # the body is being cancelled: here, not a line later
                 raise StopAsyncIteration
-            await self._change()
-        return self._shape(group.events.popleft())
+            if group.travels == math.inf and group.doubtful is None:
+                await group.changed().wait()
+            else:
+                await self._change()
+        return self._shape(*group.events.popleft())
 
 
 class _Context:
@@ -133,9 +139,11 @@ class _Context:
         except BaseException as exc:
             await self._client.leave(group, exc)
             raise
-        self._left_with = group.error()
-        await self._client.leave(group, self._left_with)
-        if self._left_with is not None:
+        if group.state is Ask.COMPLETED:
+            self._client.forget(group)
+        else:
+            self._left_with = group.error()
+            await self._client.leave(group, self._left_with)
             raise self._error()  # made again, for the answers that have come meanwhile
 
     async def __aenter__(self) -> Self:
@@ -147,8 +155,7 @@ class _Context:
             NotRunningError: The worker that asks is not running; a `RuntimeError` (J14).
         """
         group = self._begin()
-        if self._collect:
-            group.collect_events()
+        group.collects = self._collect
         # A group of none is complete at once, however little time it has (J12).
         deadline = group.deadline if self._worker_names else math.inf
         scope = self._scope = group.scope = self._client.new_scope(deadline=deadline)
@@ -206,6 +213,10 @@ class _Context:
         """Leave the group and the scope; returns whether the group's own error is to be raised."""
         group, scope = self._entered, self._scope
         assert scope is not None
+        if exc is None and group.state is Ask.COMPLETED:  # all have answered: nobody to tell, nothing to wait for
+            self._client.forget(group)
+            scope.__exit__(None, None, None)
+            return False
         try:
             await self._client.leave(group, exc)
         except BaseException as late:  # noqa: BLE001 - raised again below
@@ -255,7 +266,7 @@ class JobContext(_Context):
 
     def __aiter__(self) -> _Events[JobEvent]:
         """Iterate over updates and stream events, in the order in which they were sent, until the job ends (J7)."""
-        return _Events(self._entered, self._change, lambda event: JobEvent(event.type, event.data))
+        return _Events(self._entered, self._change, lambda kind, _, data: JobEvent(kind, data))
 
     def __await__(self) -> Generator[Any, None, dict[str, Any]]:
         """Ask, wait, and return the answer (J15)."""
@@ -284,7 +295,7 @@ class JobGroupContext(_Context):
 
     def __aiter__(self) -> _Events[JobGroupEvent]:
         """Iterate over updates and stream events, in the order of sending, until all have answered (J7)."""
-        return _Events(self._entered, self._change, lambda event: event)
+        return _Events(self._entered, self._change, JobGroupEvent)
 
     def __await__(self) -> Generator[Any, None, dict[str, dict[str, Any]]]:
         """Ask, wait, and return the answers by worker name."""

@@ -19,7 +19,6 @@ from workerbus.errors import (
     JobTimeoutError,
 )
 from workerbus.jobs._state import Ask
-from workerbus.jobs._types import JobGroupEvent
 from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
 
 T = TypeVar("T")
@@ -47,6 +46,7 @@ class JobGroup:
         "asked",
         "cancel_on_error",
         "cancellable",
+        "collects",
         "deadline",
         "detail",
         "doubtful",
@@ -95,7 +95,8 @@ class JobGroup:
         self.deadline: float = math.inf
         self.travels: float = math.inf
         self.scope: CancelScope | None = None
-        self.events: deque[JobGroupEvent] | None = None
+        self.collects: bool = False
+        self.events: deque[tuple[str, str, dict[str, Any] | None]] | None = None
         self.fence: Fence | None = None
         self.doubtful: BusJobResponseMessage | BusJobResponseUrgentMessage | None = None
         self._new_event = new_event
@@ -145,10 +146,6 @@ class JobGroup:
             responses=self.in_order(self.responses),
             detail=self.detail or "",
         )
-
-    def collect_events(self) -> None:
-        """Keep updates and stream events for whoever will iterate over them."""
-        self.events = deque()
 
     def changed(self) -> Event:
         """Return what is set as soon as something happens to the group."""

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from workerbus.jobs._client import JobClient, check_request
+from workerbus.jobs._checks import check_request
+from workerbus.jobs._client import JobClient
 from workerbus.jobs._contexts import JobContext, JobGroupContext
 from workerbus.jobs._group import JobGroup
 

@@ -19,6 +19,7 @@ from workerbus._lifetime import cancelled_from_outside, without_cancellation
 from workerbus._vocabulary import JobStatus
 from workerbus.abc import HookCall, JobPeer
 from workerbus.errors import JobFailure, UnknownJobError, text_of
+from workerbus.jobs._checks import check_seconds_left
 from workerbus.jobs._client import TIMEOUT
 from workerbus.jobs._limiter import Limiter, Turn
 from workerbus.jobs._pool import TaskPool
@@ -189,7 +190,7 @@ class JobServer:
             UnknownJobError: There is none of that id; a `RuntimeError` (J14).
         """
         job = self.jobs.get(job_id)
-        if job is not None and job.deadline <= current_time():
+        if job is not None and job.deadline != math.inf and job.deadline <= current_time():
             self._expire(job)  # its handler is unwinding, or has not noticed yet
             job = self.jobs.get(job_id)
         if job is None:
@@ -362,21 +363,6 @@ class JobServer:
             self._answer(job, *job.verdict)
         elif before is Job.RUNNING and job.state is Job.OVER:
             self._answer(job, *outcome(result, error, job.request.job_name))
-
-
-def check_seconds_left(seconds: object) -> None:
-    """Refuse what is no time that is left.
-
-    Raises:
-        TypeError: It is no number.
-        ValueError: It is not a number.
-    """
-    if seconds is None:
-        return
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"seconds_left is a number of seconds or None, not {seconds!r}")
-    if math.isnan(seconds):
-        raise ValueError("seconds_left is a number of seconds or None, not nan")
 
 
 def outcome(result: object, error: BaseException | None, job_name: str | None) -> tuple[JobStatus, dict[str, Any]]:

@@ -1,0 +1,61 @@
+"""What may be asked for, and what counts as an answer: checks at the door, that know no table."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from workerbus._vocabulary import JobStatus
+from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
+
+Response = BusJobResponseMessage | BusJobResponseUrgentMessage
+
+
+def check_request(worker_names: Sequence[str], payload: object, timeout: object) -> None:
+    """Refuse what cannot be asked for, before anything is done.
+
+    Raises:
+        TypeError: A name is no string, or the payload no dict.
+        ValueError: A name comes twice (J12), or the timeout is no positive number of seconds.
+    """
+    for name in worker_names:
+        if not isinstance(name, str):
+            raise TypeError(f"workers are asked by name, a str, not {name!r}")
+    if len(worker_names) > 1 and len(set(worker_names)) != len(worker_names):
+        twice = sorted({name for name in worker_names if list(worker_names).count(name) > 1})
+        raise ValueError(f"a job group asks each worker once, but has {', '.join(map(repr, twice))} more than once")
+    if payload is not None and type(payload) is not dict and not isinstance(payload, Mapping):
+        raise TypeError(f"a job's payload is a dict or None, not {payload!r}")
+    if timeout is not None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
+        if not timeout >= 0:
+            raise ValueError(f"timeout is a number of seconds, not less than 0, not {timeout!r}")
+
+
+def check_seconds_left(seconds: object) -> None:
+    """Refuse what is no time that is left.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not a number.
+    """
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"seconds_left is a number of seconds or None, not {seconds!r}")
+    if math.isnan(seconds):
+        raise ValueError("seconds_left is a number of seconds or None, not nan")
+
+
+def repaired(message: Response) -> Response:
+    """Make an answer of something that is none: whatever it says, the requester gets an outcome (J1)."""
+    status: Any = message.status
+    try:
+        status = JobStatus(status)
+    except ValueError:
+        status = JobStatus.ERROR
+    response: Any = message.response
+    if response is not None and not isinstance(response, dict):
+        text = f"worker {message.source!r} answered with {type(response).__name__}, not with a dict"
+        status, response = JobStatus.ERROR, {"error": text, "type": "TypeError"}
+    return type(message)(message.job_id, status, response, source=message.source, target=message.target)
