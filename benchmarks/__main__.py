@@ -1,150 +1,102 @@
-"""What a job, a group and a worker cost beside bare anyio on the same backend, interleaved in one run.
-
-``python -m benchmarks [--rounds N] [--backend asyncio|trio]`` prints medians and ratios. The floor of a job is a task
-and an event; of a group, a task group of as many tasks; of a worker's life, two tasks; of a message, one item of a
-stream that is read in batches.
-"""
+"""Measures workerbus beside its peers and the floor, interleaved in one run."""
 
 import argparse
-import time
-from collections.abc import Awaitable, Callable
-from statistics import median
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import anyio
 from rich.console import Console
-from rich.table import Table
 
-from workerbus import BaseWorker, BusDataMessage, BusJobRequestMessage, BusMessage, BusSubscriber, WorkerRunner, job
+from benchmarks._contenders import CONTENDERS, Contender, also, beside
+from benchmarks._measure import Plan, choose, measure
+from benchmarks._results import Results
+from benchmarks._subjects import SUBJECTS, Subject
+from benchmarks._table import Tables
 
-JOBS, MESSAGES, WORKERS = 500, 5_000, 200
-Work = Callable[[], Awaitable[None]]
-
-
-class Echo(BaseWorker):
-    """Answers at once."""
-
-    @job(name="echo")
-    async def echo(self, _message: BusJobRequestMessage) -> dict[str, bool]:
-        """Do nothing."""
-        return {"ok": True}
+ROUNDS, QUICK_ROUNDS = 5, 2
+PATIENCE, QUICK_PATIENCE = 8.0, 1.0
 
 
-class Sink(BusSubscriber):
-    """Counts to the number of messages, again and again."""
-
-    name = "sink"
-    receives = "own"
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.done = anyio.Event()
-
-    async def on_bus_message(self, _message: BusMessage) -> None:
-        """Count."""
-        self.count += 1
-        if self.count % MESSAGES == 0:
-            self.done.set()
-
-
-async def bare_jobs() -> None:
-    """One task and one event for each job."""
-    async with anyio.create_task_group() as group:
-        for _ in range(JOBS):
-            done = anyio.Event()
-
-            async def answer(done: anyio.Event = done) -> None:
-                done.set()
-
-            group.start_soon(answer)
-            await done.wait()
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = made.add_argument
+    add("--quick", action="store_true", help="small sizes, few rounds: to see that it works; under a minute")
+    add("--only", metavar="NAME", action="append", default=[], help="a subject; may be repeated")
+    add("--contender", metavar="NAME", action="append", default=[], help="one who takes part; may be repeated")
+    add("--beside", metavar="DIR", action="append", default=[], help="another workerbus, from that source tree")
+    add("--also", metavar="MODULE", action="append", default=[], help="a contender of your own; see the README")
+    add("--rounds", type=int, metavar="N", help=f"default: {ROUNDS}, or {QUICK_ROUNDS} with --quick")
+    add("--cpu", action="store_true", help="show processor time instead of time, where the machine is not idle")
+    add("--limit", type=float, metavar="SECONDS", default=180.0, help="of one measurement; default: %(default)g")
+    add("--json", metavar="FILE", type=Path, help="write everything there, round by round")
+    add("--from", metavar="FILE", type=Path, dest="earlier", help="show an earlier run's --json instead of measuring")
+    add("--plot", metavar="DIR", type=Path, help="draw one picture for each subject there")
+    add("--list", action="store_true", help="say what there is, and what every side does")
+    return made
 
 
-async def bare_tasks(count: int) -> None:
-    """So many tasks that do nothing."""
-    async with anyio.create_task_group() as group:
-        for _ in range(count):
-            group.start_soon(anyio.lowlevel.checkpoint)
+def everybody(options: argparse.Namespace) -> list[Contender]:
+    """Return who takes part; raise `LookupError` for an unknown one."""
+    known = [*CONTENDERS, *map(also, options.also), *(each for path in options.beside for each in beside(path))]
+    names = [each.name for each in known]
+    for name in options.contender:
+        if name not in names:
+            raise LookupError(f"there is no contender {name!r}; there are {', '.join(names)}")
+    return [each for each in known if not options.contender or each.name in options.contender]
 
 
-async def bare_stream() -> None:
-    """So many items through a stream, taken in batches."""
-    send, receive = anyio.create_memory_object_stream[int](MESSAGES)
-    with send, receive:
-        for number in range(MESSAGES):
-            send.send_nowait(number)
-        await receive.receive()
-        for _ in range(MESSAGES - 1):
-            receive.receive_nowait()
+def describe(console: Console) -> None:
+    """Say what there is."""
+    for subject in SUBJECTS.values():
+        console.print(f"[bold]{subject.name}[/]\n{subject.about}\n", highlight=False)
+    console.print("Contenders: " + ", ".join(each.name for each in CONTENDERS), highlight=False)
 
 
-async def lives() -> None:
-    """Workers from their start to their end."""
-    runner = WorkerRunner(handle_sigint=False)
-    runner.add_event_handler("on_ready", lambda runner: runner.end())
-    await runner.add_workers(*(Echo() for _ in range(WORKERS)))
-    await runner.run()
+def run(plan: Plan, results: Results) -> None:
+    """Measure; what there is when somebody presses Ctrl-C is kept."""
+    console = Console(stderr=True)
+    with console.status("starting") as status:
+        try:
+            anyio.run(measure, plan, results, status.update)
+        except KeyboardInterrupt:
+            console.print("interrupted: what follows is what there was until then")
 
 
-async def timed(work: Work) -> float:
-    """Return the seconds that it takes."""
-    start = time.perf_counter()
-    await work()
-    return time.perf_counter() - start
-
-
-async def measure(rounds: int) -> list[tuple[str, float, float, int]]:
-    """Return subject, our median, the floor's, and how many of it there were, for each subject."""
-    async with WorkerRunner(handle_sigint=False) as runner:
-        names = [f"w{number}" for number in range(100)]
-        await runner.add_workers(*map(Echo, names))
-        for name in names:
-            await runner.registry.wait_for(name)
-        sink = Sink()
-        await runner.bus.subscribe(sink)
-
-        async def jobs() -> None:
-            for _ in range(JOBS):
-                await runner.job("w0", name="echo")
-
-        async def group() -> None:
-            await runner.job_group(*names, name="echo")
-
-        async def flood() -> None:
-            sink.done = anyio.Event()
-            message = BusDataMessage(source="bench", target="sink")
-            for _ in range(MESSAGES):
-                await runner.bus.send(message)
-            await sink.done.wait()
-
-        subjects: list[tuple[str, Work, Work, int]] = [
-            ("job, there and back", jobs, bare_jobs, JOBS),
-            ("group of 100", group, lambda: bare_tasks(100), 1),
-            ("message to a subscriber", flood, bare_stream, MESSAGES),
-            (f"start and end of {WORKERS} workers", lives, lambda: bare_tasks(2 * WORKERS), 1),
-        ]
-        ours: dict[str, list[float]] = {subject: [] for subject, *_ in subjects}
-        floors: dict[str, list[float]] = {subject: [] for subject, *_ in subjects}
-        for _ in range(rounds):
-            for subject, work, floor, _number in subjects:
-                ours[subject].append(await timed(work))
-                floors[subject].append(await timed(floor))
-    return [(subject, median(ours[subject]), median(floors[subject]), number) for subject, _, _, number in subjects]
+def draw(contenders: Sequence[Contender], results: Results, directory: Path, subjects: Sequence[Subject]) -> None:
+    """Draw the pictures."""
+    plot = importlib.import_module("benchmarks._plot")  # here, as only this needs matplotlib
+    drawn = plot.Pictures(contenders, results, directory).draw(subjects)
+    Console().print(f"Drawn: {len(drawn)} pictures in {directory}")
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="how often each subject is measured (default: 7)")
-    parser.add_argument("--backend", choices=["asyncio", "trio"], action="append", help="default: both")
-    options = parser.parse_args()
-    for backend in options.backend or ["asyncio", "trio"]:
-        table = Table(title=f"{backend}, medians of {options.rounds} rounds")
-        for column in ("subject", "workerbus, µs", "bare anyio, µs", "ratio"):
-            table.add_column(column, justify="left" if column == "subject" else "right")
-        for subject, ours, floor, number in anyio.run(measure, options.rounds, backend=backend):
-            scale = 1e6 / number
-            table.add_row(subject, f"{ours * scale:,.1f}", f"{floor * scale:,.1f}", f"{ours / floor:.2f}")
-        Console().print(table)
+    """Measure, print, write and draw, as asked."""
+    commands = parser()
+    options = commands.parse_args()
+    console = Console()
+    if options.list:
+        describe(console)
+        return
+    try:
+        contenders, subjects = everybody(options), choose(options.only)
+    except LookupError as error:
+        commands.error(str(error))
+    if options.earlier is not None:
+        results = Results.from_json(json.loads(options.earlier.read_text()))
+    else:
+        results = Results()
+        rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+        patience = QUICK_PATIENCE if options.quick else PATIENCE
+        run(Plan(contenders, subjects, rounds, options.quick, options.limit, patience), results)
+    results.by_cpu = options.cpu
+    Tables(console, contenders, results).show(subjects)
+    if options.json is not None:
+        options.json.write_text(json.dumps(results.to_json(), indent=1) + "\n")
+    if options.plot is not None:
+        draw(contenders, results, options.plot, subjects)
 
 
 if __name__ == "__main__":

@@ -213,7 +213,8 @@ class WorkerBus(ABC):
     def _renew(self, name: str, closed: Inbox) -> None:
         # A bus can be opened again; the counts go on.
         inbox = self._inboxes[name] = self._subscribers[name].make_inbox(self)
-        inbox.delivered, inbox.failed = closed.delivered, closed.failed
+        counts = closed.statistics()
+        inbox.delivered, inbox.failed = counts.delivered, counts.failed
         self._sort(name, inbox)
 
     def _sort(self, name: str, inbox: Inbox) -> None:

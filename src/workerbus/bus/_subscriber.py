@@ -9,11 +9,10 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, Protocol
 
-from anyio import WouldBlock, get_cancelled_exc_class, get_current_task
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio import WouldBlock, get_current_task
 from attrs import frozen
 
-from workerbus._lifetime import TaskHost, cancelled_from_outside, without_cancellation
+from workerbus._lifetime import TaskHost
 from workerbus.bus._lanes import Lane, Place
 from workerbus.errors import text_of
 from workerbus.messages import BusMessage, BusWorkerErrorMessage
@@ -159,10 +158,11 @@ class PlainInbox(Inbox):
         super().__init__(subscriber.name, receives=subscriber.receives)
         self._subscriber = subscriber
         self._bus = bus
-        self._asks = type(subscriber).accepts_bus_message is not BusSubscriber.accepts_bus_message
-        self._system: Lane[BusMessage] = Lane(f"{self.name} system", self._handle)
+        asks = type(subscriber).accepts_bus_message is not BusSubscriber.accepts_bus_message
+        handle = self._ask_and_handle if asks else subscriber.on_bus_message
+        self._system: Lane[BusMessage] = Lane(f"{self.name} system", handle, failed=self._failed)
         self._data: Lane[BusMessage] = Lane(
-            f"{self.name} data", self._handle, first=(self._system,), limit=bus.max_buffer_size
+            f"{self.name} data", handle, failed=self._failed, first=(self._system,), limit=bus.max_buffer_size
         )
         self._bounded = bus.max_buffer_size != math.inf
 
@@ -207,23 +207,16 @@ class PlainInbox(Inbox):
         """How many messages wait in the two lanes."""
         return self._system.waiting + self._data.waiting
 
-    async def _handle(self, message: BusMessage) -> None:
-        try:
-            if self._asks and not self._subscriber.accepts_bus_message(message):
-                return
-            self.delivered += 1
+    def statistics(self) -> SubscriberStatistics:
+        """Return a snapshot of the counts."""
+        delivered = self.delivered + self._system.begun + self._data.begun
+        return SubscriberStatistics(self.depth, delivered, self.failed)
+
+    async def _ask_and_handle(self, message: BusMessage) -> None:
+        if self._subscriber.accepts_bus_message(message):
             await self._subscriber.on_bus_message(message)
-        except get_cancelled_exc_class() as exc:
-            if not cancelled_from_outside():
-                self._failed(message, exc)
-            raise
-        except BaseExceptionGroup as several:
-            error = without_cancellation(several)
-            if error is not None:
-                self._failed(message, error)
-            await checkpoint_if_cancelled()
-        except Exception as exc:  # noqa: BLE001 - logged and reported there
-            self._failed(message, exc)
+        else:
+            self.delivered -= 1  # it was taken, and not handled
 
     def _failed(self, message: BusMessage, exc: BaseException) -> None:
         self.failed += 1

@@ -256,7 +256,7 @@ class JobClient:
             self._tell(group.unanswered, group.job_id, reason)
             if group.scope is not None:
                 group.scope.cancel()
-        elif group.scope is not None:
+        elif group.scope is not None and group.deadline != math.inf:
             group.scope.deadline = math.inf  # the deadline was the job's; the body may go on
         group.notify()
         return True

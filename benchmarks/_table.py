@@ -1,0 +1,144 @@
+"""The tables: what everything takes, and the ratios with their spread."""
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks._contenders import Contender
+from benchmarks._numbers import Row, digits, quantity, ratio, rows_of, say_ratio
+from benchmarks._results import Cell, Results, Spread
+from benchmarks._subjects import Subject
+
+DASH = Text("-", style="dim")
+
+LEGEND = """\
+Medians of {what} over {rounds}, and below them the minima. Ratios are taken within each round: their median,
+and in brackets the smallest and the largest. Peer / workerbus: more is better for workerbus. Workerbus / floor (bare
+anyio on the same backend, bare asyncio): 1 would be the best there can be. A dash: it has no such thing. --list says
+what every side does."""
+
+
+def ratio_text(spread: Spread | None) -> Text:
+    """Return a ratio with its spread."""
+    if spread is None:
+        return DASH
+    text = Text(digits(spread.median))
+    if len(spread.values) > 1:
+        text.append(f" ({digits(spread.low)}-{digits(spread.high)})", style="dim")
+    return text
+
+
+def head(other: Contender) -> str:
+    """Return what is divided by what."""
+    return f"workerbus\n/ {other.short}" if other.role == "floor" else f"{other.short}\n/ workerbus"
+
+
+def table(title: str, heads: Iterable[str]) -> Table:
+    """Return an empty table."""
+    made = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+    )
+    made.add_column("", no_wrap=True)
+    for head in heads:
+        made.add_column(head, justify="right", no_wrap=True)
+    return made
+
+
+class Tables:
+    """Prints results.
+
+    Args:
+        console: Where.
+        contenders: Everybody, in the order of the columns.
+        results: What they did.
+    """
+
+    def __init__(self, console: Console, contenders: Sequence[Contender], results: Results) -> None:
+        self._console = console
+        self._contenders = [each for each in contenders if each.name in results.took_part]
+        self._results = results
+
+    def show(self, subjects: Sequence[Subject]) -> None:
+        """Print everything."""
+        for group in dict.fromkeys(subject.group for subject in subjects):
+            rows = rows_of([each for each in subjects if each.group == group], self._results)
+            if rows:
+                self._times(group, rows)
+                self._ratios(group, [row for row in rows if row.value.compares])
+        self._growth(subjects)
+        self._notes()
+
+    def _times(self, group: str, rows: Sequence[Row]) -> None:
+        times = table(group, (contender.title for contender in self._contenders))
+        for row in rows:
+            label = Text(row.title).append(f"\n  {row.what}", style="dim")
+            times.add_row(label, *(self._time(row, each.name) for each in self._contenders))
+        self._print(times)
+
+    def _time(self, row: Row, contender: str) -> Text:
+        cell = row.cell(contender)
+        if cell in self._results.failed:
+            return Text("failed", style="red")
+        spread = self._results.spread(cell, row.value.key)
+        if spread is None:
+            return DASH
+        text = Text(quantity(spread.median, row.value.kind))
+        if len(spread.values) > 1:
+            text.append(f"\n{quantity(spread.low, row.value.kind)}", style="dim")
+        return text
+
+    def _ratios(self, group: str, rows: Sequence[Row]) -> None:
+        for ours in self._contenders:
+            others = [each for each in self._contenders if each.comparable(ours)]
+            if ours.role != "ours" or not others or not rows:
+                continue
+            ratios = table(f"{group}: ratios of {' on '.join(ours.title.split())}", map(head, others))
+            for row in rows:
+                ratios.add_row(row.title, *(ratio_text(ratio(self._results, row, ours, each)) for each in others))
+            self._print(ratios)
+
+    def _growth(self, subjects: Sequence[Subject]) -> None:
+        growth = table("How the time grows with the size", (each.title for each in self._contenders))
+        for subject in subjects:
+            sizes = self._results.sizes(subject.name)
+            if len(sizes) < 2:
+                continue
+            value, least, most = subject.values[0], sizes[0], sizes[-1]
+            pairs = [
+                (Cell(subject.name, most, each.name), Cell(subject.name, least, each.name)) for each in self._contenders
+            ]
+            spreads = [self._results.ratio(large, small, value.key) for large, small in pairs]
+            medians = [DASH if spread is None else Text(say_ratio(spread.median)) for spread in spreads]
+            growth.add_row(f"{value.title.format(f'{most:,}')}, beside {least:,}", *medians)
+        if growth.row_count:
+            self._print(growth)
+
+    def _print(self, made: Table) -> None:
+        self._console.print(made)
+        self._console.print()
+
+    def _notes(self) -> None:
+        results, say = self._results, self._console.print
+        what = "processor time" if results.by_cpu else "time"
+        number = f"{results.rounds} round{'s' * (results.rounds != 1)}"
+        say(LEGEND.format(what=what, rounds=number), style="dim", highlight=False)
+        say(f"Python {results.python}; " + ", ".join(f"{name} {number}" for name, number in results.versions.items()))
+        for name, reason in results.left_out.items():
+            say(f"Left out: {name}: {reason}", markup=False)
+        for cell, reason in results.failed.items():
+            say(f"Failed: {cell.contender}, {cell.subject} of {cell.size:,}: {reason}", style="red", markup=False)
+        few: dict[str, list[str]] = {}
+        for cell, rounds in results.samples.items():
+            if len(rounds) < results.rounds:
+                few.setdefault(cell.contender, []).append(f"{cell.subject} of {cell.size:,} ({len(rounds)})")
+        for contender, cells in few.items():
+            say(f"Fewer rounds, as they take long: {contender}: {', '.join(cells)}")
