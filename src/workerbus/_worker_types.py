@@ -8,6 +8,7 @@ import attrs
 from anyio.abc import TaskGroup
 from attrs import frozen
 
+from workerbus._vocabulary import Value, value
 from workerbus.errors import ReservedNameError
 
 INTERNAL: Final = frozenset(
@@ -69,8 +70,8 @@ def check_parts(worker: object) -> None:
             raise ReservedNameError(type(worker).__name__, name)
 
 
-@frozen
-class WorkerParams:
+@value
+class WorkerParams(Value):
     """What a runner gives a worker to run in (N2).
 
     Args:
@@ -114,8 +115,8 @@ class WorkerActivationArgs:
         }
 
 
-@frozen
-class WorkerStatistics:
+@value
+class WorkerStatistics(Value):
     """A snapshot of a worker (J12).
 
     Args:

@@ -18,10 +18,9 @@ from typing import Any, Self
 from anyio import Event, create_task_group, get_cancelled_exc_class, get_current_task
 from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint
-from attrs import frozen
 
 from workerbus._lifetime import CleanUp, TaskHost, plain
-from workerbus._vocabulary import id_source
+from workerbus._vocabulary import Value, id_source, value
 from workerbus.bus._lanes import BATCH, Lane, Place
 from workerbus.bus._subscriber import BusSubscriber, Inbox, SubscriberStatistics
 from workerbus.errors import MessageTypeError, NameTakenError, NotRunningError
@@ -31,8 +30,8 @@ logger = logging.getLogger("workerbus")
 _new_id = id_source()
 
 
-@frozen
-class BusStatistics:
+@value
+class BusStatistics(Value):
     """A snapshot of a bus (B9).
 
     Args:
@@ -365,16 +364,25 @@ class WorkerBus(ABC):
         return not message.local
 
     def _hand_out(self, message: BusMessage) -> None:
-        target = message.target
+        # Where a lane is awake, appending is all that `take` would do: two calls less, a tenth of a flood.
+        target, system = message.target, message.system
         if target is None:
             for inbox in list((self._announced if message.announcement else self._inboxes).values()):
-                inbox.take(message)
+                lanes = inbox.lanes
+                if lanes is not None and lanes[system is True].awake:
+                    lanes[system is True].items.append(message)  # type: ignore[union-attr]  # awake: there are
+                else:
+                    inbox.take(message)
             return
         own = self._inboxes.get(target)
-        if own is not None:
-            own.take(message)
-        else:
+        if own is None:
             self._undelivered += 1
+        else:
+            lanes = own.lanes
+            if lanes is not None and lanes[system is True].awake:
+                lanes[system is True].items.append(message)  # type: ignore[union-attr]  # awake: there are
+            else:
+                own.take(message)
         if self._everything:
             for inbox in list(self._everything.values()):
                 if inbox is not own:

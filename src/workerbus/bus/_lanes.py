@@ -11,7 +11,7 @@ The rules of order, where they matter:
 
 * A lane with lanes in ``first`` (a data lane, its system lane) begins nothing while one of those has items waiting and
   is not itself suspended in a handler. It steps aside with checkpoints, which end as soon as the other has begun.
-* After 64 items without a pause the dispatcher yields once, so that a flood starves nobody.
+* With every 64th item the dispatcher yields once, so that a flood starves nobody.
 * A handler that gets its own task cancelled natively ends that task, not the lane: another one goes on.
 """
 
@@ -28,6 +28,7 @@ from workerbus._lifetime import TaskHost, cancelled_from_outside, event_class, w
 T = TypeVar("T")
 
 BATCH: Final = 64
+"""After so many items, or sends, there is a pause; a power of two."""
 
 
 class _Counted(Generic[T]):
@@ -69,27 +70,29 @@ class Lane(Generic[T]):
         limit: How many counted items may wait; infinite by default.
 
     Attributes:
+        items: What waits; None before the first item and after the end.
+        awake: Whether its dispatcher will look at the items by itself: then appending one is all there is to `put`.
         begun: How many items have been taken.
         coming: Returns how many items are on their way into the lane, and need room there.
     """
 
     __slots__ = (
-        "_awake",
         "_counted",
         "_failed",
         "_handle",
         "_host",
-        "_items",
         "_name",
         "_parked",
         "_places",
         "_quiet",
         "_scope",
+        "awake",
         "begun",
         "busy",
         "closed",
         "coming",
         "first",
+        "items",
         "limit",
         "task_id",
     )
@@ -110,8 +113,8 @@ class Lane(Generic[T]):
         self.coming: Callable[[], int] = _nothing
         self.limit: float = limit
         self._host: TaskHost | None = None
-        self._items: deque[T | _Counted[T]] | None = None
-        self._awake = False
+        self.items: deque[T | _Counted[T]] | None = None
+        self.awake = False
         self._parked: Event | None = None
         self._scope: CancelScope | None = None
         self._places: deque[Place] | None = None
@@ -125,23 +128,23 @@ class Lane(Generic[T]):
     @property
     def waiting(self) -> int:
         """How many items wait."""
-        return len(self._items) if self._items else 0
+        return len(self.items) if self.items else 0
 
     def open(self, host: TaskHost) -> None:
         """Give the lane something to run in, and start with what has come so far."""
         self._host = host
-        if self._items and not self.closed:
+        if self.items and not self.closed:
             self._wake()
 
     def put(self, item: T) -> None:
         """Add an item, room or not; a closed lane drops it."""
-        if self.closed:
-            return
-        items = self._items
+        items = self.items
         if items is None:
-            items = self._items = deque()
+            if self.closed:
+                return
+            items = self.items = deque()
         items.append(item)
-        if not self._awake:
+        if not self.awake:
             self._wake()
 
     def put_counted(self, item: T) -> None:
@@ -149,17 +152,17 @@ class Lane(Generic[T]):
         if self.limit == math.inf or self.closed:
             self.put(item)
             return
-        if self._items is None:
-            self._items = deque()
+        if self.items is None:
+            self.items = deque()
         self._counted += 1
-        self._items.append(_Counted(item))
-        if not self._awake:
+        self.items.append(_Counted(item))
+        if not self.awake:
             self._wake()
 
     def _wake(self) -> None:
         if self._host is None:
             return
-        self._awake = True
+        self.awake = True
         if self._parked is None:
             self._start()
         else:
@@ -199,7 +202,7 @@ class Lane(Generic[T]):
 
     async def quiet(self) -> None:
         """Wait until nothing waits and nothing is being handled."""
-        while self._items or self.busy:
+        while self.items or self.busy:
             if self._quiet is None:
                 self._quiet = Event()
             await self._quiet.wait()
@@ -216,9 +219,10 @@ class Lane(Generic[T]):
         left: list[T] = []
         if not self.closed:
             self.closed = True
-            if self._items:
-                left = [item.item if isinstance(item, _Counted) else item for item in self._items]
-                self._items.clear()
+            if self.items:
+                left = [item.item if isinstance(item, _Counted) else item for item in self.items]
+                self.items.clear()  # which its dispatcher holds
+            self.items, self.awake = None, False
             self._counted = 0
             if self._parked is not None:
                 self._parked.set()
@@ -244,21 +248,19 @@ class Lane(Generic[T]):
                 if cancelled_from_outside():
                     raise
                 if not self.closed:
-                    self._parked, self._awake = None, True
+                    self._parked, self.awake = None, True
                     self._start()
             finally:
                 self.busy = False
-                if not self._items:
+                if not self.items:
                     self._tell_quiet()
 
     async def _take_all(self) -> None:
-        items, first, handle, new_event = self._items, self.first, self._handle, event_class()
-        assert items is not None
-        taken = 0
-        while not self.closed:
+        items, first, handle, new_event = self.items, self.first, self._handle, event_class()
+        while items is not None and not self.closed:  # closed before this began, and since
             while items:  # which is emptied when the lane is closed
                 for lane in first:
-                    if lane._items and not lane.busy:  # noqa: SLF001 - of its own kind; a property takes a message's time
+                    if lane.items and not lane.busy:
                         await checkpoint()
                         break
                 else:
@@ -274,15 +276,12 @@ class Lane(Generic[T]):
                     except BaseException as exc:  # noqa: BLE001 - sorted there
                         await self._caught(item, exc)
                     self.busy = False
-                    taken += 1
-                    if taken == BATCH:
-                        taken = 0
+                    if not self.begun & (BATCH - 1):
                         await checkpoint()
             self._tell_quiet()
             if not self.closed:
-                self._awake, self._parked = False, new_event()
+                self.awake, self._parked = False, new_event()
                 await self._parked.wait()
-                taken = 0
 
     async def _caught(self, item: T, exc: BaseException) -> None:
         failed = self._failed

@@ -7,8 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
-from attrs import frozen
-
+from workerbus._vocabulary import Value, value
 from workerbus.errors import HandlerTypeError
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
@@ -17,8 +16,8 @@ _JOB: Final = "__workerbus_job__"
 _READY: Final = "__workerbus_worker_ready__"
 
 
-@frozen
-class JobHandler:
+@value
+class JobHandler(Value):
     """A method that handles jobs of a name.
 
     Args:

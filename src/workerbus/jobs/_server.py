@@ -13,10 +13,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from anyio import CancelScope, Event, current_time, get_cancelled_exc_class
-from attrs import frozen
 
 from workerbus._lifetime import cancelled_from_outside, without_cancellation
-from workerbus._vocabulary import JobStatus
+from workerbus._vocabulary import JobStatus, Value, value
 from workerbus.abc import HookCall, JobPeer
 from workerbus.errors import JobFailure, UnknownJobError, text_of
 from workerbus.jobs._checks import check_seconds_left
@@ -40,8 +39,8 @@ REMEMBERED: Final = 1024
 """How many ended jobs a worker remembers, to run no request twice (J12)."""
 
 
-@frozen
-class Route:
+@value
+class Route(Value):
     """What to run for a job.
 
     Args:

@@ -2,13 +2,13 @@
 
 from typing import Any, ClassVar
 
-from attrs import Factory, frozen
+from attrs import Factory
 
-from workerbus._vocabulary import JobStatus
+from workerbus._vocabulary import JobStatus, Value, value
 
 
-@frozen
-class JobEvent:
+@value
+class JobEvent(Value):
     """Something that a worker sent while it worked on a job.
 
     Args:
@@ -25,8 +25,8 @@ class JobEvent:
     data: dict[str, Any] | None = None
 
 
-@frozen
-class JobGroupEvent:
+@value
+class JobGroupEvent(Value):
     """Something that a worker of a group sent while it worked on the job.
 
     Args:
@@ -45,8 +45,8 @@ class JobGroupEvent:
     data: dict[str, Any] | None = None
 
 
-@frozen
-class JobGroupResponse:
+@value
+class JobGroupResponse(Value):
     """All answers to a job group, given to ``on_job_completed``.
 
     Args:
