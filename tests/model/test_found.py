@@ -5,7 +5,7 @@ from anyio import CancelScope, sleep, sleep_forever
 
 from model.script import Setting
 from model.stage import play_steps
-from model.steps import Advance, Ask, Outside, Stop, Tell
+from model.steps import Advance, Ask, Cancel, Outside, Stop, Tell
 from support import running
 from traffic import note
 from workerbus import BaseWorker, BusJobCancelMessage, BusJobRequestMessage, BusMessage, WorkerBus, job
@@ -113,4 +113,20 @@ def test_time_that_an_answered_job_handed_down_is_still_told_when_it_is_up(backe
         ],
         backend=backend,
         seed=779,
+    )
+
+
+def test_a_cancellation_that_comes_while_a_cancelled_job_unwinds_wins(backend: str) -> None:
+    """J8: also where the job is only awaited, and has no scope of its own."""
+    play_steps(
+        Setting(workers=1),
+        [
+            Ask(1, "asker", ("w0",), form="await", within=0.5),
+            Tell(1, "w0", "slow"),
+            Cancel(1),
+            Advance(0.5),
+            Advance(1.5),
+        ],
+        backend=backend,
+        seed=7,
     )

@@ -144,6 +144,7 @@ class _Context:
         else:
             self._left_with = group.error()
             await self._client.leave(group, self._left_with)
+            await checkpoint_if_cancelled()  # one from outside that came meanwhile wins, as it does in a scope (J8)
             raise self._error()  # made again, for the answers that have come meanwhile
 
     async def __aenter__(self) -> Self:
