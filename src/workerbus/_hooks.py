@@ -172,7 +172,7 @@ class HookQueue:
         report: Called with a hook and the exception that it raised (W7).
     """
 
-    __slots__ = ("_overridden", "_owner", "_report", "data", "failed", "system")
+    __slots__ = ("_overridden", "_owner", "_report", "_wanted", "data", "failed", "system")
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class HookQueue:
         report: Callable[[HookCall, Exception], None],
     ) -> None:
         self._owner = owner
-        self._overridden = overridden
+        self._overridden = self._wanted = overridden
         self._report = report
         self.failed: int = 0
         self.system: Lane[HookCall] = Lane(f"{name} system", self.run)
@@ -190,7 +190,11 @@ class HookQueue:
 
     def wants(self, name: str) -> bool:
         """Whether anybody has overridden the hook or handles its event."""
-        return name in self._overridden or self._owner.has_event_handler(name)
+        return name in self._wanted
+
+    def want(self, name: str) -> None:
+        """Run the hook from now on: it has got an event handler."""
+        self._wanted |= {name}
 
     def add(self, call: HookCall, *, system: bool, counted: bool = False) -> None:
         """Run the hook when those before it in its lane have run."""

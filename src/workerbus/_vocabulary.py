@@ -76,13 +76,16 @@ class WorkerErrorData(Value):
 def id_source() -> Callable[[], str]:
     """Return a function that makes ids: a random prefix and a counter, 0.1 µs each where `uuid4` takes 3.4."""
     prefix = ""
-    owner = -1
     numbers = count(1)
 
+    def begin() -> None:
+        nonlocal prefix
+        prefix = os.urandom(6).hex()
+
     def new_id() -> str:
-        nonlocal prefix, owner
-        if owner != (pid := os.getpid()):  # a forked child must not go on with its parent's ids
-            owner, prefix = pid, os.urandom(6).hex()
         return f"{prefix}-{next(numbers):x}"
 
+    begin()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=begin)  # a forked child must not go on with its parent's ids
     return new_id

@@ -248,6 +248,8 @@ class BaseWorker(WorkerHooks, WorkerCalls, JobAnswers, JobRequests, BusSubscribe
         """Return the inbox in which the bus leaves this worker's messages (B6)."""
         if self.hooks.data.closed:  # it could not be attached before
             self.hooks = HookQueue(self, self._name, self._overridden, self._hook_failed)
+            for event_name in self._handlers or ():
+                self.hooks.want(event_name)
         self.hooks.data.limit = bus.max_buffer_size
         asks = type(self).accepts_bus_message is not BusSubscriber.accepts_bus_message
         self._inbox = WorkerInbox(
@@ -413,6 +415,7 @@ class BaseWorker(WorkerHooks, WorkerCalls, JobAnswers, JobRequests, BusSubscribe
     def add_event_handler(self, event_name: str, handler: Handler) -> None:
         """See `EventEmitter.add_event_handler`."""
         super().add_event_handler(event_name, handler)
+        self.hooks.want(event_name)
         if event_name == "on_worker_ready" and self._runner is not None:
             self._runner.curious(self)
 

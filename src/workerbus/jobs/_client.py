@@ -62,10 +62,11 @@ class JobClient:
         owner: Whose jobs they are.
     """
 
-    __slots__ = ("_new_event", "_owner", "closed", "groups", "ignored", "new_scope")
+    __slots__ = ("_name", "_new_event", "_owner", "closed", "groups", "ignored", "new_scope")
 
     def __init__(self, owner: JobPeer) -> None:
         self._owner = owner
+        self._name = owner.name
         self._new_event: type[Event] | None = None
         self.new_scope: type[CancelScope] = CancelScope
         self.groups: dict[str, JobGroup] = {}
@@ -78,7 +79,7 @@ class JobClient:
         """Raise `NotRunningError` unless the owner is running (J14)."""
         self._owner.check_running()
         if self.closed:
-            raise NotRunningError(f"{self._owner.name!r} is not running any more: it asks for no more jobs")
+            raise NotRunningError(f"{self._name!r} is not running any more: it asks for no more jobs")
 
     def new_group(
         self,
@@ -120,7 +121,7 @@ class JobClient:
 
     def ask_at_once(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
         """Send the requests, where nothing has to be waited for (J6)."""
-        bus, source = self._owner.bus, self._owner.name
+        bus, source = self._owner.bus, self._name
         group.travels = deadline = min(group.deadline, current_effective_deadline())
         left = None if deadline == math.inf else max(0.0, deadline - current_time())
         for worker in group.worker_names:
@@ -131,7 +132,7 @@ class JobClient:
 
     async def ask(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
         """Wait for the workers and send them their requests (J6)."""
-        registry, bus, source = self._owner.registry, self._owner.bus, self._owner.name
+        registry, bus, source = self._owner.registry, self._owner.bus, self._name
         for worker in group.worker_names:
             if registry.get(worker) is None:
                 await self._wait_for(worker)
@@ -161,7 +162,7 @@ class JobClient:
             await registry.wait_for(worker)
             return
         logger.warning(
-            "%r still waits for worker %r, which is not there; %s", self._owner.name, worker, registry.near(worker)
+            "%r still waits for worker %r, which is not there; %s", self._name, worker, registry.near(worker)
         )
         await registry.wait_for(worker)
 
@@ -174,7 +175,7 @@ class JobClient:
             with scope:
                 await self.ask(group, job_name, payload)
                 if group.travels != math.inf and group.state is Ask.OPEN:
-                    self._owner.tasks.start(self._watch_deadline, group, name=f"{self._owner.name} job timeout")
+                    self._owner.tasks.start(self._watch_deadline, group, name=f"{self._name} job timeout")
                 return group
             self._settle(group, AskEvent.TIME_UP, TIMEOUT)
             error = group.error()
@@ -235,7 +236,7 @@ class JobClient:
                 if shield.cancelled_caught:
                     logger.warning(
                         "%r leaves job %s without an answer from %s, still busy after its cancellation",
-                        self._owner.name, group.job_id, ", ".join(sorted(group.unanswered)),
+                        self._name, group.job_id, ", ".join(sorted(group.unanswered)),
                     )  # fmt: skip
                     break
         if cancelled is not None:
@@ -270,7 +271,7 @@ class JobClient:
         return "; ".join(texts)
 
     def _tell(self, workers: Sequence[str] | set[str], job_id: str, reason: str | None) -> None:
-        bus, source = self._owner.bus, self._owner.name
+        bus, source = self._owner.bus, self._name
         for worker in list(workers):
             bus.post(BusJobCancelMessage(job_id, reason, source=source, target=worker))
 
@@ -279,7 +280,7 @@ class JobClient:
         if self._settle(group, AskEvent.TIME_UP, TIMEOUT) and self._owner.hooks.wants("on_job_error") and late:
             message = BusJobResponseMessage(
                 group.job_id, JobStatus.CANCELLED, {"error": TIMEOUT, "type": "TimeoutError"},
-                source=late[0], target=self._owner.name,
+                source=late[0], target=self._name,
             )  # fmt: skip
             self._queue_last(group, "on_job_error", message, message)
         self._forget_if_over(group)
@@ -313,9 +314,7 @@ class JobClient:
         """Answer in the place of a worker that has gone, if it has not done so itself (J4)."""
         if worker in group.unanswered and self.groups.get(group.job_id) is group:
             response = {"error": f"worker {worker!r} left without an answer", "type": "WorkerGone"}
-            message = BusJobResponseMessage(
-                group.job_id, JobStatus.ERROR, response, source=worker, target=self._owner.name
-            )
+            message = BusJobResponseMessage(group.job_id, JobStatus.ERROR, response, source=worker, target=self._name)
             self._answered(group, message, response)
 
     def _forget_if_over(self, group: JobGroup) -> None:
@@ -469,7 +468,7 @@ class JobClient:
             known = ", ".join(map(repr, group.worker_names))
             raise ValueError(f"worker {worker_name!r} was not asked for job {job_id}; asked were {known}")
         if worker_name in group.unanswered:
-            await self._owner.bus.send(BusJobUpdateRequestMessage(job_id, source=self._owner.name, target=worker_name))
+            await self._owner.bus.send(BusJobUpdateRequestMessage(job_id, source=self._name, target=worker_name))
 
     HANDLERS: ClassVar[Mapping[type[BusMessage], Callable[["JobClient", Any], None]]] = {
         BusJobResponseMessage: _on_response,

@@ -95,7 +95,7 @@ class JobServer:
         refusal: Returns status and payload where the worker takes no new jobs (W4, W6), else None.
     """
 
-    __slots__ = ("_ended", "_find", "_owner", "_refusal", "early", "ignored", "jobs", "pool")
+    __slots__ = ("_ended", "_find", "_name", "_owner", "_refusal", "early", "ignored", "jobs", "pool")
 
     def __init__(
         self,
@@ -104,6 +104,7 @@ class JobServer:
         refusal: Callable[[], tuple[JobStatus, dict[str, Any]] | None],
     ) -> None:
         self._owner = owner
+        self._name = owner.name
         self._find = find
         self._refusal = refusal
         self.jobs: dict[str, OpenJob] = {}
@@ -141,7 +142,7 @@ class JobServer:
     def refuse(self, message: BusJobRequestMessage) -> None:
         """Answer a request that ``accepts_bus_message`` has refused (J1, N4)."""
         if message.job_id not in self.jobs and message.job_id not in self._ended:
-            text = f"worker {self._owner.name!r} does not accept this request"
+            text = f"worker {self._name!r} does not accept this request"
             self._send(message, JobStatus.FAILED, {"error": text, "type": "Refused"})
             self._remember(message.job_id)
 
@@ -193,7 +194,7 @@ class JobServer:
             self._expire(job)  # its handler is unwinding, or has not noticed yet
             job = self.jobs.get(job_id)
         if job is None:
-            raise UnknownJobError(job_id, self._owner.name)
+            raise UnknownJobError(job_id, self._name)
         return job
 
     def respond(self, job_id: str, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool) -> None:
@@ -213,7 +214,7 @@ class JobServer:
         self._move_to_answered(job)
         request = job.request
         self._forget(job)
-        self._owner.bus.post(BusJobStreamEndMessage(job_id, data, source=self._owner.name, target=request.source))
+        self._owner.bus.post(BusJobStreamEndMessage(job_id, data, source=self._name, target=request.source))
 
     def _move_to_answered(self, job: OpenJob) -> None:
         before, job.state = job.state, next_job(job.state, JobEvent.ANSWER)
@@ -263,7 +264,7 @@ class JobServer:
         self, request: BusJobRequestMessage, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool = False
     ) -> None:
         kind = BusJobResponseUrgentMessage if urgent else BusJobResponseMessage
-        self._owner.bus.post(kind(request.job_id, status, response, source=self._owner.name, target=request.source))
+        self._owner.bus.post(kind(request.job_id, status, response, source=self._name, target=request.source))
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if self._owner.hooks.wants(name):
@@ -303,7 +304,7 @@ class JobServer:
     def _expire(self, job: OpenJob) -> None:
         if job.deadline != math.inf and job.state in OPEN_JOBS and job.deadline <= current_time():
             request = job.request
-            message = BusJobCancelMessage(request.job_id, TIMEOUT, source=request.source, target=self._owner.name)
+            message = BusJobCancelMessage(request.job_id, TIMEOUT, source=request.source, target=self._name)
             if self._cancel(job, JobStatus.CANCELLED, cancelled_payload(TIMEOUT)):
                 self._hook("on_job_cancelled", message)
 
@@ -330,9 +331,9 @@ class JobServer:
         except Exception as exc:
             self._expire(job)
             if job.state is Job.ANSWERED:
-                logger.exception("the handler of %s failed after its answer", self._name(job))
+                logger.exception("the handler of %s failed after its answer", self._title(job))
             elif not isinstance(exc, JobFailure):
-                logger.error("the handler of %s failed", self._name(job), exc_info=exc)
+                logger.error("the handler of %s failed", self._title(job), exc_info=exc)
             self._end_of_handler(job, None, exc)
         else:
             self._expire(job)
@@ -343,7 +344,7 @@ class JobServer:
     def _handler_failed_in_groups(self, job: OpenJob, several: BaseExceptionGroup[BaseException]) -> None:
         error = without_cancellation(several)
         if error is not None:
-            logger.error("the handler of %s failed", self._name(job), exc_info=error)
+            logger.error("the handler of %s failed", self._title(job), exc_info=error)
         elif not cancelled_from_outside():
             error = RuntimeError("the handler let a cancellation of something else through")
         elif job.verdict is None and job.state is not Job.ANSWERED:
@@ -351,8 +352,8 @@ class JobServer:
             return
         self._end_of_handler(job, None, error)
 
-    def _name(self, job: OpenJob) -> str:
-        return f"job {job.request.job_name!r} ({job.request.job_id}) at worker {self._owner.name!r}"
+    def _title(self, job: OpenJob) -> str:
+        return f"job {job.request.job_name!r} ({job.request.job_id}) at worker {self._name!r}"
 
     def _end_of_handler(self, job: OpenJob, result: object, error: BaseException | None) -> None:
         leaves = error is None and result is None and job.route.deferred
