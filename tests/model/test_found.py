@@ -130,3 +130,18 @@ def test_a_cancellation_that_comes_while_a_cancelled_job_unwinds_wins(backend: s
         backend=backend,
         seed=7,
     )
+
+
+def test_a_worker_that_times_out_for_a_scope_with_more_time_cancels_the_body_at_once(backend: str) -> None:
+    """J8, J6: the outer job has been answered, so its time ends nothing; the body of the inner context does not look."""
+    play_steps(
+        Setting(workers=1),
+        [
+            Ask(4, "runner", ("w0",), timeout=0.25),
+            Ask(5, "w0", ("w0",), inside=4, loop=False),
+            Tell(4, "w0", "completed"),
+            Advance(0.5),
+        ],
+        backend=backend,
+        seed=1638,
+    )

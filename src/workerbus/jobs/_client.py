@@ -19,6 +19,7 @@ from anyio import (
     get_cancelled_exc_class,
     move_on_after,
     move_on_at,
+    sleep,
 )
 
 from workerbus._lifetime import event_class, scope_class
@@ -393,6 +394,7 @@ class JobClient:
                     return
                 if group.in_context and group.travels <= soon:
                     group.doubtful = message  # an enclosing scope's deadline: its own cancellation should be on its way
+                    self._owner.tasks.start(self._wait_for_it, group, name=f"{self._name} doubt")
                     return
             if group.cancel_on_error:
                 text = response.get("error") or response.get("reason") or "no reason given"
@@ -407,8 +409,9 @@ class JobClient:
         else:
             self._complete(group, message)
 
-    def no_cancellation_comes(self, group: JobGroup) -> None:
-        """A worker has timed out for a scope that has more time now: its answer counts as any other (J6)."""
+    async def _wait_for_it(self, group: JobGroup) -> None:
+        # A worker has timed out for a scope that has more time now, perhaps: then its answer counts as any other (J6).
+        await sleep(2 * SAME_TIME)
         message, group.doubtful = group.doubtful, None
         if message is not None and group.state is Ask.OPEN:
             group.travels = math.inf

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from anyio import CancelScope, current_effective_deadline, current_time, move_on_at
+from anyio import CancelScope, current_time, move_on_at
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from workerbus._lifetime import carry_deadline
@@ -58,7 +58,7 @@ class _Events(Generic[E]):
                 if group.state is not Ask.COMPLETED:
                     await checkpoint_if_cancelled()  # the body is being cancelled: here, not a line later
                 raise StopAsyncIteration
-            if group.travels == math.inf and group.doubtful is None:
+            if group.travels == math.inf:
                 await group.changed().wait()
             else:
                 await self._change()
@@ -191,7 +191,7 @@ class _Context:
     async def _outcome(self) -> None:
         group = self._entered
         while group.state is Ask.OPEN:
-            if group.travels == math.inf and group.doubtful is None:
+            if group.travels == math.inf:
                 await group.changed().wait()
             else:
                 await self._change()
@@ -200,9 +200,7 @@ class _Context:
 
     async def _change(self) -> None:
         group, look_again = self._entered, self._entered.travels + 2 * SAME_TIME
-        if group.doubtful is not None and current_effective_deadline() > current_time() + SAME_TIME:
-            self._client.no_cancellation_comes(group)
-        elif group.travels < group.deadline and current_time() < look_again:
+        if group.travels < group.deadline and current_time() < look_again:
             with move_on_at(look_again) as patience:  # an enclosing scope may be given more time while this waits
                 await group.change()
             if patience.cancelled_caught:
