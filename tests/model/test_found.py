@@ -133,7 +133,7 @@ def test_a_cancellation_that_comes_while_a_cancelled_job_unwinds_wins(backend: s
 
 
 def test_a_worker_that_times_out_for_a_scope_with_more_time_cancels_the_body_at_once(backend: str) -> None:
-    """J8, J6: the outer job has been answered, so its time ends nothing; the body of the inner context does not look."""
+    """J8, J6: the outer job has been answered, so its time ends nothing; the body of the inner one does not look."""
     play_steps(
         Setting(workers=1),
         [

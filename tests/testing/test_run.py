@@ -354,6 +354,10 @@ HANGS: dict[str, tuple[Callable[[WorkerRunner], Awaitable[Any]], list[str]]] = {
             "    waits for the answer of 'other' to job 'ask' (…)",
             "worker 'other', job 'ask' (…), asked for by 'barista'\n"
             "    waits for the answer of 'barista' to job 'ask' (…)",
+            "in a circle, each for the next, and the last for the first, wait\n"
+            "    worker 'barista', job 'ask' (…), asked for by 'cafe'\n"
+            "    worker 'other', job 'ask' (…), asked for by 'barista'\n"
+            "    worker 'barista', job 'ask' (…), asked for by 'other'\n",
         ],
     ),
     "a limit that is reached": (

@@ -28,6 +28,7 @@ from workerbus.jobs._group import JobGroup
 from workerbus.jobs._limiter import Turn
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer, OpenJob
+from workerbus.testing._circles import circles_in
 from workerbus.testing._frames import frames_of, future_of, is_machinery, module_of
 
 Names = dict[str, Any]
@@ -55,10 +56,16 @@ class Waiter:
     id: int | None = None
 
 
+Key = tuple[str, object] | tuple[str, object, object]
+"""What a task can be known by: a job at a worker, or its id."""
+
+
 @frozen
 class _Wait:
     rank: int
     text: str
+    on: tuple[Key, ...] = ()
+    """All of these, where they are known."""
 
 
 # --- what the library's own frames mean
@@ -103,8 +110,12 @@ def _answers(group: JobGroup, name: str | None) -> _Wait:
     title = _job_title(group.job_id, name)
     whom = _names(group.missing)
     if group.is_done:
-        return _Wait(2, f"until {whom} have stopped working on {title}, which is over: {group.reason}")
-    return _Wait(1, f"for the answer of {whom} to {title}")
+        return _Wait(2, f"until {whom} have stopped working on {title}, which is over: {group.reason}", _jobs(group))
+    return _Wait(1, f"for the answer of {whom} to {title}", _jobs(group))
+
+
+def _jobs(group: JobGroup) -> tuple[Key, ...]:
+    return tuple(("job", group.job_id, name) for name in sorted(group.missing))
 
 
 def _context(frame: Names) -> _Wait:
@@ -125,12 +136,15 @@ def _arrival(frame: Names) -> _Wait:
 def _turn(frames: Sequence[FrameType]) -> _Wait:
     here = next(frame.f_locals for frame in frames if frame.f_code is _HANDLER)
     job: OpenJob = here["job"]
-    others = [
-        _job_title(other.request.job_id, other.request.job_name)
+    requests = [
+        other.request
         for other in here["self"].pool.busy.values()
         if other.turn is not None and other.turn.taken and other.route.limiter is job.route.limiter
     ]
-    return _Wait(1, f"for its turn, which {', '.join(others)} {'has' if len(others) == 1 else 'have'}")
+    others = [_job_title(request.job_id, request.job_name) for request in requests]
+    keys = tuple(("job", request.job_id, request.target) for request in requests[:1])  # one place free is enough
+    have = "has" if len(others) == 1 else "have"
+    return _Wait(1, f"for its turn, which {', '.join(others)} {have}", keys if len(requests) == 1 else ())
 
 
 def _workers_of(runner: WorkerRunner) -> _Wait:
@@ -201,7 +215,7 @@ def _primitive(coro: Any, below: Sequence[FrameType], titles: dict[int, str]) ->
         if frame.f_code.co_qualname in _PRIMITIVES:
             rank, text = _PRIMITIVES[frame.f_code.co_qualname]
             owner = _owner(frame, titles)
-            return _Wait(1, f"{text} that {owner} holds") if owner else _Wait(rank, text)
+            return _Wait(1, f"{text} that {owner[0]} holds", (owner[1],)) if owner else _Wait(rank, text)
     if below:
         return _Wait(0, f"in {module_of(below[0]).partition('.')[0]}'s {below[0].f_code.co_qualname}")
     future = future_of(coro)
@@ -212,13 +226,14 @@ def _primitive(coro: Any, below: Sequence[FrameType], titles: dict[int, str]) ->
     return _Wait(0, "for a future that nobody completes")
 
 
-def _owner(frame: FrameType, titles: dict[int, str]) -> str | None:
+def _owner(frame: FrameType, titles: dict[int, str]) -> tuple[str, Key] | None:
     """Say who holds a lock."""
     statistics = getattr(frame.f_locals.get("self"), "statistics", None)
     owner = getattr(statistics(), "owner", None) if callable(statistics) else None
     if owner is None:
         return None
-    return titles.get(getattr(owner, "id", id(owner))) or f"task {owner.name!r}"
+    task_id = getattr(owner, "id", id(owner))
+    return titles.get(task_id) or f"task {owner.name!r}", ("task", task_id)
 
 
 # --- all together
@@ -235,6 +250,8 @@ class _Task:
         self.own: FrameType | None = None if own is None else self.frames[own]
         role = next((_ROLES[frame.f_code](frame.f_locals) for frame in self.frames if frame.f_code in _ROLES), None)
         self.title: str = "the main task" if waiter.main else role or f"task {waiter.name!r}"
+        requests = [frame.f_locals["job"].request for frame in self.frames if frame.f_code is _HANDLER]
+        self.keys: list[Key] = [("task", waiter.id), *(("job", each.job_id, each.target) for each in requests)]
 
     def wait(self, titles: dict[int, str]) -> _Wait | None:
         """For what it waits; None if it is one of the library's own, which waits for something to do."""
@@ -274,8 +291,8 @@ def describe(waiters: Sequence[Waiter]) -> tuple[str, ...]:
     found: list[tuple[int, bool, int, str]] = []
     alike: dict[str, int] = {}
     idle: list[str] = []
-    for number, task in enumerate(tasks):
-        wait = task.wait(titles)
+    waits = [task.wait(titles) for task in tasks]
+    for number, (task, wait) in enumerate(zip(tasks, waits, strict=True)):
         if wait is None:
             idle.append(task.waiter.name)
             continue
@@ -295,4 +312,16 @@ def describe(waiters: Sequence[Waiter]) -> tuple[str, ...]:
     if idle:
         rest = f", and {len(idle) - MOST} more" if len(idle) > MOST else ""
         paragraphs.append(f"idle, as they should be, are: {', '.join(idle[:MOST])}{rest}")
-    return tuple(paragraphs)
+    return (*_circles(tasks, waits), *paragraphs)
+
+
+def _circles(tasks: "Sequence[_Task]", waits: "Sequence[_Wait | None]") -> list[str]:
+    known = {key: number for number, task in enumerate(tasks) for key in task.keys}
+    edges = {
+        number: [known[key] for key in wait.on if key in known] for number, wait in enumerate(waits) if wait is not None
+    }
+    return [
+        "in a circle, each for the next, and the last for the first, wait\n"
+        + "\n".join(f"    {tasks[number].title}" for number in circle)
+        for circle in circles_in(edges)
+    ]
