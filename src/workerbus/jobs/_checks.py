@@ -39,8 +39,6 @@ def check_seconds_left(seconds: object) -> None:
         TypeError: It is no number.
         ValueError: It is not a number.
     """
-    if seconds is None:
-        return
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"seconds_left is a number of seconds or None, not {seconds!r}")
     if math.isnan(seconds):

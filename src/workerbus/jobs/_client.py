@@ -118,6 +118,8 @@ class JobClient:
         if not self._owner.bus.hands_out or not 0 < len(worker_names) <= BATCH:
             return False
         known = self._owner.registry.get
+        if len(worker_names) == 1:
+            return known(worker_names[0]) is not None
         return all(known(worker) is not None for worker in worker_names)
 
     def ask_at_once(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
@@ -382,7 +384,8 @@ class JobClient:
                 hooks.add(HookCall(hook, (told,), told, fence=group.fence), system=bool(message.system))
             self._judge(group, message, response)
         group.notify()
-        self._forget_if_over(group)
+        if not group.in_context:
+            self._forget_if_over(group)
 
     def _judge(self, group: JobGroup, message: Response, response: dict[str, Any]) -> None:
         if message.status is not JobStatus.COMPLETED:

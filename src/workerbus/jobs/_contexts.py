@@ -114,7 +114,8 @@ class _Context:
     def _begin(self) -> JobGroup:
         if self._group is not None:
             raise NotRunningError("a job context is used once: make another one for another job")
-        self._client.check_running()
+        if self._client.closed:
+            self._client.check_running()  # which was done when the context was made, too
         self._group = self._client.new_group(
             self._worker_names,
             cancel_on_error=self._cancel_on_error,

@@ -127,7 +127,8 @@ class JobServer:
         route = None
         if refusal is None:
             try:
-                check_seconds_left(message.seconds_left)
+                if message.seconds_left is not None:
+                    check_seconds_left(message.seconds_left)
                 route = self._find(message)
             except (LookupError, TypeError, ValueError) as exc:
                 refusal = JobStatus.ERROR, error_payload(exc)
@@ -336,7 +337,8 @@ class JobServer:
                 logger.error("the handler of %s failed", self._title(job), exc_info=exc)
             self._end_of_handler(job, None, exc)
         else:
-            self._expire(job)
+            if job.deadline != math.inf:
+                self._expire(job)
             self._end_of_handler(job, result, None)
         finally:
             job.scope = None
