@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from enum import StrEnum
 from itertools import count
-from typing import TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
 T = TypeVar("T")
 
@@ -21,15 +21,29 @@ class Value:
     and what is written here once, and not generated for each class, took a third of the time to import the library.
     """
 
+    __attrs_attrs__: "ClassVar[tuple[Attribute[Any], ...]]"
+
     def __eq__(self, other: object) -> bool:
-        return self.__dict__ == other.__dict__ if type(other) is type(self) else NotImplemented
+        if type(other) is not type(self):
+            return NotImplemented
+        assert isinstance(other, Value)
+        return [_key(self, its) for its in self.__attrs_attrs__ if its.eq] == [
+            _key(other, its) for its in self.__attrs_attrs__ if its.eq
+        ]
 
     def __hash__(self) -> int:
-        return hash((type(self), *self.__dict__.values()))
+        hashed = (_key(self, its) for its in self.__attrs_attrs__ if (its.eq if its.hash is None else its.hash))
+        return hash((type(self), *hashed))
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
-        return f"{type(self).__name__}({fields})"
+        shown = ((its, getattr(self, its.name)) for its in self.__attrs_attrs__ if its.repr)
+        fields = [f"{its.name}={its.repr(value) if callable(its.repr) else repr(value)}" for its, value in shown]
+        return f"{type(self).__name__}({', '.join(fields)})"
+
+
+def _key(value: Value, its: "Attribute[Any]") -> Any:
+    held = getattr(value, its.name)
+    return held if its.eq_key is None else its.eq_key(held)  # type: ignore[attr-defined]  # not in attrs's stubs
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))

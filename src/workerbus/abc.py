@@ -21,8 +21,8 @@ class Sender(Protocol):
     def hands_out(self) -> bool:
         """Whether sending never waits: then `send_at_once` does the same."""
 
-    def send_at_once(self, message: BusMessage) -> None:
-        """Send, where that never waits."""
+    def send_at_once(self, message: BusMessage) -> bool:
+        """Send, where that never waits; returns whether it is time to let other tasks run."""
 
     def post(self, message: BusMessage) -> None:
         """Send without waiting, past every bound."""

@@ -287,10 +287,15 @@ class WorkerBus(ABC):
         if not self._sent % BATCH:
             await cancel_shielded_checkpoint()
 
-    def send_at_once(self, message: BusMessage) -> None:
-        """Do what `send` does, where ``hands_out`` says that it never waits; for the library's own messages."""
+    def send_at_once(self, message: BusMessage) -> bool:
+        """Do what `send` does, where ``hands_out`` says that it never waits; for the library's own messages.
+
+        Returns:
+            Whether it is time to let other tasks run (B2).
+        """
         self._sent += 1
         self._hand_out(message)
+        return not self._sent % BATCH
 
     async def _publish_in_turn(self, message: BusMessage) -> None:
         while self.is_open and message.source in self._early_senders:

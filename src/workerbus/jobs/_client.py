@@ -122,16 +122,19 @@ class JobClient:
             return known(worker_names[0]) is not None
         return all(known(worker) is not None for worker in worker_names)
 
-    def ask_at_once(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
-        """Send the requests, where nothing has to be waited for (J6)."""
+    def ask_at_once(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> bool:
+        """Send the requests, where nothing has to be waited for (J6); returns whether to let other tasks run (B2)."""
         bus, source = self._owner.bus, self._name
         group.travels = deadline = min(group.deadline, current_effective_deadline())
         left = None if deadline == math.inf else max(0.0, deadline - current_time())
+        pause = False
         for worker in group.worker_names:
             if group.state is not Ask.OPEN:
-                return
+                break
             group.asked.add(worker)
-            bus.send_at_once(BusJobRequestMessage(group.job_id, job_name, payload, left, source=source, target=worker))
+            request = BusJobRequestMessage(group.job_id, job_name, payload, left, source=source, target=worker)
+            pause = bus.send_at_once(request) or pause
+        return pause
 
     async def ask(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
         """Wait for the workers and send them their requests (J6)."""

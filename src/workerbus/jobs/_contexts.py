@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from anyio import CancelScope, current_time, move_on_at
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from workerbus._lifetime import carry_deadline
 from workerbus._vocabulary import JobStatus
@@ -135,7 +135,8 @@ class _Context:
         # Without a body, a deadline, or a wait for workers, there is nothing that a scope would have to cancel.
         group = self._begin()
         try:
-            self._client.ask_at_once(group, self._name, self._payload)
+            if self._client.ask_at_once(group, self._name, self._payload):
+                await cancel_shielded_checkpoint()
             await self._outcome()
         except BaseException as exc:
             await self._client.leave(group, exc)
@@ -164,7 +165,8 @@ class _Context:
         scope.__enter__()
         try:
             if self._client.can_ask_at_once(self._worker_names):
-                self._client.ask_at_once(group, self._name, self._payload)
+                if self._client.ask_at_once(group, self._name, self._payload):
+                    await cancel_shielded_checkpoint()
             else:
                 await self._client.ask(group, self._name, self._payload)
             if group.state is not Ask.OPEN and group.state is not Ask.COMPLETED:
