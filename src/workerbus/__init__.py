@@ -1,5 +1,7 @@
 """Workers that talk over a bus: hand over, ask for jobs, fan out, stream, and end together. On asyncio and on trio."""
 
+from typing import TYPE_CHECKING, Any
+
 from workerbus._lifetime import CLEANUP_SECONDS
 from workerbus._registry import WorkerRegistry
 from workerbus._runner import PipelineRunner, WorkerRunner
@@ -67,12 +69,16 @@ from workerbus.messages import (
     bus_message,
 )
 
+if TYPE_CHECKING:
+    from workerbus.pipeline import BusBridgeProcessor, PipelineWorker
+
 __all__ = [
     "CLEANUP_SECONDS",
     "AsyncQueueBus",
     "BaseWorker",
     "BusActivateWorkerMessage",
     "BusAddWorkerMessage",
+    "BusBridgeProcessor",
     "BusCancelMessage",
     "BusCancelWorkerMessage",
     "BusDataMessage",
@@ -120,6 +126,7 @@ __all__ = [
     "NotRunningError",
     "ParentError",
     "PipelineRunner",
+    "PipelineWorker",
     "ReservedNameError",
     "SubscriberStatistics",
     "UnknownEventError",
@@ -139,3 +146,12 @@ __all__ = [
     "job",
     "worker_ready",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Who has no pipelines need not import them.
+    if name in ("BusBridgeProcessor", "PipelineWorker"):
+        from workerbus import pipeline  # noqa: PLC0415 - that is the point
+
+        return getattr(pipeline, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

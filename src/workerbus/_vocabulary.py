@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from enum import StrEnum
 from itertools import count
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 
 T = TypeVar("T")
 
@@ -21,29 +21,28 @@ class Value:
     and what is written here once, and not generated for each class, took a third of the time to import the library.
     """
 
-    __attrs_attrs__: "ClassVar[tuple[Attribute[Any], ...]]"
-
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        assert isinstance(other, Value)
-        return [_key(self, its) for its in self.__attrs_attrs__ if its.eq] == [
-            _key(other, its) for its in self.__attrs_attrs__ if its.eq
-        ]
+        return all(_key(self, its) == _key(other, its) for its in _fields(self) if its.eq)
 
     def __hash__(self) -> int:
-        hashed = (_key(self, its) for its in self.__attrs_attrs__ if (its.eq if its.hash is None else its.hash))
+        hashed = (_key(self, its) for its in _fields(self) if (its.eq if its.hash is None else its.hash))
         return hash((type(self), *hashed))
 
     def __repr__(self) -> str:
-        shown = ((its, getattr(self, its.name)) for its in self.__attrs_attrs__ if its.repr)
+        shown = ((its, getattr(self, its.name)) for its in _fields(self) if its.repr)
         fields = [f"{its.name}={its.repr(value) if callable(its.repr) else repr(value)}" for its, value in shown]
         return f"{type(self).__name__}({', '.join(fields)})"
 
 
-def _key(value: Value, its: "Attribute[Any]") -> Any:
+def _fields(value: Value) -> tuple[Any, ...]:
+    return value.__attrs_attrs__  # type: ignore[attr-defined,no-any-return]  # `value` makes attrs classes
+
+
+def _key(value: object, its: Any) -> Any:
     held = getattr(value, its.name)
-    return held if its.eq_key is None else its.eq_key(held)  # type: ignore[attr-defined]  # not in attrs's stubs
+    return held if its.eq_key is None else its.eq_key(held)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))

@@ -15,7 +15,7 @@ from workerbus._lifetime import CleanUp, TaskHost
 from workerbus._registry import WorkerRegistry
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData, id_source
 from workerbus._worker_calls import WorkerCalls
-from workerbus._worker_desk import WorkerDesk
+from workerbus._worker_desk import DeskUser, WorkerDesk
 from workerbus._worker_family import Family
 from workerbus._worker_inbox import WorkerInbox
 from workerbus._worker_life import WorkerLife
@@ -47,7 +47,7 @@ _new_id = id_source()
 _TOLD = 256
 
 
-class BaseWorker(WorkerHooks, WorkerCalls, JobAnswers, JobRequests, BusSubscriber):
+class BaseWorker(DeskUser, WorkerHooks, WorkerCalls, JobAnswers, JobRequests, BusSubscriber):
     """A worker: it has a name, is active or not, handles messages, asks for jobs and does jobs.
 
     Subclass it, put `job` over the methods that do the work, override the hooks that you need, and give it to a
@@ -300,6 +300,7 @@ class BaseWorker(WorkerHooks, WorkerCalls, JobAnswers, JobRequests, BusSubscribe
         await self.registry.register(ready)
         activation = self._desk.activate(None, first=True) if self._starts_active else None
         self.inbox.start(tasks)
+        self.became_ready()
         if self._runner is not None:
             self._runner.tell_of_others(self)
         self._life.started()

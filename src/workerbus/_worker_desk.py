@@ -55,12 +55,33 @@ class Outcome:
             raise self._error
 
 
+class DeskUser:
+    """What the library's own kinds of worker add to what the desk does.
+
+    Attributes:
+        handled_at_once: What is done with a message for everybody or for this worker while it is active, by the
+            message's class. Synchronous, in the step of whoever sends it.
+    """
+
+    handled_at_once: ClassVar[Mapping[type[BusMessage], Callable[[Any, Any], None]]] = {}
+
+    def active_changed(self, active: bool) -> None:
+        """It has become active, or inactive, in this step."""
+
+    def became_ready(self) -> None:
+        """It has started, in this step: what came before is being handled."""
+
+
 class Owner(Protocol):
     """What the desk needs of its worker."""
 
     hooks: HookQueue
     job_client: JobClient
     job_server: JobServer
+
+    @property
+    def handled_at_once(self) -> Mapping[type[BusMessage], Callable[[Any, Any], None]]:
+        """See `DeskUser`."""
 
     @property
     def name(self) -> str:
@@ -77,6 +98,9 @@ class Owner(Protocol):
     @property
     def inbox(self) -> WorkerInbox:
         """Where messages wait."""
+
+    def active_changed(self, active: bool) -> None:
+        """It has become active, or inactive."""
 
     async def on_job_request(self, message: BusJobRequestMessage) -> Any:
         """The hook for jobs without a handler."""
@@ -119,6 +143,8 @@ class WorkerDesk:
                 handle(self, message)
         elif not self.active and kind not in BUILT_IN and not owner.will_be_active:
             return
+        elif kind in owner.handled_at_once and self.active and message.target in (None, owner.name):
+            owner.handled_at_once[kind](owner, message)
         hooks = owner.hooks
         if hooks.wants("on_bus_message"):
             counted = message.bounded and not (message.of_a_job and mine)
@@ -132,6 +158,7 @@ class WorkerDesk:
         """Become active; returns what to wait for at the start, if there is a hook to run (W2)."""
         self.active = True
         self.activation_args = args
+        self._owner.active_changed(True)
         if not self._owner.hooks.wants("on_activated"):
             return None
         outcome = Outcome() if first else None
@@ -144,6 +171,7 @@ class WorkerDesk:
         if self.active:
             self.active = False
             self.activation_args = None
+            self._owner.active_changed(False)
             self._queue("on_deactivated", (), None)
 
     def _queue(self, hook: str, args: tuple[Any, ...], cause: BusMessage | None) -> None:

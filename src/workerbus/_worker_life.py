@@ -100,6 +100,11 @@ class WorkerLife:
         return self._tasks
 
     @property
+    def reason(self) -> str | None:
+        """Why it ends, in words, if somebody has said so (R2)."""
+        return self._reason
+
+    @property
     def takes_children(self) -> bool:
         """Whether children could still finish before this worker does (W5)."""
         return not self._closing and self.phase not in (Phase.STOPPING, Phase.FINISHED)

@@ -13,7 +13,9 @@ from workerbus.errors import ReservedNameError
 
 INTERNAL: Final = frozenset(
     [
+        "active_changed",
         "asking",
+        "became_ready",
         "check_running",
         "clean_up",
         "cleans_up_by_default",
@@ -22,6 +24,7 @@ INTERNAL: Final = frozenset(
         "family",
         "finished",
         "graces",
+        "handled_at_once",
         "hooks",
         "inbox",
         "job_client",

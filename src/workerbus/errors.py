@@ -109,6 +109,22 @@ class MessageTypeError(WorkerBusError, TypeError):
     """Something that is no proper bus message was defined, built or sent (N5)."""
 
 
+class FrameTypeError(WorkerBusError, TypeError):
+    """A class of frames was declared in a way that cannot work (P1)."""
+
+
+class ProcessorInUseError(WorkerBusError, ValueError):
+    """A processor or a pipeline was to stand in two places (P1).
+
+    Attributes:
+        name: What was to.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} stands in a pipeline already: a processor has one place, make another")
+        self.name = name
+
+
 class HandlerTypeError(WorkerBusError, TypeError):
     """A handler has a shape that cannot be called: not async, say, or with no parameter for what it gets (N3, J2)."""
 

@@ -356,14 +356,19 @@ class BusFrameMessage(BusDataMessage):
     """Carries a frame from one pipeline to another.
 
     Args:
-        frame: The frame; the core does not look into it.
-        direction: The way in which it shall travel there.
-        bridge: The bridge that it belongs to, where there are several.
+        frame: A `workerbus.pipeline.Frame`; the core does not look into it. Each receiver takes a copy, since all get
+            this one.
+        direction: The `workerbus.pipeline.FrameDirection` in which it shall travel there: DOWNSTREAM frames come in at
+            the first processor, UPSTREAM frames at the last.
+        bridge: The name of the bridge that it belongs to, where there are several.
+        only_for: Not None in what a worker that has been deactivated still had to let out: whom it had got frames from.
+            Of the bridged workers only those take it, and not the one that has taken over.
     """
 
     frame: Any
     direction: Any
     bridge: str | None = None
+    only_for: tuple[str, ...] | None = None
 
 
 @bus_message

@@ -15,6 +15,7 @@ from workerbus import (
     BaseWorker,
     BusDataMessage,
     BusEndMessage,
+    BusFrameMessage,
     BusJobRequestMessage,
     BusLocalMessage,
     BusMessage,
@@ -43,7 +44,7 @@ NAMES = words("""
     BusWorkerRegistryMessage BusCancelWorkerMessage BusCancelMessage BusDeactivateWorkerMessage BusEndWorkerMessage
     BusEndMessage BusFrameMessage BusTTSSpeakMessage BusJobCancelMessage BusJobRequestMessage BusJobResponseMessage
     BusJobResponseUrgentMessage BusJobStreamDataMessage BusJobStreamEndMessage BusJobStreamStartMessage
-    BusJobUpdateMessage BusJobUpdateRequestMessage BusJobUpdateUrgentMessage
+    BusJobUpdateMessage BusJobUpdateRequestMessage BusJobUpdateUrgentMessage BusBridgeProcessor PipelineWorker
 """)
 
 DATA, SYSTEM, LOCAL = BusDataMessage, BusSystemMessage, BusLocalMessage
@@ -85,6 +86,7 @@ CLASSES: dict[str, Callable[..., object]] = {
     "BaseWorker": lambda name=None, *, active=True: 0,
     "WorkerActivationArgs": lambda metadata=None: 0,
     "WorkerRegistry": lambda runner_name: 0,
+    "BusBridgeProcessor": (lambda *, bus, worker_name, target_task=None, bridge=None, exclude_frames=None: 0),
     "WorkerRegistryEntry": lambda name, parent=None, active=False, bridged=False, started_at=None: 0,
 }
 
@@ -230,6 +232,13 @@ def test_what_is_left_of_the_deadline_is_the_last_field_of_a_request() -> None:
     """J6, N1: ``seconds_left`` comes after the fields of the seeds."""
     message = BusJobRequestMessage("id", "name", {"n": 1}, 2.5, source="a")
     assert message.seconds_left == 2.5
+
+
+def test_whom_a_late_frame_is_for_is_the_last_field_of_its_message() -> None:
+    """P3, N1: ``only_for`` comes after the fields of the seeds."""
+    message = BusFrameMessage("frame", "direction", "bridge", ("front",), source="a")
+    assert message.only_for == ("front",)
+    assert BusFrameMessage("frame", "direction", "bridge", source="a").only_for is None
 
 
 @pytest.mark.parametrize("name", CLASSES)

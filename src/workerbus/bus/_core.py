@@ -94,6 +94,11 @@ class WorkerBus(ABC):
         """Whether `publish` only delivers here, without waiting; then the library's own messages need no task."""
         return False
 
+    @property
+    def unbounded(self) -> bool:
+        """Whether there is always room for a message, so that sending does not wait for any (B9)."""
+        return self.max_buffer_size == math.inf
+
     # --- lifetime
 
     @property

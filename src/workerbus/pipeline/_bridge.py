@@ -1,0 +1,163 @@
+"""`BusBridgeProcessor`: a bridge to the bus in the middle of a pipeline (P4)."""
+
+import math
+from typing import Any
+
+from workerbus._lifetime import TaskHost
+from workerbus.bus import BusSubscriber, WorkerBus
+from workerbus.bus._lanes import Lane
+from workerbus.bus._subscriber import Inbox, InboxHost, Receives
+from workerbus.messages import BusFrameMessage, BusMessage
+from workerbus.pipeline._crossing import checked_types, frame_of
+from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, came_by, received
+from workerbus.pipeline._ports import DOWNSTREAM
+from workerbus.pipeline._processor import FrameProcessor, FrameProcessorSetup
+
+
+class BusBridgeProcessor(FrameProcessor, BusSubscriber):
+    """Exchanges frames with other workers over the bus, in the middle of a pipeline (P4).
+
+    Frames that come to it go to the bus and not on. Lifecycle and excluded frames go on and not to the bus; an
+    `InterruptionFrame` does both. Frames that come from the bus are pushed into the pipeline in their direction, in
+    their order, as soon as that has started; while its worker is inactive, none come in (W4). What came over this
+    bridge is not sent out by it again.
+
+    Args:
+        bus: The bus.
+        worker_name: The worker that it belongs to: the source of what it sends.
+        target_task: The one worker to exchange frames with; by default, all.
+        bridge: The name of this bridge. If given, what it sends bears it, and only what bears it comes in.
+        exclude_frames: Classes of frames that do not cross.
+        name: Its name as a processor and as a subscriber, unique on the bus; made up by default.
+        max_buffer_size: How many downstream frames may wait for it.
+    """
+
+    receives: Receives = "all"
+
+    def __init__(
+        self,
+        *,
+        bus: WorkerBus,
+        worker_name: str,
+        target_task: str | None = None,
+        bridge: str | None = None,
+        exclude_frames: tuple[type[Frame], ...] | None = None,
+        name: str | None = None,
+        max_buffer_size: float = math.inf,
+    ) -> None:
+        super().__init__(name, max_buffer_size=max_buffer_size)
+        if not isinstance(bus, WorkerBus):
+            raise TypeError(f"bus is a WorkerBus, not {bus!r}")
+        self._bus = bus
+        self._worker_name = worker_name
+        self._target_task = target_task
+        self._bridge = bridge
+        self._excluded = checked_types("exclude_frames", exclude_frames)
+        self._early: list[BusFrameMessage] = []
+        self.inlet.visitor = self
+
+    # --- on the bus, from the worker's attachment to its departure
+
+    async def attached(self) -> None:
+        """Subscribe, so that what comes before the start is there then (P2)."""
+        await self._bus.subscribe(self)
+
+    def joined(self) -> None:
+        """Push what has come so far; it waits for the start."""
+        early, self._early = self._early, []
+        for message in early:
+            self.came(message)
+
+    async def departed(self) -> None:
+        """Unsubscribe, after a `StopFrame`, too."""
+        await self._bus.unsubscribe(self)
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Subscribe to the bus, if that has not been done.
+
+        Args:
+            setup: What there is to know.
+        """
+        await super().setup(setup)
+        await self._bus.subscribe(self)
+
+    async def cleanup(self) -> None:
+        """Unsubscribe."""
+        await super().cleanup()
+        await self._bus.unsubscribe(self)
+
+    # --- frames
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Send a frame to the bus, or pass it on here.
+
+        Args:
+            frame: The frame.
+            direction: The way in which it travels.
+        """
+        await super().process_frame(frame, direction)
+        stays = frame.is_local or isinstance(frame, self._excluded) or came_by(frame, self)
+        if not stays:
+            message = BusFrameMessage(
+                frame, direction, self._bridge, source=self._worker_name, target=self._target_task
+            )
+            await self._bus.send(message)
+        if stays or isinstance(frame, InterruptionFrame):
+            await self.push_frame(frame, direction)
+
+    def make_inbox(self, bus: InboxHost) -> Inbox:
+        """Return the inbox in which the bus leaves frames."""
+        return _BridgeInbox(self)
+
+    def concerns(self, message: BusMessage) -> bool:
+        """Whether a message brings a frame to this bridge."""
+        return (
+            isinstance(message, BusFrameMessage)
+            and message.source != self._worker_name
+            and message.target in (None, self._worker_name)
+            and self._target_task in (None, message.source)
+            and self._bridge in (None, message.bridge)
+        )
+
+    def came(self, message: BusFrameMessage) -> None:
+        """Push the frame that a message brings, in the step of whoever sends it."""
+        frame, direction, inlet = frame_of(message), message.direction, self.inlet
+        if frame is None or frame.is_local or isinstance(frame, self._excluded):
+            return
+        running, port = inlet.running, inlet.following if direction is DOWNSTREAM else inlet.previous
+        if running is None or port is None:
+            self._early.append(message)
+            return
+        if not running.worker.takes_frames:
+            return
+        copied = received(frame, self)
+        if running.watcher is not None:
+            running.watcher.pushing(self, port.owner, copied, direction)
+        port.put(copied, direction, False)
+
+
+class _BridgeInbox(Inbox):
+    """Hands frames to a bridge at once; all other messages cost a look at their class."""
+
+    def __init__(self, owner: BusBridgeProcessor) -> None:
+        super().__init__(owner.name, receives="all", announcements=False)
+        self._owner = owner
+
+    def take(self, message: BusMessage) -> None:
+        if self._owner.concerns(message):
+            self.delivered += 1
+            assert isinstance(message, BusFrameMessage)
+            self._owner.came(message)
+
+    def full_lane(self, message: BusMessage) -> Lane[Any] | None:
+        return None
+
+    def open(self, host: TaskHost) -> None:
+        """Nothing waits here: what comes before the start waits in the pipeline."""
+
+    def close(self) -> None:
+        """Nothing is under way here."""
+
+    @property
+    def depth(self) -> int:
+        return 0

@@ -1,0 +1,136 @@
+"""What crosses between the ends of a pipeline and the bus (P3, W3).
+
+Frames come in at once, in the step of whoever sends them, while the worker is active. Frames go out while it is active,
+and after that until what it had taken has come through: a deactivation sends a marker through the pipeline, behind
+everything that waits there, down, up, and down and up again. So what was taken goes out, and what processors make of it
+in their handlers, even where that goes there and back; what comes later does not. An activation in between makes the
+marker void. What goes out so late is not for the worker that has taken over, which would take it for something to work
+on: it says whom it is for.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from workerbus.bus import WorkerBus
+from workerbus.messages import BusFrameMessage
+from workerbus.pipeline._frames import BUS, Frame, FrameDirection, Marker, came_by, received
+from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Waiting
+
+
+class Sending:
+    """Messages that a pusher waits for to be sent.
+
+    Args:
+        bus: Where.
+        messages: What.
+    """
+
+    __slots__ = ("_bus", "_messages")
+
+    def __init__(self, bus: WorkerBus, messages: list[BusFrameMessage]) -> None:
+        self._bus = bus
+        self._messages = messages
+
+    async def wait(self) -> None:
+        """Send them."""
+        for message in self._messages:
+            await self._bus.send(message)
+
+    def give_up(self) -> None:
+        """Nothing is sent before `wait`."""
+
+
+def frame_of(message: BusFrameMessage) -> Frame | None:
+    """Return what a message carries, if it is a frame with a direction; whatever else it is, it is not for us."""
+    if isinstance(message.frame, Frame) and isinstance(message.direction, FrameDirection):
+        return message.frame
+    return None
+
+
+def checked_types(name: str, types: Any) -> tuple[type[Frame], ...]:
+    """Return frame types as a tuple.
+
+    Raises:
+        TypeError: They are something else.
+    """
+    if isinstance(types, type):
+        types = (types,)
+    checked = tuple(types or ())
+    if not all(isinstance(kind, type) and issubclass(kind, Frame) for kind in checked):
+        raise TypeError(f"{name} is a tuple of classes of frames, not {types!r}")
+    return checked
+
+
+class Crossing:
+    """The bridge at the ends of one worker's pipeline.
+
+    Args:
+        name: The worker.
+        bridges: The names of the bridges that it belongs to; none for all.
+        excluded: Classes of frames that stay here.
+    """
+
+    def __init__(self, name: str, bridges: tuple[str, ...], excluded: tuple[type[Frame], ...]) -> None:
+        self._name = name
+        self._bridges = bridges
+        self._excluded = excluded
+        self._tags: tuple[str | None, ...] = bridges or (None,)
+        self._open = {DOWNSTREAM: False, UPSTREAM: False}
+        self._epoch = 0
+        self._closing = False
+        self._sources: dict[str, None] = {}  # in the order in which they came
+
+    def incoming(self, message: BusFrameMessage) -> Frame | None:
+        """Return this worker's copy of the frame that a message brings, if it may come in."""
+        frame = frame_of(message)
+        if frame is None or message.source == self._name or (self._bridges and message.bridge not in self._bridges):
+            return None
+        if frame.is_local or isinstance(frame, self._excluded):
+            return None
+        if message.only_for is not None and self._name not in message.only_for:
+            return None
+        self._sources[message.source] = None
+        return received(frame, self)
+
+    def outgoing(self, frame: Frame, direction: FrameDirection, bus: WorkerBus, may_wait: bool) -> Waiting | None:
+        """Send a frame that leaves the pipeline, if it may go; returns what to wait for."""
+        if not self._open[direction] or frame.is_local or came_by(frame, BUS) or isinstance(frame, self._excluded):
+            return None
+        only = tuple(self._sources) if self._closing else None
+        messages = [BusFrameMessage(frame, direction, tag, only, source=self._name) for tag in self._tags]
+        if may_wait and not (bus.posts_at_once and bus.unbounded):
+            return Sending(bus, messages)
+        for message in messages:
+            bus.post(message)
+        return None
+
+    def opened(self) -> None:
+        """The worker is active."""
+        self._epoch += 1
+        if not self._closing:
+            self._sources.clear()
+        self._closing = False
+        self._open = {DOWNSTREAM: True, UPSTREAM: True}
+
+    def closing(self, put: Callable[[Marker, FrameDirection], None]) -> None:
+        """The worker is active no more: let what is in the pipeline out, and then nothing.
+
+        Args:
+            put: Puts a marker in where frames that travel in a direction come in.
+        """
+        self._epoch += 1
+        self._closing = True
+        epoch = self._epoch
+
+        def arrived(legs: tuple[FrameDirection, ...]) -> None:
+            if epoch != self._epoch:
+                return
+            if len(legs) <= 2:
+                self._open[legs[0]] = False
+            if len(legs) > 1:
+                put(Marker(partial(arrived, legs[1:])), legs[1])
+            else:
+                self._closing = False
+
+        put(Marker(partial(arrived, (DOWNSTREAM, UPSTREAM) * 2)), DOWNSTREAM)

@@ -1,0 +1,303 @@
+"""A pipeline that runs: its tasks, its two ends, and how it starts and ends (P2, L1, L4).
+
+It does not know why it is to end; that is the worker's business. What it does:
+
+1. **set up** the processors, one after the other;
+2. **start**: send the `StartFrame`; when that has reached the sink, open every inlet;
+3. **drain**: when an `EndFrame` has come through, wait for what is on its way upstream, and for system frames;
+4. **cancel**: drop everything, send a `CancelFrame`, and wait for it half of the wind-down's time at most;
+5. **close**: cancel all tasks, wait for them, and clean the processors up, until the deadline of the wind-down.
+"""
+
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from anyio import CancelScope, Event, get_cancelled_exc_class, move_on_after
+from attrs import frozen
+
+from workerbus._lifetime import CLEANUP_SECONDS, CleanUp, TaskHost, cancelled_from_outside
+from workerbus.errors import NotRunningError
+from workerbus.pipeline._frames import CancelFrame, ErrorFrame, Frame, FrameDirection, Marker, StartFrame
+from workerbus.pipeline._owner import FrameWorker
+from workerbus.pipeline._pipeline import Pipeline
+from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Waiting, Watcher
+from workerbus.pipeline._processor import FrameProcessor, FrameProcessorSetup
+
+logger = logging.getLogger("workerbus")
+
+Left = Callable[[Frame, FrameDirection, bool], Waiting | None]
+
+
+class FrameTask:
+    """A task that ends with its processor, or when it is cancelled."""
+
+    __slots__ = ("_over", "_scope", "owner")
+
+    def __init__(self, owner: str) -> None:
+        self._scope = CancelScope()
+        self._over = Event()
+        self.owner: str = owner
+
+    def cancel(self) -> None:
+        """Cancel it."""
+        self._scope.cancel()
+
+    async def wait(self) -> None:
+        """Wait until it is over."""
+        await self._over.wait()
+
+    async def run(self, function: Callable[..., Coroutine[Any, Any, Any]], args: Iterable[Any]) -> None:
+        """Be the task."""
+        try:
+            with self._scope:
+                await function(*args)
+        finally:
+            self._over.set()
+
+
+class Edge:
+    """An end of a pipeline, where frames leave it, in the step of whoever pushes them.
+
+    Args:
+        left: Called with each frame that leaves.
+        started: Called when the `StartFrame` leaves.
+    """
+
+    owner: Any = None
+
+    def __init__(self, left: Left, started: Callable[[StartFrame], None]) -> None:
+        self._left = left
+        self._started = started
+        self._open = False
+        self._halted = False
+        self._early: list[Entry] = []
+        self.got_start: bool = False
+
+    def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
+        """Let a frame out."""
+        if self._open:
+            return self._left(frame, direction, may_wait)
+        if self._halted:
+            return self._left(frame, direction, may_wait) if isinstance(frame, CancelFrame) else None
+        if isinstance(frame, StartFrame) and direction is DOWNSTREAM:
+            self.got_start = True
+            self._started(frame)
+        else:
+            self._early.append((frame, direction))
+        return None
+
+    def open(self) -> None:
+        """Let out what has come before the start."""
+        self._open = True
+        early, self._early = self._early, []
+        for frame, direction in early:
+            self._left(frame, direction, False)
+
+    def halt(self) -> None:
+        """Let out nothing but a `CancelFrame`."""
+        self._open, self._halted = False, True
+
+
+@frozen
+class Tellers:
+    """Whom a flow tells what.
+
+    Args:
+        left: Called with each frame that leaves the pipeline.
+        started: Called when the start has reached the sink, before any other frame is handled.
+        fatal: Called with an error that makes it pointless to go on.
+    """
+
+    left: Left
+    started: Callable[[StartFrame], None]
+    fatal: Callable[[ErrorFrame], None]
+
+
+class Flow:
+    """A running pipeline.
+
+    Args:
+        worker: Whose it is.
+        pipeline: The pipeline.
+        host: Where its tasks run.
+        clean_up: Its shields.
+        watcher: Who watches the frames.
+        tell: Whom to tell what.
+
+    Attributes:
+        settled: Set when the pipeline has started, or could not.
+        is_open: Whether it has started, and is not being cancelled.
+        error: What a processor raised at the start.
+    """
+
+    def __init__(
+        self,
+        worker: FrameWorker,
+        pipeline: Pipeline,
+        host: TaskHost,
+        clean_up: CleanUp,
+        watcher: Watcher | None,
+        tell: Tellers,
+    ) -> None:
+        self.worker: FrameWorker = worker
+        self.watcher: Watcher | None = watcher
+        self._host = host
+        self._clean_up = clean_up
+        self._tell = tell
+        self._tasks: set[FrameTask] = set()
+        self._closed = False
+        self.settled: Event = Event()
+        self.is_open: bool = False
+        self.error: Exception | None = None
+        self.processors: list[FrameProcessor] = pipeline.processors
+        self.head = Edge(tell.left, self._start_at_sink)
+        self.tail = Edge(tell.left, self._start_at_sink)
+        self._cancelled = Event()
+        self.down_entry = pipeline.down_entry
+        self.up_entry = pipeline.up_entry
+        for processor in self.processors:
+            passes = type(processor).process_frame is FrameProcessor.process_frame
+            processor.inlet.join(self, processor.push_frame if passes else processor.process_frame)
+        pipeline.connect(self.head, self.tail)
+
+    # --- for the inlets
+
+    def start(
+        self, function: Callable[..., Coroutine[Any, Any, Any]], args: Iterable[Any], *, name: str, owner: str
+    ) -> FrameTask:
+        """Start a task that ends with the pipeline."""
+        if self._closed:
+            raise NotRunningError(f"processor {owner!r} is not running any more")
+        task = FrameTask(owner)
+        self._tasks.add(task)
+        self._host.start(self._run, task, function, args, name=name)
+        return task
+
+    async def _run(
+        self, task: FrameTask, function: Callable[..., Coroutine[Any, Any, Any]], args: Iterable[Any]
+    ) -> None:
+        try:
+            await task.run(function, args)
+        finally:
+            self._tasks.discard(task)
+
+    def start_failed(self, exc: Exception) -> None:
+        """A processor has raised instead of passing the start on."""
+        self.error = self.error or exc
+        self.settled.set()
+
+    def fatal(self, frame: ErrorFrame) -> None:
+        """A fatal error has come up before the start."""
+        self._tell.fatal(frame)
+
+    # --- the start
+
+    async def set_up(self) -> None:
+        """Set the processors up, in their order; raises what one of them raises."""
+        for processor in self.processors:
+            await processor.setup(FrameProcessorSetup(self.worker))
+            processor.inlet.set_up = True
+
+    def send_start(self) -> None:
+        """Send the `StartFrame`."""
+        for processor in self.processors:
+            if processor.inlet.visitor is not None:
+                processor.inlet.visitor.joined()
+        self.down_entry.put(StartFrame(), DOWNSTREAM, False)
+
+    def _start_at_sink(self, frame: StartFrame) -> None:
+        if self._closed:
+            return  # by a handler that has refused to be cancelled
+        self.is_open = True
+        self._tell.started(frame)
+        self.settled.set()
+
+    def open(self) -> None:
+        """Handle frames from now on: the worker has started, too, so that a processor may ask for jobs."""
+        if self.is_open:
+            for processor in self.processors:
+                processor.inlet.open()
+            self.head.open()
+            self.tail.open()
+
+    async def name_the_slow(self, seconds: float) -> None:
+        """Warn of processors that have not passed the start on in time."""
+        with move_on_after(seconds):
+            await self.settled.wait()
+            return
+        unready = [each.name for each in self.processors if not each.inlet.set_up]
+        slow = unready[:1] or [each.name for each in self.processors if each.inlet.late_with_start]
+        logger.warning(
+            "the pipeline of worker %r has not started in %g seconds: it waits for %s; a processor must push the "
+            "StartFrame on",
+            self.worker.name,
+            seconds,
+            ", ".join(map(repr, slow)),
+        )
+
+    # --- the end
+
+    def drain_upstream(self, then: Callable[[], None]) -> None:
+        """Call a function when the frames that are on their way upstream now have arrived."""
+        self.up_entry.put(Marker(then), UPSTREAM, False)
+
+    async def system_quiet(self) -> None:
+        """Wait until the system frames that are on their way now have arrived."""
+        for processor in (*self.processors, *reversed(self.processors)):
+            await processor.inlet.system_quiet()
+
+    def cancel_arrived(self) -> None:
+        """The `CancelFrame` has reached the sink."""
+        self._cancelled.set()
+
+    async def cancel(self, frame: CancelFrame) -> None:
+        """Drop everything and send a `CancelFrame` through, if the start has been (P2)."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        for edge in (self.head, self.tail):
+            edge.halt()
+        for processor in self.processors:
+            processor.inlet.halt()
+        self.down_entry.put(frame, DOWNSTREAM, False)
+        with move_on_after(CLEANUP_SECONDS / 2) as limit:
+            await self._cancelled.wait()
+        if limit.cancelled_caught:
+            logger.warning("the CancelFrame has not got through the pipeline of worker %r in time", self.worker.name)
+
+    async def close(self, deadline: float, *, clean: bool) -> None:
+        """End all tasks, and clean the processors up.
+
+        Args:
+            deadline: Until when to wait, by the event loop's clock.
+            clean: Whether to clean up; not after a `StopFrame`.
+        """
+        self._closed = True
+        for processor in self.processors:
+            processor.inlet.end()
+        for task in list(self._tasks):
+            task.cancel()
+        with self._clean_up.shield(deadline) as shield:
+            for task in list(self._tasks):
+                await task.wait()
+        if shield.cancelled_caught:
+            late = ", ".join(repr(name) for name in sorted({task.owner for task in self._tasks}))
+            logger.warning("worker %r waits for processors that refuse cancellation: %s", self.worker.name, late)
+        for processor in self.processors:
+            if processor.inlet.set_up and clean:
+                await self._clean(processor, deadline)
+
+    async def _clean(self, processor: FrameProcessor, deadline: float) -> None:
+        try:
+            # Past the deadline, too: what cleanup() does before it first waits is still done.
+            with self._clean_up.shield(deadline) as shield:
+                await processor.cleanup()
+            if shield.cancelled_caught:
+                logger.warning("cleanup() of processor %r has not ended in time", processor.name)
+        except get_cancelled_exc_class():
+            if cancelled_from_outside():
+                raise
+            logger.exception("cleanup() of processor %r was cancelled", processor.name)
+        except Exception:
+            logger.exception("cleanup() of processor %r failed", processor.name)

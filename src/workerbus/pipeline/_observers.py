@@ -1,0 +1,143 @@
+"""Observers: who watches frames go by, without slowing them.
+
+Each observer has a queue and a task of its own. Where nobody watches, nothing of this exists.
+"""
+
+import logging
+from collections.abc import Iterable
+
+from anyio import current_time
+from attrs import frozen
+
+from workerbus._lifetime import TaskHost
+from workerbus.bus._lanes import Lane
+from workerbus.pipeline._frames import Frame, FrameDirection
+from workerbus.pipeline._processor import FrameProcessor
+
+logger = logging.getLogger("workerbus")
+
+
+@frozen
+class FrameProcessed:
+    """A processor has begun to process a frame.
+
+    Args:
+        processor: The processor.
+        frame: The frame.
+        direction: The way in which it travels.
+        timestamp: When, in seconds, by the event loop's clock.
+    """
+
+    processor: FrameProcessor
+    frame: Frame
+    direction: FrameDirection
+    timestamp: float
+
+
+@frozen
+class FramePushed:
+    """A processor has pushed a frame.
+
+    Args:
+        source: The processor.
+        destination: The one that gets it; None where the frame leaves the pipeline or goes into branches.
+        frame: The frame.
+        direction: The way in which it travels.
+        timestamp: When, in seconds, by the event loop's clock.
+    """
+
+    source: FrameProcessor
+    destination: FrameProcessor | None
+    frame: Frame
+    direction: FrameDirection
+    timestamp: float
+
+
+class Observer:
+    """Watches the frames of a pipeline; override what is of interest.
+
+    It is called from a task of its own, one call at a time, in the order of what happened. However slow it is, no frame
+    waits for it. What it raises is logged, and it goes on. What it has not seen when the pipeline is cancelled, it does
+    not see; at a graceful end it is given until the deadline of the wind-down (L4).
+    """
+
+    async def on_process_frame(self, data: FrameProcessed) -> None:
+        """A processor begins with a frame.
+
+        Args:
+            data: Which, and when.
+        """
+
+    async def on_push_frame(self, data: FramePushed) -> None:
+        """A processor pushes a frame.
+
+        Args:
+            data: Which, where to, and when.
+        """
+
+
+class Watch:
+    """All who watch one pipeline.
+
+    Args:
+        observers: The observers.
+        host: Where their tasks run.
+        name: For their tasks' names.
+
+    Attributes:
+        touched: When a frame was last seen, by the event loop's clock.
+    """
+
+    def __init__(self, observers: Iterable[Observer], host: TaskHost, name: str) -> None:
+        self.touched: float = current_time()
+        self._processed: list[Lane[FrameProcessed | FramePushed]] = []
+        self._pushed: list[Lane[FrameProcessed | FramePushed]] = []
+        for observer in observers:
+            self._add(observer, host, name)
+
+    def _add(self, observer: Observer, host: TaskHost, name: str) -> None:
+        kind = type(observer)
+
+        async def tell(data: FrameProcessed | FramePushed) -> None:
+            try:
+                if isinstance(data, FramePushed):
+                    await observer.on_push_frame(data)
+                else:
+                    await observer.on_process_frame(data)
+            except Exception:
+                logger.exception("observer %s of worker %r failed", kind.__name__, name)
+
+        lane: Lane[FrameProcessed | FramePushed] = Lane(f"{name} observer {kind.__name__}", tell)
+        lane.open(host)
+        if kind.on_process_frame is not Observer.on_process_frame:
+            self._processed.append(lane)
+        if kind.on_push_frame is not Observer.on_push_frame:
+            self._pushed.append(lane)
+
+    def processing(self, processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> None:
+        """A processor begins with a frame."""
+        now = self.touched = current_time()
+        if self._processed:
+            data = FrameProcessed(processor, frame, direction, now)
+            for lane in self._processed:
+                lane.put(data)
+
+    def pushing(
+        self, source: FrameProcessor, destination: FrameProcessor | None, frame: Frame, direction: FrameDirection
+    ) -> None:
+        """A processor pushes a frame."""
+        now = self.touched = current_time()
+        if self._pushed:
+            data = FramePushed(source, destination, frame, direction, now)
+            for lane in self._pushed:
+                lane.put(data)
+
+    async def quiet(self) -> None:
+        """Wait until the observers have seen everything."""
+        for lane in (*self._processed, *self._pushed):
+            await lane.quiet()
+
+    def close(self) -> None:
+        """Tell them nothing more."""
+        for lane in (*self._processed, *self._pushed):
+            lane.close(cancel=True)

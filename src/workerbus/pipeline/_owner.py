@@ -1,0 +1,36 @@
+"""What a processor sees of its worker: a worker that takes frames."""
+
+from abc import abstractmethod
+from collections.abc import AsyncIterable, Iterable
+
+from workerbus._worker import BaseWorker
+from workerbus.pipeline._frames import Frame, FrameDirection
+
+
+class FrameWorker(BaseWorker):
+    """A worker that frames can be queued at; see `PipelineWorker`."""
+
+    @property
+    @abstractmethod
+    def takes_frames(self) -> bool:
+        """Whether frames may come in from the bus: it is active, or will be as soon as it has started (W4, P2)."""
+
+    @abstractmethod
+    async def queue_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
+        """Let a frame into the pipeline.
+
+        Args:
+            frame: The frame.
+            direction: DOWNSTREAM frames enter at the first processor, UPSTREAM frames at the last.
+        """
+
+    @abstractmethod
+    async def queue_frames(
+        self, frames: Iterable[Frame] | AsyncIterable[Frame], direction: FrameDirection = FrameDirection.DOWNSTREAM
+    ) -> None:
+        """Let frames into the pipeline, one after the other.
+
+        Args:
+            frames: The frames.
+            direction: The way in which they travel.
+        """

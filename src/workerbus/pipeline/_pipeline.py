@@ -1,0 +1,261 @@
+"""`Pipeline` and `ParallelPipeline`: how processors stand to each other.
+
+Nothing here has a task. A pipeline in a pipeline is spliced in, and costs nothing. A fork puts a frame into every
+branch in the step of whoever pushes it, and what comes out of a branch goes on in the step of whoever lets it out.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from workerbus.errors import ProcessorInUseError
+from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, StartFrame
+from workerbus.pipeline._inlet import Inlet
+from workerbus.pipeline._ports import Piece, Port, Waiting
+from workerbus.pipeline._processor import FrameProcessor
+
+
+class Pipeline:
+    """Processors in a row; frames go DOWNSTREAM from the first to the last, and UPSTREAM back (P1).
+
+    ::
+
+        Pipeline([Listen(), Think(), Pipeline([Speak(), Play()])])
+
+    Args:
+        processors: Processors, pipelines and parallel pipelines, from the source to the sink.
+
+    Raises:
+        ProcessorInUseError: One of them stands in a pipeline already; a `ValueError`.
+    """
+
+    def __init__(self, processors: "Iterable[FrameProcessor | Pipeline | ParallelPipeline]") -> None:
+        parts: list[FrameProcessor | Pipeline | ParallelPipeline] = list(processors) or [FrameProcessor()]
+        claim(parts)
+        self.claimed: bool = False
+        self.parts: list[FrameProcessor | Pipeline | ParallelPipeline] = parts
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.parts!r})"
+
+    @property
+    def processors(self) -> list[FrameProcessor]:
+        """All processors in it, those of nested pipelines included."""
+        return [processor for part in self.parts for processor in _processors(part)]
+
+    # --- as a piece
+
+    @property
+    def _pieces(self) -> list[Piece]:
+        return [part.inlet if isinstance(part, FrameProcessor) else part for part in self.parts]
+
+    @property
+    def down_entry(self) -> Port:
+        """Where frames come in from upstream."""
+        return self._pieces[0].down_entry
+
+    @property
+    def up_entry(self) -> Port:
+        """Where frames come in from downstream."""
+        return self._pieces[-1].up_entry
+
+    def connect(self, previous: Port, following: Port) -> None:
+        """Connect its parts with each other, and the ends with what is outside."""
+        pieces = self._pieces
+        ups = [previous, *(piece.up_entry for piece in pieces[:-1])]
+        downs = [*(piece.down_entry for piece in pieces[1:]), following]
+        for piece, up, down in zip(pieces, ups, downs, strict=True):
+            piece.connect(up, down)
+
+    def release(self) -> None:
+        """Let go of its parts: they may be put into another pipeline (`StopFrame`)."""
+        for part in self.parts:
+            if isinstance(part, FrameProcessor):
+                part.inlet.claimed = False
+                part.inlet.reset()
+            else:
+                part.claimed = False
+                part.release()
+
+
+class ParallelPipeline:
+    """Branches side by side, each of which gets every frame.
+
+    What the branches let out goes on. A frame that comes out of several of them, the same object, goes on once, with
+    the first. Lifecycle frames go on when all branches have let them out: an `EndFrame` waits for the slowest branch.
+    An `InterruptionFrame` empties all branches the moment when it comes, and goes on with the first that lets it out,
+    so that a branch may keep it back.
+
+    Branches share the frame objects: one that changes a frame should make a new one.
+
+    Args:
+        *branches: Lists of processors, or pipelines.
+
+    Raises:
+        ProcessorInUseError: One of them stands in a pipeline already; a `ValueError`.
+    """
+
+    def __init__(self, *branches: "Sequence[FrameProcessor | Pipeline | ParallelPipeline] | Pipeline") -> None:
+        if not branches:
+            raise ValueError("a ParallelPipeline has at least one branch")
+        self.branches: list[Pipeline] = [
+            branch if isinstance(branch, Pipeline) else Pipeline(branch) for branch in branches
+        ]
+        claim(self.branches)
+        self.claimed: bool = False
+        inlets = [processor.inlet for processor in self.processors]
+        self._down = Fork([branch.down_entry for branch in self.branches], inlets)
+        self._up = Fork([branch.up_entry for branch in self.branches], inlets)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.branches))})"
+
+    @property
+    def processors(self) -> list[FrameProcessor]:
+        """All processors of all branches."""
+        return [processor for branch in self.branches for processor in branch.processors]
+
+    # --- as a piece
+
+    @property
+    def down_entry(self) -> Port:
+        """Where frames come in from upstream."""
+        return self._down
+
+    @property
+    def up_entry(self) -> Port:
+        """Where frames come in from downstream."""
+        return self._up
+
+    def connect(self, previous: Port, following: Port) -> None:
+        """Connect the branches with what is outside."""
+        self._down.got_start = self._up.got_start = False
+        for branch in self.branches:
+            branch.connect(Exit(self._up, branch, previous), Exit(self._down, branch, following))
+
+    def release(self) -> None:
+        """Let go of its branches."""
+        for branch in self.branches:
+            branch.claimed = False
+            branch.release()
+
+
+class Fork:
+    """Puts a frame into every branch, and notes on the frame who has yet to let it out.
+
+    Args:
+        entries: Where the branches begin.
+        inlets: All inlets of all branches, which an interruption empties.
+    """
+
+    owner: Any = None
+
+    def __init__(self, entries: list[Port], inlets: list[Inlet]) -> None:
+        self._entries = entries
+        self._inlets = inlets
+        self.got_start: bool = False
+
+    def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
+        """Put the frame into every branch, and wait for those that have no room."""
+        if frame.marks is None:
+            frame.marks = {}
+        frame.marks[self] = set() if frame.is_joined else None
+        if isinstance(frame, InterruptionFrame):
+            for inlet in self._inlets:
+                inlet.drop()
+        waitings = [waiting for entry in self._entries if (waiting := entry.put(frame, direction, may_wait))]
+        if not self.got_start:
+            self.got_start = all(entry.got_start for entry in self._entries)
+        return _All(waitings) if waitings else None
+
+    def lets_on(self, frame: Frame, branch: Pipeline) -> bool:
+        """Whether a frame that a branch lets out is to go on now."""
+        if frame.marks is None or self not in frame.marks:
+            return True  # it was made in there
+        out = frame.marks[self]
+        if out is _GONE:
+            return False
+        if out is not None:
+            out.add(branch)
+            if len(out) < len(self._entries):
+                return False
+        frame.marks[self] = _GONE
+        return True
+
+
+_GONE: Final = object()
+
+
+class Exit:
+    """Where a branch lets frames out.
+
+    Args:
+        fork: Where they have come in.
+        branch: The branch.
+        outside: Where they go on to.
+    """
+
+    owner: Any = None
+
+    def __init__(self, fork: Fork, branch: Pipeline, outside: Port) -> None:
+        self._fork = fork
+        self._branch = branch
+        self._outside = outside
+        self.got_start: bool = False
+
+    def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
+        """Pass the frame on, if it is the time."""
+        if not self.got_start:
+            self.got_start = isinstance(frame, StartFrame)
+        return self._outside.put(frame, direction, may_wait) if self._fork.lets_on(frame, self._branch) else None
+
+
+class _All:
+    """Several things to wait for."""
+
+    __slots__ = ("_waitings",)
+
+    def __init__(self, waitings: list[Waiting]) -> None:
+        self._waitings = waitings
+
+    async def wait(self) -> None:
+        try:
+            for waiting in self._waitings:
+                await waiting.wait()
+        finally:
+            self.give_up()
+
+    def give_up(self) -> None:
+        for waiting in self._waitings:
+            waiting.give_up()
+
+
+def _processors(part: FrameProcessor | Pipeline | ParallelPipeline) -> list[FrameProcessor]:
+    return [part] if isinstance(part, FrameProcessor) else part.processors
+
+
+def claim(parts: Sequence[FrameProcessor | Pipeline | ParallelPipeline]) -> None:
+    """Note that parts belong to a pipeline, all or none.
+
+    Raises:
+        ProcessorInUseError: One belongs to a pipeline already, or comes twice; a `ValueError`.
+        TypeError: One is nothing of which pipelines are made.
+    """
+    claimants: list[Inlet | Pipeline | ParallelPipeline] = []
+    for part in parts:
+        if isinstance(part, FrameProcessor):
+            inlet = part.__dict__.get("inlet")
+            if not isinstance(inlet, Inlet):
+                raise TypeError(
+                    f"{type(part).__name__} has no inlet of the library's: its __init__ must call super().__init__(), "
+                    "and none of its attributes may be called 'inlet'"
+                )
+            claimants.append(inlet)
+        elif isinstance(part, Pipeline | ParallelPipeline):
+            claimants.append(part)
+        else:
+            raise TypeError(f"a pipeline is made of processors and pipelines, not {part!r}")
+    for part, claimant in zip(parts, claimants, strict=True):
+        if claimant.claimed or sum(claimant is other for other in claimants) > 1:
+            raise ProcessorInUseError(getattr(part, "name", repr(part)))
+    for claimant in claimants:
+        claimant.claimed = True

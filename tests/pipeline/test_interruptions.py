@@ -1,0 +1,211 @@
+"""P1: what an interruption drops, and what it spares."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from piping import UP, Alert, Firm, Gate, Spy, StartsWith, flowing, for_texts, hang, texts, worker_of
+from workerbus import CLEANUP_SECONDS, WorkerRunner
+from workerbus.pipeline import EndFrame, Frame, FrameDirection, FrameProcessor, InterruptionFrame, TextFrame
+from workerbus.testing import settle
+
+
+async def test_an_interruption_drops_what_waits_and_cancels_what_is_being_handled() -> None:
+    """P1"""
+    first, last = Spy(for_texts(hang)), Spy()
+    async with flowing(first, last) as worker:
+        await worker.queue_frames(texts("a", "b", "c"))
+        await first.until(1)
+        first.on = None
+        await worker.queue_frame(InterruptionFrame())
+        await worker.queue_frame(TextFrame("d"))
+        await last.until(1)
+    assert first.heard == ["a", "d"]
+    assert last.heard == ["d"]
+
+
+async def test_what_is_uninterruptible_is_spared(caplog: pytest.LogCaptureFixture) -> None:
+    """P1"""
+    gate, last = Gate(), Spy()
+    first = Spy(for_texts(gate))
+    async with flowing(first, last) as worker:
+        await worker.queue_frames([Firm("a"), TextFrame("b"), Firm("c"), TextFrame("d"), Firm("e")])
+        await gate.reached.wait()
+        await worker.queue_frame(InterruptionFrame())
+        await settle()
+        gate.open()
+        await last.until(3)
+    assert last.heard == ["a", "c", "e"]
+    assert not caplog.records
+
+
+async def test_an_end_survives_an_interruption() -> None:
+    """P1, P2"""
+    first = Spy(for_texts(hang))
+    async with flowing(first, Spy()) as worker:
+        await worker.queue_frames(texts("a", "b"))
+        await worker.queue_frame(EndFrame())
+        await first.until(1)
+        await worker.queue_frame(InterruptionFrame())
+        await worker.wait()
+    assert first.log == ["setup", "StartFrame", "TextFrame", "InterruptionFrame", "EndFrame", "cleanup"]
+
+
+async def test_no_frame_behind_an_interruption_is_dropped_by_it() -> None:
+    """P1: also where handlers of the interruption take their time"""
+
+    async def take_time(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, InterruptionFrame):
+            await anyio.sleep(0.1)
+
+    last = Spy()
+    async with flowing(*(Spy(take_time) for _ in range(4)), last) as worker:
+        await worker.queue_frames(texts(*range(20)))
+        await worker.queue_frame(InterruptionFrame())
+        await worker.queue_frames(texts(*range(100, 120)))
+        await last.until(1, InterruptionFrame)
+        while "119" not in last.heard:
+            await last.until(len(last.heard) + 1)
+    cut = next(n for n, frame in enumerate(last.got) if isinstance(frame, InterruptionFrame))
+    assert last.heard[-20:] == [str(n) for n in range(100, 120)]
+    assert [frame.text for frame in last.got[cut:] if isinstance(frame, TextFrame)] == last.heard[-20:]
+
+
+async def test_a_cancelled_handler_has_unwound_before_the_interruption_is_handled() -> None:
+    """P1"""
+
+    async def unwind_slowly(spy: Spy, frame: Frame) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.5)
+            await spy.push_frame(Alert("last words"))
+
+    first, last = Spy(for_texts(unwind_slowly)), Spy()
+    async with flowing(first, last) as worker:
+        for n in range(1, 4):
+            await worker.queue_frame(TextFrame("a"))
+            await first.until(n)
+            await worker.queue_frame(InterruptionFrame())
+            await last.until(n, InterruptionFrame)
+    assert [type(frame) for frame in last.got[1:7]] == [Alert, InterruptionFrame] * 3
+
+
+async def test_a_handler_that_refuses_cancellation_holds_an_interruption_up_for_a_bounded_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """P1, L4"""
+
+    async def refuse(spy: Spy, frame: Frame) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(CLEANUP_SECONDS + 1)
+
+    first, last = Spy(for_texts(refuse), name="stubborn"), Spy()
+    async with flowing(first, last) as worker:
+        await worker.queue_frame(TextFrame("a"))
+        await first.until(1)
+        before = anyio.current_time()
+        await worker.queue_frame(InterruptionFrame())
+        await last.until(1, InterruptionFrame)
+        assert anyio.current_time() - before == pytest.approx(CLEANUP_SECONDS)
+    assert "processor 'stubborn' still handles a frame 2 s after" in caplog.text
+
+
+async def test_upstream_frames_are_dropped_too() -> None:
+    """P1"""
+    last = Spy(for_texts(hang))
+    async with flowing(Spy(), last) as worker:
+        await worker.queue_frames(texts("a", "b"), UP)
+        await last.until(1)
+        last.on = None
+        await worker.queue_frame(InterruptionFrame(), UP)
+        await worker.queue_frame(TextFrame("c"), UP)
+        await last.until(2)
+    assert last.heard == ["a", "c"]
+
+
+async def test_a_processor_interrupts_everybody_but_its_own_handler() -> None:
+    """P1"""
+
+    class Listener(Spy):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            if isinstance(frame, TextFrame) and frame.text == "stop":
+                await self.broadcast_interruption()
+                await anyio.sleep(0.1)
+                self.log.append("went on")
+            await super().process_frame(frame, direction)
+
+    first, listener, last = Spy(), Listener(), Spy(for_texts(hang))
+    async with flowing(first, listener, last) as worker:
+        await worker.queue_frames(texts("a", "b", "stop", "d"))
+        await first.until(1, InterruptionFrame)
+        last.on = None
+        await worker.queue_frame(TextFrame("e"))
+        while "e" not in last.heard:
+            await last.until(len(last.heard) + 1)
+    assert "went on" in listener.log
+    assert "stop" in last.heard
+    assert "b" not in last.heard
+    assert "d" not in last.heard  # it waited at the listener
+    assert sum(isinstance(frame, InterruptionFrame) for frame in [*first.got, *last.got]) == 2
+    assert not any(isinstance(frame, InterruptionFrame) for frame in listener.got)
+
+
+async def test_interruptions_one_after_the_other_do_not_wedge_a_processor() -> None:
+    """P1"""
+    last = Spy()
+    async with flowing(Spy(for_texts(hang), name="hangs"), FrameProcessor(), last) as worker:
+        for n in range(50):
+            await worker.queue_frame(TextFrame(str(n)))
+            await worker.queue_frame(InterruptionFrame())
+            if n % 7 == 0:
+                await settle()
+        await last.until(50, InterruptionFrame)
+        await worker.queue_frame(Alert("!"))
+        await last.until(1, Alert)
+        worker.pipeline.processors[0].on = None  # type: ignore[attr-defined]  # it is a Spy
+        await worker.queue_frame(TextFrame("x"))
+        await last.until(1)
+    assert last.heard == ["!", "x"]
+
+
+async def test_an_interruption_during_the_start_makes_room_for_what_is_uninterruptible() -> None:
+    """P1, P2"""
+    gate = Gate()
+
+    async def wait(processor: StartsWith) -> None:
+        await gate(Spy(), TextFrame(""))
+
+    spy = Spy(max_buffer_size=1)
+    worker = worker_of(spy, StartsWith(wait), name="w")
+    async with WorkerRunner(handle_sigint=False) as runner, anyio.create_task_group() as group:
+        await runner.add_workers(worker)
+        await gate.reached.wait()
+        group.start_soon(worker.queue_frames, [TextFrame("a"), Firm("b"), TextFrame("c")])
+        await settle()
+        await worker.queue_frame(InterruptionFrame())
+        await settle()
+        gate.open()
+        await spy.until(2)
+    assert spy.heard == ["b", "c"]
+
+
+async def test_a_task_of_a_processor_is_not_interrupted() -> None:
+    """P1"""
+    ticks: list[int] = []
+
+    class Ticker(FrameProcessor):
+        async def setup(self, setup: Any) -> None:
+            self.create_task(self.tick)
+
+        async def tick(self) -> None:
+            for n in range(5):
+                await anyio.sleep(1)
+                ticks.append(n)
+
+    async with flowing(Ticker()) as worker:
+        await worker.queue_frame(InterruptionFrame())
+        await anyio.sleep(6)
+    assert ticks == [0, 1, 2, 3, 4]
