@@ -361,14 +361,14 @@ class BusFrameMessage(BusDataMessage):
         direction: The `workerbus.pipeline.FrameDirection` in which it shall travel there: DOWNSTREAM frames come in at
             the first processor, UPSTREAM frames at the last.
         bridge: The name of the bridge that it belongs to, where there are several.
-        only_for: Not None in what a worker that has been deactivated still had to let out: whom it had got frames from.
-            Of the bridged workers only those take it, and not the one that has taken over.
+        late_since: Not None in what a worker that has been deactivated still had to let out: when it was, in seconds
+            since the epoch. A bridged worker that has become active since then leaves it alone.
     """
 
     frame: Any
     direction: Any
     bridge: str | None = None
-    only_for: tuple[str, ...] | None = None
+    late_since: float | None = None
 
 
 @bus_message

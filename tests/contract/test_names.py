@@ -234,11 +234,11 @@ def test_what_is_left_of_the_deadline_is_the_last_field_of_a_request() -> None:
     assert message.seconds_left == 2.5
 
 
-def test_whom_a_late_frame_is_for_is_the_last_field_of_its_message() -> None:
-    """P3, N1: ``only_for`` comes after the fields of the seeds."""
-    message = BusFrameMessage("frame", "direction", "bridge", ("front",), source="a")
-    assert message.only_for == ("front",)
-    assert BusFrameMessage("frame", "direction", "bridge", source="a").only_for is None
+def test_since_when_a_frame_is_late_is_the_last_field_of_its_message() -> None:
+    """P3, N1: ``late_since`` comes after the fields of the seeds."""
+    message = BusFrameMessage("frame", "direction", "bridge", 2.5, source="a")
+    assert message.late_since == 2.5
+    assert BusFrameMessage("frame", "direction", "bridge", source="a").late_since is None
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -8,7 +8,7 @@ from workerbus.bus import BusSubscriber, WorkerBus
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives
 from workerbus.messages import BusFrameMessage, BusMessage
-from workerbus.pipeline._crossing import checked_types, frame_of
+from workerbus.pipeline._crossing import Twice, checked_types, frame_of
 from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, came_by, received
 from workerbus.pipeline._ports import DOWNSTREAM
 from workerbus.pipeline._processor import FrameProcessor, FrameProcessorSetup
@@ -54,6 +54,7 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
         self._bridge = bridge
         self._excluded = checked_types("exclude_frames", exclude_frames)
         self._early: list[BusFrameMessage] = []
+        self._twice = Twice()
         self.inlet.visitor = self
 
     # --- on the bus, from the worker's attachment to its departure
@@ -128,7 +129,7 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
         if running is None or port is None:
             self._early.append(message)
             return
-        if not running.worker.takes_frames:
+        if not running.worker.takes_frames or self._twice.seen(message):
             return
         copied = received(frame, self)
         if running.watcher is not None:

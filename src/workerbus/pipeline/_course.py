@@ -104,7 +104,7 @@ class Course:
             if self._ending:
                 return None
             self._ending = ends
-        return self._put(frame, direction, may_wait=True)
+        return self._put(frame, direction, may_wait=not ends)  # an end that is cancelled while it waits would be none
 
     def came(self, frame: Frame, direction: FrameDirection) -> None:
         """Let a frame in that nobody waits for; one that would come behind the end is dropped."""

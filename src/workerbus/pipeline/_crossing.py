@@ -5,13 +5,15 @@ and after that until what it had taken has come through: a deactivation sends a 
 everything that waits there, down, up, and down and up again. So what was taken goes out, and what processors make of it
 in their handlers, even where that goes there and back; what comes later does not. An activation in between makes the
 marker void. What goes out so late is not for the worker that has taken over, which would take it for something to work
-on: it says whom it is for.
+on: it says since when it has been late, and who has become active since then leaves it alone.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from workerbus._lifetime import Mark
 from workerbus.bus import WorkerBus
 from workerbus.messages import BusFrameMessage
 from workerbus.pipeline._frames import BUS, Frame, FrameDirection, Marker, came_by, received
@@ -24,21 +26,48 @@ class Sending:
     Args:
         bus: Where.
         messages: What.
+        before: What is to be sent first: branches push from tasks of their own, and the bus may take its time.
     """
 
-    __slots__ = ("_bus", "_messages")
+    __slots__ = ("_before", "_bus", "_messages", "sent")
 
-    def __init__(self, bus: WorkerBus, messages: list[BusFrameMessage]) -> None:
+    def __init__(self, bus: WorkerBus, messages: list[BusFrameMessage], before: "Sending | None") -> None:
         self._bus = bus
         self._messages = messages
+        self._before = None if before is None or before.sent.is_set() else before
+        self.sent: Mark = Mark()
 
     async def wait(self) -> None:
         """Send them."""
-        for message in self._messages:
-            await self._bus.send(message)
+        try:
+            if self._before is not None:
+                await self._before.sent.wait()
+                self._before = None  # or each would keep all before it
+            for message in self._messages:
+                await self._bus.send(message)
+        finally:
+            self.give_up()
 
     def give_up(self) -> None:
         """Nothing is sent before `wait`."""
+        self.sent.set()
+
+
+class Twice:
+    """Knows the second copy of a frame whose sender belongs to several bridges: they come one after the other."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, FrameDirection], tuple[int, set[str | None]]] = {}
+
+    def seen(self, message: BusFrameMessage) -> bool:
+        """Whether the frame has just come from the same sender over another bridge."""
+        key, number, bridge = (message.source, message.direction), message.frame.id, message.bridge
+        last, bridges = self._last.get(key, (None, set()))
+        if last == number and bridge not in bridges:
+            bridges.add(bridge)
+            return True
+        self._last[key] = number, {bridge}
+        return False
 
 
 def frame_of(message: BusFrameMessage) -> Frame | None:
@@ -79,7 +108,9 @@ class Crossing:
         self._open = {DOWNSTREAM: False, UPSTREAM: False}
         self._epoch = 0
         self._closing = False
-        self._sources: dict[str, None] = {}  # in the order in which they came
+        self._since = 0.0
+        self._twice = Twice()
+        self._sendings: dict[FrameDirection, Sending] = {}
 
     def incoming(self, message: BusFrameMessage) -> Frame | None:
         """Return this worker's copy of the frame that a message brings, if it may come in."""
@@ -88,19 +119,19 @@ class Crossing:
             return None
         if frame.is_local or isinstance(frame, self._excluded):
             return None
-        if message.only_for is not None and self._name not in message.only_for:
+        if message.late_since is not None and message.late_since <= self._since:
             return None
-        self._sources[message.source] = None
-        return received(frame, self)
+        return None if self._twice.seen(message) else received(frame, self)
 
     def outgoing(self, frame: Frame, direction: FrameDirection, bus: WorkerBus, may_wait: bool) -> Waiting | None:
         """Send a frame that leaves the pipeline, if it may go; returns what to wait for."""
         if not self._open[direction] or frame.is_local or came_by(frame, BUS) or isinstance(frame, self._excluded):
             return None
-        only = tuple(self._sources) if self._closing else None
-        messages = [BusFrameMessage(frame, direction, tag, only, source=self._name) for tag in self._tags]
+        late = self._since if self._closing else None
+        messages = [BusFrameMessage(frame, direction, tag, late, source=self._name) for tag in self._tags]
         if may_wait and not (bus.posts_at_once and bus.unbounded):
-            return Sending(bus, messages)
+            sending = self._sendings[direction] = Sending(bus, messages, self._sendings.get(direction))
+            return sending
         for message in messages:
             bus.post(message)
         return None
@@ -108,8 +139,7 @@ class Crossing:
     def opened(self) -> None:
         """The worker is active."""
         self._epoch += 1
-        if not self._closing:
-            self._sources.clear()
+        self._since = time.time()
         self._closing = False
         self._open = {DOWNSTREAM: True, UPSTREAM: True}
 
@@ -120,6 +150,7 @@ class Crossing:
             put: Puts a marker in where frames that travel in a direction come in.
         """
         self._epoch += 1
+        self._since = time.time()
         self._closing = True
         epoch = self._epoch
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from enum import Enum
 from inspect import get_annotations
 from itertools import count
-from typing import Any, ClassVar, Final, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Final, Self, TypeVar, dataclass_transform
 
 from attrs import define, field
 
@@ -25,6 +25,7 @@ _RESERVED: Final = frozenset(
     {"id", "name", "pts", "metadata", "marks", "is_system", "is_uninterruptible", "is_local", "is_joined"}
 )
 _LANES: Final[list[type[Any]]] = []
+_next_id: Final = count(1).__next__
 
 
 class FrameDirection(Enum):
@@ -80,7 +81,7 @@ class Frame:
     is_local: ClassVar[bool] = False
     is_joined: ClassVar[bool] = False
 
-    id: int = field(init=False, factory=count(1).__next__)
+    id: int = field(init=False, factory=_next_id)
     pts: int | None = field(default=None, kw_only=True)
     metadata: dict[str, Any] = field(factory=dict, kw_only=True)
     marks: dict[object, Any] | None = field(init=False, default=None)
@@ -96,6 +97,17 @@ class Frame:
             raise FrameTypeError(f"{cls.__name__} has a field {min(taken)!r}, which every frame has for itself")
         if fields and not {"__attrs_attrs__", "__init__"} & cls.__dict__.keys():
             cls.__new__ = _REFUSAL  # type: ignore[method-assign]  # taken back by frame_type
+
+    def __copy__(self) -> Self:
+        """Another frame, with a number and metadata of its own: it has been nowhere yet."""
+        cls = type(self)
+        twin = object.__new__(cls)
+        for name in [its.name for its in getattr(cls, "__attrs_attrs__", ())]:
+            setattr(twin, name, getattr(self, name))
+        for name, value in getattr(self, "__dict__", {}).items():
+            setattr(twin, name, value)
+        twin.id, twin.metadata, twin.marks = _next_id(), dict(self.metadata), None
+        return twin
 
     @property
     def name(self) -> str:
@@ -284,8 +296,7 @@ BUS: Final = object()
 def received(frame: Frame, by: object) -> Frame:
     """Return a receiver's own copy of a frame that a bus has brought: a bus hands the same one to everybody."""
     twin = copy.copy(frame)
-    twin.metadata = dict(frame.metadata)
-    twin.marks = {BUS: True, by: True}
+    twin.id, twin.marks = frame.id, {BUS: True, by: True}
     return twin
 
 

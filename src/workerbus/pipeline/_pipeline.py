@@ -10,7 +10,7 @@ from typing import Any, Final
 from workerbus.errors import ProcessorInUseError
 from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, StartFrame
 from workerbus.pipeline._inlet import Inlet
-from workerbus.pipeline._ports import Piece, Port, Waiting
+from workerbus.pipeline._ports import DOWNSTREAM, Piece, Port, Waiting
 from workerbus.pipeline._processor import FrameProcessor
 
 
@@ -181,6 +181,14 @@ class Fork:
         frame.marks[self] = _GONE
         return True
 
+    def empty_but(self, branch: Pipeline, frame: Frame) -> None:
+        """Let an interruption that was made in one branch empty the others, too: it is for the whole pipeline."""
+        if frame.marks is None or self not in frame.marks:
+            own = {processor.inlet for processor in branch.processors}
+            for inlet in self._inlets:
+                if inlet not in own:
+                    inlet.drop()
+
 
 _GONE: Final = object()
 
@@ -206,7 +214,11 @@ class Exit:
         """Pass the frame on, if it is the time."""
         if not self.got_start:
             self.got_start = isinstance(frame, StartFrame)
-        return self._outside.put(frame, direction, may_wait) if self._fork.lets_on(frame, self._branch) else None
+        if not self._fork.lets_on(frame, self._branch):
+            return None
+        if isinstance(frame, InterruptionFrame) and direction is DOWNSTREAM:
+            self._fork.empty_but(self._branch, frame)
+        return self._outside.put(frame, direction, may_wait)
 
 
 class _All:
