@@ -1017,3 +1017,58 @@ async def test_an_interruption_before_the_start_drops_what_was_queued_before_it(
     await run_through(worker)
     assert spy.heard == ["c", "d", "e"]
     assert spy.log[:3] == ["setup", "StartFrame", "InterruptionFrame"]
+
+
+class Keeps(FrameProcessor):
+    """Does not push the end on; or does, from a task of its own, a while later."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        super().__init__("keeps")
+        self.seconds = seconds
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if not isinstance(frame, EndFrame):
+            await self.push_frame(frame, direction)
+        elif self.seconds is not None:
+            self.create_task(self._later, frame, direction)
+
+    async def _later(self, frame: Frame, direction: FrameDirection) -> None:
+        assert self.seconds is not None
+        await anyio.sleep(self.seconds)
+        await self.push_frame(frame, direction)
+
+
+@pytest.mark.parametrize("queued", ["before the start", "later"])
+async def test_an_end_that_a_processor_does_not_push_on_ends_the_worker_all_the_same(
+    queued: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P2: after the grace period, and the processor is named."""
+    last, ends = Spy(), []
+    worker = worker_of(Keeps(), last, name="w")
+    worker.add_event_handler("on_pipeline_finished", lambda _, frame: ends.append(type(frame)))
+    if queued == "before the start":
+        await worker.queue_frame(TextFrame("1"))
+        await worker.stop_when_done()
+    async with running(worker):
+        if queued == "later":
+            await worker.queue_frame(TextFrame("1"))
+            await worker.stop_when_done()
+        begun = anyio.current_time()
+        await worker.wait()
+        assert 4 < anyio.current_time() - begun < 6
+    assert ends == [EndFrame]
+    assert last.heard == ["1"]
+    assert "worker 'w' ends without the end that processor 'keeps' has not pushed on" in caplog.messages
+
+
+async def test_an_end_that_is_pushed_on_later_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    """P2: a processor that still works may take its time; the log says for whom the end waits, once."""
+    last = Spy()
+    worker = worker_of(Keeps(12), last, name="w")
+    async with running(worker):
+        await worker.stop_when_done()
+        begun = anyio.current_time()
+        await worker.wait()
+        assert anyio.current_time() - begun >= 12
+    assert caplog.messages == ["the pipeline of worker 'w' has not ended in 5 seconds: it waits for 'keeps'"]

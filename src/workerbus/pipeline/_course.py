@@ -104,7 +104,10 @@ class Course:
             if self._ending:
                 return None
             self._ending = ends
-        return self._put(frame, direction, may_wait=not ends)  # an end that is cancelled while it waits would be none
+        waiting = self._put(frame, direction, may_wait=not ends)  # one that is cancelled while it waits would be none
+        if ends:
+            self._mind_the_end()
+        return waiting
 
     def came(self, frame: Frame, direction: FrameDirection) -> None:
         """Let a frame in that nobody waits for; one that would come behind the end is dropped."""
@@ -119,6 +122,13 @@ class Course:
         if not self._ending and self._verdict is None:
             self._ending = True
             self._put(frame, DOWNSTREAM, may_wait=False)
+            self._mind_the_end()
+
+    def _mind_the_end(self) -> None:
+        worker, flow = self._worker, self._flow
+        if flow is not None and flow.is_open:
+            args = (max(1.0, sum(worker.graces)), partial(self._decide, EndFrame(worker.life.reason)))
+            flow.start(flow.mind_the_end, args, name=f"{worker.name} end of frames", owner=worker.name)
 
     def _put(self, frame: Frame, direction: FrameDirection, *, may_wait: bool) -> Waiting | None:
         if self._flow is None:
@@ -151,6 +161,8 @@ class Course:
         """The worker has started, in this step: frames are handled from now on (P2)."""
         if self._flow is not None:
             self._flow.open()
+            if self._ending:
+                self._mind_the_end()
 
     # --- frames leave
 

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from anyio import CancelScope, Event, get_cancelled_exc_class, move_on_after
+from anyio import CancelScope, Event, get_cancelled_exc_class, move_on_after, sleep
 from attrs import frozen
 
 from workerbus._lifetime import CLEANUP_SECONDS, CleanUp, TaskHost, cancelled_from_outside
@@ -237,6 +237,28 @@ class Flow:
         )
 
     # --- the end
+
+    async def mind_the_end(self, seconds: float, lost: Callable[[], None]) -> None:
+        """Say what an end that is under way waits for, again and again (P2).
+
+        Args:
+            seconds: How long to wait before each look.
+            lost: Called where nothing can bring it on any more: a processor has not passed it on, and does nothing.
+        """
+        told: list[str] = []
+        while True:
+            await sleep(seconds)
+            keepers = [each.name for each in self.processors if each.inlet.kept is not None and not each.inlet.at_work]
+            if keepers:
+                text = "worker %r ends without the end that processor %r has not pushed on"
+                logger.warning(text, self.worker.name, keepers[0])
+                lost()
+                return
+            busy = [each.name for each in self.processors if each.inlet.at_work]
+            if busy != told:
+                told = busy
+                text = "the pipeline of worker %r has not ended in %g seconds: it waits for %s"
+                logger.warning(text, self.worker.name, seconds, ", ".join(map(repr, busy)) or "nobody")
 
     def drain_upstream(self, then: Callable[[], None]) -> None:
         """Call a function when the frames that are on their way upstream now have arrived."""

@@ -144,6 +144,8 @@ class Inlet:
         pushed: How many frames it has pushed.
         running: The pipeline that it runs in.
         set_up: Whether the processor has been set up.
+        tasks: How many tasks of its own it has running.
+        kept: The last frame that ends a pipeline and that it has handled without passing it on.
         visitor: Wants to know when the worker is attached and departs; None for most.
         claimed: Whether the processor stands in a pipeline.
     """
@@ -161,11 +163,13 @@ class Inlet:
         "claimed",
         "following",
         "got_start",
+        "kept",
         "owner",
         "previous",
         "pushed",
         "running",
         "set_up",
+        "tasks",
         "visitor",
     )
 
@@ -192,6 +196,8 @@ class Inlet:
         self.got_start: bool = False
         self.set_up: bool = False
         self.pushed: int = 0
+        self.tasks: int = 0
+        self.kept: Frame | None = None
 
     # --- as a piece of a pipeline
 
@@ -387,6 +393,8 @@ class Inlet:
             if not passing.passed:
                 port.put(frame, direction, False)
             raise
+        else:
+            self.kept = None if passing.passed else frame
         finally:
             self._lead(direction, port)
 
@@ -415,6 +423,12 @@ class Inlet:
         """Wait until no system frame waits or is being handled."""
         assert self._system is not None
         await self._system.quiet()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether frames wait here or are being handled, or a task of the processor's own runs."""
+        lanes = [lane for lane in (self._system, self._data) if lane is not None]
+        return bool(self.tasks) or any(lane.entries or lane.current is not None for lane in lanes)
 
     @property
     def late_with_start(self) -> bool:

@@ -209,9 +209,12 @@ class FrameProcessor:
         label = name or getattr(function, "__name__", "task")
 
         async def run() -> None:
+            inlet.tasks += 1
             try:
                 await function(*args)
             except Exception as exc:  # noqa: BLE001 - logged and reported there
                 inlet.failed(None, exc)
+            finally:
+                inlet.tasks -= 1
 
         return running.start(run, (), name=f"{self._name} {label}", owner=self._name)
