@@ -96,7 +96,7 @@ class MissingError(NotImplementedError):
 TIMEOUT = 10.0
 """Seconds, for jobs that have a timeout: nobody reaches it."""
 
-MESSAGES, JOBS, WORKERS = "Messages", "Jobs", "Workers"
+MESSAGES, JOBS, WORKERS, PIPELINES = "Messages", "Jobs", "Workers", "Pipelines"
 
 
 class Subjects:
@@ -349,6 +349,31 @@ class Subjects:
         documented. Floor, anyio: ``import anyio, attrs``. Others: the package. Starting and ending the interpreter is
         not in it.
         """
+        raise MissingError
+
+    @subject(
+        PIPELINES,
+        seconds("frames through {}", "frame"),
+        full={1: 10_000, 5: 5_000, 20: 1_500},
+        quick={1: 2_000, 5: 800, 20: 200},
+    )
+    async def frames(self, run: Run) -> None:
+        """Frames are queued at a pipeline of that many processors, all at once; until the last one has counted all.
+
+        workerbus, Pipecat: ``queue_frames`` of a `PipelineWorker` that runs; processors that override
+        ``process_frame``, call ``super()`` and push on. Pipecat's without its extras for speech: no RTVI, no turn
+        tracking, no idle timeout. Floors: a row of tasks with a stream or a queue between each two, read in batches.
+        """
+        raise MissingError
+
+    @subject(
+        PIPELINES,
+        seconds("a frame through idle {}", "frame"),
+        full={1: 1_000, 5: 500, 20: 200},
+        quick={1: 200, 5: 100, 20: 40},
+    )
+    async def frames_wake(self, run: Run) -> None:
+        """The same, but each frame is queued when the one before has been counted: nothing ever waits in a queue."""
         raise MissingError
 
 

@@ -28,14 +28,30 @@ def test_the_job_tables_in_the_architecture_page_are_those_of_the_code() -> None
     assert load(ROOT / "docs/draw_tables.py").drawn(page) == page
 
 
-def test_the_first_program_of_the_readme_prints_what_it_says(backend: str) -> None:
-    program = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
-    printed = re.search(r"print\(group\.responses\)  # (.*)", program)
-    assert printed is not None
+def played(program: str, backend: str) -> str:
+    """Run a program of the README, and return what it prints."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         exec(program.replace("anyio.run(main)", f"anyio.run(main, backend={backend!r})"), {"__name__": "readme"})
-    assert output.getvalue().strip() == printed.group(1)
+    return output.getvalue().strip()
+
+
+def programs() -> list[str]:
+    """The programs in the README that run as they stand."""
+    blocks: list[str] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return [block for block in blocks if "anyio.run(main)" in block]
+
+
+def test_the_first_program_of_the_readme_prints_what_it_says(backend: str) -> None:
+    program = programs()[0]
+    printed = re.search(r"print\(group\.responses\)  # (.*)", program)
+    assert printed is not None
+    assert played(program, backend) == printed.group(1)
+
+
+def test_the_pipelines_in_the_readme_print_what_they_say(backend: str) -> None:
+    _, program = programs()
+    assert played(program, backend).splitlines() == ["ONE", "two"]
 
 
 def test_the_readme_has_two_commands_of_one_line_each() -> None:

@@ -11,7 +11,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from benchmarks._late import LateJobs
 from benchmarks._run import Countdown, Run, resident
-from benchmarks._subjects import TIMEOUT, Subjects
+from benchmarks._subjects import TIMEOUT
+from benchmarks.contenders.anyio_frames import Frames
 
 
 async def answer(done: anyio.Event) -> None:
@@ -69,7 +70,7 @@ async def reading(count: int) -> AsyncIterator[dict[str, Reader]]:
         tasks.cancel_scope.cancel()
 
 
-class Contender(Subjects):
+class Contender(Frames):
     """Bare anyio."""
 
     packages = ("anyio", "trio")

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager, suppress
 
 from benchmarks._late import LateJobs
 from benchmarks._run import Countdown, Run, resident
-from benchmarks._subjects import TIMEOUT, Subjects
+from benchmarks._subjects import TIMEOUT
+from benchmarks.contenders.asyncio_frames import Frames
 
 
 async def answer(done: asyncio.Event) -> None:
@@ -64,7 +65,7 @@ async def reading(count: int) -> AsyncIterator[dict[str, Reader]]:
             task.cancel()
 
 
-class Contender(Subjects):
+class Contender(Frames):
     """Bare asyncio."""
 
     async def _flood(self, run: Run, size: int, target: str) -> None:

@@ -14,7 +14,8 @@ from pipecat.workers.runner import WorkerRunner
 
 from benchmarks._late import LateJobs
 from benchmarks._run import Countdown, Run, resident
-from benchmarks._subjects import TIMEOUT, Subjects
+from benchmarks._subjects import TIMEOUT
+from benchmarks.contenders.pipecat_frames import Frames
 
 logger.disable("pipecat")
 
@@ -173,7 +174,7 @@ async def send_all(runner: WorkerRunner, to_send: Iterable[BusMessage]) -> None:
         await send(message)
 
 
-class Contender(Subjects):
+class Contender(Frames):
     """Pipecat."""
 
     packages = ("pipecat-ai",)
