@@ -28,7 +28,7 @@ def test_the_job_tables_in_the_architecture_page_are_those_of_the_code() -> None
     assert load(ROOT / "docs/draw_tables.py").drawn(page) == page
 
 
-def played(program: str, backend: str) -> str:
+def printed_by(program: str, backend: str) -> str:
     """Run a program of the README, and return what it prints."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
@@ -46,12 +46,12 @@ def test_the_first_program_of_the_readme_prints_what_it_says(backend: str) -> No
     program = programs()[0]
     printed = re.search(r"print\(group\.responses\)  # (.*)", program)
     assert printed is not None
-    assert played(program, backend) == printed.group(1)
+    assert printed_by(program, backend) == printed.group(1)
 
 
 def test_the_pipelines_in_the_readme_print_what_they_say(backend: str) -> None:
     _, program = programs()
-    assert played(program, backend).splitlines() == ["ONE", "two"]
+    assert printed_by(program, backend).splitlines() == ["ONE", "two"]
 
 
 def test_the_readme_has_two_commands_of_one_line_each() -> None:

@@ -5,7 +5,7 @@ with what the method of the same name gets. Who calls them, and when, is not kno
 """
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ClassVar, TypeVar
 
 from workerbus.errors import HandlerTypeError, UnknownEventError
@@ -52,6 +52,11 @@ class EventEmitter:
     def has_event_handler(self, event_name: str) -> bool:
         """Whether anybody handles the event."""
         return self._handlers is not None and event_name in self._handlers
+
+    @property
+    def handled_events(self) -> Iterable[str]:
+        """The events that somebody handles."""
+        return self._handlers or ()
 
     def event_handlers(self, event_name: str) -> list[Handler]:
         """Return the handlers of an event, in the order in which they were added."""

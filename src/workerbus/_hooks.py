@@ -182,7 +182,9 @@ class HookQueue:
         report: Callable[[HookCall, Exception], None],
     ) -> None:
         self._owner = owner
-        self._overridden = self._wanted = overridden
+        self._overridden = overridden
+        handled = owner.handled_events
+        self._wanted = overridden.union(handled) if handled else overridden
         self._report = report
         self.failed: int = 0
         self.system: Lane[HookCall] = Lane(f"{name} system", self.run)

@@ -241,6 +241,10 @@ class TaskHost:
         except (KeyboardInterrupt, SystemExit) as exc:
             # Out of an asyncio task these would end the loop itself, with everything in it.
             self.end_with(exc)
+        except get_cancelled_exc_class():
+            # A native one that came with that of a scope in the task: it would cancel the whole group.
+            if cancelled_from_outside():
+                raise
         finally:
             self.running -= 1
 

@@ -193,12 +193,12 @@ class BaseWorker(DeskUser, WorkerHooks, WorkerCalls, JobAnswers, JobRequests, Bu
     @property
     def runs_by_default(self) -> bool:
         """Whether `run` only waits for the end."""
-        return type(self).run is BaseWorker.run
+        return getattr(self.run, "__func__", None) is BaseWorker.run
 
     @property
     def cleans_up_by_default(self) -> bool:
         """Whether `cleanup` does nothing."""
-        return type(self).cleanup is BaseWorker.cleanup
+        return getattr(self.cleanup, "__func__", None) is BaseWorker.cleanup
 
     @property
     def runner(self) -> RunnerLike | None:
@@ -248,8 +248,6 @@ class BaseWorker(DeskUser, WorkerHooks, WorkerCalls, JobAnswers, JobRequests, Bu
         """Return the inbox in which the bus leaves this worker's messages (B6)."""
         if self.hooks.data.closed:  # it could not be attached before
             self.hooks = HookQueue(self, self._name, self._overridden, self._hook_failed)
-            for event_name in self._handlers or ():
-                self.hooks.want(event_name)
         self.hooks.data.limit = bus.max_buffer_size
         asks = type(self).accepts_bus_message is not BusSubscriber.accepts_bus_message
         self._inbox = WorkerInbox(
@@ -416,7 +414,8 @@ class BaseWorker(DeskUser, WorkerHooks, WorkerCalls, JobAnswers, JobRequests, Bu
     def add_event_handler(self, event_name: str, handler: Handler) -> None:
         """See `EventEmitter.add_event_handler`."""
         super().add_event_handler(event_name, handler)
-        self.hooks.want(event_name)
+        if "hooks" in vars(self):  # before that, the queue is still to be made, and looks for itself
+            self.hooks.want(event_name)
         if event_name == "on_worker_ready" and self._runner is not None:
             self._runner.curious(self)
 

@@ -339,24 +339,21 @@ class WorkerLife:
 
     async def _wind_down(self, crash: Exception | None) -> None:
         worker, in_time = self._worker, False
-        self._deadline = worker.clean_up.begin()
-        if self._nothing_runs():
-            self._refuse_the_rest(crash)
-            await self._clean_up()
-            return
         try:
-            with worker.clean_up.shield(self._deadline) as shield:
-                await self._cancel_children(crash)
-                self.phase = Phase.STOPPING
-                self._cancel_work(crash)
-                in_time = True
-                await worker.job_server.pool.quiet()
-                await worker.hooks.quiet()
-                await worker.job_client.quiet()
-                if self._final_message is not None and worker.hooks.wants("on_bus_message"):
-                    await worker.hooks.run(HookCall("on_bus_message", (self._final_message,), self._final_message))
-            if shield.cancelled_caught:
-                logger.warning("worker %r is late: not all that it does has ended in time", worker.name)
+            self._deadline = worker.clean_up.begin()
+            if not self._nothing_runs():
+                with worker.clean_up.shield(self._deadline) as shield:
+                    await self._cancel_children(crash)
+                    self.phase = Phase.STOPPING
+                    self._cancel_work(crash)
+                    in_time = True
+                    await worker.job_server.pool.quiet()
+                    await worker.hooks.quiet()
+                    await worker.job_client.quiet()
+                    if self._final_message is not None and worker.hooks.wants("on_bus_message"):
+                        await worker.hooks.run(HookCall("on_bus_message", (self._final_message,), self._final_message))
+                if shield.cancelled_caught:
+                    logger.warning("worker %r is late: not all that it does has ended in time", worker.name)
         finally:
             late = self._refuse_the_rest(crash)
             if late and not in_time:

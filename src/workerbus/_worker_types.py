@@ -25,6 +25,7 @@ INTERNAL: Final = frozenset(
         "finished",
         "graces",
         "handled_at_once",
+        "handled_events",
         "hooks",
         "inbox",
         "job_client",

@@ -145,3 +145,19 @@ def test_a_worker_that_times_out_for_a_scope_with_more_time_cancels_the_body_at_
         backend=backend,
         seed=1638,
     )
+
+
+def test_time_that_is_up_is_told_whatever_the_requester_does_meanwhile(backend: str) -> None:
+    """J6: the outer job has been answered, the inner one is slow to unwind, and nobody waits for it."""
+    play_steps(
+        Setting(),
+        [
+            Ask(0, "runner", ("w0",), within=0.25),
+            Ask(1, "w0", ("w0",), inside=0, loop=False),
+            Tell(0, "w0", "urgent completed"),
+            Tell(1, "w0", "slow"),
+            Advance(0.25),
+        ],
+        backend=backend,
+        seed=5926,
+    )

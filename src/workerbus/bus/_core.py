@@ -91,7 +91,7 @@ class WorkerBus(ABC):
 
     @property
     def publishes_at_once(self) -> bool:
-        """Whether `publish` only delivers here, without waiting; then the library's own messages need no task."""
+        """Whether `publish` only delivers here, without waiting; then no message needs it, nor a task."""
         return False
 
     @property
@@ -374,25 +374,25 @@ class WorkerBus(ABC):
         return not message.local
 
     def _hand_out(self, message: BusMessage) -> None:
-        # Where a lane is awake, appending is all that `take` would do: two calls less, a tenth of a flood.
+        # Where a lane is ready, appending is all that `take` would do: two calls less, a tenth of a flood.
         target, system = message.target, message.system
         if target is None:
             for inbox in list((self._announced if message.announcement else self._inboxes).values()):
-                lanes = inbox.lanes
-                if lanes is not None and lanes[system is True].awake:
-                    lanes[system is True].items.append(message)  # type: ignore[union-attr]  # awake: there are
-                else:
+                queue = None if inbox.lanes is None else inbox.lanes[system is True].ready
+                if queue is None:
                     inbox.take(message)
+                else:
+                    queue.append(message)
             return
         own = self._inboxes.get(target)
         if own is None:
             self._undelivered += 1
         else:
-            lanes = own.lanes
-            if lanes is not None and lanes[system is True].awake:
-                lanes[system is True].items.append(message)  # type: ignore[union-attr]  # awake: there are
-            else:
+            queue = None if own.lanes is None else own.lanes[system is True].ready
+            if queue is None:
                 own.take(message)
+            else:
+                queue.append(message)
         if self._everything:
             for inbox in list(self._everything.values()):
                 if inbox is not own:

@@ -71,7 +71,7 @@ class Lane(Generic[T]):
 
     Attributes:
         items: What waits; None before the first item and after the end.
-        awake: Whether its dispatcher will look at the items by itself: then appending one is all there is to `put`.
+        ready: The items, while its dispatcher will look at them by itself: then appending one is all there is to `put`.
         begun: How many items have been taken.
         coming: Returns how many items are on their way into the lane, and need room there.
     """
@@ -86,7 +86,6 @@ class Lane(Generic[T]):
         "_places",
         "_quiet",
         "_scope",
-        "awake",
         "begun",
         "busy",
         "closed",
@@ -94,6 +93,7 @@ class Lane(Generic[T]):
         "first",
         "items",
         "limit",
+        "ready",
         "task_id",
     )
 
@@ -114,7 +114,7 @@ class Lane(Generic[T]):
         self.limit: float = limit
         self._host: TaskHost | None = None
         self.items: deque[T | _Counted[T]] | None = None
-        self.awake = False
+        self.ready: deque[T | _Counted[T]] | None = None
         self._parked: Event | None = None
         self._scope: CancelScope | None = None
         self._places: deque[Place] | None = None
@@ -144,7 +144,7 @@ class Lane(Generic[T]):
                 return
             items = self.items = deque()
         items.append(item)
-        if not self.awake:
+        if self.ready is None:
             self._wake()
 
     def put_counted(self, item: T) -> None:
@@ -156,13 +156,13 @@ class Lane(Generic[T]):
             self.items = deque()
         self._counted += 1
         self.items.append(_Counted(item))
-        if not self.awake:
+        if self.ready is None:
             self._wake()
 
     def _wake(self) -> None:
         if self._host is None:
             return
-        self.awake = True
+        self.ready = self.items
         if self._parked is None:
             self._start()
         else:
@@ -222,7 +222,7 @@ class Lane(Generic[T]):
             if self.items:
                 left = [item.item if isinstance(item, _Counted) else item for item in self.items]
                 self.items.clear()  # which its dispatcher holds
-            self.items, self.awake = None, False
+            self.items = self.ready = None
             self._counted = 0
             if self._parked is not None:
                 self._parked.set()
@@ -248,7 +248,7 @@ class Lane(Generic[T]):
                 if cancelled_from_outside():
                     raise
                 if not self.closed:
-                    self._parked, self.awake = None, True
+                    self._parked, self.ready = None, self.items
                     self._start()
             finally:
                 self.busy = False
@@ -280,7 +280,7 @@ class Lane(Generic[T]):
                         await checkpoint()
             self._tell_quiet()
             if not self.closed:
-                self.awake, self._parked = False, new_event()
+                self.ready, self._parked = None, new_event()
                 await self._parked.wait()
 
     async def _caught(self, item: T, exc: BaseException) -> None:

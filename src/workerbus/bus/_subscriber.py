@@ -7,6 +7,7 @@ and a runner bring their own, whose ``take`` handles what is the library's busin
 import logging
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from typing import Any, ClassVar, Literal, Protocol
 
 from anyio import WouldBlock, get_current_task
@@ -164,7 +165,7 @@ class PlainInbox(Inbox):
         self._subscriber = subscriber
         self._bus = bus
         asks = type(subscriber).accepts_bus_message is not BusSubscriber.accepts_bus_message
-        handle = self._ask_and_handle if asks else subscriber.on_bus_message
+        handle = self._ask_and_handle if asks else self._handle
         self._system: Lane[BusMessage] = Lane(f"{self.name} system", handle, failed=self._failed)
         self._data: Lane[BusMessage] = Lane(
             f"{self.name} data", handle, failed=self._failed, first=(self._system,), limit=bus.max_buffer_size
@@ -218,6 +219,9 @@ class PlainInbox(Inbox):
         """Return a snapshot of the counts."""
         delivered = self.delivered + self._system.begun + self._data.begun
         return SubscriberStatistics(self.depth, delivered, self.failed)
+
+    def _handle(self, message: BusMessage) -> Awaitable[None]:
+        return self._subscriber.on_bus_message(message)
 
     async def _ask_and_handle(self, message: BusMessage) -> None:
         if self._subscriber.accepts_bus_message(message):

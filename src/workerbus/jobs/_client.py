@@ -201,7 +201,7 @@ class JobClient:
         if (
             group.travels < group.deadline
         ):  # an enclosing scope's: it ends the work, and is no timeout of the job's (J6)
-            self.time_is_up_there(group)
+            self._tell(group.unanswered, group.job_id, TIMEOUT)
             if await self._over_by(group.deadline, group):
                 return
         self._time_up(group)
@@ -422,11 +422,6 @@ class JobClient:
         if message is not None and group.state is Ask.OPEN:
             group.travels = math.inf
             self._judge(group, message, message.response or {})
-
-    def time_is_up_there(self, group: JobGroup) -> None:
-        """The time that travelled is up, and not the requester's own: tell the workers (J6)."""
-        if group.state is Ask.OPEN:
-            self._tell(group.unanswered, group.job_id, TIMEOUT)
 
     def _complete(self, group: JobGroup, cause: BusMessage | None) -> None:
         if self._settle(group, AskEvent.LAST_ANSWER) and self._owner.hooks.wants("on_job_completed"):

@@ -58,10 +58,7 @@ class _Events(Generic[E]):
                 if group.state is not Ask.COMPLETED:
                     await checkpoint_if_cancelled()  # the body is being cancelled: here, not a line later
                 raise StopAsyncIteration
-            if group.travels == math.inf:
-                await group.changed().wait()
-            else:
-                await self._change()
+            await self._change()
         return self._shape(*group.events.popleft())
 
 
@@ -194,20 +191,19 @@ class _Context:
     async def _outcome(self) -> None:
         group = self._entered
         while group.state is Ask.OPEN:
-            if group.travels == math.inf:
-                await group.changed().wait()
-            else:
-                await self._change()
+            await self._change()
         if group.state is not Ask.COMPLETED:
             await checkpoint_if_cancelled()  # lets a cancellation from outside win over our own
 
-    async def _change(self) -> None:
-        group, look_again = self._entered, self._entered.travels + 2 * SAME_TIME
+    def _change(self) -> Awaitable[None]:
+        group = self._entered
+        return group.changed().wait() if group.travels == math.inf else self._change_by(group)
+
+    async def _change_by(self, group: JobGroup) -> None:
+        look_again = group.travels + 2 * SAME_TIME
         if group.travels < group.deadline and current_time() < look_again:
-            with move_on_at(look_again) as patience:  # an enclosing scope may be given more time while this waits
+            with move_on_at(look_again):  # an enclosing scope may be given more time while this waits
                 await group.change()
-            if patience.cancelled_caught:
-                self._client.time_is_up_there(group)
         else:
             await group.change()
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from anyio import CancelScope, Event, current_time, get_cancelled_exc_class
+from anyio import CancelScope, Event, current_time, get_cancelled_exc_class, sleep_until
 
 from workerbus._lifetime import cancelled_from_outside, without_cancellation
 from workerbus._vocabulary import JobStatus, Value, value
@@ -57,7 +57,7 @@ class Route(Value):
 class OpenJob:
     """A job that this worker was asked for."""
 
-    __slots__ = ("deadline", "over", "request", "route", "scope", "state", "turn", "verdict")
+    __slots__ = ("deadline", "over", "request", "route", "scope", "state", "turn", "verdict", "watch")
 
     def __init__(self, request: BusJobRequestMessage, route: Route) -> None:
         self.request: BusJobRequestMessage = request
@@ -67,6 +67,7 @@ class OpenJob:
         self.deadline: float = math.inf if left is None else current_time() + left
         self.turn: Turn | None = None if route.limiter is None else route.limiter.stand()
         self.scope: CancelScope | None = None
+        self.watch: CancelScope | None = None
         self.over: Event | None = None
         self.verdict: tuple[JobStatus, dict[str, Any]] | None = None
 
@@ -178,8 +179,8 @@ class JobServer:
         self.cancel_all(status, payload)
         for job in list(self.jobs.values()):
             job.state = next_job(job.state, JobEvent.ANSWER)
-            assert job.verdict is not None  # of the cancel, or of an earlier one
-            self._answer(job, *job.verdict)
+            # Without a verdict it was over already, and an exception that ends programs came before its answer.
+            self._answer(job, *(job.verdict or (status, payload)))
         return [f"job {job.request.job_name!r} ({job.request.job_id})" for job in self.pool.busy.values()]
 
     # --- what the worker's own code sends
@@ -233,8 +234,7 @@ class JobServer:
         if job.state is Job.OVER:
             self._leave_line(job, before)
             self._answer(job, status, payload)
-        else:
-            assert job.scope is not None
+        elif job.scope is not None:  # None where an exception that ends programs is on its way out of the handler
             job.scope.cancel()
         return True
 
@@ -280,6 +280,9 @@ class JobServer:
         timed = job.deadline != math.inf
         if timed:
             scope.deadline = job.deadline
+            if self._owner.hooks.wants("on_job_cancelled"):
+                job.watch = CancelScope()
+                self._owner.tasks.start(self._tell_in_time, job, name=f"{self._name} deadline")
         try:
             if job.turn is not None:
                 await job.turn.come()
@@ -298,9 +301,18 @@ class JobServer:
             if timed:
                 scope.deadline = math.inf
                 self._expire(job)
+                if job.watch is not None:
+                    job.watch.cancel()
             if job.turn is not None:
                 job.turn.leave()
         return not scope.cancel_called
+
+    async def _tell_in_time(self, job: OpenJob) -> None:
+        # The scope cancels the handler by itself, but tells nobody, and the handler may take long to unwind (J6).
+        assert job.watch is not None
+        with job.watch:
+            await sleep_until(job.deadline)
+            self._expire(job)
 
     def _expire(self, job: OpenJob) -> None:
         if job.deadline != math.inf and job.state in OPEN_JOBS and job.deadline <= current_time():
