@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 import os
+import signal
 from typing import Any
 from zlib import crc32
 
@@ -15,6 +16,10 @@ import pytest
 from hypothesis import Phase, settings
 
 from workerbus.testing import virtual_backend
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in the background of a shell script; the programs that the tests start would inherit it, and be deaf to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BACKENDS = ("asyncio", "trio")
 DEADLINE = 20.0

@@ -5,6 +5,7 @@ from typing import Any
 
 from traffic import Alarm, Note, alarm, note
 from workerbus import BusMessage, BusSystemMessage
+from workerbus._events import EventEmitter
 from workerbus._hooks import HookQueue
 from workerbus._lifetime import CleanUp, TaskHost
 from workerbus._worker_inbox import WorkerInbox
@@ -12,7 +13,7 @@ from workerbus._worker_inbox import WorkerInbox
 
 def inbox_with(handle: Any) -> WorkerInbox:
     """An inbox of a worker that has started."""
-    hooks = HookQueue(None, "worker", frozenset(), lambda call, error: None)
+    hooks = HookQueue(EventEmitter(), "worker", frozenset(), lambda call, error: None)
     inbox = WorkerInbox(
         "worker",
         receives="own",
