@@ -64,7 +64,7 @@ class BusMessage(Value):
         cls.local = issubclass(cls, BusLocalMessage)
         if "__attrs_attrs__" not in cls.__dict__ and _own_fields(cls):
             cls._init = cls.__dict__.get("__init__")
-            cls.__init__ = _refuse_undecorated  # type: ignore[method-assign]  # taken back by bus_message
+            type.__setattr__(cls, "__init__", _refuse_undecorated)  # taken back by bus_message
 
 
 class BusLocalMessage:
