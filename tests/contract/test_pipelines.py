@@ -25,7 +25,7 @@ from piping import (
     worker_of,
 )
 from support import running
-from workerbus import CLEANUP_SECONDS, NotRunningError, PipelineWorker, WorkerRunner
+from workerbus import CLEANUP_SECONDS, BusJobRequestMessage, NotRunningError, PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
     START_SECONDS,
     CancelFrame,
@@ -1017,6 +1017,40 @@ async def test_an_interruption_before_the_start_drops_what_was_queued_before_it(
     await run_through(worker)
     assert spy.heard == ["c", "d", "e"]
     assert spy.log[:3] == ["setup", "StartFrame", "InterruptionFrame"]
+
+
+class Answers(FrameProcessor):
+    """Answers the jobs that its frames are about, after a second each."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TextFrame):
+            await anyio.sleep(1)
+            await self.worker.send_job_response(frame.metadata["job"], {"text": frame.text})
+        await self.push_frame(frame, direction)
+
+
+class Asked(PipelineWorker):
+    """Queues a frame for each job."""
+
+    async def on_job_request(self, message: BusJobRequestMessage) -> None:
+        await self.queue_frame(TextFrame("done", metadata={"job": message.job_id}))
+
+
+@pytest.mark.parametrize("by", ["runner", "worker"])
+async def test_an_end_drains_the_jobs_that_the_pipeline_answers(by: str) -> None:
+    """P2, R2: what was queued before the end is handled, and its answers are answers."""
+    worker, answers = Asked(Pipeline([Answers()]), name="asked"), []
+    async with running(worker) as runner, anyio.create_task_group() as tasks:
+
+        async def ask() -> None:
+            answers.append(await runner.job("asked"))
+
+        for _ in range(3):
+            tasks.start_soon(ask)
+        await settle()
+        await (runner if by == "runner" else worker).end()
+    assert answers == [{"text": "done"}] * 3
 
 
 class Keeps(FrameProcessor):
