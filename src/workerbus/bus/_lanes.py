@@ -287,10 +287,8 @@ class Lane(Generic[T]):
         failed = self._failed
         if failed is None:
             raise exc
-        if isinstance(exc, get_cancelled_exc_class()):
-            if not cancelled_from_outside():
-                failed(item, exc)
-            raise exc
+        if isinstance(exc, get_cancelled_exc_class()) and not cancelled_from_outside():
+            failed(item, exc)
         if isinstance(exc, BaseExceptionGroup):
             error = without_cancellation(exc)
             if error is not None:
