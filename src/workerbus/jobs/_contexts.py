@@ -211,7 +211,8 @@ class _Context:
         """Leave the group and the scope; returns whether the group's own error is to be raised."""
         group, scope = self._entered, self._scope
         assert scope is not None
-        if exc is None and group.state is Ask.COMPLETED:  # all have answered: nobody to tell, nothing to wait for
+        if exc is None:
+            assert group.state is Ask.COMPLETED  # all have answered: nobody to tell, nothing to wait for
             self._client.forget(group)
             scope.__exit__(None, None, None)
             return False
@@ -219,9 +220,6 @@ class _Context:
             await self._client.leave(group, exc)
         except BaseException as late:  # noqa: BLE001 - raised again below
             exc, raised_here = late, True
-        if exc is None:
-            scope.__exit__(None, None, None)
-            return group.error() is not None
         if scope.__exit__(type(exc), exc, exc.__traceback__):
             self._left_with = exc
             return True
