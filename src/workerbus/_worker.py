@@ -246,8 +246,6 @@ class BaseWorker(DeskUser, WorkerHooks, WorkerCalls, JobAnswers, JobRequests, Bu
 
     def make_inbox(self, bus: InboxHost) -> Inbox:
         """Return the inbox in which the bus leaves this worker's messages (B6)."""
-        if self.hooks.data.closed:  # it could not be attached before
-            self.hooks = HookQueue(self, self._name, self._overridden, self._hook_failed)
         self.hooks.data.limit = bus.max_buffer_size
         asks = type(self).accepts_bus_message is not BusSubscriber.accepts_bus_message
         self._inbox = WorkerInbox(
