@@ -33,7 +33,7 @@ def drawn(page: str) -> str:
     """Return the page with both diagrams drawn anew."""
     for name, table in (("job", JOB_TABLE), ("ask", ASK_TABLE)):
         text = f"<!-- {name} table -->\n{diagram(table)}\n<!-- end -->"
-        page = re.sub(f"<!-- {name} table -->.*?<!-- end -->", lambda _, text=text: text, page, flags=re.DOTALL)  # type: ignore[misc]
+        page = re.sub(f"<!-- {name} table -->.*?<!-- end -->", lambda _, text=text: text, page, flags=re.DOTALL)  # type: ignore[misc]  # text is that of this turn
     return page
 
 

@@ -30,7 +30,8 @@ def _check_decorated(cls: type[Any]) -> None:
         )
 
 
-def _own_fields(cls: type[Any]) -> list[str]:
+def own_fields(cls: type[Any]) -> list[str]:
+    """Return the names of the fields that a class declares itself."""
     return [name for name, kind in get_annotations(cls).items() if "ClassVar" not in str(kind)]
 
 
@@ -62,7 +63,7 @@ class BusMessage(Value):
         """Settle how the class travels, and refuse fields that nothing would set (N5)."""
         super().__init_subclass__()
         cls.local = issubclass(cls, BusLocalMessage)
-        if "__attrs_attrs__" not in cls.__dict__ and _own_fields(cls):
+        if "__attrs_attrs__" not in cls.__dict__ and own_fields(cls):
             cls._init = cls.__dict__.get("__init__")
             type.__setattr__(cls, "__init__", _refuse_undecorated)  # taken back by bus_message
 

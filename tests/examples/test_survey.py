@@ -3,21 +3,19 @@
 import io
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
-import time
 import tokenize
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
+from programs import PATIENCE, Terminal, plain_environment
+
 SURVEY = Path(__file__).parents[2] / "examples" / "survey.py"
-PATIENCE = 60.0
 
 TREE = {
     "alone.py": '"""A module."""\n\n\ndef one():\n    """Doc."""\n    return "def class"\n',
@@ -54,10 +52,6 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
         check=False,
         env={**plain_environment(), **environment},
     )
-
-
-def plain_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
 
 
 @pytest.fixture
@@ -210,53 +204,8 @@ def test_a_bad_argument_is_one_line_and_exit_code_2(
     assert re.fullmatch(r"survey\.py: .+\n", done.stderr)
 
 
-class Terminal:
-    """The survey of the standard library, in a terminal and a session of its own."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.output = b""
-        self._master, slave = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, SURVEY, *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            env={**plain_environment(), "TERM": "xterm-256color", "COLUMNS": "100"},
-        )
-        os.close(slave)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._master)
-
-    def _read(self, seconds: float) -> bool:
-        assert select.select([self._master], [], [], max(0.0, seconds))[0], "it takes too long"
-        try:
-            chunk = os.read(self._master, 65536)
-        except OSError:  # how Linux says that the other end is closed
-            chunk = b""
-        self.output += chunk
-        return bool(chunk)
-
-    def read_until(self, pattern: bytes) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not re.search(pattern, self.output):
-            assert self._read(deadline - time.monotonic()), "it ended before"
-
-    def read_to_the_end(self, seconds: float) -> int:
-        deadline = time.monotonic() + seconds
-        while self._read(deadline - time.monotonic()):
-            pass
-        return self.process.wait(max(0.1, deadline - time.monotonic()))
-
-
 def test_in_a_terminal_each_worker_has_a_bar(tree: Path, backend: str) -> None:
-    with Terminal(str(tree), "--backend", backend, "--workers", "3") as terminal:
+    with Terminal("survey.py", tree, "--backend", backend, "--workers", "3") as terminal:
         assert terminal.read_to_the_end(PATIENCE) == 0
     bars, shown, rest = terminal.output.decode().rpartition("\x1b[?25h")
     assert shown
@@ -264,9 +213,9 @@ def test_in_a_terminal_each_worker_has_a_bar(tree: Path, backend: str) -> None:
     assert "total" in rest
 
 
-@pytest.mark.parametrize("pattern", [b"parser-2", rb"[1-9]\d/\d+ files"], ids=["at once", "under way"])
-def test_ctrl_c_ends_it_with_130_and_the_cursor_shown(backend: str, pattern: bytes) -> None:
-    with Terminal("--backend", backend, "--workers", "2") as terminal:
+@pytest.mark.parametrize("pattern", ["parser-2", r"[1-9]\d/\d+ files"], ids=["at once", "under way"])
+def test_ctrl_c_ends_it_with_130_and_the_cursor_shown(backend: str, pattern: str) -> None:
+    with Terminal("survey.py", "--backend", backend, "--workers", "2") as terminal:
         terminal.read_until(pattern)
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.read_to_the_end(10) == 130

@@ -17,6 +17,7 @@ from workerbus import (
     MemoryBus,
     job,
 )
+from workerbus.testing import run
 
 
 async def test_a_worker_is_told_why_its_requester_left() -> None:
@@ -52,7 +53,7 @@ def test_a_native_cancellation_goes_through(backend: str) -> None:
                 await task
             assert helper.statistics().active_jobs == 0
 
-    anyio.run(main, backend=backend)
+    run(main, backend=backend)
 
 
 class Slow(BaseWorker):

@@ -4,11 +4,13 @@ import copy
 from typing import Any
 
 import anyio
+import pytest
 
 from piping import DOWN, Alert, Gate, Spy, for_texts, run_through, texts, worker_of
 from support import Helper, running
-from workerbus import BusFrameMessage, BusMessage, MemoryBus
+from workerbus import BusFrameMessage, BusMessage, MemoryBus, WorkerRunner
 from workerbus.pipeline import EndFrame, Frame, FrameDirection, FrameProcessor, ParallelPipeline, TextFrame
+from workerbus.pipeline._crossing import SENDERS, Twice
 from workerbus.testing import settle
 
 
@@ -155,3 +157,38 @@ async def test_a_processor_may_ask_for_a_job_with_the_first_frame() -> None:
     await worker.add_workers(Helper("helper"))
     await run_through(worker, TextFrame("1"))
     assert [answer["payload"] for answer in asks.answers] == [{"text": "1"}]
+
+
+class Late(FrameProcessor):
+    """Pushes the end on twelve seconds later."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, EndFrame):
+            await anyio.sleep(12)
+        await self.push_frame(frame, direction)
+
+
+async def test_an_end_that_comes_while_the_worker_starts_is_watched_once(caplog: pytest.LogCaptureFixture) -> None:
+    """P2: between the start of the pipeline and that of its worker; the log says once for whom it waits."""
+    worker = worker_of(Late("late"), name="w")
+
+    async def end(_: object) -> None:
+        await worker.stop_when_done()
+
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.registry.watch("w", end)
+    async with runner:
+        await runner.add_workers(worker)
+        await worker.wait()
+    assert caplog.messages == ["the pipeline of worker 'w' has not ended in 5 seconds: it waits for 'late'"]
+
+
+def test_a_receiver_forgets_senders_that_come_and_go() -> None:
+    """P3: what it knows of them is bounded, and nothing is kept of those that name no bridge."""
+    twice = Twice()
+    for number in range(3 * SENDERS):
+        for bridge in (None, "one", "two"):
+            message = BusFrameMessage(TextFrame("x"), DOWN, bridge, source=f"w{number}")
+            assert not twice.seen(message)
+    assert len(twice._last) == SENDERS

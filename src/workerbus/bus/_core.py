@@ -20,8 +20,8 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from workerbus._lifetime import CleanUp, TaskHost, plain
-from workerbus._vocabulary import Value, id_source, value
-from workerbus.bus._lanes import BATCH, Lane, Place
+from workerbus._vocabulary import BATCH, Value, id_source, value
+from workerbus.bus._lanes import Lane, Place
 from workerbus.bus._subscriber import BusSubscriber, Inbox, SubscriberStatistics
 from workerbus.errors import MessageTypeError, NameTakenError, NotRunningError
 from workerbus.messages import BusMessage
@@ -93,11 +93,6 @@ class WorkerBus(ABC):
     def publishes_at_once(self) -> bool:
         """Whether `publish` only delivers here, without waiting; then no message needs it, nor a task."""
         return False
-
-    @property
-    def unbounded(self) -> bool:
-        """Whether there is always room for a message, so that sending does not wait for any (B9)."""
-        return self.max_buffer_size == math.inf
 
     # --- lifetime
 

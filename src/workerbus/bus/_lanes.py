@@ -5,7 +5,7 @@ is something to run in; the task exists from the first item on that finds someth
 
 The queue is a deque, and the task parks on an event while there is nothing in it. A memory object stream would be both,
 but its ``receive()`` lets the whole loop pass before it looks, which makes a subscriber that waits three times as slow,
-and a send and a receive for each item made a flood three times as slow.
+and a send and a receive for each item made a flood twice as slow.
 
 The rules of order, where they matter:
 
@@ -18,17 +18,15 @@ The rules of order, where they matter:
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from anyio import CancelScope, Event, get_cancelled_exc_class, get_current_task
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from workerbus._lifetime import TaskHost, cancelled_from_outside, event_class, without_cancellation
+from workerbus._vocabulary import BATCH
 
 T = TypeVar("T")
-
-BATCH: Final = 64
-"""After so many items, or sends, there is a pause; a power of two."""
 
 
 class _Counted(Generic[T]):

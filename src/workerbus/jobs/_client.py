@@ -23,7 +23,7 @@ from anyio import (
 )
 
 from workerbus._lifetime import event_class, scope_class
-from workerbus._vocabulary import JobStatus, id_source
+from workerbus._vocabulary import BATCH, JobStatus, id_source
 from workerbus.abc import Fence, HookCall, JobPeer
 from workerbus.errors import NotRunningError
 from workerbus.jobs._checks import Response, repaired
@@ -50,8 +50,6 @@ TIMEOUT: Final = "timeout"
 PATIENCE: Final = 5.0
 """After this many seconds a requester says in the log for whom it waits (J1)."""
 SAME_TIME: Final = 0.001
-BATCH: Final = 64
-"""How many requests are sent without a pause (B2)."""
 
 _new_id = id_source()
 

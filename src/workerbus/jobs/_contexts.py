@@ -18,7 +18,7 @@ from anyio import CancelScope, current_time, move_on_at
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from workerbus._lifetime import carry_deadline
-from workerbus._vocabulary import JobStatus
+from workerbus._vocabulary import BATCH, JobStatus
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import SAME_TIME, JobClient
 from workerbus.jobs._group import JobGroup
@@ -26,7 +26,6 @@ from workerbus.jobs._state import Ask
 from workerbus.jobs._types import JobEvent, JobGroupEvent
 
 E = TypeVar("E")
-_BATCH = 64
 
 
 class _Events(Generic[E]):
@@ -51,7 +50,7 @@ class _Events(Generic[E]):
     async def __anext__(self) -> E:
         group = self._group
         self._taken += 1
-        if not self._taken % _BATCH:
+        if not self._taken % BATCH:
             await checkpoint()
         while not group.events:
             if group.state is not Ask.OPEN:

@@ -79,6 +79,7 @@ class Course:
         self._body: CancelScope | None = None
         self._active: bool | None = None
         self._started = False
+        self._running = False
         self._ending = False
         self._verdict: EndFrame | StopFrame | CancelFrame | None = None
         self._through = Event()
@@ -126,7 +127,7 @@ class Course:
 
     def _mind_the_end(self) -> None:
         worker, flow = self._worker, self._flow
-        if flow is not None and flow.is_open:
+        if flow is not None and self._running:
             args = (max(1.0, sum(worker.graces)), partial(self._decide, EndFrame(worker.life.reason)))
             flow.start(flow.mind_the_end, args, name=f"{worker.name} end of frames", owner=worker.name)
 
@@ -161,6 +162,7 @@ class Course:
         """The worker has started, in this step: frames are handled from now on (P2)."""
         if self._flow is not None:
             self._flow.open()
+            self._running = True
             if self._ending:
                 self._mind_the_end()
 

@@ -11,7 +11,7 @@ on: it says since when it has been late, and who has become active since then le
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from workerbus._lifetime import Mark
 from workerbus.bus import WorkerBus
@@ -53,6 +53,10 @@ class Sending:
         self.sent.set()
 
 
+SENDERS: Final = 256
+"""How many senders a receiver keeps apart: workers may come and go for ever."""
+
+
 class Twice:
     """Knows the second copy of a frame whose sender belongs to several bridges: they come one after the other."""
 
@@ -62,10 +66,14 @@ class Twice:
     def seen(self, message: BusFrameMessage) -> bool:
         """Whether the frame has just come from the same sender over another bridge."""
         key, number, bridge = (message.source, message.direction), message.frame.id, message.bridge
+        if bridge is None:
+            return False  # who belongs to several names them
         last, bridges = self._last.get(key, (None, set()))
         if last == number and bridge not in bridges:
             bridges.add(bridge)
             return True
+        if len(self._last) >= SENDERS and key not in self._last:
+            del self._last[next(iter(self._last))]
         self._last[key] = number, {bridge}
         return False
 
@@ -129,7 +137,7 @@ class Crossing:
             return None
         late = self._since if self._closing else None
         messages = [BusFrameMessage(frame, direction, tag, late, source=self._name) for tag in self._tags]
-        if may_wait and not (bus.posts_at_once and bus.unbounded):
+        if may_wait and not bus.hands_out:
             sending = self._sendings[direction] = Sending(bus, messages, self._sendings.get(direction))
             return sending
         for message in messages:

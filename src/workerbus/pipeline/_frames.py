@@ -11,12 +11,12 @@ constructor for is refused when the first one is made, with an error that names 
 import copy
 from collections.abc import Callable
 from enum import Enum
-from inspect import get_annotations
 from itertools import count
 from typing import Any, ClassVar, Final, Self, TypeVar, dataclass_transform
 
 from attrs import define, field
 
+from workerbus._message import own_fields
 from workerbus.errors import FrameTypeError
 
 T = TypeVar("T")
@@ -46,10 +46,6 @@ def _refuse_undecorated(cls: type[Any], *_args: Any, **_kwargs: Any) -> Any:
 
 
 _REFUSAL: Final = staticmethod(_refuse_undecorated)
-
-
-def _own_fields(cls: type[Any]) -> list[str]:
-    return [name for name, kind in get_annotations(cls).items() if "ClassVar" not in str(kind)]
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(field,))
@@ -92,7 +88,7 @@ class Frame:
         cls.is_uninterruptible = issubclass(cls, UninterruptibleFrame)
         if sum(issubclass(cls, lane) for lane in _LANES) > 1:
             raise FrameTypeError(f"{cls.__name__} is a SystemFrame and something else: choose one lane")
-        fields = _own_fields(cls)
+        fields = own_fields(cls)
         if taken := _RESERVED.intersection(fields):
             raise FrameTypeError(f"{cls.__name__} has a field {min(taken)!r}, which every frame has for itself")
         if fields and not {"__attrs_attrs__", "__init__"} & cls.__dict__.keys():

@@ -14,16 +14,14 @@ The rules of order:
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 from anyio import CancelScope, Event, get_cancelled_exc_class, get_current_task
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from workerbus._lifetime import cancelled_from_outside, without_cancellation
+from workerbus._vocabulary import BATCH
 from workerbus.pipeline._frames import Frame, FrameDirection
 from workerbus.pipeline._ports import Entry, TaskHandle
-
-BATCH: Final = 64
 
 
 class FrameLane:

@@ -8,10 +8,10 @@ from typing import Any, Final
 from anyio.lowlevel import checkpoint
 from attrs import frozen
 
+from workerbus._vocabulary import BATCH
 from workerbus.errors import HandlerTypeError, NotRunningError
 from workerbus.pipeline._frames import ErrorFrame, Frame, FrameDirection, InterruptionFrame
 from workerbus.pipeline._inlet import Inlet
-from workerbus.pipeline._lanes import BATCH
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, TaskHandle
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from anyio.lowlevel import checkpoint
 
 from workerbus._registry import WorkerRegistry
+from workerbus._vocabulary import BATCH
 from workerbus._worker_types import WorkerParams
 from workerbus.abc import RunnerLike
 from workerbus.bus import WorkerBus
@@ -19,7 +20,6 @@ from workerbus.pipeline._crossing import Crossing, checked_types
 from workerbus.pipeline._frames import Frame, FrameDirection, StartFrame, TTSSpeakFrame
 from workerbus.pipeline._hooks import PipelineEvents, PipelineHooks
 from workerbus.pipeline._inlet import Visitor
-from workerbus.pipeline._lanes import BATCH
 from workerbus.pipeline._observers import Observer
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._pipeline import Pipeline, claim
