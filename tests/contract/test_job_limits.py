@@ -390,7 +390,7 @@ def test_twenty_thousand_jobs_leave_nothing_behind(backend: str) -> None:
             everything.calls.clear()
             await settled(runner, asker, everything, helper)
             assert count_objects() - before < 1_000
-            assert len(task_ids()) <= tasks
+            assert len(task_ids()) < tasks + 10  # how many are kept idle depends on the order of the tasks
             assert sizes(left_in(runner.registry)) == registered
             assert max(len(worker.job_server._ended) for worker in (everything, helper)) == REMEMBERED
         assert left_in(runner.registry) == {}

@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint
 from support import Helper, Plain, running
 from traffic import KINDS, Alarm, Chooser, Listener, Note, Wire, alarm, eventually, listening, note
 from workerbus import (
+    CLEANUP_SECONDS,
     BaseWorker,
     BusActivateWorkerMessage,
     BusJobRequestMessage,
@@ -1143,7 +1144,7 @@ async def test_messages_sent_before_a_transport_was_open_hold_up_nothing_of_the_
 
 
 async def test_closing_a_transport_releases_who_waits_behind_what_was_sent_before_it_was_open() -> None:
-    """B5, L1: nobody waits for ever for a bus that is closed."""
+    """B5, L1, L4: nobody waits for ever for a bus that is closed."""
     never = anyio.Event()
 
     async def stuck(_: BusMessage) -> None:
@@ -1153,7 +1154,7 @@ async def test_closing_a_transport_releases_who_waits_behind_what_was_sent_befor
     await bus.subscribe(Plain("slow", receives="own", on=stuck))
     for n in range(4):
         await bus.send(note(n, "slow"))
-    with anyio.fail_after(2):
+    with anyio.fail_after(CLEANUP_SECONDS + 1):
         async with anyio.create_task_group() as tasks:
             async with bus:
                 sending = Sending(tasks, bus, note(4, "slow"))

@@ -68,7 +68,7 @@ def test_a_waiter_whose_task_is_cancelled_natively_is_an_error() -> None:
             task = await task_of(partial(raw.ask, "two", "queue", "do"))
             await raw.ask("three", "queue", "do")
             task.cancel()
-            assert (await raw.answer("two"))[0] == JobStatus.ERROR
+            assert await raw.answer("two") == (JobStatus.ERROR, {"error": "", "type": "CancelledError"})
             await anyio.wait_all_tasks_blocked()
             assert task.done()
             queue.release.set()
@@ -92,7 +92,7 @@ def test_a_deferred_job_whose_task_is_cancelled_natively_is_an_error() -> None:
             await anyio.wait_all_tasks_blocked()
             assert queue.calls == ["one"]
             task.cancel()
-            assert (await raw.answer("one"))[0] == JobStatus.ERROR
+            assert await raw.answer("one") == (JobStatus.ERROR, {"error": "", "type": "CancelledError"})
             await anyio.wait_all_tasks_blocked()
             assert queue.calls == ["one", "two"]
             assert list(queue.active_jobs) == ["two"]

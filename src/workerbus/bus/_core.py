@@ -149,13 +149,14 @@ class WorkerBus(ABC):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """Close the bus: what the library has posted goes out, then its tasks end (L4)."""
+        """Close the bus: what was sent before it was open and what the library has posted goes out first (B4, L4)."""
         tasks = self.tasks
         late: BaseException | None = None
         try:
             deadline = self.clean_up.deadline(exc)
             try:
                 with self.clean_up.shield(deadline):
+                    await self._early.quiet()
                     await self._outbox.quiet()
             finally:
                 with self.clean_up.shield(deadline):

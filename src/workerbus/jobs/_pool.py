@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Final, Generic, TypeVar
 
-from anyio import CancelScope, Event, get_cancelled_exc_class
+from anyio import CancelScope, Event
 
-from workerbus._lifetime import TaskHost, cancelled_from_outside, event_class
+from workerbus._lifetime import TaskHost, event_class
 
 T = TypeVar("T")
 
@@ -81,24 +81,20 @@ class TaskPool(Generic[T]):
     async def _work(self, job: T) -> None:
         base, new_event = copy_context(), event_class()
         with CancelScope() as scope:
-            try:
-                while True:
-                    self.busy[scope] = job
-                    try:
-                        usable = await self._perform(job, scope)
-                    finally:
-                        del self.busy[scope]
-                        self._running -= 1
-                        if not self._running and self._quiet is not None:
-                            self._quiet.set()
-                            self._quiet = None
-                    if not usable or len(self._idle) >= IDLE_TASKS or not _restore(base):
-                        return
-                    del job  # while the task is idle, it holds nothing of the requester's
-                    job = await self._next(_Seat(new_event()))
-            except get_cancelled_exc_class():
-                if scope.cancel_called or cancelled_from_outside():
-                    raise
+            while True:
+                self.busy[scope] = job
+                try:
+                    usable = await self._perform(job, scope)
+                finally:
+                    del self.busy[scope]
+                    self._running -= 1
+                    if not self._running and self._quiet is not None:
+                        self._quiet.set()
+                        self._quiet = None
+                if not usable or len(self._idle) >= IDLE_TASKS or not _restore(base):
+                    return
+                del job  # while the task is idle, it holds nothing of the requester's
+                job = await self._next(_Seat(new_event()))
 
     async def _next(self, seat: _Seat[T]) -> T:
         self._idle.append(seat)
