@@ -1,26 +1,11 @@
-"""What `asking.Doing` may do for its jobs, and how to test it in no time."""
+"""What `asking.Doing` may do for its jobs."""
 
-import functools
-from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec
+from typing import Any
 
 import anyio
 
-import clock
 from asking import Doing
 from workerbus import CLEANUP_SECONDS, BusJobRequestMessage
-
-P = ParamSpec("P")
-
-
-def idle_time_is_skipped(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Run a test that has the parameter ``backend`` in virtual time."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        clock.run(functools.partial(test, *args, **kwargs), backend=str(kwargs["backend"]))
-
-    return run
 
 
 async def at_once(worker: Doing, message: BusJobRequestMessage) -> dict[str, Any]:

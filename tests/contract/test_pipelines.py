@@ -6,7 +6,6 @@ from typing import Any
 import anyio
 import pytest
 
-from handlers import idle_time_is_skipped
 from piping import (
     DOWN,
     UP,
@@ -386,8 +385,7 @@ async def test_a_fatal_error_during_the_start_cancels_the_worker() -> None:
     assert worker.started_at is None
 
 
-@idle_time_is_skipped
-async def test_a_processor_that_keeps_the_start_back_is_named(backend: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_processor_that_keeps_the_start_back_is_named(caplog: pytest.LogCaptureFixture) -> None:
     """P2"""
     runner = WorkerRunner(handle_sigint=False)
     async with nothing_left(runner), runner:
@@ -399,8 +397,7 @@ async def test_a_processor_that_keeps_the_start_back_is_named(backend: str, capl
         await runner.cancel()
 
 
-@idle_time_is_skipped
-async def test_a_set_up_that_takes_its_time_is_named(backend: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_set_up_that_takes_its_time_is_named(caplog: pytest.LogCaptureFixture) -> None:
     """P2"""
 
     class Sloth(Spy):

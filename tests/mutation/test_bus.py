@@ -12,7 +12,6 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import clock
-from handlers import idle_time_is_skipped
 from support import Plain
 from traffic import Note, Wire, alarm, eventually, note
 from workerbus import (
@@ -284,9 +283,8 @@ async def test_a_subscriber_that_is_cancelled_at_the_end_has_not_failed(
 
 
 @pytest.mark.parametrize("message", [note(1), alarm(1)])
-@idle_time_is_skipped
 async def test_subscribers_that_refuse_to_end_are_waited_for_and_named(
-    backend: str, message: BusMessage, caplog: pytest.LogCaptureFixture
+    message: BusMessage, caplog: pytest.LogCaptureFixture
 ) -> None:
     """L4: whatever lane they are in."""
 

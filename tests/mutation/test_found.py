@@ -5,7 +5,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from asking import Doing, Listener, Raw
-from handlers import idle_time_is_skipped, never
+from handlers import never
 from support import Helper, running
 from traffic import Chooser, note
 from workerbus import BaseWorker, BusSubscriber, JobError, MemoryBus, WorkerParams, WorkerRunner
@@ -94,9 +94,8 @@ async def test_what_makes_the_task_of_a_transport_fail_leaves_the_block_of_its_b
             await anyio.sleep_forever()
 
 
-@idle_time_is_skipped
 async def test_a_runner_s_event_handler_that_goes_at_once_is_not_said_to_refuse(
-    backend: str, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """L4: the log names those that do."""
     told, helper = anyio.Event(), Helper("helper")
@@ -112,9 +111,8 @@ async def test_a_runner_s_event_handler_that_goes_at_once_is_not_said_to_refuse(
     assert caplog.messages == []
 
 
-@idle_time_is_skipped
 async def test_a_handler_that_goes_at_once_is_not_said_to_refuse_when_a_child_took_all_the_time(
-    backend: str, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """L4: it is cancelled when the time for the children is over."""
 

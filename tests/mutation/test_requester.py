@@ -10,7 +10,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from asking import Doing, Listener, PoliteBus, Raw
-from handlers import idle_time_is_skipped, never
+from handlers import never
 from support import Helper, running
 from workerbus import (
     BaseWorker,
@@ -32,10 +32,7 @@ from workerbus import (
 # --- asking
 
 
-@idle_time_is_skipped
-async def test_a_requester_says_for_whom_it_waits_and_asks_when_it_comes(
-    backend: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_requester_says_for_whom_it_waits_and_asks_when_it_comes(caplog: pytest.LogCaptureFixture) -> None:
     """J1: after five seconds, with the names that look like it; then it waits on."""
     async with running(Helper("helper"), name="runner") as runner, anyio.create_task_group() as tasks:
         answers: list[Any] = []
@@ -56,8 +53,7 @@ async def test_a_requester_says_for_whom_it_waits_and_asks_when_it_comes(
     assert answers == [{"worker": "helper2", "payload": None}]
 
 
-@idle_time_is_skipped
-async def test_a_worker_that_does_not_come_in_time_is_an_error_and_leaves_nothing(backend: str) -> None:
+async def test_a_worker_that_does_not_come_in_time_is_an_error_and_leaves_nothing() -> None:
     """J8, G2."""
     helper = Helper("helper")
     async with running(helper):

@@ -10,7 +10,7 @@ import pytest
 
 import clock
 from asking import Doing, Listener, PoliteBus
-from handlers import at_once, idle_time_is_skipped, never, slow_to_leave, too_slow_to_leave
+from handlers import at_once, never, slow_to_leave, too_slow_to_leave
 from support import Helper, Plain, running
 from workerbus import (
     CLEANUP_SECONDS,
@@ -29,8 +29,7 @@ from workerbus.jobs._client import SAME_TIME
 # --- timeouts without a context
 
 
-@idle_time_is_skipped
-async def test_a_timeout_is_told_in_the_name_of_who_is_late(backend: str) -> None:
+async def test_a_timeout_is_told_in_the_name_of_who_is_late() -> None:
     """J6, J8: the hook for a timeout gets an answer of the library's making, from the worker that has not answered."""
     listener = Listener()
     async with running(Doing("a", at_once), Doing("b", never), listener):
@@ -41,8 +40,7 @@ async def test_a_timeout_is_told_in_the_name_of_who_is_late(backend: str) -> Non
     )
 
 
-@idle_time_is_skipped
-async def test_a_timeout_that_the_worker_sees_first_is_told_in_its_name(backend: str) -> None:
+async def test_a_timeout_that_the_worker_sees_first_is_told_in_its_name() -> None:
     """J6, J8: whichever end sees the time run out first; the one that had answered is not late."""
 
     async def a_moment_early(worker: Doing, message: BusJobRequestMessage) -> None:
@@ -57,10 +55,7 @@ async def test_a_timeout_that_the_worker_sees_first_is_told_in_its_name(backend:
     assert (message.source, message.status, message.response["error"]) == ("b", JobStatus.CANCELLED, "timeout")
 
 
-@idle_time_is_skipped
-async def test_a_failing_hook_for_a_timeout_is_logged_with_the_job(
-    backend: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_failing_hook_for_a_timeout_is_logged_with_the_job(caplog: pytest.LogCaptureFixture) -> None:
     """W7: with the job's id where there is one."""
 
     class Failing(BaseWorker):
@@ -81,8 +76,7 @@ async def test_a_failing_hook_for_a_timeout_is_logged_with_the_job(
 # --- what a timeout says
 
 
-@idle_time_is_skipped
-async def test_a_timeout_names_those_that_have_not_answered(backend: str) -> None:
+async def test_a_timeout_names_those_that_have_not_answered() -> None:
     """J8: at most five of them, in the order of their names; those that were asked were there."""
     names = [f"w{n}" for n in range(7)]
     workers = [Doing(name, at_once if name == "w3" else slow_to_leave) for name in names]
@@ -94,8 +88,7 @@ async def test_a_timeout_names_those_that_have_not_answered(backend: str) -> Non
     assert str(caught.value) == expected
 
 
-@idle_time_is_skipped
-async def test_a_timeout_names_the_first_that_was_not_there(backend: str) -> None:
+async def test_a_timeout_names_the_first_that_was_not_there() -> None:
     """J8: with the names that look like it."""
     async with running(Doing("doing", never)) as runner:
         with pytest.raises(JobGroupError) as caught:
@@ -104,8 +97,7 @@ async def test_a_timeout_names_the_first_that_was_not_there(backend: str) -> Non
     assert str(caught.value) == text
 
 
-@idle_time_is_skipped
-async def test_a_timeout_names_who_has_left_and_who_is_silent(backend: str) -> None:
+async def test_a_timeout_names_who_has_left_and_who_is_silent() -> None:
     """J8: the second worker leaves while the first one is asked."""
     leaving = Doing("leaving", never)
 
@@ -179,8 +171,7 @@ async def test_a_bad_answer_is_told_to_the_hook_and_what_fails_there_is_logged_w
     assert f"on_job_error of worker 'listener' failed (job {job_id})" in caplog.messages
 
 
-@idle_time_is_skipped
-async def test_a_moment_before_its_end_time_is_up_only_for_who_says_so(backend: str) -> None:
+async def test_a_moment_before_its_end_time_is_up_only_for_who_says_so() -> None:
     """J6: whichever end sees it first; what ends for another reason in that moment, ends for that one."""
 
     async def a_moment_early(worker: Doing, message: BusJobRequestMessage) -> None:
@@ -202,8 +193,7 @@ async def test_a_moment_before_its_end_time_is_up_only_for_who_says_so(backend: 
             assert not isinstance(error.value, TimeoutError)
 
 
-@idle_time_is_skipped
-async def test_an_answer_that_comes_when_time_was_up_comes_too_late(backend: str) -> None:
+async def test_an_answer_that_comes_when_time_was_up_comes_too_late() -> None:
     """J6, J8: also where the body has not noticed yet."""
     async with running(Doing("doing", slow_to_leave)) as runner:
         with pytest.raises(TimeoutError) as caught:  # noqa: PT012 - the context is what raises
@@ -223,10 +213,7 @@ async def test_an_answer_that_comes_when_time_was_up_comes_too_late(backend: str
 # --- leaving a context whose workers are late
 
 
-@idle_time_is_skipped
-async def test_a_requester_that_waits_no_longer_names_the_job_and_the_workers(
-    backend: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_requester_that_waits_no_longer_names_the_job_and_the_workers(caplog: pytest.LogCaptureFixture) -> None:
     """J5, L4: in the log; the original exception goes through."""
     workers = [Doing("b", too_slow_to_leave), Doing("a", too_slow_to_leave), Doing("c", never)]
     async with running(*workers, name="runner") as runner:
@@ -269,8 +256,7 @@ def test_a_native_cancellation_while_leaving_is_raised_when_the_bound_is_over() 
 # --- why a context was left
 
 
-@idle_time_is_skipped
-async def test_a_worker_is_told_why_its_requester_left(backend: str) -> None:
+async def test_a_worker_is_told_why_its_requester_left() -> None:
     """J5, J6."""
     listener = Listener()
     async with running(listener) as runner:
@@ -379,8 +365,7 @@ async def test_who_waits_for_a_group_is_told_at_once_that_it_was_cancelled() -> 
         release.set()
 
 
-@idle_time_is_skipped
-async def test_the_body_of_a_job_that_is_done_may_outlive_its_timeout(backend: str) -> None:
+async def test_the_body_of_a_job_that_is_done_may_outlive_its_timeout() -> None:
     """J6: the time was the job's."""
     async with running(Doing("doing", at_once)) as runner:
         async with runner.job("doing", name="do", timeout=3) as asked:
@@ -404,9 +389,8 @@ async def test_a_worker_that_goes_is_noticed_by_who_has_asked_others_too() -> No
 
 
 @pytest.mark.parametrize(("enclosing", "told"), [(3, [3, 10]), (math.inf, [10]), (20, [10])])
-@idle_time_is_skipped
 async def test_the_end_of_an_enclosing_scope_is_told_and_is_no_timeout_of_the_job(
-    backend: str, enclosing: float, told: list[int]
+    enclosing: float, told: list[int]
 ) -> None:
     """J6: for a request without a context, which outlives the scope in which it was made."""
     times: list[int] = []
@@ -433,8 +417,7 @@ async def test_the_end_of_an_enclosing_scope_is_told_and_is_no_timeout_of_the_jo
     assert [time - round(began) for time in times] == told
 
 
-@idle_time_is_skipped
-async def test_a_scope_that_is_given_more_time_leaves_the_worker_s_own_words(backend: str) -> None:
+async def test_a_scope_that_is_given_more_time_leaves_the_worker_s_own_words() -> None:
     """J6, J8: its answer counts as any other."""
     async with running(Doing("silent", slow_to_leave)) as runner, anyio.create_task_group() as tasks:
 

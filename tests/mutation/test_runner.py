@@ -11,7 +11,6 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from asking import Listener, Raw
-from handlers import idle_time_is_skipped
 from support import Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
@@ -376,8 +375,7 @@ async def test_a_runner_may_refuse_messages() -> None:
         await runner.bus.send(BusEndMessage(None, source="me", target="runner"))
 
 
-@idle_time_is_skipped
-async def test_an_event_handler_that_refuses_to_end_is_told_of(backend: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_event_handler_that_refuses_to_end_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     """L4."""
     begun = anyio.Event()
 

@@ -9,7 +9,7 @@ from anyio.lowlevel import checkpoint
 
 import clock
 from asking import Doing, PoliteBus
-from handlers import idle_time_is_skipped, never
+from handlers import never
 from support import Helper, Plain, running
 from traffic import Note, note
 from workerbus import (
@@ -34,8 +34,7 @@ T = TypeVar("T")
 # --- the end of a runner
 
 
-@idle_time_is_skipped
-async def test_a_body_that_a_signal_has_cancelled_does_not_cut_the_wind_down_short(backend: str) -> None:
+async def test_a_body_that_a_signal_has_cancelled_does_not_cut_the_wind_down_short() -> None:
     """R5: that is left to the next signal."""
     cleaned: list[str] = []
 
@@ -112,8 +111,7 @@ async def test_a_runner_that_ends_hears_the_answers_to_its_own_jobs(caplog: pyte
     assert caplog.messages == []
 
 
-@idle_time_is_skipped
-async def test_a_runner_that_ends_handles_what_was_sent_before(backend: str) -> None:
+async def test_a_runner_that_ends_handles_what_was_sent_before() -> None:
     """B5, L3: the message that it is handling, and those behind it."""
     handled: list[BusMessage] = []
 
@@ -217,8 +215,7 @@ def test_a_worker_class_may_have_other_bases_with_wishes_of_their_own() -> None:
         type("Wrong", (BaseWorker,), {}, colour="red")
 
 
-@idle_time_is_skipped
-async def test_the_clean_up_of_a_worker_has_the_time_that_the_run_has_left(backend: str) -> None:
+async def test_the_clean_up_of_a_worker_has_the_time_that_the_run_has_left() -> None:
     """L4: its run() has taken a second of it."""
 
     class Slow(BaseWorker):

@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint
 
 import clock
 from asking import Doing
-from handlers import idle_time_is_skipped, too_slow_to_leave
+from handlers import too_slow_to_leave
 from support import Helper, Plain, running
 from traffic import Listener, Note, Wire, note
 from workerbus import (
@@ -71,8 +71,7 @@ class Hanging(Wire):
 
 
 @pytest.mark.parametrize("place", ["outbox", "stop", "subscriber"])
-@idle_time_is_skipped
-async def test_a_bus_has_the_time_that_the_error_which_leaves_it_has_left(backend: str, place: str) -> None:
+async def test_a_bus_has_the_time_that_the_error_which_leaves_it_has_left(place: str) -> None:
     """L4: a job in its block has taken a second of it already."""
     times, bus = Times(), Hanging(place)
     begun: list[float] = []
@@ -98,8 +97,7 @@ async def test_a_bus_has_the_time_that_the_error_which_leaves_it_has_left(backen
     assert over - begun[0] == pytest.approx(CLEANUP_SECONDS)
 
 
-@idle_time_is_skipped
-async def test_a_bus_that_cannot_be_opened_takes_its_time_from_what_is_around_it(backend: str) -> None:
+async def test_a_bus_that_cannot_be_opened_takes_its_time_from_what_is_around_it() -> None:
     """L4: its reader takes a second to end, and then the job around it has one left."""
     reading = anyio.Event()
 

@@ -5,7 +5,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from asking import Doing
-from handlers import idle_time_is_skipped, never, slow_to_leave
+from handlers import never, slow_to_leave
 from support import running
 from workerbus import BusJobRequestMessage, BusJobResponseMessage, JobError, JobStatus, WorkerRunner
 from workerbus.jobs._client import SAME_TIME
@@ -37,8 +37,7 @@ async def test_nothing_is_said_of_a_worker_that_unwinds_in_time(caplog: pytest.L
     assert caplog.messages == []
 
 
-@idle_time_is_skipped
-async def test_a_loop_ends_with_the_answer_that_comes_too_late_for_it(backend: str) -> None:
+async def test_a_loop_ends_with_the_answer_that_comes_too_late_for_it() -> None:
     """J7, J8: also where the body does not let itself be cancelled."""
     ended: list[float] = []
     async with running(Doing("doing", slow_to_leave)) as runner, anyio.create_task_group() as tasks:
@@ -58,8 +57,7 @@ async def test_a_loop_ends_with_the_answer_that_comes_too_late_for_it(backend: s
     assert ended == [pytest.approx(3.5)]
 
 
-@idle_time_is_skipped
-async def test_the_body_of_a_group_of_none_has_all_the_time_it_wants(backend: str) -> None:
+async def test_the_body_of_a_group_of_none_has_all_the_time_it_wants() -> None:
     """J12, J6: the group was complete before its time was up."""
     async with running() as runner:
         async with runner.job_group(timeout=0) as group:
@@ -95,8 +93,7 @@ async def test_a_cancellation_from_outside_wins_where_the_body_has_noticed_neith
     assert left == [anyio.get_cancelled_exc_class().__name__]
 
 
-@idle_time_is_skipped
-async def test_an_early_timeout_is_looked_at_again_when_the_scope_should_have_ended(backend: str) -> None:
+async def test_an_early_timeout_is_looked_at_again_when_the_scope_should_have_ended() -> None:
     """J6: a scope may be given more time after the worker has seen the end of what it had."""
     async with running(Doing("silent", slow_to_leave)) as runner, anyio.create_task_group() as tasks:
 

@@ -7,8 +7,9 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+import clock
 from asking import Doing, Listener, PoliteBus, Raw
-from handlers import at_once, idle_time_is_skipped, slow_to_leave
+from handlers import at_once, slow_to_leave
 from support import Helper, Plain, running
 from traffic import Listener as Hearing
 from traffic import Note, eventually, note
@@ -185,21 +186,23 @@ async def test_on_a_bounded_bus_nobody_is_asked_any_more_when_the_group_has_fail
 
 
 @pytest.mark.parametrize("timeout", [None, 0.5, 30])
-@idle_time_is_skipped
-async def test_what_is_left_travels_on_a_bus_that_takes_its_time(backend: str, timeout: float | None) -> None:
+def test_what_is_left_travels_on_a_bus_that_takes_its_time(backend: str, timeout: float | None) -> None:
     """J6: `seconds_left` is the time that there is, and None where there is no end to it."""
-    async with running(Helper("helper"), bus=PoliteBus()) as runner:
-        raw = await Raw.on(runner.bus)
-        await runner.job("helper", name="echo", timeout=timeout)
-        await raw.until(1, BusJobRequestMessage)
-    assert [message.seconds_left for message in raw.got if isinstance(message, BusJobRequestMessage)] == [timeout]
+
+    async def example() -> list[float | None]:
+        async with running(Helper("helper"), bus=PoliteBus()) as runner:
+            raw = await Raw.on(runner.bus)
+            await runner.job("helper", name="echo", timeout=timeout)
+            await raw.until(1, BusJobRequestMessage)
+        return [message.seconds_left for message in raw.got if isinstance(message, BusJobRequestMessage)]
+
+    assert clock.run(example, backend=backend) == [timeout]
 
 
 # --- deadlines
 
 
-@idle_time_is_skipped
-async def test_the_hook_of_a_timeout_names_one_who_is_late(backend: str) -> None:
+async def test_the_hook_of_a_timeout_names_one_who_is_late() -> None:
     """J6: and not one who has answered, though it was asked first."""
     asker = Listener("asker")
     async with running(Doing("a", at_once), Doing("b", slow_to_leave), asker):
@@ -208,8 +211,7 @@ async def test_the_hook_of_a_timeout_names_one_who_is_late(backend: str) -> None
     assert message.source == "b"
 
 
-@idle_time_is_skipped
-async def test_workers_are_told_that_an_enclosing_scope_has_run_out_of_time(backend: str) -> None:
+async def test_workers_are_told_that_an_enclosing_scope_has_run_out_of_time() -> None:
     """J6: the reason is the same whichever end sees it."""
     async with running(Doing("slow", slow_to_leave)) as runner:
         raw = await Raw.on(runner.bus)
@@ -219,8 +221,7 @@ async def test_workers_are_told_that_an_enclosing_scope_has_run_out_of_time(back
     assert [message.reason for message in raw.got if isinstance(message, BusJobCancelMessage)] == ["timeout"]
 
 
-@idle_time_is_skipped
-async def test_two_early_timeouts_of_a_scope_that_has_more_time_now_count_as_two_answers(backend: str) -> None:
+async def test_two_early_timeouts_of_a_scope_that_has_more_time_now_count_as_two_answers() -> None:
     """J6, J11: and the third worker is still waited for."""
     names = ["a", "b", "c"]
     async with running(*(Doing(name, slow_to_leave) for name in names), Helper("helper")) as runner:
@@ -235,8 +236,7 @@ async def test_two_early_timeouts_of_a_scope_that_has_more_time_now_count_as_two
         assert await runner.job("helper", name="echo") == {"worker": "helper", "payload": None}
 
 
-@idle_time_is_skipped
-async def test_an_early_timeout_of_a_scope_that_did_end_is_no_error(backend: str) -> None:
+async def test_an_early_timeout_of_a_scope_that_did_end_is_no_error() -> None:
     """J6, J8: the scope's own cancellation ends the wait, so that no hook tells of a failure afterwards."""
     asker = Listener("asker")
     async with running(Doing("silent", slow_to_leave), asker) as runner:
