@@ -23,6 +23,7 @@ from workerbus._worker_types import (
     Phase,
     WorkerParams,
     WorkerStatistics,
+    check_handlers,
     check_names,
     check_parts,
 )
@@ -70,6 +71,8 @@ class BaseWorker(DeskUser, WorkerHooks, WorkerCalls, JobAnswers, JobRequests, Bu
         cls._overridden = frozenset(name for name in HOOKS if getattr(cls, name) is not getattr(BaseWorker, name))
         cls._job_handlers = job_handlers(cls)
         cls._ready_handlers = ready_handlers(cls)
+        check_handlers(cls, [each.attribute for each in cls._job_handlers.values()])
+        check_handlers(cls, [name for names in cls._ready_handlers.values() for name in names])
 
     def __init__(self, name: str | None = None, *, active: bool = True) -> None:
         if name is not None and (not isinstance(name, str) or not name):

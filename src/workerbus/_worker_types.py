@@ -63,6 +63,17 @@ def check_names(cls: type, names: Iterable[str]) -> None:
             raise ReservedNameError(cls.__name__, name)
 
 
+def check_handlers(cls: type, names: Iterable[str]) -> None:
+    """Refuse a handler of the user's under the name of a method that the library calls, or that he inherits from it.
+
+    Raises:
+        ReservedNameError: There is one; a `TypeError`.
+    """
+    for name in names:
+        if any(name in vars(base) for base in cls.__mro__ if _is_own(base)):
+            raise ReservedNameError(cls.__name__, name)
+
+
 def check_parts(worker: object) -> None:
     """Refuse a worker that has assigned something of its own where the library keeps a part.
 

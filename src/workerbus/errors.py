@@ -27,7 +27,7 @@ def text_of(exc: BaseException) -> str:
 def near_names(name: str, known: Iterable[str]) -> str:
     """Say which known names look like ``name``, as the end of a sentence."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    close = get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
     if names:

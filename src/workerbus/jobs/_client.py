@@ -270,8 +270,12 @@ class JobClient:
         registry = self._owner.registry
         missing = [name for name in group.worker_names if name in group.missing and registry.get(name) is None]
         texts = [f"worker {name!r} was not there; {registry.near(name)}" for name in missing[:1]]
-        if group.unanswered:
-            texts.append(f"no answer from {', '.join(map(repr, sorted(group.unanswered)[:5]))}")
+        # Those whose clock was a moment ahead have said so themselves: it is the same thing.
+        late = group.unanswered.union(
+            name for name, answer in group.responses.items() if answer.get("error") == TIMEOUT
+        )
+        if late:
+            texts.append(f"no answer from {', '.join(map(repr, sorted(late)[:5]))}")
         return "; ".join(texts)
 
     def _tell(self, workers: Sequence[str] | set[str], job_id: str, reason: str | None) -> None:

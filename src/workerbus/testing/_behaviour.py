@@ -77,6 +77,16 @@ def _dicts(_: object, its: "Attribute[Any]", value: Any) -> None:
         raise TypeError(f"{its.name} are dicts, not {wrong[0]!r}")
 
 
+def _dict(_: object, its: "Attribute[Any]", value: object) -> None:
+    if value is not None and not isinstance(value, dict):
+        raise TypeError(f"{its.name} is a dict, not {value!r}")
+
+
+def _error(_: object, its: "Attribute[Any]", value: object) -> None:
+    if value is not None and not isinstance(value, Exception):
+        raise TypeError(f"{its.name} is an exception, as ValueError({value!r}) is one, not {value!r}")
+
+
 def _tuple(value: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     return tuple(value)
 
@@ -120,7 +130,7 @@ class Behaviour(Pasteable):
     end: End = field(default="answer", validator=_end)
     after: float = field(default=0.0, validator=seconds, kw_only=True)
     status: JobStatus = field(default=JobStatus.COMPLETED, converter=JobStatus, kw_only=True)
-    response: dict[str, Any] | None = field(default=None, kw_only=True)
+    response: dict[str, Any] | None = field(default=None, validator=_dict, kw_only=True)
     urgent: bool = field(default=False, kw_only=True)
     updates: tuple[dict[str, Any], ...] = field(default=(), converter=_tuple, validator=_dicts, kw_only=True)
     urgent_updates: bool = field(default=False, kw_only=True)
@@ -128,7 +138,7 @@ class Behaviour(Pasteable):
         default=None, converter=_tuple_or_none, validator=_dicts, kw_only=True
     )
     every: float = field(default=0.0, validator=seconds, kw_only=True)
-    error: Exception | None = field(default=None, eq=repr, kw_only=True)
+    error: Exception | None = field(default=None, eq=repr, validator=_error, kw_only=True)
     clean_up: float = field(default=0.0, validator=seconds, kw_only=True)
     insists: bool = field(default=False, kw_only=True)
 

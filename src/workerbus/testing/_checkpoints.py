@@ -7,7 +7,7 @@ for where it went wrong.
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 from anyio import create_task_group, get_cancelled_exc_class
 from attrs import frozen
@@ -173,6 +173,13 @@ def cancel_at_every_checkpoint(
         ValueError: There are fewer than ``only``.
         BaseException: Whatever scenario, set-up or check have raised.
     """
+    for what, value in (("scenario", scenario), ("set_up", set_up or _nothing)):
+        if not callable(value) or isinstance(value, AbstractAsyncContextManager):
+            raise TypeError(f"{what} must be a function, which each run calls anew, not {value!r}")
+    if how not in get_args(How):
+        raise ValueError(f"how must be one of {', '.join(map(repr, get_args(How)))}, not {how!r}")
+    if max_runs < 1:
+        raise ValueError(f"max_runs must be at least 1, not {max_runs!r}")
     name = getattr(scenario, "__qualname__", None) or repr(scenario)
     runs = _Runs(name, scenario, set_up, check, how, error, goes_through, backend, seed)
     total = runs.run(0, 0)[1]
@@ -230,10 +237,16 @@ class _Runs:
 
     async def _run(self, play: "_Play") -> None:
         checked = False
-        async with nothing_left(), (self.set_up or _nothing)() as subject:
+        block = (self.set_up or _nothing)()
+        if not isinstance(block, AbstractAsyncContextManager):
+            raise TypeError(f"set_up must return an async context manager, and has returned {block!r}")
+        async with nothing_left(), block as subject:
             arguments = () if self.set_up is None else (subject,)
+            driven = self.scenario(*arguments)
+            if not isinstance(driven, Coroutine):
+                raise TypeError(f"the scenario must be an async function, and has returned {driven!r}")
             async with create_task_group() as group:
-                group.start_soon(play.run, self.scenario, *arguments, name=self.name)
+                group.start_soon(play.run, driven, name=self.name)
             play.judge(self.goes_through)
             if self.check is not None:
                 result = self.check(*arguments)
@@ -258,10 +271,10 @@ class _Play:
         self.driven: Driven | None = None
         self.outcome: Outcome = "finished"
 
-    async def run(self, scenario: Callable[..., Coroutine[Any, Any, object]], *arguments: object) -> None:
+    async def run(self, driven: Coroutine[Any, Any, object]) -> None:
         """Run it in this task, whatever comes of it."""
         cut = self._cut = self._make_cut()  # here, since a cancel scope belongs to an event loop
-        self.driven = Driven(scenario(*arguments), self._at, cut)
+        self.driven = Driven(driven, self._at, cut)
         try:
             if isinstance(cut, ScopeCut):
                 with cut.scope:

@@ -14,6 +14,9 @@ def links_of(coro: Any) -> Iterator[Any]:
             (getattr(coro, name) for name in ("cr_frame", "gi_frame", "ag_frame") if hasattr(coro, name)), None
         )
         yield coro if frame is None else frame
+        if frame is not None and (frame.f_code.co_qualname, module_of(frame)) == _BY_HAND:
+            coro = frame.f_locals.get("driven")
+            continue
         for name in ("cr_await", "gi_yieldfrom", "ag_await"):
             if hasattr(coro, name):
                 coro = getattr(coro, name)
@@ -22,6 +25,8 @@ def links_of(coro: Any) -> Iterator[Any]:
             coro = _driven(coro)
 
 
+_BY_HAND: Final = ("Driven.drive", "workerbus.testing._cutting")
+"""What drives a coroutine by hand, and awaits nothing."""
 _DRIVERS: Final = ("coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable")
 
 

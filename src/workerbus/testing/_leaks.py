@@ -44,7 +44,9 @@ def assert_no_jobs(*owners: BaseWorker | WorkerRunner) -> None:
 
     Raises:
         AssertionError: It says which jobs there are.
+        TypeError: One of them is neither; nothing would be looked at.
     """
+    _check(owners, (BaseWorker, WorkerRunner), "assert_no_jobs looks at workers and runners")
     _fail("jobs are left", _jobs_of(_with_workers(owners)))
 
 
@@ -70,7 +72,9 @@ async def nothing_left(*owners: Owner, stays: Iterable[str] = ()) -> AsyncIterat
 
     Raises:
         AssertionError: It says what is left, and of a task, where it waits.
+        TypeError: An owner is none of these.
     """
+    _check(owners, (BaseWorker, WorkerRunner, WorkerBus), "nothing_left looks at runners, workers and buses")
     tasks = {task.id for task in get_running_tasks()}
     handlers = signal_handlers()
     known = _with_workers(owners)
@@ -92,6 +96,12 @@ def signal_handlers() -> list[Any]:
 def left_in(registry: WorkerRegistry) -> dict[str, Any]:
     """Return what a registry still holds, by the names of its tables: workers, watches, and those that wait."""
     return {name: table for name, table in vars(registry).items() if isinstance(table, dict) and table}
+
+
+def _check(owners: Iterable[object], kinds: tuple[type, ...], what: str) -> None:
+    for owner in owners:
+        if not isinstance(owner, kinds):
+            raise TypeError(f"{what}, each an argument of its own, not at {owner!r}")
 
 
 def _fail(what: str, left: list[str]) -> None:

@@ -7,7 +7,8 @@ so that it ends whichever of them closes first; the first of the timers does it.
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
+from weakref import WeakSet
 
 from anyio import Event, current_time, move_on_at
 from attrs import field, frozen
@@ -68,6 +69,24 @@ class Split:
         return listed(sides) if alone else " | ".join(sides)
 
 
+_networks: "WeakSet[Network]" = WeakSet()
+_KEPT_BACK: Final[tuple[FaultKind, ...]] = ("lost", "held back", "dropped", "split", "healed")
+_LAST: Final = 5
+
+
+def stories() -> list[str]:
+    """Tell of the networks that are open what they have kept from arriving, the last of it; a paragraph for each."""
+    told: list[str] = []
+    for network in list(_networks):
+        faults = [fault for fault in network.story if fault.kind in _KEPT_BACK]
+        names = [end.name for end in network.ends.values() if end.is_open]
+        if names and faults:
+            earlier = f"\n    {len(faults) - _LAST} more, and then" if len(faults) > _LAST else ""
+            lines = "".join(f"\n    at {in_seconds(fault.time)}: {fault.text}" for fault in faults[-_LAST:])
+            told.append(f"on the network of {listed(names)}{earlier}{lines}")
+    return sorted(told)
+
+
 class End(Protocol):
     """An end, as the network sees it."""
 
@@ -107,6 +126,7 @@ class Network:
         self._homes: dict[str, str] = {}
         self._sent: Counter[tuple[str, str]] = Counter()
         self._lost_in: Counter[Split] = Counter()
+        _networks.add(self)
 
     def add(self, end: End) -> None:
         """Take in an end.

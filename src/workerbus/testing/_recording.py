@@ -242,6 +242,9 @@ def _condition(
     job_id: str | None,
     matching: Callable[[M], object] | None,
 ) -> Callable[[BusMessage], M | None]:
+    if not isinstance(kind, type):
+        raise TypeError(f"kind is a class of messages, not {kind!r}")
+
     def wanted(message: BusMessage) -> M | None:
         if (
             isinstance(message, kind)

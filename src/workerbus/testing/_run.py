@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from importlib import import_module
+from inspect import isawaitable
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 from anyio import CancelScope, current_time, get_cancelled_exc_class, sleep_until
@@ -62,14 +63,15 @@ def run(
         result = None
         try:
             with CancelScope() as time.scope:
-                result = await async_fn(*args)
+                result = await _awaitable(async_fn, async_fn(*args))
         except (Exception, get_cancelled_exc_class()):
             if time.error is None:
                 raise
         if time.error is not None:
-            raise time.error
+            raise time.error from None
         return result
 
+    __tracebackhide__ = _is_stuck  # pytest shows the line that calls this, and not this
     if not callable(async_fn):
         raise TypeError(f"run takes an async function and its arguments, run(f, x) and not run(f(x)); not {async_fn!r}")
     _, options = virtual_backend(backend, seed=seed, limit=limit, patience=patience)
@@ -78,9 +80,20 @@ def run(
     except BaseException as exc:
         error = exc.__cause__ if isinstance(exc.__cause__, StuckError) else exc  # out of trio's own loop
         error.add_note(f"in workerbus.testing.run(…, backend={backend!r}, seed={seed!r})")
-        if error is exc:
-            raise
-        raise error from None
+        if isinstance(error, StuckError):
+            # Where it was raised, deep in the loop, says nothing: the text says where the program stands.
+            raise error.with_traceback(None) from None
+        raise
+    return result
+
+
+def _is_stuck(excinfo: Any) -> bool:
+    return isinstance(excinfo.value, StuckError)
+
+
+def _awaitable(async_fn: object, result: Awaitable[T]) -> Awaitable[T]:
+    if not isawaitable(result):
+        raise TypeError(f"run takes an async function, and {async_fn!r} is none: it has returned {result!r}")
     return result
 
 
@@ -97,9 +110,11 @@ def virtual_backend(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
-    if not limit > 0:
+    if seed is not None and not isinstance(seed, int):
+        raise TypeError(f"seed must be a whole number, or None for the backend's own order, not {seed!r}")
+    if not isinstance(limit, int | float) or not limit > 0:
         raise ValueError(f"limit must be a number of seconds above 0, not {limit!r}")
-    if not 0 <= patience < math.inf:
+    if not isinstance(patience, int | float) or not 0 <= patience < math.inf:
         raise ValueError(f"patience must be a number of real seconds, not {patience!r}")
     return backend, _module(backend).options(seed, limit, patience)
 
@@ -127,7 +142,12 @@ async def advance(seconds: float) -> None:
 
     Args:
         seconds: How much.
+
+    Raises:
+        ValueError: It is no number of seconds, or less than 0: time does not go back.
     """
+    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise ValueError(f"seconds must be a number, finite and not less than 0, not {seconds!r}")
     await settle()
     await sleep_until(current_time() + seconds)
     await settle()

@@ -83,7 +83,10 @@ class VirtualTime:
             self._busy_since = monotonic()
         elif self._turns > MOST_TURNS or (not self._turns % 100 and monotonic() - self._busy_since > MOST_SECONDS):
             turns, self._turns = self._turns, 0
-            self._stuck(SpinError, f"tasks have run {turns:,} times on end, and never did all of them wait")
+            self._stuck(
+                SpinError,
+                f"the program spins: its tasks have run {turns:,} times on end, and not once did all of them wait",
+            )
 
     def idle(self, until: float) -> None:
         """Nothing runs until a moment, which has now come; `math.inf` where there is none.
@@ -129,6 +132,9 @@ class VirtualTime:
         if self._pushed > PATIENT_TIMES:
             raise self.error
         if self._pushed == 1:
-            paragraphs = "\n\n".join(self._waiting())
-            self.error.add_note(f"It was cancelled then, and got stuck again at {self.now:g} s:\n\n{paragraphs}")
+            waiting = self._waiting()
+            where = (
+                ":\n\n" + "\n\n".join(waiting) if waiting != self.error.waiting else ": the same tasks, where they were"
+            )
+            self.error.add_note(f"It was cancelled then, and got stuck again at {self.now:g} s{where}")
         self._push()

@@ -22,20 +22,31 @@ from workerbus._worker import BaseWorker
 from workerbus._worker_life import WorkerLife
 from workerbus.bus import WorkerBus
 from workerbus.bus._lanes import Lane
+from workerbus.errors import text_of
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._contexts import _Context, _Events
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._limiter import Turn
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer, OpenJob
+from workerbus.pipeline import PipelineWorker
+from workerbus.pipeline._inlet import Inlet, Place
+from workerbus.pipeline._lanes import FrameLane
 from workerbus.testing._circles import circles_in
-from workerbus.testing._frames import frames_of, future_of, is_machinery, module_of
+from workerbus.testing._frames import frames_of, is_machinery, module_of
+from workerbus.testing._network import stories
+from workerbus.testing._primitives import Key, Wait, primitive
+from workerbus.testing._recorder import RecordingWorker
+from workerbus.testing._recording import RecordingBus
+from workerbus.testing._workers import ScriptedWorker
 
 Names = dict[str, Any]
 MOST: Final = 20
 """How many tasks are described."""
 ALIKE: Final = 3
 """How many of those that wait for the same in the same place."""
+MOST_NAMES: Final = 10
+"""How many names there are in one sentence."""
 _JOB_ID: Final = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")
 
 
@@ -56,23 +67,16 @@ class Waiter:
     id: int | None = None
 
 
-Key = tuple[str, object] | tuple[str, object, object]
-"""What a task can be known by: a job at a worker, or its id."""
-
-
-@frozen
-class _Wait:
-    rank: int
-    text: str
-    on: tuple[Key, ...] = ()
-    """All of these, where they are known."""
-
-
 # --- what the library's own frames mean
 
 
 def _names(names: Sequence[str] | set[str]) -> str:
-    return ", ".join(map(repr, sorted(names)))
+    return _enumerated([repr(name) for name in sorted(names)])
+
+
+def _enumerated(texts: Sequence[str]) -> str:
+    more = f", and {len(texts) - MOST_NAMES} more" if len(texts) > MOST_NAMES else ""
+    return ", ".join(texts[:MOST_NAMES]) + more
 
 
 def _job_title(job_id: str, name: str | None) -> str:
@@ -99,41 +103,115 @@ def _life(frame: Names) -> str:
     return _run_title(frame["self"]._worker.name)
 
 
+def _inlet(lane: FrameLane) -> Inlet:
+    inlet: Inlet = getattr(lane._start, "__self__")  # noqa: B009 - a bound method
+    return inlet
+
+
+def _processor(frame: Names) -> str:
+    lane: FrameLane = frame["self"]
+    inlet = _inlet(lane)
+    whose = "" if inlet.running is None else f" of worker {inlet.running.worker.name!r}"
+    what = "" if lane.current is None else f", with {lane.current.name}"
+    return f"processor {inlet.owner.name!r}{whose}{what}"
+
+
 _ROLES: dict[CodeType, Callable[[Names], str]] = {
     JobServer._perform.__code__: _handler,
     HookQueue.run.__code__: _hook,
     WorkerLife._run.__code__: _life,
+    FrameLane._take_all.__code__: _processor,
 }
 
 
-def _answers(group: JobGroup, name: str | None) -> _Wait:
+def _call(item: Any) -> str:
+    call = getattr(item, "item", item)
+    what = f" ({type(call.args[0]).__name__})" if call.name == "on_bus_message" else ""
+    return f"hook {call.name}{what}" if call.name else ""
+
+
+def _behind(frames: Sequence[FrameType]) -> str:
+    """What cannot begin before a hook, or the processing of a frame, is over."""
+    texts: list[str] = []
+    for frame in frames:
+        if frame.f_code is Lane._take_all.__code__ and any(each.f_code is HookQueue.run.__code__ for each in frames):
+            texts = [text for item in frame.f_locals["self"].items or () if (text := _call(item))]
+        elif frame.f_code is FrameLane._take_all.__code__:
+            texts = [each.name for each, _ in frame.f_locals["self"].entries]
+    return f"\n    and keeps waiting, behind it: {_enumerated(texts)}" if texts else ""
+
+
+def _answers(group: JobGroup, name: str | None) -> Wait:
     title = _job_title(group.job_id, name)
     whom = _names(group.missing)
     if group.is_done:
-        return _Wait(2, f"until {whom} have stopped working on {title}, which is over: {group.reason}", _jobs(group))
-    return _Wait(1, f"for the answer of {whom} to {title}", _jobs(group))
+        return Wait(2, f"until {whom} have stopped working on {title}, which is over: {group.reason}", _jobs(group))
+    return Wait(1, f"for the answer of {whom} to {title}", _jobs(group))
 
 
 def _jobs(group: JobGroup) -> tuple[Key, ...]:
     return tuple(("job", group.job_id, name) for name in sorted(group.missing))
 
 
-def _context(frame: Names) -> _Wait:
+def _context(frame: Names) -> Wait:
     context: _Context = frame["self"]
     return _answers(context._entered, context._name)
 
 
-def _events(frame: Names) -> _Wait:
+def _events(frame: Names) -> Wait:
     events: _Events[Any] = frame["self"]
     return _answers(events._group, getattr(events._change, "__self__")._name)  # noqa: B009 - a bound method
 
 
-def _arrival(frame: Names) -> _Wait:
+def _runner_of(registry: WorkerRegistry) -> WorkerRunner | None:
+    runner = getattr(registry.on_arrival, "__self__", None)
+    return runner if isinstance(runner, WorkerRunner) else None
+
+
+def _late(registry: WorkerRegistry, name: str) -> str:
+    """Why a worker that runs is not ready."""
+    runner = _runner_of(registry)
+    worker = None if runner is None else runner.get_worker(name)
+    flow = worker._course._flow if isinstance(worker, PipelineWorker) else None
+    if flow is None:
+        return "its run() has begun, and has not called start()"
+    unready = [each.name for each in flow.processors if not each.inlet.set_up]
+    if unready:
+        return f"processor {unready[0]!r} is not set up"
+    return f"the StartFrame was not pushed on by {_names([p.name for p in flow.processors if p.inlet.late_with_start])}"
+
+
+def _arrival(frame: Names) -> Wait:
     name, registry = frame["worker_name"], frame["self"]
-    return _Wait(0, f"for worker {name!r} to come; {registry.near(name)}")
+    runner = _runner_of(registry)
+    for error in () if runner is None else runner._hosting.errors:
+        if f"raised by worker {name!r}" in getattr(error, "__notes__", ()):
+            return Wait(0, f"for worker {name!r} to come, which has failed: {type(error).__name__}: {text_of(error)}")
+    return Wait(0, f"for worker {name!r} to come; {registry.near(name)}")
 
 
-def _turn(frames: Sequence[FrameType]) -> _Wait:
+def _message(frame: Names) -> Wait:
+    source, target, job_id = frame["source"], frame["target"], frame["job_id"]
+    way = "".join(
+        f" {preposition} {value!r}"
+        for preposition, value in (("from", source), ("to", target), ("about job", job_id))
+        if value is not None
+    )
+    which = "" if frame["matching"] is None else " that matches"
+    return Wait(0, f"for a {frame['kind'].__name__}{way}{which} to be sent over bus {frame['self'].name!r}")
+
+
+def _full_lanes(frame: Names) -> Wait:
+    lanes: list[Lane[Any]] = [lane for lane, _ in frame["places"]]
+    whose = _names([lane._name.removesuffix(" data") for lane in lanes])
+    return Wait(1, f"for room in the data lane of {whose}, which is full", tuple(("lane", id(lane)) for lane in lanes))
+
+
+def _finish(name: str) -> Wait:
+    return Wait(2, f"for worker {name!r} to finish")
+
+
+def _turn(frames: Sequence[FrameType]) -> Wait:
     here = next(frame.f_locals for frame in frames if frame.f_code is _HANDLER)
     job: OpenJob = here["job"]
     requests = [
@@ -144,97 +222,47 @@ def _turn(frames: Sequence[FrameType]) -> _Wait:
     others = [_job_title(request.job_id, request.job_name) for request in requests]
     keys = tuple(("job", request.job_id, request.target) for request in requests[:1])  # one place free is enough
     have = "has" if len(others) == 1 else "have"
-    return _Wait(1, f"for its turn, which {', '.join(others)} {have}", keys if len(requests) == 1 else ())
+    return Wait(1, f"for its turn, which {', '.join(others)} {have}", keys if len(requests) == 1 else ())
 
 
-def _workers_of(runner: WorkerRunner) -> _Wait:
+def _room(place: Place, inlets: Sequence[Inlet]) -> Wait:
+    for inlet in inlets:
+        if inlet._line is place._line:
+            return Wait(
+                1, f"for room before processor {inlet.owner.name!r}, which is full", (("lane", id(inlet._data)),)
+            )
+    return Wait(1, "for room before a processor, which is full")
+
+
+def _workers_of(runner: WorkerRunner) -> Wait:
     left = _names(list(runner._hosting.roots))
-    return _Wait(3, f"for the end of runner {runner.name!r}" + (f", whose workers are {left}" if left else ""))
+    return Wait(3, f"for the end of runner {runner.name!r}" + (f", whose workers are {left}" if left else ""))
 
 
-_WAITS: dict[CodeType, Callable[[Names], _Wait]] = {
+_WAITS: dict[CodeType, Callable[[Names], Wait]] = {
     _Context._outcome.__code__: _context,
     _Events.__anext__.__code__: _events,
     JobClient._wait_for_answers.__code__: lambda frame: _answers(frame["group"], None),
     JobGroup.wait.__code__: lambda frame: _answers(frame["self"], None),
     WorkerRegistry.wait_for.__code__: _arrival,
-    WorkerBus._deliver.__code__: lambda frame: _Wait(
-        1, f"for room in {_names([lane._name for lane, _ in frame['places']])}, which is full"
-    ),
-    BaseWorker.wait.__code__: lambda frame: _Wait(2, f"for worker {frame['self'].name!r} to finish"),
-    WorkerLife.stop.__code__: lambda frame: _Wait(2, f"for worker {frame['self']._worker.name!r} to finish"),
-    WorkerLife._wind_down.__code__: lambda frame: _Wait(
+    WorkerBus._deliver.__code__: _full_lanes,
+    RecordingBus.wait_for.__code__: _message,
+    RecordingWorker._until.__code__: lambda frame: Wait(0, f"until at {frame['self'].name!r} {frame['what']}"),
+    ScriptedWorker._end.__code__: lambda frame: Wait(0, f"for ever: it is scripted to {frame['behaviour'].end}"),
+    BaseWorker.wait.__code__: lambda frame: _finish(frame["self"].name),
+    WorkerLife.stop.__code__: lambda frame: _finish(frame["self"]._worker.name),
+    WorkerLife._wind_down.__code__: lambda frame: Wait(
         2, f"for what worker {frame['self']._worker.name!r} has cancelled to unwind"
     ),
-    WorkerLife._cancel_children.__code__: lambda frame: _Wait(2, f"for child {frame['child'].name!r} to finish"),
-    Lane.quiet.__code__: lambda frame: _Wait(2, f"for {frame['self']._name!r} to have nothing to do"),
-    TaskPool.quiet.__code__: lambda frame: _Wait(2, f"for the job handlers of {frame['self']._name!r} to unwind"),
+    WorkerLife._cancel_children.__code__: lambda frame: Wait(2, f"for child {frame['child'].name!r} to finish"),
+    Lane.quiet.__code__: lambda frame: Wait(2, f"for {frame['self']._name!r} to have nothing to do"),
+    TaskPool.quiet.__code__: lambda frame: Wait(2, f"for the job handlers of {frame['self']._name!r} to unwind"),
     WorkerRunner.run.__code__: lambda frame: _workers_of(frame["self"]),
     WorkerRunner.__aexit__.__code__: lambda frame: _workers_of(frame["self"]),
 }
 
-_HANDLER = JobServer._perform.__code__
-
-# --- what the frames of anyio, trio and asyncio mean
-
-_PRIMITIVES: Final = {
-    "Event.wait": (0, "for an event that nobody sets"),
-    "EventAdapter.wait": (0, "for an event that nobody sets"),
-    "Lock.acquire": (0, "for a lock"),
-    "LockAdapter.acquire": (0, "for a lock"),
-    "Semaphore.acquire": (0, "for a semaphore"),
-    "SemaphoreAdapter.acquire": (0, "for a semaphore"),
-    "Condition.wait": (0, "for a condition to be notified"),
-    "Barrier.wait": (0, "for others to come to a barrier"),
-    "CapacityLimiter.acquire_on_behalf_of": (0, "for a place in a capacity limiter"),
-    "MemoryObjectReceiveStream.receive": (0, "for an item from a stream"),
-    "MemoryObjectSendStream.send": (0, "for room in a stream"),
-    "MemoryReceiveChannel.receive": (0, "for an item from a channel"),
-    "MemorySendChannel.send": (0, "for room in a channel"),
-    "Queue.get": (0, "for an item from a queue"),
-    "Queue.put": (0, "for room in a queue"),
-    "Queue.join": (0, "for all items of a queue to be marked as done"),
-    "TaskGroup.start": (2, "for a task to say that it has started"),
-    "Nursery.start": (2, "for a task to say that it has started"),
-    "TaskGroup.__aexit__": (2, "for the tasks of its task group"),
-    "NurseryManager.__aexit__": (2, "for the tasks of its nursery"),
-    "_AsCompletedIterator._wait_for_one": (2, "for other tasks"),
-    "as_completed.<locals>._wait_for_one": (2, "for other tasks"),
-    "wait": (2, "for other tasks"),
-    "gather": (2, "for other tasks"),
-    "AsyncIOBackend.run_sync_in_worker_thread": (1, "for a thread"),
-    "to_thread_run_sync": (1, "for a thread"),
-    "sleep_forever": (0, "for ever: it sleeps"),
-    "sleep": (1, "for a timer"),
-    "sleep_until": (1, "for a timer"),
-}
-
-
-def _primitive(coro: Any, below: Sequence[FrameType], titles: dict[int, str]) -> _Wait:
-    for frame in below:
-        if frame.f_code.co_qualname in _PRIMITIVES:
-            rank, text = _PRIMITIVES[frame.f_code.co_qualname]
-            owner = _owner(frame, titles)
-            return _Wait(1, f"{text} that {owner[0]} holds", (owner[1],)) if owner else _Wait(rank, text)
-    if below:
-        return _Wait(0, f"in {module_of(below[0]).partition('.')[0]}'s {below[0].f_code.co_qualname}")
-    future = future_of(coro)
-    if hasattr(future, "get_coro"):
-        return _Wait(2, f"for {titles.get(id(future)) or f'task {future.get_name()!r}'}")
-    if type(future).__name__ == "_GatheringFuture":
-        return _Wait(2, "for other tasks")
-    return _Wait(0, "for a future that nobody completes")
-
-
-def _owner(frame: FrameType, titles: dict[int, str]) -> tuple[str, Key] | None:
-    """Say who holds a lock."""
-    statistics = getattr(frame.f_locals.get("self"), "statistics", None)
-    owner = getattr(statistics(), "owner", None) if callable(statistics) else None
-    if owner is None:
-        return None
-    task_id = getattr(owner, "id", id(owner))
-    return titles.get(task_id) or f"task {owner.name!r}", ("task", task_id)
-
+_HANDLER: Final = JobServer._perform.__code__
+_LANES: Final = (Lane._take_all.__code__, FrameLane._take_all.__code__)
 
 # --- all together
 
@@ -251,27 +279,39 @@ class _Task:
         role = next((_ROLES[frame.f_code](frame.f_locals) for frame in self.frames if frame.f_code in _ROLES), None)
         self.title: str = "the main task" if waiter.main else role or f"task {waiter.name!r}"
         requests = [frame.f_locals["job"].request for frame in self.frames if frame.f_code is _HANDLER]
-        self.keys: list[Key] = [("task", waiter.id), *(("job", each.job_id, each.target) for each in requests)]
+        lanes = [frame.f_locals["self"] for frame in self.frames if frame.f_code in _LANES]
+        self.inlets: list[Inlet] = [_inlet(lane) for lane in lanes if isinstance(lane, FrameLane)]
+        self.keys: list[Key] = [
+            ("task", waiter.id),
+            *(("job", each.job_id, each.target) for each in requests),
+            *(("lane", id(lane)) for lane in lanes),
+        ]
 
-    def wait(self, titles: dict[int, str]) -> _Wait | None:
+    def wait(self, titles: dict[int, str], inlets: Sequence[Inlet]) -> Wait | None:
         """For what it waits; None if it is one of the library's own, which waits for something to do."""
         for frame in reversed(self.below):
             if frame.f_code is Turn.come.__code__:
                 return _turn(self.frames)
+            if frame.f_code is Place.wait.__code__:
+                return _room(frame.f_locals["self"], inlets)
             if frame.f_code in _WAITS:
                 return self._unready(_WAITS[frame.f_code](frame.f_locals), frame, titles)
         job = next((frame.f_locals["job"] for frame in self.below if frame.f_code is _HANDLER), None)
         if job is not None and job.deferred:
-            return _Wait(0, "for somebody to answer it: its handler has returned, and left it open")
-        if self.own is None and any(module_of(frame).startswith("workerbus") for frame in self.frames):
+            return Wait(0, "for somebody to answer it: its handler has returned, and left it open")
+        if (
+            self.own is None
+            and not self.waiter.main
+            and any(module_of(frame).startswith("workerbus") for frame in self.frames)
+        ):
             return None
-        return _primitive(self.waiter.coro, self.below, titles)
+        return primitive(self.waiter.coro, self.below, titles)
 
     @staticmethod
-    def _unready(wait: _Wait, frame: FrameType, titles: dict[int, str]) -> _Wait:
+    def _unready(wait: Wait, frame: FrameType, titles: dict[int, str]) -> Wait:
         name = frame.f_locals.get("worker_name")
         if frame.f_code is WorkerRegistry.wait_for.__code__ and _run_title(name) in titles.values():
-            return _Wait(1, f"for worker {name!r} to be ready: its run() has begun, and has not called start()")
+            return Wait(1, f"for worker {name!r} to be ready: {_late(frame.f_locals['self'], str(name))}")
         return wait
 
     def place(self) -> str:
@@ -291,7 +331,8 @@ def describe(waiters: Sequence[Waiter]) -> tuple[str, ...]:
     found: list[tuple[int, bool, int, str]] = []
     alike: dict[str, int] = {}
     idle: list[str] = []
-    waits = [task.wait(titles) for task in tasks]
+    inlets = [inlet for task in tasks for inlet in task.inlets]
+    waits = [task.wait(titles, inlets) for task in tasks]
     for number, (task, wait) in enumerate(zip(tasks, waits, strict=True)):
         if wait is None:
             idle.append(task.waiter.name)
@@ -300,9 +341,11 @@ def describe(waiters: Sequence[Waiter]) -> tuple[str, ...]:
         pattern = _JOB_ID.sub("", f"{wait.text}{place}")
         alike[pattern] = alike.get(pattern, 0) + 1
         if alike[pattern] <= ALIKE or task.waiter.main:
-            text = f"{task.title}\n    waits {wait.text}{place}"
+            text = f"{task.title}\n    {wait.verb}{wait.text}{place}{_behind(task.frames)}"
             found.append((wait.rank, task.waiter.main, number, text))
-    paragraphs = [text for _, _, _, text in sorted(found)]
+    edges = _edges(tasks, waits)
+    circles = circles_in(edges)
+    paragraphs = _causes_first([(number, text) for _, _, number, text in sorted(found)], edges, circles)
     more = sum(count - ALIKE for count in alike.values() if count > ALIKE)
     if len(paragraphs) > MOST:
         more += len(paragraphs) - MOST
@@ -312,16 +355,42 @@ def describe(waiters: Sequence[Waiter]) -> tuple[str, ...]:
     if idle:
         rest = f", and {len(idle) - MOST} more" if len(idle) > MOST else ""
         paragraphs.append(f"idle, as they should be, are: {', '.join(idle[:MOST])}{rest}")
-    return (*_circles(tasks, waits), *paragraphs)
+    return (*_told(circles, tasks), *paragraphs, *stories())
 
 
-def _circles(tasks: "Sequence[_Task]", waits: "Sequence[_Wait | None]") -> list[str]:
+def _edges(tasks: "Sequence[_Task]", waits: "Sequence[Wait | None]") -> dict[int, list[int]]:
     known = {key: number for number, task in enumerate(tasks) for key in task.keys}
-    edges = {
+    return {
         number: [known[key] for key in wait.on if key in known] for number, wait in enumerate(waits) if wait is not None
     }
+
+
+def _causes_first(found: list[tuple[int, str]], edges: dict[int, list[int]], circles: list[list[int]]) -> list[str]:
+    """In the same order, but nobody before those for whom he is known to wait, unless in a circle with them."""
+    circle_of = {number: index for index, circle in enumerate(circles) for number in circle}
+    texts, seen = dict(found), set[int]()
+    order: list[str] = []
+    for first, _ in found:
+        ahead = [first]
+        while ahead:
+            number = ahead[-1]
+            if number not in seen:
+                seen.add(number)
+                alone = number not in circle_of
+                causes = [each for each in edges[number] if alone or circle_of.get(each) != circle_of[number]]
+                ahead += [each for each in reversed(causes) if each not in seen]
+            if number == ahead[-1]:
+                ahead.pop()
+                if number in texts:
+                    order.append(texts.pop(number))
+    return order
+
+
+def _told(circles: list[list[int]], tasks: "Sequence[_Task]") -> list[str]:
     return [
-        "in a circle, each for the next, and the last for the first, wait\n"
+        f"waiting for itself is\n    {tasks[circle[0]].title}"
+        if len(circle) == 1
+        else "in a circle, each for the next, and the last for the first, wait\n"
         + "\n".join(f"    {tasks[number].title}" for number in circle)
-        for circle in circles_in(edges)
+        for circle in circles
     ]

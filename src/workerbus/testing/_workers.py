@@ -70,9 +70,12 @@ class ScriptedWorker(RecordingWorker):
             self._scripts.update(script)
         else:
             self._scripts[None] = Behaviour() if script is None else script
-        for behaviours in self._scripts.values():
-            if not behaviours and not isinstance(behaviours, Behaviour):
+        for script_of_a_job in self._scripts.values():
+            behaviours = [script_of_a_job] if isinstance(script_of_a_job, Behaviour) else list(script_of_a_job)
+            if not behaviours:
                 raise ValueError("a script has at least one behaviour")
+            if wrong := [each for each in behaviours if not isinstance(each, Behaviour)]:
+                raise TypeError(f"a script is made of behaviours, as Behaviour('hang') is one, not of {wrong[0]!r}")
         self._turns: dict[str | None, int] = {}
         self._group: TaskGroup | None = None
         self.requests: list[BusJobRequestMessage] = []
