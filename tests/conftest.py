@@ -1,13 +1,15 @@
-"""Every async test runs on both backends, in virtual time, and ends under a deadline.
+"""Every async test runs on both backends, in virtual time, and ends under a deadline; one that spins ends them all.
 
 Laws are tested with the same examples each time; ``HYPOTHESIS_PROFILE=deep`` tries other ones, and many more.
 """
 
+import faulthandler
 import functools
 import inspect
 import logging
 import os
 import signal
+from collections.abc import Generator
 from typing import Any
 from zlib import crc32
 
@@ -24,6 +26,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 BACKENDS = ("asyncio", "trio")
 DEADLINE = 20.0
 """Seconds of virtual time after which an async test has hung. No test comes near it."""
+REAL_SECONDS = 300
+"""Real seconds after which a test spins where no deadline reaches it: then the run ends, and says where."""
 DEEPER = 200
 """How many times as many examples the deep profile tries."""
 
@@ -37,6 +41,23 @@ settings.load_profile(PROFILE)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--schedule", type=int, default=0, help="a number: run the async tests under other schedules")
+
+
+_stderr = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_stderr] = os.dup(2)  # now: later it is captured
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if PROFILE != "deep":
+        faulthandler.dump_traceback_later(REAL_SECONDS, exit=True, file=item.config.stash[_stderr])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(params=BACKENDS)

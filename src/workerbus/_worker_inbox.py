@@ -231,3 +231,5 @@ class WorkerInbox(Inbox):
             if not message.system:
                 self.data_seen += 1
                 self._note_data()
+        if type(message) is BusJobCancelMessage:
+            self._marks.pop(message.job_id, None)  # it was refused, or for somebody else

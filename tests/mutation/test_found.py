@@ -8,7 +8,17 @@ from asking import Doing, Listener, Raw
 from handlers import never
 from support import Helper, running
 from traffic import Chooser, note
-from workerbus import BaseWorker, BusSubscriber, JobError, MemoryBus, WorkerParams, WorkerRunner
+from workerbus import (
+    BaseWorker,
+    BusJobCancelMessage,
+    BusMessage,
+    BusSubscriber,
+    JobError,
+    MemoryBus,
+    WorkerParams,
+    WorkerRunner,
+)
+from workerbus.testing import settle
 
 
 class SlowToSubscribe(MemoryBus):
@@ -134,3 +144,30 @@ async def test_a_handler_that_goes_at_once_is_not_said_to_refuse_when_a_child_to
         await anyio.wait_all_tasks_blocked()
         await parent.stop()
     assert [text for text in caplog.messages if "refuse" in text] == []
+
+
+class Choosy(Helper):
+    """Hears everything, and refuses the cancels that are for itself, if it is told to."""
+
+    receives = "all"
+
+    def __init__(self, name: str, *, refuses: bool) -> None:
+        super().__init__(name)
+        self.refuses = refuses
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return not (self.refuses and isinstance(message, BusJobCancelMessage))
+
+
+@pytest.mark.parametrize(("refuses", "target"), [(True, "worker"), (False, "another")])
+async def test_cancels_that_a_worker_refuses_or_that_are_for_others_leave_nothing_there(
+    refuses: bool, target: str
+) -> None:
+    """J9, N4: what is remembered of a cancel is forgotten with it."""
+    worker = Choosy("worker", refuses=refuses)
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        for number in range(10):
+            await raw.cancel(f"job {number}", target)
+        await settle()
+        assert worker.inbox._marks == {}
