@@ -9,11 +9,13 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 import clock
 from asking import Doing, Raw
+from handlers import slow_to_leave
 from support import Helper, Plain, running
 from traffic import Note, Wire, note
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,
+    BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusMessage,
@@ -334,3 +336,31 @@ async def test_a_worker_keeps_64_tasks_for_its_next_jobs() -> None:
         await raw.until(count, BusJobResponseMessage)
         await anyio.wait_all_tasks_blocked()
         assert tasks() == IDLE_TASKS
+
+
+async def test_a_worker_is_told_of_the_end_of_a_scope_that_was_left_long_ago() -> None:
+    """J6: its deadline went with the request, whoever waits for the answer."""
+    asker = Helper("asker")
+    async with running(Doing("slow", slow_to_leave), asker) as runner:
+        raw = await Raw.on(runner.bus)
+        with anyio.move_on_after(3):
+            job_id = await asker.request_job("slow", name="do")
+        [message] = await raw.until(1, BusJobCancelMessage)
+        assert isinstance(message, BusJobCancelMessage)
+        assert (message.job_id, message.reason, anyio.current_time()) == (job_id, "timeout", 3)
+
+
+async def test_nobody_watches_the_deadline_of_a_job_that_is_over() -> None:
+    """L1: a task for each of many jobs with an hour would be there for that hour."""
+
+    class Told(Helper):
+        async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
+            pass
+
+    async with running(Told("told")) as runner:
+        before = {task.id for task in anyio.get_running_tasks()}
+        for _ in range(3):
+            await runner.job("told", name="echo", timeout=3600)
+        await testing.settle()
+        names = {task.name for task in anyio.get_running_tasks() if task.id not in before}
+        assert names == {"told job"}

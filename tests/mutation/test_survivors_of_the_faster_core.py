@@ -157,6 +157,15 @@ async def test_a_status_that_came_as_plain_text_is_the_status_that_it_names(stat
         assert type(asked.statuses["helper"]) is JobStatus
 
 
+@pytest.mark.parametrize("status", ["nonsense", None, 7])
+async def test_a_status_that_there_is_not_is_an_error(status: Any) -> None:
+    """J1, J11: whatever the answer says beside it."""
+    async with running(Helper("helper")) as runner:
+        async with runner.job_group("helper", name="wait", cancel_on_error=False) as asked:
+            await answer(runner, asked.job_id, "helper", status)
+        assert asked.statuses == {"helper": JobStatus.ERROR}
+
+
 async def test_what_nobody_can_read_is_not_kept() -> None:
     """J7, J15: the short form has no body that would take the events of the job."""
 

@@ -10,17 +10,17 @@ closed; only then it is decided what to raise:
 """
 
 import math
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from anyio import CancelScope, current_time, move_on_at
+from anyio import CancelScope
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from workerbus._lifetime import carry_deadline
 from workerbus._vocabulary import BATCH, JobStatus
 from workerbus.errors import NotRunningError
-from workerbus.jobs._client import SAME_TIME, JobClient
+from workerbus.jobs._client import JobClient
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import Ask
 from workerbus.jobs._types import JobEvent, JobGroupEvent
@@ -31,16 +31,13 @@ E = TypeVar("E")
 class _Events(Generic[E]):
     """The events of a group as an iterator; all loops over one group share its queue."""
 
-    __slots__ = ("_change", "_group", "_shape", "_taken")
+    __slots__ = ("_group", "_shape", "_taken", "name")
 
     def __init__(
-        self,
-        group: JobGroup,
-        change: Callable[[], Awaitable[None]],
-        shape: Callable[[str, str, dict[str, Any] | None], E],
+        self, group: JobGroup, name: str | None, shape: Callable[[str, str, dict[str, Any] | None], E]
     ) -> None:
         self._group = group
-        self._change = change
+        self.name: str | None = name
         self._shape = shape
         self._taken = 0
 
@@ -57,7 +54,7 @@ class _Events(Generic[E]):
                 if group.state is not Ask.COMPLETED:
                     await checkpoint_if_cancelled()  # the body is being cancelled: here, not a line later
                 raise StopAsyncIteration
-            await self._change()
+            await group.change()
         return self._shape(*group.events.popleft())
 
 
@@ -190,21 +187,9 @@ class _Context:
     async def _outcome(self) -> None:
         group = self._entered
         while group.state is Ask.OPEN:
-            await self._change()
+            await group.change()
         if group.state is not Ask.COMPLETED:
             await checkpoint_if_cancelled()  # lets a cancellation from outside win over our own
-
-    def _change(self) -> Awaitable[None]:
-        group = self._entered
-        return group.changed().wait() if group.travels == math.inf else self._change_by(group)
-
-    async def _change_by(self, group: JobGroup) -> None:
-        look_again = group.travels + 2 * SAME_TIME
-        if group.travels < group.deadline and current_time() < look_again:
-            with move_on_at(look_again):  # an enclosing scope may be given more time while this waits
-                await group.change()
-        else:
-            await group.change()
 
     async def _leave(self, exc: BaseException | None, *, raised_here: bool) -> bool:
         """Leave the group and the scope; returns whether the group's own error is to be raised."""
@@ -261,7 +246,7 @@ class JobContext(_Context):
 
     def __aiter__(self) -> _Events[JobEvent]:
         """Iterate over updates and stream events, in the order in which they were sent, until the job ends (J7)."""
-        return _Events(self._entered, self._change, lambda kind, _, data: JobEvent(kind, data))
+        return _Events(self._entered, self._name, lambda kind, _, data: JobEvent(kind, data))
 
     def __await__(self) -> Generator[Any, None, dict[str, Any]]:
         """Ask, wait, and return the answer (J15)."""
@@ -290,7 +275,7 @@ class JobGroupContext(_Context):
 
     def __aiter__(self) -> _Events[JobGroupEvent]:
         """Iterate over updates and stream events, in the order of sending, until all have answered (J7)."""
-        return _Events(self._entered, self._change, JobGroupEvent)
+        return _Events(self._entered, self._name, JobGroupEvent)
 
     def __await__(self) -> Generator[Any, None, dict[str, dict[str, Any]]]:
         """Ask, wait, and return the answers by worker name."""

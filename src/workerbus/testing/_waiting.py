@@ -160,7 +160,7 @@ def _context(frame: Names) -> Wait:
 
 def _events(frame: Names) -> Wait:
     events: _Events[Any] = frame["self"]
-    return _answers(events._group, getattr(events._change, "__self__")._name)  # noqa: B009 - a bound method
+    return _answers(events._group, events.name)
 
 
 def _runner_of(registry: WorkerRegistry) -> WorkerRunner | None:
