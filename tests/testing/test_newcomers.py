@@ -280,6 +280,24 @@ def test_the_traceback_is_short(backend: str) -> None:
     assert len(caught.traceback) == 2
 
 
+def test_who_is_idle_because_it_is_inactive_is_told_apart(backend: str) -> None:
+    async def main() -> None:
+        async with WorkerRunner(name="office") as runner:
+            await runner.add_workers(EchoWorker("awake"), EchoWorker("asleep", active=False))
+            await runner.registry.wait_for("asleep")
+            await runner.bus.send(Ping(1, source="me", target="asleep"))
+            await anyio.Event().wait()
+
+    with pytest.raises(DeadlockError) as caught:
+        run(main, backend=backend)
+    *_, last = caught.value.waiting
+    assert sorted(last.removeprefix("idle, as they should be, are: ").split(", ")) == [
+        "runner 'office'",
+        "worker 'asleep' (inactive)",
+        "worker 'awake'",
+    ]
+
+
 @asynccontextmanager
 async def stuck() -> AsyncIterator[WorkerRunner]:
     async with WorkerRunner() as runner:

@@ -261,6 +261,18 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
     WorkerRunner.__aexit__.__code__: lambda frame: _workers_of(frame["self"]),
 }
 
+
+def _worker(frame: Names) -> str:
+    worker = frame["self"]._worker
+    return f"worker {worker.name!r}{'' if worker.active or worker.started_at is None else ' (inactive)'}"
+
+
+_WHOSE: dict[CodeType, Callable[[Names], str]] = {
+    WorkerLife.live.__code__: _worker,
+    WorkerRunner._serve.__code__: lambda frame: f"runner {frame['self'].name!r}",
+}
+"""Of the library's own tasks, those that stand for somebody."""
+
 _HANDLER: Final = JobServer._perform.__code__
 _LANES: Final = (Lane._take_all.__code__, FrameLane._take_all.__code__)
 
@@ -280,6 +292,7 @@ class _Task:
         self.title: str = "the main task" if waiter.main else role or f"task {waiter.name!r}"
         requests = [frame.f_locals["job"].request for frame in self.frames if frame.f_code is _HANDLER]
         lanes = [frame.f_locals["self"] for frame in self.frames if frame.f_code in _LANES]
+        self.of_whom: str | None = next((_WHOSE[f.f_code](f.f_locals) for f in self.frames if f.f_code in _WHOSE), None)
         self.inlets: list[Inlet] = [_inlet(lane) for lane in lanes if isinstance(lane, FrameLane)]
         self.keys: list[Key] = [
             ("task", waiter.id),
@@ -335,7 +348,8 @@ def describe(waiters: Sequence[Waiter]) -> tuple[str, ...]:
     waits = [task.wait(titles, inlets) for task in tasks]
     for number, (task, wait) in enumerate(zip(tasks, waits, strict=True)):
         if wait is None:
-            idle.append(task.waiter.name)
+            if task.of_whom is not None:
+                idle.append(task.of_whom)
             continue
         place = task.place()
         pattern = _JOB_ID.sub("", f"{wait.text}{place}")
