@@ -122,8 +122,11 @@ class Stage:
             asking.job_id = asking.context.job_id
             self.seen.numbers[asking.job_id] = number
         if asking.job_id is None:
-            asking.job_id = next(job_id for job_id, known in self.seen.numbers.items() if known == number)
-        return asking.job_id
+            # Its requester still waits for one of those that it asks. Of the others, a request says the id.
+            requests = [message for message in self.observer.got if isinstance(message, BusJobRequestMessage)]
+            known = (each.job_id for each in requests if each.payload is not None and each.payload["group"] == number)
+            asking.job_id = next(known, None)
+        return asking.job_id or f"group {number}, of which nobody has heard"
 
     # --- the steps: what comes of them comes later
 

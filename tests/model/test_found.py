@@ -5,7 +5,7 @@ from anyio import CancelScope, sleep, sleep_forever
 
 from model.script import Setting
 from model.stage import play_steps
-from model.steps import Advance, Ask, Cancel, Outside, Stop, Tell
+from model.steps import Advance, Ask, Cancel, Outside, Revive, Stop, Tell
 from support import running
 from traffic import note
 from workerbus import BaseWorker, BusJobCancelMessage, BusJobRequestMessage, BusMessage, WorkerBus, job
@@ -160,4 +160,19 @@ def test_time_that_is_up_is_told_whatever_the_requester_does_meanwhile(backend: 
         ],
         backend=backend,
         seed=5926,
+    )
+
+
+def test_whoever_waits_for_a_worker_that_left_meanwhile_has_asked_those_before_it(backend: str) -> None:
+    """J6: one that was there when the wait began is waited for anew."""
+    play_steps(
+        Setting(),
+        [
+            Stop("w1", crash=True),
+            Ask(1, "asker", ("w0", "w2", "w1"), job="none", form="hooks", cancel_on_error=False),
+            Stop("w2", crash=True),
+            Revive("w1"),
+        ],
+        backend=backend,
+        seed=65535,
     )

@@ -110,10 +110,11 @@ def _fail(what: str, left: list[str]) -> None:
 
 
 def _task(task: TaskInfo) -> str:
-    described = describe([Waiter(task.name or "", task.coro)])[0]
+    paragraphs = describe([Waiter(task.name or "", task.coro)])
     named = f"task {task.name!r}"
-    if described.startswith("idle"):
+    if not paragraphs or paragraphs[0].startswith("idle"):
         return f"{named}, which is idle"
+    described = paragraphs[0]
     return described if described.startswith(named) else f"{named}: {described}"
 
 
