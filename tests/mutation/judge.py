@@ -45,7 +45,7 @@ def shown(diff: list[str]) -> str:
 def function_of(key: str) -> str:
     """Return the function, and its class, that mutmut has put into a mutant's name."""
     name = key.rpartition(".")[2].rpartition("__mutmut_")[0]
-    return name.replace("xǁ", "").replace("ǁ", ".") if "ǁ" in name else name[2:]
+    return name.removeprefix("xǁ").replace("ǁ", ".") if "ǁ" in name else name.removeprefix("x_")
 
 
 def results() -> Iterator[tuple[str, dict[str, int]]]:

@@ -364,3 +364,41 @@ async def test_nobody_watches_the_deadline_of_a_job_that_is_over() -> None:
         await testing.settle()
         names = {task.name for task in anyio.get_running_tasks() if task.id not in before}
         assert names == {"told job"}
+
+
+async def test_a_handler_that_puts_its_cancellation_into_a_group_is_cancelled_all_the_same() -> None:
+    """J5: it is answered when it has unwound, and not when its worker ends."""
+
+    async def wraps(worker: Doing, message: BusJobRequestMessage) -> None:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class() as exc:
+            raise BaseExceptionGroup("several", [exc]) from None
+
+    async with running(Doing("wraps", wraps)) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("job", "wraps", "do")
+        await anyio.wait_all_tasks_blocked()
+        await raw.cancel("job", "wraps", "enough")
+        assert (await raw.answer("job"))[0] == JobStatus.CANCELLED
+
+
+async def test_what_arrives_from_a_network_takes_room_though_nobody_waits_for_it() -> None:
+    """B9: whoever sends behind it waits."""
+    bus, go_on = MemoryBus(max_buffer_size=2), anyio.Event()
+    plain, sent = Plain("plain", on=lambda _: go_on.wait()), anyio.Event()
+    await bus.subscribe(plain)
+
+    async def send() -> None:
+        await bus.send(note(4))
+        sent.set()
+
+    async with bus, anyio.create_task_group() as tasks:
+        for n in range(4):
+            bus.on_message_received(note(n))
+            await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(send)
+        await anyio.wait_all_tasks_blocked()
+        assert not sent.is_set()
+        go_on.set()
+        await plain.until(5)

@@ -173,7 +173,7 @@ class Lane(Generic[T]):
     @property
     def full(self) -> bool:
         """Whether a counted item would have to wait for room."""
-        return not self.closed and (self._counted >= self.limit or bool(self._places))
+        return not self.closed and self._counted >= self.limit
 
     def queue_for_room(self, put: Callable[[], None]) -> Place:
         """Stand in line for room; ``put`` is called, in the order of standing, when there is some."""

@@ -488,8 +488,6 @@ class JobClient:
 
 
 def _why(exc: BaseException | None, group: JobGroup) -> str:
-    if exc is None:
-        return "the requester left"
     if isinstance(exc, get_cancelled_exc_class()):
         return TIMEOUT if group.travels <= current_time() + SAME_TIME else "the requester was cancelled"
     return f"the requester failed: {type(exc).__name__}"

@@ -164,10 +164,9 @@ class _Context:
                 await self._client.ask(group, self._name, self._payload)
             if group.state is not Ask.OPEN and group.state is not Ask.COMPLETED:
                 await checkpoint_if_cancelled()
-        except BaseException as exc:
-            if await self._leave(exc, raised_here=True):
-                raise self._error() from None
-            raise
+        except BaseException as exc:  # noqa: BLE001 - raised again by _leave, unless it is the scope's
+            await self._leave(exc, raised_here=True)
+            raise self._error() from None
         return self
 
     async def __aexit__(
