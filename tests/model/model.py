@@ -282,6 +282,7 @@ class Model:
             if job.at is At.QUEUED:
                 job.at = At.RUNNING
                 job.starts += 1
+            job.hasty |= job.turned and not job.starts
         self._starting.clear()
 
     def _tell(self, job: Job, what: str) -> None:
@@ -361,6 +362,7 @@ class Model:
             first = line[0] is job
             line.remove(job)
             if first and line:
+                line[0].turned = True
                 self._starting.append(line[0])
 
     def _cancel(self, job: Job, reason: str, status: str = "cancelled") -> None:
@@ -450,7 +452,7 @@ class Model:
             {n: set(g.late) for n, g in seen.items()},
             {n: list(events) for n, events in heard.items()},
             {n: (list(g.hooks), list(g.may)) for n, g in with_hooks.items()},
-            {key: (job.starts, job.at in HANDLER_RUNS) for key, job in self.jobs.items()},
+            {key: ((0, 1) if job.hasty else (job.starts,), job.at in HANDLER_RUNS) for key, job in self.jobs.items()},
             {key: (job.told, job.updates) for key, job in self.jobs.items()},
             {worker.name: self._tables_of(worker) for worker in alive},
         )

@@ -176,3 +176,17 @@ def test_whoever_waits_for_a_worker_that_left_meanwhile_has_asked_those_before_i
         backend=backend,
         seed=65535,
     )
+
+
+def test_a_job_whose_turn_comes_while_its_cancel_is_on_its_way_may_begin(backend: str) -> None:
+    """J13: the place is free when the handler before it has raised, and the cancel comes once another has unwound."""
+    play_steps(
+        Setting(workers=4),
+        [
+            Ask(0, "runner", ("w3", "w0"), job="turn"),
+            Ask(2, "w3", ("w0", "w2"), job="turn", inside=0),
+            Tell(0, "w0", "raise"),
+        ],
+        backend=backend,
+        seed=26362,
+    )

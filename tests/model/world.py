@@ -46,6 +46,10 @@ class Job:
     deadline: float
     at: At = At.OVER
     starts: int = 0
+    turned: bool = False
+    """Whether the one before it in the line has made place for it."""
+    hasty: bool = False
+    """Whether it was cancelled in the very moment in which it had its turn: its handler may have begun."""
     answered: bool = False
     verdict: str | None = None
     result: Answer | None = None
@@ -128,8 +132,8 @@ class Snapshot:
     events: dict[int, list[tuple[str, str, int]]]
     hooks: dict[int, tuple[list[tuple[str, str]], list[tuple[str, str]]]]
     """Those of the requester that must have run, and those that may."""
-    handlers: dict[tuple[int, str], tuple[int, bool]]
-    """How often each began, and whether it runs."""
+    handlers: dict[tuple[int, str], tuple[tuple[int, ...], bool]]
+    """How often each may have begun, and whether it runs."""
     told: dict[tuple[int, str], tuple[str | None, int]]
     """Whether the worker's hook was told of the cancel, and why; and how often it was asked for an update."""
     tables: dict[str, tuple[int, int]]
