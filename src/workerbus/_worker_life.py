@@ -170,6 +170,8 @@ class WorkerLife:
                 await self._wind_down(self._errors[0] if self._errors else None)
             except (KeyboardInterrupt, SystemExit) as exc:
                 tasks.end_with(exc)
+            except Exception as exc:  # noqa: BLE001 - reported by the runner
+                self._errors.append(exc)
 
     async def _run(self, params: WorkerParams) -> None:
         if self._final_message is not None:

@@ -171,3 +171,28 @@ async def test_cancels_that_a_worker_refuses_or_that_are_for_others_leave_nothin
             await raw.cancel(f"job {number}", target)
         await settle()
         assert worker.inbox._marks == {}
+
+
+class Own(Helper):
+    """Has a ``run()`` of its own."""
+
+    async def run(self, params: WorkerParams) -> None:
+        await super().run(params)
+
+
+@pytest.mark.parametrize("kind", [Helper, Own])
+async def test_a_worker_that_cannot_leave_the_bus_has_failed_with_that_one_error(kind: type[Helper]) -> None:
+    """L6, R4, W7: whether or not its run() is the default."""
+
+    class Holding(MemoryBus):
+        async def unsubscribe(self, subscriber: BusSubscriber) -> None:
+            if subscriber.name == "helper":
+                raise OSError("connection lost")
+            await super().unsubscribe(subscriber)
+
+    runner = WorkerRunner(bus=Holding(), handle_sigint=False)
+    helper = kind("helper")
+    await runner.add_workers(helper)
+    helper.add_event_handler("on_activated", lambda *_: runner.end())
+    with pytest.raises(OSError, match="connection lost"):
+        await runner.run()
