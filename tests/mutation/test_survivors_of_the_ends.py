@@ -21,8 +21,11 @@ from workerbus import (
     BusMessage,
     JobStatus,
     MemoryBus,
+    ReservedNameError,
+    WorkerReadyData,
     WorkerRunner,
     testing,
+    worker_ready,
 )
 from workerbus.bus._lanes import Lane
 from workerbus.jobs._pool import IDLE_TASKS
@@ -434,3 +437,32 @@ async def test_what_arrives_from_a_network_takes_room_though_nobody_waits_for_it
         assert not sent.is_set()
         go_on.set()
         await plain.until(5)
+
+
+def test_a_watch_takes_no_name_of_the_librarys() -> None:
+    """N1: as no job handler does."""
+    with pytest.raises(ReservedNameError, match="Starts has an attribute 'start'"):
+
+        class Starts(BaseWorker):
+            @worker_ready(name="other")
+            async def start(self, data: WorkerReadyData) -> None:  # type: ignore[override]  # on purpose
+                pass
+
+
+async def test_others_run_while_many_are_asked_in_contexts() -> None:
+    """B2: each 64th request lets them, though nothing has to be waited for."""
+    names = [f"helper {n}" for n in range(64)]
+    ran: list[bool] = []
+
+    async def other() -> None:
+        ran.append(True)
+
+    async with running(*map(Helper, names)) as runner, anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(other)
+        async with (
+            runner.job_group(*names, name="echo"),
+            runner.job_group(*names, name="echo"),
+            runner.job_group(*names, name="echo"),
+        ):
+            assert ran
