@@ -124,38 +124,6 @@ async def test_a_transport_that_looks_at_what_it_delivers_sees_all_of_it() -> No
     assert bus.seen == 3
 
 
-class Dead(Stuck):
-    """A bus that neither publishes nor disconnects."""
-
-    async def stop(self) -> None:
-        await anyio.sleep_forever()
-
-
-async def test_a_bus_that_neither_publishes_nor_disconnects_is_closed_within_one_bound() -> None:
-    """L4: one deadline for all of it."""
-    begun = anyio.current_time()
-    async with Dead() as bus:
-        bus.post(note(0))
-        await bus.entered.wait()
-    assert anyio.current_time() - begun == pytest.approx(CLEANUP_SECONDS)
-
-
-async def test_two_dead_buses_that_one_error_leaves_are_closed_within_one_bound() -> None:
-    """L4: nested ones included."""
-
-    async def use() -> None:
-        async with Dead() as outer, Dead() as inner:
-            for bus in (outer, inner):
-                bus.post(note(0))
-                await bus.entered.wait()
-            raise KeyError("body")
-
-    begun = anyio.current_time()
-    with pytest.raises(KeyError):
-        await use()
-    assert anyio.current_time() - begun == pytest.approx(CLEANUP_SECONDS)
-
-
 @pytest.mark.parametrize("body_fails", [False, True])
 async def test_what_a_task_of_a_bus_raises_at_its_end_comes_out_as_itself(body_fails: bool) -> None:
     """L6: one cause, one exception."""

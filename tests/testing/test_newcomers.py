@@ -280,6 +280,16 @@ def test_the_traceback_is_short(backend: str) -> None:
     assert len(caught.traceback) == 2
 
 
+def test_a_body_that_waits_for_the_events_of_a_group_says_of_which_job(backend: str) -> None:
+    async def main() -> None:
+        async with stuck() as runner, runner.job_group("stuck", name="do") as group:
+            async for _ in group:
+                pass
+
+    with pytest.raises(DeadlockError, match=r"waits for the answer of 'stuck' to job 'do' \("):
+        run(main, backend=backend)
+
+
 def test_who_is_idle_because_it_is_inactive_is_told_apart(backend: str) -> None:
     async def main() -> None:
         async with WorkerRunner(name="office") as runner:
