@@ -111,7 +111,7 @@ def test_in_a_terminal_a_line_shows_the_readings_until_the_end(backend: str) -> 
 def test_ctrl_c_ends_it_with_130_and_the_cursor_shown(backend: str, readings: int) -> None:
     with Terminal("sensor.py", "self:100000", "self", "--every", "0.05", "--backend", backend) as terminal:
         terminal.read_until("1 reading\n" if readings else r"self +[\d.]")
-        terminal.read_until(f"▁{{{readings}}}|█" if readings else "self")
+        terminal.read_until(rf"self +[\d.]+ % +[▁▂▃▄▅▆▇█]{{{readings},}}")
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.read_to_the_end(10) == 130
     assert "Traceback" not in terminal.text
