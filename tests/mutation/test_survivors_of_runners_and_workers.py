@@ -7,7 +7,6 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-import clock
 from asking import Doing, PoliteBus
 from handlers import never
 from support import Helper, Plain, running
@@ -167,28 +166,6 @@ async def test_a_job_goes_on_when_another_runner_gives_up_its_claim_to_the_worke
             assert runner.registry.workers_of("elsewhere") == []
             helper.release.set()
     assert asked.response == {"released": True}
-
-
-def test_an_event_handler_that_lets_itself_be_cancelled_is_not_said_to_refuse(caplog: pytest.LogCaptureFixture) -> None:
-    """L4: the log names those that do."""
-
-    async def example() -> None:
-        runner, told = WorkerRunner(handle_sigint=False), anyio.Event()
-
-        async def hang(*_: object) -> None:
-            told.set()
-            await anyio.sleep_forever()
-
-        runner.add_event_handler("on_error", hang)
-        helper = Helper("helper")
-        async with runner:
-            await runner.add_workers(helper)
-            await runner.registry.wait_for("helper")
-            await helper.send_bus_error_message("oh")
-            await told.wait()
-
-    clock.run(example, backend="asyncio")
-    assert caplog.messages == []
 
 
 # --- the ends of a worker

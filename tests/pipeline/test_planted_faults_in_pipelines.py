@@ -50,15 +50,17 @@ async def test_an_end_before_the_start_comes_behind_those_who_wait_for_room() ->
     assert spy.log[-2:] == ["EndFrame", "cleanup"]
 
 
+async def enter(worker: PipelineWorker, frame: TextFrame, entered: list[str]) -> None:
+    """Queue a frame, and write down when it is in."""
+    await worker.queue_frame(frame)
+    entered.append(frame.text)
+
+
 async def test_what_an_interruption_spares_still_takes_room() -> None:
     """P1: a bound holds after it as before."""
     gate = Gate()
     sink = Spy(for_texts(gate), max_buffer_size=2)
     entered: list[str] = []
-
-    async def enter(word: str) -> None:
-        await worker.queue_frame(TextFrame(word))
-        entered.append(word)
 
     async with flowing(sink) as worker, anyio.create_task_group() as group:
         for word in ("being handled", "waits", "waits too"):
@@ -66,7 +68,7 @@ async def test_what_an_interruption_spares_still_takes_room() -> None:
             await settle()
         await worker.queue_frame(InterruptionFrame())
         await settle()
-        group.start_soon(enter, "comes later")
+        group.start_soon(enter, worker, TextFrame("comes later"), entered)
         await settle()
         assert entered == []
         gate.open()
@@ -123,16 +125,12 @@ async def test_an_interruption_lets_in_all_for_whom_it_makes_room() -> None:
     sink = Spy(for_texts(gate), max_buffer_size=2)
     entered: list[str] = []
 
-    async def enter(word: str) -> None:
-        await worker.queue_frame(Firm(word))
-        entered.append(word)
-
     async with flowing(sink) as worker, anyio.create_task_group() as group:
         await worker.queue_frame(Firm("being handled"))
         await gate.reached.wait()
         await worker.queue_frames(texts("goes", "goes too"))
         for word in ("stays", "stays too"):
-            group.start_soon(enter, word)
+            group.start_soon(enter, worker, Firm(word), entered)
             await settle()
         assert entered == []
         await worker.queue_frame(InterruptionFrame())

@@ -244,7 +244,7 @@ async def poll(pause: Callable[[], Awaitable[None]]) -> None:
             await pause()
 
 
-@pytest.mark.parametrize("pause", [lambda: anyio.sleep(0), anyio.lowlevel.checkpoint])  # noqa: ASYNC115
+@pytest.mark.parametrize("pause", [lambda: anyio.sleep(0), anyio.lowlevel.checkpoint])  # noqa: ASYNC115 - one of both
 def test_who_spins_is_named_first(pause: Callable[[], Awaitable[None]], backend: str) -> None:
     with pytest.raises(SpinError, match="the program spins") as caught:
         run(poll, pause, backend=backend)
