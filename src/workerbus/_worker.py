@@ -249,7 +249,6 @@ class BaseWorker(DeskUser, WorkerHooks, WorkerCalls, JobAnswers, JobRequests, Bu
 
     def make_inbox(self, bus: InboxHost) -> Inbox:
         """Return the inbox in which the bus leaves this worker's messages (B6)."""
-        self.hooks.data.limit = bus.max_buffer_size
         asks = type(self).accepts_bus_message is not BusSubscriber.accepts_bus_message
         self._inbox = WorkerInbox(
             self._name,

@@ -19,6 +19,7 @@ from typing import Any
 
 from workerbus._hooks import HookQueue
 from workerbus._lifetime import TaskHost
+from workerbus._room import Room
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, Receives, SubscriberStatistics, counts, refuse_own_lane
 from workerbus.messages import BusEndWorkerMessage, BusJobCancelMessage, BusJobRequestMessage, BusMessage
@@ -62,7 +63,10 @@ class WorkerInbox(Inbox):
         self._refuse = refuse
         self._end_waits = end_waits
         self._hooks = hooks
-        self._limit = max_buffer_size
+        self._room: Room[BusMessage] | None = None if max_buffer_size == math.inf else Room(max_buffer_size)
+        if self._room is not None:
+            self._room.coming = lambda: self.waiting_data
+        hooks.data.room = self._room
         self._early = early
         self._marks: dict[str, int | None] = {}
         self._system: deque[BusMessage] | None = None
@@ -73,7 +77,6 @@ class WorkerInbox(Inbox):
             data: Lane[BusMessage] = Lane(f"{name} data intake", self._ask_and_handle, first=(system,))
             self._intake = system, data
             hooks.data.first = (system, *hooks.data.first)
-        hooks.data.coming = lambda: self.waiting_data
         self._started = False
         self._handling = False
         self._closed = False
@@ -113,10 +116,11 @@ class WorkerInbox(Inbox):
 
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
         """Return the data lane, if the message waits for a hook of the worker's and there is no room (B9)."""
-        if self._limit == math.inf or not counts(message, self.name) or not self._hooks.wants("on_bus_message"):
+        room = self._room
+        if room is None or not counts(message, self.name) or not self._hooks.wants("on_bus_message"):
             return None
         lane = self._hooks.data
-        if not lane.full and lane.counted + self.waiting_data < self._limit:
+        if lane.closed or room.taken + self.waiting_data < room.limit:
             return None
         refuse_own_lane(lane, self._hooks.system)
         return lane
@@ -208,8 +212,8 @@ class WorkerInbox(Inbox):
             self._note_data()
 
     def _note_data(self) -> None:
-        if self._limit != math.inf:
-            self._hooks.data.admit()
+        if self._room is not None:
+            self._room.admit()
         if self._early:
             for job_id, (_, last) in list(self._early.items()):
                 if last <= self.data_seen:

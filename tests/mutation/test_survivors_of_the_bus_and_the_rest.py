@@ -22,6 +22,7 @@ from workerbus import (
     WorkerRunner,
 )
 from workerbus._lifetime import CleanUp, TaskHost
+from workerbus._room import Room
 from workerbus.bus._lanes import Lane
 
 
@@ -249,7 +250,7 @@ async def test_a_lane_that_is_closed_gives_back_what_waits_in_it() -> None:
         await release.wait()
 
     async with anyio.create_task_group() as tasks:
-        lane: Lane[int] = Lane("lane", handle, limit=9)
+        lane: Lane[int] = Lane("lane", handle, room=Room(9))
         lane.open(TaskHost(tasks, CleanUp()))
         lane.put(1)
         await begun.wait()

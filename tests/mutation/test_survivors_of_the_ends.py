@@ -27,6 +27,7 @@ from workerbus import (
     testing,
     worker_ready,
 )
+from workerbus._room import Room
 from workerbus.bus._lanes import Lane
 from workerbus.jobs._pool import IDLE_TASKS
 
@@ -151,13 +152,14 @@ async def ignore(_: object) -> None:
 
 def test_a_closed_lane_holds_counts_and_takes_nothing() -> None:
     """B5, B9: so that nobody waits for room in it, here or in a lane before it."""
-    lane = Lane[int]("lane", ignore, limit=1)
+    room = Room[int](1)
+    lane = Lane[int]("lane", ignore, room=room)
     lane.put_counted(1)
-    assert (lane.counted, lane.waiting, lane.full) == (1, 1, True)
+    assert (room.taken, lane.waiting, lane.full) == (1, 1, True)
     assert lane.close() == [1]
     lane.put(2)
     lane.put_counted(3)
-    assert (lane.counted, lane.waiting, lane.full, lane.ready) == (0, 0, False, None)
+    assert (room.taken, lane.waiting, lane.full, lane.ready) == (0, 0, False, None)
 
 
 async def test_a_lane_that_is_closed_is_ready_for_nothing() -> None:
@@ -166,6 +168,7 @@ async def test_a_lane_that_is_closed_is_ready_for_nothing() -> None:
     async with MemoryBus() as bus:
         lane.open(bus.tasks)
         lane.put(1)
+        lane.put(2)
         assert lane.ready is not None
         lane.close()
         assert lane.ready is None
