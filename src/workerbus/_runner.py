@@ -461,6 +461,8 @@ class PipelineRunner(WorkerRunner):
 class _NoHooks:
     """A runner has no job hooks."""
 
+    wanted: frozenset[str] = frozenset()
+
     def wants(self, name: str) -> bool:
         """Nobody does."""
         return False

@@ -78,6 +78,7 @@ class WorkerInbox(Inbox):
             self._intake = system, data
             hooks.data.first = (system, *hooks.data.first)
         self._started = False
+        self._at_once = False  # started, open, and without an intake: a message need not wait
         self._handling = False
         self._closed = False
         self.data_seen: int = 0
@@ -87,8 +88,18 @@ class WorkerInbox(Inbox):
 
     def take(self, message: BusMessage) -> None:
         """Handle a message now, or when it can be."""
-        if self._closed:
-            return
+        if self._at_once and not self._handling:
+            self._handling = True
+            try:
+                self._step(message)
+                if self._system or self._data:
+                    self._catch_up()
+            finally:
+                self._handling = False
+        elif not self._closed:
+            self._take_later(message)
+
+    def _take_later(self, message: BusMessage) -> None:
         if not self._started and isinstance(message, BusEndWorkerMessage) and message.target == self.name:
             self._end_waits(message)
         if self._intake is not None:
@@ -161,6 +172,7 @@ class WorkerInbox(Inbox):
     def start(self, host: TaskHost) -> None:
         """The worker has started: handle the data messages that came before, in their order (W2)."""
         self._started = True
+        self._at_once = self._intake is None and not self._closed
         if self._intake is not None:
             self._intake[1].open(host)
         elif not self._handling:
@@ -182,7 +194,7 @@ class WorkerInbox(Inbox):
 
     def close(self) -> None:
         """Handle nothing more."""
-        self._closed = True
+        self._closed, self._at_once = True, False
         self._system = self._data = None
         for lane in self._intake or ():
             lane.close()
@@ -201,14 +213,15 @@ class WorkerInbox(Inbox):
 
     def _step(self, message: BusMessage) -> None:
         self.delivered += 1
-        if not message.system:
+        data = not message.system
+        if data:
             self.data_seen += 1
         try:
             self._handle(message)
         except Exception:
             self.failed += 1
             logger.exception("worker %r failed to handle %s", self.name, type(message).__name__)
-        if not message.system:
+        if data and (self._early or self._room is not None):
             self._note_data()
 
     def _note_data(self) -> None:

@@ -384,6 +384,9 @@ class WorkerLife:
 
     async def _clean_up(self) -> None:
         worker = self._worker
+        if worker.cleans_up_by_default and not worker.registry.watches_departure(worker.name):
+            await worker.depart()  # which waits for nobody
+            return
         if worker.cleans_up_by_default:
             with worker.clean_up.shield(self._deadline):
                 await worker.depart()

@@ -598,7 +598,7 @@ async def test_a_runner_that_ends_does_not_wait_for_the_other() -> None:
     async with pair() as both:
         await both.a.end()
         await both.a_over.wait()
-        assert left_in(both.a.registry).keys() <= {"_remote"}
+        assert left_in(both.a.registry).keys() <= {"_remote", "_names"}
         assert not both.b_over.is_set()
 
 
