@@ -8,9 +8,11 @@ from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import clock
-from support import running
-from traffic import Alarm, Chooser, Listener, Note, alarm, eventually, note
+from support import clock
+from support.conditions import eventually
+from support.listeners import Chooser, Listener
+from support.messages import Alarm, Note, alarm, note
+from support.workers import running
 from workerbus import BusMessage, BusSubscriber, MemoryBus
 
 LANES: Final = (Note, Alarm)

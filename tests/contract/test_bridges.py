@@ -7,7 +7,8 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from piping import (
+from support.buses import Wire
+from support.pipelines import (
     DOWN,
     UP,
     Alert,
@@ -22,8 +23,8 @@ from piping import (
     texts,
     worker_of,
 )
-from support import Plain, running
-from traffic import Wire
+from support.subscribers import Plain
+from support.workers import running
 from workerbus import (
     BaseWorker,
     BusBridgeProcessor,

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
-from piping import (
+from support.pipelines import (
     DOWN,
     UP,
     Alert,
@@ -23,7 +23,7 @@ from piping import (
     texts,
     worker_of,
 )
-from support import running
+from support.workers import running
 from workerbus import CLEANUP_SECONDS, BusJobRequestMessage, NotRunningError, PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
     START_SECONDS,

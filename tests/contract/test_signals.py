@@ -14,8 +14,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from leaks import signal_handlers
-from support import Helper
+from support.leaks import signal_handlers
+from support.workers import Helper
 from workerbus import CLEANUP_SECONDS, MemoryBus, WorkerRunner
 
 PROGRAMS = Path(__file__).with_name("signal_programs.py")

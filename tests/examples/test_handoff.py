@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from programs import Terminal, run_example
+from support.programs import Terminal, run_example
 
 OVER = re.compile(r" *(sums|words)  not my matter: over to (sums|words)")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from programs import Terminal, run_example
+from support.programs import Terminal, run_example
 
 ONE = re.compile(r"(\w+) +([\d.]+)(?: %)?  (.+), 1 reading")
 SEVERAL = re.compile(r"(\w+) +([\d.]+)(?: %)?  from ([\d.]+)(?: %)? to ([\d.]+)(?: %)?  (.+), (\d+) readings")

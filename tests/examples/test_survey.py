@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from programs import PATIENCE, Terminal, plain_environment
+from support.programs import PATIENCE, Terminal, plain_environment
 
 SURVEY = Path(__file__).parents[2] / "examples" / "survey.py"
 

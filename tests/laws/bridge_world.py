@@ -8,9 +8,9 @@ import anyio
 import hypothesis.strategies as st
 from attrs import define, field, frozen
 
-from leaks import nothing_left
-from piping import DOWN, UP
-from support import Plain
+from support.leaks import nothing_left
+from support.pipelines import DOWN, UP
+from support.subscribers import Plain
 from workerbus import BusBridgeProcessor, BusFrameMessage, BusMessage, PipelineWorker, WorkerBus, WorkerRunner
 from workerbus.pipeline import (
     DataFrame,

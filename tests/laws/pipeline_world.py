@@ -13,8 +13,8 @@ from anyio.abc import TaskGroup
 from attrs import define, field, frozen
 
 from laws.pipeline_plans import CANCELS, Doing, First, Fork, Part, Plan, Row, Step, Trouble, falls, size
-from leaks import nothing_left
-from piping import DOWN, UP
+from support.leaks import nothing_left
+from support.pipelines import DOWN, UP
 from workerbus import NotRunningError, PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
     CancelFrame,

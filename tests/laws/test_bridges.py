@@ -27,9 +27,9 @@ from laws.bridge_world import (
     World,
     rest,
 )
-from leaks import nothing_left
-from piping import DOWN, UP
-from support import Plain
+from support.leaks import nothing_left
+from support.pipelines import DOWN, UP
+from support.subscribers import Plain
 from workerbus import BusBridgeProcessor, BusFrameMessage, MemoryBus, PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
     ErrorFrame,

@@ -14,9 +14,9 @@ from anyio import CancelScope, create_task_group, sleep
 from anyio.abc import TaskGroup
 from attrs import define, frozen
 
-from asking import Raw
-from leaks import nothing_left
-from support import Helper
+from support.leaks import nothing_left
+from support.requesters import Raw
+from support.workers import Helper
 from workerbus import (
     BusJobRequestMessage,
     BusJobResponseMessage,

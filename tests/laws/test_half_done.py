@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from anyio import move_on_after, sleep, sleep_forever
 
-from leaks import nothing_left
-from support import Helper
+from support.leaks import nothing_left
+from support.workers import Helper
 from workerbus import BaseWorker, BusMessage, MemoryBus, WorkerParams, WorkerRunner
 from workerbus.testing import run
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from anyio import CancelScope, sleep
 
-from leaks import nothing_left
-from support import Helper
+from support.leaks import nothing_left
+from support.workers import Helper
 from workerbus import (
     BusActivateWorkerMessage,
     BusJobRequestMessage,

@@ -12,9 +12,9 @@ from anyio import create_task_group, sleep
 from anyio.abc import TaskGroup
 from attrs import define, field, frozen
 
-from leaks import left_in, nothing_left
-from support import Helper
-from traffic import Note, note
+from support.leaks import left_in, nothing_left
+from support.messages import Note, note
+from support.workers import Helper
 from workerbus import (
     BaseWorker,
     BusMessage,

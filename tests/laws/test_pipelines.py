@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from laws.pipeline_plans import CANCELS, Plan, plans
 from laws.pipeline_world import REFUSAL, Firm, Flash, Numbered, Probe, World
-from piping import DOWN, UP, Spy, flowing, for_texts, hang, slow, texts
+from support.pipelines import DOWN, UP, Spy, flowing, for_texts, hang, slow, texts
 from workerbus import CLEANUP_SECONDS
 from workerbus.pipeline import (
     CancelFrame,

@@ -14,7 +14,6 @@ from anyio import CancelScope, create_task_group, get_cancelled_exc_class, sleep
 from anyio.abc import TaskGroup
 from attrs import Factory, define
 
-from leaks import nothing_left
 from model.model import SOON
 from model.puppets import Mailbox, Puppet, Sightings
 from model.script import Burst, Scene, Script, Setting
@@ -36,7 +35,8 @@ from model.steps import (
     Unwind,
 )
 from model.world import Answer, Snapshot
-from support import Plain
+from support.leaks import nothing_left
+from support.subscribers import Plain
 from workerbus import (
     BusActivateWorkerMessage,
     BusDeactivateWorkerMessage,

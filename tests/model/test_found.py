@@ -6,8 +6,8 @@ from anyio import CancelScope, sleep, sleep_forever
 from model.script import Setting
 from model.stage import play_steps
 from model.steps import Advance, Ask, Cancel, Outside, Revive, Stop, Tell
-from support import running
-from traffic import note
+from support.messages import note
+from support.workers import running
 from workerbus import BaseWorker, BusJobCancelMessage, BusJobRequestMessage, BusMessage, WorkerBus, job
 from workerbus.testing import run
 

@@ -9,7 +9,7 @@ from anyio import move_on_after
 from hypothesis import HealthCheck, given, settings
 
 from model.programs import Program
-from support import Helper, running
+from support.workers import Helper, running
 from workerbus import JobGroupError, WorkerRunner
 from workerbus.testing import run
 

@@ -6,8 +6,8 @@ from typing import Any
 import anyio
 import pytest
 
-from piping import DOWN, Alert, Gate, Spy, for_texts, run_through, texts, worker_of
-from support import Helper, running
+from support.pipelines import DOWN, Alert, Gate, Spy, for_texts, run_through, texts, worker_of
+from support.workers import Helper, running
 from workerbus import BusFrameMessage, BusMessage, MemoryBus, WorkerRunner
 from workerbus.pipeline import EndFrame, Frame, FrameDirection, FrameProcessor, ParallelPipeline, TextFrame
 from workerbus.pipeline._crossing import SENDERS, Twice

@@ -5,7 +5,7 @@ from typing import Any
 import anyio
 import pytest
 
-from piping import UP, Alert, Firm, Gate, Spy, StartsWith, flowing, for_texts, hang, texts, worker_of
+from support.pipelines import UP, Alert, Firm, Gate, Spy, StartsWith, flowing, for_texts, hang, texts, worker_of
 from workerbus import CLEANUP_SECONDS, WorkerRunner
 from workerbus.pipeline import EndFrame, Frame, FrameDirection, FrameProcessor, InterruptionFrame, TextFrame
 from workerbus.testing import settle

@@ -10,9 +10,9 @@ import pytest
 from anyio import current_time, sleep
 from anyio.lowlevel import checkpoint
 
-from piping import DOWN, UP, Alert, Gate, Spy, flowing, for_texts, run_through, slow, texts, worker_of
-from support import running
-from traffic import Wire
+from support.buses import Wire
+from support.pipelines import DOWN, UP, Alert, Gate, Spy, flowing, for_texts, run_through, slow, texts, worker_of
+from support.workers import running
 from workerbus import (
     BusBridgeProcessor,
     BusFrameMessage,

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from piping import Alert, Spy, StartsWith, flowing, for_texts, slow, texts, worker_of
+from support.pipelines import Alert, Spy, StartsWith, flowing, for_texts, slow, texts, worker_of
 from workerbus import BusBridgeProcessor, MemoryBus, PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
     CancelFrame,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from piping import (
+from support.pipelines import (
     DOWN,
     UP,
     Alert,

@@ -7,8 +7,8 @@ from typing import Any
 import anyio
 import pytest
 
-from piping import UP, Alert, Gate, Spy, boom, flowing, for_texts, run_through, texts, worker_of
-from support import running
+from support.pipelines import UP, Alert, Gate, Spy, boom, flowing, for_texts, run_through, texts, worker_of
+from support.workers import running
 from workerbus import CLEANUP_SECONDS, BaseWorker, NotRunningError, PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
     CancelFrame,

@@ -7,8 +7,8 @@ import pytest
 from anyio import CancelScope, current_time, sleep
 from anyio.lowlevel import checkpoint
 
-from piping import Alert, Firm, Gate, Spy, StartsWith, flowing, for_texts, run_through, texts, worker_of
-from support import running
+from support.pipelines import Alert, Firm, Gate, Spy, StartsWith, flowing, for_texts, run_through, texts, worker_of
+from support.workers import running
 from workerbus import CLEANUP_SECONDS, PipelineWorker
 from workerbus.pipeline import (
     CancelFrame,

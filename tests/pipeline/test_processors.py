@@ -6,7 +6,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from piping import (
+from support.pipelines import (
     DOWN,
     UP,
     Alert,
@@ -21,7 +21,7 @@ from piping import (
     texts,
     worker_of,
 )
-from support import running
+from support.workers import running
 from workerbus import NotRunningError, WorkerRunner
 from workerbus.pipeline import (
     ErrorFrame,

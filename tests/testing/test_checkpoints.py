@@ -13,8 +13,8 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from documented import examples
-from support import Helper
+from support.documents import examples
+from support.workers import Helper
 from workerbus import WorkerRunner
 from workerbus.testing import CutError, cancel_at_every_checkpoint
 from workerbus.testing._cutting import Cut, Driven

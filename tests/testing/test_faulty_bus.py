@@ -13,9 +13,11 @@ from anyio.abc import TaskGroup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leaks import task_ids
-from support import Helper, Plain
-from traffic import Alarm, Note, Wire, alarm, note
+from support.buses import Wire
+from support.leaks import task_ids
+from support.messages import Alarm, Note, alarm, note
+from support.subscribers import Plain
+from support.workers import Helper
 from workerbus import (
     BaseWorker,
     BusAddWorkerMessage,

@@ -7,7 +7,7 @@ from textwrap import dedent
 
 import pytest
 
-from documented import blocks
+from support.documents import blocks
 from workerbus.testing import fixtures
 
 pytest_plugins = ["pytester"]

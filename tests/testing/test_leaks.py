@@ -8,8 +8,9 @@ from typing import Any
 import anyio
 import pytest
 
-from documented import examples
-from support import Plain, running
+from support.documents import examples
+from support.subscribers import Plain
+from support.workers import running
 from workerbus import BusTTSSpeakMessage, JobGroup, MemoryBus, WorkerRunner
 from workerbus.testing import Behaviour, RecordingWorker, ScriptedWorker, assert_no_jobs, nothing_left, run
 from workerbus.testing._leaks import left_in, signal_handlers

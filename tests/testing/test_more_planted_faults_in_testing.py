@@ -8,9 +8,10 @@ import anyio
 import pytest
 from anyio import sleep
 
-from asking import Raw
-from support import Helper, Plain, running
-from traffic import Note, note
+from support.messages import Note, note
+from support.requesters import Raw
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import BaseWorker, BusJobRequestMessage, BusMessage, JobGroupResponse, MemoryBus, WorkerRunner, job
 from workerbus.testing import (
     Behaviour,

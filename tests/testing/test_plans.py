@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from documented import examples, names_for_examples
+from support.documents import examples, names_for_examples
 from workerbus import CLEANUP_SECONDS, BusJobRequestMessage, JobFailure, JobGroupEvent, JobStatus, MemoryBus
 from workerbus.testing import (
     Behaviour,

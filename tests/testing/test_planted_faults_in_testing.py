@@ -11,8 +11,9 @@ import trio._core._run as scheduler
 from anyio import CancelScope, current_time, get_cancelled_exc_class, sleep
 from anyio.lowlevel import checkpoint
 
-from support import Helper, Plain, running
-from traffic import Note, note
+from support.messages import Note, note
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import BusJobRequestMessage, BusJobResponseMessage, BusMessage, JobError, MemoryBus
 from workerbus.testing import (
     DeadlockError,

@@ -11,8 +11,9 @@ from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support import Helper, Plain
-from traffic import Alarm, Note, alarm, note
+from support.messages import Alarm, Note, alarm, note
+from support.subscribers import Plain
+from support.workers import Helper
 from workerbus import (
     BaseWorker,
     BusActivateWorkerMessage,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.vendor.pretty import pretty
 
 import workerbus
-from documented import names_for_examples
+from support.documents import names_for_examples
 from workerbus import (
     BusAddWorkerMessage,
     BusDataMessage,

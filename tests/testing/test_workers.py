@@ -6,8 +6,8 @@ from typing import Any
 import anyio
 import pytest
 
-from documented import examples, names_for_examples
-from support import running
+from support.documents import examples, names_for_examples
+from support.workers import running
 from workerbus import (
     BaseWorker,
     BusDataMessage,

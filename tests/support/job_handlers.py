@@ -1,10 +1,10 @@
-"""What `asking.Doing` may do for its jobs."""
+"""What `workers.Doing` may do for its jobs."""
 
 from typing import Any
 
 import anyio
 
-from asking import Doing
+from support.workers import Doing
 from workerbus import CLEANUP_SECONDS, BusJobRequestMessage
 
 

@@ -1,66 +1,18 @@
-"""Messages, and subscribers of every kind, for the tests of lanes and of the bus."""
+"""Subscribers of every kind that do with a message what they are given."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from anyio.lowlevel import checkpoint
-
-from support import Plain
+from support.messages import Alarm, Note
+from support.subscribers import Plain
 from workerbus import (
     BaseWorker,
-    BusDataMessage,
     BusMessage,
-    BusSystemMessage,
     MemoryBus,
     WorkerBus,
     WorkerRunner,
-    bus_message,
 )
-
-
-@bus_message
-class Note(BusDataMessage):
-    """A numbered data message."""
-
-    n: int = 0
-
-
-@bus_message
-class Alarm(BusSystemMessage):
-    """A numbered system message."""
-
-    n: int = 0
-
-
-def note(n: int, target: str | None = None, source: str = "me") -> Note:
-    return Note(n, source=source, target=target)
-
-
-def alarm(n: int, target: str | None = None, source: str = "me") -> Alarm:
-    return Alarm(n, source=source, target=target)
-
-
-class Wire(WorkerBus):
-    """A bus that takes a while to publish, as a network does. What it publishes arrives on every bus in ``ends``."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.published: list[BusMessage] = []
-        self.ends: list[WorkerBus] = [self]
-
-    async def publish(self, message: BusMessage) -> None:
-        self.published.append(message)
-        await checkpoint()
-        for end in self.ends:
-            await end.deliver(message)
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds; the test's deadline bounds it."""
-    while not condition():
-        await checkpoint()
-
 
 Code = Callable[[BusMessage], Awaitable[None]]
 

@@ -1,15 +1,12 @@
-"""Workers and requesters for the tests of jobs."""
+"""Those who ask for jobs, and keep what comes of them."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
-from anyio.lowlevel import cancel_shielded_checkpoint
 
-import clock
-from support import Helper, Plain
+from support.subscribers import Plain
+from support.workers import Helper
 from workerbus import (
-    BaseWorker,
     BusDataMessage,
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -18,44 +15,12 @@ from workerbus import (
     BusJobStreamEndMessage,
     BusJobUpdateMessage,
     BusJobUpdateUrgentMessage,
-    BusMessage,
     JobGroupResponse,
     JobStatus,
-    MemoryBus,
     WorkerBus,
     WorkerRunner,
     bus_message,
-    job,
 )
-
-
-class PoliteBus(MemoryBus):
-    """A bus whose publishing takes a step, as that of a network does."""
-
-    async def publish(self, message: BusMessage) -> None:
-        await cancel_shielded_checkpoint()
-        await super().publish(message)
-
-
-def run(function: Callable[[], Awaitable[None]], backend: str, *, limit: float = 10.0) -> None:
-    """Run one example of a law, in virtual time and under a deadline."""
-    clock.run(function, backend=backend, limit=limit)
-
-
-class Doing(BaseWorker):
-    """A worker that does, for the job ``do`` or the deferred job ``defer``, what it is given."""
-
-    def __init__(self, name: str, do: Callable[["Doing", BusJobRequestMessage], Awaitable[Any]]) -> None:
-        super().__init__(name)
-        self._do = do
-
-    @job(name="do")
-    async def do(self, message: BusJobRequestMessage) -> Any:
-        return await self._do(self, message)
-
-    @job(name="defer", deferred=True)
-    async def defer(self, message: BusJobRequestMessage) -> Any:
-        return await self._do(self, message)
 
 
 async def outcome_of(runner: WorkerRunner, worker: str, **request: Any) -> tuple[JobStatus, dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""Small workers and helpers that many tests use."""
+"""Workers that answer jobs, and running them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -9,46 +9,9 @@ import anyio
 from workerbus import (
     BaseWorker,
     BusJobRequestMessage,
-    BusMessage,
-    BusSubscriber,
     WorkerRunner,
     job,
 )
-
-
-class Plain(BusSubscriber):
-    """A plain subscriber that keeps what it gets.
-
-    `until(n)` waits until it has handled n messages. Give it ``on`` to do something with each.
-    """
-
-    def __init__(self, name: str, *, receives: str = "all", on: Callable[[BusMessage], Any] | None = None) -> None:
-        self._name = name
-        self.receives = receives  # type: ignore[assignment]  # "all" or "own"
-        self.got: list[BusMessage] = []
-        self._on = on
-        self._changed = anyio.Event()
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    async def on_bus_message(self, message: BusMessage) -> None:
-        self.got.append(message)
-        self._changed.set()
-        self._changed = anyio.Event()
-        if self._on is not None:
-            result = self._on(message)
-            if result is not None:
-                await result
-
-    def of(self, kind: type[BusMessage]) -> list[BusMessage]:
-        return [message for message in self.got if isinstance(message, kind)]
-
-    async def until(self, count: int, kind: type[BusMessage] = BusMessage) -> list[BusMessage]:
-        while len(self.of(kind)) < count:
-            await self._changed.wait()
-        return self.of(kind)
 
 
 class Helper(BaseWorker):
@@ -93,3 +56,19 @@ async def running(*workers: BaseWorker, **kwargs: Any) -> AsyncIterator[WorkerRu
         for worker in workers:
             await runner.registry.wait_for(worker.name)
         yield runner
+
+
+class Doing(BaseWorker):
+    """A worker that does, for the job ``do`` or the deferred job ``defer``, what it is given."""
+
+    def __init__(self, name: str, do: Callable[["Doing", BusJobRequestMessage], Awaitable[Any]]) -> None:
+        super().__init__(name)
+        self._do = do
+
+    @job(name="do")
+    async def do(self, message: BusJobRequestMessage) -> Any:
+        return await self._do(self, message)
+
+    @job(name="defer", deferred=True)
+    async def defer(self, message: BusJobRequestMessage) -> Any:
+        return await self._do(self, message)

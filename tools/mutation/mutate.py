@@ -1,8 +1,8 @@
 """Mutation testing: mutmut, and beside its own kinds of mutants those that decide most in this library.
 
-    python tests/mutation/mutate.py run                            all of it, or what has changed since the last time
-    python tests/mutation/mutate.py run "workerbus.jobs._client.*"
-    python tests/mutation/mutate.py results                        what has survived; `show NAME` shows one
+    python tools/mutation/mutate.py run                            all of it, or what has changed since the last time
+    python tools/mutation/mutate.py run "workerbus.jobs._client.*"
+    python tools/mutation/mutate.py results                        what has survived; `show NAME` shows one
 
 mutmut leaves alone whether a condition holds at all, whether a statement is there, and what a property returns. Of a
 text, one change is as good as three. With ``MUTATION_SECONDS=5`` in the environment, a mutant gets no more than about

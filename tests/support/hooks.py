@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from support import Helper
-from traffic import Note, note
+from support.messages import Note, note
+from support.workers import Helper
 from workerbus import BusDeactivateWorkerMessage, BusJobRequestMessage, WorkerReadyData, WorkerRunner, job
 
 HOOKS: Final = (

@@ -1,7 +1,7 @@
 """What the page about mutants says of those that have survived, after ``mutate.py run``.
 
-    python tests/mutation/judge.py            the score of each module, as rows of a table; then what nobody has judged
-    python tests/mutation/judge.py --names    the names of what nobody has judged, to run them again with more tests
+    python tools/mutation/judge.py            the score of each module, as rows of a table; then what nobody has judged
+    python tools/mutation/judge.py --names    the names of what nobody has judged, to run them again with more tests
 
 A mutant is judged by a line in ``docs/mutants.md`` that names its module, its function and what it puts there.
 """

@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 
-from support import running
+from support.workers import running
 from workerbus import PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
     CancelFrame,

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PATIENCE = 60.0
 
 
