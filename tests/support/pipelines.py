@@ -13,8 +13,11 @@ from workerbus.pipeline import (
     EndFrame,
     Frame,
     FrameDirection,
+    FrameProcessed,
     FrameProcessor,
     FrameProcessorSetup,
+    FramePushed,
+    Observer,
     Pipeline,
     StartFrame,
     StopFrame,
@@ -199,4 +202,49 @@ async def run_through(worker: PipelineWorker, *frames: Frame) -> None:
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)
     await runner.stop_when_done()
+    await runner.run()
+
+
+class ScriptedProcessor(FrameProcessor):
+    """Passes on what it gets, after ``do`` has been awaited; what that returns True for, goes no further."""
+
+    def __init__(self, do: Any, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        self.do = do
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, StartFrame) or not await self.do(self, frame, direction):
+            await self.push_frame(frame, direction)
+
+
+class Watches(Observer):
+    """Writes down what it sees.
+
+    Attributes:
+        seen: What happened, the name of the processor, and the frame.
+        to: The names of those between which frames were pushed.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, Frame]] = []
+        self.to: list[tuple[str, str | None]] = []
+
+    async def on_process_frame(self, data: FrameProcessed) -> None:
+        self.seen.append(("process", data.processor.name, data.frame))
+
+    async def on_push_frame(self, data: FramePushed) -> None:
+        self.to.append((data.source.name, None if data.destination is None else data.destination.name))
+        self.seen.append(("push", data.source.name, data.frame))
+
+
+def said_done(spy: Spy) -> list[str]:
+    """What the text and system frames say that a spy is done with."""
+    return said(spy.done)
+
+
+async def work(worker: PipelineWorker) -> None:
+    """Run a worker, alone, to its end."""
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(worker)
     await runner.run()
