@@ -12,6 +12,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+from workerbus.testing import Behaviour, ScriptedWorker
 
 
 class Helper(BaseWorker):
@@ -72,3 +73,11 @@ class Doing(BaseWorker):
     @job(name="defer", deferred=True)
     async def defer(self, message: BusJobRequestMessage) -> Any:
         return await self._do(self, message)
+
+
+@asynccontextmanager
+async def stuck() -> AsyncIterator[WorkerRunner]:
+    """Run a worker, ``stuck``, whose jobs never end."""
+    async with WorkerRunner() as runner:
+        await runner.add_workers(ScriptedWorker("stuck", Behaviour("hang")))
+        yield runner

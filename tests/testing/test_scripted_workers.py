@@ -1,46 +1,31 @@
-"""The ready-made workers do what their scripts say, and keep what happened."""
+"""Workers that do what a script says, and their behaviours."""
 
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
 
 from support.documents import examples, names_for_examples
+from support.requesters import Raw
 from support.workers import running
-from workerbus import (
-    BaseWorker,
-    BusDataMessage,
-    BusJobRequestMessage,
-    BusMessage,
-    JobError,
-    JobFailure,
-    JobStatus,
-    UnknownEventError,
-    UnknownJobError,
-    WorkerErrorData,
-    WorkerRunner,
-    bus_message,
-    job,
+from workerbus import BusMessage, JobError, JobFailure, JobStatus, UnknownJobError, WorkerErrorData, WorkerRunner
+from workerbus.testing import (
+    Behaviour,
+    EchoWorker,
+    RecordingBus,
+    RecordingWorker,
+    ScriptedError,
+    ScriptedWorker,
+    settle,
 )
-from workerbus.testing import Behaviour, EchoWorker, RecordingBus, RecordingWorker, ScriptedError, ScriptedWorker
 from workerbus.testing._run import run
-
-
-async def outcome(runner: WorkerRunner, worker: str, **request: Any) -> tuple[JobStatus, dict[str, Any]]:
-    async with runner.job_group(worker, cancel_on_error=False, **request) as group:
-        pass
-    return group.statuses[worker], group.responses[worker]
 
 
 @pytest.mark.parametrize("example", examples(RecordingWorker, EchoWorker, ScriptedWorker, Behaviour))
 def test_the_examples_in_the_docstrings_run(example: Any, backend: str) -> None:
     run(example, backend=backend)
-
-
-@bus_message
-class Reading(BusDataMessage):
-    celsius: float
 
 
 # --- behaviours
@@ -88,7 +73,28 @@ def test_updates_that_are_no_dicts_are_refused() -> None:
         Behaviour(updates=["working"])  # type: ignore[list-item]  # that is the point
 
 
+@pytest.mark.parametrize(
+    ("make", "given", "text"),
+    [
+        (Behaviour, {"error": "boom"}, r"error is an exception, as ValueError\('boom'\) is one, not 'boom'"),
+        (Behaviour, {"response": [1]}, r"response is a dict, not \[1\]"),
+        (ScriptedWorker, {"script": "hang"}, r"a script is made of behaviours, .* is one, not of 'h'"),
+        (ScriptedWorker, {"script": {"do": [1]}}, "a script is made of behaviours, .*, not of 1"),
+        (RecordingBus().messages, {"kind": "Ping"}, "kind is a class of messages, not 'Ping'"),
+    ],
+)
+def test_what_is_no_part_of_a_script_is_refused(make: Callable[..., object], given: dict[str, Any], text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        make(**given)
+
+
 # --- ends of a job
+
+
+async def outcome(runner: WorkerRunner, worker: str, **request: Any) -> tuple[JobStatus, dict[str, Any]]:
+    async with runner.job_group(worker, cancel_on_error=False, **request) as group:
+        pass
+    return group.statuses[worker], group.responses[worker]
 
 
 @pytest.mark.parametrize(
@@ -189,6 +195,24 @@ def test_seconds_pass_before_each_update_and_before_the_end(backend: str) -> Non
     assert behaviour.seconds == 13.0
 
 
+def test_an_echo_takes_the_time_it_is_given(backend: str) -> None:
+    async def ask() -> float:
+        async with running(EchoWorker("echo", after=3.0)) as runner:
+            assert await runner.job("echo", payload={"n": 1}) == {"n": 1}
+            return anyio.current_time()
+
+    assert run(ask, backend=backend) == pytest.approx(3.0)
+
+
+async def test_an_echo_is_a_copy() -> None:
+    """A test that changes it does not change what it has asked with."""
+    payload = {"n": 1}
+    async with running(EchoWorker("echo")) as runner:
+        response = await runner.job("echo", payload=payload)
+    assert response == payload
+    assert response is not payload
+
+
 # --- cancellation
 
 
@@ -210,6 +234,19 @@ async def test_a_job_that_is_cancelled_is_noted(behaviour: Behaviour) -> None:
         await worker.until("on_job_cancelled")
     assert answers["w"][0] is JobStatus.CANCELLED
     assert len(worker.cancelled) == 1
+
+
+async def test_a_job_that_never_began_was_not_cancelled_under_way() -> None:
+    """Whoever waits for cancellations knows that the handler has been there."""
+    worker = ScriptedWorker("worker", Behaviour("hang"))
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("job", "worker")
+        await raw.cancel("job", "worker")
+        await raw.answer("job")
+        await settle()
+        assert worker.requests == []
+        assert worker.cancelled == []
 
 
 def test_cleaning_up_takes_its_time_and_an_answer_after_it_is_a_cancelled_one(backend: str) -> None:
@@ -307,79 +344,3 @@ async def test_open_jobs_are_answered_by_hand_oldest_first_or_by_their_id() -> N
         2: (JobStatus.FAILED, {"by": "id"}),
         3: (JobStatus.COMPLETED, {}),
     }
-
-
-# --- recording
-
-
-async def test_a_spy_records_the_hooks_of_a_class_of_ones_own_and_what_they_raise() -> None:
-    class Assistant(BaseWorker):
-        @job(name="greet")
-        async def greet(self, message: BusJobRequestMessage) -> dict[str, Any]:
-            return {"text": "hello"}
-
-        async def on_bus_message(self, message: Any) -> None:
-            if isinstance(message, Reading) and message.celsius > 50:
-                raise ValueError("too hot")
-
-    class Spy(RecordingWorker, Assistant):
-        """The assistant, watched."""
-
-    spy = Spy("spy")
-    async with running(spy) as runner:
-        assert await runner.job("spy", name="greet") == {"text": "hello"}
-        await runner.bus.send(Reading(20.0, source="test", target="spy"))
-        await runner.bus.send(Reading(60.0, source="test", target="spy"))
-        hot = await spy.until("on_bus_message", 2)
-        assert await spy.until_message(Reading) == Reading(20.0, source="test", target="spy")
-    assert [run.hook for run in spy.recorded] == ["on_activated", "on_bus_message", "on_bus_message"]
-    assert isinstance(hot.error, ValueError)
-    assert spy.ran("on_activated")[0].args == (None,)
-
-
-async def test_every_hook_but_on_job_request_is_recorded() -> None:
-    quiet = {"on_job_request"}
-    own = {hook for hook in RecordingWorker.EVENTS if hook in vars(RecordingWorker)}
-    assert own == RecordingWorker.EVENTS - quiet
-
-
-async def test_a_wait_for_a_hook_fails_when_the_worker_has_finished() -> None:
-    worker = RecordingWorker("w")
-    async with running(worker) as runner, anyio.create_task_group() as group:
-
-        async def wait() -> None:
-            with pytest.raises(
-                AssertionError, match="'w' has finished before on_job_update has run 1 times; its hooks"
-            ):
-                await worker.until("on_job_update")
-
-        group.start_soon(wait)
-        await worker.until("on_activated")
-        await worker.stop()
-        await runner.end()
-    with pytest.raises(AssertionError, match="before 2 Reading have come"):
-        await worker.until_message(Reading, 2)
-
-
-async def test_a_wait_for_a_hook_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(UnknownEventError, match="did you mean 'on_activated'"):
-        await RecordingWorker("w").until("on_active")
-
-
-async def test_waits_for_jobs_fail_when_the_worker_has_finished() -> None:
-    worker = ScriptedWorker("w")
-    async with running(worker):
-        pass
-    with pytest.raises(AssertionError, match="before 1 jobs have begun"):
-        await worker.until_requested()
-    with pytest.raises(AssertionError, match="before 1 jobs have been cancelled"):
-        await worker.until_cancelled()
-
-
-def test_an_echo_takes_the_time_it_is_given(backend: str) -> None:
-    async def ask() -> float:
-        async with running(EchoWorker("echo", after=3.0)) as runner:
-            assert await runner.job("echo", payload={"n": 1}) == {"n": 1}
-            return anyio.current_time()
-
-    assert run(ask, backend=backend) == pytest.approx(3.0)
