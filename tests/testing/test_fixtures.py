@@ -139,6 +139,7 @@ def test_a_faulty_bus_has_the_seed_and_tells_what_befell_its_messages(suite: Sui
     result.stdout.fnmatch_lines(["*workerbus: faults of bus 'cable'*", "*is delayed by*"])
 
 
+@pytest.mark.slow
 def test_programs_can_be_run_in_hypothesis_tests(suite: Suite) -> None:
     tests = """
     from hypothesis import given, settings

@@ -340,6 +340,7 @@ def test_a_program_that_goes_on_for_ever_meets_the_limit(backend: str) -> None:
     assert "at test_hangs.py:" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_program_that_never_waits_is_ended(backend: str) -> None:
     async def main() -> None:
         while True:
@@ -356,6 +357,7 @@ async def poll(pause: Callable[[], Awaitable[None]]) -> None:
             await pause()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", [lambda: anyio.sleep(0), anyio.lowlevel.checkpoint])  # noqa: ASYNC115 - one of both
 def test_who_spins_is_named_first(pause: Callable[[], Awaitable[None]], backend: str) -> None:
     with pytest.raises(SpinError, match="the program spins") as caught:

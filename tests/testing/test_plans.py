@@ -184,6 +184,7 @@ def predicted(behaviour: Behaviour) -> JobStatus:
     return JobStatus.FAILED if isinstance(behaviour.error, JobFailure) else JobStatus.ERROR
 
 
+@pytest.mark.slow
 @both
 @settings(max_examples=60, deadline=None)
 @given(group_plans(4), seeds())
@@ -217,6 +218,7 @@ def seconds_of(behaviour: Behaviour) -> float:
     return behaviour.seconds + (behaviour.clean_up if behaviour.end in ("stop", "crash") else 0.0)
 
 
+@pytest.mark.slow
 @both
 @settings(max_examples=40, deadline=None)
 @given(group_plans(4, behaviour=FINITE, requesters=("wait", "iterate")), seeds())

@@ -174,6 +174,7 @@ def test_a_type_can_be_asked_for_by_itself() -> None:
 # --- behaviours and plans
 
 
+@pytest.mark.slow
 def test_behaviours_and_plans_shrink_to_the_simplest() -> None:
     assert simplest(behaviours()) == Behaviour()
     assert simplest(behaviours(), lambda each: each.end == "crash") == Behaviour("crash")

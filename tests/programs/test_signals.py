@@ -18,6 +18,9 @@ from support.leaks import signal_handlers
 from support.workers import Helper
 from workerbus import CLEANUP_SECONDS, MemoryBus, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
+
 PROGRAMS = Path(__file__).with_name("signal_programs.py")
 PROMPTLY = CLEANUP_SECONDS / 2
 """Seconds within which a process ends that does not wait until its wind-down is given up."""

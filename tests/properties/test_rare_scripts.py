@@ -1,75 +1,8 @@
-"""What the models and the random programs have found, as plain tests."""
+"""J5-J13, W6: scripts that are seldom drawn, played as the model says."""
 
-import anyio
-from anyio import CancelScope, sleep, sleep_forever
-
-from model.script import Setting
-from model.stage import play_steps
-from model.steps import Advance, Ask, Cancel, Outside, Revive, Stop, Tell
-from support.messages import note
-from support.workers import running
-from workerbus import BaseWorker, BusJobCancelMessage, BusJobRequestMessage, BusMessage, WorkerBus, job
-from workerbus.testing import run
-
-
-class StuckBus(WorkerBus):
-    """A bus that never gets rid of what it is to publish."""
-
-    stopped = False
-
-    async def publish(self, message: BusMessage) -> None:
-        await sleep_forever()
-
-    async def stop(self) -> None:
-        self.stopped = True
-        await super().stop()
-
-
-def test_a_bus_whose_messages_do_not_go_out_is_stopped_all_the_same(backend: str) -> None:
-    """L5, L1: `stop()` is called, whether or not the bound of the wind-down is over; a transport closes its streams."""
-
-    async def program() -> None:
-        bus = StuckBus()
-        async with bus:
-            bus.post(note(1))
-        assert bus.stopped
-
-    run(program, backend=backend)
-
-
-class Slow(BaseWorker):
-    """Takes a while to unwind."""
-
-    def __init__(self) -> None:
-        super().__init__("slow")
-        self.told: list[tuple[float, str | None]] = []
-
-    @job(name="do")
-    async def do(self, message: BusJobRequestMessage) -> None:
-        try:
-            await sleep_forever()
-        finally:
-            with CancelScope(shield=True):
-                await sleep(5)
-
-    async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
-        self.told.append((anyio.current_time(), message.reason))
-
-
-def test_that_time_is_up_is_told_when_it_is_whoever_asked(backend: str) -> None:
-    """J6: `on_job_cancelled` runs when the handler is cancelled, and not seconds later, when it has unwound."""
-
-    async def program() -> None:
-        slow, asker = Slow(), BaseWorker("asker")
-        async with running(slow, asker):
-            with anyio.move_on_after(1):
-                await asker.request_job("slow", name="do")
-                await sleep_forever()
-            await sleep(1)
-            assert [(round(when), reason) for when, reason in slow.told] == [(1, "timeout")]
-            await sleep(10)
-
-    run(program, backend=backend)
+from properties.model.script import Setting
+from properties.model.stage import play_steps
+from properties.model.steps import Advance, Ask, Cancel, Outside, Revive, Stop, Tell
 
 
 def test_a_worker_that_stops_leaves_its_own_groups_before_it_answers_them(backend: str) -> None:
@@ -80,23 +13,6 @@ def test_a_worker_that_stops_leaves_its_own_groups_before_it_answers_them(backen
         backend=backend,
         seed=0,
     )
-
-
-def test_time_that_is_up_stays_the_reason_whatever_comes_later(backend: str) -> None:
-    """J6: a cancel that comes while the handler unwinds changes nothing; the reason is `timeout`."""
-
-    async def program() -> None:
-        slow, asker = Slow(), BaseWorker("asker")
-        async with running(slow, asker):
-            with anyio.move_on_after(1):
-                await asker.request_job("slow", name="do")
-                await sleep_forever()
-            await sleep(1)
-            await asker.stop()
-            await sleep(10)
-        assert [reason for _, reason in slow.told] == ["timeout"]
-
-    run(program, backend=backend)
 
 
 def test_time_that_an_answered_job_handed_down_is_still_told_when_it_is_up(backend: str) -> None:

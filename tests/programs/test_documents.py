@@ -11,7 +11,7 @@ import pytest
 
 from workerbus.testing import DeadlockError, run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def load(path: Path) -> ModuleType:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from attrs import Factory, define, field, frozen
 
-from model.steps import Ask
+from properties.model.steps import Ask
 
 Answer = tuple[str, dict[str, Any] | None]
 """A status and, where it is known, the response."""

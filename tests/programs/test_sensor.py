@@ -10,6 +10,9 @@ import pytest
 
 from support.programs import Terminal, run_example
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("measures this machine")]
+
+
 ONE = re.compile(r"(\w+) +([\d.]+)(?: %)?  (.+), 1 reading")
 SEVERAL = re.compile(r"(\w+) +([\d.]+)(?: %)?  from ([\d.]+)(?: %)? to ([\d.]+)(?: %)?  (.+), (\d+) readings")
 

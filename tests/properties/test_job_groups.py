@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from model.script import Burst, Script, Setting
-from model.shrinking import play_and_shrink
-from model.stage import play_steps
-from model.steps import (
+from properties.model.script import Burst, Script, Setting
+from properties.model.shrinking import play_and_shrink
+from properties.model.stage import play_steps
+from properties.model.steps import (
     ASKER,
     ENDINGS,
     FORMS,
@@ -39,7 +39,7 @@ from model.steps import (
     Tell,
     Unwind,
 )
-from model.world import At, Group, Job, Worker
+from properties.model.world import At, Group, Job, Worker
 
 SECONDS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 HOOKS = ("response", "update", "completed", "error", "cancelled", "stream end")
@@ -319,7 +319,7 @@ class Groups(RuleBasedStateMachine):
             play_and_shrink(self.script, backend=self.backend, seed=self.seed)
 
 
-TestGroups = Groups.TestCase
+TestGroups = pytest.mark.slow(Groups.TestCase)
 # Without hypothesis's own shrinking: a script is shrunk as a list of steps, which takes seconds and not minutes.
 TestGroups.settings = settings(
     max_examples=500,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import anyio
+import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,9 @@ from support.listeners import Chooser, Listener
 from support.messages import Alarm, Note, alarm, note
 from support.workers import running
 from workerbus import BusMessage, BusSubscriber, MemoryBus
+
+pytestmark = pytest.mark.slow
+
 
 LANES: Final = (Note, Alarm)
 NAMES: Final = ("a", "b", "c")

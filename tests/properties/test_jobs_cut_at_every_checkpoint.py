@@ -33,6 +33,9 @@ from workerbus import (
 from workerbus.testing import CheckpointReport, cancel_at_every_checkpoint
 from workerbus.testing._cutting import How
 
+pytestmark = pytest.mark.slow
+
+
 ANSWERS = BusJobResponseMessage | BusJobResponseUrgentMessage | BusJobStreamEndMessage
 WAYS: list[tuple[str, How]] = [
     ("asyncio", "scope"),

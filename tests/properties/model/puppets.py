@@ -9,7 +9,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from attrs import Factory, define
 
-from model.steps import ENDINGS, MODES
+from properties.model.steps import ENDINGS, MODES
 from workerbus import (
     BaseWorker,
     BusJobCancelMessage,

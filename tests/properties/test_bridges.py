@@ -10,7 +10,7 @@ import pytest
 from attrs import frozen
 from hypothesis import HealthCheck, given, settings
 
-from laws.bridge_world import (
+from properties.bridge_world import (
     INTERRUPTED,
     MEMBERS,
     NAMES,
@@ -42,6 +42,9 @@ from workerbus.pipeline import (
 )
 from workerbus.testing import Faults, FaultyBus, run, settle
 from workerbus.testing import strategies as these
+
+pytestmark = pytest.mark.slow
+
 
 SOME = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -14,7 +14,7 @@ import pytest
 import workerbus.pipeline
 from workerbus.testing import run
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("pipelines", "bridging")
 
 

@@ -15,6 +15,9 @@ import pytest
 
 from support.programs import PATIENCE, Terminal, plain_environment
 
+pytestmark = pytest.mark.slow
+
+
 SURVEY = Path(__file__).parents[2] / "examples" / "survey.py"
 
 TREE = {

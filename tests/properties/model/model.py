@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Any, Final, TypeVar
 
-from model.steps import (
+from properties.model.steps import (
     ANSWERS,
     ASKER,
     RUNNER,
@@ -28,7 +28,7 @@ from model.steps import (
     Tell,
     Unwind,
 )
-from model.world import HANDLER_RUNS, At, Group, Job, Snapshot, Worker
+from properties.model.world import HANDLER_RUNS, At, Group, Job, Snapshot, Worker
 
 T = TypeVar("T")
 

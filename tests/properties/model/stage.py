@@ -14,10 +14,10 @@ from anyio import CancelScope, create_task_group, get_cancelled_exc_class, sleep
 from anyio.abc import TaskGroup
 from attrs import Factory, define
 
-from model.model import SOON
-from model.puppets import Mailbox, Puppet, Sightings
-from model.script import Burst, Scene, Script, Setting
-from model.steps import (
+from properties.model.model import SOON
+from properties.model.puppets import Mailbox, Puppet, Sightings
+from properties.model.script import Burst, Scene, Script, Setting
+from properties.model.steps import (
     ASKER,
     RUNNER,
     Advance,
@@ -34,7 +34,7 @@ from model.steps import (
     Tell,
     Unwind,
 )
-from model.world import Answer, Snapshot
+from properties.model.world import Answer, Snapshot
 from support.leaks import nothing_left
 from support.subscribers import Plain
 from workerbus import (

@@ -9,9 +9,9 @@ from typing import Any, Final, Self
 import attrs
 from attrs import frozen
 
-from model.model import BOUND, Model
-from model.steps import Advance, Ask, Step
-from model.world import At, Snapshot
+from properties.model.model import BOUND, Model
+from properties.model.steps import Advance, Ask, Step
+from properties.model.world import At, Snapshot
 
 TICK: Final = 1 / 64
 """Seconds between two steps. All times are binary fractions, so that sums are exact."""

@@ -1,4 +1,4 @@
-"""What an operation that was cut, or failed half-way, must not leave behind: plain cases of what cutting has found."""
+"""R3, W3, W6: what an operation that is cut, or fails half-way, must not leave behind."""
 
 import asyncio
 from typing import Any
@@ -12,37 +12,12 @@ from workerbus import BaseWorker, BusMessage, MemoryBus, WorkerParams, WorkerRun
 from workerbus.testing import run
 
 
-class SlowBus(MemoryBus):
-    async def publish(self, message: BusMessage) -> None:
-        await sleep(0.01)
-        await super().publish(message)
-
-
 class SlowBefore(Helper):
     """Takes a second to be attached."""
 
     async def attach(self, **kwargs: Any) -> None:
         await sleep(1)
         await super().attach(**kwargs)
-
-
-class SlowAfter(Helper):
-    """Takes another second when it has been attached."""
-
-    async def attach(self, **kwargs: Any) -> None:
-        await super().attach(**kwargs)
-        await sleep(1)
-
-
-class Refusing(Helper):
-    async def attach(self, **kwargs: Any) -> None:
-        raise OSError("no line")
-
-
-class RefusingLate(Helper):
-    async def attach(self, **kwargs: Any) -> None:
-        await super().attach(**kwargs)
-        raise OSError("no line")
 
 
 async def added_and_asked(runner: WorkerRunner, parent: BaseWorker | None, *workers: BaseWorker) -> None:
@@ -60,6 +35,11 @@ async def test_a_cancelled_add_workers_takes_no_name_of_those_that_it_did_not_ge
         await added_and_asked(runner, None, Helper("first"), Helper("second"))
 
 
+class Refusing(Helper):
+    async def attach(self, **kwargs: Any) -> None:
+        raise OSError("no line")
+
+
 async def test_a_failed_add_workers_takes_no_name_of_those_that_it_did_not_get_to() -> None:
     """R3, W6."""
     async with WorkerRunner(handle_sigint=False) as runner:
@@ -67,6 +47,14 @@ async def test_a_failed_add_workers_takes_no_name_of_those_that_it_did_not_get_t
             await runner.add_workers(Refusing("first"), Helper("second"))
         assert runner.known_workers() == []
         await added_and_asked(runner, None, Helper("first"), Helper("second"))
+
+
+class SlowAfter(Helper):
+    """Takes another second when it has been attached."""
+
+    async def attach(self, **kwargs: Any) -> None:
+        await super().attach(**kwargs)
+        await sleep(1)
 
 
 async def test_a_worker_whose_attaching_was_cancelled_leaves_the_bus() -> None:
@@ -77,6 +65,12 @@ async def test_a_worker_whose_attaching_was_cancelled_leaves_the_bus() -> None:
             await runner.add_workers(SlowAfter("worker"))
         assert not runner.bus.has_subscriber("worker")
         await added_and_asked(runner, None, Helper("worker"))
+
+
+class RefusingLate(Helper):
+    async def attach(self, **kwargs: Any) -> None:
+        await super().attach(**kwargs)
+        raise OSError("no line")
 
 
 @pytest.mark.parametrize("of", ["runner", "parent"])
@@ -119,6 +113,12 @@ async def test_children_of_a_cancelled_add_workers_are_all_started_or_not_childr
             await added_and_asked(runner, parent, Helper("second"))
 
 
+class SlowBus(MemoryBus):
+    async def publish(self, message: BusMessage) -> None:
+        await sleep(0.01)
+        await super().publish(message)
+
+
 async def test_a_cancelled_hand_over_is_whole_or_has_not_begun() -> None:
     """W3: never neither active because of half an activation, on a bus whose publishing waits."""
     async with WorkerRunner(handle_sigint=False, bus=SlowBus()) as runner:
@@ -130,6 +130,9 @@ async def test_a_cancelled_hand_over_is_whole_or_has_not_begun() -> None:
             await one.activate_worker("other", deactivate_self=True)
         await sleep(0.1)
         assert [one.active, other.active].count(True) == 1
+
+
+# --- asyncio's own cancellation
 
 
 def test_a_native_cancel_is_not_lost_while_a_runner_winds_down_for_its_bodys_error() -> None:

@@ -16,7 +16,10 @@ from benchmarks._results import Cell, Results
 from benchmarks._subjects import SUBJECTS
 from benchmarks._table import Tables
 
-ROOT = Path(__file__).parent.parent
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("measures this machine")]
+
+
+ROOT = Path(__file__).parents[2]
 PEERS = {"pipecat": "loguru", "autogen": "autogen_core", "pykka": "pykka"}
 OWN = """\
 import os, time

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from model.script import Burst, Script, Setting
-from model.stage import play
-from model.steps import Ask, Step
+from properties.model.script import Burst, Script, Setting
+from properties.model.stage import play
+from properties.model.steps import Ask, Step
 
 Steps = list[Step | Burst]
 

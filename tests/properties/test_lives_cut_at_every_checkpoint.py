@@ -1,6 +1,6 @@
 """Adding, activating, stopping and running, cut at each checkpoint: a worker is wholly there or not at all (R3, W6).
 
-As in ``test_cancelled_at_every_checkpoint``, for what concerns lives rather than jobs.
+As in ``test_jobs_cut_at_every_checkpoint``, for what concerns lives rather than jobs.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -27,6 +27,9 @@ from workerbus import (
 )
 from workerbus.testing import CheckpointReport, cancel_at_every_checkpoint
 from workerbus.testing._cutting import How
+
+pytestmark = pytest.mark.slow
+
 
 WAYS: list[tuple[str, How]] = [
     ("asyncio", "scope"),

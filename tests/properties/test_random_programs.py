@@ -8,10 +8,13 @@ import pytest
 from anyio import move_on_after
 from hypothesis import HealthCheck, given, settings
 
-from model.programs import Program
+from properties.model.programs import Program
 from support.workers import Helper, running
 from workerbus import JobGroupError, WorkerRunner
 from workerbus.testing import run
+
+pytestmark = pytest.mark.slow
+
 
 BUSES = ("memory", "bounded", "slow", "faulty")
 

@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field, frozen
 
-from laws.pipeline_plans import CANCELS, Doing, First, Fork, Part, Plan, Row, Step, Trouble, falls, size
+from properties.pipeline_plans import CANCELS, Doing, First, Fork, Part, Plan, Row, Step, Trouble, falls, size
 from support.leaks import nothing_left
 from support.pipelines import DOWN, UP
 from workerbus import NotRunningError, PipelineWorker, WorkerRunner

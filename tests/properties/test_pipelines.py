@@ -9,8 +9,8 @@ import pytest
 from anyio import fail_after, sleep
 from hypothesis import HealthCheck, given, settings
 
-from laws.pipeline_plans import CANCELS, Plan, plans
-from laws.pipeline_world import REFUSAL, Firm, Flash, Numbered, Probe, World
+from properties.pipeline_plans import CANCELS, Plan, plans
+from properties.pipeline_world import REFUSAL, Firm, Flash, Numbered, Probe, World
 from support.pipelines import DOWN, UP, Spy, flowing, for_texts, hang, slow, texts
 from workerbus import CLEANUP_SECONDS
 from workerbus.pipeline import (
@@ -27,6 +27,9 @@ from workerbus.pipeline import (
 )
 from workerbus.testing import run, settle
 from workerbus.testing import strategies as these
+
+pytestmark = pytest.mark.slow
+
 
 GRACE = 5.0
 STUCK = ("set-up hangs", "start hangs", "frame hangs", "frame refuses", "end swallowed")

@@ -9,6 +9,9 @@ import pytest
 
 from support.programs import Terminal, run_example
 
+pytestmark = pytest.mark.slow
+
+
 OVER = re.compile(r" *(sums|words)  not my matter: over to (sums|words)")
 
 
