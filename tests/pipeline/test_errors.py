@@ -94,7 +94,7 @@ async def test_the_frames_behind_a_failure_are_processed() -> None:
     assert last.heard == ["a", "c"]
 
 
-async def test_a_group_of_errors_is_reported_as_what_was_in_it() -> None:
+async def test_a_group_of_errors_is_reported_once() -> None:
     """P1"""
 
     async def fail_in_a_group(spy: Spy, frame: Frame) -> None:

@@ -16,7 +16,6 @@ from support.pipelines import (
     never,
     run_through,
     texts,
-    work,
     worker_of,
 )
 from workerbus import CLEANUP_SECONDS, NotRunningError, PipelineWorker, WorkerRunner
@@ -146,7 +145,7 @@ async def test_a_set_up_that_fails_ends_the_worker_and_cleans_up_what_was_set_up
 
 
 async def test_a_processor_that_fails_to_start_ends_the_worker() -> None:
-    """P2, W7, R4"""
+    """P2, W7, R4, L6: and its error arrives as itself"""
 
     async def fail(processor: StartsWith) -> None:
         raise ValueError("no device")
@@ -158,16 +157,6 @@ async def test_a_processor_that_fails_to_start_ends_the_worker() -> None:
         with pytest.raises(ValueError, match="no device"):
             await runner.run()
     assert first.log == ["setup", "StartFrame", "cleanup"]
-
-
-async def test_an_error_of_the_start_is_raised_as_itself() -> None:
-    """L6"""
-
-    async def fail(processor: StartsWith) -> None:
-        raise ValueError("no device")
-
-    with pytest.raises(ValueError, match="no device"):
-        await work(worker_of(Spy(), StartsWith(fail)))
 
 
 class Start(FrameProcessor):
