@@ -6,7 +6,8 @@ from typing import Any
 import anyio
 import pytest
 
-from support import Helper, Plain, running
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusAddWorkerMessage,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from anyio.lowlevel import checkpoint
 
-from support import Helper, running
-from traffic import eventually, note
+from support.conditions import eventually
+from support.messages import note
+from support.workers import Helper, running
 from workerbus import BaseWorker, BusMessage, HandlerTypeError, UnknownEventError, WorkerErrorData, WorkerRunner
 
 

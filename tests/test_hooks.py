@@ -5,10 +5,11 @@ from typing import Any
 import anyio
 import pytest
 
-from asking import Raw
-from hooking import HOOKS, Peer, provoke, with_hook
-from support import Helper, running
-from traffic import Note, eventually, note
+from support.conditions import eventually
+from support.hooks import HOOKS, Peer, provoke, with_hook
+from support.messages import Note, note
+from support.requesters import Raw
+from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusJobRequestMessage,

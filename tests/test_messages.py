@@ -6,7 +6,7 @@ from typing import Any, ClassVar, cast
 import attrs
 import pytest
 
-from traffic import Note, note
+from support.messages import Note, note
 from workerbus import (
     BusDataMessage,
     BusJobRequestMessage,

@@ -1,4 +1,4 @@
-from support import Helper, running
+from support.workers import Helper, running
 
 
 async def test_a_job_is_answered() -> None:

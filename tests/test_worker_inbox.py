@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from traffic import Alarm, Note, alarm, note
+from support.messages import Alarm, Note, alarm, note
 from workerbus import BusMessage, BusSystemMessage
 from workerbus._events import EventEmitter
 from workerbus._hooks import HookQueue

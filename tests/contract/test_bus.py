@@ -12,9 +12,13 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-import clock
-from support import Helper, Plain, running
-from traffic import Alarm, Chooser, Listener, Note, Wire, alarm, eventually, listening, note
+from support import clock
+from support.buses import Wire
+from support.conditions import eventually
+from support.listeners import Chooser, Listener, listening
+from support.messages import Alarm, Note, alarm, note
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusActivateWorkerMessage,

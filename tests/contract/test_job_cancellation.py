@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asking import Doing, Listener, Raw, run
-from support import Helper, running
+from support import clock
+from support.requesters import Listener, Raw
+from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
     BusDataMessage,
@@ -204,7 +205,7 @@ def test_only_cancels_behind_their_request_cancel_it(
             started = [job_id for job_id, status in expected.items() if status == JobStatus.COMPLETED]
             assert sorted(late.calls) == sorted([*started, "last"])
 
-    run(example, backend)
+    clock.run(example, backend=backend)
 
 
 # --- J10: a slow clean-up

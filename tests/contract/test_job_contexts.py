@@ -12,9 +12,10 @@ from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import clock
-from asking import Doing, Listener, PoliteBus, Raw, run
-from support import Helper, running
+from support import clock
+from support.buses import PoliteBus
+from support.requesters import Listener, Raw
+from support.workers import Doing, Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,
@@ -438,7 +439,7 @@ def test_events_come_in_the_order_in_which_they_were_sent(
         assert events == [JobEvent(kind, {"n": number}) for number, kind in enumerate(kinds)]
 
     sent = anyio.Event()
-    run(example, backend)
+    clock.run(example, backend=backend)
 
 
 async def test_the_events_of_a_group_tell_their_worker() -> None:
@@ -1115,7 +1116,7 @@ def test_a_requester_makes_of_messages_what_the_contract_says(
         assert sorted(name for name in heard if name != "update") == sorted(answers)
         assert [name for name in heard if name != "update"][-1] == answers[-1]
 
-    run(example, backend)
+    clock.run(example, backend=backend)
 
 
 # --- J15: the short form

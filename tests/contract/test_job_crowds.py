@@ -7,7 +7,7 @@ import anyio
 import pytest
 from anyio import current_time
 
-from support import running
+from support.workers import running
 from workerbus import BaseWorker, JobGroupError, JobGroupTimeoutError, JobStatus, WorkerRunner, job
 from workerbus.testing import Behaviour, EchoWorker, ScriptedWorker
 

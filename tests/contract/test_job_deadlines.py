@@ -10,9 +10,10 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-import clock
-from asking import Doing, Listener, Raw
-from support import Helper, Plain, running
+from support import clock
+from support.requesters import Listener, Raw
+from support.subscribers import Plain
+from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
     BusJobRequestMessage,

@@ -9,9 +9,10 @@ from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asking import Listener, Raw, run
-from leaks import left_in, task_ids
-from support import Helper, running
+from support import clock
+from support.leaks import left_in, task_ids
+from support.requesters import Listener, Raw
+from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusJobRequestMessage,
@@ -320,7 +321,7 @@ def test_a_limit_holds_whatever_happens(backend: str, name: str, events: list[st
                 assert counter.calls == sorted(counter.calls, key=order.index)
             assert counter.running == []
 
-    run(example, backend)
+    clock.run(example, backend=backend)
 
 
 # --- nothing is left behind
@@ -395,7 +396,7 @@ def test_twenty_thousand_jobs_leave_nothing_behind(backend: str) -> None:
             assert max(len(worker.job_server._ended) for worker in (everything, helper)) == REMEMBERED
         assert left_in(runner.registry) == {}
 
-    run(example, backend, limit=100)
+    clock.run(example, backend=backend, limit=100)
 
 
 def sizes(tables: dict[str, Any]) -> dict[str, int]:

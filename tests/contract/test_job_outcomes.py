@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import clock
-from asking import Doing, PoliteBus, Raw, outcome_of, run
-from support import Helper, running
+from support import clock
+from support.buses import PoliteBus
+from support.requesters import Raw, outcome_of
+from support.workers import Doing, Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,
@@ -120,7 +121,7 @@ def test_every_request_gets_one_terminal_outcome(
             await raw.settle()
             assert [len(raw.answers(f"job {number}")) for number in range(len(requests))] == [1] * len(requests)
 
-    run(example, backend)
+    clock.run(example, backend=backend)
 
 
 async def until_updated(raw: Raw, job_id: str) -> None:

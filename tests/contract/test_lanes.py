@@ -10,8 +10,12 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from support import Helper, Plain, running
-from traffic import KINDS, Alarm, Chooser, Listener, Note, Wire, alarm, eventually, listening, note
+from support.buses import Wire
+from support.conditions import eventually
+from support.listeners import KINDS, Chooser, Listener, listening
+from support.messages import Alarm, Note, alarm, note
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,

@@ -17,10 +17,11 @@ from anyio import CancelScope, current_time, sleep, sleep_forever
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import clock
 import workerbus
-from leaks import left_in, nothing_left, task_ids
-from support import Helper, Plain, running
+from support import clock
+from support.leaks import left_in, nothing_left, task_ids
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,

@@ -8,8 +8,10 @@ import anyio
 import pytest
 
 import workerbus
-from support import Helper, Plain, running
-from traffic import Alarm, Note, eventually
+from support.conditions import eventually
+from support.messages import Alarm, Note
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import (
     AsyncQueueBus,
     BaseWorker,

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from support import Helper, running
+from support.workers import Helper, running
 from workerbus import JobError, WorkerRunner
 
 TIMES = 200

@@ -10,8 +10,9 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from support import Helper, running
-from traffic import Wire, eventually
+from support.buses import Wire
+from support.conditions import eventually
+from support.workers import Helper, running
 from workerbus import BaseWorker, WorkerErrorData, WorkerReadyData, WorkerRegistry, WorkerRunner, worker_ready
 
 

@@ -11,9 +11,10 @@ from anyio import CancelScope, current_time, sleep, sleep_forever
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import clock
-from leaks import nothing_left
-from support import Helper, Plain, running
+from support import clock
+from support.leaks import nothing_left
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,

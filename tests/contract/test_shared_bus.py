@@ -8,8 +8,9 @@ import anyio
 import pytest
 from anyio import CancelScope, current_time, sleep, sleep_forever
 
-from leaks import left_in, nothing_left, task_ids
-from support import Helper, Plain
+from support.leaks import left_in, nothing_left, task_ids
+from support.subscribers import Plain
+from support.workers import Helper
 from workerbus import (
     BaseWorker,
     BusCancelMessage,

@@ -9,10 +9,12 @@ from attrs import frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import clock
-from asking import Raw
-from support import Helper, running
-from traffic import Alarm, Note, Wire, alarm, eventually, note
+from support import clock
+from support.buses import Wire
+from support.conditions import eventually
+from support.messages import Alarm, Note, alarm, note
+from support.requesters import Raw
+from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusActivateWorkerMessage,

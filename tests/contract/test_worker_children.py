@@ -9,10 +9,13 @@ from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import clock
-from asking import Raw
-from support import Helper, Plain, running
-from traffic import Note, Wire, eventually, note
+from support import clock
+from support.buses import Wire
+from support.conditions import eventually
+from support.messages import Note, note
+from support.requesters import Raw
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusAddWorkerMessage,

@@ -7,10 +7,12 @@ from typing import Any
 import anyio
 import pytest
 
-from asking import Raw
-from hooking import HOOKS, Peer, job_id_of, provoke, with_hook
-from support import Helper, Plain, running
-from traffic import Note, eventually, note
+from support.conditions import eventually
+from support.hooks import HOOKS, Peer, job_id_of, provoke, with_hook
+from support.messages import Note, note
+from support.requesters import Raw
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusJobRequestMessage,

@@ -9,11 +9,12 @@ from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import clock
-from asking import Raw
-from hooking import HOOKS, Peer, provoke, with_hook
-from support import Helper, running
-from traffic import Alarm, Note, alarm, eventually, note
+from support import clock
+from support.conditions import eventually
+from support.hooks import HOOKS, Peer, provoke, with_hook
+from support.messages import Alarm, Note, alarm, note
+from support.requesters import Raw
+from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusActivateWorkerMessage,

@@ -8,10 +8,12 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-import clock
-from asking import Raw, outcome_of
-from support import Helper, Plain, running
-from traffic import Note, eventually
+from support import clock
+from support.conditions import eventually
+from support.messages import Note
+from support.requesters import Raw, outcome_of
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusActivateWorkerMessage,

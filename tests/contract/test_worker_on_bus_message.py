@@ -5,9 +5,10 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from asking import Raw
-from support import Helper, running
-from traffic import Note, alarm, eventually, note
+from support.conditions import eventually
+from support.messages import Note, alarm, note
+from support.requesters import Raw
+from support.workers import Helper, running
 from workerbus import (
     BusActivateWorkerMessage,
     BusCancelWorkerMessage,

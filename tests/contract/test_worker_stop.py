@@ -5,9 +5,11 @@ from typing import Any
 import anyio
 import pytest
 
-from asking import Raw
-from support import Helper, running
-from traffic import Note, Wire, eventually
+from support.buses import Wire
+from support.conditions import eventually
+from support.messages import Note
+from support.requesters import Raw
+from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusDeactivateWorkerMessage,

@@ -3,8 +3,8 @@ from typing import Any
 import anyio
 import pytest
 
-from asking import outcome_of
-from support import running
+from support.requesters import outcome_of
+from support.workers import running
 from workerbus import BaseWorker, BusJobRequestMessage, JobStatus, WorkerReadyData, job, worker_ready
 
 

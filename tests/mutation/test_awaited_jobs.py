@@ -5,8 +5,9 @@ import asyncio
 import anyio
 import pytest
 
-from asking import Listener, Raw
-from support import Helper, Plain, running
+from support.requesters import Listener, Raw
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusJobRequestMessage,

@@ -11,9 +11,11 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-import clock
-from support import Plain
-from traffic import Note, Wire, alarm, eventually, note
+from support import clock
+from support.buses import Wire
+from support.conditions import eventually
+from support.messages import Note, alarm, note
+from support.subscribers import Plain
 from workerbus import (
     CLEANUP_SECONDS,
     BusAddWorkerMessage,

@@ -4,10 +4,11 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asking import Doing, Listener, Raw
-from handlers import never
-from support import Helper, running
-from traffic import Chooser, note
+from support.job_handlers import never
+from support.listeners import Chooser
+from support.messages import note
+from support.requesters import Listener, Raw
+from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
     BusJobCancelMessage,

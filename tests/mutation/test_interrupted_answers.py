@@ -6,8 +6,8 @@ On trio it may land in any line of a task.
 import anyio
 import pytest
 
-from asking import Raw
-from support import Helper
+from support.requesters import Raw
+from support.workers import Helper
 from workerbus import BaseWorker, BusJobRequestMessage, JobStatus, MemoryBus, WorkerRunner, job
 from workerbus._worker_life import WorkerLife
 from workerbus.testing import run

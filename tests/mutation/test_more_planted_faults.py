@@ -11,11 +11,12 @@ import anyio
 import pytest
 from anyio import current_time, get_current_task
 
-import clock
-from asking import PoliteBus, Raw
-from leaks import signal_handlers
-from support import Helper, running
-from traffic import Alarm, Note, alarm, note
+from support import clock
+from support.buses import PoliteBus
+from support.leaks import signal_handlers
+from support.messages import Alarm, Note, alarm, note
+from support.requesters import Raw
+from support.workers import Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,

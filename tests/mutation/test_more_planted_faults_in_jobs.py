@@ -7,10 +7,12 @@ import anyio
 import pytest
 from anyio import CancelScope, current_time, sleep
 
-from asking import Doing, Listener, PoliteBus, Raw
-from handlers import at_once, never, too_slow_to_leave
-from support import Helper, Plain, running
-from traffic import note
+from support.buses import PoliteBus
+from support.job_handlers import at_once, never, too_slow_to_leave
+from support.messages import note
+from support.requesters import Listener, Raw
+from support.subscribers import Plain
+from support.workers import Doing, Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,

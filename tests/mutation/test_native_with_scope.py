@@ -4,7 +4,7 @@ import asyncio
 
 import anyio
 
-from support import running
+from support.workers import running
 from workerbus import BaseWorker, BusJobRequestMessage, job
 from workerbus.testing import run
 

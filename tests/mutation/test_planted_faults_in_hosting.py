@@ -6,8 +6,9 @@ from typing import Any
 import anyio
 import pytest
 
-from asking import PoliteBus
-from support import Helper, Plain, running
+from support.buses import PoliteBus
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BusAddWorkerMessage,

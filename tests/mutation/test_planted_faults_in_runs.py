@@ -6,8 +6,8 @@ import anyio
 import pytest
 from anyio import CancelScope, current_time, sleep, sleep_forever
 
-import clock
-from support import Helper, running
+from support import clock
+from support.workers import Helper, running
 from workerbus import CLEANUP_SECONDS, BaseWorker, BusCancelWorkerMessage, BusMessage, MemoryBus, WorkerRunner
 from workerbus._lifetime import CleanUp, TaskHost, plain
 

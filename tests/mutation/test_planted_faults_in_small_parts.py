@@ -8,9 +8,9 @@ import anyio
 import pytest
 from hypothesis import given
 
-from piping import DOWN, UP
-from support import Helper
-from traffic import Note, note
+from support.messages import Note, note
+from support.pipelines import DOWN, UP
+from support.workers import Helper
 from workerbus import (
     BusFrameMessage,
     BusMessage,

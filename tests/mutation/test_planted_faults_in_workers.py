@@ -6,9 +6,9 @@ import anyio
 import pytest
 from anyio import current_time
 
-from asking import Raw
-from support import Helper, running
-from traffic import Note, note
+from support.messages import Note, note
+from support.requesters import Raw
+from support.workers import Helper, running
 from workerbus import (
     BusEndWorkerMessage,
     BusJobCancelMessage,

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from support import Helper, Plain, running
-from traffic import note
+from support.messages import note
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import BaseWorker, BusMessage, MemoryBus, WorkerParams
 
 

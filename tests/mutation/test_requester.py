@@ -9,9 +9,10 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asking import Doing, Listener, PoliteBus, Raw
-from handlers import never
-from support import Helper, running
+from support.buses import PoliteBus
+from support.job_handlers import never
+from support.requesters import Listener, Raw
+from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
     BusJobCancelMessage,

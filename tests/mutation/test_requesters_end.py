@@ -8,10 +8,12 @@ from typing import Any
 import anyio
 import pytest
 
-import clock
-from asking import Doing, Listener, PoliteBus
-from handlers import at_once, never, slow_to_leave, too_slow_to_leave
-from support import Helper, Plain, running
+from support import clock
+from support.buses import PoliteBus
+from support.job_handlers import at_once, never, slow_to_leave, too_slow_to_leave
+from support.requesters import Listener
+from support.subscribers import Plain
+from support.workers import Doing, Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,

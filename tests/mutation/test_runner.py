@@ -10,8 +10,8 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asking import Listener, Raw
-from support import Helper, running
+from support.requesters import Listener, Raw
+from support.workers import Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,

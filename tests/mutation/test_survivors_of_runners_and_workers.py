@@ -7,10 +7,11 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asking import Doing, PoliteBus
-from handlers import never
-from support import Helper, Plain, running
-from traffic import Note, note
+from support.buses import PoliteBus
+from support.job_handlers import never
+from support.messages import Note, note
+from support.subscribers import Plain
+from support.workers import Doing, Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,

@@ -8,11 +8,13 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-import clock
-from asking import Doing
-from handlers import too_slow_to_leave
-from support import Helper, Plain, running
-from traffic import Listener, Note, Wire, note
+from support import clock
+from support.buses import Wire
+from support.job_handlers import too_slow_to_leave
+from support.listeners import Listener
+from support.messages import Note, note
+from support.subscribers import Plain
+from support.workers import Doing, Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,

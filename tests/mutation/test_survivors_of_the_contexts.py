@@ -4,9 +4,8 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asking import Doing
-from handlers import never, slow_to_leave
-from support import running
+from support.job_handlers import never, slow_to_leave
+from support.workers import Doing, running
 from workerbus import BusJobRequestMessage, BusJobResponseMessage, JobError, JobStatus, WorkerRunner
 from workerbus.jobs._client import SAME_TIME
 

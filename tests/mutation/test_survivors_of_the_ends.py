@@ -7,11 +7,13 @@ import anyio
 import pytest
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-import clock
-from asking import Doing, Raw
-from handlers import slow_to_leave
-from support import Helper, Plain, running
-from traffic import Note, Wire, note
+from support import clock
+from support.buses import Wire
+from support.job_handlers import slow_to_leave
+from support.messages import Note, note
+from support.requesters import Raw
+from support.subscribers import Plain
+from support.workers import Doing, Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,

@@ -7,12 +7,15 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-import clock
-from asking import Doing, Listener, PoliteBus, Raw
-from handlers import at_once, slow_to_leave
-from support import Helper, Plain, running
-from traffic import Listener as Hearing
-from traffic import Note, eventually, note
+from support import clock
+from support.buses import PoliteBus
+from support.conditions import eventually
+from support.job_handlers import at_once, slow_to_leave
+from support.listeners import Listener as Hearing
+from support.messages import Note, note
+from support.requesters import Listener, Raw
+from support.subscribers import Plain
+from support.workers import Doing, Helper, running
 from workerbus import (
     BusJobCancelMessage,
     BusJobRequestMessage,

@@ -6,9 +6,9 @@ from typing import Any
 import anyio
 import pytest
 
-import clock
-from asking import Doing, Listener, Raw
-from support import Helper, running
+from support import clock
+from support.requesters import Listener, Raw
+from support.workers import Doing, Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BusJobRequestMessage,

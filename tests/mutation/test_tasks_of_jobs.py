@@ -10,9 +10,9 @@ from weakref import ref
 import anyio
 import pytest
 
-import clock
-from asking import Doing, Raw
-from support import running
+from support import clock
+from support.requesters import Raw
+from support.workers import Doing, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,

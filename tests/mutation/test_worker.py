@@ -6,9 +6,10 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from asking import Listener
-from support import Helper, Plain, running
-from traffic import Alarm, Note, alarm, note
+from support.messages import Alarm, Note, alarm, note
+from support.requesters import Listener
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusActivateWorkerMessage,
