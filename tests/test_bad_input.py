@@ -6,7 +6,6 @@ from typing import Any
 import anyio
 import pytest
 
-from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
@@ -72,15 +71,6 @@ async def test_a_message_that_adds_a_second_worker_of_a_name_is_reported() -> No
         await anyio.wait_all_tasks_blocked()
     assert len(errors) == 1
     assert "'one'" in errors[0]
-
-
-async def test_a_bus_takes_subscribers_only() -> None:
-    bus: Any = MemoryBus()
-    with pytest.raises(TypeError, match="BusSubscriber"):
-        await bus.subscribe(object())
-    with pytest.raises(ValueError, match="'all' or 'own'"):
-        await bus.subscribe(Plain("it", receives="some"))
-    assert not bus.has_subscriber("it")
 
 
 @pytest.mark.parametrize(

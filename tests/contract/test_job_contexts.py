@@ -1016,6 +1016,8 @@ async def test_without_cancel_on_error_a_worker_that_goes_is_an_error_among_the_
 
 
 NAMES = ["g0", "g1", "g2"]
+
+
 SENT = st.lists(
     st.tuples(
         st.sampled_from([*NAMES, "stranger"]),

@@ -50,6 +50,8 @@ ENDING = (
     "answer urgently",
     "stream",
 )
+
+
 WAITING = ("obey", "return when cancelled", "raise when cancelled", "answer when cancelled")
 
 

@@ -1,13 +1,11 @@
 """L1-L6: what lives how long, how a run winds down, and what is left of it."""
 
-import ast
 import asyncio
 import gc
 import logging
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,7 +15,6 @@ from anyio import CancelScope, current_time, sleep, sleep_forever
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import workerbus
 from support import clock
 from support.leaks import left_in, nothing_left, task_ids
 from support.subscribers import Plain
@@ -35,7 +32,6 @@ from workerbus import (
     JobGroupError,
     JobStatus,
     MemoryBus,
-    WorkerErrorData,
     WorkerParams,
     WorkerReadyData,
     WorkerRunner,
@@ -45,6 +41,8 @@ from workerbus import (
 )
 
 BOUND = CLEANUP_SECONDS + 0.5
+
+
 LONG = 15.0
 """Seconds for which something hangs: a shield that nothing opens would outlast the test's own deadline otherwise."""
 
@@ -237,25 +235,6 @@ async def test_a_bus_that_the_program_opened_owns_the_tasks_of_plain_subscribers
     assert task_ids() == before
 
 
-def test_what_was_never_run_leaves_no_unclosed_stream(backend: str) -> None:
-    """B1, L1."""
-
-    async def never_run() -> None:
-        runner = quiet_runner()
-        await runner.add_workers(Busy("busy"), Helper("helper"))
-        await runner.bus.subscribe(Plain("plain"))
-        for _ in range(3):
-            await runner.bus.send(Note("unheard", source="test"))
-        await runner.end()
-        runner.worker_error(WorkerErrorData("busy", "unheard"))
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        clock.run(never_run, backend=backend)
-        gc.collect()
-    assert [str(warning.message) for warning in caught] == []
-
-
 async def test_a_worker_that_finishes_early_leaves_nothing_while_the_run_goes_on() -> None:
     """L1, W6: tasks, subscription and watches of a stopped worker do not wait for the runner's end."""
     async with running(Helper("stays")) as runner:
@@ -298,73 +277,6 @@ async def test_a_run_that_could_not_subscribe_leaves_nothing() -> None:
     async with nothing_left(runner, stays={"taken"}):
         with pytest.raises(ValueError, match="taken"):
             await runner.run()
-
-
-# --- L2: anyio, never a backend
-
-
-def _imports(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.partition(".")[0])
-    return names
-
-
-SOURCES = sorted(Path(workerbus.__file__).parent.rglob("*.py"))
-
-
-def test_the_library_imports_neither_asyncio_nor_trio() -> None:
-    """L2: except in `testing`."""
-    root = Path(workerbus.__file__).parent
-    sources = [path for path in SOURCES if "testing" not in path.relative_to(root).parts]
-    assert sources
-    assert {path.name for path in sources if _imports(path) & {"asyncio", "trio"}} == set()
-
-
-# --- L5: scopes belong to blocks
-
-
-SCOPES = {"CancelScope", "create_task_group", "move_on_after", "move_on_at", "fail_after", "fail_at"}
-
-
-def _own_nodes(function: ast.AST) -> list[ast.AST]:
-    found: list[ast.AST] = []
-    for child in ast.iter_child_nodes(function):
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-            found += [child, *_own_nodes(child)]
-    return found
-
-
-def test_no_generator_holds_a_scope_or_a_task_group() -> None:
-    """L5: nothing that is entered is held open across a `yield`."""
-    for path in SOURCES:
-        for function in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-                continue
-            nodes = _own_nodes(function)
-            if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in nodes):
-                named = {node.id for node in nodes if isinstance(node, ast.Name)}
-                assert not named & SCOPES, f"{path.name}: {function.name}"
-
-
-async def test_the_bus_calls_its_start_and_stop_hooks_once_around_the_block() -> None:
-    """L5: they stay overridable."""
-    bus = Published()
-    async with bus:
-        assert bus.log == ["start"]
-    assert bus.log == ["start", "stop"]
-
-
-async def test_the_bus_is_stopped_when_the_block_raises() -> None:
-    """L5, L6."""
-    bus = Published()
-    with pytest.raises(ValueError, match="body"):
-        async with bus:
-            raise ValueError("body")
-    assert bus.log == ["start", "stop"]
 
 
 async def test_the_runner_starts_and_stops_the_bus_that_it_opens() -> None:
@@ -1123,34 +1035,6 @@ async def test_a_worker_that_refuses_cancellation_is_waited_for_and_named(
         assert named(caplog, "stubborn")
 
 
-async def test_a_plain_subscriber_that_refuses_cancellation_is_waited_for_and_named(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """L4: on the bus that a runner opened."""
-    log: list[str] = []
-    stubborn = Plain("stubborn", on=lambda message: refuse(log) if isinstance(message, Note) else None)
-    async with running(Helper("helper")) as runner:
-        await runner.bus.subscribe(stubborn)
-        await runner.bus.send(Note("now", source="test"))
-        await stubborn.until(1, Note)
-    assert log == ["unwound"]
-    assert named(caplog, "stubborn")
-
-
-async def test_a_plain_subscriber_of_the_programs_bus_is_waited_for_and_named(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """L4, R6: on a bus that the program opened."""
-    log: list[str] = []
-    stubborn = Plain("stubborn", on=lambda _: refuse(log))
-    async with MemoryBus() as bus:
-        await bus.subscribe(stubborn)
-        await bus.send(Note("now", source="test"))
-        await stubborn.until(1, Note)
-    assert log == ["unwound"]
-    assert named(caplog, "stubborn")
-
-
 async def test_an_event_handler_of_the_runner_that_refuses_is_waited_for_and_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -1271,35 +1155,6 @@ async def test_one_deadline_covers_a_worker_that_is_stopped() -> None:
         begun = current_time()
         await grandparent.stop()
         assert current_time() - begun < BOUND
-
-
-async def test_one_deadline_covers_the_programs_bus() -> None:
-    """L4."""
-    begun = current_time()
-    async with HangingBus() as bus:
-        await bus.subscribe(Plain("plain"))
-    assert current_time() - begun < BOUND
-
-
-async def test_a_bus_that_a_run_has_used_has_all_its_time_again() -> None:
-    """L4, R6: the deadline of one wind-down is not that of a later one."""
-    stopped: list[str] = []
-
-    class SlowBus(MemoryBus):
-        async def stop(self) -> None:
-            await sleep(0.5)
-            stopped.append("stopped")
-
-    bus = SlowBus()
-    async with running(Helper("helper"), bus=bus) as runner:
-        await runner.cancel()
-        await sleep_forever()
-    await sleep(2 * CLEANUP_SECONDS)
-    async with bus:
-        assert bus.is_open
-    async with running(Helper("helper"), bus=bus):
-        pass
-    assert stopped == ["stopped"] * 3
 
 
 async def leave_by_an_error(runner: WorkerRunner) -> None:

@@ -289,6 +289,8 @@ async def let_raise(worker: BaseWorker, runner: WorkerRunner) -> None:
 
 
 Way = Callable[[BaseWorker, WorkerRunner], Awaitable[None]]
+
+
 WAYS: list[Way] = [stop, end, cancel, end_all, cancel_all, let_return, let_raise]
 
 

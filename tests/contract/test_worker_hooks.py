@@ -373,6 +373,8 @@ async def test_job_handlers_run_concurrently() -> None:
 
 
 where: ContextVar[str] = ContextVar("where", default="nowhere")
+
+
 left: ContextVar[str] = ContextVar("left", default="nothing")
 
 

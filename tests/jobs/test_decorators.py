@@ -9,8 +9,14 @@ from workerbus import BaseWorker, BusJobRequestMessage, JobStatus, WorkerReadyDa
 
 
 def sync_method(self: Any, message: Any) -> None: ...
+
+
 async def without_a_message(self: Any) -> None: ...
+
+
 async def with_too_much(self: Any, message: Any, more: Any) -> None: ...
+
+
 async def with_a_keyword(self: Any, message: Any, *, more: Any) -> None: ...
 
 

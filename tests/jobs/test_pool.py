@@ -12,7 +12,10 @@ from workerbus.jobs._pool import IDLE_TASKS, TaskPool
 
 Job = Callable[[CancelScope], Awaitable[bool]]
 
+
 colour: ContextVar[str] = ContextVar("colour", default="none")
+
+
 size: ContextVar[int] = ContextVar("size")
 
 

@@ -6,7 +6,6 @@ import anyio
 import pytest
 
 from support.requesters import Listener, Raw
-from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
@@ -15,7 +14,6 @@ from workerbus import (
     BusJobResponseUrgentMessage,
     JobError,
     JobStatus,
-    MemoryBus,
     job,
 )
 from workerbus.testing import run
@@ -117,24 +115,3 @@ async def test_an_answer_is_urgent_only_where_it_is_meant_to_be(urgent: bool) ->
         kinds = {type(each) for each in raw.got if getattr(each, "job_id", None) == "1" and each.source == "answers"}
         assert kinds == {BusJobResponseUrgentMessage if urgent else BusJobResponseMessage}
         assert not any(isinstance(each, BusJobResponseUrgentMessage) and each.source == "off" for each in raw.got)
-
-
-async def test_each_request_and_each_answer_is_counted_once() -> None:
-    """B9: `bus.statistics()`, whatever way they go."""
-    async with MemoryBus() as bus, running(Helper("helper"), bus=bus) as runner:
-        before = bus.statistics().sent
-        for _ in range(3):
-            await runner.job("helper", name="echo")
-        assert bus.statistics().sent - before == 6
-
-
-async def test_a_plain_subscriber_of_a_bus_that_is_opened_again_is_forgotten_when_it_leaves() -> None:
-    """B5: under its own name, in every table."""
-    bus, plain = MemoryBus(), Plain("plain")
-    await bus.subscribe(plain)
-    for _ in range(2):
-        async with bus:
-            pass
-    await bus.unsubscribe(plain)
-    tables = (bus._subscribers, bus._inboxes, bus._everything, bus._announced)
-    assert [dict(table) for table in tables] == [{}, {}, {}, {}]

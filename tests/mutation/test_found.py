@@ -90,21 +90,6 @@ async def test_the_timeout_of_a_job_with_a_context_is_told_by_a_hook(attempt: in
     assert [hook for hook, _ in asker.heard].count("error") == 1
 
 
-async def test_what_makes_the_task_of_a_transport_fail_leaves_the_block_of_its_bus_as_itself() -> None:
-    """L6."""
-
-    class Breaking(MemoryBus):
-        async def start(self) -> None:
-            self.tasks.start(self.read, name="reader")
-
-        async def read(self) -> None:
-            raise OSError("no connection")
-
-    with pytest.raises(OSError, match="no connection"):
-        async with Breaking():
-            await anyio.sleep_forever()
-
-
 async def test_a_runner_s_event_handler_that_goes_at_once_is_not_said_to_refuse(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

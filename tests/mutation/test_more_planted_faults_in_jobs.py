@@ -19,7 +19,6 @@ from workerbus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusMessage,
-    BusWorkerErrorMessage,
     JobGroupError,
     JobStatus,
     MemoryBus,
@@ -288,109 +287,6 @@ async def test_a_second_answer_is_ignored_and_counted() -> None:
         await runner.bus.send(BusJobResponseMessage(job_id, JobStatus.ERROR, {}, source="once", target="asking"))
         await settle()
         assert asking.statistics().ignored == before + 1
-
-
-# --- lanes and buses
-
-
-async def test_whoever_waits_for_room_is_released_when_the_subscriber_leaves() -> None:
-    """B5: all of them."""
-    gate = anyio.Event()
-    plain = Plain("plain", on=lambda _: gate.wait())
-    async with MemoryBus(max_buffer_size=1) as bus, anyio.create_task_group() as group:
-        await bus.subscribe(plain)
-        for n in range(7):
-            group.start_soon(bus.send, note(n, "plain"))
-        await settle()
-        await bus.unsubscribe(plain)
-        gate.set()
-
-
-async def test_a_sender_that_gives_up_leaves_every_line_that_it_stands_in() -> None:
-    """B9: its message comes nowhere any more."""
-    gate = anyio.Event()
-    names = ("a", "b", "c")
-    plains = {name: Plain(name, on=lambda _: gate.wait()) for name in names}
-    async with MemoryBus(max_buffer_size=1) as bus:
-        for plain in plains.values():
-            await bus.subscribe(plain)
-        for n in range(2):
-            await bus.send(note(n))
-            await settle()
-        with anyio.move_on_after(1):
-            await bus.send(note(100))
-        gate.set()
-        await settle()
-    assert {name: len(plain.got) for name, plain in plains.items()} == dict.fromkeys(names, 2)
-
-
-async def test_a_bus_that_closes_lets_each_subscriber_finish() -> None:
-    """B5, L4"""
-    done: list[str] = []
-
-    def slow(name: str) -> Plain:
-        async def on(message: BusMessage) -> None:
-            with CancelScope(shield=True):
-                await sleep(1)
-            done.append(name)
-
-        return Plain(name, on=on)
-
-    begin = current_time()
-    async with MemoryBus() as bus:
-        for n in range(3):
-            await bus.subscribe(slow(str(n)))
-        await bus.send(note(1))
-        await settle()
-    assert sorted(done) == ["0", "1", "2"]
-    assert current_time() == begin + 1
-
-
-async def test_a_bus_that_is_opened_again_goes_on_counting() -> None:
-    """B9: failures, too."""
-
-    def fail(message: BusMessage) -> None:
-        raise ValueError("it went wrong")
-
-    bus = MemoryBus()
-    await bus.subscribe(Plain("plain", receives="own", on=fail))
-    for _ in range(2):
-        async with bus:
-            await bus.send(note(1, "plain"))
-            await settle()
-    counts = bus.statistics().subscribers["plain"]
-    assert counts.failed >= 2
-    assert counts.failed == counts.delivered
-
-
-async def test_an_error_that_was_caused_by_anothers_is_not_sent_out() -> None:
-    """B3, W7: it would go round for ever."""
-
-    def fail(message: BusMessage) -> None:
-        if isinstance(message, BusWorkerErrorMessage):
-            raise ValueError("it went wrong")
-
-    listening = Plain("listening", receives="own")
-    async with MemoryBus() as bus:
-        await bus.subscribe(Plain("fails", receives="own", on=fail))
-        await bus.subscribe(listening)
-        await bus.send(BusWorkerErrorMessage("an error", source="somebody"))
-        await settle()
-        assert [message.source for message in listening.of(BusWorkerErrorMessage)] == ["somebody"]
-
-
-async def test_what_a_subscriber_does_not_accept_was_not_delivered() -> None:
-    """B9, N4"""
-
-    class Choosy(Plain):
-        def accepts_bus_message(self, message: BusMessage) -> bool:
-            return False
-
-    async with MemoryBus() as bus:
-        await bus.subscribe(Choosy("choosy"))
-        await bus.send(note(1, "choosy"))
-        await settle()
-        assert bus.statistics().subscribers["choosy"].delivered == 0
 
 
 async def test_a_subscriber_that_keeps_a_bus_from_closing_is_named(caplog: pytest.LogCaptureFixture) -> None:

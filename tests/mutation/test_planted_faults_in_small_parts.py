@@ -1,115 +1,25 @@
 """Messages, events, errors and other small parts: faults that were planted there had turned no test red."""
 
 import copy
-from collections.abc import Generator
-from typing import Any, Final
 
 import anyio
 import pytest
 from hypothesis import given
 
-from support.messages import Note, note
 from support.pipelines import DOWN, UP
 from support.workers import Helper
 from workerbus import (
     BusFrameMessage,
-    BusMessage,
     JobError,
     JobStatus,
     WorkerActivationArgs,
     WorkerParams,
-    WorkerReadyData,
-    WorkerRegistry,
     WorkerRunner,
-    messages,
 )
-from workerbus._events import call_handler
-from workerbus.messages import BUILT_IN
 from workerbus.pipeline import DataFrame, FrameDirection, TextFrame
 from workerbus.pipeline._crossing import SENDERS, Twice
 from workerbus.testing import Faults
 from workerbus.testing.strategies import fault_plans
-
-# --- messages
-
-SYSTEM, LOCAL, ANNOUNCED, UNBOUNDED, OF_A_JOB = "system", "local", "announced", "unbounded", "of a job"
-TRAVELS: Final[dict[str, set[str]]] = {
-    "BusActivateWorkerMessage": {UNBOUNDED},
-    "BusDeactivateWorkerMessage": {UNBOUNDED},
-    "BusEndMessage": {UNBOUNDED, ANNOUNCED},
-    "BusEndWorkerMessage": {UNBOUNDED},
-    "BusCancelMessage": {SYSTEM, ANNOUNCED},
-    "BusCancelWorkerMessage": {SYSTEM},
-    "BusAddWorkerMessage": {SYSTEM, LOCAL, ANNOUNCED},
-    "BusWorkerErrorMessage": {SYSTEM},
-    "BusWorkerLocalErrorMessage": {SYSTEM, LOCAL},
-    "BusWorkerRegistryMessage": {SYSTEM, ANNOUNCED},
-    "BusWorkerReadyMessage": {UNBOUNDED, ANNOUNCED},
-    "BusWorkerGoneMessage": {UNBOUNDED, ANNOUNCED},
-    "BusJobRequestMessage": set(),
-    "BusJobResponseMessage": {UNBOUNDED, OF_A_JOB},
-    "BusJobResponseUrgentMessage": {SYSTEM},
-    "BusJobUpdateMessage": {OF_A_JOB},
-    "BusJobUpdateUrgentMessage": {SYSTEM},
-    "BusJobUpdateRequestMessage": {UNBOUNDED},
-    "BusJobCancelMessage": {SYSTEM},
-    "BusJobStreamStartMessage": {OF_A_JOB},
-    "BusJobStreamDataMessage": {OF_A_JOB},
-    "BusJobStreamEndMessage": {UNBOUNDED, OF_A_JOB},
-    "BusFrameMessage": set(),
-    "BusTTSSpeakMessage": set(),
-}
-"""B2, B7, B8, B9: which overtake, stay here, are for runners and observers, wait for no room, and are of a job."""
-
-
-@pytest.mark.parametrize("name", TRAVELS)
-def test_each_message_travels_as_its_purpose_demands(name: str) -> None:
-    """B2, B7, B8, B9"""
-    kind: type[BusMessage] = getattr(messages, name)
-    flags = {SYSTEM: kind.system, LOCAL: kind.local, ANNOUNCED: kind.announcement, OF_A_JOB: kind.of_a_job}
-    assert {flag for flag, is_set in {**flags, UNBOUNDED: not kind.bounded}.items() if is_set} == TRAVELS[name]
-
-
-def test_all_but_frames_and_what_is_to_be_spoken_is_the_librarys_own_business() -> None:
-    """W4: an inactive worker takes no frames, and nothing to speak."""
-    assert {kind.__name__ for kind in BUILT_IN} == TRAVELS.keys() - {"BusFrameMessage", "BusTTSSpeakMessage"}
-
-
-class Special(Note):
-    """Another kind of note."""
-
-
-def test_messages_of_two_kinds_are_two() -> None:
-    """N5: whichever is asked."""
-    special = Special(1, source="me")
-    assert special != note(1)
-    assert note(1) != special
-    assert len({special, note(1)}) == 2
-
-
-# --- events, errors, arguments
-
-
-def test_a_list_of_handlers_is_a_snapshot() -> None:
-    """N3: who is added while they are called, is called the next time."""
-    worker = Helper("worker")
-    worker.add_event_handler("on_activated", print)
-    handlers = worker.event_handlers("on_activated")
-    worker.add_event_handler("on_activated", repr)
-    assert handlers == [print]
-    handlers.clear()
-    assert worker.event_handlers("on_activated") == [print, repr]
-
-
-async def test_whatever_a_handler_returns_is_awaited_if_it_can_be() -> None:
-    """N3: not coroutines alone."""
-
-    class Later:
-        def __await__(self) -> Generator[Any, Any, str]:
-            yield from anyio.lowlevel.checkpoint().__await__()
-            return "at last"
-
-    assert await call_handler(Later) == "at last"
 
 
 def test_an_error_keeps_answers_of_its_own() -> None:
@@ -125,14 +35,6 @@ def test_an_error_keeps_answers_of_its_own() -> None:
 def test_metadata_that_is_empty_is_passed_on() -> None:
     """W3"""
     assert WorkerActivationArgs(metadata={}).to_dict() == {"metadata": {}}
-
-
-async def test_a_worker_that_is_registered_twice_is_known_as_it_was() -> None:
-    """G1: it got ready once."""
-    registry, first = WorkerRegistry("here"), WorkerReadyData("worker", "here")
-    assert await registry.register(first)
-    assert not await registry.register(WorkerReadyData("worker", "here"))
-    assert registry.get("worker") is first
 
 
 # --- the tasks of a worker

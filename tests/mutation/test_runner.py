@@ -2,7 +2,6 @@
 
 import gc
 import signal
-import warnings
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -42,34 +41,6 @@ def test_the_deprecated_name_says_what_to_use() -> None:
     with pytest.warns(DeprecationWarning, match=r"^PipelineRunner is deprecated: use WorkerRunner$"):
         runner = PipelineRunner(name="runner")
     assert runner.name == "runner"
-
-
-async def test_what_is_deprecated_is_reported_at_the_line_of_its_user() -> None:
-    """N1. A mutant has a frame more, so this test is not for them."""
-    with pytest.warns(DeprecationWarning, match="deprecated") as caught:  # noqa: PT031 - both are to be seen
-        runner = PipelineRunner(handle_sigint=False)
-        await runner.cancel()
-        with pytest.raises(NotRunningError):
-            await runner.run(Helper("helper"))
-    assert [warning.filename for warning in caught] == [__file__, __file__]
-
-
-def test_the_deprecated_name_takes_what_the_new_one_takes_and_no_more() -> None:
-    """N1."""
-    anything: Any = "runner"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        with pytest.raises(TypeError):
-            PipelineRunner(anything)
-
-
-async def test_the_deprecated_argument_of_run_says_what_to_use() -> None:
-    """N1."""
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.cancel()
-    text = r"^run\(worker\) is deprecated: use add_workers\(worker\)$"
-    with pytest.warns(DeprecationWarning, match=text), pytest.raises(NotRunningError, match="comes too late"):
-        await runner.run(Helper("helper"))
 
 
 async def test_a_name_that_another_runner_claims_is_logged_and_reported(caplog: pytest.LogCaptureFixture) -> None:

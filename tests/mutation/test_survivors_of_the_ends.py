@@ -1,21 +1,15 @@
 """Begins and ends of buses, runners, jobs and tasks, where changing the code had turned no test red."""
 
-import asyncio
 from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from support import clock
-from support.buses import Wire
 from support.job_handlers import slow_to_leave
-from support.messages import Note, note
 from support.requesters import Raw
-from support.subscribers import Plain
 from support.workers import Doing, Helper, running
 from workerbus import (
-    CLEANUP_SECONDS,
     BaseWorker,
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -29,185 +23,7 @@ from workerbus import (
     testing,
     worker_ready,
 )
-from workerbus.bus._lanes import Lane
 from workerbus.jobs._pool import IDLE_TASKS
-
-# --- a bus
-
-
-class Stuck(MemoryBus):
-    """A bus on which publishing a note waits to be let go on."""
-
-    publishes_at_once = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun: list[BusMessage] = []
-        self.entered, self.go_on = anyio.Event(), anyio.Event()
-        self.refuses = False
-
-    async def publish(self, message: BusMessage) -> None:
-        self.begun.append(message)
-        self.entered.set()
-        with anyio.CancelScope(shield=self.refuses):
-            await self.go_on.wait()
-        await super().publish(message)
-
-
-async def test_what_was_sent_before_the_bus_was_open_goes_out_before_it_is_closed() -> None:
-    """B4: nothing else gives it the time."""
-    bus = Wire()
-    for n in range(5):
-        await bus.send(note(n))
-    async with bus:
-        pass
-    assert bus.published == [note(n) for n in range(5)]
-
-
-@pytest.mark.parametrize("early", [True, False])
-async def test_a_bus_that_closes_begins_to_publish_nothing_more(early: bool) -> None:
-    """L4: what refuses cancellation past the deadline is waited for, and is the last."""
-    bus = Stuck()
-    bus.refuses = True
-    if early:
-        for n in range(3):
-            await bus.send(note(n))
-
-    async def let_go_late() -> None:
-        await anyio.sleep(CLEANUP_SECONDS + 1)
-        bus.go_on.set()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(let_go_late)
-        async with bus:
-            if not early:
-                for n in range(3):
-                    bus.post(note(n))
-            await bus.entered.wait()
-    assert bus.begun == [note(0)]
-
-
-async def test_who_waits_behind_what_the_library_sends_goes_on_when_the_bus_is_closed() -> None:
-    """B9, L4: though that never went out."""
-    bus, sent = Stuck(), anyio.Event()
-
-    async def send() -> None:
-        await bus.send(note(2))
-        sent.set()
-
-    async with anyio.create_task_group() as tasks:
-        async with bus:
-            bus.post(note(0))
-            bus.post(note(1))
-            await bus.entered.wait()
-            tasks.start_soon(send)
-            await anyio.wait_all_tasks_blocked()
-            assert not sent.is_set()
-        bus.go_on.set()
-        await sent.wait()
-
-
-async def test_a_transport_that_looks_at_what_it_delivers_sees_all_of_it() -> None:
-    """B8, B9: a bus in one process that overrides `deliver`, too."""
-
-    class Looking(MemoryBus):
-        seen = 0
-
-        async def deliver(self, message: BusMessage) -> None:
-            self.seen += isinstance(message, Note)
-            await super().deliver(message)
-
-    bus, plain = Looking(), Plain("plain")
-    await bus.subscribe(plain)
-    async with bus:
-        for n in range(3):
-            await bus.send(note(n))
-        assert await plain.until(3) == [note(n) for n in range(3)]
-    assert bus.seen == 3
-
-
-@pytest.mark.parametrize("body_fails", [False, True])
-async def test_what_a_task_of_a_bus_raises_at_its_end_comes_out_as_itself(body_fails: bool) -> None:
-    """L6: one cause, one exception."""
-
-    async def reader() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            raise OSError("the connection was not closed")
-
-    async def use() -> None:
-        async with MemoryBus() as bus:
-            bus.tasks.start(reader, name="reader")
-            await checkpoint()
-            if body_fails:
-                raise KeyError("body")
-
-    with pytest.raises(OSError, match="was not closed"):
-        await use()
-
-
-async def ignore(_: object) -> None:
-    """Handle nothing."""
-
-
-def test_a_closed_lane_holds_counts_and_takes_nothing() -> None:
-    """B5, B9: so that nobody waits for room in it, here or in a lane before it."""
-    lane = Lane[int]("lane", ignore, limit=1)
-    lane.put_counted(1)
-    assert (lane.counted, lane.waiting, lane.full) == (1, 1, True)
-    assert lane.close() == [1]
-    lane.put(2)
-    lane.put_counted(3)
-    assert (lane.counted, lane.waiting, lane.full, lane.ready) == (0, 0, False, None)
-
-
-async def test_a_lane_that_is_closed_is_ready_for_nothing() -> None:
-    """B5: a bus that appends to it, because it was ready, would fill what nobody empties."""
-    lane = Lane[int]("lane", ignore)
-    async with MemoryBus() as bus:
-        lane.open(bus.tasks)
-        lane.put(1)
-        assert lane.ready is not None
-        lane.close()
-        assert lane.ready is None
-
-
-def test_one_message_at_a_time_is_handled_behind_a_handler_that_was_cancelled_natively(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """B2: another task goes on where that one was, and no second one beside it."""
-    running_now: list[int] = []
-
-    async def example() -> None:
-        lane, go_on, begun = Lane[int]("lane", lambda n: handle(n)), anyio.Event(), anyio.Event()
-
-        async def handle(n: int) -> None:
-            task = asyncio.current_task()
-            if n == 1 and task is not None:
-                task.cancel()
-                await checkpoint()
-            running_now.append(n)
-            assert running_now == [n]
-            begun.set()
-            await go_on.wait()
-            running_now.remove(n)
-
-        async with MemoryBus() as bus:
-            lane.open(bus.tasks)
-            lane.put(1)
-            lane.put(2)
-            await begun.wait()
-            lane.put(3)
-            await anyio.wait_all_tasks_blocked()
-            assert running_now == [2]
-            go_on.set()
-            await lane.quiet()
-        assert lane.begun == 3
-
-    clock.run(example, backend="asyncio")
-    assert caplog.messages == []
-
 
 # --- a runner
 
@@ -386,27 +202,6 @@ async def test_a_handler_that_puts_its_cancellation_into_a_group_is_cancelled_al
         await anyio.wait_all_tasks_blocked()
         await raw.cancel("job", "wraps", "enough")
         assert (await raw.answer("job"))[0] == JobStatus.CANCELLED
-
-
-async def test_what_arrives_from_a_network_takes_room_though_nobody_waits_for_it() -> None:
-    """B9: whoever sends behind it waits."""
-    bus, go_on = MemoryBus(max_buffer_size=2), anyio.Event()
-    plain, sent = Plain("plain", on=lambda _: go_on.wait()), anyio.Event()
-    await bus.subscribe(plain)
-
-    async def send() -> None:
-        await bus.send(note(4))
-        sent.set()
-
-    async with bus, anyio.create_task_group() as tasks:
-        for n in range(4):
-            bus.on_message_received(note(n))
-            await anyio.wait_all_tasks_blocked()
-        tasks.start_soon(send)
-        await anyio.wait_all_tasks_blocked()
-        assert not sent.is_set()
-        go_on.set()
-        await plain.until(5)
 
 
 def test_a_watch_takes_no_name_of_the_librarys() -> None:

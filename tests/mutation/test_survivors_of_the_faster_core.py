@@ -1,6 +1,5 @@
 """What waiting requests, early timeouts, counts and cancelled lanes do where changing code had turned no test red."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -9,10 +8,7 @@ from anyio.lowlevel import checkpoint
 
 from support import clock
 from support.buses import PoliteBus
-from support.conditions import eventually
 from support.job_handlers import at_once, slow_to_leave
-from support.listeners import Listener as Hearing
-from support.messages import Note, note
 from support.requesters import Listener, Raw
 from support.subscribers import Plain
 from support.workers import Doing, Helper, running
@@ -20,8 +16,6 @@ from workerbus import (
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
-    BusMessage,
-    BusWorkerReadyMessage,
     JobGroupError,
     JobStatus,
     MemoryBus,
@@ -47,104 +41,6 @@ async def test_the_built_in_clean_up_stops_no_worker_that_runs() -> None:
         with anyio.move_on_after(1):
             await helper.cleanup()
         assert await runner.job("helper", name="echo") == {"worker": "helper", "payload": None}
-
-
-# --- the bus and its subscribers
-
-
-async def test_a_bounded_bus_keeps_announcements_from_workers() -> None:
-    """B7, B9: also when they are sent as everything else is."""
-    heard: list[BusMessage] = []
-
-    async def hear(message: BusMessage) -> None:
-        heard.append(message)
-
-    async with running(Hearing("hearing", hear), bus=MemoryBus(max_buffer_size=8)) as runner:
-        observer = Plain("observer")
-        await runner.bus.subscribe(observer)
-        before = runner.bus.statistics().subscribers["hearing"].delivered
-        ready = BusWorkerReadyMessage("elsewhere", source="stranger")
-        await runner.bus.send(ready)
-        await runner.bus.send(note(1))
-        assert await observer.until(2) == [ready, note(1)]
-        assert runner.bus.statistics().subscribers["hearing"].delivered == before + 1
-
-
-async def raise_the_cancellation(cancelled: BaseException) -> None:
-    """Let it through."""
-    raise cancelled
-
-
-async def raise_it_in_a_group(cancelled: BaseException) -> None:
-    """Do as a nursery of trio's does."""
-    raise BaseExceptionGroup("cancelled", [cancelled])
-
-
-@pytest.mark.parametrize("leave", [raise_the_cancellation, raise_it_in_a_group])
-async def test_a_subscriber_that_was_cancelled_begins_nothing_more(
-    leave: Callable[[BaseException], Awaitable[None]],
-) -> None:
-    """R6: what runs in the program's own bus is cancelled with it, and may learn of it before the bus is closed."""
-    begun: list[BusMessage] = []
-    unwound = anyio.Event()
-
-    async def wait(message: BusMessage) -> None:
-        begun.append(message)
-        try:
-            await anyio.sleep_forever()
-        except anyio.get_cancelled_exc_class() as cancelled:
-            unwound.set()
-            await leave(cancelled)
-
-    with anyio.CancelScope() as scope:
-        async with MemoryBus() as bus:
-            await bus.subscribe(Plain("slow", on=wait))
-            await bus.send(note(1))
-            await bus.send(note(2))
-            await eventually(lambda: begun)
-            with anyio.CancelScope(shield=True):
-                scope.cancel()
-                await unwound.wait()
-                await anyio.wait_all_tasks_blocked()
-    assert begun == [note(1)]
-
-
-async def test_what_a_plain_subscriber_refuses_is_not_counted_as_delivered() -> None:
-    """B9, N4."""
-
-    class Choosing(Plain):
-        def accepts_bus_message(self, message: BusMessage) -> bool:
-            return isinstance(message, Note) and message.n % 3 == 0
-
-    async with MemoryBus() as bus:
-        choosing = Choosing("choosing")
-        await bus.subscribe(choosing)
-        for n in range(7):
-            await bus.send(note(n))
-        await choosing.until(3)
-        statistics = bus.statistics().subscribers["choosing"]
-    assert (statistics.depth, statistics.delivered, statistics.failed) == (0, 3, 0)
-
-
-async def test_a_runner_has_statistics_like_every_subscriber() -> None:
-    """B9: what waits for it, what it handled, what its code failed at."""
-
-    class Failing(WorkerRunner):
-        def accepts_bus_message(self, message: BusMessage) -> bool:
-            if message == note(1):
-                raise ValueError("one is none")
-            return True
-
-    async with Failing(name="office", handle_sigint=False) as runner:
-        await anyio.wait_all_tasks_blocked()
-        before = runner.bus.statistics().subscribers["office"]
-        for n in range(3):
-            await runner.bus.send(note(n))
-        assert runner.bus.statistics().subscribers["office"].depth == 3
-        await anyio.wait_all_tasks_blocked()
-        after = runner.bus.statistics().subscribers["office"]
-    assert (before.depth, before.failed) == (after.depth, 0) == (0, 0)
-    assert (after.failed, after.delivered - before.delivered) == (1, 2)
 
 
 # --- answers

@@ -24,6 +24,7 @@ from workerbus.testing import run
 
 TIMED_OUT = (JobStatus.CANCELLED, {"error": "timeout", "type": "TimeoutError"})
 
+
 # --- what the requester is told
 
 

@@ -29,7 +29,6 @@ from workerbus import (
     WorkerReadyData,
     WorkerRegistry,
     WorkerRunner,
-    WorkerStatistics,
 )
 
 
@@ -140,18 +139,6 @@ async def test_a_worker_without_a_runner_looks_others_up_in_its_registry() -> No
     await registry.register(WorkerReadyData("others", "somewhere"))
     with pytest.raises(LookupError, match="did you mean 'others'"):
         await worker.deactivate_worker("other")
-
-
-async def test_the_statistics_of_a_worker_count_what_is_open() -> None:
-    """J12: jobs that it does, and jobs that it has asked for."""
-    helper, asker = Helper("helper"), Helper("asker")
-    async with running(helper, asker):
-        async with asker.job("helper", name="wait"):
-            await helper.begun.wait()
-            assert helper.statistics() == WorkerStatistics(active_jobs=1, job_groups=0, ignored=0, failed_hooks=0)
-            assert asker.statistics() == WorkerStatistics(active_jobs=0, job_groups=1, ignored=0, failed_hooks=0)
-            helper.release.set()
-        assert helper.statistics() == WorkerStatistics(active_jobs=0, job_groups=0, ignored=0, failed_hooks=0)
 
 
 class Curious(Helper):

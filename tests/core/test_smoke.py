@@ -1,3 +1,5 @@
+"""One worker, one job."""
+
 from support.workers import Helper, running
 
 
