@@ -10,8 +10,6 @@ from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusAddWorkerMessage,
-    BusJobRequestMessage,
-    JobError,
     MemoryBus,
     NotRunningError,
     ReservedNameError,
@@ -73,45 +71,6 @@ async def test_a_message_that_adds_a_second_worker_of_a_name_is_reported() -> No
     assert "'one'" in errors[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "kwargs", "error"),
-    [
-        (7, {}, TypeError),
-        ("helper", {"payload": [1]}, TypeError),
-        ("helper", {"timeout": "soon"}, TypeError),
-        ("helper", {"timeout": True}, TypeError),
-        ("helper", {"timeout": -1}, ValueError),
-    ],
-)
-async def test_a_job_that_makes_no_sense_is_not_asked_for(name: Any, kwargs: Any, error: type[Exception]) -> None:
-    helper = Helper("helper")
-    async with running(helper) as runner:
-        with pytest.raises(error):
-            runner.job(name, **kwargs)
-        with pytest.raises(error):
-            runner.job_group(name, **kwargs)
-    assert helper.calls == []
-
-
-async def test_a_job_context_is_used_once() -> None:
-    async with running(Helper("helper")) as runner:
-        asked = runner.job("helper", name="echo")
-        with pytest.raises(NotRunningError, match="not been asked"):
-            _ = asked.job_id
-        await asked
-        with pytest.raises(NotRunningError, match="used once"):
-            await asked
-
-
-async def test_an_answer_that_has_not_come_is_an_error() -> None:
-    helper = Helper("helper")
-    async with running(helper) as runner, runner.job("helper", name="wait") as asked:
-        await helper.begun.wait()
-        with pytest.raises(NotRunningError, match="no answer yet"):
-            _ = asked.response
-        helper.release.set()
-
-
 async def test_a_worker_s_task_group_is_entered_already() -> None:
     refused = anyio.Event()
 
@@ -151,33 +110,6 @@ async def test_an_update_request_for_a_worker_that_was_not_asked_is_refused() ->
         with pytest.raises(ValueError, match="'asker' was not asked"):
             await asker.request_job_update(job_id, "asker")
         helper.release.set()
-
-
-async def test_an_answer_that_is_no_dict_is_refused_and_the_job_stays_open() -> None:
-    class Odd(BaseWorker):
-        async def on_job_request(self, message: BusJobRequestMessage) -> None:
-            response: Any = "text"
-            with pytest.raises(TypeError, match="dict"):
-                await self.send_job_response(message.job_id, response)
-            await self.send_job_response(message.job_id, {"ok": True})
-
-    async with running(Odd("odd")) as runner:
-        assert await runner.job("odd") == {"ok": True}
-
-
-async def test_a_cancelled_job_names_its_reason() -> None:
-    helper, asker = Helper("helper"), Helper("asker")
-
-    async def ask_and_cancel() -> None:
-        async with asker.job("helper", name="wait") as asked:
-            await helper.begun.wait()
-            await asker.cancel_job_group(asked.job_id, reason="changed my mind")
-            await anyio.sleep_forever()
-
-    async with running(helper, asker):
-        with pytest.raises(JobError, match="changed my mind") as caught:
-            await ask_and_cancel()
-    assert caught.value.reason == "changed my mind"
 
 
 @pytest.mark.parametrize("name", sorted(INTERNAL))

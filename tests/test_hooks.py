@@ -12,9 +12,7 @@ from support.requesters import Raw
 from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
-    BusJobRequestMessage,
     BusMessage,
-    JobFailure,
     JobStatus,
     WorkerReadyData,
     WorkerRunner,
@@ -155,21 +153,6 @@ async def test_the_hooks_of_the_base_class_may_be_called() -> None:
         await eventually(lambda: called == list(HOOKS))
 
 
-# --- on_job_request, which runs as a job handler
-
-
-async def test_a_handler_of_on_job_request_may_answer_with_a_dict() -> None:
-    worker = Helper("w")
-
-    @worker.event_handler("on_job_request")
-    def answer(_: object, message: BusJobRequestMessage) -> dict[str, Any]:
-        return {"asked for": message.job_name}
-
-    async with running(worker) as runner:
-        assert await runner.job("w", name="anything") == {"asked for": "anything"}
-        assert (await runner.job("w", name="echo"))["worker"] == "w"
-
-
 async def test_a_handler_of_on_job_request_may_answer_later() -> None:
     worker, kept = Helper("w"), list[str]()
     worker.add_event_handler("on_job_request", lambda _, message: kept.append(message.job_id))
@@ -181,39 +164,3 @@ async def test_a_handler_of_on_job_request_may_answer_later() -> None:
         assert raw.answers("1") == []
         await worker.send_job_response("1", {"late": True})
         assert await raw.answer("1") == (JobStatus.COMPLETED, {"late": True})
-
-
-@pytest.mark.parametrize(
-    ("error", "status"), [(ValueError("broken"), JobStatus.ERROR), (JobFailure("not today"), JobStatus.FAILED)]
-)
-async def test_a_handler_of_on_job_request_that_raises_has_answered(error: Exception, status: JobStatus) -> None:
-    worker = Helper("w")
-
-    @worker.event_handler("on_job_request")
-    async def fail(_: object, message: BusJobRequestMessage) -> None:
-        raise error
-
-    async with running(worker) as runner:
-        raw = await Raw.on(runner.bus)
-        await raw.ask("1", "w", "anything")
-        assert await raw.answer("1") == (status, {"error": str(error), "type": type(error).__name__})
-
-
-async def test_method_and_handler_of_on_job_request_both_run() -> None:
-    called: list[str] = []
-
-    class Both(Helper):
-        async def on_job_request(self, message: BusJobRequestMessage) -> None:
-            called.append("method")
-            await self.send_job_response(message.job_id, {"by": "method"})
-
-    worker = Both("w")
-
-    @worker.event_handler("on_job_request")
-    async def watch(_: object, message: BusJobRequestMessage) -> None:
-        called.append("handler")
-
-    async with running(worker) as runner:
-        assert await runner.job("w", name="anything") == {"by": "method"}
-        await eventually(lambda: len(called) == 2)
-    assert called == ["method", "handler"]

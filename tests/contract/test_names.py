@@ -344,45 +344,6 @@ async def test_a_runner_can_refuse_a_message() -> None:
     assert response["worker"] == "helper"
 
 
-async def test_a_job_carries_its_label() -> None:
-    """N4: ``label=`` on every way to ask for a job."""
-    asker, helper = Helper("asker"), Helper("helper")
-    async with running(asker, helper):
-        first = await asker.request_job("helper", name="wait", label="one")
-        second = await asker.request_job_group("helper", name="wait", label="two")
-        third = await asker.create_job_group_and_request_job(["helper"], name="wait", label="three")
-        assert [asker.job_groups[each].label for each in (first, second, third.job_id)] == ["one", "two", "three"]
-        async with asker.job("helper", name="wait", label="four") as context:
-            assert asker.job_groups[context.job_id].label == "four"
-            helper.release.set()
-        async with asker.job_group("helper", name="wait", label="five") as group:
-            assert asker.job_groups.get(group.job_id) is None or asker.job_groups[group.job_id].label == "five"
-
-
-async def test_a_job_that_is_not_cancellable_refuses_a_request_to_cancel_it() -> None:
-    """N4: `request_cancel_job_group` asks; `cancel_job_group` is the requester's own and is never refused."""
-    asker, helper = Helper("asker"), Helper("helper")
-    async with running(asker, helper):
-        job_id = await asker.request_job("helper", name="wait", cancellable=False)
-        await helper.begun.wait()
-        assert await asker.request_cancel_job_group(job_id) is False
-        assert job_id in asker.job_groups
-        assert job_id in helper.active_jobs
-        await asker.cancel_job_group(job_id)
-        await helper.unwound.wait()
-
-
-async def test_a_cancellable_job_is_cancelled_on_request() -> None:
-    """N4: jobs are cancellable by default; an unknown id is False."""
-    asker, helper = Helper("asker"), Helper("helper")
-    async with running(asker, helper):
-        job_id = await asker.request_job("helper", name="wait")
-        await helper.begun.wait()
-        assert await asker.request_cancel_job_group(job_id, reason="a click") is True
-        await helper.unwound.wait()
-        assert await asker.request_cancel_job_group("unknown") is False
-
-
 @pytest.mark.parametrize("thing", [BusMessage(source="me"), "text", None])
 async def test_only_messages_with_a_lane_can_be_sent(thing: object) -> None:
     """N5: anything else is a `TypeError`."""

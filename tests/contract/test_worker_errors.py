@@ -19,7 +19,6 @@ from workerbus import (
     BusMessage,
     BusWorkerErrorMessage,
     BusWorkerLocalErrorMessage,
-    JobGroupResponse,
     JobStatus,
     WorkerErrorData,
     WorkerParams,
@@ -148,26 +147,6 @@ async def test_each_function_of_a_hook_runs_whatever_the_others_raise() -> None:
     assert called == ["method", "first", "second"]
 
 
-async def test_a_group_is_accounted_for_though_its_hooks_raise() -> None:
-    """W7"""
-    completed: list[JobGroupResponse] = []
-
-    class Asking(Helper):
-        async def on_job_response(self, message: BusMessage) -> None:
-            raise ValueError("boom")
-
-        async def on_job_completed(self, result: JobGroupResponse) -> None:
-            completed.append(result)
-
-    worker = Asking("w")
-    async with running(worker, Helper("one"), Helper("two")):
-        group = await worker.create_job_group_and_request_job(["one", "two"], name="echo")
-        await group.wait()
-        await eventually(lambda: completed)
-        assert worker.job_groups == {}
-    assert completed[0].statuses == {"one": JobStatus.COMPLETED, "two": JobStatus.COMPLETED}
-
-
 @pytest.mark.parametrize("backend", ["asyncio"])
 @pytest.mark.parametrize("hook", ["on_bus_message", "on_job_cancelled"])
 async def test_a_hook_that_awaits_something_cancelled_stops_nothing(hook: str) -> None:
@@ -188,29 +167,6 @@ async def test_a_hook_that_awaits_something_cancelled_stops_nothing(hook: str) -
             await anyio.wait_all_tasks_blocked()
             assert len(called) == count
         subject.release.set()
-
-
-@pytest.mark.parametrize("backend", ["asyncio"])
-async def test_a_group_is_accounted_for_though_a_hook_awaits_something_cancelled() -> None:
-    """W7, J16"""
-    completed: list[JobGroupResponse] = []
-
-    class Asking(Helper):
-        async def on_job_response(self, message: BusMessage) -> None:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            future.cancel()
-            await future
-
-        async def on_job_completed(self, result: JobGroupResponse) -> None:
-            completed.append(result)
-
-    worker, heard = Asking("w"), list[BusMessage]()
-    worker.add_event_handler("on_job_response", lambda _, message: heard.append(message))
-    async with running(worker, Helper("one"), Helper("two"), grace_period=0.1):
-        await worker.request_job_group("one", "two", name="echo")
-        await anyio.wait_all_tasks_blocked()
-        assert len(completed) == 1
-        assert len(heard) == 2
 
 
 @pytest.mark.parametrize("backend", ["asyncio"])

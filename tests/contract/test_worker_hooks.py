@@ -1,6 +1,5 @@
 """W8: when hooks and handlers run, and what they may do."""
 
-from contextvars import ContextVar
 from typing import Any
 
 import anyio
@@ -22,9 +21,7 @@ from workerbus import (
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusMessage,
-    JobGroupResponse,
     JobStatus,
-    WorkerParams,
     WorkerReadyData,
     job,
     worker_ready,
@@ -258,99 +255,6 @@ async def test_a_suspended_system_hook_holds_no_data_hook_back() -> None:
         worker.release.set()
 
 
-# --- the end of a group
-
-
-class Asker(BaseWorker):
-    """Its hooks about jobs take some steps each; the data lane is held up until ``gate`` is set."""
-
-    def __init__(self, steps: list[int]) -> None:
-        super().__init__("asker")
-        self.steps = steps
-        self.gate = anyio.Event()
-        self.log: list[str] = []
-
-    async def on_activated(self, args: dict[str, Any] | None) -> None:
-        await self.gate.wait()
-
-    async def hear(self, what: str) -> None:
-        for _ in range(self.steps[len(self.log) % len(self.steps)]):
-            await checkpoint()
-        self.log.append(what)
-        if self.steps[0] == 0:
-            raise ValueError(what)
-
-    async def on_job_response(self, message: Any) -> None:
-        await self.hear(message.source)
-
-    async def on_job_completed(self, result: JobGroupResponse) -> None:
-        await self.hear("completed")
-
-    async def on_job_error(self, message: Any) -> None:
-        await self.hear("error")
-
-
-class Answering(BaseWorker):
-    @job(name="later", deferred=True)
-    async def later(self, message: BusJobRequestMessage) -> None:
-        """Answered from outside."""
-
-
-answers_of_a_group = st.lists(
-    st.tuples(st.booleans(), st.sampled_from([JobStatus.COMPLETED, JobStatus.COMPLETED, JobStatus.FAILED])),
-    min_size=1,
-    max_size=5,
-)
-
-
-@quickly
-@given(
-    answers=answers_of_a_group,
-    steps=st.lists(st.integers(0, 3), min_size=1, max_size=4),
-    cancel_on_error=st.booleans(),
-    pause=st.booleans(),
-)
-def test_the_last_hook_of_a_group_comes_behind_its_responses(
-    backend: str, answers: list[tuple[bool, JobStatus]], steps: list[int], cancel_on_error: bool, pause: bool
-) -> None:
-    """W8, J16: urgent answers and normal ones mixed, while the data lane is held up; hooks that raise too"""
-
-    async def main() -> None:
-        asker, workers = Asker(steps), [Answering(f"w{n}") for n in range(len(answers))]
-        expected: list[str] = []
-        async with running(asker, *workers):
-            job_id = await asker.request_job_group(
-                *(worker.name for worker in workers), name="later", cancel_on_error=cancel_on_error
-            )
-            bad = False
-            for worker, (urgent, status) in zip(workers, answers, strict=True):
-                if job_id in worker.active_jobs and not bad:
-                    expected.append(worker.name)
-                    await worker.send_job_response(job_id, status=status, urgent=urgent)
-                    bad = cancel_on_error and status is not JobStatus.COMPLETED
-                if pause:
-                    await checkpoint()
-            await anyio.wait_all_tasks_blocked() if backend == "trio" else await checkpoint()
-            assert not {"completed", "error"} & set(asker.log) or all(urgent for urgent, _ in answers[: len(expected)])
-            asker.gate.set()
-            await eventually(lambda: len(asker.log) > len(expected))
-        assert sorted(asker.log[:-1]) == expected
-        assert asker.log[-1] == ("error" if bad else "completed")
-
-    clock.run(main, backend=backend, limit=5)
-
-
-async def test_a_context_may_be_left_before_its_hooks_have_run() -> None:
-    """J16, W8"""
-    asker = Asker([1])
-    async with running(asker, Helper("peer")):
-        await asker.job("peer", name="echo")
-        assert asker.log == []
-        asker.gate.set()
-        await eventually(lambda: len(asker.log) == 2)
-    assert asker.log == ["peer", "completed"]
-
-
 # --- job handlers
 
 
@@ -370,107 +274,6 @@ async def test_job_handlers_run_concurrently() -> None:
         await eventually(lambda: len(worker.calls) == 4)
         worker.release.set()
         assert {(await raw.answer(str(number)))[0] for number in range(4)} == {JobStatus.COMPLETED}
-
-
-where: ContextVar[str] = ContextVar("where", default="nowhere")
-
-
-left: ContextVar[str] = ContextVar("left", default="nothing")
-
-
-class Placed(Helper):
-    """Sets a context variable in `run`, and notes what its hooks and handlers find."""
-
-    def __init__(self, name: str = "w", *, place: str = "run") -> None:
-        super().__init__(name)
-        self.place = place
-        self.found: list[tuple[str, str]] = []
-
-    async def run(self, params: WorkerParams) -> None:
-        if self.place == "run":
-            where.set("worker")
-        await super().run(params)
-
-    async def start(self) -> None:
-        if self.place == "start":
-            where.set("worker")
-        await super().start()
-
-    def look(self) -> dict[str, Any]:
-        self.found.append((where.get(), left.get()))
-        return {"where": where.get(), "left": left.get()}
-
-    @job(name="look")
-    async def look_around(self, message: BusJobRequestMessage) -> dict[str, Any]:
-        return self.look()
-
-    @job(name="set")
-    async def set_both(self, message: BusJobRequestMessage) -> dict[str, Any]:
-        where.set("handler")
-        left.set("something")
-        return {}
-
-    @job(name="change")
-    async def change_one(self, message: BusJobRequestMessage) -> dict[str, Any]:
-        where.set("handler")
-        return {}
-
-    async def on_bus_message(self, message: BusMessage) -> None:
-        if isinstance(message, Note | Alarm):
-            self.look()
-
-    async def on_activated(self, args: dict[str, Any] | None) -> None:
-        self.look()
-
-
-@pytest.mark.parametrize("place", ["run", "start"])
-async def test_a_handler_starts_with_the_worker_s_context_variables(place: str) -> None:
-    """W8: not with those of the one who asks"""
-    where.set("requester")
-    async with running(Placed(place=place)) as runner:
-        for _ in range(3):
-            assert await runner.job("w", name="look") == {"where": "worker", "left": "nothing"}
-    assert where.get() == "requester"
-
-
-@pytest.mark.parametrize("name", ["set", "change"])
-async def test_what_a_handler_sets_ends_with_it(name: str) -> None:
-    """W8: though tasks are reused"""
-    async with running(Placed()) as runner:
-        for _ in range(3):
-            await runner.job("w", name=name)
-            assert await runner.job("w", name="look") == {"where": "worker", "left": "nothing"}
-
-
-@quickly
-@given(names=st.lists(st.sampled_from(["look", "set", "change"]), max_size=12), at_once=st.integers(1, 4))
-def test_no_handler_sees_what_another_has_set(backend: str, names: list[str], at_once: int) -> None:
-    """W8"""
-
-    async def main() -> None:
-        worker = Placed()
-        async with running(worker) as runner:
-            raw = await Raw.on(runner.bus)
-            for n, name in enumerate(names):
-                await raw.ask(str(n), "w", name)
-                if not n % at_once:
-                    await raw.answer(str(n))
-            for n in range(len(names)):
-                await raw.answer(str(n))
-        assert set(worker.found) == {("worker", "nothing")}
-
-    clock.run(main, backend=backend, limit=5)
-
-
-async def test_hooks_run_with_the_worker_s_context_variables() -> None:
-    """W8"""
-    where.set("sender")
-    worker = Placed()
-    async with running(worker) as runner:
-        await runner.bus.send(note(0, "w"))
-        await runner.bus.send(alarm(0, "w"))
-        await eventually(lambda: len(worker.found) == 3)
-    assert worker.found == [("worker", "nothing")] * 3
 
 
 async def test_a_hook_that_nobody_overrode_costs_no_task() -> None:

@@ -1,3 +1,5 @@
+"""W8: the tasks that run one handler after another."""
+
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar

@@ -1,3 +1,5 @@
+"""J1, J4, J9, J14: the tables of what happens to a job, and to a group."""
+
 from itertools import pairwise
 from typing import Any
 

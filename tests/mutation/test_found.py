@@ -7,19 +7,16 @@ from anyio.lowlevel import checkpoint
 from support.job_handlers import never
 from support.listeners import Chooser
 from support.messages import note
-from support.requesters import Listener, Raw
+from support.requesters import Raw
 from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
-    BusJobCancelMessage,
-    BusMessage,
     BusSubscriber,
     JobError,
     MemoryBus,
     WorkerParams,
     WorkerRunner,
 )
-from workerbus.testing import settle
 
 
 class SlowToSubscribe(MemoryBus):
@@ -79,17 +76,6 @@ async def test_a_request_in_the_step_of_a_stop_is_answered_by_a_worker_that_choo
         assert len(raw.answers("job")) == 1
 
 
-@pytest.mark.parametrize("attempt", range(6))
-async def test_the_timeout_of_a_job_with_a_context_is_told_by_a_hook(attempt: int) -> None:
-    """J6, J8: `on_job_error`, once, whichever end sees it first."""
-    asker = Listener("asker")
-    async with running(asker, Helper("helper")):
-        with pytest.raises(TimeoutError):
-            await asker.job("helper", name="wait", timeout=3)
-        await anyio.wait_all_tasks_blocked()
-    assert [hook for hook, _ in asker.heard].count("error") == 1
-
-
 async def test_a_runner_s_event_handler_that_goes_at_once_is_not_said_to_refuse(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -130,33 +116,6 @@ async def test_a_handler_that_goes_at_once_is_not_said_to_refuse_when_a_child_to
         await anyio.wait_all_tasks_blocked()
         await parent.stop()
     assert [text for text in caplog.messages if "refuse" in text] == []
-
-
-class Choosy(Helper):
-    """Hears everything, and refuses the cancels that are for itself, if it is told to."""
-
-    receives = "all"
-
-    def __init__(self, name: str, *, refuses: bool) -> None:
-        super().__init__(name)
-        self.refuses = refuses
-
-    def accepts_bus_message(self, message: BusMessage) -> bool:
-        return not (self.refuses and isinstance(message, BusJobCancelMessage))
-
-
-@pytest.mark.parametrize(("refuses", "target"), [(True, "worker"), (False, "another")])
-async def test_cancels_that_a_worker_refuses_or_that_are_for_others_leave_nothing_there(
-    refuses: bool, target: str
-) -> None:
-    """J9, N4: what is remembered of a cancel is forgotten with it."""
-    worker = Choosy("worker", refuses=refuses)
-    async with running(worker) as runner:
-        raw = await Raw.on(runner.bus)
-        for number in range(10):
-            await raw.cancel(f"job {number}", target)
-        await settle()
-        assert worker.inbox._marks == {}
 
 
 class Own(Helper):

@@ -13,14 +13,12 @@ from workerbus import (
     CLEANUP_SECONDS,
     BusAddWorkerMessage,
     BusCancelWorkerMessage,
-    BusJobResponseMessage,
     BusMessage,
     BusSubscriber,
     BusWorkerGoneMessage,
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
     JobError,
-    JobStatus,
     MemoryBus,
     NameTakenError,
     PipelineWorker,
@@ -399,21 +397,6 @@ async def test_the_reason_of_an_end_is_that_of_the_cancel_which_follows_it() -> 
         await runner.registry.wait_for("late")
         await runner.end("closing time")
     assert [message.reason for message in bus.messages(BusCancelWorkerMessage, target="late")] == ["closing time"]
-
-
-# --- a runner's own jobs, and hand-overs
-
-
-async def test_an_answer_to_everybody_is_none_to_the_runner() -> None:
-    """J12: it was not sent to who asked."""
-    helper = Helper("helper")
-    async with running(helper) as runner, runner.job("helper", name="wait") as context:
-        await helper.begun.wait()
-        await runner.bus.send(BusJobResponseMessage(context.job_id, JobStatus.FAILED, {}, source="helper"))
-        await settle()
-        assert context.statuses == {}
-        helper.release.set()
-    assert context.response == {"released": True}
 
 
 async def test_a_worker_that_is_not_there_is_told_from_one_of_another_runner() -> None:

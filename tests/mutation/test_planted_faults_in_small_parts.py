@@ -10,9 +10,6 @@ from support.pipelines import DOWN, UP
 from support.workers import Helper
 from workerbus import (
     BusFrameMessage,
-    JobError,
-    JobStatus,
-    WorkerActivationArgs,
     WorkerParams,
     WorkerRunner,
 )
@@ -20,22 +17,6 @@ from workerbus.pipeline import DataFrame, FrameDirection, TextFrame
 from workerbus.pipeline._crossing import SENDERS, Twice
 from workerbus.testing import Faults
 from workerbus.testing.strategies import fault_plans
-
-
-def test_an_error_keeps_answers_of_its_own() -> None:
-    """J8: what is done with them afterwards does not change it."""
-    responses, statuses = {"worker": {"n": 1}}, {"worker": JobStatus.FAILED}
-    error = JobError("failed", responses=responses, statuses=statuses)
-    responses.clear()
-    statuses.clear()
-    assert error.responses == {"worker": {"n": 1}}
-    assert error.statuses == {"worker": JobStatus.FAILED}
-
-
-def test_metadata_that_is_empty_is_passed_on() -> None:
-    """W3"""
-    assert WorkerActivationArgs(metadata={}).to_dict() == {"metadata": {}}
-
 
 # --- the tasks of a worker
 

@@ -14,9 +14,7 @@ from workerbus import (
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
-    BusJobResponseUrgentMessage,
     BusMessage,
-    JobGroupResponse,
     JobStatus,
     WorkerErrorData,
     WorkerParams,
@@ -26,38 +24,6 @@ from workerbus import (
     job,
 )
 from workerbus.testing import RecordingBus, settle
-
-# --- hooks
-
-
-class Slow(Helper):
-    """Waits in `on_job_response` for ``gate``."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.told = anyio.Event()
-        self.gate = anyio.Event()
-        self.completed: list[JobGroupResponse] = []
-
-    async def on_job_response(self, message: BusJobResponseMessage | BusJobResponseUrgentMessage) -> None:
-        self.told.set()
-        await self.gate.wait()
-
-    async def on_job_completed(self, result: JobGroupResponse) -> None:
-        self.completed.append(result)
-
-
-async def test_a_completion_that_waits_for_its_responses_is_told_though_an_end_has_come() -> None:
-    """R2, J16: the job was over before the end came."""
-    requester = Slow("requester")
-    async with running(requester, Helper("helper")) as runner:
-        await requester.request_job("helper", name="echo")
-        await requester.told.wait()
-        await settle()
-        await runner.end()
-        await settle()
-        requester.gate.set()
-    assert len(requester.completed) == 1
 
 
 async def test_a_hook_whose_tasks_fail_is_logged_counted_and_reported(caplog: pytest.LogCaptureFixture) -> None:
@@ -167,31 +133,6 @@ class Choosy(Helper):
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
         return not isinstance(message, self.refuses)
-
-
-async def test_cancels_leave_nothing_at_a_worker_that_chooses() -> None:
-    """J9"""
-    worker = Choosy("worker")
-    async with running(worker) as runner:
-        raw = await Raw.on(runner.bus)
-        for number in range(5):
-            await raw.ask(f"job {number}", "worker", "wait")
-            await raw.cancel(f"job {number}", "worker")
-            assert await raw.answer(f"job {number}") == (
-                JobStatus.CANCELLED,
-                {"error": "cancelled", "type": "Cancelled"},
-            )
-        assert worker.inbox._marks == {}
-
-
-@pytest.mark.parametrize("kind", [Helper, Choosy])
-async def test_a_cancel_that_finds_no_message_waiting_concerns_no_later_request(kind: type[Helper]) -> None:
-    """J9: it is remembered for what was in the lane when it came, whenever it is handled."""
-    async with running(kind("worker")) as runner:
-        raw = await Raw.on(runner.bus)
-        await raw.cancel("job", "worker")
-        await raw.ask("job", "worker", "echo")
-        assert (await raw.answer("job"))[0] is JobStatus.COMPLETED
 
 
 async def test_a_choice_that_fails_is_counted() -> None:
@@ -333,23 +274,6 @@ async def test_jobs_have_their_grace_beside_that_of_the_worker() -> None:
         assert await raw.answer("job") == (JobStatus.COMPLETED, {"released": True})
 
 
-async def test_a_handler_that_goes_on_after_its_answer_is_cancelled_at_once_when_the_worker_stops() -> None:
-    """W6"""
-
-    class GoesOn(Helper):
-        @job(name="go on")
-        async def go_on(self, message: BusJobRequestMessage) -> None:
-            await self.send_job_response(message.job_id, {})
-            await anyio.sleep_forever()
-
-    worker = GoesOn("worker")
-    async with running(worker) as runner:
-        assert await runner.job("worker", name="go on") == {}
-        begin = current_time()
-        await worker.stop()
-        assert current_time() == begin
-
-
 async def test_one_error_that_comes_out_of_a_worker_in_two_ways_is_one() -> None:
     """L6, W7: of a task in its group, and of its run()."""
     error = ValueError("the one")
@@ -369,33 +293,6 @@ async def test_one_error_that_comes_out_of_a_worker_in_two_ways_is_one() -> None
     await runner.add_workers(Broken("broken"))
     with pytest.raises(ValueError, match="the one"):
         await runner.run()
-
-
-# --- jobs without a handler
-
-
-async def test_of_all_who_answer_a_request_the_first_one_counts_and_the_others_hear_of_it() -> None:
-    """N3, J2: the method, and then its event handlers in their order."""
-    heard: list[str] = []
-
-    def answering(by: str) -> Any:
-        def handler(_: Helper, message: BusJobRequestMessage) -> dict[str, Any]:
-            heard.append(by)
-            return {"by": by}
-
-        return handler
-
-    class Answers(Helper):
-        async def on_job_request(self, message: BusJobRequestMessage) -> dict[str, Any] | None:
-            return {"by": "the method"} if message.payload else None
-
-    worker = Answers("worker")
-    for by in ("the first handler", "the second"):
-        worker.add_event_handler("on_job_request", answering(by))
-    async with running(worker) as runner:
-        assert await runner.job("worker", payload={"n": 1}) == {"by": "the method"}
-        assert await runner.job("worker") == {"by": "the first handler"}
-    assert heard == ["the first handler", "the second"] * 2
 
 
 async def test_a_name_like_that_of_another_runners_worker_is_near() -> None:

@@ -6,14 +6,10 @@ import anyio
 import pytest
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from support.job_handlers import slow_to_leave
-from support.requesters import Raw
 from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
-    BusJobCancelMessage,
     BusJobRequestMessage,
-    BusJobResponseMessage,
     BusMessage,
     JobStatus,
     MemoryBus,
@@ -23,7 +19,6 @@ from workerbus import (
     testing,
     worker_ready,
 )
-from workerbus.jobs._pool import IDLE_TASKS
 
 # --- a runner
 
@@ -118,92 +113,6 @@ async def test_a_worker_that_is_not_curious_is_told_of_nobody(monkeypatch: pytes
     assert set(told) == {"curious"}
 
 
-# --- a job and its tasks
-
-
-@pytest.mark.parametrize("there", [(), ("one",), ("two",)])
-async def test_a_group_waits_for_each_worker_that_has_not_come(there: tuple[str, ...]) -> None:
-    """J6: nobody is asked before all are there."""
-    workers = {name: Helper(name) for name in ("one", "two")}
-    async with running(*(workers[name] for name in there)) as runner, anyio.create_task_group() as tasks:
-
-        async def ask() -> None:
-            async with runner.job_group("one", "two", name="echo", payload={"n": 1}) as group:
-                pass
-            assert group.responses == {name: {"worker": name, "payload": {"n": 1}} for name in workers}
-
-        tasks.start_soon(ask)
-        await anyio.wait_all_tasks_blocked()
-        for name in workers.keys() - set(there):
-            assert [worker.calls for worker in workers.values()] == [[], []]
-            await runner.add_workers(workers[name])
-
-
-async def test_a_worker_keeps_64_tasks_for_its_next_jobs() -> None:
-    """W8: what was busy beside them ends."""
-    helper = Helper("helper")
-
-    def tasks() -> int:
-        return sum(task.name == "helper job" for task in anyio.get_running_tasks())
-
-    async with running(helper) as runner:
-        raw = await Raw.on(runner.bus)
-        count = IDLE_TASKS + 5
-        for n in range(count):
-            await raw.ask(str(n), "helper", "wait")
-        await anyio.wait_all_tasks_blocked()
-        assert tasks() == count
-        helper.release.set()
-        await raw.until(count, BusJobResponseMessage)
-        await anyio.wait_all_tasks_blocked()
-        assert tasks() == IDLE_TASKS
-
-
-async def test_a_worker_is_told_of_the_end_of_a_scope_that_was_left_long_ago() -> None:
-    """J6: its deadline went with the request, whoever waits for the answer."""
-    asker = Helper("asker")
-    async with running(Doing("slow", slow_to_leave), asker) as runner:
-        raw = await Raw.on(runner.bus)
-        with anyio.move_on_after(3):
-            job_id = await asker.request_job("slow", name="do")
-        [message] = await raw.until(1, BusJobCancelMessage)
-        assert isinstance(message, BusJobCancelMessage)
-        assert (message.job_id, message.reason, anyio.current_time()) == (job_id, "timeout", 3)
-
-
-async def test_nobody_watches_the_deadline_of_a_job_that_is_over() -> None:
-    """L1: a task for each of many jobs with an hour would be there for that hour."""
-
-    class Told(Helper):
-        async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
-            pass
-
-    async with running(Told("told")) as runner:
-        before = {task.id for task in anyio.get_running_tasks()}
-        for _ in range(3):
-            await runner.job("told", name="echo", timeout=3600)
-        await testing.settle()
-        names = {task.name for task in anyio.get_running_tasks() if task.id not in before}
-        assert names == {"told job"}
-
-
-async def test_a_handler_that_puts_its_cancellation_into_a_group_is_cancelled_all_the_same() -> None:
-    """J5: it is answered when it has unwound, and not when its worker ends."""
-
-    async def wraps(worker: Doing, message: BusJobRequestMessage) -> None:
-        try:
-            await anyio.sleep_forever()
-        except anyio.get_cancelled_exc_class() as exc:
-            raise BaseExceptionGroup("several", [exc]) from None
-
-    async with running(Doing("wraps", wraps)) as runner:
-        raw = await Raw.on(runner.bus)
-        await raw.ask("job", "wraps", "do")
-        await anyio.wait_all_tasks_blocked()
-        await raw.cancel("job", "wraps", "enough")
-        assert (await raw.answer("job"))[0] == JobStatus.CANCELLED
-
-
 def test_a_watch_takes_no_name_of_the_librarys() -> None:
     """N1: as no job handler does."""
     with pytest.raises(ReservedNameError, match="Starts has an attribute 'start'"):
@@ -212,22 +121,3 @@ def test_a_watch_takes_no_name_of_the_librarys() -> None:
             @worker_ready(name="other")
             async def start(self, data: WorkerReadyData) -> None:  # type: ignore[override]  # on purpose
                 pass
-
-
-async def test_others_run_while_many_are_asked_in_contexts() -> None:
-    """B2: each 64th request lets them, though nothing has to be waited for."""
-    names = [f"helper {n}" for n in range(64)]
-    ran: list[bool] = []
-
-    async def other() -> None:
-        ran.append(True)
-
-    async with running(*map(Helper, names)) as runner, anyio.create_task_group() as tasks:
-        for _ in range(2):
-            tasks.start_soon(other)
-        async with (
-            runner.job_group(*names, name="echo"),
-            runner.job_group(*names, name="echo"),
-            runner.job_group(*names, name="echo"),
-        ):
-            assert ran

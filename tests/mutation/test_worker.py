@@ -212,23 +212,6 @@ async def test_what_is_no_worker_is_named_when_it_is_refused(child: bool) -> Non
     assert other.parent is None
 
 
-async def test_a_worker_that_asks_before_its_start_is_told_so() -> None:
-    """J14: its answers could not be received."""
-    told: list[str] = []
-
-    class Early(BaseWorker):
-        async def run(self, params: WorkerParams) -> None:
-            try:
-                self.job("helper")
-            except NotRunningError as exc:
-                told.append(str(exc))
-            await super().run(params)
-
-    async with running(Early("early")):
-        pass
-    assert told == ["worker 'early' is not running yet: it asks for jobs from its start() on"]
-
-
 async def test_a_worker_without_a_runner_reports_its_errors_on_the_bus() -> None:
     """W7, W1."""
     bus, observer, worker = MemoryBus(), Plain("observer"), Helper("worker")

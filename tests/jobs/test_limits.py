@@ -1,27 +1,19 @@
-"""J13 and what 20,000 jobs leave behind: turns, places, and tables that are empty again."""
+"""J13: turns and places, and how one is freed."""
 
-import gc
 from typing import Any
 
 import anyio
 import pytest
+from anyio import CancelScope, current_time, sleep
 from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support import clock
-from support.leaks import left_in, task_ids
+from support.deadlines import Waiting
 from support.requesters import Listener, Raw
-from support.workers import Helper, running
-from workerbus import (
-    BaseWorker,
-    BusJobRequestMessage,
-    JobError,
-    JobFailure,
-    JobStatus,
-    job,
-)
-from workerbus.jobs._server import REMEMBERED
+from support.workers import running
+from workerbus import BaseWorker, BusJobRequestMessage, JobFailure, JobStatus, job
 
 
 class Counter(Listener):
@@ -324,116 +316,64 @@ def test_a_limit_holds_whatever_happens(backend: str, name: str, events: list[st
     clock.run(example, backend=backend)
 
 
-# --- nothing is left behind
+async def test_a_job_that_is_answered_while_it_waits_leaves_the_line() -> None:
+    """J13: nothing waits for its turn any more, and the next one has it."""
+    begun: list[str] = []
+    release = anyio.Event()
 
+    class Sequential(BaseWorker):
+        @job(name="do", sequential=True)
+        async def do(self, message: BusJobRequestMessage) -> None:
+            begun.append(message.job_id)
+            await release.wait()
 
-class Everything(Listener):
-    """Does jobs of all kinds, quickly."""
-
-    @job(name="queued", limit=2)
-    async def queued(self, message: BusJobRequestMessage) -> None:
-        pass
-
-    @job(name="stream")
-    async def stream(self, message: BusJobRequestMessage) -> None:
-        await self.send_job_stream_start(message.job_id)
-        await self.send_job_stream_data(message.job_id, {"n": 1})
-        await self.send_job_stream_end(message.job_id, {})
-
-    @job(name="refuse")
-    async def refuse(self, message: BusJobRequestMessage) -> None:
-        raise JobFailure("no")
-
-    async def _note(self, hook: str, what: Any) -> None:
-        pass
-
-
-async def ask_for_everything(asker: BaseWorker, count: int) -> None:
-    for number in range(count):
-        match number % 8:
-            case 0:
-                async with asker.job("everything", name="stream") as asked:
-                    async for _ in asked:
-                        pass
-            case 1:
-                await asker.job_group("everything", "helper", name="echo", timeout=60)
-            case 2:
-                await asker.request_job("everything", name="queued", timeout=60)
-            case 3:
-                with anyio.CancelScope() as scope:
-                    async with asker.job("helper", name="wait"):
-                        scope.cancel()
-                        await checkpoint()
-            case 4:
-                with pytest.raises(JobError):
-                    await asker.job("everything", name="refuse")
-            case 5:
-                with anyio.CancelScope() as scope:
-                    scope.cancel()
-                    await asker.job(f"nobody {number}")
-            case _:
-                await asker.job("everything", name="queued")
-
-
-def test_twenty_thousand_jobs_leave_nothing_behind(backend: str) -> None:
-    """G2, J5, J12: no task, no table entry, no memory."""
-
-    async def example() -> None:
-        asker, everything, helper = Everything("asker"), Everything("everything"), Helper("helper")
-        async with running(asker, everything, helper) as runner:
-            await ask_for_everything(asker, 2_000)
-            helper.calls.clear()
-            await settled(runner, asker, everything, helper)
-            tasks, registered = len(task_ids()), sizes(left_in(runner.registry))
-            before = count_objects()
-            await ask_for_everything(asker, 20_000)
-            helper.calls.clear()
-            everything.calls.clear()
-            await settled(runner, asker, everything, helper)
-            assert count_objects() - before < 1_000
-            assert len(task_ids()) < tasks + 10  # how many are kept idle depends on the order of the tasks
-            assert sizes(left_in(runner.registry)) == registered
-            assert max(len(worker.job_server._ended) for worker in (everything, helper)) == REMEMBERED
-        assert left_in(runner.registry) == {}
-
-    clock.run(example, backend=backend, limit=100)
-
-
-def sizes(tables: dict[str, Any]) -> dict[str, int]:
-    return {name: len(table) for name, table in tables.items()}
-
-
-async def settled(runner: Any, *workers: BaseWorker) -> None:
-    await anyio.wait_all_tasks_blocked()
-    for worker in workers:
-        statistics = worker.statistics()
-        assert (statistics.active_jobs, statistics.job_groups) == (0, 0)
-        assert worker.active_jobs == {}
-        assert worker.job_groups == {}
-    depths = {name: each.depth for name, each in runner.bus.statistics().subscribers.items()}
-    assert set(depths.values()) == {0}
-
-
-def count_objects() -> int:
-    gc.collect()
-    return len(gc.get_objects())
-
-
-async def test_stray_messages_leave_nothing_behind() -> None:
-    """J9, J12: cancels of unknown jobs, answers of strangers, duplicates."""
-    helper = Helper("helper")
-    async with running(helper) as runner:
+    worker = Sequential("worker")
+    async with running(worker) as runner:
         raw = await Raw.on(runner.bus)
+        for job_id in ("one", "two", "three"):
+            await raw.ask(job_id, "worker", "do")
+        await anyio.wait_all_tasks_blocked()
+        assert len(worker.job_server.pool.busy) == 3
+        await worker.send_job_response("two", {"early": True})
+        await anyio.wait_all_tasks_blocked()
+        assert len(worker.job_server.pool.busy) == 2
+        assert list(worker.active_jobs) == ["one", "three"]
+        release.set()
+        assert await raw.answer("three") == (JobStatus.COMPLETED, {})
+        assert raw.answers("two") == [(JobStatus.COMPLETED, {"early": True})]
+    assert begun == ["one", "three"]
 
-        async def stray(count: int) -> None:
-            for number in range(count):
-                await raw.cancel(f"unknown {number}", "helper")
-            await raw.settle()
-            raw.got.clear()
 
-        await stray(500)
-        before = count_objects()
-        await stray(5_000)
-        assert count_objects() - before < 200
-        await raw.ask("job", "helper", "echo")
-        assert (await raw.answer("job"))[0] == JobStatus.COMPLETED
+async def test_a_job_that_waits_for_its_turn_runs_out_of_time_there(backend: str) -> None:
+    """J6: and its handler never starts."""
+    waiting = Waiting()
+    async with running(waiting) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("first", "waiting", "queued")
+        await raw.ask("second", "waiting", "queued", seconds_left=1.0)
+        assert (await raw.answer("second"))[0] == JobStatus.CANCELLED
+        assert (await waiting.until("cancelled")).job_id == "second"
+        assert waiting.calls == ["first"]
+        assert list(waiting.active_jobs) == ["first"]
+
+
+async def test_who_waits_for_a_turn_when_time_is_up_is_told_at_once() -> None:
+    """J6, J13: and who refuses to leave, too."""
+    told: list[tuple[str, float]] = []
+
+    class Slow(BaseWorker):
+        @job(name="one", limit=1)
+        async def one(self, message: BusJobRequestMessage) -> None:
+            with CancelScope(shield=True):
+                await sleep(4)
+
+        async def on_job_cancelled(self, message: Any) -> None:
+            told.append((message.job_id, current_time() - begin))
+
+    begin = current_time()
+    async with running(Slow("slow")) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("runs", "slow", "one", seconds_left=3.0)
+        await raw.ask("waits", "slow", "one", seconds_left=2.0)
+        await raw.answer("runs")
+    assert told == [("waits", 2.0), ("runs", 3.0)]
