@@ -11,12 +11,8 @@ from workerbus import (
     BaseWorker,
     BusAddWorkerMessage,
     MemoryBus,
-    NotRunningError,
-    ReservedNameError,
-    WorkerParams,
     WorkerRunner,
 )
-from workerbus._worker_types import INTERNAL, PARTS
 
 NOT_WORKERS: Any = "a name"
 
@@ -71,38 +67,6 @@ async def test_a_message_that_adds_a_second_worker_of_a_name_is_reported() -> No
     assert "'one'" in errors[0]
 
 
-async def test_a_worker_s_task_group_is_entered_already() -> None:
-    refused = anyio.Event()
-
-    class Entering(BaseWorker):
-        async def run(self, params: WorkerParams) -> None:
-            with pytest.raises(NotRunningError, match="entered already"):
-                async with params.task_group:
-                    pass
-            refused.set()
-            await super().run(params)
-
-    async with running(Entering("w")):
-        assert refused.is_set()
-
-
-async def test_a_task_of_a_worker_may_say_that_it_has_started() -> None:
-    class Serving(BaseWorker):
-        port = 0
-
-        async def serve(self, *, task_status: anyio.abc.TaskStatus[int]) -> None:
-            task_status.started(8080)
-            await anyio.sleep_forever()
-
-        async def run(self, params: WorkerParams) -> None:
-            self.port = await params.task_group.start(self.serve)
-            await super().run(params)
-
-    worker = Serving("w")
-    async with running(worker):
-        assert worker.port == 8080
-
-
 async def test_an_update_request_for_a_worker_that_was_not_asked_is_refused() -> None:
     helper, asker = Helper("helper"), Helper("asker")
     async with running(helper, asker):
@@ -110,25 +74,3 @@ async def test_an_update_request_for_a_worker_that_was_not_asked_is_refused() ->
         with pytest.raises(ValueError, match="'asker' was not asked"):
             await asker.request_job_update(job_id, "asker")
         helper.release.set()
-
-
-@pytest.mark.parametrize("name", sorted(INTERNAL))
-def test_a_worker_class_that_takes_a_name_of_the_librarys_is_refused_where_it_is_written(name: str) -> None:
-    """W7 could not be kept for it: the library's parts know each other by these names."""
-    with pytest.raises(ReservedNameError, match=f"Mine has an attribute '{name}', which every worker has for itself"):
-        type("Mine", (BaseWorker,), {name: lambda self: None})
-
-
-@pytest.mark.parametrize("name", PARTS)
-async def test_a_worker_that_assigns_over_a_part_of_the_librarys_is_refused_when_it_is_added(name: str) -> None:
-    worker = BaseWorker("mine")
-    setattr(worker, name, [])
-    async with WorkerRunner() as runner:
-        with pytest.raises(TypeError) as caught:
-            await runner.add_workers(worker)
-        assert isinstance(caught.value, ReservedNameError)
-        assert (caught.value.class_name, caught.value.name) == ("BaseWorker", name)
-
-
-def test_every_attribute_of_a_worker_without_an_underscore_is_watched_over() -> None:
-    assert {name for name in vars(BaseWorker("mine")) if not name.startswith("_")} == set(PARTS)

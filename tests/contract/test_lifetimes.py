@@ -12,8 +12,6 @@ import anyio
 import pytest
 import trio
 from anyio import CancelScope, current_time, sleep, sleep_forever
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from support import clock
 from support.leaks import left_in, nothing_left, task_ids
@@ -545,51 +543,6 @@ async def test_a_wind_down_goes_from_the_handlers_to_the_bus() -> None:
         assert [entry for entry in log if entry in order] == order
         assert log.index(f"hook {name}") < log.index(f"cleanup {name}") < log.index(f"gone {name}")
     assert log.index("gone child") < log.index("cleanup parent") < log.index("gone parent")
-
-
-TREE_ENDS = ("end", "cancel", "scope", "stop")
-
-
-@given(parents=st.lists(st.integers(0, 6), min_size=1, max_size=6), how=st.sampled_from(TREE_ENDS), busy=st.booleans())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_children_always_finish_before_their_parents(backend: str, parents: list[int], how: str, busy: bool) -> None:
-    """L3, W5: whatever the tree, and however it ends; each finishes once, and nothing is left."""
-
-    async def grow_and_end() -> None:
-        log: list[str] = []
-        runner = quiet_runner(grace_period=0.1)
-        workers = [Logged(f"w{n}", log) for n in range(len(parents))]
-        above = {n: pick % (n + 1) - 1 for n, pick in enumerate(parents)}
-        for n, parent in above.items():
-            if parent >= 0:
-                await workers[parent].add_workers(workers[n])
-        roots = [workers[n] for n, parent in above.items() if parent < 0]
-        async with nothing_left(runner):
-            with CancelScope() as scope:
-                async with runner, anyio.create_task_group() as group:
-                    await runner.add_workers(*roots)
-
-                    async def ask(worker: Logged) -> None:
-                        with suppress(JobError):
-                            await runner.job(worker.name, name="wait")
-
-                    for worker in workers:
-                        await runner.registry.wait_for(worker.name)
-                        if busy:
-                            group.start_soon(ask, worker)
-                            await worker.begun.wait()
-                    if how == "scope":
-                        scope.cancel()
-                    elif how == "stop":
-                        for root in roots:
-                            await root.stop()
-                    else:
-                        await (runner.end() if how == "end" else runner.cancel())
-        assert sorted(log) == [f"cleanup w{n}" for n in range(len(parents))]
-        for n, parent in above.items():
-            assert parent < 0 or log.index(f"cleanup w{n}") < log.index(f"cleanup w{parent}")
-
-    clock.run(grow_and_end, backend=backend)
 
 
 # --- L3, R2: at any step

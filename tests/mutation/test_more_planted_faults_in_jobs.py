@@ -4,34 +4,13 @@ import pytest
 from anyio import CancelScope, sleep
 
 from support.messages import note
-from support.requesters import Raw
 from support.subscribers import Plain
-from support.workers import Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
-    BusJobRequestMessage,
     BusMessage,
-    JobStatus,
     MemoryBus,
 )
 from workerbus.testing import settle
-
-
-async def test_a_request_that_was_not_accepted_is_answered_once() -> None:
-    """J12, N4: though it comes twice."""
-
-    class Choosy(Helper):
-        def accepts_bus_message(self, message: BusMessage) -> bool:
-            return not isinstance(message, BusJobRequestMessage)
-
-    async with running(Choosy("worker")) as runner:
-        raw = await Raw.on(runner.bus)
-        for _ in range(2):
-            await raw.ask("job", "worker", "echo")
-        await raw.answer("job")
-        await raw.settle()
-        await settle()
-        assert [status for status, _ in raw.answers("job")] == [JobStatus.FAILED]
 
 
 async def test_a_subscriber_that_keeps_a_bus_from_closing_is_named(caplog: pytest.LogCaptureFixture) -> None:

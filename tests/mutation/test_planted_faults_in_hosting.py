@@ -85,19 +85,6 @@ async def test_of_workers_that_are_added_together_those_before_one_that_fails_ar
         await runner.__aexit__(None, None, None)
 
 
-async def test_a_child_that_cannot_be_attached_is_an_error_of_who_adds_it_alone() -> None:
-    """W5, R4: the parent got it, and may have dealt with it."""
-    told: list[object] = []
-    parent = Helper("parent")
-    async with WorkerRunner(bus=Picky("child"), handle_sigint=False) as runner:
-        runner.add_event_handler("on_error", lambda _, data: told.append(data))
-        await runner.add_workers(parent)
-        await runner.registry.wait_for("parent")
-        with pytest.raises(OSError, match="no room"):
-            await parent.add_workers(Helper("child"))
-    assert told == []
-
-
 async def test_a_worker_that_is_there_is_added_again_without_effect_during_an_end_too() -> None:
     """R3"""
     helper = Helper("helper")
@@ -397,33 +384,3 @@ async def test_the_reason_of_an_end_is_that_of_the_cancel_which_follows_it() -> 
         await runner.registry.wait_for("late")
         await runner.end("closing time")
     assert [message.reason for message in bus.messages(BusCancelWorkerMessage, target="late")] == ["closing time"]
-
-
-async def test_a_worker_that_is_not_there_is_told_from_one_of_another_runner() -> None:
-    """W3: the error has the names that are near."""
-    worker = Helper("worker")
-    bus = MemoryBus()
-    first, second = (WorkerRunner(bus=bus, name=name, handle_sigint=False) for name in ("A", "B"))
-    async with bus, first, second:
-        await first.add_workers(worker)
-        await second.add_workers(Helper("remote"))
-        await first.registry.wait_for("remote")
-        with pytest.raises(LookupError, match="did you mean 'remote'"):
-            await worker.activate_worker("remot")
-
-
-async def test_a_hand_over_that_is_cancelled_leaves_somebody_active() -> None:
-    """W3: it is one step, however long the bus takes."""
-
-    class Slow(MemoryBus):
-        async def publish(self, message: BusMessage) -> None:
-            await anyio.sleep(1)
-            await super().publish(message)
-
-    one, other = Helper("one"), Helper("other", active=False)
-    async with running(one, other, bus=Slow()):
-        with anyio.move_on_after(0.5):
-            await one.activate_worker("other", deactivate_self=True)
-        assert not one.active
-        await anyio.sleep(10)  # what the runner and the workers announce goes first
-        assert other.active

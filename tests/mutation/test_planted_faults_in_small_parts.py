@@ -2,50 +2,16 @@
 
 import copy
 
-import anyio
-import pytest
 from hypothesis import given
 
 from support.pipelines import DOWN, UP
-from support.workers import Helper
 from workerbus import (
     BusFrameMessage,
-    WorkerParams,
-    WorkerRunner,
 )
 from workerbus.pipeline import DataFrame, FrameDirection, TextFrame
 from workerbus.pipeline._crossing import SENDERS, Twice
 from workerbus.testing import Faults
 from workerbus.testing.strategies import fault_plans
-
-# --- the tasks of a worker
-
-
-@pytest.mark.parametrize("how", ["a group of errors", "after its start"])
-async def test_an_error_of_a_workers_own_task_ends_it_however_it_comes(how: str) -> None:
-    """W7, L6"""
-
-    async def fail_in_a_group() -> None:
-        raise ExceptionGroup("of one", [ValueError("the one")])
-
-    async def fail_later(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-        task_status.started()
-        await anyio.sleep(1)
-        raise ValueError("the one")
-
-    class Broken(Helper):
-        async def run(self, params: WorkerParams) -> None:
-            if how == "after its start":
-                await params.task_group.start(fail_later)
-            else:
-                params.task_group.start_soon(fail_in_a_group)
-            await super().run(params)
-
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(Broken("broken"))
-    with pytest.raises(ValueError, match="the one"):
-        await runner.run()
-
 
 # --- frames that cross
 

@@ -325,27 +325,6 @@ async def test_several_workers_that_failed_are_raised_together() -> None:
     assert sorted(str(error) for error in caught.value.exceptions) == ["one", "two"]
 
 
-async def test_a_runner_may_refuse_messages() -> None:
-    """N4: for itself alone."""
-
-    class Deaf(WorkerRunner):
-        deaf = True
-
-        def accepts_bus_message(self, message: BusMessage) -> bool:
-            return not (self.deaf and isinstance(message, BusEndMessage))
-
-    runner = Deaf(name="runner", handle_sigint=False)
-    async with anyio.create_task_group() as tasks:
-        await runner.add_workers(Helper("helper"))
-        tasks.start_soon(runner.run)
-        await runner.registry.wait_for("helper")
-        await runner.bus.send(BusEndMessage(None, source="me", target="runner"))
-        await anyio.wait_all_tasks_blocked()
-        assert not runner.is_ending
-        runner.deaf = False
-        await runner.bus.send(BusEndMessage(None, source="me", target="runner"))
-
-
 async def test_an_event_handler_that_refuses_to_end_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     """L4."""
     begun = anyio.Event()

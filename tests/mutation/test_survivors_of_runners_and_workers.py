@@ -1,19 +1,12 @@
 """What a runner and its workers do at their ends, in corners where changing the code had turned no test red."""
 
-import time
-from typing import Any, Generic, TypeVar
-
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from support.buses import PoliteBus
-from support.job_handlers import never
 from support.messages import Note, note
-from support.subscribers import Plain
 from support.workers import Doing, Helper, running
 from workerbus import (
-    CLEANUP_SECONDS,
     BaseWorker,
     BusJobRequestMessage,
     BusMessage,
@@ -23,13 +16,8 @@ from workerbus import (
     JobError,
     JobStatus,
     MemoryBus,
-    WorkerParams,
-    WorkerRegistry,
     WorkerRunner,
 )
-
-T = TypeVar("T")
-
 
 # --- the end of a runner
 
@@ -128,28 +116,6 @@ async def test_a_runner_that_ends_handles_what_was_sent_before() -> None:
     assert handled == [note(n) for n in range(3)]
 
 
-async def test_the_task_that_waits_for_a_departure_says_whose_it_is() -> None:
-    """L1, J4: while the announcement is on its way."""
-    names: set[str] = set()
-
-    class Seeing(PoliteBus):
-        async def publish(self, message: BusMessage) -> None:
-            await super().publish(message)
-            names.update(str(task.name) for task in anyio.get_running_tasks())
-
-    silent = Doing("silent", never)
-    async with running(silent, name="runner", bus=Seeing()) as runner, anyio.create_task_group() as tasks:
-
-        async def ask() -> None:
-            with pytest.raises(JobError):
-                await runner.job("silent", name="do")
-
-        tasks.start_soon(ask)
-        await anyio.wait_all_tasks_blocked()
-        await silent.stop()
-    assert "runner departure of silent" in names
-
-
 async def test_a_job_goes_on_when_another_runner_gives_up_its_claim_to_the_worker_s_name() -> None:
     """G4, J4: the worker that was asked is still there."""
     helper = Helper("helper")
@@ -167,98 +133,3 @@ async def test_a_job_goes_on_when_another_runner_gives_up_its_claim_to_the_worke
             assert runner.registry.workers_of("elsewhere") == []
             helper.release.set()
     assert asked.response == {"released": True}
-
-
-# --- the ends of a worker
-
-
-def test_a_worker_class_may_have_other_bases_with_wishes_of_their_own() -> None:
-    """N1: a subclass is a class like any other."""
-    made: list[str] = []
-
-    class Labelled:
-        def __init_subclass__(cls, *, label: str = "", **kwargs: Any) -> None:
-            super().__init_subclass__(**kwargs)
-            made.append(label)
-
-    class Labels(BaseWorker, Labelled, label="here"):
-        pass
-
-    class Typed(BaseWorker, Generic[T]):
-        pass
-
-    assert made == ["here"]
-    assert Typed[int]("typed").name == "typed"
-    with pytest.raises(TypeError, match="takes no keyword arguments"):
-        type("Wrong", (BaseWorker,), {}, colour="red")
-
-
-async def test_the_clean_up_of_a_worker_has_the_time_that_the_run_has_left() -> None:
-    """L4: its run() has taken a second of it."""
-
-    class Slow(BaseWorker):
-        async def run(self, params: WorkerParams) -> None:
-            try:
-                await super().run(params)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await anyio.sleep(1)
-
-        async def cleanup(self) -> None:
-            await anyio.sleep_forever()
-
-    async with running(Slow("slow")) as runner:
-        begun = anyio.current_time()
-        await runner.cancel()
-        await anyio.sleep_forever()
-    assert anyio.current_time() - begun == pytest.approx(CLEANUP_SECONDS)
-
-
-async def test_the_clean_up_of_a_worker_that_never_ran_takes_it_off_the_bus() -> None:
-    """W6, N1: its name is free again, and it has finished."""
-    bus, helper = MemoryBus(), Helper("helper")
-    await helper.attach(registry=WorkerRegistry("runner"), bus=bus)
-    assert bus.has_subscriber("helper")
-    await helper.cleanup()
-    await helper.wait()
-    assert not bus.has_subscriber("helper")
-
-
-async def test_a_worker_says_when_it_has_gone() -> None:
-    """G2, J4: by its runner's clock, so that older news of it count for none."""
-    async with MemoryBus() as bus:
-        observer, helper = Plain("observer"), Helper("helper")
-        await bus.subscribe(observer)
-        async with running(helper, bus=bus):
-            before = time.time()
-            await helper.stop()
-            [gone] = await observer.until(1, BusWorkerGoneMessage)
-            after = time.time()
-    assert isinstance(gone, BusWorkerGoneMessage)
-    assert gone.finished_at is not None
-    assert before <= gone.finished_at <= after
-
-
-async def test_a_child_that_could_not_be_attached_at_its_parent_s_start_is_free_again() -> None:
-    """W5, R3: the parent fails, and another may have the child."""
-
-    class Refusing(MemoryBus):
-        broken = True
-
-        async def subscribe(self, subscriber: BusSubscriber) -> None:
-            if self.broken and subscriber.name == "child":
-                raise OSError("no connection")
-            await super().subscribe(subscriber)
-
-    bus, child, parent, other = Refusing(), Helper("child"), Helper("parent"), Helper("other")
-    await parent.add_workers(child)
-    runner = WorkerRunner(bus=bus, handle_sigint=False)
-    runner.add_event_handler("on_error", lambda *_: None)
-    async with runner:
-        await runner.add_workers(parent, other)
-        await parent.wait()
-        assert (child.parent, parent.children) == (None, [])
-        bus.broken = False
-        await runner.registry.wait_for("other")
-        await other.add_workers(child)
-        assert await runner.job("child", name="echo") == {"worker": "child", "payload": None}

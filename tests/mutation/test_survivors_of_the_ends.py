@@ -6,18 +6,14 @@ import anyio
 import pytest
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from support.workers import Doing, Helper, running
+from support.workers import Doing, Helper
 from workerbus import (
-    BaseWorker,
     BusJobRequestMessage,
     BusMessage,
     JobStatus,
     MemoryBus,
-    ReservedNameError,
-    WorkerReadyData,
     WorkerRunner,
     testing,
-    worker_ready,
 )
 
 # --- a runner
@@ -100,24 +96,3 @@ def test_an_event_handler_that_unwinds_in_a_step_or_two_is_not_said_to_refuse(
     testing.run(example, backend=backend, seed=seed)
     assert unwound == [True]
     assert caplog.messages == []
-
-
-async def test_a_worker_that_is_not_curious_is_told_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """B7: or starting N workers would cost N times N."""
-    told: list[str] = []
-    monkeypatch.setattr(BaseWorker, "tell_ready", lambda self, data: told.append(self.name))
-    curious = Helper("curious")
-    curious.add_event_handler("on_worker_ready", lambda *_: None)
-    async with running(*(Helper(f"worker {n}") for n in range(5)), curious):
-        pass
-    assert set(told) == {"curious"}
-
-
-def test_a_watch_takes_no_name_of_the_librarys() -> None:
-    """N1: as no job handler does."""
-    with pytest.raises(ReservedNameError, match="Starts has an attribute 'start'"):
-
-        class Starts(BaseWorker):
-            @worker_ready(name="other")
-            async def start(self, data: WorkerReadyData) -> None:  # type: ignore[override]  # on purpose
-                pass

@@ -1,12 +1,10 @@
-"""B2, B3, B9: order, system messages first, failures, and bounds; for plain subscribers and for workers."""
-
-from collections.abc import Sequence
-from typing import Any
+"""B9, J6: bounded lanes of workers: what is held up, and what never is."""
 
 import anyio
 import pytest
 
 from support.conditions import eventually
+from support.lanes import Log, Sending, lanes
 from support.listeners import Chooser, Listener
 from support.messages import Alarm, Note, note
 from support.subscribers import Plain
@@ -15,72 +13,13 @@ from workerbus import (
     BaseWorker,
     BusActivateWorkerMessage,
     BusJobRequestMessage,
+    BusJobUpdateMessage,
     BusMessage,
-    JobGroupError,
     JobTimeoutError,
     MemoryBus,
-    WorkerBus,
     WorkerRunner,
     job,
 )
-
-
-def lanes(got: Sequence[BusMessage]) -> tuple[list[int], list[int]]:
-    """Return the numbers of the notes and of the alarms, each in the order of handling."""
-    return [m.n for m in got if isinstance(m, Note)], [m.n for m in got if isinstance(m, Alarm)]
-
-
-class Log:
-    """Code for a subscriber that keeps what it gets; the first note waits for `release`."""
-
-    def __init__(self, *, holds: type[Note] | type[Alarm] | None = None) -> None:
-        self.got: list[BusMessage] = []
-        self.done: list[BusMessage] = []
-        self.entered = anyio.Event()
-        self.release = anyio.Event()
-        self._holds = holds
-
-    async def __call__(self, message: BusMessage) -> None:
-        self.got.append(message)
-        if type(message) is self._holds and not self.release.is_set():
-            self.entered.set()
-            await self.release.wait()
-        self.done.append(message)
-
-
-async def test_a_system_hook_does_not_wait_for_a_data_hook() -> None:
-    """B2, W8: the same for a worker's other hooks; here ``on_activated`` is suspended."""
-    failed, release = anyio.Event(), anyio.Event()
-
-    class Parent(Helper):
-        async def on_activated(self, args: dict[str, Any] | None) -> None:
-            await release.wait()
-
-        async def on_worker_failed(self, data: object) -> None:
-            failed.set()
-
-    parent, child = Parent("parent"), Helper("child")
-    await parent.add_workers(child)
-    async with running(parent) as runner:
-        await runner.registry.wait_for("child")
-        await child.send_bus_error_message("broken")
-        await failed.wait()
-        release.set()
-
-
-class Sending:
-    """A task that sends, and whether it is through."""
-
-    def __init__(self, tasks: anyio.abc.TaskGroup, bus: WorkerBus, *messages: BusMessage) -> None:
-        self.done = False
-        self.scope = anyio.CancelScope()
-        tasks.start_soon(self._run, bus, messages)
-
-    async def _run(self, bus: WorkerBus, messages: Sequence[BusMessage]) -> None:
-        with self.scope:
-            for message in messages:
-                await bus.send(message)
-            self.done = True
 
 
 async def test_a_job_handler_waits_for_room_in_its_workers_own_lane() -> None:
@@ -254,24 +193,6 @@ async def test_a_worker_without_the_hook_is_not_full_before_its_start_either() -
         await runner.job("helper", name="echo")
 
 
-async def test_a_worker_handles_what_its_own_handling_of_a_message_sends_to_it() -> None:
-    """B1, B2: a bad answer cancels the rest of a group, and that rest is the worker itself."""
-    helper = Helper("helper")
-
-    class Failing(Helper):
-        @job(name="wait")
-        async def wait_for_release(self, message: BusJobRequestMessage) -> dict[str, Any]:
-            await helper.begun.wait()
-            raise ZeroDivisionError
-
-    peer = Failing("peer")
-    async with running(helper, peer):
-        with pytest.raises(JobGroupError):
-            async with helper.job_group("helper", "peer", name="wait"):
-                pass
-        assert helper.unwound.is_set()
-
-
 @pytest.mark.parametrize("kind", ["plain", "choosing worker"])
 async def test_a_refused_message_gives_its_place_back(kind: str) -> None:
     """B9, N4: a sender that waits for room goes on when what was before it has been refused."""
@@ -333,19 +254,6 @@ async def test_a_sender_that_waits_for_room_is_released_when_the_worker_stops(ki
         await eventually(lambda: sending.done)
 
 
-@pytest.mark.parametrize("kind", ["worker", "choosing worker"])
-@pytest.mark.parametrize("lane", [Note, Alarm])
-async def test_a_worker_whose_hook_is_suspended_stops_at_once(kind: str, lane: type[Note] | type[Alarm]) -> None:
-    """B2, W6: the hook is cancelled, and its end is noticed; nobody waits for `CLEANUP_SECONDS`."""
-    log = Log(holds=lane)
-    worker = (Listener if kind == "worker" else Chooser)("it", log)
-    async with running(worker) as runner:
-        await runner.bus.send(lane(0, source="me", target="it"))
-        await log.entered.wait()
-        with anyio.fail_after(1):
-            await worker.stop()
-
-
 @pytest.mark.parametrize("size", [1, 2])
 async def test_sending_to_a_worker_with_a_full_lane_that_is_stopping_does_not_hang(size: int) -> None:
     """B9, B5: its handler is still cleaning up when somebody sends; nobody will ever take what waits."""
@@ -393,3 +301,43 @@ async def test_a_request_that_finds_no_room_runs_into_its_timeout() -> None:
         with pytest.raises(JobTimeoutError):
             await runner.job("it", name="any", timeout=0.05)
         log.release.set()
+
+
+async def test_an_update_finds_room_where_there_is_none() -> None:
+    """B9: for the one that asked, and for nobody else."""
+    release = anyio.Event()
+    bus = MemoryBus(max_buffer_size=1)
+    asker, other = Plain("asker", on=lambda _: release.wait()), Plain("other", receives="own", on=lambda _: None)
+    await bus.subscribe(asker)
+    await bus.subscribe(other)
+    async with bus:
+        await bus.send(note(1, target="asker"))
+        await asker.until(1)
+        await bus.send(note(2, target="asker"))
+        update = BusJobUpdateMessage("job", source="other", target="asker")
+        await bus.send(update)
+        assert bus.statistics().subscribers["asker"].depth == 2
+        held = BusJobUpdateMessage("job", source="asker", target="other")
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(bus.send, held)
+                await other.until(1)
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+        release.set()
+        await asker.until(3)
+    assert asker.got == [note(1, target="asker"), note(2, target="asker"), update]
+    assert other.got == [held]
+
+
+@pytest.mark.parametrize("kind", ["worker", "choosing worker"])
+@pytest.mark.parametrize("lane", [Note, Alarm])
+async def test_a_worker_whose_hook_is_suspended_stops_at_once(kind: str, lane: type[Note] | type[Alarm]) -> None:
+    """B2, W6: the hook is cancelled, and its end is noticed; nobody waits for `CLEANUP_SECONDS`."""
+    log = Log(holds=lane)
+    worker = (Listener if kind == "worker" else Chooser)("it", log)
+    async with running(worker) as runner:
+        await runner.bus.send(lane(0, source="me", target="it"))
+        await log.entered.wait()
+        with anyio.fail_after(1):
+            await worker.stop()

@@ -1,10 +1,11 @@
-"""W5: children."""
+"""W5: children finish before their parent."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import suppress
 
 import anyio
 import pytest
+from anyio import CancelScope, current_time
 from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,252 +13,28 @@ from hypothesis import strategies as st
 from support import clock
 from support.buses import Wire
 from support.conditions import eventually
-from support.messages import Note, note
+from support.families import Parent, Unattachable
+from support.job_handlers import never
+from support.leaks import nothing_left
+from support.messages import Alarm, Note, alarm, note
 from support.requesters import Raw
-from support.subscribers import Plain
-from support.workers import Helper, running
+from support.runners import quiet_runner
+from support.wind_downs import Logged
+from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
-    BusAddWorkerMessage,
     BusCancelWorkerMessage,
     BusEndWorkerMessage,
     BusMessage,
+    BusSubscriber,
+    JobError,
     MemoryBus,
     WorkerBus,
     WorkerErrorData,
     WorkerParams,
-    WorkerReadyData,
     WorkerRunner,
 )
-
-
-class Parent(Helper):
-    """Notes which workers it is told of, and what it hears."""
-
-    def __init__(self, name: str = "parent") -> None:
-        super().__init__(name)
-        self.ready: list[str] = []
-        self.failed: list[WorkerErrorData] = []
-        self.notes: list[int] = []
-        self.changed = anyio.Event()
-
-    async def on_worker_ready(self, data: WorkerReadyData) -> None:
-        self.ready.append(data.worker_name)
-
-    async def on_worker_failed(self, data: WorkerErrorData) -> None:
-        self.failed.append(data)
-
-    async def on_bus_message(self, message: BusMessage) -> None:
-        if isinstance(message, Note):
-            self.notes.append(message.n)
-            self.changed.set()
-
-
-# --- adding
-
-
-async def test_added_workers_are_children() -> None:
-    """W5"""
-    parent, one, two = Parent(), Helper("one"), Helper("two")
-    async with running(parent) as runner:
-        await parent.add_workers(one, two)
-        assert (one.parent, two.parent, parent.parent) == ("parent", "parent", None)
-        assert set(parent.children) == {one, two}
-        await runner.job("one", name="echo")
-        await runner.job("two", name="echo")
-
-
-async def test_children_are_watched() -> None:
-    """W5"""
-    parent = Parent()
-    async with running(parent):
-        await parent.add_workers(Helper("one"), Helper("two"))
-        await eventually(lambda: len(parent.ready) == 2)
-    assert sorted(parent.ready) == ["one", "two"]
-
-
-async def test_children_are_not_watched_where_it_is_not_wished() -> None:
-    """W5: until somebody asks for it"""
-    parent = Parent()
-    async with running(parent) as runner:
-        await parent.add_workers(Helper("one"), watch=False)
-        await runner.registry.wait_for("one")
-        await anyio.wait_all_tasks_blocked()
-        assert parent.ready == []
-        await parent.watch_workers("one")
-        await eventually(lambda: parent.ready)
-    assert parent.ready == ["one"]
-
-
-async def test_a_child_under_the_name_of_an_unwatched_one_is_watched() -> None:
-    """W5"""
-    parent, first, second = Parent(), Helper("child"), Helper("child")
-    async with running(parent) as runner:
-        await parent.add_workers(first, watch=False)
-        await runner.registry.wait_for("child")
-        await first.stop()
-        await parent.add_workers(second)
-        await runner.registry.wait_for("child")
-        await anyio.wait_all_tasks_blocked()
-        assert parent.ready == ["child"]
-
-
-async def test_each_child_under_a_name_is_announced() -> None:
-    """W5"""
-    parent = Parent()
-    async with running(parent) as runner:
-        for _ in range(3):
-            child = Helper("child")
-            await parent.add_workers(child)
-            await runner.registry.wait_for("child")
-            await eventually(lambda: parent.ready)
-            await anyio.wait_all_tasks_blocked()
-            assert parent.ready == ["child"]
-            parent.ready.clear()
-            await child.stop()
-
-
-async def test_only_the_parent_hears_of_a_child() -> None:
-    """W5"""
-    parent, root, below = Parent(), Parent("root"), Parent("below")
-    async with running(parent, root):
-        await parent.add_workers(below)
-        await below.add_workers(Helper("child"))
-        await eventually(lambda: below.ready)
-        await anyio.wait_all_tasks_blocked()
-    assert below.ready == ["child"]
-    assert parent.ready == ["root", "below"]
-    assert root.ready == ["parent"]
-
-
-async def test_a_child_of_another_parent_is_refused() -> None:
-    """W5: and with it everything that was to be added in the same call"""
-    parent, other, child, fresh = Parent(), Parent("other"), Helper("child"), Helper("fresh")
-    async with running(parent, other) as runner:
-        await parent.add_workers(child)
-        with pytest.raises(ValueError, match="'parent'"):
-            await other.add_workers(fresh, child)
-        assert child.parent == "parent"
-        assert other.children == []
-        assert fresh.parent is None
-        assert runner.get_worker("fresh") is None
-        await other.add_workers(fresh)
-
-
-async def test_a_child_again_is_the_same_child() -> None:
-    """W5"""
-    parent, child = Parent(), Helper("child")
-    async with running(parent) as runner:
-        await parent.add_workers(child, child)
-        await parent.add_workers(child)
-        await runner.registry.wait_for("child")
-        assert parent.children == [child]
-        await eventually(lambda: parent.ready)
-    assert parent.ready == ["child"]
-
-
-async def test_nobody_is_its_own_ancestor() -> None:
-    """W5"""
-    parent, child = Parent(), Parent("child")
-    await parent.add_workers(child)
-    with pytest.raises(ValueError, match="'parent'"):
-        await child.add_workers(parent)
-    with pytest.raises(ValueError, match="'parent'"):
-        await parent.add_workers(parent)
-    assert child.children == []
-
-
-async def test_two_children_of_one_name_are_refused_and_stay_free() -> None:
-    """W5, R3"""
-    parent, other, one, two = Parent(), Parent("other"), Helper("child"), Helper("child")
-    async with running(parent, other):
-        with pytest.raises(ValueError, match="'child'"):
-            await parent.add_workers(one, two)
-        assert two not in parent.children
-        assert two.parent is None
-
-
-class Unattachable(Helper):
-    async def attach(self, **kwargs: Any) -> None:
-        raise OSError("no device")
-
-
-async def test_a_child_whose_attach_fails_harms_nobody_else() -> None:
-    """W5, R4: the one who adds it gets the error"""
-    parent = Parent()
-    async with running(parent, Helper("peer")) as runner:
-        runner.add_event_handler("on_error", lambda *_: None)
-        with pytest.raises(OSError, match="no device"):
-            await parent.add_workers(Unattachable("child"))
-        assert parent.children == []
-        assert (await runner.job("peer", name="echo"))["worker"] == "peer"
-        await parent.add_workers(Helper("child"))
-        assert (await runner.job("child", name="echo"))["worker"] == "child"
-
-
-async def test_a_child_whose_name_was_taken_in_the_meantime_is_refused() -> None:
-    """W5, R3: and ends with no error of the run"""
-
-    class Overtaken(Helper):
-        async def attach(self, *, bus: WorkerBus, **kwargs: Any) -> None:
-            await bus.subscribe(Plain(self.name))
-            await super().attach(bus=bus, **kwargs)
-
-    parent, child = Parent(), Overtaken("child")
-    async with running(parent):
-        with pytest.raises(ValueError, match="'child'"):
-            await parent.add_workers(child)
-        assert parent.children == []
-
-
-# --- before the parent's start
-
-
-@pytest.mark.parametrize("moment", ["before it is added", "before the run"])
-async def test_a_child_added_before_the_parent_s_start_is_started_with_it(moment: str) -> None:
-    """W5"""
-    parent, child, grandchild = Parent(), Parent("child"), Helper("grandchild")
-    runner = WorkerRunner(handle_sigint=False)
-    if moment == "before the run":
-        await runner.add_workers(parent)
-    await child.add_workers(grandchild)
-    await parent.add_workers(child)
-    assert child.parent == "parent"
-    assert child.started_at is None
-    if moment == "before it is added":
-        await runner.add_workers(parent)
-    async with runner:
-        await runner.job("grandchild", name="echo")
-        await eventually(lambda: parent.ready and child.ready)
-    assert (parent.ready, child.ready) == (["child"], ["grandchild"])
-
-
-async def test_a_child_that_is_added_while_the_others_start_is_started_once() -> None:
-    """W5, R3: also where it has finished before its turn would have come"""
-
-    class Slow(Helper):
-        async def attach(self, **kwargs: Any) -> None:
-            await brief.wait()
-            await super().attach(**kwargs)
-
-    class Brief(Helper):
-        async def run(self, params: WorkerParams) -> None:
-            runs.append(self.name)
-
-    class Adding(Parent):
-        async def on_activated(self, args: dict[str, Any] | None) -> None:
-            await self.add_workers(brief)
-
-    runs: list[str] = []
-    parent, slow, brief = Adding(), Slow("slow"), Brief("brief")
-    await parent.add_workers(slow)
-    async with running(parent) as runner:
-        assert (await runner.job("slow", name="echo"))["worker"] == "slow"
-        assert (await runner.job("parent", name="echo"))["worker"] == "parent"
-    assert runs == ["brief"]
-
-
-# --- the end
+from workerbus.testing import settle
 
 
 async def stop(worker: BaseWorker, runner: WorkerRunner) -> None:
@@ -572,10 +349,153 @@ async def test_a_job_open_at_a_child_is_answered_when_the_parent_ends() -> None:
         await parent.wait()
 
 
-async def test_a_worker_that_was_sent_to_the_runner_without_a_parent_is_a_root() -> None:
-    """W5: `BusAddWorkerMessage` alone makes nobody a child"""
-    worker = Helper("w")
-    async with running(Parent()) as runner:
-        await runner.bus.send(BusAddWorkerMessage(worker, source="parent", target=runner.name))
-        await runner.job("w", name="echo")
-        assert worker.parent is None
+class Hearing(Helper):
+    """Writes down the notes and alarms that its hook gets."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.heard: list[BusMessage] = []
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if isinstance(message, Note | Alarm):
+            self.heard.append(message)
+
+
+async def test_a_parent_runs_no_hook_any_more_when_its_children_have_ended() -> None:
+    """R2, W5: while they end it still does, and while its jobs have their grace it does not, in neither lane."""
+    parent, child = Hearing("parent"), Helper("child")
+    during = alarm(1, "parent")
+    async with running(parent, job_grace=1.0) as runner:
+        await parent.add_workers(child)
+        await runner.registry.wait_for("child")
+        raw = await Raw.on(runner.bus)
+        await raw.ask("parent's", "parent", "wait")
+        await raw.ask("child's", "child", "wait")
+        await parent.begun.wait()
+        await child.begun.wait()
+        await runner.end()
+        await settle()
+        await runner.bus.send(during)
+        await settle()
+        child.release.set()
+        await child.wait()
+        await settle()
+        await runner.bus.send(alarm(2, "parent"))
+        await runner.bus.send(note(2, "parent"))
+        await settle()
+        assert parent.heard == [during]
+        parent.release.set()
+
+
+class SlowToSubscribe(MemoryBus):
+    """A bus that takes a second to let ``child`` in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subscribing = anyio.Event()
+
+    async def subscribe(self, subscriber: BusSubscriber) -> None:
+        if subscriber.name == "child":
+            self.subscribing.set()
+            await anyio.sleep(1)
+        await super().subscribe(subscriber)
+
+
+async def test_an_end_reaches_a_child_that_is_on_its_way_to_the_bus() -> None:
+    """R2, W5: it ends when it has come there, and not when the grace period is over."""
+    bus, parent = SlowToSubscribe(), Helper("parent")
+    async with running(parent, bus=bus) as runner, anyio.create_task_group() as group:
+        begin = current_time()
+        group.start_soon(parent.add_workers, Helper("child"))
+        await bus.subscribing.wait()
+        await runner.end()
+        await parent.wait()
+        assert current_time() == begin + 1
+
+
+async def test_a_worker_that_is_being_stopped_takes_no_children() -> None:
+    """W5: while it waits for those that it has, too."""
+
+    class Tidy(Helper):
+        async def cleanup(self) -> None:
+            await anyio.sleep(1)
+
+    parent = Helper("parent")
+    async with running(parent) as runner:
+        await parent.add_workers(Tidy("child"))
+        await runner.registry.wait_for("child")
+        async with anyio.create_task_group() as group:
+            group.start_soon(parent.stop)
+            await settle()
+            with pytest.raises(RuntimeError, match="'late' could not finish before it"):
+                await parent.add_workers(Helper("late"))
+
+
+TREE_ENDS = ("end", "cancel", "scope", "stop")
+
+
+@given(parents=st.lists(st.integers(0, 6), min_size=1, max_size=6), how=st.sampled_from(TREE_ENDS), busy=st.booleans())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_children_always_finish_before_their_parents(backend: str, parents: list[int], how: str, busy: bool) -> None:
+    """L3, W5: whatever the tree, and however it ends; each finishes once, and nothing is left."""
+
+    async def grow_and_end() -> None:
+        log: list[str] = []
+        runner = quiet_runner(grace_period=0.1)
+        workers = [Logged(f"w{n}", log) for n in range(len(parents))]
+        above = {n: pick % (n + 1) - 1 for n, pick in enumerate(parents)}
+        for n, parent in above.items():
+            if parent >= 0:
+                await workers[parent].add_workers(workers[n])
+        roots = [workers[n] for n, parent in above.items() if parent < 0]
+        async with nothing_left(runner):
+            with CancelScope() as scope:
+                async with runner, anyio.create_task_group() as group:
+                    await runner.add_workers(*roots)
+
+                    async def ask(worker: Logged) -> None:
+                        with suppress(JobError):
+                            await runner.job(worker.name, name="wait")
+
+                    for worker in workers:
+                        await runner.registry.wait_for(worker.name)
+                        if busy:
+                            group.start_soon(ask, worker)
+                            await worker.begun.wait()
+                    if how == "scope":
+                        scope.cancel()
+                    elif how == "stop":
+                        for root in roots:
+                            await root.stop()
+                    else:
+                        await (runner.end() if how == "end" else runner.cancel())
+        assert sorted(log) == [f"cleanup w{n}" for n in range(len(parents))]
+        for n, parent in above.items():
+            assert parent < 0 or log.index(f"cleanup w{n}") < log.index(f"cleanup w{parent}")
+
+    clock.run(grow_and_end, backend=backend)
+
+
+async def test_a_handler_that_goes_at_once_is_not_said_to_refuse_when_a_child_took_all_the_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """L4: it is cancelled when the time for the children is over."""
+
+    class Slow(BaseWorker):
+        async def cleanup(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(3)
+
+    parent = Doing("parent", never)
+    async with running(parent) as runner, anyio.create_task_group() as tasks:
+        await parent.add_workers(Slow("child"))
+        await runner.registry.wait_for("child")
+
+        async def ask() -> None:
+            with pytest.raises(JobError):
+                await runner.job("parent", name="do")
+
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        await parent.stop()
+    assert [text for text in caplog.messages if "refuse" in text] == []

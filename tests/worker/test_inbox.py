@@ -1,10 +1,13 @@
-"""The inbox of a worker, by itself: what comes while a message is being handled."""
+"""B2, W8: what comes while a worker handles a message."""
 
 import math
 from typing import Any
 
+import pytest
+
 from support.messages import Alarm, Note, alarm, note
-from workerbus import BusMessage, BusSystemMessage
+from support.workers import Helper, running
+from workerbus import BusJobRequestMessage, BusMessage, BusSystemMessage, JobGroupError, job
 from workerbus._events import EventEmitter
 from workerbus._hooks import HookQueue
 from workerbus._lifetime import CleanUp, TaskHost
@@ -62,3 +65,21 @@ def test_a_message_that_cannot_be_handled_does_not_hold_up_the_next() -> None:
     inbox.take(note(3))
     assert len(handled) == 3
     assert (inbox.statistics().delivered, inbox.statistics().failed) == (3, 1)
+
+
+async def test_a_worker_handles_what_its_own_handling_of_a_message_sends_to_it() -> None:
+    """B1, B2: a bad answer cancels the rest of a group, and that rest is the worker itself."""
+    helper = Helper("helper")
+
+    class Failing(Helper):
+        @job(name="wait")
+        async def wait_for_release(self, message: BusJobRequestMessage) -> dict[str, Any]:
+            await helper.begun.wait()
+            raise ZeroDivisionError
+
+    peer = Failing("peer")
+    async with running(helper, peer):
+        with pytest.raises(JobGroupError):
+            async with helper.job_group("helper", "peer", name="wait"):
+                pass
+        assert helper.unwound.is_set()

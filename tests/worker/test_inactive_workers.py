@@ -1,24 +1,17 @@
-"""W3, W4: hand-over, and what an inactive worker takes."""
-
-from typing import Any
+"""W4: what an inactive worker takes, and what it does not."""
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
-from attrs import frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support import clock
-from support.buses import Wire
+from support.agents import Agent, activation
 from support.conditions import eventually
-from support.messages import Alarm, Note, alarm, note
+from support.messages import alarm, note
 from support.requesters import Raw
 from support.workers import Helper, running
 from workerbus import (
-    BaseWorker,
-    BusActivateWorkerMessage,
-    BusAddWorkerMessage,
     BusCancelWorkerMessage,
     BusDeactivateWorkerMessage,
     BusEndWorkerMessage,
@@ -29,219 +22,13 @@ from workerbus import (
     BusMessage,
     JobGroupResponse,
     JobStatus,
-    MemoryBus,
-    WorkerActivationArgs,
-    WorkerBus,
     WorkerErrorData,
     job,
 )
 
 
-class Agent(Helper):
-    """Notes in ``log`` what it hears, and which workers of ``watched`` were active at that moment."""
-
-    def __init__(self, name: str, *, active: bool = True) -> None:
-        super().__init__(name, active=active)
-        self.log: list[object] = []
-        self.watched: list[BaseWorker] = []
-        self.seen: list[list[bool]] = []
-
-    def heard(self, what: object) -> None:
-        self.log.append(what)
-        self.seen.append([worker.active for worker in self.watched])
-
-    async def on_activated(self, args: dict[str, Any] | None) -> None:
-        self.heard(("activated", args))
-
-    async def on_deactivated(self) -> None:
-        self.heard("deactivated")
-
-    async def on_bus_message(self, message: BusMessage) -> None:
-        if isinstance(message, Note | Alarm):
-            self.heard(message.n)
-        elif isinstance(message, BusFrameMessage):
-            self.heard(message.frame)
-
-
-def activation(target: str, args: dict[str, Any] | None = None) -> BusActivateWorkerMessage:
-    return BusActivateWorkerMessage(args, source="test", target=target)
-
-
 def deactivation(target: str) -> BusDeactivateWorkerMessage:
     return BusDeactivateWorkerMessage(source="test", target=target)
-
-
-# --- W3
-
-
-class Lingering(Wire):
-    """A bus on which a message has been handled before `send` returns."""
-
-    async def publish(self, message: BusMessage) -> None:
-        await super().publish(message)
-        for _ in range(5):
-            await checkpoint()
-
-
-@pytest.mark.parametrize("bus", [MemoryBus, Wire, Lingering])
-async def test_the_caller_is_inactive_before_the_target_is_active(bus: type[WorkerBus]) -> None:
-    """W3"""
-    caller, target = Agent("caller"), Agent("target", active=False)
-    target.watched = [caller]
-    async with running(caller, target, bus=bus()):
-        await caller.activate_worker("target", deactivate_self=True)
-        assert not caller.active
-        await eventually(lambda: target.log and "deactivated" in caller.log)
-        assert target.active
-    assert target.log == [("activated", None)]
-    assert target.seen == [[False]]
-
-
-async def test_an_activation_leaves_the_caller_active_by_default() -> None:
-    """W3"""
-    caller, target = Agent("caller"), Agent("target", active=False)
-    async with running(caller, target):
-        await caller.activate_worker("target")
-        await eventually(lambda: target.log)
-        assert caller.active
-        await caller.deactivate_worker("target")
-        await eventually(lambda: "deactivated" in target.log)
-        assert not target.active
-
-
-@pytest.mark.parametrize("deactivate_self", [True, False])
-async def test_an_unknown_name_changes_nothing(deactivate_self: bool) -> None:
-    """W3: a `LookupError` with near names"""
-    caller = Agent("caller")
-    async with running(caller, Agent("billing"), Agent("support")) as runner:
-        await anyio.wait_all_tasks_blocked()
-        sent = runner.bus.statistics().sent
-        with pytest.raises(LookupError, match="'billing'"):
-            await caller.activate_worker("biling", deactivate_self=deactivate_self)
-        with pytest.raises(LookupError, match="'billing'"):
-            await caller.deactivate_worker("biling")
-        assert caller.active
-        assert runner.bus.statistics().sent == sent
-        await anyio.wait_all_tasks_blocked()
-    assert caller.log == [("activated", None)]
-
-
-async def test_a_finished_worker_is_unknown() -> None:
-    """W3"""
-    caller, target = Agent("caller"), Agent("target")
-    async with running(caller, target):
-        await target.stop()
-        with pytest.raises(LookupError):
-            await caller.activate_worker("target", deactivate_self=True)
-        assert caller.active
-
-
-async def test_a_worker_that_has_not_started_can_be_activated() -> None:
-    """W3, W2: the runner knows it"""
-    target = Agent("target", active=False)
-
-    class Calling(Agent):
-        async def on_activated(self, args: dict[str, Any] | None) -> None:
-            await runner.add_workers(target)
-            await self.activate_worker("target", deactivate_self=True)
-
-    caller = Calling("caller")
-    async with running() as runner:
-        await runner.add_workers(caller)
-        await eventually(lambda: target.log)
-        assert not caller.active
-    assert target.log == [("activated", None)]
-
-
-async def test_a_worker_that_is_being_added_can_be_activated() -> None:
-    """W3, W2: the runner knows it already, so the activation is not lost"""
-    caller, target = Agent("caller"), Agent("target", active=False)
-    async with running(caller) as runner:
-        await runner.bus.send(BusAddWorkerMessage(target, source="test", target=runner.name))
-        assert runner.get_worker("target") is target
-        await caller.activate_worker("target", deactivate_self=True)
-        await anyio.wait_all_tasks_blocked()
-        assert target.active
-    assert target.log == [("activated", None)]
-
-
-async def test_a_child_can_be_activated_by_any_worker() -> None:
-    """W3"""
-    caller, parent, child = Agent("caller"), Agent("parent"), Agent("child", active=False)
-    async with running(caller, parent):
-        await parent.add_workers(child)
-        await caller.activate_worker("child")
-        await eventually(lambda: child.active)
-
-
-async def test_a_worker_may_hand_over_to_itself() -> None:
-    """W3"""
-    worker = Agent("w")
-    async with running(worker):
-        await worker.activate_worker("w", deactivate_self=True)
-        await eventually(lambda: len(worker.log) == 3)
-        assert worker.active
-    assert worker.log == [("activated", None), "deactivated", ("activated", None)]
-
-
-async def test_a_hand_over_from_a_job_handler_leaves_its_job_alone() -> None:
-    """W3, W4"""
-
-    class Transferring(Agent):
-        @job(name="transfer")
-        async def transfer(self, message: BusJobRequestMessage) -> dict[str, Any]:
-            await self.activate_worker("target", deactivate_self=True)
-            await eventually(lambda: target.log)
-            return {"to": "target"}
-
-    target = Agent("target", active=False)
-    async with running(Transferring("caller"), target) as runner:
-        assert await runner.job("caller", name="transfer") == {"to": "target"}
-
-
-async def test_hand_overs_in_a_ring_leave_one_active() -> None:
-    """W3"""
-    turns: list[list[str]] = []
-
-    class Turning(Agent):
-        async def on_activated(self, args: dict[str, Any] | None) -> None:
-            turns.append([worker.name for worker in ring if worker.active])
-            if len(turns) < 9:
-                await self.activate_worker(ring[len(turns) % 3].name, deactivate_self=True)
-
-    ring = [Turning(f"w{n}", active=False) for n in range(3)]
-    async with running(*ring) as runner:
-        await runner.bus.send(activation("w0"))
-        await eventually(lambda: len(turns) == 9)
-    assert turns == [["w0"], ["w1"], ["w2"]] * 3
-
-
-@frozen
-class Greeting(WorkerActivationArgs):
-    text: str | None = None
-
-
-async def test_what_is_given_along_reaches_the_target() -> None:
-    """W3"""
-    caller, target = Agent("caller"), Agent("target", active=False)
-    async with running(caller, target):
-        assert target.activation_args is None
-        await caller.activate_worker("target", args=Greeting(metadata={"n": 1}, text="hello"))
-        await eventually(lambda: target.log)
-        assert target.activation_args == {"metadata": {"n": 1}, "text": "hello"}
-        await caller.activate_worker("target", args=Greeting(text="again"))
-        await eventually(lambda: len(target.log) == 2)
-        assert target.activation_args == {"text": "again"}
-        await caller.deactivate_worker("target")
-        await eventually(lambda: not target.active)
-        assert target.activation_args is None
-    assert target.log[:2] == [
-        ("activated", {"metadata": {"n": 1}, "text": "hello"}),
-        ("activated", {"text": "again"}),
-    ]
-
-
-# --- W4: what it does not take
 
 
 async def test_an_inactive_worker_answers_a_request_failed_at_once() -> None:
@@ -269,9 +56,6 @@ async def test_an_inactive_worker_takes_no_messages_of_the_program(target: str |
             await runner.bus.send(BusFrameMessage(f"frame {n}", None, source="test", target=target))
             await anyio.wait_all_tasks_blocked()
     assert sorted(map(str, worker.log)) == sorted(map(str, [("activated", None), 1, 11, "frame 1", "deactivated"]))
-
-
-# --- W4: what it takes
 
 
 async def test_a_job_under_way_goes_on_when_its_worker_is_deactivated() -> None:
@@ -377,9 +161,6 @@ async def test_an_inactive_worker_can_be_ended(kind: type[BusEndWorkerMessage | 
     async with running(worker) as runner:
         await runner.bus.send(kind(source="test", target="w"))
         await worker.wait()
-
-
-# --- W4: the moment that counts
 
 
 async def test_a_hook_may_see_a_later_state_than_the_one_that_counted() -> None:

@@ -1,4 +1,4 @@
-"""W8: when hooks and handlers run, and what they may do."""
+"""W8: when hooks run, and what they may do."""
 
 from typing import Any
 
@@ -28,9 +28,6 @@ from workerbus import (
 )
 
 quickly = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-# --- a hook may await a job
 
 
 @pytest.mark.parametrize("form", ["method", "handler"])
@@ -143,9 +140,6 @@ async def test_a_job_is_answered_though_a_hook_of_the_requester_does_not_return(
         worker.release.set()
 
 
-# --- one at a time per lane, in order
-
-
 class Ordered(Helper):
     """Notes when its hooks begin and end, and how many of a lane ran at once."""
 
@@ -217,7 +211,7 @@ def test_hooks_run_one_at_a_time_per_lane_in_message_order(backend: str, kind: t
     clock.run(main, backend=backend, limit=5)
 
 
-async def test_a_system_hook_does_not_wait_for_a_data_hook() -> None:
+async def test_on_job_cancelled_does_not_wait_for_on_activated() -> None:
     """W8"""
 
     class Stuck(Helper):
@@ -255,9 +249,6 @@ async def test_a_suspended_system_hook_holds_no_data_hook_back() -> None:
         worker.release.set()
 
 
-# --- job handlers
-
-
 async def test_job_handlers_run_concurrently() -> None:
     """W8: `on_job_request` among them"""
 
@@ -291,3 +282,58 @@ async def test_a_hook_that_nobody_overrode_costs_no_task() -> None:
             await worker.job("peer", name="echo")
         await anyio.wait_all_tasks_blocked()
         assert {task.id for task in anyio.get_running_tasks()} == before
+
+
+async def test_on_worker_failed_does_not_wait_for_on_activated() -> None:
+    """B2, W8: the same for a worker's other hooks; here ``on_activated`` is suspended."""
+    failed, release = anyio.Event(), anyio.Event()
+
+    class Parent(Helper):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            await release.wait()
+
+        async def on_worker_failed(self, data: object) -> None:
+            failed.set()
+
+    parent, child = Parent("parent"), Helper("child")
+    await parent.add_workers(child)
+    async with running(parent) as runner:
+        await runner.registry.wait_for("child")
+        await child.send_bus_error_message("broken")
+        await failed.wait()
+        release.set()
+
+
+async def test_a_hook_may_come_from_a_mixin_or_from_further_up() -> None:
+    got: list[str] = []
+
+    class Mixin:
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                got.append(type(self).__name__)
+
+    class Mixed(Mixin, BaseWorker):
+        pass
+
+    class Below(Mixed):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            await super().on_activated(args)
+
+    async with running(Mixed("one"), Below("two")) as runner:
+        await runner.bus.send(note(0))
+        await eventually(lambda: len(got) == 2)
+    assert sorted(got) == ["Below", "Mixed"]
+
+
+async def test_the_hooks_of_the_base_class_may_be_called() -> None:
+    called: list[str] = []
+
+    async def call_super(worker: Any, *args: Any) -> None:
+        for hook in HOOKS:
+            await getattr(BaseWorker, hook)(worker, *(args if hook != "on_deactivated" else ()))
+            called.append(hook)
+
+    subject, peer = with_hook("on_bus_message", call_super), Peer("peer")
+    async with running(subject, peer) as runner:
+        await provoke("on_bus_message", subject, peer, runner)
+        await eventually(lambda: called == list(HOOKS))

@@ -1,9 +1,10 @@
-"""B6 for workers: what `on_bus_message` hears, and when."""
+"""B6, W8: what `on_bus_message` hears, and when."""
 
 from collections.abc import Callable
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from support.conditions import eventually
 from support.messages import Note, alarm, note
@@ -16,6 +17,8 @@ from workerbus import (
     BusEndWorkerMessage,
     BusJobRequestMessage,
     BusMessage,
+    BusWorkerGoneMessage,
+    BusWorkerReadyMessage,
     JobStatus,
     WorkerRunner,
 )
@@ -131,3 +134,88 @@ async def test_what_was_sent_before_the_run_is_heard_after_the_start(send: Calla
         await runner.registry.wait_for("w")
         await anyio.wait_all_tasks_blocked()
         assert len(worker.got) == 1
+
+
+async def test_a_worker_can_receive_everything() -> None:
+    """B6: with ``receives = "all"``, the announcements included; what is another's it does not do."""
+
+    class Observer(Helper):
+        receives = "all"
+
+        def __init__(self) -> None:
+            super().__init__("observer")
+            self.got: list[BusMessage] = []
+
+        async def on_bus_message(self, message: BusMessage) -> None:
+            self.got.append(message)
+
+    observer, helper = Observer(), Helper("helper")
+    async with running(observer) as runner:
+        await runner.add_workers(helper)
+        await runner.registry.wait_for("helper")
+        await runner.job("helper", name="echo")
+        await runner.bus.send(BusDeactivateWorkerMessage(source="me", target="helper"))
+        await helper.stop()
+        await eventually(lambda: any(isinstance(each, BusDeactivateWorkerMessage) for each in observer.got))
+        assert observer.active
+        assert observer.calls == []
+    kinds = {type(message) for message in observer.got}
+    assert {BusJobRequestMessage, BusDeactivateWorkerMessage} <= kinds
+    assert {BusWorkerReadyMessage, BusWorkerGoneMessage} <= kinds
+
+
+class Deaf(Helper):
+    """Overrides ``on_bus_message`` without ``super()``, and notes what the worker was like when it was called."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.seen: list[tuple[str, bool, object]] = []
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        await checkpoint()
+        self.seen.append((type(message).__name__, self.active, self.activation_args))
+
+    def names(self) -> list[str]:
+        return [name for name, _, _ in self.seen]
+
+
+async def test_the_hook_comes_after_the_built_in_handling() -> None:
+    """B6: it sees the worker as the message has made it."""
+    worker = Deaf("it")
+    async with running(worker) as runner:
+        await runner.bus.send(BusDeactivateWorkerMessage(source="me", target="it"))
+        await eventually(lambda: len(worker.seen) == 1)
+        await runner.bus.send(BusActivateWorkerMessage({"n": 1}, source="me", target="it"))
+        await eventually(lambda: len(worker.seen) == 2)
+        seen = list(worker.seen)
+    assert seen == [("BusDeactivateWorkerMessage", False, None), ("BusActivateWorkerMessage", True, {"n": 1})]
+
+
+async def test_the_hook_sees_every_message_of_the_workers() -> None:
+    """B6: of the library too."""
+    worker = Deaf("it")
+    async with running(worker, Helper("peer")) as runner:
+        await runner.job("it", name="echo")
+        await worker.job("peer", name="echo")
+        await runner.bus.send(note(0, "it"))
+        await runner.bus.send(alarm(0))
+        await eventually(lambda: len(worker.seen) >= 4)
+    assert {"BusJobRequestMessage", "BusJobResponseMessage", "Note", "Alarm"} <= set(worker.names())
+
+
+async def test_a_worker_may_receive_what_is_meant_for_others() -> None:
+    """B6: with `receives = "all"`, as an observer."""
+    got: list[BusMessage] = []
+
+    class Nosy(Helper):
+        receives = "all"
+
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                got.append(message)
+
+    async with running(Nosy("nosy"), Helper("other")) as runner:
+        await runner.bus.send(note(1, target="other"))
+        await runner.bus.send(note(2, target="nobody"))
+        await anyio.wait_all_tasks_blocked()
+    assert got == [note(1, target="other"), note(2, target="nobody")]
