@@ -1,19 +1,11 @@
-"""Messages, events, errors and other small parts: faults that were planted there had turned no test red."""
+"""Frames that come twice, and copies of frames."""
 
 import copy
 
-from hypothesis import given
-
 from support.pipelines import DOWN, UP
-from workerbus import (
-    BusFrameMessage,
-)
+from workerbus import BusFrameMessage
 from workerbus.pipeline import DataFrame, FrameDirection, TextFrame
 from workerbus.pipeline._crossing import SENDERS, Twice
-from workerbus.testing import Faults
-from workerbus.testing.strategies import fault_plans
-
-# --- frames that cross
 
 
 def crossing(frame: TextFrame, direction: FrameDirection, bridge: str, source: str = "w") -> BusFrameMessage:
@@ -49,13 +41,3 @@ def test_a_copy_of_a_frame_has_all_that_was_set_on_it() -> None:
     """P3: a receiver gets a copy of its own."""
     twin = copy.copy(Plain("word"))
     assert twin.word == "word"
-
-
-# --- plans of faults
-
-
-@given(fault_plans(kinds=("delay", "split")))
-def test_a_plan_in_which_nothing_gets_lost_loses_nothing(faults: Faults) -> None:
-    assert faults.lose == 0
-    assert faults.duplicate == 0
-    assert not faults.split_loses
