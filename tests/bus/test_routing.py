@@ -147,12 +147,15 @@ async def test_what_nobody_has_the_name_of_is_counted(size: float) -> None:
 
 @pytest.mark.parametrize("message", ["text", None, BusMessage(source="me")])
 async def test_what_is_no_message_with_a_lane_is_refused_by_name(message: Any) -> None:
-    """N5: and not counted."""
+    """N5: before the bus is open and when it is, and not counted."""
     bus = MemoryBus()
-    with pytest.raises(MessageTypeError) as caught:
-        await bus.send(message)
     text = "a message is an instance of a subclass of BusDataMessage or BusSystemMessage"
-    assert str(caught.value) == f"cannot send {message!r}: {text}"
+    with pytest.raises(MessageTypeError) as early:
+        await bus.send(message)
+    async with bus:
+        with pytest.raises(MessageTypeError) as late:
+            await bus.send(message)
+    assert str(early.value) == str(late.value) == f"cannot send {message!r}: {text}"
     assert bus.statistics().sent == 0
 
 

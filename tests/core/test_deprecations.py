@@ -11,7 +11,7 @@ from workerbus import BaseWorker, NotRunningError, PipelineRunner, WorkerParams,
 
 def test_the_deprecated_runner_warns_and_is_a_runner() -> None:
     """N1: `PipelineRunner` is a deprecated alias."""
-    with pytest.warns(DeprecationWarning, match="WorkerRunner"):
+    with pytest.warns(DeprecationWarning, match=r"^PipelineRunner is deprecated: use WorkerRunner$"):
         runner = PipelineRunner(name="r", handle_sigint=False)
     assert isinstance(runner, WorkerRunner)
     assert runner.name == "r"
@@ -31,7 +31,7 @@ async def test_running_a_worker_directly_is_deprecated_but_works() -> None:
 
 
 async def test_what_is_deprecated_is_reported_at_the_line_of_its_user() -> None:
-    """N1. A mutant has a frame more, so this test is not for them."""
+    """N1: it counts frames, so a tool that puts one more around each function breaks it."""
     with pytest.warns(DeprecationWarning, match="deprecated") as caught:  # noqa: PT031 - both are to be seen
         runner = PipelineRunner(handle_sigint=False)
         await runner.cancel()

@@ -428,6 +428,7 @@ def test_an_error_keeps_answers_of_its_own() -> None:
 
 
 async def test_a_job_context_is_used_once() -> None:
+    """J8: a second job wants a second context."""
     async with running(Helper("helper")) as runner:
         asked = runner.job("helper", name="echo")
         with pytest.raises(NotRunningError, match="not been asked"):

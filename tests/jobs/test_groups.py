@@ -74,6 +74,7 @@ async def test_who_waits_for_a_group_without_a_context_hears_at_once_that_it_was
     heard: list[Any] = []
     async with running(asker, slow), anyio.create_task_group() as tasks:
         group = await asker.create_job_group_and_request_job(["slow"])
+        assert (group.reason, group.detail) == (None, None)
 
         async def wait() -> None:
             try:

@@ -163,25 +163,26 @@ async def test_an_urgent_update_overtakes_the_hooks_of_others() -> None:
     assert updates.index(3) < updates.index(2)
 
 
-async def test_the_last_hook_of_an_urgent_answer_does_not_wait_for_other_hooks() -> None:
-    """W8: it is a system message's hook, whatever waits in the data lane."""
-    gate, completed = anyio.Event(), anyio.Event()
+@pytest.mark.parametrize("hook", ["on_job_response", "on_job_completed"])
+async def test_the_hooks_of_an_urgent_answer_do_not_wait_for_other_hooks(hook: str) -> None:
+    """W8: they are those of a system message, whatever waits in the data lane."""
+    gate, told = anyio.Event(), anyio.Event()
 
     class Held(Helper):
         async def on_job_update(self, message: BusMessage) -> None:
             await gate.wait()
 
-        async def on_job_completed(self, result: JobGroupResponse) -> None:
-            completed.set()
-
     async def answers(worker: Doing, message: BusJobRequestMessage) -> None:
         await worker.send_job_update(message.job_id, {"n": 1})
         await worker.send_job_response(message.job_id, {"n": 2}, urgent=True)
 
-    held = Held("held")
+    async def tell(worker: Held, about: object) -> None:
+        told.set()
+
+    held: Held = type("Told", (Held,), {hook: tell})("held")
     async with running(Doing("doing", answers), held):
         await held.request_job("doing", name="do")
-        await completed.wait()
+        await told.wait()
         assert not gate.is_set()
         gate.set()
 
@@ -206,29 +207,6 @@ async def test_an_answer_after_the_outcome_is_told_to_no_hook() -> None:
         told = [(hook, message.source) for hook, message in listener.heard]
         assert group.statuses == {"failing": JobStatus.ERROR, "late": JobStatus.CANCELLED}
     assert told == [("response", "failing"), ("error", "failing")]
-
-
-async def test_the_hook_for_an_urgent_answer_does_not_wait_for_other_hooks() -> None:
-    """W8."""
-    gate, told = anyio.Event(), anyio.Event()
-
-    class Held(Helper):
-        async def on_job_update(self, message: BusMessage) -> None:
-            await gate.wait()
-
-        async def on_job_response(self, message: BusMessage) -> None:
-            told.set()
-
-    async def answers(worker: Doing, message: BusJobRequestMessage) -> None:
-        await worker.send_job_update(message.job_id, {"n": 1})
-        await worker.send_job_response(message.job_id, {"n": 2}, urgent=True)
-
-    held = Held("held")
-    async with running(Doing("doing", answers), held):
-        await held.request_job("doing", name="do")
-        await told.wait()
-        assert not gate.is_set()
-        gate.set()
 
 
 @pytest.mark.parametrize("hook", ["on_job_response", "on_job_update", "on_job_stream_start", "on_job_stream_data"])

@@ -130,6 +130,7 @@ async def test_a_handler_of_on_job_request_may_answer_with_a_dict() -> None:
     ("error", "status"), [(ValueError("broken"), JobStatus.ERROR), (JobFailure("not today"), JobStatus.FAILED)]
 )
 async def test_a_handler_of_on_job_request_that_raises_has_answered(error: Exception, status: JobStatus) -> None:
+    """J2: as the overridden method."""
     worker = Helper("w")
 
     @worker.event_handler("on_job_request")

@@ -95,7 +95,7 @@ async def test_a_requester_says_for_whom_it_waits_and_asks_when_it_comes(caplog:
 
 
 async def test_a_worker_that_does_not_come_in_time_is_an_error_and_leaves_nothing() -> None:
-    """J8, G2."""
+    """J6, J8, G2: without a context, too."""
     helper = Helper("helper")
     async with running(helper):
         with pytest.raises(JobError) as caught:
