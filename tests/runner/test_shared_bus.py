@@ -327,7 +327,7 @@ async def test_a_runner_that_ends_does_not_wait_for_the_other() -> None:
 
 
 async def test_jobs_go_across_a_network() -> None:
-    """R6, B8: what only this file's network connects."""
+    """R6, B8: two buses that only a network connects."""
     async with linked() as (a, b, errors):
         await b.add_workers(Helper("on b"))
         assert (await a.job("on b", name="echo"))["worker"] == "on b"

@@ -30,7 +30,6 @@ from workerbus import (
 
 BOUND = CLEANUP_SECONDS + 0.5
 
-
 LONG = 15.0
 """Seconds for which something hangs: a shield that nothing opens would outlast the test's own deadline otherwise."""
 
