@@ -319,6 +319,11 @@ class World:
         """The numbers of the data frames that a processor got."""
         return [frame.number for frame in self.got(probe, way, Numbered)]
 
+    def queued(self, way: FrameDirection) -> set[int]:
+        """The numbers of the data frames that were queued, also when the pipeline had been asked to end."""
+        queued = [event.frame for event in self.events if event.probe is None and event.way is way]
+        return {frame.number for frame in queued if isinstance(frame, Numbered)}
+
     def neighbours(self) -> Iterator[tuple[Probe | None, Probe]]:
         """Processors that push to each other, with nothing in between; None is who queues frames."""
         probes, before = iter(self.probes), True

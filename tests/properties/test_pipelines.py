@@ -94,8 +94,7 @@ def interrupted(world: World) -> bool:
 
 def check_order(world: World) -> None:
     for way in (DOWN, UP):
-        everything = {frame.number for frame, went, _ in world.sent if went is way and isinstance(frame, Numbered)}
-        for probe, _, orderly in world.expected(way, everything):
+        for probe, _, orderly in world.expected(way, world.queued(way)):
             numbers = world.numbers(probe, way)
             assert len(numbers) == len(set(numbers)), "a frame came twice"
             assert not orderly or numbers == sorted(numbers)
