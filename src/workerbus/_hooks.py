@@ -10,11 +10,11 @@ from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, Final
 
-from anyio import Event, get_cancelled_exc_class
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio import Event
 
 from workerbus._events import EventEmitter
-from workerbus._lifetime import TaskHost, cancelled_from_outside, without_cancellation
+from workerbus._failures import Kind, sort_failure
+from workerbus._lifetime import TaskHost
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData
 from workerbus.abc import Fence, HookCall
 from workerbus.bus._lanes import Lane
@@ -265,21 +265,14 @@ class HookQueue:
                 returned = function(*args)
                 if type(returned) is CoroutineType or isawaitable(returned):  # nearly always the first, which is faster
                     await returned
-            except get_cancelled_exc_class() as exc:
-                if cancelled_from_outside():
-                    raise
-                native, error = exc, RuntimeError("a cancellation of its own task")
-                self.failed += 1
-                self._report(call, error)
-            except BaseExceptionGroup as several:
-                failure = without_cancellation(several)
-                if failure is not None:
-                    error = error or failure
-                    self._count(call, failure)
-                await checkpoint_if_cancelled()
-            except Exception as exc:  # noqa: BLE001 - the report logs it
-                error = error or exc
-                self._count(call, exc)
+            except BaseException as exc:  # noqa: BLE001 - sorted there
+                failure = sort_failure(exc)
+                await failure.pass_on()
+                error = error or failure.error
+                self._count(call, failure.error)
+                if failure.kind is Kind.NATIVE:
+                    native = exc
+                await failure.let_cancel()
         if call.done is not None:
             call.done(error)
         fence = call.fence

@@ -7,10 +7,10 @@ synchronously, in one step; watchers are awaited after that, each on its own, so
 import logging
 from collections.abc import Awaitable, Callable
 
-from anyio import Event, get_cancelled_exc_class
+from anyio import Event
 
 from workerbus._events import call_handler
-from workerbus._lifetime import cancelled_from_outside
+from workerbus._failures import own_error
 from workerbus._vocabulary import WorkerReadyData
 from workerbus.errors import near_names
 
@@ -197,9 +197,5 @@ class WorkerRegistry:
     async def _call(self, watcher: Watcher, data: WorkerReadyData) -> None:
         try:
             await call_handler(watcher, data)
-        except get_cancelled_exc_class():
-            if cancelled_from_outside():
-                raise
-            logger.exception("a watcher of worker %r was cancelled", data.worker_name)
-        except Exception:
-            logger.exception("a watcher of worker %r failed", data.worker_name)
+        except BaseException as exc:
+            logger.error("a watcher of worker %r failed", data.worker_name, exc_info=await own_error(exc))

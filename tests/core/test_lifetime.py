@@ -5,7 +5,8 @@ import pytest
 from anyio import current_time, sleep, sleep_forever
 
 from workerbus import CLEANUP_SECONDS
-from workerbus._lifetime import CleanUp, TaskHost, plain
+from workerbus._failures import unwrap_group
+from workerbus._lifetime import CleanUp, TaskHost
 
 
 async def test_a_shield_that_is_asked_for_when_somebody_has_insisted_holds_nothing_off() -> None:
@@ -59,4 +60,4 @@ async def test_of_two_exits_the_first_one_counts() -> None:
 def test_what_ends_a_program_comes_first_of_several(ending: BaseException) -> None:
     """L3, L6: whatever failed beside it."""
     inner = BaseExceptionGroup("inner", [ending, ValueError("two")])
-    assert plain(BaseExceptionGroup("outer", [ValueError("one"), inner])) is ending
+    assert unwrap_group(BaseExceptionGroup("outer", [ValueError("one"), inner])) is ending

@@ -354,7 +354,7 @@ def test_a_group_of_cancellations_of_something_else_is_an_error_that_says_so() -
         async with running(Doing("doing", waits)) as runner:
             raw = await Raw.on(runner.bus)
             await raw.ask("job", "doing", "do")
-            text = "the handler let a cancellation of something else through"
+            text = "it let a cancellation of something else through"
             assert await raw.answer("job") == (JobStatus.ERROR, {"error": text, "type": "RuntimeError"})
 
     clock.run(example, backend="asyncio")

@@ -19,7 +19,8 @@ from anyio import Event, create_task_group, get_cancelled_exc_class, get_current
 from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint
 
-from workerbus._lifetime import CleanUp, TaskHost, plain
+from workerbus._failures import unwrap_group
+from workerbus._lifetime import CleanUp, TaskHost
 from workerbus._room import RoomWaiter
 from workerbus._vocabulary import BATCH, Value, id_source, value
 from workerbus.bus._lanes import Lane
@@ -30,7 +31,7 @@ from workerbus.messages import BusMessage
 logger = logging.getLogger("workerbus")
 _new_id = id_source()
 
-DELIVERIES: Final = 2_048
+DELIVERIES: Final = 5_120
 """After so many deliveries of broadcasts a sender lets other tasks run, however few sends they took (B2)."""
 
 
@@ -208,12 +209,12 @@ class WorkerBus(ABC):
             try:
                 await group.__aexit__(None, None, None)
             except BaseExceptionGroup as several:
-                raise plain(several) from None
+                raise unwrap_group(several) from None
             return False
         try:
             return await group.__aexit__(type(exc), exc, exc.__traceback__)
         except BaseExceptionGroup as several:
-            raise plain(several) from None
+            raise unwrap_group(several) from None
 
     def _renew(self, name: str, closed: Inbox) -> None:
         # A bus can be opened again; the counts go on.

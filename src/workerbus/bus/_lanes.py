@@ -32,10 +32,11 @@ from anyio import (
     get_cancelled_exc_class,
     get_current_task,
 )
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from workerbus._lifetime import TaskHost, cancelled_from_outside, event_class, without_cancellation
+from workerbus._failures import Kind, cancelled_from_outside, sort_failure
+from workerbus._lifetime import TaskHost, event_class
 from workerbus._room import Room
 from workerbus._vocabulary import BATCH
 
@@ -310,20 +311,14 @@ class Lane(Generic[T]):
         return item
 
     async def _caught(self, item: T, exc: BaseException) -> None:
-        failed = self._failed
-        if failed is None:
+        if self._failed is None:
             raise exc
-        if isinstance(exc, get_cancelled_exc_class()) and not cancelled_from_outside():
-            failed(item, exc)
-        if isinstance(exc, BaseExceptionGroup):
-            error = without_cancellation(exc)
-            if error is not None:
-                failed(item, error)
-            await checkpoint_if_cancelled()
-        elif isinstance(exc, Exception):
-            failed(item, exc)
-        else:
-            raise exc
+        failure = sort_failure(exc)
+        await failure.pass_on()
+        self._failed(item, failure.cause)
+        if failure.kind is Kind.NATIVE:
+            raise exc  # rule 3
+        await failure.let_cancel()
 
 
 def _unwrapped(items: Sequence[Any]) -> list[Any]:

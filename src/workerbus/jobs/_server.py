@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from anyio import CancelScope, Event, current_time, get_cancelled_exc_class, sleep_until
 
-from workerbus._lifetime import cancelled_from_outside, without_cancellation
+from workerbus._failures import Failure, Kind, cancelled_from_outside, sort_failure
 from workerbus._vocabulary import JobStatus, Value, value
 from workerbus.abc import HookCall, JobPeer, Sender
 from workerbus.errors import JobFailure, UnknownJobError, text_of
@@ -332,28 +332,12 @@ class JobServer:
         job.scope = scope
         try:
             result = await job.route.run(job.request)
-        except get_cancelled_exc_class() as exc:
-            self._expire(job)
-            if job.verdict is not None or job.state is Job.ANSWERED:
-                self._end_of_handler(job, None, None)
-            elif cancelled_from_outside():
-                job.state = next_job(job.state, JobEvent.LEAVE)  # the worker ends, and answers in its own way
-            else:
-                self._end_of_handler(job, None, exc)
-            raise
-        except (KeyboardInterrupt, SystemExit) as exc:
-            self._end_of_handler(job, None, exc)
-            raise
-        except BaseExceptionGroup as several:
-            self._expire(job)
-            self._handler_failed_in_groups(job, several)
-        except Exception as exc:
-            self._expire(job)
-            if job.state is Job.ANSWERED:
-                logger.exception("the handler of %s failed after its answer", self._title(job))
-            elif not isinstance(exc, JobFailure):
-                logger.error("the handler of %s failed", self._title(job), exc_info=exc)
-            self._end_of_handler(job, None, exc)
+        except BaseException as exc:
+            failure = sort_failure(exc)
+            self._handler_failed(job, failure)
+            if failure.kind is not Kind.ERROR:
+                await failure.pass_on()
+                raise
         else:
             if job.deadline != math.inf:
                 self._expire(job)
@@ -361,16 +345,19 @@ class JobServer:
         finally:
             job.scope = None
 
-    def _handler_failed_in_groups(self, job: OpenJob, several: BaseExceptionGroup[BaseException]) -> None:
-        error = without_cancellation(several)
-        if error is not None:
-            logger.error("the handler of %s failed", self._title(job), exc_info=error)
-        elif not cancelled_from_outside():
-            error = RuntimeError("the handler let a cancellation of something else through")
-        elif job.verdict is None and job.state is not Job.ANSWERED:
+    def _handler_failed(self, job: OpenJob, failure: Failure) -> None:
+        kind = failure.kind
+        if kind is not Kind.EXIT:
+            self._expire(job)
+        if kind is Kind.ERROR and not isinstance(failure.cause, JobFailure):
+            when = " after its answer" if job.state is Job.ANSWERED else ""
+            logger.error("the handler of %s failed%s", self._title(job), when, exc_info=failure.cause)
+        if kind is not Kind.CANCELLED:
+            self._end_of_handler(job, None, failure.cause)
+        elif job.verdict is not None or job.state is Job.ANSWERED:
+            self._end_of_handler(job, None, None)
+        else:
             job.state = next_job(job.state, JobEvent.LEAVE)  # the worker ends, and answers in its own way
-            return
-        self._end_of_handler(job, None, error)
 
     def _title(self, job: OpenJob) -> str:
         return f"job {job.request.job_name!r} ({job.request.job_id}) at worker {self._name!r}"
