@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, TextIO
 
 import anyio
@@ -26,7 +27,9 @@ def introduce(contender: Subjects) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "?"
-    return {"has": [name for name in SUBJECTS if contender.has(name)], "versions": versions}
+    module = sys.modules.get(contender.packages[0] if contender.packages else "")
+    source = str(Path(module.__file__).parent) if module is not None and module.__file__ else ""
+    return {"has": [name for name in SUBJECTS if contender.has(name)], "versions": versions, "source": source}
 
 
 def measure(contender: Subjects, request: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Their order is drawn anew each time, from a fixed seed. A contender whose measur
 again, and one that takes long gets fewer rounds; the tables say so in either case.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ class Plan:
         limit: How many seconds one measurement may take, its setting up included.
         patience: After how many seconds for one contender, subject and size it is left at the rounds that it has had.
         seed: Of the order of the contenders.
+        seconds: No further round begins that would probably not be over by then.
+        renew: After how many rounds each contender gets a new process; 0 for never. A process has its own luck with
+            where things lie in memory, which is a few percent.
     """
 
     contenders: Sequence[Contender]
@@ -40,6 +44,8 @@ class Plan:
     limit: float = 180.0
     patience: float = 10.0
     seed: int = 1
+    seconds: float = math.inf
+    renew: int = 0
 
 
 @define
@@ -65,8 +71,13 @@ class _Measuring:
                 self.results.left_out[contender.name] = f"{who} is not installed (no module {said.missing})"
                 continue
             self.results.versions |= said.versions
+            self.results.sources[contender.name] = said.source
             self.results.took_part.append(contender.name)
             self.children.append(child)
+
+    async def renew(self) -> None:
+        for child in self.children:
+            await child.end()
 
     async def round(self, number: int, order: random.Random) -> None:
         for subject in self.plan.subjects:
@@ -107,7 +118,12 @@ async def measure(plan: Plan, results: Results, progress: Progress) -> None:
     async with AsyncExitStack() as stack:
         await measuring.introduce(stack)
         order = random.Random(plan.seed)  # noqa: S311 - an order, not a secret
+        start = time.perf_counter()
         for number in range(plan.rounds):
+            if number and (time.perf_counter() - start) * (1 + 1 / number) > plan.seconds:
+                break
+            if plan.renew and number and number % plan.renew == 0:
+                await measuring.renew()
             await measuring.round(number, order)
             results.rounds = number + 1
 

@@ -148,6 +148,15 @@ class Subjects:
         """The same with a worker."""
         raise MissingError
 
+    @subject(MESSAGES, seconds("a hook for each message", "hook"), full={1: 5_000}, quick={1: 1_000})
+    async def hooks(self, run: Run) -> None:
+        """A job's handler reports its progress as fast as it can; the asker's hook counts; until all are counted.
+
+        workerbus, Pipecat: ``send_job_update`` in the handler, an overridden ``on_job_update``, which counts. The
+        handler answers when all are sent, and the answer is not waited for. Nobody else has hooks.
+        """
+        raise MissingError
+
     @subject(
         MESSAGES,
         seconds("broadcast to {}", "broadcast"),

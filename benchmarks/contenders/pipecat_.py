@@ -50,6 +50,13 @@ class Answerer(BaseWorker):
             await self.send_job_stream_data(message.job_id, chunk)
         await self.send_job_stream_end(message.job_id)
 
+    @job(name="report")
+    async def report(self, message: Any) -> None:
+        """Report progress as fast as it can."""
+        for update in message.payload["updates"]:
+            await self.send_job_update(message.job_id, update)
+        await self.send_job_response(message.job_id, {})
+
     @job(name="pace")
     async def pace(self, message: Any) -> None:
         """Stream, and let the others run after each."""
@@ -96,6 +103,16 @@ class Counter(BaseWorker):
     async def on_bus_message(self, message: BusMessage) -> None:
         """Count."""
         await super().on_bus_message(message)
+        self.countdown.tick()
+
+
+class Informed(BaseWorker):
+    """A worker that counts the progress of its jobs."""
+
+    countdown = Countdown(0)
+
+    async def on_job_update(self, _message: Any) -> None:
+        """Count."""
         self.countdown.tick()
 
 
@@ -217,6 +234,16 @@ class Contender(Frames):
         counter = Counter("counter")
         async with running(counter) as runner:
             await self._wake(run, counter, runner)
+
+    async def hooks(self, run: Run) -> None:
+        asker, answerer = Informed("asker"), Answerer("answerer")
+        async with running(asker, answerer):
+            for count in run.counts:
+                asker.countdown = Countdown(count)
+                payload = {"updates": [{"number": number} for number in range(count)]}
+                with run.clock():
+                    await asker.request_job("answerer", params=JobParams(name="report", payload=payload))
+                    await asker.countdown.done.wait()
 
     async def broadcast(self, run: Run) -> None:
         async with running() as runner:

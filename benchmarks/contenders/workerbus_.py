@@ -57,6 +57,13 @@ class Answerer(BaseWorker):
             await self.send_job_stream_data(message.job_id, chunk)
         await self.send_job_stream_end(message.job_id)
 
+    @job(name="report")
+    async def report(self, message: BusJobRequestMessage) -> None:
+        """Report progress as fast as it can."""
+        assert message.payload is not None
+        for update in message.payload["updates"]:
+            await self.send_job_update(message.job_id, update)
+
     @job(name="pace")
     async def pace(self, message: BusJobRequestMessage) -> None:
         """Stream, and let the others run after each."""
@@ -95,6 +102,16 @@ class Subscriber(Counts, BusSubscriber):
 
 class Counter(Counts, BaseWorker):
     """A worker that counts."""
+
+
+class Informed(BaseWorker):
+    """A worker that counts the progress of its jobs."""
+
+    countdown = Countdown(0)
+
+    async def on_job_update(self, _message: Any) -> None:
+        """Count."""
+        self.countdown.tick()
 
 
 class Overtaken:
@@ -197,6 +214,16 @@ class Contender(Frames):
         counter = Counter("counter")
         async with running(counter) as runner:
             await self._wake(run, counter, runner)
+
+    async def hooks(self, run: Run) -> None:
+        asker, answerer = Informed("asker"), Answerer("answerer")
+        async with running(asker, answerer):
+            for count in run.counts:
+                asker.countdown = Countdown(count)
+                payload = {"updates": [{"number": number} for number in range(count)]}
+                with run.clock():
+                    await asker.request_job("answerer", name="report", payload=payload)
+                    await asker.countdown.done.wait()
 
     async def broadcast(self, run: Run) -> None:
         async with running() as runner:
