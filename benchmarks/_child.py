@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import anyio
 
+from benchmarks._passes import counting
 from benchmarks._run import Run
 from benchmarks._subjects import SUBJECTS, Subjects
 
@@ -34,15 +35,20 @@ def introduce(contender: Subjects) -> dict[str, Any]:
 
 def measure(contender: Subjects, request: dict[str, Any]) -> dict[str, Any]:
     """Do what is asked, in an event loop of its own."""
-    run = Run(request["size"], request["count"])
+    run, subject = Run(request["size"], request["count"]), SUBJECTS[request["subject"]]
+    options = counting(contender.backend) if subject.counted else None
     gc.collect()
+    if not subject.collector:
+        gc.disable()
     try:
-        anyio.run(getattr(contender, request["subject"]), run, backend=contender.backend)
+        anyio.run(getattr(contender, subject.name), run, backend=contender.backend, backend_options=options)
     except Exception as error:  # noqa: BLE001 - reported in the table
         cause: BaseException = error
         while isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
         return {"error": f"{type(cause).__name__}: {cause}"}
+    finally:
+        gc.enable()
     return {"values": run.values}
 
 

@@ -15,7 +15,8 @@ from attrs import define, field, frozen
 from benchmarks._contenders import Contender
 from benchmarks._processes import Child, FailedError, child_of, time_import
 from benchmarks._results import Cell, Results
-from benchmarks._subjects import SUBJECTS, Subject
+from benchmarks._subject import Subject
+from benchmarks._subjects import SUBJECTS
 
 Progress = Callable[[str], None]
 
@@ -129,8 +130,11 @@ async def measure(plan: Plan, results: Results, progress: Progress) -> None:
 
 
 def choose(names: Sequence[str]) -> list[Subject]:
-    """Return the subjects of these names, or all of them; raise `LookupError` for an unknown one."""
+    """Return the subjects of these names or groups, or all of them; raise `LookupError` for an unknown one."""
+    groups = dict.fromkeys(each.group.lower() for each in SUBJECTS.values())
     for name in names:
-        if name not in SUBJECTS:
-            raise LookupError(f"there is no subject {name!r}; there are {', '.join(SUBJECTS)}")
-    return [each for each in SUBJECTS.values() if not names or each.name in names]
+        if name not in SUBJECTS and name not in groups:
+            raise LookupError(
+                f"there is no subject {name!r}; there are {', '.join(SUBJECTS)}, and all of {', '.join(groups)}"
+            )
+    return [each for each in SUBJECTS.values() if not names or {each.name, each.group.lower()} & set(names)]

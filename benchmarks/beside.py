@@ -20,7 +20,8 @@ from benchmarks._contenders import CONTENDERS, Contender, beside
 from benchmarks._measure import Plan, measure
 from benchmarks._numbers import quantity
 from benchmarks._results import Cell, Results, Spread
-from benchmarks._subjects import SUBJECTS, Subject
+from benchmarks._subject import Subject
+from benchmarks._subjects import SUBJECTS
 from benchmarks._table import DASH, table
 
 SECONDS = 150.0
