@@ -26,7 +26,14 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = made.add_argument
     add("--quick", action="store_true", help="small sizes, few rounds: to see that it works; under a minute")
-    add("--only", metavar="NAME", action="append", default=[], help="a subject, or a group of them; may be repeated")
+    add("--only", metavar="NAME", action="append", default=[], help="a subject; may be repeated")
+    add(
+        "--group",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a table's subjects: growth, jobs …; may be repeated",
+    )
     add("--contender", metavar="NAME", action="append", default=[], help="one who takes part; may be repeated")
     add("--beside", metavar="DIR", action="append", default=[], help="another workerbus, from that source tree")
     add("--also", metavar="MODULE", action="append", default=[], help="a contender of your own; see the README")
@@ -84,7 +91,7 @@ def main() -> None:
         describe(console)
         return
     try:
-        contenders, subjects = everybody(options), choose(options.only)
+        contenders, subjects = everybody(options), choose(options.only, options.group)
     except LookupError as error:
         commands.error(str(error))
     if options.earlier is not None:

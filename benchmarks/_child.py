@@ -29,7 +29,7 @@ def introduce(contender: Subjects) -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = "?"
     module = sys.modules.get(contender.packages[0] if contender.packages else "")
-    source = str(Path(module.__file__).parent) if module is not None and module.__file__ else ""
+    source = str(Path(module.__file__).resolve().parent) if module is not None and module.__file__ else ""
     return {"has": [name for name in SUBJECTS if contender.has(name)], "versions": versions, "source": source}
 
 

@@ -53,27 +53,27 @@ class GrowthSubjects:
         """A `WorkerRegistry`: each name is registered, under one of ten runners, looked up, and unregistered."""
         raise MissingError
 
-    @growing("workers that start and stop", "worker", 250, 12)
+    @growing("workers, start and stop", "worker", 250, 12)
     async def many_starts(self, run: Run) -> None:
         """From nothing to that many workers that are all ready, then to the end of what ran them."""
         raise MissingError
 
-    @growing("workers that are cancelled", "worker", 250, 12)
+    @growing("workers, cancelled", "worker", 250, 12)
     async def many_cancelled(self, run: Run) -> None:
         """From ``runner.cancel()`` to the end of that many workers, each with a job whose handler sleeps."""
         raise MissingError
 
-    @growing("children that a parent starts", "child", 250, 12)
+    @growing("children, start", "child", 250, 12)
     async def many_children_start(self, run: Run) -> None:
         """A parent that runs adds that many children; until all are ready."""
         raise MissingError
 
-    @growing("children that stop with their parent", "child", 250, 12)
+    @growing("children, stop", "child", 250, 12)
     async def many_children_stop(self, run: Run) -> None:
         """From ``parent.stop()`` to the parent's end, after that of its children."""
         raise MissingError
 
-    @growing("departures, as many groups open", "departure", 200, 12)
+    @growing("departures, groups open", "departure", 200, 12)
     async def many_departures(self, run: Run) -> None:
         """One worker has that many jobs open at another, which sleeps in them; that many others stop meanwhile."""
         raise MissingError
@@ -91,32 +91,32 @@ class GrowthSubjects:
         """As many tasks ask a worker for a job each; its handlers wait until all are there, and answer."""
         raise MissingError
 
-    @growing("a group", "member", 250, 12)
+    @growing("group", "member", 250, 12)
     async def many_members(self, run: Run) -> None:
         """A worker asks that many at once, in ``async with job_group(…)``, and awaits all answers."""
         raise MissingError
 
-    @growing("a group that is cancelled", "member", 250, 12)
+    @growing("group, cancelled", "member", 250, 12)
     async def many_members_cancelled(self, run: Run) -> None:
         """The scope around a context of a group is cancelled while all handlers sleep; until all have unwound."""
         raise MissingError
 
-    @growing("a group that is cancelled, no context", "member", 250, 12)
+    @growing("cancel without a context", "member", 250, 12)
     async def many_members_no_context(self, run: Run) -> None:
         """``cancel_job_group`` of a group without a context while all handlers sleep; until all have answered."""
         raise MissingError
 
-    @growing("sequential jobs: asked for, all wait", "job", 1_000, 50)
+    @growing("sequential jobs: asked for", "job", 1_000, 50)
     async def many_waiting(self, run: Run) -> None:
         """A worker asks for that many jobs, by ``request_job``, of a sequential handler that is busy with another."""
         raise MissingError
 
-    @growing("sequential jobs: cancelled as they wait", "job", 1_000, 50)
+    @growing("sequential jobs: cancelled", "job", 1_000, 50)
     async def many_waiting_cancelled(self, run: Run) -> None:
         """Each of them is cancelled by ``cancel_job_group``, in random order; until all have been answered."""
         raise MissingError
 
-    @growing("sequential jobs: done in turn", "job", 1_000, 50)
+    @growing("sequential jobs: in turn", "job", 1_000, 50)
     async def many_in_turn(self, run: Run) -> None:
         """The busy handler gives way instead, and each has its turn; until all have been answered."""
         raise MissingError
@@ -126,7 +126,7 @@ class GrowthSubjects:
         """A worker asks for that many; the handler of each returns, unanswered; when all have, each is answered."""
         raise MissingError
 
-    @growing("partial results that nobody has read yet", "result", 2_000, 100)
+    @growing("results that nobody reads", "result", 2_000, 100)
     async def many_results(self, run: Run) -> None:
         """A handler streams that many; the asker begins to read when they have been sent, or as many as it may."""
         raise MissingError

@@ -129,12 +129,17 @@ async def measure(plan: Plan, results: Results, progress: Progress) -> None:
             results.rounds = number + 1
 
 
-def choose(names: Sequence[str]) -> list[Subject]:
-    """Return the subjects of these names or groups, or all of them; raise `LookupError` for an unknown one."""
-    groups = dict.fromkeys(each.group.lower() for each in SUBJECTS.values())
-    for name in names:
-        if name not in SUBJECTS and name not in groups:
-            raise LookupError(
-                f"there is no subject {name!r}; there are {', '.join(SUBJECTS)}, and all of {', '.join(groups)}"
-            )
-    return [each for each in SUBJECTS.values() if not names or {each.name, each.group.lower()} & set(names)]
+def choose(names: Sequence[str], groups: Sequence[str] = ()) -> list[Subject]:
+    """Return the subjects of these names, or of these groups, or all of them.
+
+    Raises:
+        LookupError: There is no such subject or group.
+    """
+    known = dict.fromkeys(each.group.lower() for each in SUBJECTS.values())
+    for what, given, there in (("subject", names, SUBJECTS), ("group", groups, known)):
+        for name in given:
+            if name not in there:
+                raise LookupError(f"there is no {what} {name!r}; there are {', '.join(there)}")
+    if not names and not groups:
+        return list(SUBJECTS.values())
+    return [each for each in SUBJECTS.values() if each.name in names or each.group.lower() in groups]

@@ -162,6 +162,7 @@ class Pictures:
         ]
         if not lines:
             return None
+        top = max(3.0, *(1.1 * time for _, _, points in lines for _, time in points))
         figure = Figure(figsize=(WIDTH, 0.8 + 0.62 * len(subjects)), layout="constrained")
         panels = figure.subplots(len(subjects), len(ours), sharex=True, sharey=True, squeeze=False)
         for number, subject in enumerate(subjects):
@@ -170,7 +171,7 @@ class Pictures:
                 axes = panels[number][column]
                 axes.axhline(1, color="black", linewidth=0.6)
                 axes.set_xscale("log")
-                axes.set_ylim(0, 3)
+                axes.set_ylim(0, top)
                 axes.set_xticks([1, 2, 4, 8], ["n", "2n", "4n", "8n"])
                 axes.minorticks_off()
                 axes.set_yticks([1, 2], ["1x", "2x"])

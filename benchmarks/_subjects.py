@@ -137,9 +137,9 @@ class Subjects(GrowthSubjects):
 
     @subject(
         MESSAGES,
-        Value("p99", "lag p99, broadcasts to {}", "of the event loop"),
-        Value("p50", "lag p50, broadcasts to {}", "of the event loop"),
-        Value("most", "longest lag, broadcasts to {}", "of the event loop", compares=False),
+        Value("p99", "lag p99, fan-out {}", "of the loop, in broadcasts"),
+        Value("p50", "lag p50, fan-out {}", "of the loop, in broadcasts"),
+        Value("most", "longest lag, fan-out {}", "of the loop, in broadcasts", compares=False),
         full={100: 20_000, 1_000: 3_000},
         quick={100: 500, 1_000: 100},
     )

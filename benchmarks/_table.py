@@ -14,6 +14,9 @@ from benchmarks._numbers import Row, digits, quantity, ratio, rows_of, say_ratio
 from benchmarks._results import Cell, Results, Spread
 from benchmarks._subject import GROWTH, JOBS, Subject
 
+ABREAST = 4
+"""How many columns of exponents fit beside each other."""
+
 DASH = Text("-", style="dim")
 
 LEGEND = """\
@@ -124,20 +127,20 @@ class Tables:
             for each in self._contenders
             if any(exponents(self._results, subject, each.name) is not None for subject in subjects)
         ]
-        if not sides:
-            return
-        made = table("Growth: exponent (1 is linear), and the time of one of the most", (each.title for each in sides))
-        largest = []
+        rows = []
         for subject in subjects:
             sizes = self._results.sizes(subject.name)
-            if not sizes:
-                continue
-            row = Row(subject, subject.values[0], sizes[-1])
-            largest.append(row)
-            label = Text(row.title).append(f"\n  {sizes[0]:,} to {sizes[-1]:,}, {row.what}", style="dim")
-            made.add_row(label, *(self._exponent(row, each.name) for each in sides))
-        self._print(made)
-        self._ratios("Growth, at the largest size", largest)
+            if sizes:
+                rows.append((Row(subject, subject.values[0], sizes[-1]), sizes[0]))
+        for some in (sides[start : start + ABREAST] for start in range(0, len(sides), ABREAST)):
+            made = table(
+                "Growth: exponent (1 is linear), and the time of one of the most", (each.title for each in some)
+            )
+            for row, least in rows:
+                label = Text(row.title).append(f"\n  {least:,} to {row.size:,}, {row.what}", style="dim")
+                made.add_row(label, *(self._exponent(row, each.name) for each in some))
+            self._print(made)
+        self._ratios("Growth, at the largest size", [row for row, _ in rows])
 
     def _exponent(self, row: Row, contender: str) -> Text:
         spread = exponents(self._results, row.subject, contender)
