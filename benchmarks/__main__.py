@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = made.add_argument
-    add("--quick", action="store_true", help="small sizes, few rounds: to see that it works; under a minute")
+    add("--quick", action="store_true", help="small sizes, few rounds: to see that it works; two minutes")
     add("--only", metavar="NAME", action="append", default=[], help="a subject; may be repeated")
     add(
         "--group",
