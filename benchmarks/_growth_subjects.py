@@ -55,12 +55,18 @@ class GrowthSubjects:
 
     @growing("workers, start and stop", "worker", 250, 12)
     async def many_starts(self, run: Run) -> None:
-        """From nothing to that many workers that are all ready, then to the end of what ran them."""
+        """From nothing to that many workers that are all ready, then to the end of what ran them.
+
+        Floor: twice as many tasks that do nothing.
+        """
         raise MissingError
 
     @growing("workers, cancelled", "worker", 250, 12)
     async def many_cancelled(self, run: Run) -> None:
-        """From ``runner.cancel()`` to the end of that many workers, each with a job whose handler sleeps."""
+        """From ``runner.cancel()`` to the end of that many workers, each with a job whose handler sleeps.
+
+        Floor: a task group of as many tasks that sleep is cancelled.
+        """
         raise MissingError
 
     @growing("children, start", "child", 250, 12)
@@ -88,17 +94,26 @@ class GrowthSubjects:
 
     @growing("jobs in flight", "job", 500, 25)
     async def many_in_flight(self, run: Run) -> None:
-        """As many tasks ask a worker for a job each; its handlers wait until all are there, and answer."""
+        """As many tasks ask a worker for a job each; its handlers wait until all are there, and answer.
+
+        Floor: as many tasks wait for an event each, and as many set one each when all are there.
+        """
         raise MissingError
 
     @growing("group", "member", 250, 12)
     async def many_members(self, run: Run) -> None:
-        """A worker asks that many at once, in ``async with job_group(…)``, and awaits all answers."""
+        """A worker asks that many at once, in ``async with job_group(…)``, and awaits all answers.
+
+        Floor: a task group of as many tasks.
+        """
         raise MissingError
 
     @growing("group, cancelled", "member", 250, 12)
     async def many_members_cancelled(self, run: Run) -> None:
-        """The scope around a context of a group is cancelled while all handlers sleep; until all have unwound."""
+        """The scope around a context of a group is cancelled while all handlers sleep; until all have unwound.
+
+        Floor: a task group of as many tasks that sleep is cancelled.
+        """
         raise MissingError
 
     @growing("cancel without a context", "member", 250, 12)

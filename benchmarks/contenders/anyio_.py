@@ -16,6 +16,7 @@ from benchmarks._passes import idle
 from benchmarks._run import Countdown, Run, resident
 from benchmarks._subject import TIMEOUT
 from benchmarks.contenders.anyio_frames import Frames
+from benchmarks.contenders.anyio_growth import Growth
 from benchmarks.contenders.anyio_least import least
 
 
@@ -91,7 +92,7 @@ async def waiting(count: int) -> AsyncIterator[None]:
         end.set()
 
 
-class Contender(Frames):
+class Contender(Growth, Frames):
     """Bare anyio."""
 
     packages = ("anyio", "trio")

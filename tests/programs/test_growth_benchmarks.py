@@ -116,6 +116,12 @@ def test_whatever_can_be_many_is_measured_with_the_collector_off(backend: str, s
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("subject", [each.name for each in GROWING if Bare("asyncio").has(each.name)])
+def test_bare_tasks_grow_beside_it(backend: str, subject: str) -> None:
+    assert ask(Bare(backend), subject, 8, 8)["cpu"] > 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("contender", [Ours, Bare])
 def test_lag_memory_and_rest_are_measured(contender: type[Ours] | type[Bare], backend: str) -> None:
     lag = ask(contender(backend), "lag", 5, 200)
