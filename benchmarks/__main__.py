@@ -10,9 +10,11 @@ import anyio
 from rich.console import Console
 
 from benchmarks._contenders import CONTENDERS, Contender, also, beside
+from benchmarks._goals import markdown, outcomes
 from benchmarks._measure import Plan, choose, measure
 from benchmarks._results import Results
-from benchmarks._subjects import SUBJECTS, Subject
+from benchmarks._subject import Subject
+from benchmarks._subjects import SUBJECTS
 from benchmarks._table import Tables
 
 ROUNDS, QUICK_ROUNDS = 5, 2
@@ -23,8 +25,15 @@ def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = made.add_argument
-    add("--quick", action="store_true", help="small sizes, few rounds: to see that it works; under a minute")
+    add("--quick", action="store_true", help="small sizes, few rounds: to see that it works; two minutes")
     add("--only", metavar="NAME", action="append", default=[], help="a subject; may be repeated")
+    add(
+        "--group",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a table's subjects: growth, jobs …; may be repeated",
+    )
     add("--contender", metavar="NAME", action="append", default=[], help="one who takes part; may be repeated")
     add("--beside", metavar="DIR", action="append", default=[], help="another workerbus, from that source tree")
     add("--also", metavar="MODULE", action="append", default=[], help="a contender of your own; see the README")
@@ -33,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     add("--limit", type=float, metavar="SECONDS", default=180.0, help="of one measurement; default: %(default)g")
     add("--json", metavar="FILE", type=Path, help="write everything there, round by round")
     add("--from", metavar="FILE", type=Path, dest="earlier", help="show an earlier run's --json instead of measuring")
+    add("--markdown", metavar="FILE", type=Path, help="write the goals there, and what was measured, for the README")
     add("--plot", metavar="DIR", type=Path, help="draw one picture for each subject there")
     add("--list", action="store_true", help="say what there is, and what every side does")
     return made
@@ -81,7 +91,7 @@ def main() -> None:
         describe(console)
         return
     try:
-        contenders, subjects = everybody(options), choose(options.only)
+        contenders, subjects = everybody(options), choose(options.only, options.group)
     except LookupError as error:
         commands.error(str(error))
     if options.earlier is not None:
@@ -95,6 +105,8 @@ def main() -> None:
     Tables(console, contenders, results).show(subjects)
     if options.json is not None:
         options.json.write_text(json.dumps(results.to_json(), indent=1) + "\n")
+    if options.markdown is not None:
+        options.markdown.write_text(markdown(outcomes(results, contenders)))
     if options.plot is not None:
         draw(contenders, results, options.plot, subjects)
 

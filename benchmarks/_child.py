@@ -10,10 +10,12 @@ import json
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, TextIO
 
 import anyio
 
+from benchmarks._passes import counting
 from benchmarks._run import Run
 from benchmarks._subjects import SUBJECTS, Subjects
 
@@ -26,20 +28,27 @@ def introduce(contender: Subjects) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "?"
-    return {"has": [name for name in SUBJECTS if contender.has(name)], "versions": versions}
+    module = sys.modules.get(contender.packages[0] if contender.packages else "")
+    source = str(Path(module.__file__).resolve().parent) if module is not None and module.__file__ else ""
+    return {"has": [name for name in SUBJECTS if contender.has(name)], "versions": versions, "source": source}
 
 
 def measure(contender: Subjects, request: dict[str, Any]) -> dict[str, Any]:
     """Do what is asked, in an event loop of its own."""
-    run = Run(request["size"], request["count"])
+    run, subject = Run(request["size"], request["count"]), SUBJECTS[request["subject"]]
+    options = counting(contender.backend) if subject.counted else None
     gc.collect()
+    if not subject.collector:
+        gc.disable()
     try:
-        anyio.run(getattr(contender, request["subject"]), run, backend=contender.backend)
+        anyio.run(getattr(contender, subject.name), run, backend=contender.backend, backend_options=options)
     except Exception as error:  # noqa: BLE001 - reported in the table
         cause: BaseException = error
         while isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
         return {"error": f"{type(cause).__name__}: {cause}"}
+    finally:
+        gc.enable()
     return {"values": run.values}
 
 

@@ -4,6 +4,7 @@ Their order is drawn anew each time, from a fixed seed. A contender whose measur
 again, and one that takes long gets fewer rounds; the tables say so in either case.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ from attrs import define, field, frozen
 from benchmarks._contenders import Contender
 from benchmarks._processes import Child, FailedError, child_of, time_import
 from benchmarks._results import Cell, Results
-from benchmarks._subjects import SUBJECTS, Subject
+from benchmarks._subject import Subject
+from benchmarks._subjects import SUBJECTS
 
 Progress = Callable[[str], None]
 
@@ -31,6 +33,9 @@ class Plan:
         limit: How many seconds one measurement may take, its setting up included.
         patience: After how many seconds for one contender, subject and size it is left at the rounds that it has had.
         seed: Of the order of the contenders.
+        seconds: No further round begins that would probably not be over by then.
+        renew: After how many rounds each contender gets a new process; 0 for never. A process has its own luck with
+            where things lie in memory, which is a few percent.
     """
 
     contenders: Sequence[Contender]
@@ -40,6 +45,8 @@ class Plan:
     limit: float = 180.0
     patience: float = 10.0
     seed: int = 1
+    seconds: float = math.inf
+    renew: int = 0
 
 
 @define
@@ -65,8 +72,13 @@ class _Measuring:
                 self.results.left_out[contender.name] = f"{who} is not installed (no module {said.missing})"
                 continue
             self.results.versions |= said.versions
+            self.results.sources[contender.name] = said.source
             self.results.took_part.append(contender.name)
             self.children.append(child)
+
+    async def renew(self) -> None:
+        for child in self.children:
+            await child.end()
 
     async def round(self, number: int, order: random.Random) -> None:
         for subject in self.plan.subjects:
@@ -107,14 +119,27 @@ async def measure(plan: Plan, results: Results, progress: Progress) -> None:
     async with AsyncExitStack() as stack:
         await measuring.introduce(stack)
         order = random.Random(plan.seed)  # noqa: S311 - an order, not a secret
+        start = time.perf_counter()
         for number in range(plan.rounds):
+            if number and (time.perf_counter() - start) * (1 + 1 / number) > plan.seconds:
+                break
+            if plan.renew and number and number % plan.renew == 0:
+                await measuring.renew()
             await measuring.round(number, order)
             results.rounds = number + 1
 
 
-def choose(names: Sequence[str]) -> list[Subject]:
-    """Return the subjects of these names, or all of them; raise `LookupError` for an unknown one."""
-    for name in names:
-        if name not in SUBJECTS:
-            raise LookupError(f"there is no subject {name!r}; there are {', '.join(SUBJECTS)}")
-    return [each for each in SUBJECTS.values() if not names or each.name in names]
+def choose(names: Sequence[str], groups: Sequence[str] = ()) -> list[Subject]:
+    """Return the subjects of these names, or of these groups, or all of them.
+
+    Raises:
+        LookupError: There is no such subject or group.
+    """
+    known = dict.fromkeys(each.group.lower() for each in SUBJECTS.values())
+    for what, given, there in (("subject", names, SUBJECTS), ("group", groups, known)):
+        for name in given:
+            if name not in there:
+                raise LookupError(f"there is no {what} {name!r}; there are {', '.join(there)}")
+    if not names and not groups:
+        return list(SUBJECTS.values())
+    return [each for each in SUBJECTS.values() if each.name in names or each.group.lower() in groups]

@@ -7,7 +7,7 @@ from attrs import frozen
 
 from benchmarks._contenders import Contender
 from benchmarks._results import Cell, Results, Spread
-from benchmarks._subjects import Subject, Value
+from benchmarks._subject import Subject, Value
 
 UNITS = {
     "time": ((1e-6, "ns", 1e9), (1e-3, "µs", 1e6), (1.0, "ms", 1e3), (math.inf, "s", 1.0)),

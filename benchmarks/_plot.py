@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks._contenders import Contender
 from benchmarks._numbers import Row, quantity, ratio, rows_of, say_ratio
 from benchmarks._results import Results
-from benchmarks._subjects import Subject
+from benchmarks._subject import GROWTH, Subject
 
 COLOURS = {
     "workerbus-asyncio": "#0b5cad",
@@ -61,9 +61,10 @@ class Pictures:
         """Draw everything that was measured; return where."""
         self._directory.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(STYLE):
-            drawn = [path for subject in subjects if (path := self._subject(subject))]
-            overview = self._overview(subjects)
-        return drawn if overview is None else [*drawn, overview]
+            alone = [each for each in subjects if each.group != GROWTH]
+            drawn = [path for subject in alone if (path := self._subject(subject))]
+            together = [self._growth([each for each in subjects if each.group == GROWTH]), self._overview(alone)]
+        return [*drawn, *(path for path in together if path is not None)]
 
     def _save(self, figure: Figure, name: str) -> Path:
         path = self._directory / f"{name}.png"
@@ -150,6 +151,43 @@ class Pictures:
         if ours is not None and row.value.compares:
             axes.set_xlabel(f"in brackets: beside {' on '.join(ours.title.split())}")
         axes.set_title(self._headline(row.title, row), loc="left", fontweight="bold")
+
+    def _growth(self, subjects: Sequence[Subject]) -> Path | None:
+        ours = [each for each in self._contenders if each.role == "ours"]
+        lines = [
+            (each, subject, points)
+            for each in ours
+            for subject in subjects
+            if len(points := self._beside_smallest(subject, each.name)) > 1
+        ]
+        if not lines:
+            return None
+        top = max(3.0, *(1.1 * time for _, _, points in lines for _, time in points))
+        figure = Figure(figsize=(WIDTH, 0.8 + 0.62 * len(subjects)), layout="constrained")
+        panels = figure.subplots(len(subjects), len(ours), sharex=True, sharey=True, squeeze=False)
+        for number, subject in enumerate(subjects):
+            panels[number][0].set_ylabel(subject.values[0].title, rotation=0, ha="right", va="center", fontsize=8)
+            for column, each in enumerate(ours):
+                axes = panels[number][column]
+                axes.axhline(1, color="black", linewidth=0.6)
+                axes.set_xscale("log")
+                axes.set_ylim(0, top)
+                axes.set_xticks([1, 2, 4, 8], ["n", "2n", "4n", "8n"])
+                axes.minorticks_off()
+                axes.set_yticks([1, 2], ["1x", "2x"])
+                axes.grid(color="#e6e6e6")
+                if not number:
+                    axes.set_title(" on ".join(each.title.split()), loc="left", fontweight="bold")
+                points = self._beside_smallest(subject, each.name)
+                axes.plot(*zip(*points, strict=True), color=self._colours[each.name], marker="o", markersize=3)
+        figure.suptitle("Time of one, beside one of n: flat is linear growth", x=0.01, ha="left", fontweight="bold")
+        return self._save(figure, "growth")
+
+    def _beside_smallest(self, subject: Subject, contender: str) -> list[tuple[float, float]]:
+        rows = rows_of([subject], self._results)
+        spreads = [(row.size, self._results.spread(row.cell(contender), row.value.key)) for row in rows]
+        points = [(size, spread.median) for size, spread in spreads if spread is not None]
+        return [(size / points[0][0], time / points[0][1]) for size, time in points]
 
     def _overview(self, subjects: Sequence[Subject]) -> Path | None:
         rows = [row for row in rows_of(subjects, self._results) if row.value.compares]

@@ -41,11 +41,13 @@ class Introduction:
         has: The names of the subjects that it has.
         versions: Package to version.
         missing: The module that is not installed, if one is not.
+        source: The directory from which its first package comes.
     """
 
     has: tuple[str, ...] = ()
     versions: dict[str, str] = field(factory=dict)
     missing: str | None = None
+    source: str = ""
 
 
 def environment(contender: Contender) -> dict[str, str]:
@@ -141,7 +143,9 @@ class Child:
         """
         self._live = await Live.start(self.contender)
         said = await self._exchange("", STARTING_SECONDS)
-        self.introduction = Introduction(tuple(said.get("has", ())), said.get("versions", {}), said.get("missing"))
+        self.introduction = Introduction(
+            tuple(said.get("has", ())), said.get("versions", {}), said.get("missing"), said.get("source", "")
+        )
 
     async def ask(self, request: dict[str, Any], limit: float) -> dict[str, float]:
         """Let it measure.
@@ -169,10 +173,11 @@ class Child:
             self._live = None
             raise
 
-    async def close(self) -> None:
-        """End the process."""
+    async def end(self) -> None:
+        """End the process; another one takes its place when it is needed."""
         if self._live is not None:
-            await self._live.close()
+            live, self._live = self._live, None
+            await live.close()
 
 
 @asynccontextmanager
@@ -182,7 +187,7 @@ async def child_of(contender: Contender) -> AsyncIterator[Child]:
     try:
         yield child
     finally:
-        await child.close()
+        await child.end()
 
 
 async def time_import(contender: Contender, limit: float) -> dict[str, float]:

@@ -6,7 +6,7 @@ import sys
 from statistics import median
 from typing import Any, Self
 
-from attrs import Factory, asdict, define, frozen
+from attrs import Factory, asdict, define, field, frozen
 
 
 @frozen
@@ -61,6 +61,7 @@ class Results:
         took_part: The contenders that did.
         left_out: Contender to reason.
         versions: Package to version.
+        sources: Contender to the directory from which it came; of this run alone, not written.
         samples: For each cell, round to values.
         failed: Cell to reason; it was not tried again.
         by_cpu: Whether to give processor time where there is time.
@@ -72,6 +73,7 @@ class Results:
     took_part: list[str] = Factory(list)
     left_out: dict[str, str] = Factory(dict)
     versions: dict[str, str] = Factory(dict)
+    sources: dict[str, str] = field(factory=dict, eq=False)
     samples: dict[Cell, dict[int, dict[str, float]]] = Factory(dict)
     failed: dict[Cell, str] = Factory(dict)
     by_cpu: bool = False

@@ -30,6 +30,11 @@ class Run:
         """How often it is done to warm up, and then; the clock goes by what was done last."""
         return max(1, self.count // 10), self.count
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many there are to warm up, and then, where many are measured at once."""
+        return max(2, self.size // 8), self.size
+
     def start(self) -> None:
         """Start the clock, on a heap without garbage."""
         gc.collect()

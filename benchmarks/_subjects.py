@@ -6,100 +6,14 @@ before the clock starts. Everybody starts with a tenth of the work, or one of it
 loop waits with the same tool.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from inspect import getdoc
-from typing import Any, Literal, TypeVar
+from typing import Any
 
-from attrs import field, frozen
-
+from benchmarks._growth_subjects import GrowthSubjects
 from benchmarks._run import Run
-
-Kind = Literal["time", "bytes", "count", "ratio", "flag"]
-
-
-@frozen
-class Value:
-    """One number that a subject gives, and a row in a table.
-
-    Args:
-        key: What the measurement calls it.
-        title: What the row says.
-        what: Of what it is, in words.
-        kind: Its unit.
-        compares: Whether it makes sense to divide it by another contender's.
-    """
-
-    key: str
-    title: str
-    what: str
-    kind: Kind = "time"
-    compares: bool = True
+from benchmarks._subject import JOBS, MESSAGES, PIPELINES, WORKERS, MissingError, Subject, Value, seconds, subject
 
 
-@frozen
-class Subject:
-    """Something to measure.
-
-    Args:
-        name: What ``--only`` takes.
-        group: The table in which it stands.
-        values: What it gives.
-        full: Each size with how often it is done in one measurement.
-        quick: The same for ``--quick``.
-        fresh: Whether each measurement has a process of its own.
-        about: What every side does.
-    """
-
-    name: str
-    group: str
-    values: tuple[Value, ...]
-    full: Mapping[int, int]
-    quick: Mapping[int, int]
-    fresh: bool = False
-    about: str = field(default="", repr=False)
-
-    @property
-    def sized(self) -> bool:
-        """Whether it is measured at several sizes."""
-        return len(self.full) > 1
-
-
-Method = TypeVar("Method", bound=Callable[..., Awaitable[None]])
-
-
-def subject(
-    group: str,
-    *values: Value,
-    full: Mapping[int, int],
-    quick: Mapping[int, int],
-    fresh: bool = False,
-) -> Callable[[Method], Method]:
-    """Mark a method of `Subjects` as one."""
-
-    def mark(method: Method) -> Method:
-        about = getdoc(method) or ""
-        vars(method)["subject"] = Subject(method.__name__, group, values, full, quick, fresh, about)
-        return method
-
-    return mark
-
-
-def seconds(title: str, per: str) -> Value:
-    """Return the value of a subject that is measured with the clock."""
-    return Value("seconds", title, f"per {per}")
-
-
-class MissingError(NotImplementedError):
-    """A contender does not have what is to be measured."""
-
-
-TIMEOUT = 10.0
-"""Seconds, for jobs that have a timeout: nobody reaches it."""
-
-MESSAGES, JOBS, WORKERS, PIPELINES = "Messages", "Jobs", "Workers", "Pipelines"
-
-
-class Subjects:
+class Subjects(GrowthSubjects):
     """All subjects, and a contender that has none of them.
 
     Args:
@@ -146,6 +60,15 @@ class Subjects:
     @subject(MESSAGES, seconds("idle wake at a worker", "message"), full={1: 2_000}, quick={1: 300})
     async def wake_worker(self, run: Run) -> None:
         """The same with a worker."""
+        raise MissingError
+
+    @subject(MESSAGES, seconds("a hook for each message", "hook"), full={1: 5_000}, quick={1: 1_000})
+    async def hooks(self, run: Run) -> None:
+        """A job's handler reports its progress as fast as it can; the asker's hook counts; until all are counted.
+
+        workerbus, Pipecat: ``send_job_update`` in the handler, an overridden ``on_job_update``, which counts. The
+        handler answers when all are sent, and the answer is not waited for. Nobody else has hooks.
+        """
         raise MissingError
 
     @subject(
@@ -212,6 +135,40 @@ class Subjects:
         """The same with a worker's ``on_bus_message``."""
         raise MissingError
 
+    @subject(
+        MESSAGES,
+        Value("p99", "lag p99, fan-out {}", "of the loop, in broadcasts"),
+        Value("p50", "lag p50, fan-out {}", "of the loop, in broadcasts", compares=False),
+        Value("most", "longest lag, fan-out {}", "of the loop, in broadcasts", compares=False),
+        full={100: 20_000, 1_000: 3_000},
+        quick={100: 500, 1_000: 100},
+    )
+    async def lag(self, run: Run) -> None:
+        """How late the event loop wakes a task that sleeps for a millisecond, again and again, meanwhile.
+
+        One sender broadcasts as fast as it can to that many subscribers, and everything is delivered, as in the
+        broadcast; the sender pauses when the library does, or never. Floors: the sender lets the others run after each
+        broadcast. asyncio itself may wake a task a millisecond late.
+        """
+        raise MissingError
+
+    @subject(
+        MESSAGES,
+        Value("queued", "a queued message", "message and entry, of {}", "bytes"),
+        Value("message", "a message", "the object alone", "bytes"),
+        full={100_000: 1},
+        quick={2_000: 1},
+        fresh=True,
+    )
+    async def queued(self, run: Run) -> None:
+        """What is allocated for each message that waits for a busy subscriber, by ``tracemalloc``.
+
+        Each is made, sent and forgotten by its sender, which leaves it in the queue. The handler waits in the first.
+        Source and target are the same for all, and there is no payload. Floors: a message is a tuple of two strings,
+        put into a stream or a queue.
+        """
+        raise MissingError
+
     @subject(JOBS, seconds("job round trip", "job"), full={1: 1_000}, quick={1: 200})
     async def job(self, run: Run) -> None:
         """A worker asks another for a job and awaits the answer, one job after the other.
@@ -219,6 +176,26 @@ class Subjects:
         workerbus, Pipecat: an ``@job`` handler; ``async with asker.job(…)``. In workerbus it returns the answer, in
         Pipecat it sends it. autogen: ``send_message``, from outside, to a handler that returns the answer. pykka:
         ``ask``, from outside. Floors: a task is started, sets an event, and the asker waits for it.
+        """
+        raise MissingError
+
+    @subject(
+        JOBS,
+        seconds("job, beside the least", "job"),
+        Value("message", "of that: a message", "per job", compares=False),
+        Value("scope", "of that: a cancel scope", "per job", compares=False),
+        Value("deadline", "of that: a look at the deadline", "per job", compares=False),
+        Value("passes", "of that: two passes of the loop", "per job", compares=False),
+        full={1: 1_000},
+        quick={1: 200},
+    )
+    async def job_least(self, run: Run) -> None:
+        """The same as the round trip, beside a floor that does what nobody can do without.
+
+        workerbus: the round trip, as it is. Floor, anyio: a task that is used again answers, so there are two passes of
+        the loop; one message is made, one cancel scope entered and left, and the deadline of all scopes around looked
+        at. A message is a frozen attrs class with slots and the six fields of a job request. Each of the four is
+        measured alone, too. What is between the floor and workerbus is the library's own.
         """
         raise MissingError
 
@@ -288,18 +265,34 @@ class Subjects:
         JOBS,
         Value("ratio", "job {} beside early ones", "its time", "ratio", compares=False),
         Value("grown", "memory grown meanwhile", "resident", "bytes", compares=False),
-        Value("jobs", "jobs done in 45 seconds", "of {}", "count", compares=False),
-        full={100_000: 100_000},
+        Value("jobs", "jobs done in 90 seconds", "of {}", "count", compares=False),
+        full={1_000_000: 1_000_000},
         quick={2_000: 2_000},
         fresh=True,
     )
     async def late(self, run: Run) -> None:
-        """One job after the other, up to number 100,000 (``--quick``: 2,000), in a process of its own.
+        """One job after the other, up to number 1,000,000 (``--quick``: 2,000), in a process of its own.
 
         Each hundred is timed, by processor time: the median of the last 20 hundreds beside the median of those from
         1,000 to 3,000; and by how much the resident memory has grown from there to the end. ``--quick`` takes what
-        there is. Everybody asks as in the round trip; after 45 seconds nobody is asked
-        for more, and the last hundreds are those before that.
+        there is. Everybody asks as in the round trip; after 90 seconds nobody is asked for more, and the last hundreds
+        are those before that.
+        """
+        raise MissingError
+
+    @subject(
+        JOBS,
+        Value("queued", "a queued sequential job", "at its worker, of {}", "bytes"),
+        Value("asked", "a queued sequential job", "with what its asker keeps", "bytes"),
+        full={10_000: 1},
+        quick={500: 1},
+        fresh=True,
+    )
+    async def queued_job(self, run: Run) -> None:
+        """What is allocated for each job that waits for its turn, by ``tracemalloc``.
+
+        The handler is sequential, and busy with the first. At its worker: `BusJobRequestMessage`s are sent to it, by
+        nobody who waits for an answer. With what its asker keeps: ``request_job``.
         """
         raise MissingError
 
@@ -331,6 +324,24 @@ class Subjects:
 
         In a process of its own, after ten of them were started and stopped. ``--quick`` has 100, too few to say much.
         Everybody has one kind of worker with a handler or two. Floors: as many tasks that wait for an event.
+        """
+        raise MissingError
+
+    @subject(
+        WORKERS,
+        Value("passes", "wake-ups of {} that are idle", "passes of the loop", "count", compares=False),
+        Value("switches", "idle: context switches", "voluntary ones, of {}", "count", compares=False),
+        Value("spent", "idle: processor time", "in all, of {}", compares=False),
+        full={1_000: 10},
+        quick={100: 1},
+        fresh=True,
+        counted=True,
+    )
+    async def idle(self, run: Run) -> None:
+        """What 1,000 workers do that have nothing to do, in 10 seconds (``--quick``: 100 in one).
+
+        Passes of the event loop and switches are those of their own: less what a wait takes when there are no workers.
+        A pass asks once what is ready. Floor, anyio: as many tasks that wait for an event.
         """
         raise MissingError
 
@@ -378,7 +389,8 @@ class Subjects:
 
 
 def _subjects() -> dict[str, Subject]:
-    marked: list[Any] = [getattr(method, "subject", None) for method in vars(Subjects).values()]
+    methods = [*vars(Subjects).values(), *vars(GrowthSubjects).values()]
+    marked: list[Any] = [getattr(method, "subject", None) for method in methods]
     return {each.name: each for each in marked if isinstance(each, Subject)}
 
 

@@ -8,9 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks._contenders import Contender
+from benchmarks._goals import outcomes
+from benchmarks._growth import MOST, exponents
 from benchmarks._numbers import Row, digits, quantity, ratio, rows_of, say_ratio
 from benchmarks._results import Cell, Results, Spread
-from benchmarks._subjects import Subject
+from benchmarks._subject import GROWTH, JOBS, Subject
+
+ABREAST = 4
+"""How many columns of exponents fit beside each other."""
 
 DASH = Text("-", style="dim")
 
@@ -70,11 +75,17 @@ class Tables:
     def show(self, subjects: Sequence[Subject]) -> None:
         """Print everything."""
         for group in dict.fromkeys(subject.group for subject in subjects):
-            rows = rows_of([each for each in subjects if each.group == group], self._results)
-            if rows:
+            members = [each for each in subjects if each.group == group]
+            rows = rows_of(members, self._results)
+            if group == GROWTH:
+                self._exponents(members)
+            elif rows:
                 self._times(group, rows)
                 self._ratios(group, [row for row in rows if row.value.compares])
-        self._growth(subjects)
+            if group == JOBS:
+                self._own_part(members)
+        self._growth([each for each in subjects if each.group != GROWTH])
+        self._goals()
         self._notes()
 
     def _times(self, group: str, rows: Sequence[Row]) -> None:
@@ -98,13 +109,88 @@ class Tables:
 
     def _ratios(self, group: str, rows: Sequence[Row]) -> None:
         for ours in self._contenders:
-            others = [each for each in self._contenders if each.comparable(ours)]
+            others = [
+                each
+                for each in self._contenders
+                if each.comparable(ours) and any(ratio(self._results, row, ours, each) for row in rows)
+            ]
             if ours.role != "ours" or not others or not rows:
                 continue
             ratios = table(f"{group}: ratios of {' on '.join(ours.title.split())}", map(head, others))
             for row in rows:
                 ratios.add_row(row.title, *(ratio_text(ratio(self._results, row, ours, each)) for each in others))
             self._print(ratios)
+
+    def _exponents(self, subjects: Sequence[Subject]) -> None:
+        sides = [
+            each
+            for each in self._contenders
+            if any(exponents(self._results, subject, each.name) is not None for subject in subjects)
+        ]
+        rows = []
+        for subject in subjects:
+            sizes = self._results.sizes(subject.name)
+            if sizes:
+                rows.append((Row(subject, subject.values[0], sizes[-1]), sizes[0]))
+        for some in (sides[start : start + ABREAST] for start in range(0, len(sides), ABREAST)):
+            made = table(
+                "Growth: exponent (1 is linear), and the time of one of the most", (each.title for each in some)
+            )
+            for row, least in rows:
+                label = Text(row.title).append(f"\n  {least:,} to {row.size:,}, {row.what}", style="dim")
+                made.add_row(label, *(self._exponent(row, each.name) for each in some))
+            self._print(made)
+        self._ratios("Growth, at the largest size", [row for row, _ in rows])
+
+    def _exponent(self, row: Row, contender: str) -> Text:
+        spread = exponents(self._results, row.subject, contender)
+        if any(cell.subject == row.subject.name and cell.contender == contender for cell in self._results.failed):
+            return Text("failed", style="red")
+        if spread is None:
+            return DASH
+        text = Text(f"{spread.median:.2f}", style="red" if spread.median > MOST else "")
+        if len(spread.values) > 1:
+            text.append(f" ({spread.low:.2f}-{spread.high:.2f})", style="dim")
+        time = self._results.spread(row.cell(contender), row.value.key)
+        last = exponents(self._results, row.subject, contender, last=2)
+        if time is not None and last is not None:
+            text.append(f"\n{quantity(time.median, 'time')}, last {last.median:.2f}", style="dim")
+        return text
+
+    def _own_part(self, subjects: Sequence[Subject]) -> None:
+        for subject in (each for each in subjects if each.name == "job_least"):
+            for ours, floor in ((each, f"anyio-{each.backend}") for each in self._contenders if each.role == "ours"):
+                for size in self._results.sizes(subject.name):
+                    whole = self._results.spread(Cell(subject.name, size, ours.name), "seconds")
+                    least = self._results.spread(Cell(subject.name, size, floor), "seconds")
+                    if whole is None or least is None:
+                        continue
+                    took, needed, own = (
+                        quantity(number, "time") for number in (whole.median, least.median, whole.median - least.median)
+                    )
+                    self._console.print(
+                        f"{' on '.join(ours.title.split())}: a job takes {took}; nobody can do without {needed} of it, "
+                        f"the other {own} are the library's own.",
+                        highlight=False,
+                    )
+                    self._console.print()
+
+    def _goals(self) -> None:
+        rows = outcomes(self._results, self._contenders)
+        if not rows:
+            return
+        backends = [each.backend for each in self._contenders if each.role == "ours"]
+        made = table("Goals", [head for each in backends for head in (f"goal\n{each}", f"measured\n{each}")])
+        for title, row in rows:
+            cells: list[Text] = []
+            for backend in backends:
+                each = row.get(backend)
+                if each is None:
+                    cells += [DASH, DASH]
+                else:
+                    cells += [Text(each.goal), Text(each.measured, style="" if each.reached else "red")]
+            made.add_row(title, *cells)
+        self._print(made)
 
     def _growth(self, subjects: Sequence[Subject]) -> None:
         growth = table("How the time grows with the size", (each.title for each in self._contenders))

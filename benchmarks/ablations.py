@@ -6,6 +6,7 @@ turns. Each line is a program of its own, so the lines of one block can be compa
 
 import argparse
 import gc
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 from anyio import CancelScope, Event, create_task_group
 from anyio.lowlevel import checkpoint
+from anyio.streams.memory import MemoryObjectReceiveStream
 from rich.console import Console
 from rich.table import Table
 
@@ -132,7 +134,7 @@ async def with_a_deadline() -> None:
 
 
 async def bare_handlers(subscribers: int) -> None:
-    """Queues and parked tasks, an async handler awaited for each item: no order, no errors, no ends."""
+    """Deques and parked tasks, an async handler awaited for each item: no order, no errors, no ends."""
     counts = [Counter(str(number)) for number in range(subscribers)]
     queues: list[deque[BusMessage]] = [deque() for _ in counts]
     message = BusDataMessage(source="bench")
@@ -151,6 +153,35 @@ async def bare_handlers(subscribers: int) -> None:
                 queue.append(message)
             if not number % 64:
                 await checkpoint()
+
+
+async def bare_streams(subscribers: int) -> None:
+    """The same with memory object streams, from which is taken what is there, without waiting."""
+    counts = [Counter(str(number)) for number in range(subscribers)]
+    streams = [anyio.create_memory_object_stream[BusMessage](math.inf) for _ in counts]
+    message = BusDataMessage(source="bench")
+
+    async def drain(counter: Counter, receive: MemoryObjectReceiveStream[BusMessage]) -> None:
+        with receive:
+            while counter.count < COUNT:
+                try:
+                    while counter.count < COUNT:
+                        item = receive.receive_nowait()
+                        await counter.on_bus_message(item)
+                except anyio.WouldBlock:
+                    pass
+                await checkpoint()
+
+    async with create_task_group() as group:
+        for counter, (_, receive) in zip(counts, streams, strict=True):
+            group.start_soon(drain, counter, receive)
+        for number in range(COUNT):
+            for send, _ in streams:
+                send.send_nowait(message)
+            if not number % 64:
+                await checkpoint()
+    for send, _ in streams:
+        send.close()
 
 
 async def our_broadcast(subscribers: int) -> None:
@@ -225,9 +256,11 @@ async def measure(rounds: int) -> list[tuple[str, str, float]]:
             ("a job", "workerbus, awaited", awaited, COUNT),
             ("a job", "workerbus, as a context", as_context, COUNT),
             ("a job", "workerbus, awaited with a timeout", timed, COUNT),
-            ("a delivery to one of 100", "queues and handlers, bare", lambda: bare_handlers(SUBSCRIBERS), many),
+            ("a delivery to one of 100", "deques and handlers, bare", lambda: bare_handlers(SUBSCRIBERS), many),
+            ("a delivery to one of 100", "streams and handlers, bare", lambda: bare_streams(SUBSCRIBERS), many),
             ("a delivery to one of 100", "workerbus", lambda: our_broadcast(SUBSCRIBERS), many),
-            ("a delivery to the only one", "queues and handlers, bare", lambda: bare_handlers(1), COUNT),
+            ("a delivery to the only one", "deques and handlers, bare", lambda: bare_handlers(1), COUNT),
+            ("a delivery to the only one", "streams and handlers, bare", lambda: bare_streams(1), COUNT),
             ("a delivery to the only one", "workerbus", lambda: our_broadcast(1), COUNT),
             ("a worker's life", "two tasks", bare_tasks, COUNT),
             ("a worker's life", "a task, a group in it, a scope, a shield", bare_scopes, COUNT),

@@ -9,10 +9,15 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from benchmarks._lag import lag_of
 from benchmarks._late import LateJobs
+from benchmarks._memory import allocating
+from benchmarks._passes import idle
 from benchmarks._run import Countdown, Run, resident
-from benchmarks._subjects import TIMEOUT
+from benchmarks._subject import TIMEOUT
 from benchmarks.contenders.anyio_frames import Frames
+from benchmarks.contenders.anyio_growth import Growth
+from benchmarks.contenders.anyio_least import least
 
 
 async def answer(done: anyio.Event) -> None:
@@ -70,7 +75,24 @@ async def reading(count: int) -> AsyncIterator[dict[str, Reader]]:
         tasks.cancel_scope.cancel()
 
 
-class Contender(Frames):
+def pair(source: str, target: str) -> tuple[str, str]:
+    """Make a message."""
+    return source, target
+
+
+@asynccontextmanager
+async def waiting(count: int) -> AsyncIterator[None]:
+    """Let so many tasks wait for an event."""
+    end = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(count):
+            tasks.start_soon(end.wait)
+        await anyio.wait_all_tasks_blocked()
+        yield
+        end.set()
+
+
+class Contender(Growth, Frames):
     """Bare anyio."""
 
     packages = ("anyio", "trio")
@@ -131,6 +153,38 @@ class Contender(Frames):
                             reader.countdown = countdown
                             reader.send.send_nowait(item)
                         await countdown.done.wait()
+
+    async def lag(self, run: Run) -> None:
+        async with reading(run.size) as readers:
+            for count in run.counts:
+                items, countdown = list(range(count)), Countdown(count * run.size)
+                for reader in readers.values():
+                    reader.countdown = countdown
+                async with lag_of(run):
+                    for item in items:
+                        for reader in readers.values():
+                            reader.send.send_nowait(item)
+                        await checkpoint()
+                    await countdown.done.wait()
+
+    async def queued(self, run: Run) -> None:
+        made: list[tuple[str, str] | None] = [None] * run.size
+        with allocating() as more:
+            for number in range(run.size):
+                made[number] = pair("bench", "busy")
+            run.values["message"] = more() / run.size
+        made.clear()
+        send, receive = anyio.create_memory_object_stream[tuple[str, str]](math.inf)
+        with send, receive, allocating() as more:
+            for _ in range(run.size):
+                send.send_nowait(pair("bench", "busy"))
+            run.values["queued"] = more() / run.size
+
+    async def job_least(self, run: Run) -> None:
+        await least(run)
+
+    async def idle(self, run: Run) -> None:
+        await idle(run, waiting(run.size))
 
     async def job(self, run: Run) -> None:
         async with anyio.create_task_group() as tasks:

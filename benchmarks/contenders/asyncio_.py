@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from benchmarks._lag import lag_of
 from benchmarks._late import LateJobs
 from benchmarks._run import Countdown, Run, resident
-from benchmarks._subjects import TIMEOUT
+from benchmarks._subject import TIMEOUT
 from benchmarks.contenders.asyncio_frames import Frames
 
 
@@ -124,6 +125,19 @@ class Contender(Frames):
                             reader.countdown = countdown
                             reader.queue.put_nowait(item)
                         await countdown.done.wait()
+
+    async def lag(self, run: Run) -> None:
+        async with reading(run.size) as readers:
+            for count in run.counts:
+                items, countdown = list(range(count)), Countdown(count * run.size)
+                for reader in readers.values():
+                    reader.countdown = countdown
+                async with lag_of(run):
+                    for item in items:
+                        for reader in readers.values():
+                            reader.queue.put_nowait(item)
+                        await asyncio.sleep(0)
+                    await countdown.done.wait()
 
     async def job(self, run: Run) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -18,7 +18,8 @@ from autogen_core import (
 
 from benchmarks._late import LateJobs
 from benchmarks._run import Countdown, Run, resident
-from benchmarks._subjects import TIMEOUT, Subjects
+from benchmarks._subject import TIMEOUT
+from benchmarks._subjects import Subjects
 
 ALL = TopicId("all", "default")
 

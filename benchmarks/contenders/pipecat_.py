@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 from loguru import logger
 from pipecat.bus import BusDataMessage, BusMessage, BusSubscriber, BusSystemMessage
 from pipecat.pipeline.job_context import JobEvent, JobGroupParams, JobParams
@@ -12,9 +13,12 @@ from pipecat.pipeline.job_decorator import job
 from pipecat.workers.base_worker import BaseWorker
 from pipecat.workers.runner import WorkerRunner
 
+from benchmarks._lag import lag_of
 from benchmarks._late import LateJobs
+from benchmarks._memory import allocating
+from benchmarks._passes import idle
 from benchmarks._run import Countdown, Run, resident
-from benchmarks._subjects import TIMEOUT
+from benchmarks._subject import TIMEOUT
 from benchmarks.contenders.pipecat_frames import Frames
 
 logger.disable("pipecat")
@@ -49,6 +53,13 @@ class Answerer(BaseWorker):
         for chunk in message.payload["chunks"]:
             await self.send_job_stream_data(message.job_id, chunk)
         await self.send_job_stream_end(message.job_id)
+
+    @job(name="report")
+    async def report(self, message: Any) -> None:
+        """Report progress as fast as it can."""
+        for update in message.payload["updates"]:
+            await self.send_job_update(message.job_id, update)
+        await self.send_job_response(message.job_id, {})
 
     @job(name="pace")
     async def pace(self, message: Any) -> None:
@@ -97,6 +108,44 @@ class Counter(BaseWorker):
         """Count."""
         await super().on_bus_message(message)
         self.countdown.tick()
+
+
+class Informed(BaseWorker):
+    """A worker that counts the progress of its jobs."""
+
+    countdown = Countdown(0)
+
+    async def on_job_update(self, _message: Any) -> None:
+        """Count."""
+        self.countdown.tick()
+
+
+class BusySubscriber(BusSubscriber):
+    """A subscriber whose handler waits in its first message."""
+
+    name = "busy"
+
+    def __init__(self) -> None:
+        self.started, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def on_bus_message(self, _message: BusMessage) -> None:
+        """Wait."""
+        self.started.set()
+        await self.gate.wait()
+
+
+class Sequential(BaseWorker):
+    """Has a handler for which jobs wait."""
+
+    started: asyncio.Event
+    gate: asyncio.Event
+
+    @job(name="turn", sequential=True)
+    async def turn(self, message: Any) -> None:
+        """Wait, and answer."""
+        self.started.set()
+        await self.gate.wait()
+        await self.send_job_response(message.job_id, {})
 
 
 class Overtaken:
@@ -218,6 +267,16 @@ class Contender(Frames):
         async with running(counter) as runner:
             await self._wake(run, counter, runner)
 
+    async def hooks(self, run: Run) -> None:
+        asker, answerer = Informed("asker"), Answerer("answerer")
+        async with running(asker, answerer):
+            for count in run.counts:
+                asker.countdown = Countdown(count)
+                payload = {"updates": [{"number": number} for number in range(count)]}
+                with run.clock():
+                    await asker.request_job("answerer", params=JobParams(name="report", payload=payload))
+                    await asker.countdown.done.wait()
+
     async def broadcast(self, run: Run) -> None:
         async with running() as runner:
             for number in range(run.size):
@@ -260,6 +319,51 @@ class Contender(Frames):
         counter.gate, counter.countdown = asyncio.Event(), Countdown(0)
         async with running(counter) as runner:
             await self._overtake(run, counter, runner)
+
+    async def lag(self, run: Run) -> None:
+        async with running() as runner:
+            for number in range(run.size):
+                await runner.bus.subscribe(Subscriber(f"s{number}"))
+            for count in run.counts:
+                Subscriber.countdown = Countdown(count * run.size)
+                to_send = messages(count, None)
+                async with lag_of(run):
+                    await send_all(runner, to_send)
+                    await Subscriber.countdown.done.wait()
+
+    async def queued(self, run: Run) -> None:
+        made: list[BusDataMessage | None] = [None] * run.size
+        with allocating() as more:
+            for number in range(run.size):
+                made[number] = BusDataMessage(source="bench", target="busy")
+            run.values["message"] = more() / run.size
+        made.clear()
+        async with running() as runner:
+            busy = BusySubscriber()
+            await runner.bus.subscribe(busy)
+            await send_all(runner, messages(1, "busy"))
+            await busy.started.wait()
+            send = runner.bus.send
+            with allocating() as more:
+                for _ in range(run.size):
+                    await send(BusDataMessage(source="bench", target="busy"))
+                run.values["queued"] = more() / run.size
+            busy.gate.set()
+
+    async def queued_job(self, run: Run) -> None:
+        busy, asker = Sequential("busy"), BaseWorker("asker")
+        busy.started, busy.gate = asyncio.Event(), asyncio.Event()
+        async with running(busy, asker):
+            await asker.request_job("busy", params=JobParams(name="turn"))
+            await busy.started.wait()
+            with allocating() as more:
+                for _ in range(run.size):
+                    await asker.request_job("busy", params=JobParams(name="turn"))
+                await anyio.wait_all_tasks_blocked()
+                run.values["asked"] = more() / run.size
+
+    async def idle(self, run: Run) -> None:
+        await idle(run, running(*[Answerer(f"w{number}") for number in range(run.size)]))
 
     async def _jobs(self, run: Run, params: JobParams) -> None:
         asker, answerer = BaseWorker("asker"), Answerer("answerer")

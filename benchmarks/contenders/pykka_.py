@@ -9,7 +9,8 @@ from pykka import ActorRef, ActorRegistry, ThreadingActor, get_all
 
 from benchmarks._late import LateJobs
 from benchmarks._run import Run, resident
-from benchmarks._subjects import TIMEOUT, Subjects
+from benchmarks._subject import TIMEOUT
+from benchmarks._subjects import Subjects
 
 
 class Counter(ThreadingActor):

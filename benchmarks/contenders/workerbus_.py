@@ -1,100 +1,30 @@
 """workerbus, by its public interface, as users write it."""
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from benchmarks._late import LateJobs
 from benchmarks._run import Countdown, Run, resident
-from benchmarks._subjects import TIMEOUT, Subjects
-from workerbus import (
-    BaseWorker,
-    BusDataMessage,
-    BusJobRequestMessage,
-    BusMessage,
-    BusSubscriber,
-    BusSystemMessage,
-    JobEvent,
-    WorkerRunner,
-    job,
+from benchmarks._subject import TIMEOUT
+from benchmarks._subjects import Subjects
+from benchmarks.contenders.workerbus_growth import Growth
+from benchmarks.contenders.workerbus_limits import Limits
+from benchmarks.contenders.workerbus_parts import (
+    Answerer,
+    Counter,
+    Informed,
+    Subscriber,
+    messages,
+    running,
+    send_all,
 )
+from workerbus import BaseWorker, BusMessage, BusSubscriber, BusSystemMessage, JobEvent, WorkerRunner
 
 try:
     from benchmarks.contenders.workerbus_frames import Frames
 except ImportError:  # one from before it had pipelines, with --beside
     Frames = Subjects  # type: ignore[assignment,misc]  # it has none of them
-
-
-class Answerer(BaseWorker):
-    """Has a handler for each kind of job."""
-
-    asleep: Countdown
-    unwound: Countdown
-
-    @job(name="echo")
-    async def echo(self, _message: BusJobRequestMessage) -> dict[str, Any]:
-        """Answer at once."""
-        return {"ok": True}
-
-    @job(name="sleep")
-    async def sleep(self, _message: BusJobRequestMessage) -> None:
-        """Sleep until it is cancelled."""
-        try:
-            self.asleep.tick()
-            await anyio.sleep_forever()
-        finally:
-            self.unwound.tick()
-
-    @job(name="flood")
-    async def flood(self, message: BusJobRequestMessage) -> None:
-        """Stream as fast as it can."""
-        assert message.payload is not None
-        await self.send_job_stream_start(message.job_id)
-        for chunk in message.payload["chunks"]:
-            await self.send_job_stream_data(message.job_id, chunk)
-        await self.send_job_stream_end(message.job_id)
-
-    @job(name="pace")
-    async def pace(self, message: BusJobRequestMessage) -> None:
-        """Stream, and let the others run after each."""
-        assert message.payload is not None
-        await self.send_job_stream_start(message.job_id)
-        for chunk in message.payload["chunks"]:
-            await self.send_job_stream_data(message.job_id, chunk)
-            await checkpoint()
-        await self.send_job_stream_end(message.job_id)
-
-
-class Counts:
-    """Counts the messages that it handles."""
-
-    countdown = Countdown(0)
-
-    async def on_bus_message(self, _message: BusMessage) -> None:
-        """Count."""
-        self.countdown.tick()
-
-
-class Subscriber(Counts, BusSubscriber):
-    """A subscriber that counts.
-
-    Args:
-        name: Its name.
-        own: Whether it receives only what is for it.
-    """
-
-    name = ""
-
-    def __init__(self, name: str, *, own: bool = False) -> None:
-        self.name = name
-        self.receives = "own" if own else "all"
-
-
-class Counter(Counts, BaseWorker):
-    """A worker that counts."""
 
 
 class Overtaken:
@@ -132,29 +62,7 @@ class OvertakenWorker(Overtaken, BaseWorker):
     """A worker that is overtaken."""
 
 
-@asynccontextmanager
-async def running(*workers: BaseWorker) -> AsyncIterator[WorkerRunner]:
-    """Run workers; all are ready in the body."""
-    async with WorkerRunner(handle_sigint=False) as runner:
-        await runner.add_workers(*workers)
-        for worker in workers:
-            await runner.registry.wait_for(worker.name)
-        yield runner
-
-
-def messages(count: int, target: str | None) -> list[BusDataMessage]:
-    """Make messages."""
-    return [BusDataMessage(source="bench", target=target) for _ in range(count)]
-
-
-async def send_all(runner: WorkerRunner, to_send: Iterable[BusMessage]) -> None:
-    """Send as fast as it goes."""
-    send = runner.bus.send
-    for message in to_send:
-        await send(message)
-
-
-class Contender(Frames):
+class Contender(Growth, Limits, Frames):
     """workerbus."""
 
     packages = ("workerbus", "anyio", "trio", "attrs")
@@ -197,6 +105,16 @@ class Contender(Frames):
         counter = Counter("counter")
         async with running(counter) as runner:
             await self._wake(run, counter, runner)
+
+    async def hooks(self, run: Run) -> None:
+        asker, answerer = Informed("asker"), Answerer("answerer")
+        async with running(asker, answerer):
+            for count in run.counts:
+                asker.countdown = Countdown(count)
+                payload = {"updates": [{"number": number} for number in range(count)]}
+                with run.clock():
+                    await asker.request_job("answerer", name="report", payload=payload)
+                    await asker.countdown.done.wait()
 
     async def broadcast(self, run: Run) -> None:
         async with running() as runner:
@@ -251,6 +169,9 @@ class Contender(Frames):
                             pass
 
     async def job(self, run: Run) -> None:
+        await self._jobs(run, None)
+
+    async def job_least(self, run: Run) -> None:
         await self._jobs(run, None)
 
     async def job_timeout(self, run: Run) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from benchmarks._contenders import CONTENDERS
 from benchmarks._results import Cell, Results
+from benchmarks._subject import GROWTH
 from benchmarks._subjects import SUBJECTS
 from benchmarks._table import Tables
 
@@ -165,5 +166,6 @@ def test_one_picture_is_drawn_for_each_subject(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot = pytest.importorskip("benchmarks._plot")
     drawn = plot.Pictures(CONTENDERS, two_rounds(), tmp_path).draw(list(SUBJECTS.values()))
-    assert {path.stem for path in drawn} == {*SUBJECTS, "overview"}
+    alone = {each.name for each in SUBJECTS.values() if each.group != GROWTH}
+    assert {path.stem for path in drawn} == {*alone, "growth", "overview"}
     assert all(path.stat().st_size > 5_000 for path in drawn)
