@@ -6,8 +6,6 @@ from workerbus._lifetime import CLEANUP_SECONDS
 from workerbus._registry import WorkerRegistry
 from workerbus._runner import PipelineRunner, WorkerRunner
 from workerbus._vocabulary import JobStatus, WorkerErrorData, WorkerReadyData
-from workerbus._worker import BaseWorker
-from workerbus._worker_types import WorkerActivationArgs, WorkerParams, WorkerStatistics
 from workerbus.bus import AsyncQueueBus, BusStatistics, BusSubscriber, MemoryBus, SubscriberStatistics, WorkerBus
 from workerbus.errors import (
     HandlerTypeError,
@@ -18,6 +16,7 @@ from workerbus.errors import (
     JobTimeoutError,
     MessageTypeError,
     NameTakenError,
+    NotInitializedError,
     NotRunningError,
     ParentError,
     ReservedNameError,
@@ -68,6 +67,8 @@ from workerbus.messages import (
     WorkerRegistryEntry,
     bus_message,
 )
+from workerbus.worker import BaseWorker
+from workerbus.worker._types import WorkerActivationArgs, WorkerParams, WorkerStatistics
 
 if TYPE_CHECKING:
     from workerbus.pipeline import BusBridgeProcessor, PipelineWorker
@@ -123,6 +124,7 @@ __all__ = [
     "MemoryBus",
     "MessageTypeError",
     "NameTakenError",
+    "NotInitializedError",
     "NotRunningError",
     "ParentError",
     "PipelineRunner",

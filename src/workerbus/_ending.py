@@ -12,9 +12,9 @@ from anyio import Event, current_time, move_on_after, sleep_until
 
 from workerbus._lifetime import CLEANUP_SECONDS, CleanUp
 from workerbus._run import Run
-from workerbus._worker import BaseWorker
 from workerbus.abc import Sender
 from workerbus.messages import BusCancelWorkerMessage, BusEndWorkerMessage
+from workerbus.worker import BaseWorker
 
 logger = logging.getLogger("workerbus")
 

@@ -1,25 +1,61 @@
 """Event handlers: the second form of every hook, added from outside the class (N3).
 
-An emitter names its events in ``EVENTS``. Handlers are sync or async functions, called with the emitter first and then
+Handlers are sync or async functions, called with the emitter first and then
 with what the method of the same name gets. Who calls them, and when, is not known here.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
+from workerbus._slot import HasCore, core_of
 from workerbus.errors import HandlerTypeError, UnknownEventError
 
 Handler = Callable[..., Awaitable[Any] | Any]
 H = TypeVar("H", bound=Handler)
 
 
-class EventEmitter:
-    """Something with events that functions can be added to."""
+class EventHandlers:
+    """The handlers that were added to one object.
 
-    EVENTS: ClassVar[frozenset[str]] = frozenset()
+    Args:
+        owner: Whose they are, in an error: the name of its class.
+        names: The events that it has.
 
-    _handlers: dict[str, list[Handler]] | None = None
+    Attributes:
+        added: Called with the name of an event that has got a handler.
+    """
+
+    __slots__ = ("_handlers", "_owner", "added", "names")
+
+    def __init__(self, owner: str, names: frozenset[str]) -> None:
+        self._owner = owner
+        self._handlers: dict[str, list[Handler]] | None = None  # most objects never get one
+        self.names: frozenset[str] = names
+        self.added: Callable[[str], None] | None = None
+
+    def add(self, event_name: str, handler: Handler) -> None:
+        """Add a handler; see `EventEmitter.add_event_handler`."""
+        if event_name not in self.names:
+            raise UnknownEventError(event_name, self._owner, self.names)
+        if not callable(handler):
+            raise HandlerTypeError(f"a handler for {event_name!r} must be a function, not {handler!r}")
+        if self._handlers is None:
+            self._handlers = {}
+        self._handlers.setdefault(event_name, []).append(handler)
+        if self.added is not None:
+            self.added(event_name)
+
+    def __contains__(self, event_name: str) -> bool:
+        return self._handlers is not None and event_name in self._handlers
+
+    def of(self, event_name: str) -> list[Handler]:
+        """Return the handlers of an event, in the order in which they were added."""
+        return list(self._handlers.get(event_name, ())) if self._handlers is not None else []
+
+
+class EventEmitter(HasCore):
+    """Something with events that functions can be added to. Its core has its `EventHandlers` as ``events``."""
 
     def add_event_handler(self, event_name: str, handler: Handler) -> None:
         """Call ``handler`` whenever the event happens (N3).
@@ -32,13 +68,7 @@ class EventEmitter:
             UnknownEventError: There is no event of that name; a `ValueError`.
             HandlerTypeError: The handler cannot be called; a `TypeError`.
         """
-        if event_name not in self.EVENTS:
-            raise UnknownEventError(event_name, type(self).__name__, self.EVENTS)
-        if not callable(handler):
-            raise HandlerTypeError(f"a handler for {event_name!r} must be a function, not {handler!r}")
-        if self._handlers is None:  # most objects never get one
-            self._handlers = {}
-        self._handlers.setdefault(event_name, []).append(handler)
+        _events_of(self).add(event_name, handler)
 
     def event_handler(self, event_name: str) -> Callable[[H], H]:
         """Add the decorated function as a handler of the event; see `add_event_handler`."""
@@ -49,18 +79,10 @@ class EventEmitter:
 
         return add
 
-    def has_event_handler(self, event_name: str) -> bool:
-        """Whether anybody handles the event."""
-        return self._handlers is not None and event_name in self._handlers
 
-    @property
-    def handled_events(self) -> Iterable[str]:
-        """The events that somebody handles."""
-        return self._handlers or ()
-
-    def event_handlers(self, event_name: str) -> list[Handler]:
-        """Return the handlers of an event, in the order in which they were added."""
-        return list(self._handlers.get(event_name, ())) if self._handlers is not None else []
+def _events_of(emitter: EventEmitter) -> EventHandlers:
+    events: EventHandlers = core_of(emitter).events
+    return events
 
 
 async def call_handler(handler: Handler, *args: Any) -> Any:

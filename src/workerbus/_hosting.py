@@ -10,12 +10,13 @@ from typing import Any, Protocol
 from workerbus._registry import WorkerRegistry
 from workerbus._run import Run
 from workerbus._vocabulary import WorkerErrorData
-from workerbus._worker import BaseWorker
-from workerbus._worker_types import Phase
 from workerbus.abc import RunnerLike
 from workerbus.bus import WorkerBus
 from workerbus.errors import NameTakenError, NotRunningError, text_of
 from workerbus.messages import BusAddWorkerMessage
+from workerbus.worker import BaseWorker
+from workerbus.worker._core import core_of
+from workerbus.worker._types import Phase
 
 logger = logging.getLogger("workerbus")
 
@@ -31,8 +32,9 @@ class HostRunner(RunnerLike, Protocol):
     def registry(self) -> WorkerRegistry:
         """Its registry."""
 
-    def has_event_handler(self, event_name: str) -> bool:
-        """Whether anybody handles the event."""
+    @property
+    def takes_errors(self) -> bool:
+        """Whether somebody handles ``on_error``."""
 
     def worker_left(self) -> None:
         """A root worker has finished, or could not be started."""
@@ -79,7 +81,7 @@ class Hosting:
                 await self._attach(worker)
             except BaseException:
                 for other in fresh.values():
-                    if not other.life.admitted:
+                    if not core_of(other).state.admitted:
                         self.forget(other)
                 raise
             self._admit(worker)
@@ -94,8 +96,8 @@ class Hosting:
             raise NotRunningError(f"runner {runner.name!r} is ending: worker {worker.name!r} comes too late")
         if known is not None or runner.bus.has_subscriber(worker.name):
             raise NameTakenError(worker.name, f"runner {runner.name!r}")
-        if worker.life.phase is not Phase.NEW:
-            raise NotRunningError(f"worker {worker.name!r} is {worker.life.phase.value}")
+        if core_of(worker).state.phase is not Phase.NEW:
+            raise NotRunningError(f"worker {worker.name!r} is {core_of(worker).state.phase.value}")
         return True
 
     def add_sent(self, message: BusAddWorkerMessage) -> None:
@@ -104,28 +106,28 @@ class Hosting:
         if not isinstance(worker, BaseWorker):
             error = f"cannot add {worker!r}: it is no worker"
             self._runner.worker_error(WorkerErrorData(message.source, error))
-        elif message.target is not None or not worker.life.admitted:  # else another runner on this bus has it
+        elif message.target is not None or not core_of(worker).state.admitted:  # else another runner on this bus has it
             try:
                 if self.check_new(worker):
                     self._admit(worker)
             except (ValueError, RuntimeError) as exc:
-                worker.life.attached(exc)
+                core_of(worker).state.has_attached(exc)
                 self._runner.worker_error(WorkerErrorData(worker.name, str(exc)))
 
     def _admit(self, worker: BaseWorker) -> None:
         self.workers[worker.name] = worker
         if worker.parent is None:
             self.roots[worker.name] = worker
-            if worker.hooks.wants("on_worker_ready"):
+            if "on_worker_ready" in core_of(worker).state.hooks.wanted:
                 self.make_curious(worker)
-        worker.life.admitted = True
+        core_of(worker).state.admitted = True
         if self._serving:
             self._start(worker)
 
     def start_all(self) -> list[BaseWorker]:
         """Run the workers that were admitted; the others, when they are. Returns those that it has started."""
         self._serving = True
-        first = [worker for worker in self.workers.values() if worker.life.admitted]
+        first = [worker for worker in self.workers.values() if core_of(worker).state.admitted]
         for worker in first:
             self._start(worker)
         return first
@@ -144,23 +146,23 @@ class Hosting:
         try:
             await worker.attach(registry=runner.registry, bus=runner.bus, worker_runner=runner)
         except BaseException as exc:
-            if worker.life.phase is Phase.ATTACHED:
+            if core_of(worker).state.phase is Phase.ATTACHED:
                 with runner.clean_up.shield():
                     await worker.stop()  # it is on the bus already
             if isinstance(exc, Exception):
-                worker.life.attached(exc)
+                core_of(worker).state.has_attached(exc)
             raise
-        worker.life.attached()
+        core_of(worker).state.has_attached()
 
     # --- running
 
     async def host(self, worker: BaseWorker) -> None:
         """Run a worker to its end: its one task."""
-        if worker.life.phase is Phase.NEW and not await self._attach_sent(worker):
+        if core_of(worker).state.phase is Phase.NEW and not await self._attach_sent(worker):
             return
         crash: Exception | None = None
         try:
-            crash = await worker.life.live()
+            crash = await core_of(worker).lifecycle.live()
         except Exception as exc:  # noqa: BLE001 - reported, and raised by run()
             crash = exc
         finally:
@@ -174,7 +176,7 @@ class Hosting:
             self.roots.pop(worker.name, None)
             if worker.parent is None and isinstance(exc, Exception):
                 self._runner.worker_error(WorkerErrorData(worker.name, f"{type(exc).__name__}: {text_of(exc)}"))
-            worker.could_not_be_added()
+            core_of(worker).lifecycle.could_not_be_added()
             self._runner.worker_left()
             if not isinstance(exc, Exception):
                 raise
@@ -188,10 +190,10 @@ class Hosting:
         if crash is not None:
             logger.error("worker %r failed", worker.name, exc_info=crash)
             error = f"{type(crash).__name__}: {text_of(crash)}"
-            if not worker.report_failure(error):
+            if not core_of(worker).presence.report_failure(error):
                 if worker.parent is not None:
                     self._runner.worker_error(WorkerErrorData(worker.name, error))
-                if not self._runner.has_event_handler("on_error"):
+                if not self._runner.takes_errors:
                     crash.add_note(f"raised by worker {worker.name!r}")
                     self.errors.append(crash)
         self._runner.worker_left()

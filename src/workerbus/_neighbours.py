@@ -15,7 +15,6 @@ from typing import Final
 
 from workerbus._registry import WorkerRegistry
 from workerbus._vocabulary import WorkerReadyData
-from workerbus._worker import BaseWorker
 from workerbus.abc import Sender
 from workerbus.messages import (
     BusMessage,
@@ -24,6 +23,7 @@ from workerbus.messages import (
     BusWorkerRegistryMessage,
     WorkerRegistryEntry,
 )
+from workerbus.worker import BaseWorker
 
 logger = logging.getLogger("workerbus")
 REMEMBERED: Final = 1_000

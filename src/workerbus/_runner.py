@@ -8,15 +8,16 @@ import gc
 import logging
 import signal as signals
 import warnings
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from anyio import CancelScope
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from workerbus._departures import Departures
 from workerbus._ending import Asked, Ending
-from workerbus._events import EventEmitter, call_handler
+from workerbus._events import EventEmitter, EventHandlers, call_handler
 from workerbus._failures import own_error
 from workerbus._hosting import Hosting
 from workerbus._lifetime import CleanUp, TaskHost
@@ -25,12 +26,12 @@ from workerbus._registry import WorkerRegistry
 from workerbus._run import Run
 from workerbus._runner_inbox import RunnerInbox
 from workerbus._signals import report_first_signal
+from workerbus._slot import core_of, set_core
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData, id_source
-from workerbus._worker import BaseWorker
 from workerbus.abc import Fence, HookCall, HookSink
 from workerbus.bus import BusSubscriber, MemoryBus, WorkerBus
 from workerbus.bus._lanes import Lane
-from workerbus.bus._subscriber import Inbox, InboxHost, Receives
+from workerbus.bus._subscriber import Inbox, InboxHost, Receives, make_inbox
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._requests import JobContexts
@@ -39,6 +40,8 @@ from workerbus.messages import (
     BusEndMessage,
     BusMessage,
 )
+from workerbus.worker import BaseWorker
+from workerbus.worker._core import core_of as worker_core
 
 logger = logging.getLogger("workerbus")
 _new_id = id_source()
@@ -79,7 +82,6 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         signal: The signal that ended the run, if one did (R5).
     """
 
-    EVENTS = frozenset({"on_ready", "on_error"})
     receives: Receives = "own"
 
     def __init__(
@@ -114,6 +116,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self.clean_up: CleanUp = CleanUp()
         self.hooks: HookSink = _NoHooks()
         self.job_client: JobClient = JobClient(self)
+        self._handlers = EventHandlers(type(self).__name__, frozenset({"on_ready", "on_error"}))
+        set_core(self, _RunnerCore(self._handlers, self.job_client, self._make_inbox))
         self._asking: dict[object, JobClient] = {}
         self._departures = Departures(self._name, self._asking)
         self._inbox: RunnerInbox | None = None
@@ -321,7 +325,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     def _start_all(self, tasks: TaskHost) -> None:
         first = self._hosting.start_all()
-        if self.has_event_handler("on_ready"):
+        if "on_ready" in self._handlers:
             tasks.start(self._tell_ready, first, name=f"{self._name} ready")
         self._ending.begin(auto_end=self._auto_end)
 
@@ -343,16 +347,21 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     async def _tell_ready(self, workers: list[BaseWorker]) -> None:
         for worker in workers:
-            await worker.life.until_started()
+            await worker_core(worker).state.ready.wait()
         self._events.put(("on_ready", ()))
 
     async def _fire(self, event: tuple[str, tuple[Any, ...]]) -> None:
         name, args = event
-        for handler in self.event_handlers(name):
+        for handler in self._handlers.of(name):
             try:
                 await call_handler(handler, self, *args)
             except BaseException as exc:
                 logger.error("a handler of %s of runner %r failed", name, self._name, exc_info=await own_error(exc))
+
+    @property
+    def takes_errors(self) -> bool:
+        """Whether somebody handles ``on_error``."""
+        return "on_error" in self._handlers
 
     # --- ending
 
@@ -389,12 +398,12 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     def worker_error(self, data: WorkerErrorData) -> None:
         """Let the ``on_error`` handlers know (W7)."""
-        if self.has_event_handler("on_error"):
+        if self.takes_errors:
             self._events.put(("on_error", (data,)))
 
     # --- messages
 
-    def make_inbox(self, bus: InboxHost) -> Inbox:
+    def _make_inbox(self) -> Inbox:
         """Return the inbox in which the bus leaves this runner's messages."""
         asks = type(self).accepts_bus_message is not BusSubscriber.accepts_bus_message
         self._inbox = RunnerInbox(
@@ -430,7 +439,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             return
         for worker in self._hosting.curious.values():
             if worker is not arrived:
-                worker.tell_ready(data)
+                worker_core(worker).presence.tell_ready(data)
 
     def tell_of_others(self, worker: BaseWorker) -> None:
         """Tell a root worker that has just started of the root workers that are ready."""
@@ -438,7 +447,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             for name in self._registry.local_workers:
                 other = self._registry.get(name)
                 if name in self._hosting.roots and name != worker.name and other is not None:
-                    worker.tell_ready(other)
+                    worker_core(worker).presence.tell_ready(other)
 
     def _worker_departed(self, data: WorkerReadyData) -> None:
         if self._registry.get(data.worker_name) is None:  # else another runner claims the name, and still has it
@@ -457,6 +466,20 @@ class PipelineRunner(WorkerRunner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         warnings.warn("PipelineRunner is deprecated: use WorkerRunner", DeprecationWarning, stacklevel=2)
         super().__init__(*args, **kwargs)
+
+
+class _RunnerCore(NamedTuple):
+    """What its inherited methods need of a runner."""
+
+    events: EventHandlers
+    job_client: JobClient
+    make_inbox: Callable[[], Inbox]
+
+
+@make_inbox.register
+def _(runner: WorkerRunner, _bus: InboxHost) -> Inbox:
+    core: _RunnerCore = core_of(runner)
+    return core.make_inbox()
 
 
 class _NoHooks:

@@ -40,6 +40,18 @@ class NotRunningError(WorkerBusError, RuntimeError):
     """Something was asked of an object at a time of its life when it cannot be done (W1, J14, R1, R3)."""
 
 
+class NotInitializedError(WorkerBusError, RuntimeError):
+    """A class has an ``__init__`` that does not call ``super().__init__()``, or not before it uses the object (N8).
+
+    Attributes:
+        class_name: The class.
+    """
+
+    def __init__(self, class_name: str) -> None:
+        super().__init__(f"{class_name} was not initialized: its __init__() has to call super().__init__() first")
+        self.class_name = class_name
+
+
 class NameTakenError(WorkerBusError, ValueError):
     """Another object has this name already (B5, R3).
 
@@ -130,18 +142,18 @@ class HandlerTypeError(WorkerBusError, TypeError):
 
 
 class ReservedNameError(WorkerBusError, TypeError):
-    """A worker class has an attribute of its own under a name that `BaseWorker` needs for itself.
+    """A worker class uses the name of a documented method or property for something else (N6).
 
     Attributes:
         class_name: The class.
         name: The attribute.
     """
 
-    def __init__(self, class_name: str, name: str) -> None:
+    def __init__(self, class_name: str, name: str, kind: str) -> None:
         self.class_name: str = class_name
         self.name: str = name
         super().__init__(
-            f"{class_name} has an attribute {name!r}, which every worker has for itself: call it otherwise"
+            f"{class_name} has an attribute {name!r}, which is a {kind} that every worker has: give it another name"
         )
 
 

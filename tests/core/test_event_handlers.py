@@ -11,8 +11,9 @@ from anyio.lowlevel import checkpoint
 from support.conditions import eventually
 from support.messages import note
 from support.workers import Helper, running
-from workerbus import BaseWorker, BusMessage, HandlerTypeError, UnknownEventError, WorkerRunner
+from workerbus import BaseWorker, BusMessage, HandlerTypeError, NotInitializedError, UnknownEventError, WorkerRunner
 from workerbus._events import call_handler
+from workerbus.worker._core import core_of
 
 
 @pytest.mark.parametrize("make", [Helper, lambda: WorkerRunner(handle_sigint=False)])
@@ -107,11 +108,11 @@ def test_a_list_of_handlers_is_a_snapshot() -> None:
     """N3: who is added while they are called, is called the next time."""
     worker = Helper("worker")
     worker.add_event_handler("on_activated", print)
-    handlers = worker.event_handlers("on_activated")
+    handlers = core_of(worker).events.of("on_activated")
     worker.add_event_handler("on_activated", repr)
     assert handlers == [print]
     handlers.clear()
-    assert worker.event_handlers("on_activated") == [print, repr]
+    assert core_of(worker).events.of("on_activated") == [print, repr]
 
 
 async def test_whatever_a_handler_returns_is_awaited_if_it_can_be() -> None:
@@ -125,18 +126,14 @@ async def test_whatever_a_handler_returns_is_awaited_if_it_can_be() -> None:
     assert await call_handler(Later) == "at last"
 
 
-async def test_an_event_handler_may_be_added_before_the_worker_is_built() -> None:
-    """N3."""
-    heard: list[BusMessage] = []
+@pytest.mark.parametrize("name", ["it", "other"])
+def test_an_event_handler_cannot_be_added_before_the_worker_is_built(name: str) -> None:
+    """N3, N8: the error says what is missing."""
 
     class Eager(Helper):
         def __init__(self, name: str) -> None:
-            self.add_event_handler("on_bus_message", self.hear)
+            self.add_event_handler("on_bus_message", print)
             super().__init__(name)
 
-        def hear(self, _: Any, message: BusMessage) -> None:
-            heard.append(message)
-
-    async with running(Eager("it")) as runner:
-        await runner.bus.send(note(1, "it"))
-    assert note(1, "it") in heard
+    with pytest.raises(NotInitializedError, match=r"Eager was not initialized: its __init__\(\) has to call super"):
+        Eager(name)

@@ -31,6 +31,7 @@ from workerbus import (
     job,
 )
 from workerbus.testing import settle
+from workerbus.worker._core import core_of
 
 
 async def test_a_request_to_a_worker_that_is_never_started_is_answered() -> None:
@@ -344,7 +345,7 @@ async def test_a_worker_that_goes_is_noticed_by_who_has_asked_others_too() -> No
     async with running(Doing("silent", never), Helper("helper"), asker) as runner:
         group = await asker.create_job_group_and_request_job(["silent"], name="do")
         await asker.job("helper", name="echo")
-        assert list(runner._asking) == [asker.job_client]
+        assert list(runner._asking) == [core_of(asker).job_client]
         await runner.registry.unregister("silent")
         with pytest.raises(JobGroupError, match="left without an answer"):
             await group.wait()

@@ -23,6 +23,7 @@ from workerbus import (
     WorkerRunner,
 )
 from workerbus.testing import settle
+from workerbus.worker._core import core_of
 
 
 class Late(Listener):
@@ -275,7 +276,7 @@ async def test_cancels_leave_nothing_at_a_worker_that_chooses() -> None:
                 JobStatus.CANCELLED,
                 {"error": "cancelled", "type": "Cancelled"},
             )
-        assert worker.inbox._marks == {}
+        assert core_of(worker).state.inbox._marks == {}
 
 
 class RefusingCancels(Helper):
@@ -302,4 +303,4 @@ async def test_cancels_that_a_worker_refuses_or_that_are_for_others_leave_nothin
         for number in range(10):
             await raw.cancel(f"job {number}", target)
         await settle()
-        assert worker.inbox._marks == {}
+        assert core_of(worker).state.inbox._marks == {}

@@ -6,8 +6,8 @@ import pytest
 from support.requesters import Raw
 from support.workers import Doing, Helper
 from workerbus import BaseWorker, BusJobRequestMessage, JobStatus, MemoryBus, WorkerRunner, job
-from workerbus._worker_life import WorkerLife
 from workerbus.testing import run
+from workerbus.worker._wind_down import WindDown
 
 
 class Exits(BaseWorker):
@@ -78,11 +78,11 @@ def test_an_interruption_as_the_wind_down_begins_leaves_neither_the_job_nor_the_
 ) -> None:
     """J1, L1."""
 
-    def interrupted(_: WorkerLife) -> bool:
+    def interrupted(_: WindDown) -> bool:
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(WorkerLife, "_nothing_runs", interrupted)
+    monkeypatch.setattr(WindDown, "_nothing_runs", interrupted)
     helper = Helper("helper")
     check_nothing_is_left_of(helper, "wait", backend, until=helper.begun)
 

@@ -14,6 +14,7 @@ from support.deadlines import Waiting
 from support.requesters import Listener, Raw
 from support.workers import running
 from workerbus import BaseWorker, BusJobRequestMessage, JobFailure, JobStatus, job
+from workerbus.worker._core import core_of
 
 
 class Counter(Listener):
@@ -333,10 +334,10 @@ async def test_a_job_that_is_answered_while_it_waits_leaves_the_line() -> None:
         for job_id in ("one", "two", "three"):
             await raw.ask(job_id, "worker", "do")
         await anyio.wait_all_tasks_blocked()
-        assert len(worker.job_server.pool.busy) == 3
+        assert len(core_of(worker).job_server.pool.busy) == 3
         await worker.send_job_response("two", {"early": True})
         await anyio.wait_all_tasks_blocked()
-        assert len(worker.job_server.pool.busy) == 2
+        assert len(core_of(worker).job_server.pool.busy) == 2
         assert list(worker.active_jobs) == ["one", "three"]
         release.set()
         assert await raw.answer("three") == (JobStatus.COMPLETED, {})

@@ -30,6 +30,7 @@ from workerbus import (
 )
 from workerbus.jobs._pool import IDLE_TASKS
 from workerbus.testing import run
+from workerbus.worker._core import core_of
 
 
 async def about_its_task(worker: Doing, message: BusJobRequestMessage) -> dict[str, Any]:
@@ -328,10 +329,13 @@ async def test_only_a_job_with_a_timeout_has_a_task_that_watches_it() -> None:
 
     helper, asker = Helper("helper"), Helper("asker")
     async with running(helper, asker):
-        asker.tasks.start(functools.partial(asker.request_job, "helper", name="wait"), name="asks")
+        tasks = core_of(asker).state.tasks
+        tasks.start(functools.partial(asker.request_job, "helper", name="wait"), name="asks")
         await anyio.wait_all_tasks_blocked()
         assert watches() == []
-        asker.tasks.start(functools.partial(asker.request_job, "helper", name="wait", timeout=100), name="asks")
+        core_of(asker).state.tasks.start(
+            functools.partial(asker.request_job, "helper", name="wait", timeout=100), name="asks"
+        )
         await anyio.wait_all_tasks_blocked()
         assert watches() == ["asker job timeout"]
         helper.release.set()

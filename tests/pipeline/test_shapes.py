@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from support.pipelines import UP, Spy, flowing, run_through, texts, worker_of
-from workerbus import PipelineWorker, WorkerRunner
+from workerbus import NotInitializedError, PipelineWorker, WorkerRunner
 from workerbus.errors import ProcessorInUseError
 from workerbus.pipeline import FrameProcessor, ParallelPipeline, Pipeline, StopFrame, TextFrame
 
@@ -73,7 +73,7 @@ def test_a_pipeline_is_made_of_processors() -> None:
 
     with pytest.raises(TypeError, match="a pipeline is made of processors and pipelines, not 'x'"):
         Pipeline(["x"])  # type: ignore[list-item]  # as it is refused
-    with pytest.raises(TypeError, match=r"Careless .* must call super\(\).__init__\(\)"):
+    with pytest.raises(NotInitializedError, match=r"Careless .* has to call super\(\).__init__\(\)"):
         Pipeline([Careless()])
     with pytest.raises(ValueError, match="at least one branch"):
         ParallelPipeline()

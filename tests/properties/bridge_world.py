@@ -26,6 +26,7 @@ from workerbus.pipeline import (
     frame_type,
 )
 from workerbus.testing import settle
+from workerbus.worker._core import core_of
 
 NAMES: Final = ("a", "b", "c")
 PACES = st.sampled_from((0, 0, 0.01, 0.03))
@@ -73,7 +74,7 @@ class Telling(BusBridgeProcessor):
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         if isinstance(frame, Question | Call):
             self.world.to[frame.number] = [
-                each.name for each in self.world.agents if each.active or each.will_be_active
+                each.name for each in self.world.agents if each.active or core_of(each).state.will_be_active
             ]
         await super().process_frame(frame, direction)
 

@@ -23,6 +23,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+from workerbus._slot import core_of
 from workerbus.testing import run
 from workerbus.testing._cutting import Driven, How, make_cut
 
@@ -106,8 +107,8 @@ async def play(place: str, number: int, how: How) -> bool:
         cut = host.driven.place is not None
         if status is not None:
             assert status is (JobStatus.ERROR if cut else JobStatus.COMPLETED)
-        assert host.job_client.groups == {}
-        assert [len(helper.job_server.jobs) for helper in helpers] == [0, 0]
+        assert core_of(host).job_client.groups == {}
+        assert [len(core_of(helper).job_server.jobs) for helper in helpers] == [0, 0]
         assert [data.worker_name for data in errors] in ([], ["host"])
         if cut and how == "raise" and place != "job":
             assert "ZeroDivisionError" in errors[0].error

@@ -30,6 +30,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+from workerbus._slot import core_of
 from workerbus.testing import CheckpointReport, cancel_at_every_checkpoint
 from workerbus.testing._cutting import How
 
@@ -161,7 +162,7 @@ async def program(*names: str, bus: Callable[[], WorkerBus] = MemoryBus, **optio
 
 async def goes_on(it: Program) -> None:
     """All who were asked are told and have answered, the group is forgotten, and the same can be asked again (J5)."""
-    assert it.me.job_client.groups == {}
+    assert core_of(it.me).job_client.groups == {}
     if isinstance(it.runner.bus, Slow):
         await sleep(10)  # of a request whose sending was cut nobody knows whether it got there: it is not waited for
     await it.watch.settle()

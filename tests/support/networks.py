@@ -23,7 +23,7 @@ from workerbus import (
     job,
 )
 from workerbus.bus._lanes import Lane
-from workerbus.bus._subscriber import Inbox, InboxHost
+from workerbus.bus._subscriber import Inbox, InboxHost, make_inbox
 from workerbus.testing import FaultyBus, settle
 
 laws = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -46,9 +46,6 @@ class Taker(BusSubscriber):
     @property
     def name(self) -> str:
         return self._name
-
-    def make_inbox(self, bus: InboxHost) -> Inbox:
-        return _Taking(self)
 
     def messages(self, source: str | None = None) -> list[Any]:
         return [message for _, message in self.got if source in (None, message.source)]
@@ -73,6 +70,11 @@ class _Taking(Inbox):
     def open(self, host: object) -> None: ...
 
     def close(self) -> None: ...
+
+
+@make_inbox.register
+def _(taker: Taker, _bus: InboxHost) -> Inbox:
+    return _Taking(taker)
 
 
 @asynccontextmanager

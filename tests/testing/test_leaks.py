@@ -14,6 +14,7 @@ from support.workers import running
 from workerbus import BusTTSSpeakMessage, JobGroup, MemoryBus, WorkerRunner
 from workerbus.testing import Behaviour, RecordingWorker, ScriptedWorker, assert_no_jobs, nothing_left, run
 from workerbus.testing._leaks import left_in, signal_handlers
+from workerbus.worker._core import core_of
 
 
 @pytest.mark.parametrize("example", examples(assert_no_jobs, nothing_left))
@@ -189,7 +190,7 @@ async def test_jobs_are_found_that_a_worker_kept_which_has_gone() -> None:
 
         async def program() -> None:
             await worker.stop()
-            worker.job_client.groups["1"] = JobGroup("1", ["w"])
+            core_of(worker).job_client.groups["1"] = JobGroup("1", ["w"])
 
         text = await left_by(program, runner, stays=[runner.name])
     assert text == "something is left:\n- 'gone' keeps job 1, open, and waits for 'w'"

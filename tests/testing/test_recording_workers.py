@@ -10,6 +10,7 @@ from support.messages import Note, note
 from support.workers import Helper, running
 from workerbus import BaseWorker, BusDataMessage, BusJobRequestMessage, BusMessage, UnknownEventError, bus_message, job
 from workerbus.testing import RecordingWorker, ScriptedWorker, settle
+from workerbus.worker._hooks import HOOKS
 
 
 @bus_message
@@ -44,8 +45,8 @@ async def test_a_spy_records_the_hooks_of_a_class_of_ones_own_and_what_they_rais
 
 async def test_every_hook_but_on_job_request_is_recorded() -> None:
     quiet = {"on_job_request"}
-    own = {hook for hook in RecordingWorker.EVENTS if hook in vars(RecordingWorker)}
-    assert own == RecordingWorker.EVENTS - quiet
+    own = {hook for hook in HOOKS if hook in vars(RecordingWorker)}
+    assert own == HOOKS - quiet
 
 
 class Waits(Helper):

@@ -7,6 +7,7 @@ import pytest
 from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import BaseWorker, BusWorkerErrorMessage, MemoryBus, NotRunningError, WorkerRegistry
+from workerbus.worker._core import core_of
 
 
 @pytest.mark.parametrize("attribute", ["bus", "registry"])
@@ -82,7 +83,7 @@ async def test_a_worker_can_be_attached_once_and_says_so() -> None:
     """W6."""
     bus, registry, worker = MemoryBus(), WorkerRegistry("somewhere"), Helper("worker")
     with pytest.raises(NotRunningError, match=r"^worker 'worker' is not attached to a bus$"):
-        _ = worker.inbox
+        _ = core_of(worker).state.inbox
     await worker.attach(registry=registry, bus=bus)
     with pytest.raises(NotRunningError, match=r"^worker 'worker' was attached before: a worker object runs once"):
         await worker.attach(registry=registry, bus=bus)

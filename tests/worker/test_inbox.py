@@ -8,15 +8,15 @@ import pytest
 from support.messages import Alarm, Note, alarm, note
 from support.workers import Helper, running
 from workerbus import BusJobRequestMessage, BusMessage, BusSystemMessage, JobGroupError, job
-from workerbus._events import EventEmitter
-from workerbus._hooks import HookQueue
+from workerbus._events import EventHandlers
 from workerbus._lifetime import CleanUp, TaskHost
-from workerbus._worker_inbox import WorkerInbox
+from workerbus.worker._hooks import HookQueue
+from workerbus.worker._inbox import WorkerInbox
 
 
 def inbox_with(handle: Any) -> WorkerInbox:
     """An inbox of a worker that has started."""
-    hooks = HookQueue(EventEmitter(), "worker", frozenset(), lambda call, error: None)
+    hooks = HookQueue(object(), "worker", frozenset(), EventHandlers("Worker", frozenset()), lambda call, error: None)
     inbox = WorkerInbox(
         "worker",
         receives="own",

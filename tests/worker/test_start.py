@@ -31,6 +31,7 @@ from workerbus import (
     worker_ready,
 )
 from workerbus.testing import settle
+from workerbus.worker._presence import Presence
 
 
 async def test_a_start_announces_and_registers_before_it_activates() -> None:
@@ -327,7 +328,7 @@ async def test_an_overridden_start_that_raises_finishes_the_worker(when: str) ->
 async def test_a_worker_that_is_not_curious_is_told_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """B7: or starting N workers would cost N times N."""
     told: list[str] = []
-    monkeypatch.setattr(BaseWorker, "tell_ready", lambda self, data: told.append(self.name))
+    monkeypatch.setattr(Presence, "tell_ready", lambda self, data: told.append(self._state.name))
     curious = Helper("curious")
     curious.add_event_handler("on_worker_ready", lambda *_: None)
     async with running(*(Helper(f"worker {n}") for n in range(5)), curious):

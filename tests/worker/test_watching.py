@@ -7,6 +7,7 @@ from support.buses import PoliteBus
 from support.job_handlers import never
 from support.workers import Doing, Helper, running
 from workerbus import BusActivateWorkerMessage, BusMessage, JobError, WorkerErrorData, WorkerReadyData
+from workerbus.worker._core import core_of
 
 
 class Curious(Helper):
@@ -38,7 +39,7 @@ async def test_a_worker_remembers_of_whom_it_was_told_as_long_as_they_are_there(
         await curious.watch_workers("stays")
         await anyio.wait_all_tasks_blocked()
         assert curious.told == ["stays", *(f"w{n}" for n in range(600))]
-        assert len(curious._told) < 300
+        assert len(core_of(curious).presence._told) < 300
         assert runner.get_worker("stays") is not None
 
 

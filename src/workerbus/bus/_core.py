@@ -24,7 +24,7 @@ from workerbus._lifetime import CleanUp, TaskHost
 from workerbus._room import RoomWaiter
 from workerbus._vocabulary import BATCH, Value, id_source, value
 from workerbus.bus._lanes import Lane
-from workerbus.bus._subscriber import BusSubscriber, Inbox, SubscriberStatistics
+from workerbus.bus._subscriber import BusSubscriber, Inbox, SubscriberStatistics, make_inbox
 from workerbus.errors import MessageTypeError, NameTakenError, NotRunningError
 from workerbus.messages import BusMessage
 
@@ -218,7 +218,7 @@ class WorkerBus(ABC):
 
     def _renew(self, name: str, closed: Inbox) -> None:
         # A bus can be opened again; the counts go on.
-        inbox = self._inboxes[name] = self._subscribers[name].make_inbox(self)
+        inbox = self._inboxes[name] = make_inbox(self._subscribers[name], self)
         counts = closed.statistics()
         inbox.delivered, inbox.failed = counts.delivered, counts.failed
         self._sort(name, inbox)
@@ -248,7 +248,7 @@ class WorkerBus(ABC):
             raise NameTakenError(name, f"bus {self.name!r}")
         if subscriber.receives not in ("all", "own"):
             raise ValueError(f"receives of {name!r} must be 'all' or 'own', not {subscriber.receives!r}")
-        inbox = subscriber.make_inbox(self)
+        inbox = make_inbox(subscriber, self)
         self._subscribers[name] = subscriber
         self._inboxes[name] = inbox
         self._sort(name, inbox)

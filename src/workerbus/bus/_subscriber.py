@@ -8,6 +8,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
+from functools import singledispatch
 from typing import Any, ClassVar, Literal, Protocol
 
 from anyio import WouldBlock, get_current_task
@@ -147,10 +148,6 @@ class BusSubscriber:
         An exception is logged, counted and reported, and the next message is handled (B3).
         """
 
-    def make_inbox(self, bus: InboxHost) -> Inbox:
-        """Return where the bus shall leave messages. For the library's own subscribers."""
-        return PlainInbox(self, bus)
-
 
 class PlainInbox(Inbox):
     """The inbox of a plain subscriber: two lanes, hosted by the bus."""
@@ -234,3 +231,9 @@ class PlainInbox(Inbox):
         if not isinstance(message, BusWorkerErrorMessage):
             text = f"on_bus_message: {type(exc).__name__}: {text_of(exc)}"
             self._bus.post(BusWorkerErrorMessage(text, source=self.name))
+
+
+@singledispatch
+def make_inbox(subscriber: BusSubscriber, bus: InboxHost) -> Inbox:
+    """Return where a bus shall leave a subscriber's messages. The library's own kinds of subscribers have their own."""
+    return PlainInbox(subscriber, bus)

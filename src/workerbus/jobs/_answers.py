@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from workerbus._slot import HasCore, core_of
 from workerbus._vocabulary import JobStatus
-from workerbus.abc import Sender
 from workerbus.jobs._server import JobServer
 from workerbus.messages import (
     BusJobRequestMessage,
@@ -14,25 +14,13 @@ from workerbus.messages import (
 )
 
 
-class JobAnswers:
+class JobAnswers(HasCore):
     """What job handlers send; for a job that is not open, an `UnknownJobError`, which is a `RuntimeError` (J14)."""
-
-    job_server: JobServer
-
-    @property
-    def name(self) -> str:
-        """The sender of the answers."""
-        raise NotImplementedError
-
-    @property
-    def bus(self) -> Sender:
-        """Where the answers go."""
-        raise NotImplementedError
 
     @property
     def active_jobs(self) -> dict[str, BusJobRequestMessage]:
         """The requests that this worker has not answered, by job id."""
-        return {job_id: job.request for job_id, job in self.job_server.jobs.items()}
+        return {job_id: job.request for job_id, job in _server(self).jobs.items()}
 
     async def send_job_response(
         self,
@@ -57,7 +45,7 @@ class JobAnswers:
             raise TypeError(f"a job is answered with a dict or None, not with {response!r}")
         if type(status) is not JobStatus:
             status = JobStatus(status)
-        self.job_server.respond(job_id, status, response, urgent=urgent)
+        _server(self).respond(job_id, status, response, urgent=urgent)
 
     async def send_job_update(self, job_id: str, update: dict[str, Any] | None = None, *, urgent: bool = False) -> None:
         """Tell the requester of progress.
@@ -67,9 +55,9 @@ class JobAnswers:
             update: What there is to tell.
             urgent: Whether it overtakes the data messages that wait at the requester.
         """
-        target = self.job_server.open_job(job_id).request.source
+        server = _server(self)
         kind = BusJobUpdateUrgentMessage if urgent else BusJobUpdateMessage
-        await self.bus.send(kind(job_id, update, source=self.name, target=target))
+        await server.bus.send(server.message(kind, job_id, update))
 
     async def send_job_stream_start(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Open a stream of partial results.
@@ -78,8 +66,8 @@ class JobAnswers:
             job_id: The job.
             data: About the stream.
         """
-        target = self.job_server.open_job(job_id).request.source
-        await self.bus.send(BusJobStreamStartMessage(job_id, data, source=self.name, target=target))
+        server = _server(self)
+        await server.bus.send(server.message(BusJobStreamStartMessage, job_id, data))
 
     async def send_job_stream_data(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Send a partial result.
@@ -88,8 +76,8 @@ class JobAnswers:
             job_id: The job.
             data: The result.
         """
-        target = self.job_server.open_job(job_id).request.source
-        await self.bus.send(BusJobStreamDataMessage(job_id, data, source=self.name, target=target))
+        server = _server(self)
+        await server.bus.send(server.message(BusJobStreamDataMessage, job_id, data))
 
     async def send_job_stream_end(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Close the stream. That ends the job as COMPLETED, with the data as its response.
@@ -98,4 +86,9 @@ class JobAnswers:
             job_id: The job.
             data: The job's result.
         """
-        self.job_server.end_stream(job_id, data)
+        _server(self).end_stream(job_id, data)
+
+
+def _server(owner: HasCore) -> JobServer:
+    server: JobServer = core_of(owner).job_server
+    return server

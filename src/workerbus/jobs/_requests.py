@@ -2,16 +2,15 @@
 
 from typing import Any
 
+from workerbus._slot import HasCore, core_of
 from workerbus.jobs._checks import check_request
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._contexts import JobContext, JobGroupContext
 from workerbus.jobs._group import JobGroup
 
 
-class JobContexts:
+class JobContexts(HasCore):
     """Jobs as contexts: for code that waits for the answer."""
-
-    job_client: JobClient
 
     def job(
         self,
@@ -40,9 +39,9 @@ class JobContexts:
             NotRunningError: This worker is not running yet, or no more; a `RuntimeError` (J14).
         """
         check_request((worker_name,), payload, timeout)
-        self.job_client.check_running()
+        _client(self).check_running()
         return JobContext(
-            self.job_client,
+            _client(self),
             (worker_name,),
             name=name,
             payload=payload,
@@ -84,9 +83,9 @@ class JobContexts:
             NotRunningError: This worker is not running yet, or no more; a `RuntimeError` (J14).
         """
         check_request(worker_names, payload, timeout)
-        self.job_client.check_running()
+        _client(self).check_running()
         return JobGroupContext(
-            self.job_client,
+            _client(self),
             worker_names,
             name=name,
             payload=payload,
@@ -104,7 +103,7 @@ class JobRequests(JobContexts):
     @property
     def job_groups(self) -> dict[str, JobGroup]:
         """The job groups that this worker has asked for and that are not settled, by job id."""
-        return {job_id: group for job_id, group in self.job_client.groups.items() if not group.is_done}
+        return {job_id: group for job_id, group in _client(self).groups.items() if not group.is_done}
 
     async def request_job(
         self,
@@ -128,11 +127,11 @@ class JobRequests(JobContexts):
             NotRunningError: This worker is not running yet, or no more; a `RuntimeError` (J14).
         """
         check_request((worker_name,), payload, timeout)
-        self.job_client.check_running()
-        group = self.job_client.new_group(
+        _client(self).check_running()
+        group = _client(self).new_group(
             (worker_name,), timeout=timeout, label=label, cancellable=cancellable, single=True
         )
-        await self.job_client.ask_without_context(group, name, payload)
+        await _client(self).ask_without_context(group, name, payload)
         return group.job_id
 
     async def request_job_group(
@@ -181,15 +180,15 @@ class JobRequests(JobContexts):
     ) -> JobGroup:
         """Do what `request_job_group` does, and return the group, whose ``wait()`` waits for the outcome."""
         check_request(worker_names, payload, timeout)
-        self.job_client.check_running()
-        group = self.job_client.new_group(
+        _client(self).check_running()
+        group = _client(self).new_group(
             worker_names,
             cancel_on_error=cancel_on_error,
             label=label,
             cancellable=cancellable,
             timeout=timeout,
         )
-        return await self.job_client.ask_without_context(group, name, payload)
+        return await _client(self).ask_without_context(group, name, payload)
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or a job group of this worker. A job that has ended by itself meanwhile is left alone.
@@ -200,7 +199,7 @@ class JobRequests(JobContexts):
             job_id: The job.
             reason: Why, in words; the workers are told.
         """
-        self.job_client.cancel(job_id, reason)
+        _client(self).cancel(job_id, reason)
 
     async def request_cancel_job_group(self, job_id: str, *, reason: str | None = None) -> bool:
         """Cancel a job or a job group on somebody else's behalf, if it was started with ``cancellable=True`` (N4).
@@ -212,8 +211,8 @@ class JobRequests(JobContexts):
         Returns:
             Whether it was cancelled.
         """
-        group = self.job_client.groups.get(job_id)
-        return group is not None and group.cancellable and self.job_client.cancel(job_id, reason)
+        group = _client(self).groups.get(job_id)
+        return group is not None and group.cancellable and _client(self).cancel(job_id, reason)
 
     async def request_job_update(self, job_id: str, worker_name: str) -> None:
         """Ask a worker how a job is getting on; it may answer with an update.
@@ -225,4 +224,9 @@ class JobRequests(JobContexts):
         Raises:
             ValueError: The worker was not asked for this job.
         """
-        await self.job_client.request_update(job_id, worker_name)
+        await _client(self).request_update(job_id, worker_name)
+
+
+def _client(owner: HasCore) -> JobClient:
+    client: JobClient = core_of(owner).job_client
+    return client

@@ -10,7 +10,7 @@ The server knows nothing of names and classes: it is given a `Route` for each jo
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from anyio import CancelScope, Event, current_time, get_cancelled_exc_class, sleep_until
 
@@ -34,6 +34,8 @@ from workerbus.messages import (
 )
 
 logger = logging.getLogger("workerbus")
+
+M = TypeVar("M", bound=BusMessage)
 
 REMEMBERED: Final = 1024
 """How many ended jobs a worker remembers, to run no request twice (J12)."""
@@ -199,6 +201,16 @@ class JobServer:
         if job is None:
             raise UnknownJobError(job_id, self._name)
         return job
+
+    @property
+    def bus(self) -> Sender:
+        """Where it sends."""
+        return self._owner.bus
+
+    def message(self, kind: Callable[..., M], job_id: str, data: dict[str, Any] | None) -> M:
+        """Make a message of a class about an open job, for whoever asked for it."""
+        target = self.open_job(job_id).request.source
+        return kind(job_id, data, source=self._name, target=target)
 
     def respond(self, job_id: str, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool) -> None:
         """Answer a job from the worker's own code. After a cancel the outcome is CANCELLED all the same (J2)."""

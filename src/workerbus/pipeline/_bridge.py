@@ -6,10 +6,11 @@ from typing import Any
 from workerbus._lifetime import TaskHost
 from workerbus.bus import BusSubscriber, WorkerBus
 from workerbus.bus._lanes import Lane
-from workerbus.bus._subscriber import Inbox, InboxHost, Receives
+from workerbus.bus._subscriber import Inbox, InboxHost, Receives, make_inbox
 from workerbus.messages import BusFrameMessage, BusMessage
 from workerbus.pipeline._crossing import Twice, checked_types, frame_of
 from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, came_by, received
+from workerbus.pipeline._inlet import inlet_of
 from workerbus.pipeline._ports import DOWNSTREAM
 from workerbus.pipeline._processor import FrameProcessor, FrameProcessorSetup
 
@@ -48,30 +49,8 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
         super().__init__(name, max_buffer_size=max_buffer_size)
         if not isinstance(bus, WorkerBus):
             raise TypeError(f"bus is a WorkerBus, not {bus!r}")
-        self._bus = bus
-        self._worker_name = worker_name
-        self._target_task = target_task
-        self._bridge = bridge
-        self._excluded = checked_types("exclude_frames", exclude_frames)
-        self._early: list[BusFrameMessage] = []
-        self._twice = Twice()
-        self.inlet.visitor = self
-
-    # --- on the bus, from the worker's attachment to its departure
-
-    async def attached(self) -> None:
-        """Subscribe, so that what comes before the start is there then (P2)."""
-        await self._bus.subscribe(self)
-
-    def joined(self) -> None:
-        """Push what has come so far; it waits for the start."""
-        early, self._early = self._early, []
-        for message in early:
-            self.came(message)
-
-    async def departed(self) -> None:
-        """Unsubscribe, after a `StopFrame`, too."""
-        await self._bus.unsubscribe(self)
+        excluded = checked_types("exclude_frames", exclude_frames)
+        inlet_of(self).visitor = _Bridge(self, bus, worker_name, target_task, bridge, excluded)
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
         """Subscribe to the bus, if that has not been done.
@@ -80,14 +59,12 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
             setup: What there is to know.
         """
         await super().setup(setup)
-        await self._bus.subscribe(self)
+        await _bridge_of(self).attached()
 
     async def cleanup(self) -> None:
         """Unsubscribe."""
         await super().cleanup()
-        await self._bus.unsubscribe(self)
-
-    # --- frames
+        await _bridge_of(self).departed()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Send a frame to the bus, or pass it on here.
@@ -97,18 +74,67 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
             direction: The way in which it travels.
         """
         await super().process_frame(frame, direction)
-        stays = frame.is_local or isinstance(frame, self._excluded) or came_by(frame, self)
+        bridge = _bridge_of(self)
+        stays = bridge.keeps(frame)
         if not stays:
-            message = BusFrameMessage(
-                frame, direction, self._bridge, source=self._worker_name, target=self._target_task
-            )
-            await self._bus.send(message)
+            await bridge.send(frame, direction)
         if stays or isinstance(frame, InterruptionFrame):
             await self.push_frame(frame, direction)
 
-    def make_inbox(self, bus: InboxHost) -> Inbox:
-        """Return the inbox in which the bus leaves frames."""
-        return _BridgeInbox(self)
+
+class _Bridge:
+    """What the library keeps of a bridge, which is on the bus from its worker's attachment to its departure.
+
+    Args:
+        processor: The bridge.
+        bus: Where it sends and hears.
+        worker_name: The worker that it belongs to.
+        target: The one worker to exchange frames with; None for all.
+        tag: What it puts on its messages, and listens to; None for nothing and everything.
+        excluded: Classes of frames that stay here.
+    """
+
+    def __init__(
+        self,
+        processor: BusBridgeProcessor,
+        bus: WorkerBus,
+        worker_name: str,
+        target: str | None,
+        tag: str | None,
+        excluded: tuple[type[Frame], ...],
+    ) -> None:
+        self._processor = processor
+        self._bus = bus
+        self._worker_name = worker_name
+        self._target = target
+        self._tag = tag
+        self._excluded = excluded
+        self._early: list[BusFrameMessage] = []
+        self._twice = Twice()
+
+    async def attached(self) -> None:
+        """Subscribe, so that what comes before the start is there then (P2)."""
+        await self._bus.subscribe(self._processor)
+
+    def joined(self) -> None:
+        """Push what has come so far; it waits for the start."""
+        early, self._early = self._early, []
+        for message in early:
+            self.came(message)
+
+    async def departed(self) -> None:
+        """Unsubscribe, after a `StopFrame`, too."""
+        await self._bus.unsubscribe(self._processor)
+
+    def keeps(self, frame: Frame) -> bool:
+        """Whether a frame stays here."""
+        return frame.is_local or isinstance(frame, self._excluded) or came_by(frame, self._processor)
+
+    async def send(self, frame: Frame, direction: FrameDirection) -> None:
+        """Send a frame to the bus."""
+        await self._bus.send(
+            BusFrameMessage(frame, direction, self._tag, source=self._worker_name, target=self._target)
+        )
 
     def concerns(self, message: BusMessage) -> bool:
         """Whether a message brings a frame to this bridge."""
@@ -116,39 +142,50 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
             isinstance(message, BusFrameMessage)
             and message.source != self._worker_name
             and message.target in (None, self._worker_name)
-            and self._target_task in (None, message.source)
-            and self._bridge in (None, message.bridge)
+            and self._target in (None, message.source)
+            and self._tag in (None, message.bridge)
         )
 
     def came(self, message: BusFrameMessage) -> None:
         """Push the frame that a message brings, in the step of whoever sends it."""
-        frame, direction, inlet = frame_of(message), message.direction, self.inlet
+        frame, direction, inlet = frame_of(message), message.direction, inlet_of(self._processor)
         if frame is None or frame.is_local or isinstance(frame, self._excluded):
             return
         running, port = inlet.running, inlet.following if direction is DOWNSTREAM else inlet.previous
         if running is None or port is None:
             self._early.append(message)
             return
-        if not running.worker.takes_frames or self._twice.seen(message):
+        if not running.takes_frames or self._twice.seen(message):
             return
-        copied = received(frame, self)
+        copied = received(frame, self._processor)
         if running.watcher is not None:
-            running.watcher.pushing(self, port.owner, copied, direction)
+            running.watcher.pushing(self._processor, port.owner, copied, direction)
         port.put(copied, direction, False)
+
+
+def _bridge_of(processor: BusBridgeProcessor) -> _Bridge:
+    bridge = inlet_of(processor).visitor
+    assert isinstance(bridge, _Bridge)
+    return bridge
+
+
+@make_inbox.register
+def _(processor: BusBridgeProcessor, _bus: InboxHost) -> Inbox:
+    return _BridgeInbox(processor.name, _bridge_of(processor))
 
 
 class _BridgeInbox(Inbox):
     """Hands frames to a bridge at once; all other messages cost a look at their class."""
 
-    def __init__(self, owner: BusBridgeProcessor) -> None:
-        super().__init__(owner.name, receives="all", announcements=False)
-        self._owner = owner
+    def __init__(self, name: str, bridge: _Bridge) -> None:
+        super().__init__(name, receives="all", announcements=False)
+        self._bridge = bridge
 
     def take(self, message: BusMessage) -> None:
-        if self._owner.concerns(message):
+        if self._bridge.concerns(message):
             self.delivered += 1
             assert isinstance(message, BusFrameMessage)
-            self._owner.came(message)
+            self._bridge.came(message)
 
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
         return None

@@ -35,6 +35,7 @@ from workerbus.pipeline._observers import Observer, Watch
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._pipeline import Pipeline
 from workerbus.pipeline._ports import DOWNSTREAM, Entry, Waiting
+from workerbus.worker._core import core_of
 
 logger = logging.getLogger("workerbus")
 
@@ -67,6 +68,8 @@ class Course:
         cancel_on_idle_timeout: bool,
     ) -> None:
         self._worker = worker
+        self._core = core_of(worker)
+        self._state = self._core.state
         self._pipeline = pipeline
         self._crossing = crossing
         self._events = events
@@ -126,10 +129,10 @@ class Course:
             self._mind_the_end()
 
     def _mind_the_end(self) -> None:
-        worker, flow = self._worker, self._flow
+        state, flow = self._state, self._flow
         if flow is not None and self._running:
-            args = (max(1.0, sum(worker.graces)), partial(self._decide, EndFrame(worker.life.reason)))
-            flow.start(flow.mind_the_end, args, name=f"{worker.name} end of frames", owner=worker.name)
+            args = (max(1.0, sum(state.graces)), partial(self._decide, EndFrame(state.reason)))
+            flow.start(flow.mind_the_end, args, name=f"{state.name} end of frames", owner=state.name)
 
     def _put(self, frame: Frame, direction: FrameDirection, *, may_wait: bool) -> Waiting | None:
         if self._flow is None:
@@ -143,7 +146,7 @@ class Course:
     @property
     def active(self) -> bool:
         """Whether the worker is active, or will be as soon as it has started."""
-        return self._worker.will_be_active if self._active is None else self._active
+        return self._state.will_be_active if self._active is None else self._active
 
     def active_changed(self, active: bool) -> None:
         """Let frames out to the bus, or soon no more (W3)."""
@@ -199,7 +202,7 @@ class Course:
         if frame.fatal:
             text = f"processor {frame.processor!r}: {frame.error}"
             logger.error("the pipeline of worker %r has failed: %s", self._worker.name, text)
-            self._worker.report_error(text)
+            self._core.presence.report_error(text)
             self.cancel(CancelFrame(frame.error))
 
     def cancel(self, frame: CancelFrame) -> None:
@@ -222,12 +225,12 @@ class Course:
         """
         if self._verdict is not None:
             return
-        worker = self._worker
-        self._events.begin(worker.hooks)
+        state = self._state
+        self._events.begin(state.hooks)
         if self._observers or self._idle_timeout is not None:
-            self._watch = Watch(self._observers, worker.tasks, worker.name)
-        tell = Tellers(self._left, self._started_at_sink, self._failed)
-        flow = Flow(worker, self._pipeline, worker.tasks, worker.clean_up, self._watch, tell)
+            self._watch = Watch(self._observers, state.tasks, state.name)
+        tell = Tellers(self._left, self._started_at_sink, self._failed, lambda: self.active)
+        flow = Flow(self._worker, self._pipeline, state.tasks, state.clean_up, self._watch, tell)
         try:
             with CancelScope() as self._body:
                 await self._start(flow)
@@ -251,7 +254,8 @@ class Course:
         await flow.settled.wait()
         if flow.error is not None:
             raise flow.error
-        self._events.let_run(worker.tasks)  # not before: a handler may ask for jobs, which takes a worker that runs
+        # Not before: a handler may ask for jobs, which takes a worker that runs.
+        self._events.let_run(self._state.tasks)
         await worker.start()
         flow.start(self._end_when_asked, (), name=f"{worker.name} end of pipeline", owner=worker.name)
         if self._idle_timeout is not None:
@@ -260,7 +264,7 @@ class Course:
 
     def _started_at_sink(self, frame: StartFrame) -> None:
         self._active = (
-            self._worker.will_be_active
+            self._state.will_be_active
         )  # it starts right after its pipeline, and what goes on in between counts
         if self._crossing is not None and self._active:
             self._crossing.opened()
@@ -269,8 +273,8 @@ class Course:
         self._events.left(frame, DOWNSTREAM)
 
     async def _end_when_asked(self) -> None:
-        await self._worker.life.until_stopped()
-        self.end(self._worker.life.reason)
+        await self._core.lifecycle.until_stopped()
+        self.end(self._state.reason)
 
     async def _watch_idle(self, seconds: float) -> None:
         assert self._watch is not None
@@ -290,12 +294,12 @@ class Course:
             self._events.emit("on_pipeline_finished", self._verdict)
 
     async def _wind_down(self, flow: Flow) -> None:
-        worker, events = self._worker, self._events
-        self._decide(CancelFrame(worker.life.reason))  # if nothing else has
-        events.let_run(worker.tasks)
-        deadline = worker.clean_up.begin()
+        state, events = self._state, self._events
+        self._decide(CancelFrame(state.reason))  # if nothing else has
+        events.let_run(state.tasks)
+        deadline = state.clean_up.begin()
         try:
-            with worker.clean_up.shield(deadline):
+            with state.clean_up.shield(deadline):
                 if isinstance(self._verdict, CancelFrame):
                     await flow.cancel(self._verdict)
                 self._tell_finished()

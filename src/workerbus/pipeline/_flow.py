@@ -20,6 +20,7 @@ from workerbus._failures import own_error
 from workerbus._lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus.errors import NotRunningError
 from workerbus.pipeline._frames import CancelFrame, ErrorFrame, Frame, FrameDirection, Marker, StartFrame
+from workerbus.pipeline._inlet import inlet_of
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._pipeline import Pipeline
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Waiting, Watcher
@@ -108,11 +109,13 @@ class Tellers:
         left: Called with each frame that leaves the pipeline.
         started: Called when the start has reached the sink, before any other frame is handled.
         fatal: Called with an error that makes it pointless to go on.
+        takes_frames: Returns whether frames may come in from the bus.
     """
 
     left: Left
     started: Callable[[StartFrame], None]
     fatal: Callable[[ErrorFrame], None]
+    takes_frames: Callable[[], bool]
 
 
 class Flow:
@@ -159,7 +162,7 @@ class Flow:
         self.up_entry = pipeline.up_entry
         for processor in self.processors:
             passes = type(processor).process_frame is FrameProcessor.process_frame
-            processor.inlet.join(self, processor.push_frame if passes else processor.process_frame)
+            inlet_of(processor).join(self, processor.push_frame if passes else processor.process_frame)
         pipeline.connect(self.head, self.tail)
 
     # --- for the inlets
@@ -183,6 +186,11 @@ class Flow:
         finally:
             self._tasks.discard(task)
 
+    @property
+    def takes_frames(self) -> bool:
+        """Whether frames may come in from the bus: the worker is active, or will be when it has started (W4, P2)."""
+        return self._tell.takes_frames()
+
     def start_failed(self, exc: Exception) -> None:
         """A processor has raised instead of passing the start on."""
         self.error = self.error or exc
@@ -198,13 +206,14 @@ class Flow:
         """Set the processors up, in their order; raises what one of them raises."""
         for processor in self.processors:
             await processor.setup(FrameProcessorSetup(self.worker))
-            processor.inlet.set_up = True
+            inlet_of(processor).set_up = True
 
     def send_start(self) -> None:
         """Send the `StartFrame`."""
         for processor in self.processors:
-            if processor.inlet.visitor is not None:
-                processor.inlet.visitor.joined()
+            visitor = inlet_of(processor).visitor
+            if visitor is not None:
+                visitor.joined()
         self.down_entry.put(StartFrame(), DOWNSTREAM, False)
 
     def _start_at_sink(self, frame: StartFrame) -> None:
@@ -218,7 +227,7 @@ class Flow:
         """Handle frames from now on: the worker has started, too, so that a processor may ask for jobs."""
         if self.is_open:
             for processor in self.processors:
-                processor.inlet.open()
+                inlet_of(processor).open()
             self.head.open()
             self.tail.open()
 
@@ -227,8 +236,8 @@ class Flow:
         with move_on_after(seconds):
             await self.settled.wait()
             return
-        unready = [each.name for each in self.processors if not each.inlet.set_up]
-        slow = unready[:1] or [each.name for each in self.processors if each.inlet.late_with_start]
+        unready = [each.name for each in self.processors if not inlet_of(each).set_up]
+        slow = unready[:1] or [each.name for each in self.processors if inlet_of(each).late_with_start]
         logger.warning(
             "the pipeline of worker %r has not started in %g seconds: it waits for %s; a processor must push the "
             "StartFrame on",
@@ -249,13 +258,14 @@ class Flow:
         told: list[str] = []
         while True:
             await sleep(seconds)
-            keepers = [each.name for each in self.processors if each.inlet.kept is not None and not each.inlet.at_work]
+            inlets = [inlet_of(processor) for processor in self.processors]
+            keepers = [each.name for each in inlets if each.kept is not None and not each.at_work]
             if keepers:
                 text = "worker %r ends without the end that processor %r has not pushed on"
                 logger.warning(text, self.worker.name, keepers[0])
                 lost()
                 return
-            busy = [each.name for each in self.processors if each.inlet.at_work]
+            busy = [each.name for each in self.processors if inlet_of(each).at_work]
             if busy != told:
                 told = busy
                 text = "the pipeline of worker %r has not ended in %g seconds: it waits for %s"
@@ -268,7 +278,7 @@ class Flow:
     async def system_quiet(self) -> None:
         """Wait until the system frames that are on their way now have arrived."""
         for processor in (*self.processors, *reversed(self.processors)):
-            await processor.inlet.system_quiet()
+            await inlet_of(processor).system_quiet()
 
     def cancel_arrived(self) -> None:
         """The `CancelFrame` has reached the sink."""
@@ -282,7 +292,7 @@ class Flow:
         for edge in (self.head, self.tail):
             edge.halt()
         for processor in self.processors:
-            processor.inlet.halt()
+            inlet_of(processor).halt()
         self.down_entry.put(frame, DOWNSTREAM, False)
         with move_on_after(CLEANUP_SECONDS / 2) as limit:
             await self._cancelled.wait()
@@ -298,7 +308,7 @@ class Flow:
         """
         self._closed = True
         for processor in self.processors:
-            processor.inlet.end()
+            inlet_of(processor).end()
         for task in list(self._tasks):
             task.cancel()
         with self._clean_up.shield(deadline) as shield:
@@ -308,7 +318,7 @@ class Flow:
             late = ", ".join(repr(name) for name in sorted({task.owner for task in self._tasks}))
             logger.warning("worker %r waits for processors that refuse cancellation: %s", self.worker.name, late)
         for processor in self.processors:
-            if processor.inlet.set_up and clean:
+            if inlet_of(processor).set_up and clean:
                 await self._clean(processor, deadline)
 
     async def _clean(self, processor: FrameProcessor, deadline: float) -> None:

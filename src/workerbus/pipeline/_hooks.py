@@ -6,13 +6,13 @@ the others have been closed.
 
 from typing import Any, Final
 
-from workerbus._events import EventEmitter
-from workerbus._hooks import HookQueue
+from workerbus._events import EventEmitter, EventHandlers
 from workerbus._lifetime import TaskHost
 from workerbus.abc import HookCall
 from workerbus.bus._lanes import Lane
 from workerbus.pipeline._frames import CancelFrame, EndFrame, ErrorFrame, Frame, FrameDirection, StartFrame, StopFrame
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM
+from workerbus.worker._hooks import HookQueue
 
 PIPELINE_HOOKS: Final = frozenset(
     {
@@ -32,8 +32,6 @@ class PipelineHooks(EventEmitter):
     They run one at a time, in the order of what happened. An exception is logged and reported, and nothing else stops
     for it (W7).
     """
-
-    EVENTS = PIPELINE_HOOKS
 
     async def on_pipeline_started(self, frame: StartFrame) -> None:
         """The pipeline has started.
@@ -80,13 +78,15 @@ class PipelineEvents:
     Args:
         owner: Whose they are.
         name: Its name.
+        handlers: Its event handlers.
 
     Attributes:
         filters: Which frames are told of when they leave, by direction.
     """
 
-    def __init__(self, owner: PipelineHooks, name: str) -> None:
+    def __init__(self, owner: PipelineHooks, name: str, handlers: EventHandlers) -> None:
         self._owner = owner
+        self._handlers = handlers
         self._name = name
         self._lane: Lane[HookCall] | None = None
         self.filters: dict[FrameDirection, tuple[type[Frame], ...]] = {DOWNSTREAM: (Frame,), UPSTREAM: (Frame,)}
@@ -118,7 +118,7 @@ class PipelineEvents:
 
     def _wanted(self, event: str) -> bool:
         owner = self._owner
-        return owner.has_event_handler(event) or getattr(type(owner), event) is not getattr(PipelineHooks, event)
+        return event in self._handlers or getattr(type(owner), event) is not getattr(PipelineHooks, event)
 
     async def quiet(self) -> None:
         """Wait until none waits or runs."""

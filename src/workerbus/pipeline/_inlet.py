@@ -23,6 +23,7 @@ from anyio import get_current_task, move_on_after
 
 from workerbus._lifetime import CLEANUP_SECONDS
 from workerbus._room import Room
+from workerbus._slot import HasCore, core_of
 from workerbus.errors import NotRunningError, text_of
 from workerbus.pipeline._frames import (
     CancelFrame,
@@ -112,6 +113,7 @@ class Inlet:
 
     Args:
         owner: The processor.
+        name: Its name.
         limit: How many downstream frames may wait in its data lane.
 
     Attributes:
@@ -138,6 +140,7 @@ class Inlet:
         "following",
         "got_start",
         "kept",
+        "name",
         "owner",
         "previous",
         "pushed",
@@ -147,8 +150,9 @@ class Inlet:
         "visitor",
     )
 
-    def __init__(self, owner: Processor, limit: float = math.inf) -> None:
+    def __init__(self, owner: Processor, name: str, limit: float = math.inf) -> None:
         self.owner: Any = owner
+        self.name: str = name
         self._room: Room[Entry] = Room(limit)
         self._bounded = self._room.bounded
         self.claimed: bool = False
@@ -231,7 +235,7 @@ class Inlet:
     def _start_lane(self, lane: FrameLane) -> TaskHandle:
         assert self.running is not None
         kind = "data" if lane is self._data else "system"
-        return self.running.start(lane.run, (), name=f"{self.owner.name} {kind}", owner=self.owner.name)
+        return self.running.start(lane.run, (), name=f"{self.name} {kind}", owner=self.name)
 
     # --- frames come
 
@@ -339,9 +343,7 @@ class Inlet:
         with move_on_after(CLEANUP_SECONDS):
             await unwound.wait()
             return
-        logger.warning(
-            "processor %r still handles a frame %g s after an interruption", self.owner.name, CLEANUP_SECONDS
-        )
+        logger.warning("processor %r still handles a frame %g s after an interruption", self.name, CLEANUP_SECONDS)
 
     # --- what has to get through, and errors
 
@@ -377,12 +379,12 @@ class Inlet:
         assert self.running is not None
         assert self.previous is not None
         what = "a task" if frame is None else frame.name
-        logger.error("processor %r failed with %s", self.owner.name, what, exc_info=exc)
+        logger.error("processor %r failed with %s", self.name, what, exc_info=exc)
         if isinstance(frame, StartFrame) and self.following is not None and not self.following.got_start:
             self.running.start_failed(exc)
         else:
             text = f"{type(exc).__name__}: {text_of(exc)}"
-            error = ErrorFrame(text, processor=self.owner.name, exception=exc)
+            error = ErrorFrame(text, processor=self.name, exception=exc)
             self.previous.put(error, UPSTREAM, False)
 
     # --- the end
@@ -406,9 +408,7 @@ class Inlet:
     def require_running(self) -> Running:
         """Return the pipeline; raise `NotRunningError` before there is one."""
         if self.running is None:
-            raise NotRunningError(
-                f"processor {self.owner.name!r} is not running yet: its pipeline has not been started"
-            )
+            raise NotRunningError(f"processor {self.name!r} is not running yet: its pipeline has not been started")
         return self.running
 
     def halt(self) -> None:
@@ -432,3 +432,9 @@ class Inlet:
     def _release(self) -> None:
         self._early.clear()
         self._room.release()
+
+
+def inlet_of(processor: HasCore) -> Inlet:
+    """Return the inlet of a processor."""
+    inlet: Inlet = core_of(processor)
+    return inlet

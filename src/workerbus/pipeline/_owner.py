@@ -3,17 +3,12 @@
 from abc import abstractmethod
 from collections.abc import AsyncIterable, Iterable
 
-from workerbus._worker import BaseWorker
 from workerbus.pipeline._frames import Frame, FrameDirection
+from workerbus.worker import BaseWorker
 
 
 class FrameWorker(BaseWorker):
     """A worker that frames can be queued at; see `PipelineWorker`."""
-
-    @property
-    @abstractmethod
-    def takes_frames(self) -> bool:
-        """Whether frames may come in from the bus: it is active, or will be as soon as it has started (W4, P2)."""
 
     @abstractmethod
     async def queue_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from workerbus.errors import ProcessorInUseError
 from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, StartFrame
-from workerbus.pipeline._inlet import Inlet
+from workerbus.pipeline._inlet import Inlet, inlet_of
 from workerbus.pipeline._ports import DOWNSTREAM, Piece, Port, Waiting
 from workerbus.pipeline._processor import FrameProcessor
 
@@ -46,7 +46,7 @@ class Pipeline:
 
     @property
     def _pieces(self) -> list[Piece]:
-        return [part.inlet if isinstance(part, FrameProcessor) else part for part in self.parts]
+        return [inlet_of(part) if isinstance(part, FrameProcessor) else part for part in self.parts]
 
     @property
     def down_entry(self) -> Port:
@@ -70,8 +70,8 @@ class Pipeline:
         """Let go of its parts: they may be put into another pipeline (`StopFrame`)."""
         for part in self.parts:
             if isinstance(part, FrameProcessor):
-                part.inlet.claimed = False
-                part.inlet.reset()
+                inlet_of(part).claimed = False
+                inlet_of(part).reset()
             else:
                 part.claimed = False
                 part.release()
@@ -102,7 +102,7 @@ class ParallelPipeline:
         ]
         claim(self.branches)
         self.claimed: bool = False
-        inlets = [processor.inlet for processor in self.processors]
+        inlets = [inlet_of(processor) for processor in self.processors]
         self._down = Fork([branch.down_entry for branch in self.branches], inlets)
         self._up = Fork([branch.up_entry for branch in self.branches], inlets)
 
@@ -184,7 +184,7 @@ class Fork:
     def empty_but(self, branch: Pipeline, frame: Frame) -> None:
         """Let an interruption that was made in one branch empty the others, too: it is for the whole pipeline."""
         if frame.marks is None or self not in frame.marks:
-            own = {processor.inlet for processor in branch.processors}
+            own = {inlet_of(processor) for processor in branch.processors}
             for inlet in self._inlets:
                 if inlet not in own:
                     inlet.drop()
@@ -251,17 +251,12 @@ def claim(parts: Sequence[FrameProcessor | Pipeline | ParallelPipeline]) -> None
     Raises:
         ProcessorInUseError: One belongs to a pipeline already, or comes twice; a `ValueError`.
         TypeError: One is nothing of which pipelines are made.
+        NotInitializedError: One has an ``__init__`` that does not call ``super().__init__()``; a `RuntimeError`.
     """
     claimants: list[Inlet | Pipeline | ParallelPipeline] = []
     for part in parts:
         if isinstance(part, FrameProcessor):
-            inlet = part.__dict__.get("inlet")
-            if not isinstance(inlet, Inlet):
-                raise TypeError(
-                    f"{type(part).__name__} has no inlet of the library's: its __init__ must call super().__init__(), "
-                    "and none of its attributes may be called 'inlet'"
-                )
-            claimants.append(inlet)
+            claimants.append(inlet_of(part))
         elif isinstance(part, Pipeline | ParallelPipeline):
             claimants.append(part)
         else:

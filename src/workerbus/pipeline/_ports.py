@@ -72,6 +72,10 @@ class Running(Protocol):
         """The worker that it belongs to."""
 
     @property
+    def takes_frames(self) -> bool:
+        """Whether frames may come in from the bus."""
+
+    @property
     def watcher(self) -> Watcher | None:
         """Who watches, if anybody does."""
 

@@ -9,10 +9,11 @@ from anyio.lowlevel import checkpoint
 from attrs import frozen
 
 from workerbus._failures import own_error
+from workerbus._slot import HasCore, set_core
 from workerbus._vocabulary import BATCH
 from workerbus.errors import HandlerTypeError, NotRunningError
 from workerbus.pipeline._frames import ErrorFrame, Frame, FrameDirection, InterruptionFrame
-from workerbus.pipeline._inlet import Inlet
+from workerbus.pipeline._inlet import Inlet, inlet_of
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, TaskHandle
 
@@ -30,7 +31,7 @@ class FrameProcessorSetup:
     worker: FrameWorker
 
 
-class FrameProcessor:
+class FrameProcessor(HasCore):
     """A step of a pipeline: takes frames, and pushes frames on.
 
     Subclass it and override `process_frame`::
@@ -48,9 +49,6 @@ class FrameProcessor:
     Args:
         name: For logs; made up by default.
         max_buffer_size: How many downstream frames may wait for it before those who push have to wait, too.
-
-    Attributes:
-        inlet: The library's own part.
     """
 
     def __init__(self, name: str | None = None, *, max_buffer_size: float = math.inf) -> None:
@@ -60,18 +58,17 @@ class FrameProcessor:
             kind = type(self).__name__
             name = f"{kind}#{_numbers[kind]}"
             _numbers[kind] += 1
-        self._name = name
-        self.inlet: Inlet = Inlet(self, max_buffer_size)
+        set_core(self, Inlet(self, name, max_buffer_size))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name!r}>"
+        return f"<{type(self).__name__} {inlet_of(self).name!r}>"
 
     # --- what it is
 
     @property
     def name(self) -> str:
         """Its name, for logs."""
-        return self._name
+        return inlet_of(self).name
 
     @property
     def worker(self) -> FrameWorker:
@@ -80,19 +77,19 @@ class FrameProcessor:
         Raises:
             NotRunningError: Its pipeline has not been started; a `RuntimeError`.
         """
-        worker: FrameWorker = self.inlet.require_running().worker
+        worker: FrameWorker = inlet_of(self).require_running().worker
         return worker
 
     @property
     def next(self) -> "FrameProcessor | None":
         """The processor downstream of it; None at an end, before a fork, and while it does not run."""
-        port = self.inlet.following
+        port = inlet_of(self).following
         return None if port is None else port.owner
 
     @property
     def previous(self) -> "FrameProcessor | None":
         """The processor upstream of it; None at an end, behind a fork, and while it does not run."""
-        port = self.inlet.previous
+        port = inlet_of(self).previous
         return None if port is None else port.owner
 
     # --- to be overridden
@@ -134,7 +131,7 @@ class FrameProcessor:
         Raises:
             NotRunningError: The pipeline has not been started; a `RuntimeError`.
         """
-        inlet = self.inlet
+        inlet = inlet_of(self)
         if direction is DOWNSTREAM:
             port = inlet.following
         elif direction is UPSTREAM:
@@ -156,7 +153,7 @@ class FrameProcessor:
     def _refuse(self, frame: object) -> None:
         if not isinstance(frame, Frame):
             raise TypeError(f"a frame is an instance of Frame, not {frame!r}")
-        raise NotRunningError(f"processor {self._name!r} cannot push yet: its pipeline has not been started")
+        raise NotRunningError(f"processor {inlet_of(self).name!r} cannot push yet: its pipeline has not been started")
 
     async def broadcast_frame(self, frame_class: Callable[..., Frame], *args: Any, **kwargs: Any) -> None:
         """Push a frame each way: two of them, so that neither disturbs the other.
@@ -171,7 +168,7 @@ class FrameProcessor:
 
     async def broadcast_interruption(self) -> None:
         """Interrupt the whole pipeline from here, this processor first. A handler that calls it is let finish."""
-        self.inlet.drop(spare_own_task=True)
+        inlet_of(self).drop(spare_own_task=True)
         await self.broadcast_frame(InterruptionFrame)
 
     async def push_error(self, error: str, *, fatal: bool = False, exception: BaseException | None = None) -> None:
@@ -182,7 +179,7 @@ class FrameProcessor:
             fatal: Whether the worker is to be cancelled.
             exception: What was raised, if anything.
         """
-        frame = ErrorFrame(error, fatal=fatal, processor=self._name, exception=exception)
+        frame = ErrorFrame(error, fatal=fatal, processor=self.name, exception=exception)
         await self.push_frame(frame, UPSTREAM)
 
     def create_task(
@@ -205,7 +202,7 @@ class FrameProcessor:
             if isinstance(function, Coroutine):
                 function.close()
             raise HandlerTypeError(f"create_task takes a function and its arguments, not {function!r}")
-        inlet = self.inlet
+        inlet = inlet_of(self)
         running = inlet.require_running()
         label = name or getattr(function, "__name__", "task")
 
@@ -218,4 +215,4 @@ class FrameProcessor:
             finally:
                 inlet.tasks -= 1
 
-        return running.start(run, (), name=f"{self._name} {label}", owner=self._name)
+        return running.start(run, (), name=f"{inlet.name} {label}", owner=inlet.name)

@@ -4,26 +4,26 @@ Here is what its user calls, and what it does with messages. The course of the p
 between its ends and the bus, in `_crossing`.
 """
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import AsyncIterable, Iterable
 
 from anyio.lowlevel import checkpoint
 
 from workerbus._registry import WorkerRegistry
 from workerbus._vocabulary import BATCH
-from workerbus._worker_types import WorkerParams
 from workerbus.abc import RunnerLike
 from workerbus.bus import WorkerBus
-from workerbus.messages import BusFrameMessage, BusMessage, BusTTSSpeakMessage
+from workerbus.messages import BusFrameMessage, BusTTSSpeakMessage
 from workerbus.pipeline._course import Course
 from workerbus.pipeline._crossing import Crossing, checked_types
 from workerbus.pipeline._frames import Frame, FrameDirection, StartFrame, TTSSpeakFrame
-from workerbus.pipeline._hooks import PipelineEvents, PipelineHooks
-from workerbus.pipeline._inlet import Visitor
+from workerbus.pipeline._hooks import PIPELINE_HOOKS, PipelineEvents, PipelineHooks
+from workerbus.pipeline._inlet import Visitor, inlet_of
 from workerbus.pipeline._observers import Observer
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._pipeline import Pipeline, claim
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM
+from workerbus.worker._core import core_of
+from workerbus.worker._types import WorkerParams
 
 
 class PipelineWorker(PipelineHooks, FrameWorker):
@@ -56,8 +56,6 @@ class PipelineWorker(PipelineHooks, FrameWorker):
         cancel_on_idle_timeout: Whether it is cancelled then, after `on_idle_timeout` has been queued.
     """
 
-    EVENTS = FrameWorker.EVENTS | PipelineHooks.EVENTS
-
     def __init__(
         self,
         pipeline: Pipeline,
@@ -82,36 +80,37 @@ class PipelineWorker(PipelineHooks, FrameWorker):
         if strangers := [each for each in watching if not isinstance(each, Observer)]:
             raise TypeError(f"observers are Observers, not {strangers[0]!r}")
         claim([pipeline])
-        self._pipeline = pipeline
-        self._crossing = None if bridged is None else Crossing(self.name, tuple(bridged), excluded)
-        self._pipeline_events = PipelineEvents(self, self.name)
-        self._course = Course(
+        core = core_of(self)
+        name = core.state.name
+        core.events.names |= PIPELINE_HOOKS
+        crossing = None if bridged is None else Crossing(name, tuple(bridged), excluded)
+        events = PipelineEvents(self, name, core.events)
+        course = Course(
             self,
             pipeline,
-            self._crossing,
-            self._pipeline_events,
+            crossing,
+            events,
             observers=watching,
             idle_timeout=idle_timeout,
             cancel_on_idle_timeout=cancel_on_idle_timeout,
         )
-        self._frames_queued = 0
+        part = core.extension = PipelinePart(name, pipeline, crossing, events, course)
+        core.dispatch.handled_at_once = {BusFrameMessage: part.frame_came, BusTTSSpeakMessage: part.speak}
+        core.dispatch.active_changed = course.active_changed
+        core.became_ready = course.worker_started
+        core.presence.before_leaving = [part.depart]
 
     # --- what it is
 
     @property
     def pipeline(self) -> Pipeline:
         """Its pipeline."""
-        return self._pipeline
+        return _part_of(self).pipeline
 
     @property
     def bridged(self) -> bool:
         """Whether its pipeline exchanges frames with the bus."""
-        return self._crossing is not None
-
-    @property
-    def takes_frames(self) -> bool:
-        """Whether frames may come in from the bus: it is active, or will be as soon as it has started (W4, P2)."""
-        return self._course.active
+        return _part_of(self).crossing is not None
 
     def set_reached_upstream_filter(self, types: tuple[type[Frame], ...]) -> None:
         """Say which frames `on_frame_reached_upstream` is for; all by default.
@@ -119,7 +118,7 @@ class PipelineWorker(PipelineHooks, FrameWorker):
         Args:
             types: Classes of frames.
         """
-        self._pipeline_events.filters[UPSTREAM] = checked_types("types", types)
+        _part_of(self).events.filters[UPSTREAM] = checked_types("types", types)
 
     def set_reached_downstream_filter(self, types: tuple[type[Frame], ...]) -> None:
         """Say which frames `on_frame_reached_downstream` is for; all by default.
@@ -127,7 +126,7 @@ class PipelineWorker(PipelineHooks, FrameWorker):
         Args:
             types: Classes of frames.
         """
-        self._pipeline_events.filters[DOWNSTREAM] = checked_types("types", types)
+        _part_of(self).events.filters[DOWNSTREAM] = checked_types("types", types)
 
     # --- frames
 
@@ -148,11 +147,12 @@ class PipelineWorker(PipelineHooks, FrameWorker):
             raise TypeError(f"a Frame is queued, in a FrameDirection; not {frame!r}, {direction!r}")
         if isinstance(frame, StartFrame):
             raise ValueError("a pipeline is started by its worker, and once: do not queue a StartFrame")
-        waiting = self._course.queue(frame, direction)
+        part = _part_of(self)
+        waiting = part.course.queue(frame, direction)
         if waiting is not None:
             await waiting.wait()
-        self._frames_queued += 1
-        if not self._frames_queued % BATCH:
+        part.queued += 1
+        if not part.queued % BATCH:
             await checkpoint()
 
     async def queue_frames(
@@ -173,31 +173,7 @@ class PipelineWorker(PipelineHooks, FrameWorker):
 
     async def stop_when_done(self) -> None:
         """End when everything that was queued so far has been handled. Does not wait for that; again is a no-op."""
-        self._course.end()
-
-    # --- messages, handled in the step of whoever sends them
-
-    def _frame_came(self, message: BusFrameMessage) -> None:
-        frame = None if self._crossing is None else self._crossing.incoming(message)
-        if frame is not None:
-            self._course.came(frame, message.direction)
-
-    def _speak(self, message: BusTTSSpeakMessage) -> None:
-        if message.source != self.name or message.target == self.name:
-            self._course.came(TTSSpeakFrame(message.text, message.append_to_context), DOWNSTREAM)
-
-    handled_at_once: ClassVar[Mapping[type[BusMessage], Callable[[Any, Any], None]]] = {
-        BusFrameMessage: _frame_came,
-        BusTTSSpeakMessage: _speak,
-    }
-
-    def active_changed(self, active: bool) -> None:
-        """Let frames out to the bus, or soon no more (W3)."""
-        self._course.active_changed(active)
-
-    def became_ready(self) -> None:
-        """Let its processors handle frames: from now on they may ask for jobs, too (P2, J14)."""
-        self._course.worker_started()
+        _part_of(self).course.end()
 
     # --- its life
 
@@ -206,22 +182,60 @@ class PipelineWorker(PipelineHooks, FrameWorker):
     ) -> None:
         """Attach to a bus and a registry; see `BaseWorker.attach`. Its bridges are subscribed, too, when it returns."""
         await super().attach(registry=registry, bus=bus, worker_runner=worker_runner)
-        for visitor in self._visitors:
+        for visitor in _part_of(self).visitors:
             await visitor.attached()
-
-    async def depart(self) -> None:
-        """Leave the bus; see `BaseWorker.depart`."""
-        try:
-            for visitor in self._visitors:
-                await visitor.departed()
-        finally:
-            await super().depart()
-
-    @property
-    def _visitors(self) -> list[Visitor]:
-        inlets = [processor.inlet for processor in self._pipeline.processors]
-        return [inlet.visitor for inlet in inlets if inlet.visitor is not None]
 
     async def run(self, params: WorkerParams) -> None:
         """Run the pipeline; see `BaseWorker.run`."""
-        await self._course.run()
+        await _part_of(self).course.run()
+
+
+class PipelinePart:
+    """What the library keeps of a pipeline worker beside what it keeps of each.
+
+    Attributes:
+        queued: How many frames its user has queued.
+    """
+
+    __slots__ = ("_name", "course", "crossing", "events", "pipeline", "queued")
+
+    def __init__(
+        self, name: str, pipeline: Pipeline, crossing: Crossing | None, events: PipelineEvents, course: Course
+    ) -> None:
+        self._name = name
+        self.pipeline: Pipeline = pipeline
+        self.crossing: Crossing | None = crossing
+        self.events: PipelineEvents = events
+        self.course: Course = course
+        self.queued: int = 0
+
+    # --- messages, handled in the step of whoever sends them
+
+    def frame_came(self, message: BusFrameMessage) -> None:
+        """Let in the frame that a message brings."""
+        frame = None if self.crossing is None else self.crossing.incoming(message)
+        if frame is not None:
+            self.course.came(frame, message.direction)
+
+    def speak(self, message: BusTTSSpeakMessage) -> None:
+        """Let in a frame that asks to speak (P5)."""
+        if message.source != self._name or message.target == self._name:
+            self.course.came(TTSSpeakFrame(message.text, message.append_to_context), DOWNSTREAM)
+
+    # --- its bridges
+
+    @property
+    def visitors(self) -> list[Visitor]:
+        """The processors that are there before and after the pipeline runs."""
+        inlets = [inlet_of(processor) for processor in self.pipeline.processors]
+        return [inlet.visitor for inlet in inlets if inlet.visitor is not None]
+
+    async def depart(self) -> None:
+        """Let the bridges leave the bus."""
+        for visitor in self.visitors:
+            await visitor.departed()
+
+
+def _part_of(worker: PipelineWorker) -> PipelinePart:
+    part: PipelinePart = core_of(worker).extension
+    return part

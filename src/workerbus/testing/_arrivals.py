@@ -18,7 +18,7 @@ from anyio import Event
 from workerbus._lifetime import TaskHost
 from workerbus.bus import BusSubscriber, WorkerBus
 from workerbus.bus._lanes import Lane
-from workerbus.bus._subscriber import Inbox, InboxHost
+from workerbus.bus._subscriber import Inbox, InboxHost, make_inbox
 from workerbus.messages import BusMessage
 from workerbus.testing._network import Network
 
@@ -103,10 +103,6 @@ class Arrivals(BusSubscriber):
         """How many messages have come and were not handed on yet."""
         return (self._lane.waiting if self._lane is not None else 0) + sum(map(len, self._held.values()))
 
-    def make_inbox(self, bus: InboxHost) -> Inbox:
-        """Return the inbox on the wrapped bus."""
-        return _ArrivalsInbox(self)
-
 
 class _ArrivalsInbox(Inbox):
     """Takes everything, and has no bound of its own."""
@@ -131,3 +127,8 @@ class _ArrivalsInbox(Inbox):
     @property
     def depth(self) -> int:
         return self._arrivals.depth
+
+
+@make_inbox.register
+def _(arrivals: Arrivals, _bus: InboxHost) -> Inbox:
+    return _ArrivalsInbox(arrivals)

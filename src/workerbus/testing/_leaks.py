@@ -9,9 +9,10 @@ from anyio import TaskInfo, get_running_tasks
 
 from workerbus._registry import WorkerRegistry
 from workerbus._runner import WorkerRunner
-from workerbus._worker import BaseWorker
+from workerbus._slot import core_of
 from workerbus.bus import WorkerBus
 from workerbus.testing._waiting import Waiter, describe
+from workerbus.worker import BaseWorker
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -165,12 +166,12 @@ def _with_workers(owners: Iterable[object]) -> list[BaseWorker | WorkerRunner]:
 def _jobs_of(owners: Iterable[BaseWorker | WorkerRunner]) -> list[str]:
     left: list[str] = []
     for owner in owners:
-        for group in owner.job_client.groups.values():
+        for group in core_of(owner).job_client.groups.values():
             whom = _names(group.missing) if group.missing else "nobody any more"
             left.append(f"{owner.name!r} keeps job {group.job_id}, {group.state.value}, and waits for {whom}")
         if isinstance(owner, WorkerRunner):
             continue
-        server = owner.job_server
+        server = core_of(owner).job_server
         answered = [job for job in server.pool.busy.values() if job.request.job_id not in server.jobs]
         left += [f"worker {owner.name!r} has {_title(job)}, {job.state.value}" for job in server.jobs.values()]
         left += [f"worker {owner.name!r} has answered {_title(job)}, and its handler still runs" for job in answered]

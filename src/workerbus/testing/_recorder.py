@@ -7,10 +7,11 @@ from typing import Any
 from anyio import Event
 from attrs import field, frozen
 
-from workerbus._hooks import HOOKS
-from workerbus._worker import BaseWorker
 from workerbus.errors import UnknownEventError
 from workerbus.messages import BUILT_IN, BusMessage
+from workerbus.worker import BaseWorker
+from workerbus.worker._core import core_of
+from workerbus.worker._hooks import HOOKS
 
 
 @frozen
@@ -40,7 +41,7 @@ def _recorded(hook: str) -> Callable[..., Awaitable[None]]:
         finally:
             if hook != "on_bus_message" or type(args[0]) not in BUILT_IN:
                 self.recorded.append(HookRun(hook, args, error))
-                self._changed()
+                news_of(self).tell()
 
     return run
 
@@ -73,8 +74,8 @@ class RecordingWorker(BaseWorker):
     def __init__(self, name: str | None = None, *, active: bool = True) -> None:
         super().__init__(name, active=active)
         self.recorded: list[HookRun] = []
-        self._news: Event | None = None
-        self._has_left = False
+        news = self.__news = News(self)
+        core_of(self).presence.before_leaving = [news.leave]
 
     # In the class body, since a worker's hooks are collected when its class is made; type checkers see those inherited.
     for _hook in sorted(HOOKS - {"on_job_request"}):
@@ -86,8 +87,8 @@ class RecordingWorker(BaseWorker):
         Raises:
             UnknownEventError: There is no hook of that name; a `ValueError`.
         """
-        if hook not in self.EVENTS:
-            raise UnknownEventError(hook, type(self).__name__, self.EVENTS)
+        if hook not in HOOKS:
+            raise UnknownEventError(hook, type(self).__name__, HOOKS)
         return [run for run in self.recorded if run.hook == hook]
 
     async def until(self, hook: str, count: int = 1) -> HookRun:
@@ -104,7 +105,7 @@ class RecordingWorker(BaseWorker):
             AssertionError: The worker has finished before.
             UnknownEventError: There is no hook of that name; a `ValueError`.
         """
-        await self._until(lambda: len(self.ran(hook)) >= count, f"{hook} has run {count} times")
+        await self.__news.until(lambda: len(self.ran(hook)) >= count, f"{hook} has run {count} times")
         return self.ran(hook)[count - 1]
 
     async def until_message(self, kind: type[BusMessage], count: int = 1) -> BusMessage:
@@ -124,25 +125,45 @@ class RecordingWorker(BaseWorker):
         def got() -> list[BusMessage]:
             return [run.args[0] for run in self.ran("on_bus_message") if isinstance(run.args[0], kind)]
 
-        await self._until(lambda: len(got()) >= count, f"{count} {kind.__name__} have come")
+        await self.__news.until(lambda: len(got()) >= count, f"{count} {kind.__name__} have come")
         return got()[count - 1]
 
-    async def depart(self) -> None:
-        """Leave bus and registry; whoever still waits for a hook is told that none comes."""
+
+class News:
+    """Wakes those who wait for something to happen at a worker.
+
+    Args:
+        worker: The worker.
+    """
+
+    def __init__(self, worker: RecordingWorker) -> None:
+        self._worker = worker
+        self._changed: Event | None = None
+        self._has_left = False
+
+    def tell(self) -> None:
+        """Something has happened."""
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def leave(self) -> None:
+        """The worker leaves: whoever still waits is told that nothing comes."""
         self._has_left = True
-        self._changed()
-        await super().depart()
+        self.tell()
 
-    def _changed(self) -> None:
-        if self._news is not None:
-            self._news.set()
-            self._news = None
-
-    async def _until(self, condition: Callable[[], bool], what: str) -> None:
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until a condition holds."""
+        worker = self._worker
         while not condition():
             if self._has_left:
-                ran = ", ".join(run.hook for run in self.recorded) or "none"
-                raise AssertionError(f"worker {self.name!r} has finished before {what}; its hooks that ran: {ran}")
-            if self._news is None:
-                self._news = Event()
-            await self._news.wait()
+                ran = ", ".join(run.hook for run in worker.recorded) or "none"
+                raise AssertionError(f"worker {worker.name!r} has finished before {what}; its hooks that ran: {ran}")
+            if self._changed is None:
+                self._changed = Event()
+            await self._changed.wait()
+
+
+def news_of(worker: RecordingWorker) -> News:
+    """Return what wakes those who wait for a worker."""
+    return worker._RecordingWorker__news  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 - this module's own

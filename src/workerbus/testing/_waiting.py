@@ -15,12 +15,9 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from workerbus._hooks import HookQueue
 from workerbus._registry import WorkerRegistry
 from workerbus._room import RoomWaiter
 from workerbus._runner import WorkerRunner
-from workerbus._worker import BaseWorker
-from workerbus._worker_life import WorkerLife
 from workerbus.bus import WorkerBus
 from workerbus.bus._lanes import Lane
 from workerbus.errors import text_of
@@ -31,15 +28,20 @@ from workerbus.jobs._limiter import Turn
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer, OpenJob
 from workerbus.pipeline import PipelineWorker
-from workerbus.pipeline._inlet import Inlet
+from workerbus.pipeline._inlet import Inlet, inlet_of
 from workerbus.pipeline._lanes import FrameLane
 from workerbus.testing._circles import circles_in
 from workerbus.testing._frames import frames_of, is_machinery, module_of
 from workerbus.testing._network import stories
 from workerbus.testing._primitives import Key, Wait, primitive
-from workerbus.testing._recorder import RecordingWorker
+from workerbus.testing._recorder import News
 from workerbus.testing._recording import RecordingBus
-from workerbus.testing._workers import ScriptedWorker
+from workerbus.testing._workers import end_of_script
+from workerbus.worker import BaseWorker
+from workerbus.worker._core import core_of
+from workerbus.worker._hooks import HookQueue
+from workerbus.worker._lifecycle import WorkerLifecycle
+from workerbus.worker._wind_down import WindDown
 
 Names = dict[str, Any]
 MOST: Final = 20
@@ -101,7 +103,7 @@ def _run_title(name: object) -> str:
 
 
 def _life(frame: Names) -> str:
-    return _run_title(frame["self"]._worker.name)
+    return _run_title(frame["self"]._state.name)
 
 
 def _inlet(lane: FrameLane) -> Inlet:
@@ -120,7 +122,7 @@ def _processor(frame: Names) -> str:
 _ROLES: dict[CodeType, Callable[[Names], str]] = {
     JobServer._perform.__code__: _handler,
     HookQueue.run.__code__: _hook,
-    WorkerLife._run.__code__: _life,
+    WorkerLifecycle._run.__code__: _life,
     FrameLane._take_all.__code__: _processor,
 }
 
@@ -172,13 +174,14 @@ def _late(registry: WorkerRegistry, name: str) -> str:
     """Why a worker that runs is not ready."""
     runner = _runner_of(registry)
     worker = None if runner is None else runner.get_worker(name)
-    flow = worker._course._flow if isinstance(worker, PipelineWorker) else None
+    flow = core_of(worker).extension.course._flow if isinstance(worker, PipelineWorker) else None
     if flow is None:
         return "its run() has begun, and has not called start()"
-    unready = [each.name for each in flow.processors if not each.inlet.set_up]
+    inlets = [inlet_of(processor) for processor in flow.processors]
+    unready = [each.name for each in inlets if not each.set_up]
     if unready:
         return f"processor {unready[0]!r} is not set up"
-    return f"the StartFrame was not pushed on by {_names([p.name for p in flow.processors if p.inlet.late_with_start])}"
+    return f"the StartFrame was not pushed on by {_names([each.name for each in inlets if each.late_with_start])}"
 
 
 def _arrival(frame: Names) -> Wait:
@@ -247,14 +250,14 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
     WorkerRegistry.wait_for.__code__: _arrival,
     WorkerBus._deliver.__code__: _full_lanes,
     RecordingBus.wait_for.__code__: _message,
-    RecordingWorker._until.__code__: lambda frame: Wait(0, f"until at {frame['self'].name!r} {frame['what']}"),
-    ScriptedWorker._end.__code__: lambda frame: Wait(0, f"for ever: it is scripted to {frame['behaviour'].end}"),
+    News.until.__code__: lambda frame: Wait(0, f"until at {frame['worker'].name!r} {frame['what']}"),
+    end_of_script.__code__: lambda frame: Wait(0, f"for ever: it is scripted to {frame['behaviour'].end}"),
     BaseWorker.wait.__code__: lambda frame: _finish(frame["self"].name),
-    WorkerLife.stop.__code__: lambda frame: _finish(frame["self"]._worker.name),
-    WorkerLife._wind_down.__code__: lambda frame: Wait(
-        2, f"for what worker {frame['self']._worker.name!r} has cancelled to unwind"
+    WorkerLifecycle.stop.__code__: lambda frame: _finish(frame["self"]._state.name),
+    WindDown.run.__code__: lambda frame: Wait(
+        2, f"for what worker {frame['self']._state.name!r} has cancelled to unwind"
     ),
-    WorkerLife._cancel_children.__code__: lambda frame: Wait(2, f"for child {frame['child'].name!r} to finish"),
+    WindDown._cancel_children.__code__: lambda frame: Wait(2, f"for child {frame['child'].state.name!r} to finish"),
     Lane.quiet.__code__: lambda frame: Wait(2, f"for {frame['self'].name!r} to have nothing to do"),
     TaskPool.quiet.__code__: lambda frame: Wait(2, f"for the job handlers of {frame['self']._name!r} to unwind"),
     WorkerRunner.run.__code__: lambda frame: _workers_of(frame["self"]),
@@ -263,12 +266,12 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
 
 
 def _worker(frame: Names) -> str:
-    worker = frame["self"]._worker
+    worker = frame["self"]._state.worker
     return f"worker {worker.name!r}{'' if worker.active or worker.started_at is None else ' (inactive)'}"
 
 
 _WHOSE: dict[CodeType, Callable[[Names], str]] = {
-    WorkerLife.live.__code__: _worker,
+    WorkerLifecycle.live.__code__: _worker,
     WorkerRunner._serve.__code__: lambda frame: f"runner {frame['self'].name!r}",
 }
 """Of the library's own tasks, those that stand for somebody."""

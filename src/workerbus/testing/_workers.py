@@ -12,11 +12,11 @@ from anyio import CancelScope, get_cancelled_exc_class, sleep, sleep_forever
 from anyio.abc import TaskGroup
 
 from workerbus._vocabulary import JobStatus
-from workerbus._worker_types import WorkerParams
 from workerbus.errors import UnknownJobError
 from workerbus.messages import BusJobCancelMessage, BusJobRequestMessage
 from workerbus.testing._behaviour import Behaviour, ScriptedError
-from workerbus.testing._recorder import RecordingWorker
+from workerbus.testing._recorder import RecordingWorker, news_of
+from workerbus.worker._types import WorkerParams
 
 Script = Behaviour | Sequence[Behaviour]
 """What to do with one job after the other; the last behaviour stands for all further ones."""
@@ -65,19 +65,19 @@ class ScriptedWorker(RecordingWorker):
         self, name: str | None = None, script: Script | Mapping[str, Script] | None = None, *, active: bool = True
     ) -> None:
         super().__init__(name, active=active)
-        self._scripts: dict[str | None, Script] = {}
+        self.__scripts: dict[str | None, Script] = {}
         if isinstance(script, Mapping):
-            self._scripts.update(script)
+            self.__scripts.update(script)
         else:
-            self._scripts[None] = Behaviour() if script is None else script
-        for script_of_a_job in self._scripts.values():
+            self.__scripts[None] = Behaviour() if script is None else script
+        for script_of_a_job in self.__scripts.values():
             behaviours = [script_of_a_job] if isinstance(script_of_a_job, Behaviour) else list(script_of_a_job)
             if not behaviours:
                 raise ValueError("a script has at least one behaviour")
             if wrong := [each for each in behaviours if not isinstance(each, Behaviour)]:
                 raise TypeError(f"a script is made of behaviours, as Behaviour('hang') is one, not of {wrong[0]!r}")
-        self._turns: dict[str | None, int] = {}
-        self._group: TaskGroup | None = None
+        self.__turns: dict[str | None, int] = {}
+        self.__group: TaskGroup | None = None
         self.requests: list[BusJobRequestMessage] = []
         self.cancelled: list[str] = []
         self.running: dict[str, BusJobRequestMessage] = {}
@@ -121,7 +121,7 @@ class ScriptedWorker(RecordingWorker):
         Raises:
             AssertionError: The worker has finished before.
         """
-        await self._until(lambda: len(self.requests) >= count, f"{count} jobs have begun")
+        await news_of(self).until(lambda: len(self.requests) >= count, f"{count} jobs have begun")
         return self.requests[count - 1]
 
     async def until_cancelled(self, count: int = 1) -> str:
@@ -136,7 +136,7 @@ class ScriptedWorker(RecordingWorker):
         Raises:
             AssertionError: The worker has finished before.
         """
-        await self._until(lambda: len(self.cancelled) >= count, f"{count} jobs have been cancelled")
+        await news_of(self).until(lambda: len(self.cancelled) >= count, f"{count} jobs have been cancelled")
         return self.cancelled[count - 1]
 
     def response_to(self, message: BusJobRequestMessage, behaviour: Behaviour) -> dict[str, Any]:
@@ -150,49 +150,49 @@ class ScriptedWorker(RecordingWorker):
 
     async def run(self, params: WorkerParams) -> None:
         """Run until the worker is to stop, or a job's script makes it crash."""
-        self._group = params.task_group
+        self.__group = params.task_group
         await super().run(params)
 
     async def on_job_request(self, message: BusJobRequestMessage) -> dict[str, Any] | None:
         """Do what the script says."""
-        behaviour = self._behaviour(message.job_name)
+        behaviour = self.__behaviour(message.job_name)
         self.requests.append(message)
         self.running[message.job_id] = message
         self.peak = max(self.peak, len(self.running))
-        self._changed()
+        news_of(self).tell()
         try:
-            return await self._play(behaviour, message)
+            return await self.__play(behaviour, message)
         except get_cancelled_exc_class():
-            self._was_cancelled(message.job_id)
+            self.__was_cancelled(message.job_id)
             with CancelScope(shield=True):  # a behaviour's clean-up is a number of seconds: it ends
-                await self._unwind(behaviour, message)
+                await self.__unwind(behaviour, message)
             raise
         finally:
             del self.running[message.job_id]
 
     async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
         """Note it; of a deferred job, nothing else tells."""
-        self._was_cancelled(message.job_id)
+        self.__was_cancelled(message.job_id)
         await super().on_job_cancelled(message)
 
-    def _was_cancelled(self, job_id: str) -> None:
+    def __was_cancelled(self, job_id: str) -> None:
         if job_id not in self.cancelled and any(message.job_id == job_id for message in self.requests):
             self.cancelled.append(job_id)
-            self._changed()
+            news_of(self).tell()
 
-    def _behaviour(self, job_name: str | None) -> Behaviour:
-        key = job_name if job_name in self._scripts else None
-        script = self._scripts.get(key)
+    def __behaviour(self, job_name: str | None) -> Behaviour:
+        key = job_name if job_name in self.__scripts else None
+        script = self.__scripts.get(key)
         if script is None:
-            names = ", ".join(repr(name) for name in self._scripts)
+            names = ", ".join(repr(name) for name in self.__scripts)
             raise LookupError(f"worker {self.name!r} is scripted for the jobs {names}, not for {job_name!r}")
         if isinstance(script, Behaviour):
             return script
-        turn = self._turns.get(key, 0)
-        self._turns[key] = turn + 1
+        turn = self.__turns.get(key, 0)
+        self.__turns[key] = turn + 1
         return script[min(turn, len(script) - 1)]
 
-    async def _play(self, behaviour: Behaviour, message: BusJobRequestMessage) -> dict[str, Any] | None:
+    async def __play(self, behaviour: Behaviour, message: BusJobRequestMessage) -> dict[str, Any] | None:
         job_id = message.job_id
         for update in behaviour.updates:
             await _pass(behaviour.every)
@@ -203,25 +203,12 @@ class ScriptedWorker(RecordingWorker):
             await _pass(behaviour.every)
             await self.send_job_stream_data(job_id, chunk)
         await _pass(behaviour.after)
-        return await self._end(behaviour, message)
-
-    async def _end(self, behaviour: Behaviour, message: BusJobRequestMessage) -> dict[str, Any] | None:
-        match behaviour.end:
-            case "answer":
-                return await self._answer(behaviour, message)
-            case "raise":
-                raise _error(behaviour)
-            case "defer":
-                return None
-            case "stop":
-                await self.stop()
-            case "crash":
-                assert self._group is not None, "a worker that takes jobs runs"
-                self._group.start_soon(_crash, _error(behaviour), name=f"{self.name} crashes")
-        await sleep_forever()
+        if behaviour.end == "answer":
+            return await self.__answer(behaviour, message)
+        await end_of_script(self, behaviour, self.__group)
         return None
 
-    async def _answer(self, behaviour: Behaviour, message: BusJobRequestMessage) -> dict[str, Any] | None:
+    async def __answer(self, behaviour: Behaviour, message: BusJobRequestMessage) -> dict[str, Any] | None:
         response = self.response_to(message, behaviour)
         if behaviour.status is not JobStatus.COMPLETED or behaviour.urgent:
             await self.send_job_response(message.job_id, response, status=behaviour.status, urgent=behaviour.urgent)
@@ -231,7 +218,7 @@ class ScriptedWorker(RecordingWorker):
             return response
         return None
 
-    async def _unwind(self, behaviour: Behaviour, message: BusJobRequestMessage) -> None:
+    async def __unwind(self, behaviour: Behaviour, message: BusJobRequestMessage) -> None:
         await _pass(behaviour.clean_up)
         if behaviour.insists:
             with suppress(UnknownJobError):  # the worker ended, and has answered for it
@@ -260,6 +247,21 @@ class EchoWorker(ScriptedWorker):
     def response_to(self, message: BusJobRequestMessage, behaviour: Behaviour) -> dict[str, Any]:
         """Return the payload."""
         return dict(message.payload or {})
+
+
+async def end_of_script(worker: ScriptedWorker, behaviour: Behaviour, group: TaskGroup | None) -> None:
+    """End a job as its script says, other than with an answer."""
+    match behaviour.end:
+        case "raise":
+            raise _error(behaviour)
+        case "defer":
+            return
+        case "stop":
+            await worker.stop()
+        case "crash":
+            assert group is not None, "a worker that takes jobs runs"
+            group.start_soon(_crash, _error(behaviour), name=f"{worker.name} crashes")
+    await sleep_forever()
 
 
 async def _pass(seconds: float) -> None:

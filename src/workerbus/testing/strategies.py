@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from workerbus import messages as _messages
 from workerbus._vocabulary import JobStatus
-from workerbus._worker import BaseWorker
 from workerbus.messages import (
     BusAddWorkerMessage,
     BusDataMessage,
@@ -25,6 +24,7 @@ from workerbus.messages import (
 from workerbus.testing._behaviour import ENDS, Behaviour, End
 from workerbus.testing._faults import Faults
 from workerbus.testing._plans import REQUESTERS, GroupPlan, Requester
+from workerbus.worker import BaseWorker
 
 M = TypeVar("M", bound=BusMessage)
 T = TypeVar("T")

@@ -58,6 +58,7 @@ from workerbus import (
     WorkerRunner,
 )
 from workerbus.testing import run, settle
+from workerbus.worker._core import core_of
 
 STRANGER: Final = "stranger"
 OBSERVER: Final = "observer"
@@ -357,7 +358,12 @@ class Stage:
             broken.append(f"asked were {requests}, and answers came from {answers}")
         for puppet in (puppet for lives in self.puppets.values() for puppet in lives):
             statistics = puppet.statistics()
-            if statistics.active_jobs or statistics.job_groups or puppet.handlings or puppet.job_server.pool.busy:
+            if (
+                statistics.active_jobs
+                or statistics.job_groups
+                or puppet.handlings
+                or core_of(puppet).job_server.pool.busy
+            ):
                 broken.append(f"{puppet} has left {statistics} {puppet.handlings}")
         if self.runner.job_client.groups:
             broken.append(f"the runner has left {self.runner.job_client.groups}")

@@ -17,12 +17,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from workerbus._hooks import HookQueue
 from workerbus._lifetime import TaskHost
 from workerbus._room import Room
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, Receives, SubscriberStatistics, counts, refuse_own_lane
 from workerbus.messages import BusEndWorkerMessage, BusJobCancelMessage, BusJobRequestMessage, BusMessage
+from workerbus.worker._hooks import HookQueue
 
 logger = logging.getLogger("workerbus")
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from anyio import Event
 
-from workerbus._events import EventEmitter
+from workerbus._events import EventEmitter, EventHandlers
 from workerbus._failures import Kind, sort_failure
 from workerbus._lifetime import TaskHost
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData
@@ -60,8 +60,6 @@ class WorkerHooks(EventEmitter):
     They run one at a time per lane, in the order of the messages (W8). An exception is logged and reported, and nothing
     else stops for it (W7).
     """
-
-    EVENTS = HOOKS
 
     async def on_activated(self, args: dict[str, Any] | None) -> None:
         """This worker was activated. The first time, at its start, an error in here ends the worker (W2).
@@ -170,23 +168,26 @@ class HookQueue:
 
     Args:
         owner: Whose methods and event handlers they are.
+        name: Its name.
         overridden: The hooks that its class overrides.
+        events: Its event handlers.
         report: Called with a hook and the exception that it raised (W7).
     """
 
-    __slots__ = ("_overridden", "_owner", "_report", "data", "failed", "system", "wanted")
+    __slots__ = ("_events", "_overridden", "_owner", "_report", "data", "failed", "system", "wanted")
 
     def __init__(
         self,
         owner: Any,
         name: str,
         overridden: frozenset[str],
+        events: EventHandlers,
         report: Callable[[HookCall, Exception], None],
     ) -> None:
         self._owner = owner
         self._overridden = overridden
-        handled = owner.handled_events
-        self.wanted = overridden.union(handled) if handled else overridden
+        self._events = events
+        self.wanted: frozenset[str] = overridden
         self._report = report
         self.failed: int = 0
         self.system: Lane[HookCall] = Lane(f"{name} system", self.run)
@@ -289,8 +290,8 @@ class HookQueue:
         calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         if name in self._overridden or (name and name not in HOOKS):
             calls.append((getattr(owner, name), args))
-        if owner.has_event_handler(name):
-            calls.extend((handler, (owner, *args)) for handler in owner.event_handlers(name))
+        if name in self._events:
+            calls.extend((handler, (owner, *args)) for handler in self._events.of(name))
         return calls
 
     def _count(self, call: HookCall, exc: Exception) -> None:

@@ -1,0 +1,192 @@
+"""All that the library needs of a worker, put together from its parts, behind one attribute of the user's object (N6).
+
+| part | its subject |
+|---|---|
+| `WorkerState` | what the others share |
+| `TreeNode` | parent and children |
+| `Presence` | how it makes itself known, hears of others, and leaves |
+| `WorkerLifecycle` | its one task, and the ways to its end |
+| `MessageDispatch` | what messages change, by their class |
+
+A worker's class says what the library has to know of it once: which hooks it overrides, which jobs and watches it has.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from workerbus import _slot
+from workerbus._events import EventHandlers
+from workerbus._lifetime import CleanUp
+from workerbus._registry import WorkerRegistry
+from workerbus.abc import RunnerLike
+from workerbus.bus import BusSubscriber, WorkerBus
+from workerbus.bus._subscriber import InboxHost
+from workerbus.errors import NotRunningError
+from workerbus.jobs._client import JobClient
+from workerbus.jobs._decorators import JobHandler, job_handlers, ready_handlers
+from workerbus.jobs._server import JobServer
+from workerbus.worker._dispatch import MessageDispatch
+from workerbus.worker._hooks import HOOKS, HookQueue
+from workerbus.worker._inbox import WorkerInbox
+from workerbus.worker._lifecycle import WorkerLifecycle
+from workerbus.worker._names import check_class, check_handlers, check_object
+from workerbus.worker._presence import Presence
+from workerbus.worker._state import WorkerState
+from workerbus.worker._tree import TreeNode
+from workerbus.worker._types import Phase
+
+
+class WorkerClass(NamedTuple):
+    """What is known of a class of workers.
+
+    Attributes:
+        overridden: The hooks that it overrides.
+        job_handlers: Its ``@job`` methods, by job name.
+        ready_handlers: Its ``@worker_ready`` methods: worker name to method names.
+    """
+
+    overridden: frozenset[str]
+    job_handlers: Mapping[str, JobHandler]
+    ready_handlers: Mapping[str, tuple[str, ...]]
+
+
+_classes: "WeakKeyDictionary[type, WorkerClass]" = WeakKeyDictionary()
+
+
+def look_at_class(cls: type, base: type) -> WorkerClass:
+    """Check a class of workers, and return what is to be known of it.
+
+    Raises:
+        ReservedNameError: It uses a documented name for something else; a `TypeError`.
+        ValueError: Two methods handle the same job.
+    """
+    check_class(cls)
+    overridden = frozenset(name for name in HOOKS if getattr(cls, name) is not getattr(base, name))
+    known = WorkerClass(overridden, job_handlers(cls), ready_handlers(cls))
+    check_handlers(cls, [each.attribute for each in known.job_handlers.values()])
+    check_handlers(cls, [name for names in known.ready_handlers.values() for name in names])
+    return known
+
+
+def known_class(cls: type, base: type) -> WorkerClass:
+    """Return what is known of a class; looked up when the first of its workers is made, behind all decorators."""
+    known = _classes.get(cls)
+    if known is None:
+        known = _classes[cls] = look_at_class(cls, base)
+    return known
+
+
+class WorkerCore:
+    """All that the library needs of one worker.
+
+    Args:
+        worker: The user's object.
+        base: `BaseWorker`, whose methods are the defaults.
+        name: Its name.
+        active: Whether it is active from its start on.
+
+    Attributes:
+        state: What its parts share.
+        events: Its event handlers.
+        tree: Its parent and children.
+        presence: How it makes itself known.
+        lifecycle: Its life.
+        dispatch: What messages do.
+        became_ready: Called in the step in which it has started, for the library's own kinds of worker.
+        extension: What such a kind of worker keeps.
+    """
+
+    __slots__ = (
+        "became_ready", "dispatch", "events", "extension", "job_client", "job_server", "lifecycle", "presence", "state",
+        "tree",
+    )  # fmt: skip
+
+    def __init__(self, worker: BusSubscriber, base: type, name: str, *, active: bool) -> None:
+        known = known_class(type(worker), base)
+        events = self.events = EventHandlers(type(worker).__name__, HOOKS)
+        state = self.state = WorkerState(worker, base, name, active=active, events=events)
+        self.tree = TreeNode(state, lambda: self.lifecycle.finish_if_over())
+        self.presence = Presence(state, self.tree, known.ready_handlers)
+        state.hooks = HookQueue(worker, name, known.overridden, events, self.presence.hook_failed)
+        self.job_client = state.job_client = JobClient(state)
+        self.lifecycle = WorkerLifecycle(state, self.tree, self.presence)
+        self.dispatch = MessageDispatch(state, self.lifecycle, known.job_handlers)
+        self.job_server = state.job_server = JobServer(state, self.dispatch.find_handler, self.dispatch.refusal)
+        self.became_ready: Callable[[], None] | None = None
+        self.extension: Any = None
+        events.added = self._event_handler_added
+
+    def _event_handler_added(self, event_name: str) -> None:
+        self.state.hooks.want(event_name)
+        if event_name == "on_worker_ready" and self.state.runner is not None:
+            self.state.runner.curious(self.state.worker)
+
+    # --- on a bus
+
+    async def attach(self, registry: WorkerRegistry, bus: WorkerBus, runner: RunnerLike | None) -> None:
+        """See `BaseWorker.attach`."""
+        state = self.state
+        check_object(state.worker)
+        if state.phase is not Phase.NEW:
+            raise NotRunningError(f"worker {state.name!r} was attached before: a worker object runs once, make another")
+        state.connect(bus, registry, runner)
+        if runner is not None:
+            state.clean_up = CleanUp(runner.clean_up)
+        try:
+            await bus.subscribe(state.worker)
+        except BaseException:
+            state.connect(None, None, None)
+            raise
+        state.phase = Phase.ATTACHED
+
+    def make_inbox(self, bus: InboxHost) -> WorkerInbox:
+        """Return the inbox in which the bus leaves this worker's messages (B6)."""
+        state = self.state
+        worker = state.worker
+        asks = type(worker).accepts_bus_message is not BusSubscriber.accepts_bus_message
+        inbox = state.inbox = WorkerInbox(
+            state.name,
+            receives=worker.receives,
+            handle=self.dispatch.handle,
+            accepts=worker.accepts_bus_message if asks else None,
+            hooks=state.hooks,
+            max_buffer_size=bus.max_buffer_size,
+            early=state.job_server.early,
+            end_waits=self.lifecycle.end_waits,
+            refuse=state.job_server.refuse,
+        )
+        return inbox
+
+    # --- its start
+
+    async def start(self) -> None:
+        """See `BaseWorker.start`."""
+        state, lifecycle = self.state, self.lifecycle
+        if state.started_at is not None:
+            return
+        tasks = state.tasks
+        state.started_at = time.time()
+        lifecycle.adopt_context()
+        await self.presence.announce()
+        activation = self.dispatch.activate(None, first=True) if state.starts_active else None
+        state.inbox.start(tasks)
+        if self.became_ready is not None:
+            self.became_ready()
+        if state.runner is not None:
+            state.runner.tell_of_others(state.worker)
+        state.ready.set()
+        for watched in self.presence.ready_handlers:
+            await self.presence.watch(watched)
+        for child in list(self.tree.children.values()):
+            if state.runner is not None and not state.runner.is_ending:
+                await lifecycle.start_child(child)
+        if activation is not None:
+            await activation.result()
+
+
+def core_of(worker: _slot.HasCore) -> WorkerCore:
+    """Return what the library keeps of a worker."""
+    core: WorkerCore = _slot.core_of(worker)
+    return core

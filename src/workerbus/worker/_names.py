@@ -1,0 +1,85 @@
+"""Which names of a worker are taken, and what a class may do with them (N6).
+
+Documented names are taken: the public methods, properties and hooks of `BaseWorker` and of what it derives from. They
+can be overridden, by what can take their place. All others are the user's, in the class, in a mixin, on the object.
+"""
+
+import inspect
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from workerbus.errors import ReservedNameError
+
+
+def is_own(cls: type) -> bool:
+    """Whether a class is the library's."""
+    return cls.__module__.partition(".")[0] == "workerbus"
+
+
+@cache
+def _documented(base: type) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    for each in reversed(base.__mro__):
+        names.update((name, value) for name, value in vars(each).items() if is_own(each) and not name.startswith("_"))
+    return names
+
+
+def _own_base(cls: type) -> type:
+    return next(base for base in cls.__mro__ if is_own(base))
+
+
+def check_class(cls: type) -> None:
+    """Refuse a class in which a documented name stands for something else, wherever that came from.
+
+    Raises:
+        ReservedNameError: It does; a `TypeError`.
+    """
+    for name, original in _documented(_own_base(cls)).items():
+        value = inspect.getattr_static(cls, name)
+        if value is not original and not _can_replace(name, original, value):
+            raise ReservedNameError(cls.__name__, name, _what(original))
+
+
+def check_object(worker: object) -> None:
+    """Refuse an object on which a documented method has been replaced by something that cannot be called.
+
+    Raises:
+        ReservedNameError: One has; a `TypeError`.
+    """
+    documented = _documented(_own_base(type(worker)))
+    for name, value in vars(worker).items():
+        if name in documented and not _can_replace(name, documented[name], value):
+            raise ReservedNameError(type(worker).__name__, name, _what(documented[name]))
+
+
+def check_handlers(cls: type, names: Iterable[str]) -> None:
+    """Refuse a handler of the user's under the name of a method that the library calls, or that he inherits from it.
+
+    Raises:
+        ReservedNameError: There is one; a `TypeError`.
+    """
+    documented = _documented(_own_base(cls))
+    for name in names:
+        if name in documented:
+            raise ReservedNameError(cls.__name__, name, _what(documented[name]))
+
+
+def class_name_of(cls: type) -> str | None:
+    """Return the name that a class body gives to its workers, if it does."""
+    name = inspect.getattr_static(cls, "name")
+    return name if isinstance(name, str) else None
+
+
+def _can_replace(name: str, original: object, value: object) -> bool:
+    if name == "name" and isinstance(value, str) and value:
+        return True  # the worker's name; see `class_name_of`
+    if isinstance(original, property):
+        return hasattr(type(value), "__get__") and not callable(value)  # a property, or something of its kind
+    if callable(original) or isinstance(original, classmethod | staticmethod):
+        return callable(value) or isinstance(value, classmethod | staticmethod)
+    return True  # a plain attribute, as `receives`
+
+
+def _what(original: object) -> str:
+    return "property" if isinstance(original, property) else "method"

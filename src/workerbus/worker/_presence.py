@@ -1,0 +1,141 @@
+"""How a worker makes itself known, hears of others, and leaves; and who is told of its errors (W2, W6, W7, G1)."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from workerbus._vocabulary import WorkerErrorData, WorkerReadyData
+from workerbus.abc import HookCall
+from workerbus.bus import WorkerBus
+from workerbus.errors import text_of
+from workerbus.messages import (
+    BusWorkerErrorMessage,
+    BusWorkerGoneMessage,
+    BusWorkerLocalErrorMessage,
+    BusWorkerReadyMessage,
+)
+from workerbus.worker._state import WorkerState
+from workerbus.worker._tree import TreeNode
+
+logger = logging.getLogger("workerbus")
+
+_TOLD: Final = 256
+
+
+class Presence:
+    """One worker among the others.
+
+    Args:
+        state: The worker's.
+        tree: Its parent and children.
+        ready_handlers: Its ``@worker_ready`` methods: worker name to method names.
+
+    Attributes:
+        ready_handlers: As given.
+        before_leaving: Awaited before it leaves the bus.
+    """
+
+    __slots__ = ("_most_told", "_state", "_told", "_tree", "_watched", "before_leaving", "ready_handlers")
+
+    def __init__(self, state: WorkerState, tree: TreeNode, ready_handlers: Mapping[str, tuple[str, ...]]) -> None:
+        self._state = state
+        self._tree = tree
+        self._watched: set[str] | None = None
+        self._told: dict[str, WorkerReadyData] = {}
+        self._most_told = _TOLD
+        self.ready_handlers: Mapping[str, tuple[str, ...]] = ready_handlers
+        self.before_leaving: list[Callable[[], Awaitable[None]]] | None = None  # most workers never have one
+
+    @property
+    def parent_name(self) -> str | None:
+        """Its parent's name; None for a root worker."""
+        return None if self._tree.parent is None else self._tree.parent.state.name
+
+    async def announce(self) -> None:
+        """Say that the worker is ready, and register it."""
+        state = self._state
+        ready = WorkerReadyData(state.name, state.registry.runner_name)
+        active, bridged = state.starts_active, state.worker.bridged
+        state.bus.post(
+            BusWorkerReadyMessage(ready.runner, self.parent_name, active, bridged, state.started_at, source=state.name)
+        )
+        await state.registry.register(ready)
+
+    @property
+    def leaves_at_once(self) -> bool:
+        """Whether `leave` waits for nobody: no one watches for the departure, and the bus has no code of its own."""
+        state = self._state
+        unsubscribe = type(state.bus).unsubscribe is WorkerBus.unsubscribe
+        return unsubscribe and not self.before_leaving and not state.registry.watches_departure(state.name)
+
+    async def leave(self) -> None:
+        """Leave bus and registry: the name is free. The last step of the worker's end (W6)."""
+        state = self._state
+        registry, bus, worker = state.registry, state.bus, state.worker
+        try:
+            for step in self.before_leaving or ():
+                await step()
+        finally:
+            for watched in self._watched or ():
+                registry.unwatch(watched, self.tell_ready)
+            state.active, state.activation_args = False, None
+            await bus.unsubscribe(worker)
+            if state.started_at is not None:
+                bus.post(BusWorkerGoneMessage(registry.runner_name, time.time(), source=state.name))
+            if state.runner is not None:
+                state.runner.forget(worker)
+            if state.started_at is not None:
+                await registry.unregister(state.name)
+
+    # --- others
+
+    async def watch(self, name: str) -> None:
+        """Let `on_worker_ready` tell when a worker gets ready, at once if it is (G1)."""
+        if self._watched is None:
+            self._watched = set()
+        self._watched.add(name)
+        await self._state.registry.watch(name, self.tell_ready)
+
+    def tell_ready(self, data: WorkerReadyData) -> None:
+        """Queue the hooks for a worker that is ready, once for each time that it gets ready."""
+        hooks, registry = self._state.hooks, self._state.registry
+        if self._told.get(data.worker_name) is data:
+            return
+        if len(self._told) >= self._most_told:
+            self._told = {name: told for name, told in self._told.items() if registry.get(name) is told}
+            self._most_told = max(_TOLD, 2 * len(self._told))  # so that a look at all comes ever more rarely
+        self._told[data.worker_name] = data
+        if "on_worker_ready" in hooks.wanted:
+            hooks.add(HookCall("on_worker_ready", (data,)), system=False)
+        for attribute in self.ready_handlers.get(data.worker_name, ()):
+            hooks.add(HookCall(attribute, (data,)), system=False)
+
+    # --- errors
+
+    def hook_failed(self, call: HookCall, exc: Exception) -> None:
+        """Log and report what a hook has raised (W7)."""
+        job_id = getattr(call.cause, "job_id", None)
+        of_job = f" (job {job_id})" if job_id else ""
+        logger.error("%s of worker %r failed%s", call.name, self._state.name, of_job, exc_info=exc)
+        # What a broadcast error causes is not broadcast again: it would go round for ever.
+        if not isinstance(call.cause, BusWorkerErrorMessage):
+            self.report_error(f"{call.name}: {type(exc).__name__}: {text_of(exc)}{of_job}")
+
+    def report_error(self, error: str) -> None:
+        """Tell the parent, or the runner and everybody (W7)."""
+        state, parent = self._state, self.parent_name
+        if parent is not None:
+            state.bus.post(BusWorkerLocalErrorMessage(error, source=state.name, target=parent))
+            return
+        state.bus.post(BusWorkerErrorMessage(error, source=state.name))
+        if state.runner is not None:
+            state.runner.worker_error(WorkerErrorData(state.name, error))
+
+    def report_failure(self, error: str) -> bool:
+        """Report that `run` has failed; returns whether a parent takes care of it, so that nobody else need (R4)."""
+        if not self._state.is_connected:
+            return False
+        self.report_error(error)
+        parent = self._tree.parent
+        return parent is not None and "on_worker_failed" in parent.state.hooks.wanted

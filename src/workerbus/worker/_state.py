@@ -1,0 +1,202 @@
+"""What the parts of one worker share: what it is, where it is in its life, and what it asks and answers with.
+
+There is nothing here that decides anything. Whoever changes a field says so in its own module: the phase is the
+lifecycle's, activity the dispatch's, parent and children are the tree's.
+"""
+
+from typing import Any
+
+from workerbus._events import EventHandlers
+from workerbus._lifetime import CleanUp, Mark, TaskHost
+from workerbus._registry import WorkerRegistry
+from workerbus.abc import RunnerLike
+from workerbus.bus import WorkerBus
+from workerbus.errors import NotRunningError
+from workerbus.jobs._client import JobClient
+from workerbus.jobs._server import JobServer
+from workerbus.messages import BusCancelWorkerMessage
+from workerbus.worker._hooks import HookQueue
+from workerbus.worker._inbox import WorkerInbox
+from workerbus.worker._types import Phase
+
+
+class WorkerState:
+    """The state of one worker.
+
+    Args:
+        worker: The user's object.
+        base: `BaseWorker`, whose methods are the defaults.
+        name: Its name.
+        active: Whether it is active from its start on.
+        events: Its event handlers.
+
+    Attributes:
+        runner: What hosts it, once something does.
+        started_at: When it became ready, in seconds since the epoch; None before that.
+        active: Whether it is active.
+        activation_args: What it was last activated with.
+        phase: Where it is in its life.
+        admitted: Whether a runner has taken it, so that its name is its own there.
+        closing: Whether it stops, and takes no more jobs and children.
+        reason: Why it ends, in words, if somebody has said so (R2).
+        final_message: The cancel that ends it, if one does.
+        attached: Set when it is on the bus, or could not get there because of ``attach_error``.
+        ready: Set when it has started, or has finished without that.
+        finished: Set when it and its children have finished (W5).
+        clean_up: The clock of its wind-down.
+        hooks: Its hooks that wait.
+        job_client: The jobs that it has asked for.
+        job_server: The jobs that it was asked for.
+    """
+
+    __slots__ = (
+        "_base", "_bus", "_inbox", "_registry", "_tasks", "activation_args", "active", "admitted", "attach_error",
+        "attached", "clean_up", "closing", "events", "final_message", "finished", "hooks", "job_client", "job_server",
+        "name", "phase", "ready", "reason", "runner", "started_at", "starts_active", "worker",
+    )  # fmt: skip
+
+    hooks: HookQueue
+    job_client: JobClient
+    job_server: JobServer
+
+    def __init__(self, worker: Any, base: Any, name: str, *, active: bool, events: EventHandlers) -> None:
+        self.worker: Any = worker
+        self._base = base
+        self.name: str = name
+        self.starts_active: bool = active
+        self.events: EventHandlers = events
+        self._bus: WorkerBus | None = None
+        self._registry: WorkerRegistry | None = None
+        self._inbox: WorkerInbox | None = None
+        self._tasks: TaskHost | None = None
+        self.runner: RunnerLike | None = None
+        self.started_at: float | None = None
+        self.active: bool = False
+        self.activation_args: dict[str, Any] | None = None
+        self.phase: Phase = Phase.NEW
+        self.admitted: bool = False
+        self.closing: bool = False
+        self.reason: str | None = None
+        self.final_message: BusCancelWorkerMessage | None = None
+        self.attach_error: Exception | None = None
+        self.attached: Mark = Mark()
+        self.ready: Mark = Mark()
+        self.finished: Mark = Mark()
+        self.clean_up: CleanUp = CleanUp()
+
+    # --- what it is attached to
+
+    def connect(self, bus: WorkerBus | None, registry: WorkerRegistry | None, runner: RunnerLike | None) -> None:
+        """Note what it is attached to; None where that has failed."""
+        self._bus, self._registry, self.runner = bus, registry, runner
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has a bus."""
+        return self._bus is not None
+
+    @property
+    def bus(self) -> WorkerBus:
+        """Its bus; `NotRunningError` before it is attached (W1)."""
+        if self._bus is None:
+            raise NotRunningError(f"worker {self.name!r} has no bus yet: it is attached when a runner gets it")
+        return self._bus
+
+    @property
+    def registry(self) -> WorkerRegistry:
+        """Its runner's registry; `NotRunningError` before it is attached (W1)."""
+        if self._registry is None:
+            raise NotRunningError(f"worker {self.name!r} has no registry yet: it is attached when a runner gets it")
+        return self._registry
+
+    @property
+    def inbox(self) -> WorkerInbox:
+        """Its inbox; `NotRunningError` before it is attached."""
+        if self._inbox is None:
+            raise NotRunningError(f"worker {self.name!r} is not attached to a bus")
+        return self._inbox
+
+    @inbox.setter
+    def inbox(self, inbox: WorkerInbox) -> None:
+        self._inbox = inbox
+
+    @property
+    def graces(self) -> tuple[float, float]:
+        """Its runner's grace period and job grace, in seconds (R2)."""
+        return (0.0, 0.0) if self.runner is None else (self.runner.grace_period, self.runner.job_grace)
+
+    # --- where it is in its life
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its task has begun and not come to its end."""
+        return self._tasks is not None and self.phase is not Phase.FINISHED
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its task has begun."""
+        return self._tasks is not None
+
+    @property
+    def tasks(self) -> TaskHost:
+        """Where its tasks run; `NotRunningError` while it is not running (J14)."""
+        if self._tasks is None or self.phase is Phase.FINISHED:
+            raise NotRunningError(f"worker {self.name!r} is {self.phase.value}")
+        return self._tasks
+
+    @tasks.setter
+    def tasks(self, tasks: TaskHost) -> None:
+        self._tasks = tasks
+
+    @property
+    def takes_children(self) -> bool:
+        """Whether children could still finish before this worker does (W5)."""
+        return not self.closing and self.phase not in (Phase.STOPPING, Phase.FINISHED)
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether new jobs are accepted (W6)."""
+        return not self.closing and self.phase in (Phase.RUNNING, Phase.ATTACHED)
+
+    @property
+    def will_be_active(self) -> bool:
+        """Whether it has not started yet, and will be active when it has."""
+        return self.starts_active and self.started_at is None
+
+    @property
+    def runs_by_default(self) -> bool:
+        """Whether `run` only waits for the end."""
+        return getattr(self.worker.run, "__func__", None) is self._base.run
+
+    @property
+    def cleans_up_by_default(self) -> bool:
+        """Whether `cleanup` does nothing."""
+        return getattr(self.worker.cleanup, "__func__", None) is self._base.cleanup
+
+    def attaching(self) -> None:
+        """Note that it is being added, perhaps not for the first time."""
+        if self.attached.is_set():
+            self.attached, self.attach_error = Mark(), None
+
+    def has_attached(self, error: Exception | None = None) -> None:
+        """Note that it has been attached, or could not be."""
+        self.attach_error = error
+        self.attached.set()
+
+    async def until_attached(self) -> None:
+        """Wait until the runner has attached the worker; raise what went wrong."""
+        await self.attached.wait()
+        if self.attach_error is not None:
+            raise self.attach_error
+
+    # --- as the one that asks for jobs and answers them; see `JobPeer`
+
+    def check_running(self) -> None:
+        """Raise `NotRunningError` unless it has started and not finished: only then are answers received (J14)."""
+        if self.tasks and self.started_at is None:
+            raise NotRunningError(f"worker {self.name!r} is not running yet: it asks for jobs from its start() on")
+
+    def asking(self, client: object, open_jobs: bool) -> None:
+        """Pass on to the runner whether this worker has jobs open."""
+        if self.runner is not None:
+            self.runner.asking(client, open_jobs)

@@ -1,0 +1,73 @@
+"""What a worker runs in and is activated with, where it is in its life, and its counts."""
+
+from enum import Enum
+from typing import Any, Self
+
+import attrs
+from anyio.abc import TaskGroup
+from attrs import frozen
+
+from workerbus._vocabulary import Value, value
+
+
+@value
+class WorkerParams(Value):
+    """What a runner gives a worker to run in (N2).
+
+    Args:
+        task_group: The worker's own task group. What is started in it ends with the worker; an exception in it ends the
+            worker as one of ``run()`` does.
+    """
+
+    task_group: TaskGroup
+
+
+class Phase(Enum):
+    """Where a worker is in its life."""
+
+    NEW = "not running yet: give it to a runner, and start that"
+    ATTACHED = "not running yet: its runner has not started it"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    FINISHED = "not running any more: a worker runs once"
+
+
+@frozen
+class WorkerActivationArgs:
+    """What a worker is told when it is activated. Subclass it, with ``attrs.frozen``, for fields of your own.
+
+    Args:
+        metadata: Whatever the two workers agree on.
+    """
+
+    metadata: dict[str, Any] | None = None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Build from a dict; keys that are no fields are ignored."""
+        names = {field.name for field in attrs.fields(cls)}
+        return cls(**{key: value for key, value in data.items() if key in names})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that are not None, as a dict."""
+        return {
+            field.name: value for field in attrs.fields(type(self)) if (value := getattr(self, field.name)) is not None
+        }
+
+
+@value
+class WorkerStatistics(Value):
+    """A snapshot of a worker (J12).
+
+    Args:
+        active_jobs: Jobs that it was asked for and has not answered.
+        job_groups: Job groups that it has asked for and that are not over.
+        ignored: Answers, updates and stream messages from strangers or after the answer that counted, and requests that
+            came twice.
+        failed_hooks: How many times a hook raised.
+    """
+
+    active_jobs: int
+    job_groups: int
+    ignored: int
+    failed_hooks: int

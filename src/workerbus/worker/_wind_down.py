@@ -1,0 +1,149 @@
+"""How a worker winds down: the same steps, whatever has brought it to its end (L4, W5, W6).
+
+Under one deadline, which the whole run shares:
+
+1. The children are cancelled and waited for; the worker still takes messages meanwhile.
+2. No new jobs. Job handlers, hooks and the worker's own job groups are cancelled, and waited for. A job that the worker
+   has asked of itself is withdrawn before its handler's end can answer it.
+3. What is still open is answered, unwound or not; requests that still wait in the inbox are refused.
+4. `cleanup()`, if there is one. Then the worker leaves bus and registry, and its name is free.
+
+Steps 3 and 4 are taken in any case: when the deadline has passed, and when an exit comes up in step 1 or 2.
+"""
+
+import logging
+from typing import Any
+
+from anyio.lowlevel import cancel_shielded_checkpoint
+
+from workerbus._failures import own_error
+from workerbus._vocabulary import JobStatus
+from workerbus.abc import HookCall
+from workerbus.jobs._server import error_payload
+from workerbus.messages import BusCancelWorkerMessage
+from workerbus.worker._presence import Presence
+from workerbus.worker._state import WorkerState
+from workerbus.worker._tree import TreeNode
+from workerbus.worker._types import Phase
+
+logger = logging.getLogger("workerbus")
+
+
+class WindDown:
+    """The wind-down of one worker.
+
+    Args:
+        state: The worker's.
+        tree: Its parent and children.
+        presence: How it leaves.
+    """
+
+    __slots__ = ("_crash", "_deadline", "_presence", "_state", "_tree")
+
+    def __init__(self, state: WorkerState, tree: TreeNode, presence: Presence) -> None:
+        self._state = state
+        self._tree = tree
+        self._presence = presence
+        self._crash: Exception | None = None
+        self._deadline = 0.0
+
+    async def run(self, crash: Exception | None) -> None:
+        """Wind down; ``crash`` is the error that has ended the worker, if one has."""
+        state, in_time = self._state, False
+        self._crash = crash
+        try:
+            self._deadline = state.clean_up.begin()
+            if not self._nothing_runs():
+                with state.clean_up.shield(self._deadline) as shield:
+                    await self._cancel_children()
+                    state.phase = Phase.STOPPING
+                    self._cancel_work()
+                    in_time = True
+                    await state.job_server.pool.quiet()
+                    await state.hooks.quiet()
+                    await state.job_client.quiet()
+                    if self._tells_of_cancel:
+                        await state.hooks.run(HookCall("on_bus_message", (state.final_message,), state.final_message))
+                if shield.cancelled_caught:
+                    logger.warning("worker %r is late: not all that it does has ended in time", state.name)
+        finally:
+            late = self._refuse_the_rest()
+            if late and not in_time:
+                for _ in range(2):  # they were cancelled in this very step: see whether they go
+                    await cancel_shielded_checkpoint()
+                late = state.job_server.answer_all(*self._verdict())
+            if late:
+                handlers = ", ".join(late)
+                logger.warning("worker %r waits for handlers that refuse cancellation: %s", state.name, handlers)
+            await self._clean_up()
+
+    def _nothing_runs(self) -> bool:
+        # Most workers of a large program are idle at their end: no scope, no cancel and no checkpoint for those.
+        state = self._state
+        no_jobs = not state.job_server.jobs and state.job_server.pool.idle and not state.job_client.groups
+        return no_jobs and state.hooks.idle and not self._tells_of_cancel and not self._tree.has_unfinished
+
+    @property
+    def _tells_of_cancel(self) -> bool:
+        return self._state.final_message is not None and "on_bus_message" in self._state.hooks.wanted
+
+    async def _cancel_children(self) -> None:
+        state, children = self._state, self._tree.unfinished()
+        reason = state.reason or (f"its parent failed: {self._crash}" if self._crash else "its parent stopped")
+        for child in children:
+            message = BusCancelWorkerMessage(reason, source=state.name, target=child.state.name)
+            if child.state.phase is Phase.NEW:
+                child.state.final_message = child.state.final_message or message  # it is on its way to the bus
+                child.state.reason = child.state.final_message.reason
+            else:
+                state.bus.post_here(message)
+        for child in children:
+            await child.state.finished.wait()
+
+    def _cancel_work(self) -> None:
+        state = self._state
+        state.job_client.cancel_all(state.reason or f"worker {state.name!r} stopped")  # step 2: before its own answers
+        state.job_server.cancel_all(*self._verdict())
+        state.job_server.pool.cancel()
+        state.hooks.close(cancel=True)
+
+    def _refuse_the_rest(self) -> list[str]:
+        state = self._state
+        state.phase = Phase.STOPPING
+        self._cancel_work()
+        state.job_client.close(state.reason or f"worker {state.name!r} stopped")
+        state.inbox.refuse_the_rest()
+        return state.job_server.answer_all(*self._verdict())
+
+    def _verdict(self) -> tuple[JobStatus, dict[str, Any]]:
+        if self._crash is not None:
+            return JobStatus.ERROR, error_payload(self._crash)
+        return JobStatus.CANCELLED, stopped_payload(self._state)
+
+    async def _clean_up(self) -> None:
+        state = self._state
+        if state.cleans_up_by_default:
+            if self._presence.leaves_at_once:
+                await self._presence.leave()  # no shield for what never waits: 1.13 times as fast a start and stop
+            else:
+                await self._leave()
+            return
+        try:
+            # Past the deadline, too: what cleanup() does before it first waits is still done.
+            with state.clean_up.shield(self._deadline) as shield:
+                await state.worker.cleanup()
+            if shield.cancelled_caught:
+                logger.warning("worker %r is late: its cleanup() has not ended in time", state.name)
+        except BaseException as exc:
+            logger.error("cleanup() of worker %r failed", state.name, exc_info=await own_error(exc))
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        with self._state.clean_up.shield(self._deadline):
+            await self._presence.leave()
+
+
+def stopped_payload(state: WorkerState) -> dict[str, Any]:
+    """Return what requesters are told whose jobs a worker's end has cancelled."""
+    return {"error": state.reason or f"worker {state.name!r} stopped", "type": "Cancelled"}
