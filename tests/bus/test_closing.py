@@ -15,8 +15,8 @@ from support.remarks import Remark
 from support.subscribers import Plain
 from support.wind_downs import BOUND, HangingBus, Published, named, refuse
 from support.workers import Doing, Helper, running
-from workerbus import CLEANUP_SECONDS, BaseWorker, BusJobRequestMessage, BusMessage, MemoryBus, WorkerRunner
-from workerbus.testing import settle
+from workerbus import CLEANUP_SECONDS, BaseWorker, BusJobRequestMessage, BusMessage, MemoryBus, WorkerBus, WorkerRunner
+from workerbus.testing import run, settle
 
 
 async def test_the_bus_is_stopped_when_the_block_raises() -> None:
@@ -312,3 +312,28 @@ async def test_what_a_task_of_a_bus_raises_at_its_end_comes_out_as_itself(body_f
 
     with pytest.raises(OSError, match="was not closed"):
         await use()
+
+
+class StuckBus(WorkerBus):
+    """A bus that never gets rid of what it is to publish."""
+
+    stopped = False
+
+    async def publish(self, message: BusMessage) -> None:
+        await sleep_forever()
+
+    async def stop(self) -> None:
+        self.stopped = True
+        await super().stop()
+
+
+def test_a_bus_whose_messages_do_not_go_out_is_stopped_all_the_same(backend: str) -> None:
+    """L5, L1: `stop()` is called, whether or not the bound of the wind-down is over; a transport closes its streams."""
+
+    async def program() -> None:
+        bus = StuckBus()
+        async with bus:
+            bus.post(note(1))
+        assert bus.stopped
+
+    run(program, backend=backend)

@@ -1,13 +1,15 @@
-"""J5: what workers are told when their requester leaves."""
+"""J5, J6: what workers are told when their requester leaves, and when time is up."""
 
 from contextlib import suppress
 
 import anyio
 import pytest
+from anyio import CancelScope, sleep, sleep_forever
 
 from support.requesters import Listener, Raw
 from support.workers import Doing, Helper, running
-from workerbus import BusJobCancelMessage, BusJobRequestMessage, JobError, JobGroupError, JobStatus
+from workerbus import BaseWorker, BusJobCancelMessage, BusJobRequestMessage, JobError, JobGroupError, JobStatus, job
+from workerbus.testing import run
 
 
 async def test_a_worker_is_told_why_its_requester_left() -> None:
@@ -120,3 +122,55 @@ async def test_a_cancel_without_a_reason_is_told_as_one() -> None:
         await helper.begun.wait()
         await raw.cancel("job", "helper")
         assert await raw.answer("job") == (JobStatus.CANCELLED, {"error": "cancelled", "type": "Cancelled"})
+
+
+class Slow(BaseWorker):
+    """Takes a while to unwind."""
+
+    def __init__(self) -> None:
+        super().__init__("slow")
+        self.told: list[tuple[float, str | None]] = []
+
+    @job(name="do")
+    async def do(self, message: BusJobRequestMessage) -> None:
+        try:
+            await sleep_forever()
+        finally:
+            with CancelScope(shield=True):
+                await sleep(5)
+
+    async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
+        self.told.append((anyio.current_time(), message.reason))
+
+
+def test_that_time_is_up_is_told_when_it_is_whoever_asked(backend: str) -> None:
+    """J6: `on_job_cancelled` runs when the handler is cancelled, and not seconds later, when it has unwound."""
+
+    async def program() -> None:
+        slow, asker = Slow(), BaseWorker("asker")
+        async with running(slow, asker):
+            with anyio.move_on_after(1):
+                await asker.request_job("slow", name="do")
+                await sleep_forever()
+            await sleep(1)
+            assert [(round(when), reason) for when, reason in slow.told] == [(1, "timeout")]
+            await sleep(10)
+
+    run(program, backend=backend)
+
+
+def test_time_that_is_up_stays_the_reason_whatever_comes_later(backend: str) -> None:
+    """J6: a cancel that comes while the handler unwinds changes nothing; the reason is `timeout`."""
+
+    async def program() -> None:
+        slow, asker = Slow(), BaseWorker("asker")
+        async with running(slow, asker):
+            with anyio.move_on_after(1):
+                await asker.request_job("slow", name="do")
+                await sleep_forever()
+            await sleep(1)
+            await asker.stop()
+            await sleep(10)
+        assert [reason for _, reason in slow.told] == ["timeout"]
+
+    run(program, backend=backend)

@@ -20,9 +20,11 @@ from workerbus import (
     JobGroupError,
     JobStatus,
     MemoryBus,
+    WorkerRunner,
     job,
 )
 from workerbus.jobs._client import SAME_TIME
+from workerbus.testing import Behaviour, EchoWorker, ScriptedWorker, run
 
 
 @pytest.mark.parametrize("make_bus", [MemoryBus, EarlyBus], ids=["requester first", "worker first"])
@@ -216,3 +218,17 @@ async def test_a_timeout_of_a_group_is_a_job_group_error_and_a_timeout_error() -
     assert isinstance(error, TimeoutError)
     assert error.statuses == {"quick": JobStatus.COMPLETED, "helper": JobStatus.CANCELLED}
     assert error.responses["quick"] == {"quick": True}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_timeout_says_who_has_not_answered_whoever_saw_it_first(backend: str, seed: int) -> None:
+    """J8"""
+
+    async def main() -> None:
+        async with WorkerRunner(handle_sigint=False) as runner:
+            await runner.add_workers(ScriptedWorker("poll", Behaviour("hang")), EchoWorker("echo"))
+            async with runner.job_group("poll", "echo", timeout=3):
+                pass
+
+    with pytest.raises(TimeoutError, match=r": timeout \(no answer from 'poll'\)\n"):
+        run(main, backend=backend, seed=seed)

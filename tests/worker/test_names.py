@@ -310,3 +310,13 @@ def test_a_worker_class_may_have_other_bases_with_wishes_of_their_own() -> None:
     assert Typed[int]("typed").name == "typed"
     with pytest.raises(TypeError, match="takes no keyword arguments"):
         type("Wrong", (BaseWorker,), {}, colour="red")
+
+
+def test_a_job_handler_takes_no_name_of_the_librarys() -> None:
+    """N6"""
+    with pytest.raises(ReservedNameError, match="Starts has an attribute 'start'"):
+
+        class Starts(BaseWorker):
+            @job(name="start")
+            async def start(self, message: BusJobRequestMessage) -> None:  # type: ignore[override]  # on purpose
+                pass
