@@ -10,6 +10,7 @@ from support.networks import Script, laws, network, play, scripts, seeds
 from workerbus import MemoryBus
 from workerbus.testing import Faults, run
 from workerbus.testing._network import Network
+from workerbus.testing.strategies import fault_plans
 
 
 @pytest.mark.parametrize(
@@ -140,3 +141,10 @@ def test_another_seed_tells_another_story(backend: str) -> None:
         return str(run(main, backend=backend))
 
     assert story(1) == story(1) != story(2)
+
+
+@given(fault_plans(kinds=("delay", "split")))
+def test_a_plan_in_which_nothing_gets_lost_loses_nothing(faults: Faults) -> None:
+    assert faults.lose == 0
+    assert faults.duplicate == 0
+    assert not faults.split_loses
