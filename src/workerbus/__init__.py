@@ -72,6 +72,8 @@ from workerbus.messages import (
 if TYPE_CHECKING:
     from workerbus.pipeline import BusBridgeProcessor, PipelineWorker
 
+__version__ = "0.1.0"
+
 __all__ = [
     "CLEANUP_SECONDS",
     "AsyncQueueBus",
