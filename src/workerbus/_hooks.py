@@ -5,14 +5,16 @@ the lane's dispatcher runs the overridden method and then the event handlers of 
 nobody listens, nothing is queued, and no stream and no task exist.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from inspect import isawaitable
+from types import CoroutineType
 from typing import Any, Final
 
-from anyio import Event, get_cancelled_exc_class
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio import Event
 
-from workerbus._events import EventEmitter, call_handler
-from workerbus._lifetime import TaskHost, cancelled_from_outside, without_cancellation
+from workerbus._events import EventEmitter
+from workerbus._failures import Kind, sort_failure
+from workerbus._lifetime import TaskHost
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData
 from workerbus.abc import Fence, HookCall
 from workerbus.bus._lanes import Lane
@@ -172,7 +174,7 @@ class HookQueue:
         report: Called with a hook and the exception that it raised (W7).
     """
 
-    __slots__ = ("_overridden", "_owner", "_report", "_wanted", "data", "failed", "system")
+    __slots__ = ("_overridden", "_owner", "_report", "data", "failed", "system", "wanted")
 
     def __init__(
         self,
@@ -184,7 +186,7 @@ class HookQueue:
         self._owner = owner
         self._overridden = overridden
         handled = owner.handled_events
-        self._wanted = overridden.union(handled) if handled else overridden
+        self.wanted = overridden.union(handled) if handled else overridden
         self._report = report
         self.failed: int = 0
         self.system: Lane[HookCall] = Lane(f"{name} system", self.run)
@@ -192,18 +194,21 @@ class HookQueue:
 
     def wants(self, name: str) -> bool:
         """Whether anybody has overridden the hook or handles its event."""
-        return name in self._wanted
+        return name in self.wanted
 
     def want(self, name: str) -> None:
         """Run the hook from now on: it has got an event handler."""
-        self._wanted |= {name}
+        self.wanted |= {name}
 
     def add(self, call: HookCall, *, system: bool, counted: bool = False) -> None:
         """Run the hook when those before it in its lane have run."""
-        if system:
-            self.system.put(call)
+        lane = self.system if system else self.data
+        if lane.ready is not None and lane.room is None:
+            lane.ready(call)
+        elif counted and not system:
+            lane.put_counted(call)
         else:
-            (self.data.put_counted if counted else self.data.put)(call)
+            lane.put(call)
 
     def add_last(self, call: HookCall, fence: Fence | None, *, system: bool) -> None:
         """Run the hook when those that the fence counts have run, if there are any (W8, J16)."""
@@ -255,24 +260,19 @@ class HookQueue:
         """Run one hook: the method, then the event handlers, each whatever the others raise."""
         error: Exception | None = None
         native: BaseException | None = None
-        for function in self._functions(call.name):
+        for function, args in self._calls(call):
             try:
-                await function(*call.args)
-            except get_cancelled_exc_class() as exc:
-                if cancelled_from_outside():
-                    raise
-                native, error = exc, RuntimeError("a cancellation of its own task")
-                self.failed += 1
-                self._report(call, error)
-            except BaseExceptionGroup as several:
-                failure = without_cancellation(several)
-                if failure is not None:
-                    error = error or failure
-                    self._count(call, failure)
-                await checkpoint_if_cancelled()
-            except Exception as exc:  # noqa: BLE001 - the report logs it
-                error = error or exc
-                self._count(call, exc)
+                returned = function(*args)
+                if type(returned) is CoroutineType or isawaitable(returned):  # nearly always the first, which is faster
+                    await returned
+            except BaseException as exc:  # noqa: BLE001 - sorted there
+                failure = sort_failure(exc)
+                await failure.pass_on()
+                error = error or failure.error
+                self._count(call, failure.error)
+                if failure.kind is Kind.NATIVE:
+                    native = exc
+                await failure.let_cancel()
         if call.done is not None:
             call.done(error)
         fence = call.fence
@@ -284,24 +284,19 @@ class HookQueue:
         if native is not None:
             raise native  # the lane goes on in another task
 
+    def _calls(self, call: HookCall) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
+        owner, name, args = self._owner, call.name, call.args
+        calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        if name in self._overridden or (name and name not in HOOKS):
+            calls.append((getattr(owner, name), args))
+        if owner.has_event_handler(name):
+            calls.extend((handler, (owner, *args)) for handler in owner.event_handlers(name))
+        return calls
+
     def _count(self, call: HookCall, exc: Exception) -> None:
         if call.done is None:  # otherwise it is for the one who waits for it
             self.failed += 1
             self._report(call, exc)
-
-    def _functions(self, name: str) -> list[Callable[..., Awaitable[Any]]]:
-        functions: list[Callable[..., Awaitable[Any]]] = []
-        if name in self._overridden or (name and name not in HOOKS):
-            functions.append(getattr(self._owner, name))
-        functions.extend(_bound(handler, self._owner) for handler in self._owner.event_handlers(name))
-        return functions
-
-
-def _bound(handler: Any, owner: Any) -> Callable[..., Awaitable[Any]]:
-    async def call(*args: Any) -> Any:
-        return await call_handler(handler, owner, *args)
-
-    return call
 
 
 def _mark(

@@ -12,8 +12,10 @@ from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Final
 
-from anyio import CancelScope, Event, current_effective_deadline, current_time, get_cancelled_exc_class
+from anyio import CancelScope, Event, current_time, get_cancelled_exc_class
 from anyio.abc import TaskGroup
+
+from workerbus._failures import cancelled_from_outside
 
 CLEANUP_SECONDS: Final = 2.0
 """How long, in seconds, the library waits for what it has cancelled: one absolute deadline per wind-down (L4)."""
@@ -58,43 +60,6 @@ class Mark:
             if self._set:
                 self._event.set()
         await self._event.wait()
-
-
-def cancelled_from_outside() -> bool:
-    """Whether the running task is in a cancelled scope.
-
-    If not, a cancellation that comes up is a native one, of asyncio's: somebody has cancelled this very task, or code
-    in it has raised `CancelledError`. That concerns what runs in it, and nobody else.
-    """
-    return current_effective_deadline() == -math.inf
-
-
-def plain(exc: BaseException) -> BaseException:
-    """Take one cause out of its exception groups; of several, one that ends programs comes first (L6)."""
-    while isinstance(exc, BaseExceptionGroup):
-        ending = exc.subgroup((KeyboardInterrupt, SystemExit))
-        if ending is not None and len(exc.exceptions) > 1:
-            exc = ending
-        elif len(exc.exceptions) == 1:
-            exc = exc.exceptions[0]
-        else:
-            break
-    return exc
-
-
-def without_cancellation(several: BaseExceptionGroup[BaseException]) -> Exception | None:
-    """Return what user code raised beside its cancellation, as one plain exception where it was one; None for nothing.
-
-    Raises:
-        BaseException: A `KeyboardInterrupt` or `SystemExit` that was among it.
-    """
-    rest = several.split(get_cancelled_exc_class())[1]
-    if rest is None:
-        return None
-    error = plain(rest)
-    if not isinstance(error, Exception):
-        raise error
-    return error
 
 
 def carry_deadline(source: BaseException | None, target: BaseException) -> None:

@@ -7,10 +7,10 @@ synchronously, in one step; watchers are awaited after that, each on its own, so
 import logging
 from collections.abc import Awaitable, Callable
 
-from anyio import Event, get_cancelled_exc_class
+from anyio import Event
 
 from workerbus._events import call_handler
-from workerbus._lifetime import cancelled_from_outside
+from workerbus._failures import own_error
 from workerbus._vocabulary import WorkerReadyData
 from workerbus.errors import near_names
 
@@ -30,6 +30,7 @@ class WorkerRegistry:
         self._runner_name = runner_name
         self._local: dict[str, WorkerReadyData] = {}
         self._remote: dict[str, dict[str, WorkerReadyData]] = {}
+        self._names: dict[str, dict[str, None]] = {}
         self._watchers: dict[str, list[Watcher]] = {}
         self._departure_watchers: dict[str, list[Watcher]] = {}
         self._waiting: dict[str, list[Event]] = {}
@@ -71,7 +72,7 @@ class WorkerRegistry:
         """Names of the workers that a runner has announced."""
         if runner == self._runner_name:
             return self.local_workers
-        return [name for name, claims in self._remote.items() if runner in claims]
+        return list(self._names.get(runner, ()))
 
     async def register(self, worker_data: WorkerReadyData) -> bool:
         """Register a worker, and await those who watch for it (G1).
@@ -91,6 +92,7 @@ class WorkerRegistry:
             claims = self._remote.setdefault(name, {})
             known = runner in claims
             claims.setdefault(runner, worker_data)
+            self._names.setdefault(runner, {})[name] = None
         if not new:
             if not known and self.on_conflict is not None:
                 self.on_conflict(worker_data)
@@ -118,6 +120,10 @@ class WorkerRegistry:
         else:
             claims = self._remote.get(worker_name, {})
             data = claims.pop(runner, None)
+            names = self._names.get(runner, {})
+            names.pop(worker_name, None)
+            if not names:
+                self._names.pop(runner, None)
             if not claims:
                 self._remote.pop(worker_name, None)
         if data is None:
@@ -148,6 +154,10 @@ class WorkerRegistry:
         watchers = self._departure_watchers.setdefault(worker_name, [])
         if handler not in watchers:
             watchers.append(handler)
+
+    def watches_departure(self, worker_name: str) -> bool:
+        """Whether somebody watches for a worker's departure."""
+        return worker_name in self._departure_watchers
 
     def unwatch(self, worker_name: str, handler: Watcher) -> None:
         """Stop calling a function for a worker's arrivals and departures."""
@@ -187,9 +197,5 @@ class WorkerRegistry:
     async def _call(self, watcher: Watcher, data: WorkerReadyData) -> None:
         try:
             await call_handler(watcher, data)
-        except get_cancelled_exc_class():
-            if cancelled_from_outside():
-                raise
-            logger.exception("a watcher of worker %r was cancelled", data.worker_name)
-        except Exception:
-            logger.exception("a watcher of worker %r failed", data.worker_name)
+        except BaseException as exc:
+            logger.error("a watcher of worker %r failed", data.worker_name, exc_info=await own_error(exc))

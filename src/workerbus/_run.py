@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable
 from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
-from workerbus._lifetime import CleanUp, TaskHost, plain
+from workerbus._failures import unwrap_group
+from workerbus._lifetime import CleanUp, TaskHost
 from workerbus.bus import WorkerBus
 from workerbus.errors import NotRunningError
 
@@ -163,7 +164,7 @@ class Run:
         except get_cancelled_exc_class():
             raise
         except BaseException as exc:  # noqa: BLE001 - raised by close()
-            self.failure = plain(exc)
+            self.failure = unwrap_group(exc)
         finally:
             self._ready.set()
             self.done.set()

@@ -17,6 +17,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from workerbus._departures import Departures
 from workerbus._ending import Asked, Ending
 from workerbus._events import EventEmitter, call_handler
+from workerbus._failures import own_error
 from workerbus._hosting import Hosting
 from workerbus._lifetime import CleanUp, TaskHost
 from workerbus._neighbours import Neighbours
@@ -350,8 +351,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         for handler in self.event_handlers(name):
             try:
                 await call_handler(handler, self, *args)
-            except Exception:
-                logger.exception("a handler of %s of runner %r failed", name, self._name)
+            except BaseException as exc:
+                logger.error("a handler of %s of runner %r failed", name, self._name, exc_info=await own_error(exc))
 
     # --- ending
 
@@ -460,6 +461,8 @@ class PipelineRunner(WorkerRunner):
 
 class _NoHooks:
     """A runner has no job hooks."""
+
+    wanted: frozenset[str] = frozenset()
 
     def wants(self, name: str) -> bool:
         """Nobody does."""

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from workerbus._failures import own_error
 from workerbus._lifetime import TaskHost
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox
@@ -95,9 +96,10 @@ class RunnerInbox(Inbox):
             if not self._handled_at_once(message):
                 self.delivered += 1
                 await self._handle(message)
-        except Exception:
+        except BaseException as exc:
+            error = await own_error(exc)
             self.failed += 1
-            logger.exception("runner %r failed to handle %s", self.name, type(message).__name__)
+            logger.error("runner %r failed to handle %s", self.name, type(message).__name__, exc_info=error)
 
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
         """A runner's lanes have no bound."""

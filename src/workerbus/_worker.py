@@ -86,6 +86,7 @@ class BaseWorker(DeskUser, WorkerHooks, WorkerCalls, JobAnswers, JobRequests, Bu
         self.clean_up: CleanUp = CleanUp()
         self._watched: set[str] | None = None
         self._told: dict[str, WorkerReadyData] = {}
+        self._most_told = _TOLD
         self.hooks: HookQueue = HookQueue(self, self._name, self._overridden, self._hook_failed)
         self.job_client: JobClient = JobClient(self)
         self._life = WorkerLife(self)
@@ -249,7 +250,6 @@ class BaseWorker(DeskUser, WorkerHooks, WorkerCalls, JobAnswers, JobRequests, Bu
 
     def make_inbox(self, bus: InboxHost) -> Inbox:
         """Return the inbox in which the bus leaves this worker's messages (B6)."""
-        self.hooks.data.limit = bus.max_buffer_size
         asks = type(self).accepts_bus_message is not BusSubscriber.accepts_bus_message
         self._inbox = WorkerInbox(
             self._name,
@@ -387,8 +387,9 @@ class BaseWorker(DeskUser, WorkerHooks, WorkerCalls, JobAnswers, JobRequests, Bu
         """Queue the hooks for a worker that is ready, once for each time that it gets ready."""
         if self._told.get(data.worker_name) is data:
             return
-        if len(self._told) >= _TOLD:
+        if len(self._told) >= self._most_told:
             self._told = {name: told for name, told in self._told.items() if self.registry.get(name) is told}
+            self._most_told = max(_TOLD, 2 * len(self._told))  # so that a look at all comes ever more rarely
         self._told[data.worker_name] = data
         if self.hooks.wants("on_worker_ready"):
             self.hooks.add(HookCall("on_worker_ready", (data,)), system=False)

@@ -109,10 +109,6 @@ class Owner(Protocol):
         """The handlers of an event."""
 
 
-def _by_client(handle: Callable[[JobClient, Any], None]) -> Callable[["WorkerDesk", Any], None]:
-    return lambda desk, message: handle(desk._owner.job_client, message)  # noqa: SLF001 - a method of its own
-
-
 class WorkerDesk:
     """A worker's state as others can change it, and the table of what changes it.
 
@@ -121,10 +117,11 @@ class WorkerDesk:
         handlers: Its ``@job`` methods.
     """
 
-    __slots__ = ("_handlers", "_owner", "_routes", "activation_args", "active")
+    __slots__ = ("_handlers", "_name", "_owner", "_routes", "activation_args", "active")
 
     def __init__(self, owner: Owner, handlers: Mapping[str, JobHandler]) -> None:
         self._owner = owner
+        self._name = owner.name
         self._handlers = handlers
         self._routes: dict[str, Route] = {}
         self.active = False
@@ -133,7 +130,14 @@ class WorkerDesk:
     def handle(self, message: BusMessage) -> None:
         """Do what the library has to do with a message, and queue what the user wants to."""
         kind, owner = type(message), self._owner
-        mine = message.target == owner.name
+        mine = message.target == self._name
+        by_client = JobClient.HANDLERS.get(kind)
+        if by_client is not None:
+            if mine:
+                by_client(owner.job_client, message)
+            if "on_bus_message" in owner.hooks.wanted:
+                self._tell(message, mine)
+            return
         if kind is BusCancelWorkerMessage and mine:
             owner.life.cancel(message)  # type: ignore[arg-type]  # just looked
             return  # its on_bus_message comes last of all, in the wind-down
@@ -145,12 +149,15 @@ class WorkerDesk:
             return
         elif kind in owner.handled_at_once and self.active and message.target in (None, owner.name):
             owner.handled_at_once[kind](owner, message)
-        hooks = owner.hooks
-        if hooks.wants("on_bus_message"):
-            counted = message.bounded and not (message.of_a_job and mine)
-            hooks.add(HookCall("on_bus_message", (message,), message), system=bool(message.system), counted=counted)
+        if "on_bus_message" in owner.hooks.wanted:
+            self._tell(message, mine)
         if kind is BusEndWorkerMessage and mine:
             owner.life.end(message)  # type: ignore[arg-type]  # just looked
+
+    def _tell(self, message: BusMessage, mine: bool) -> None:
+        counted = message.bounded and not (message.of_a_job and mine)
+        call = HookCall("on_bus_message", (message,), message)
+        self._owner.hooks.add(call, system=bool(message.system), counted=counted)
 
     # --- activation
 
@@ -245,5 +252,4 @@ class WorkerDesk:
         BusJobCancelMessage: _job_cancel,
         BusJobUpdateRequestMessage: _update_request,
         BusWorkerLocalErrorMessage: _child_error,
-        **{kind: _by_client(handle) for kind, handle in JobClient.HANDLERS.items()},
     }

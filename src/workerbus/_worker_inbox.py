@@ -19,6 +19,7 @@ from typing import Any
 
 from workerbus._hooks import HookQueue
 from workerbus._lifetime import TaskHost
+from workerbus._room import Room
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, Receives, SubscriberStatistics, counts, refuse_own_lane
 from workerbus.messages import BusEndWorkerMessage, BusJobCancelMessage, BusJobRequestMessage, BusMessage
@@ -62,7 +63,10 @@ class WorkerInbox(Inbox):
         self._refuse = refuse
         self._end_waits = end_waits
         self._hooks = hooks
-        self._limit = max_buffer_size
+        self._room: Room[BusMessage] | None = None if max_buffer_size == math.inf else Room(max_buffer_size)
+        if self._room is not None:
+            self._room.coming = lambda: self.waiting_data
+        hooks.data.room = self._room
         self._early = early
         self._marks: dict[str, int | None] = {}
         self._system: deque[BusMessage] | None = None
@@ -73,8 +77,8 @@ class WorkerInbox(Inbox):
             data: Lane[BusMessage] = Lane(f"{name} data intake", self._ask_and_handle, first=(system,))
             self._intake = system, data
             hooks.data.first = (system, *hooks.data.first)
-        hooks.data.coming = lambda: self.waiting_data
         self._started = False
+        self._at_once = False  # started, open, and without an intake: a message need not wait
         self._handling = False
         self._closed = False
         self.data_seen: int = 0
@@ -84,8 +88,18 @@ class WorkerInbox(Inbox):
 
     def take(self, message: BusMessage) -> None:
         """Handle a message now, or when it can be."""
-        if self._closed:
-            return
+        if self._at_once and not self._handling:
+            self._handling = True
+            try:
+                self._step(message)
+                if self._system or self._data:
+                    self._catch_up()
+            finally:
+                self._handling = False
+        elif not self._closed:
+            self._take_later(message)
+
+    def _take_later(self, message: BusMessage) -> None:
         if not self._started and isinstance(message, BusEndWorkerMessage) and message.target == self.name:
             self._end_waits(message)
         if self._intake is not None:
@@ -113,10 +127,11 @@ class WorkerInbox(Inbox):
 
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
         """Return the data lane, if the message waits for a hook of the worker's and there is no room (B9)."""
-        if self._limit == math.inf or not counts(message, self.name) or not self._hooks.wants("on_bus_message"):
+        room = self._room
+        if room is None or not counts(message, self.name) or not self._hooks.wants("on_bus_message"):
             return None
         lane = self._hooks.data
-        if not lane.full and lane.counted + self.waiting_data < self._limit:
+        if lane.closed or room.taken + self.waiting_data < room.limit:
             return None
         refuse_own_lane(lane, self._hooks.system)
         return lane
@@ -157,6 +172,7 @@ class WorkerInbox(Inbox):
     def start(self, host: TaskHost) -> None:
         """The worker has started: handle the data messages that came before, in their order (W2)."""
         self._started = True
+        self._at_once = self._intake is None and not self._closed
         if self._intake is not None:
             self._intake[1].open(host)
         elif not self._handling:
@@ -178,7 +194,7 @@ class WorkerInbox(Inbox):
 
     def close(self) -> None:
         """Handle nothing more."""
-        self._closed = True
+        self._closed, self._at_once = True, False
         self._system = self._data = None
         for lane in self._intake or ():
             lane.close()
@@ -197,19 +213,20 @@ class WorkerInbox(Inbox):
 
     def _step(self, message: BusMessage) -> None:
         self.delivered += 1
-        if not message.system:
+        data = not message.system
+        if data:
             self.data_seen += 1
         try:
             self._handle(message)
         except Exception:
             self.failed += 1
             logger.exception("worker %r failed to handle %s", self.name, type(message).__name__)
-        if not message.system:
+        if data and (self._early or self._room is not None):
             self._note_data()
 
     def _note_data(self) -> None:
-        if self._limit != math.inf:
-            self._hooks.data.admit()
+        if self._room is not None:
+            self._room.admit()
         if self._early:
             for job_id, (_, last) in list(self._early.items()):
                 if last <= self.data_seen:

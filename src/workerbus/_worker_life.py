@@ -20,7 +20,8 @@ from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint
 
-from workerbus._lifetime import Mark, TaskHost, cancelled_from_outside, without_cancellation
+from workerbus._failures import cancelled_from_outside, own_error
+from workerbus._lifetime import Mark, TaskHost
 from workerbus._vocabulary import JobStatus
 from workerbus._worker_protocols import Living
 from workerbus._worker_tasks import WorkerTaskGroup
@@ -190,16 +191,8 @@ class WorkerLife:
             else:
                 with CancelScope() as self._run_scope:
                     await self._worker.run(params)
-        except get_cancelled_exc_class():
-            if cancelled_from_outside():
-                raise
-            self._errors.append(RuntimeError("run() let a native cancellation of its own task through"))
-        except BaseExceptionGroup as several:
-            error = without_cancellation(several)
-            if error is not None:
-                self._errors.append(error)
-        except Exception as exc:  # noqa: BLE001 - reported by the runner
-            self._errors.append(exc)
+        except BaseException as exc:  # noqa: BLE001 - sorted there; reported by the runner
+            self._errors.append(await own_error(exc))
 
     def _task_failed(self, exc: BaseException) -> None:
         if not isinstance(exc, Exception):
@@ -384,6 +377,9 @@ class WorkerLife:
 
     async def _clean_up(self) -> None:
         worker = self._worker
+        if worker.cleans_up_by_default and not worker.registry.watches_departure(worker.name):
+            await worker.depart()  # which waits for nobody
+            return
         if worker.cleans_up_by_default:
             with worker.clean_up.shield(self._deadline):
                 await worker.depart()
@@ -394,12 +390,8 @@ class WorkerLife:
                 await worker.cleanup()
             if shield.cancelled_caught:
                 logger.warning("worker %r is late: its cleanup() has not ended in time", worker.name)
-        except get_cancelled_exc_class():
-            if cancelled_from_outside():
-                raise
-            logger.exception("cleanup() of worker %r was cancelled", worker.name)
-        except Exception:
-            logger.exception("cleanup() of worker %r failed", worker.name)
+        except BaseException as exc:
+            logger.error("cleanup() of worker %r failed", worker.name, exc_info=await own_error(exc))
         finally:
             with worker.clean_up.shield(self._deadline):
                 await worker.depart()

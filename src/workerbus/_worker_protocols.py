@@ -5,6 +5,7 @@ from typing import Protocol
 
 from workerbus._hooks import HookQueue
 from workerbus._lifetime import CleanUp, Mark
+from workerbus._registry import WorkerRegistry
 from workerbus._worker_inbox import WorkerInbox
 from workerbus._worker_types import Phase, WorkerParams
 from workerbus.abc import Sender
@@ -55,6 +56,10 @@ class Living(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
+
+    @property
+    def registry(self) -> WorkerRegistry:
+        """Its registry."""
 
     @property
     def bus(self) -> Sender:

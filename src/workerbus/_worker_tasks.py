@@ -8,10 +8,9 @@ from contextvars import Context
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
-from anyio import get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
-from workerbus._lifetime import cancelled_from_outside, without_cancellation
+from workerbus._failures import Kind, sort_failure
 from workerbus.errors import NotRunningError
 
 T = TypeVar("T")
@@ -46,21 +45,14 @@ class WorkerTaskGroup(TaskGroup):
     async def _tell(self, coro: Coroutine[Any, Any, T]) -> T | None:
         try:
             return await coro
-        except (KeyboardInterrupt, SystemExit) as exc:
-            self._failed(exc)  # which cancels everything; out of an asyncio task it would end the loop itself
-        except get_cancelled_exc_class():
-            if not cancelled_from_outside():
-                self._failed(RuntimeError("a task of the worker let a native cancellation of its own through"))
+        except BaseException as exc:
+            failure = sort_failure(exc)
+            if failure.own:
+                self._failed(failure.error)
+            elif failure.kind is Kind.EXIT:
+                self._failed(failure.cause)  # which cancels everything
+                return None  # out of an asyncio task it would end the loop itself
             raise
-        except BaseExceptionGroup as several:
-            error = without_cancellation(several)
-            if error is not None:
-                self._failed(error)
-            raise
-        except Exception as exc:
-            self._failed(exc)
-            raise
-        return None
 
     async def __aenter__(self) -> NoReturn:
         raise NotRunningError("a worker's task group is entered already: start tasks in it, they end with the worker")

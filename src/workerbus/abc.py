@@ -89,7 +89,13 @@ class HookCall:
 
 
 class HookSink(Protocol):
-    """Where hooks are left to be run, one at a time per lane."""
+    """Where hooks are left to be run, one at a time per lane.
+
+    Attributes:
+        wanted: The hooks that somebody has overridden, or whose event somebody handles.
+    """
+
+    wanted: frozenset[str]
 
     def wants(self, name: str) -> bool:
         """Whether anybody has overridden the hook or handles its event."""

@@ -1,16 +1,24 @@
+"""J13, N6-N8: `@job` and `@worker_ready`: what they refuse, and which methods they find."""
+
 from typing import Any
 
 import anyio
 import pytest
 
-from asking import outcome_of
-from support import running
-from workerbus import BaseWorker, BusJobRequestMessage, JobStatus, WorkerReadyData, job, worker_ready
+from support.requesters import outcome_of
+from support.workers import Helper, running
+from workerbus import BaseWorker, BusJobRequestMessage, HandlerTypeError, JobStatus, WorkerReadyData, job, worker_ready
 
 
 def sync_method(self: Any, message: Any) -> None: ...
+
+
 async def without_a_message(self: Any) -> None: ...
+
+
 async def with_too_much(self: Any, message: Any, more: Any) -> None: ...
+
+
 async def with_a_keyword(self: Any, message: Any, *, more: Any) -> None: ...
 
 
@@ -132,3 +140,64 @@ async def test_a_worker_ready_method_is_called_for_the_worker_that_it_names() ->
         await runner.add_workers(Painter("other"), Painter("painter"))
         await done.wait()
     assert [data.worker_name for data in seen] == ["painter"]
+
+
+def test_a_marked_method_that_takes_nothing_is_told_what_it_should_take() -> None:
+    """J2, N3: what a user reads when the class is defined."""
+
+    async def without(self: Any) -> None: ...
+
+    with pytest.raises(HandlerTypeError) as caught:
+        worker_ready(name="other")(without)
+    assert str(caught.value).startswith("@worker_ready(name='other') goes over a method (self, data), not (self:")
+    with pytest.raises(HandlerTypeError) as caught:
+        job(name="do")(without)
+    assert str(caught.value).startswith("@job(name='do') goes over a method (self, message), not (self:")
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_limit_may_be_any_whole_number_from_one_on(limit: int) -> None:
+    """J13."""
+
+    class Limited(BaseWorker):
+        @job(name="do", limit=limit)
+        async def do(self, message: BusJobRequestMessage) -> None: ...
+
+    assert Limited("limited").name == "limited"
+    for wrong in (0, -1, 1.5, "1"):
+        with pytest.raises(ValueError, match=f"limit is a whole number of at least 1, not {wrong!r}"):
+            job(name="do", limit=wrong)  # type: ignore[arg-type]  # that is what is refused
+
+
+async def test_every_method_that_waits_for_a_worker_is_called() -> None:
+    """W2, N1: also where several wait for the same one."""
+    called: list[str] = []
+
+    class Curious(BaseWorker):
+        @worker_ready(name="other")
+        async def first(self, data: WorkerReadyData) -> None:
+            called.append("first")
+
+        @worker_ready(name="other")
+        async def second(self, data: WorkerReadyData) -> None:
+            called.append("second")
+
+    async with running(Curious("curious")) as runner:
+        await runner.add_workers(Helper("other"))
+        await anyio.wait_all_tasks_blocked()
+    assert sorted(called) == ["first", "second"]
+
+
+def test_a_worker_may_have_attributes_that_its_class_does_not_show() -> None:
+    """N1: looking for handlers asks for nothing else, and stumbles over nothing."""
+
+    class OfInstances:
+        def __get__(self, instance: object, owner: type) -> int:
+            if instance is None:
+                raise AttributeError("only instances have it")
+            return 7
+
+    class Odd(BaseWorker):
+        seven = OfInstances()
+
+    assert Odd("odd").seven == 7

@@ -1,3 +1,5 @@
+"""J13: who has a place, and who waits in line for one."""
+
 import anyio
 import pytest
 from hypothesis import given

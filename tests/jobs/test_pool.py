@@ -1,3 +1,5 @@
+"""W8: the tasks that run one handler after another."""
+
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -12,7 +14,10 @@ from workerbus.jobs._pool import IDLE_TASKS, TaskPool
 
 Job = Callable[[CancelScope], Awaitable[bool]]
 
+
 colour: ContextVar[str] = ContextVar("colour", default="none")
+
+
 size: ContextVar[int] = ContextVar("size")
 
 

@@ -1,3 +1,5 @@
+"""J1, J4, J9, J14: the tables of what happens to a job, and to a group."""
+
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +11,8 @@ from workerbus.jobs import ASK_TABLE, JOB_TABLE
 from workerbus.jobs._state import OPEN_JOBS, Ask, AskEvent, Job, JobEvent, next_ask, next_job
 
 JOB_EVENTS = st.lists(st.sampled_from(JobEvent), max_size=12)
+
+
 ASK_EVENTS = st.lists(st.sampled_from(AskEvent), max_size=8)
 
 

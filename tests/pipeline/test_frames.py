@@ -1,5 +1,6 @@
-"""Frames: what they have, and how own ones are declared."""
+"""What frames have, and how own ones are declared."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +25,6 @@ from workerbus.pipeline import (
     UninterruptibleFrame,
     frame_type,
 )
-
-
-@frame_type
-class Reading(DataFrame):
-    celsius: float
-    place: str = "here"
 
 
 def test_a_frame_has_an_id_a_name_a_timestamp_and_metadata() -> None:
@@ -58,6 +53,14 @@ def test_metadata_is_not_shared() -> None:
     assert TextFrame("x").metadata == {}
 
 
+def test_a_copy_has_a_number_and_metadata_of_its_own() -> None:
+    frame = TextFrame("y", pts=3, metadata={"a": 1})
+    twin = copy.copy(frame)
+    twin.metadata["b"] = 2
+    assert (twin.text, twin.pts, frame.metadata) == ("y", 3, {"a": 1})
+    assert twin.id != frame.id
+
+
 @pytest.mark.parametrize(
     ("kind", "system", "uninterruptible"),
     [
@@ -83,6 +86,12 @@ def test_what_frames_say() -> None:
     assert (error.error, error.fatal, error.processor, error.exception) == ("oh", False, None, None)
     assert (EndFrame("why").reason, CancelFrame().reason) == ("why", None)
     assert [way.name for way in FrameDirection] == ["DOWNSTREAM", "UPSTREAM"]
+
+
+@frame_type
+class Reading(DataFrame):
+    celsius: float
+    place: str = "here"
 
 
 def test_own_frames_have_their_fields_as_arguments() -> None:

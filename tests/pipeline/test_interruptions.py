@@ -1,12 +1,28 @@
 """P1: what an interruption drops, and what it spares."""
 
-from typing import Any
-
 import anyio
 import pytest
+from anyio import CancelScope, current_time, sleep
+from anyio.lowlevel import checkpoint
 
-from piping import UP, Alert, Firm, Gate, Spy, StartsWith, flowing, for_texts, hang, texts, worker_of
-from workerbus import CLEANUP_SECONDS, WorkerRunner
+from support.buses import Wire
+from support.pipelines import (
+    UP,
+    Alert,
+    Firm,
+    Gate,
+    Spy,
+    StartsWith,
+    flowing,
+    for_texts,
+    hang,
+    run_through,
+    said_done,
+    texts,
+    worker_of,
+)
+from support.workers import running
+from workerbus import CLEANUP_SECONDS, BusFrameMessage, BusMessage, WorkerRunner
 from workerbus.pipeline import EndFrame, Frame, FrameDirection, FrameProcessor, InterruptionFrame, TextFrame
 from workerbus.testing import settle
 
@@ -72,6 +88,55 @@ async def test_no_frame_behind_an_interruption_is_dropped_by_it() -> None:
     assert [frame.text for frame in last.got[cut:] if isinstance(frame, TextFrame)] == last.heard[-20:]
 
 
+async def test_a_processor_that_fails_with_an_interruption_handles_what_comes_behind_it() -> None:
+    """P1"""
+
+    async def on(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, InterruptionFrame):
+            raise ValueError("it went wrong")
+
+    spy = Spy(on)
+    async with flowing(spy) as worker:
+        await worker.queue_frame(InterruptionFrame())
+        await worker.queue_frames(texts("behind it"))
+        await spy.until(1)
+    assert spy.heard == ["behind it"]
+
+
+async def test_upstream_frames_are_dropped_too() -> None:
+    """P1"""
+    last = Spy(for_texts(hang))
+    async with flowing(Spy(), last) as worker:
+        await worker.queue_frames(texts("a", "b"), UP)
+        await last.until(1)
+        last.on = None
+        await worker.queue_frame(InterruptionFrame(), UP)
+        await worker.queue_frame(TextFrame("c"), UP)
+        await last.until(2)
+    assert last.heard == ["a", "c"]
+
+
+async def test_interruptions_one_after_the_other_do_not_wedge_a_processor() -> None:
+    """P1"""
+    last = Spy()
+    async with flowing(Spy(for_texts(hang), name="hangs"), FrameProcessor(), last) as worker:
+        for n in range(50):
+            await worker.queue_frame(TextFrame(str(n)))
+            await worker.queue_frame(InterruptionFrame())
+            if n % 7 == 0:
+                await settle()
+        await last.until(50, InterruptionFrame)
+        await worker.queue_frame(Alert("!"))
+        await last.until(1, Alert)
+        worker.pipeline.processors[0].on = None  # type: ignore[attr-defined]  # it is a Spy
+        await worker.queue_frame(TextFrame("x"))
+        await last.until(1)
+    assert last.heard == ["!", "x"]
+
+
+# --- handlers that are cancelled
+
+
 async def test_a_cancelled_handler_has_unwound_before_the_interruption_is_handled() -> None:
     """P1"""
 
@@ -96,7 +161,7 @@ async def test_a_cancelled_handler_has_unwound_before_the_interruption_is_handle
 async def test_a_handler_that_refuses_cancellation_holds_an_interruption_up_for_a_bounded_time(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """P1, L4"""
+    """P1, L4: and is named in the log"""
 
     async def refuse(spy: Spy, frame: Frame) -> None:
         with anyio.CancelScope(shield=True):
@@ -110,20 +175,40 @@ async def test_a_handler_that_refuses_cancellation_holds_an_interruption_up_for_
         await worker.queue_frame(InterruptionFrame())
         await last.until(1, InterruptionFrame)
         assert anyio.current_time() - before == pytest.approx(CLEANUP_SECONDS)
-    assert "processor 'stubborn' still handles a frame 2 s after" in caplog.text
+    [said] = [record for record in caplog.records if "2 s after an interruption" in record.getMessage()]
+    assert said.levelname == "WARNING"
+    assert "processor 'stubborn' still handles a frame" in said.getMessage()
 
 
-async def test_upstream_frames_are_dropped_too() -> None:
-    """P1"""
-    last = Spy(for_texts(hang))
-    async with flowing(Spy(), last) as worker:
-        await worker.queue_frames(texts("a", "b"), UP)
-        await last.until(1)
-        last.on = None
-        await worker.queue_frame(InterruptionFrame(), UP)
-        await worker.queue_frame(TextFrame("c"), UP)
-        await last.until(2)
-    assert last.heard == ["a", "c"]
+def unwinding(seconds: float) -> Spy:
+    """A processor whose handling of texts takes a while to be cancelled."""
+
+    async def on(spy: Spy, frame: Frame) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with CancelScope(shield=True):
+                await sleep(seconds)
+
+    return Spy(for_texts(on))
+
+
+async def test_a_second_interruption_holds_the_first_one_up_no_longer(caplog: pytest.LogCaptureFixture) -> None:
+    """P1: both pass when the handler has unwound."""
+    spy, sink = unwinding(0.5), Spy()
+    async with flowing(spy, sink) as worker:
+        await worker.queue_frames(texts("a"))
+        await spy.until(1)
+        begin = current_time()
+        for _ in range(2):
+            await worker.queue_frame(InterruptionFrame())
+            await settle()
+        await sink.until(2, InterruptionFrame)
+        assert current_time() == begin + 0.5
+    assert "after an interruption" not in caplog.text
+
+
+# --- processors that interrupt
 
 
 async def test_a_processor_interrupts_everybody_but_its_own_handler() -> None:
@@ -153,22 +238,70 @@ async def test_a_processor_interrupts_everybody_but_its_own_handler() -> None:
     assert not any(isinstance(frame, InterruptionFrame) for frame in listener.got)
 
 
-async def test_interruptions_one_after_the_other_do_not_wedge_a_processor() -> None:
-    """P1"""
-    last = Spy()
-    async with flowing(Spy(for_texts(hang), name="hangs"), FrameProcessor(), last) as worker:
-        for n in range(50):
-            await worker.queue_frame(TextFrame(str(n)))
-            await worker.queue_frame(InterruptionFrame())
-            if n % 7 == 0:
-                await settle()
-        await last.until(50, InterruptionFrame)
-        await worker.queue_frame(Alert("!"))
-        await last.until(1, Alert)
-        worker.pipeline.processors[0].on = None  # type: ignore[attr-defined]  # it is a Spy
-        await worker.queue_frame(TextFrame("x"))
-        await last.until(1)
-    assert last.heard == ["!", "x"]
+async def test_an_interruption_from_another_task_cancels_the_processors_own_frame() -> None:
+    """P1: only the handler that calls for it is let finish."""
+    gate = Gate()
+
+    async def on(spy: Spy, frame: Frame) -> None:
+        await (spy.broadcast_interruption() if isinstance(frame, Alert) else gate(spy, frame))
+
+    async with flowing(Spy(on)) as worker:
+        await worker.queue_frames(texts("takes for ever"))
+        await gate.reached.wait()
+        await worker.queue_frame(Alert("stop"))
+        await settle()
+        assert gate.left == 1
+
+
+async def test_a_processor_that_interrupts_is_interrupted_before_the_bus_has_heard_of_it() -> None:
+    """P1: itself first, though what it pushes takes its time to go out."""
+
+    class Slow(Wire):
+        async def publish(self, message: BusMessage) -> None:
+            await (sleep(1) if isinstance(message, BusFrameMessage) else checkpoint())
+            await super().publish(message)
+
+    gate = Gate()
+
+    async def on(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, Alert):
+            await spy.broadcast_interruption()
+        elif isinstance(frame, TextFrame):
+            await gate(spy, frame)
+
+    spy = Spy(on)
+    worker = worker_of(spy, bridged=(), name="w")
+    async with running(worker, bus=Slow()):
+        await worker.queue_frame(TextFrame("is handled"))
+        await gate.reached.wait()
+        await worker.queue_frame(Alert("interrupt"))
+        await settle()
+        assert gate.left == 1
+        gate.open()
+        await worker.queue_frame(TextFrame("comes later"))
+    assert "comes later" in said_done(spy)
+
+
+# --- before the start
+
+
+async def test_an_interruption_before_the_start_drops_what_was_queued_before_it() -> None:
+    """P1, P2"""
+    spy = Spy(max_buffer_size=2)
+    worker = worker_of(spy)
+    await worker.queue_frames(texts("a", "b"))
+    await worker.queue_frame(InterruptionFrame())
+    await worker.queue_frames(texts("c", "d", "e"))
+    await run_through(worker)
+    assert spy.heard == ["c", "d", "e"]
+    assert spy.log[:3] == ["setup", "StartFrame", "InterruptionFrame"]
+
+
+async def test_an_interruption_before_the_start_spares_what_is_uninterruptible() -> None:
+    """P1, P2"""
+    spy = Spy()
+    await run_through(worker_of(spy), Firm("stays"), *texts("goes"), InterruptionFrame(), *texts("comes later"))
+    assert spy.heard == ["stays", "comes later"]
 
 
 async def test_an_interruption_during_the_start_makes_room_for_what_is_uninterruptible() -> None:
@@ -192,20 +325,23 @@ async def test_an_interruption_during_the_start_makes_room_for_what_is_uninterru
     assert spy.heard == ["b", "c"]
 
 
-async def test_a_task_of_a_processor_is_not_interrupted() -> None:
-    """P1"""
-    ticks: list[int] = []
+async def test_an_interruption_before_the_start_lets_nobody_past_the_gate() -> None:
+    """P2: whom it makes room for waits for the start like everybody."""
+    may_start = anyio.Event()
+    spy, starter = Spy(max_buffer_size=1), StartsWith(lambda _: may_start.wait())
+    worker = worker_of(spy, starter, name="w")
+    async with anyio.create_task_group() as group:
 
-    class Ticker(FrameProcessor):
-        async def setup(self, setup: Any) -> None:
-            self.create_task(self.tick)
+        async def begin() -> None:
+            await starter.begun.wait()
+            group.start_soon(worker.queue_frames, [*texts("goes"), Firm("stays")])
+            await settle()
+            await worker.queue_frame(InterruptionFrame())
+            await settle()
+            assert spy.heard == []
+            may_start.set()
 
-        async def tick(self) -> None:
-            for n in range(5):
-                await anyio.sleep(1)
-                ticks.append(n)
-
-    async with flowing(Ticker()) as worker:
-        await worker.queue_frame(InterruptionFrame())
-        await anyio.sleep(6)
-    assert ticks == [0, 1, 2, 3, 4]
+        group.start_soon(begin)
+        async with running(worker):
+            await spy.until(1)
+    assert spy.heard == ["stays"]

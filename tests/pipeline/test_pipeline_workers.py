@@ -1,4 +1,4 @@
-"""Pipeline workers: events, observers, idleness, and what they refuse."""
+"""What a worker that runs a pipeline takes, tells and refuses."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -7,27 +7,22 @@ from typing import Any
 import anyio
 import pytest
 
-from piping import UP, Alert, Gate, Spy, boom, flowing, for_texts, run_through, texts, worker_of
-from support import running
-from workerbus import CLEANUP_SECONDS, BaseWorker, NotRunningError, PipelineWorker, WorkerRunner
+from support.pipelines import UP, Alert, Gate, Spy, Watches, boom, flowing, for_texts, run_through, texts, worker_of
+from support.workers import running
+from workerbus import BaseWorker, PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
     CancelFrame,
     EndFrame,
     ErrorFrame,
     Frame,
     FrameDirection,
-    FrameProcessed,
     FrameProcessor,
-    FramePushed,
-    Observer,
     Pipeline,
     StartFrame,
     StopFrame,
     TextFrame,
 )
-from workerbus.testing import nothing_left, settle
-
-# --- queueing
+from workerbus.testing import settle
 
 
 async def test_frames_are_queued_from_iterables_of_both_kinds() -> None:
@@ -56,23 +51,6 @@ async def test_queueing_without_end_can_be_cancelled() -> None:
         assert scope.cancelled_caught
 
 
-async def test_an_end_is_bounded_where_a_handler_of_the_finish_hangs() -> None:
-    """P2, R2"""
-
-    async def hangs(worker: PipelineWorker, frame: Frame) -> None:
-        await anyio.sleep_forever()
-
-    runner = WorkerRunner(handle_sigint=False, grace_period=3)
-    async with nothing_left(runner):
-        async with runner:
-            worker = worker_of(Spy(), name="w")
-            worker.add_event_handler("on_pipeline_finished", hangs)
-            await runner.add_workers(worker)
-            await runner.registry.wait_for("w")
-            before = anyio.current_time()
-        assert anyio.current_time() - before <= 3 + CLEANUP_SECONDS
-
-
 async def test_what_cannot_be_queued_is_refused() -> None:
     worker = worker_of(Spy(), name="w")
     with pytest.raises(TypeError, match="a Frame is queued, in a FrameDirection; not 'x'"):
@@ -81,34 +59,6 @@ async def test_what_cannot_be_queued_is_refused() -> None:
         await worker.queue_frame(TextFrame("x"), "down")  # type: ignore[arg-type]  # as it is refused
     with pytest.raises(ValueError, match="do not queue a StartFrame"):
         await worker.queue_frame(StartFrame())
-
-
-async def test_a_cancel_frame_before_the_run_is_the_end_of_it() -> None:
-    """P2"""
-    spy = Spy()
-    worker = worker_of(spy)
-    await worker.queue_frame(CancelFrame())
-    runner = WorkerRunner(handle_sigint=False)
-    async with nothing_left(runner):
-        await runner.add_workers(worker)
-        await runner.run()
-    assert spy.log == []
-    with pytest.raises(NotRunningError):
-        await worker.queue_frame(TextFrame("x"))
-
-
-async def test_stop_when_done_before_the_run_waits_for_what_was_queued() -> None:
-    """P2"""
-    spy = Spy()
-    worker = worker_of(spy)
-    await worker.queue_frame(TextFrame("x"))
-    await worker.stop_when_done()
-    with pytest.raises(NotRunningError, match="is ending"):
-        await worker.queue_frame(TextFrame("y"))
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(worker)
-    await runner.run()
-    assert spy.heard == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +82,22 @@ def test_a_worker_runs_a_pipeline() -> None:
         PipelineWorker([FrameProcessor()])  # type: ignore[arg-type]  # as it is refused
     pipeline = Pipeline([])
     assert PipelineWorker(pipeline).pipeline is pipeline
+
+
+async def test_two_workers_run_two_pipelines_beside_each_other() -> None:
+    left, right = Spy(), Spy()
+    one, two = worker_of(left, name="one"), worker_of(right, name="two")
+    async with running(one, two):
+        await one.queue_frame(TextFrame("to one"))
+        await two.queue_frame(TextFrame("to two"))
+        await left.until()
+        await right.until()
+    assert (left.heard, right.heard) == (["to one"], ["to two"])
+
+
+async def test_the_library_says_nothing_while_all_is_well(caplog: pytest.LogCaptureFixture) -> None:
+    await run_through(worker_of(Spy(), Spy(), observers=[Watches()], idle_timeout=5), *texts("a", "b"))
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 # --- events
@@ -188,21 +154,6 @@ async def test_a_handler_of_the_start_may_ask_for_jobs() -> None:
     assert asks.answer == {"said": "hello"}
 
 
-async def test_a_slow_handler_of_the_finish_is_waited_for() -> None:
-    """P2"""
-    done: list[float] = []
-    worker = worker_of(Spy())
-
-    @worker.event_handler("on_pipeline_finished")
-    async def finished(worker: PipelineWorker, frame: Frame) -> None:
-        await anyio.sleep(4)
-        done.append(anyio.current_time())
-
-    before = anyio.current_time()
-    await run_through(worker)
-    assert done == [before + 4]
-
-
 async def test_an_event_handler_that_raises_is_logged_and_reported() -> None:
     """W7"""
     worker = worker_of(Spy())
@@ -234,128 +185,6 @@ async def test_frames_that_leave_are_told_as_the_filters_say() -> None:
     assert upstream == frames[3:]
     with pytest.raises(TypeError, match="types is a tuple of classes of frames"):
         worker.set_reached_upstream_filter((int,))  # type: ignore[arg-type]  # as it is refused
-
-
-# --- observers
-
-
-class Watches(Observer):
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str, Frame]] = []
-        self.to: list[tuple[str, str | None]] = []
-
-    async def on_process_frame(self, data: FrameProcessed) -> None:
-        self.seen.append(("process", data.processor.name, data.frame))
-
-    async def on_push_frame(self, data: FramePushed) -> None:
-        self.to.append((data.source.name, None if data.destination is None else data.destination.name))
-        self.seen.append(("push", data.source.name, data.frame))
-
-
-async def test_an_observer_sees_what_happens_in_its_order() -> None:
-    observer, frame = Watches(), TextFrame("x")
-    await run_through(worker_of(Spy(name="a"), Spy(name="b"), observers=[observer]), frame)
-    assert [(what, where) for what, where, seen in observer.seen if seen is frame] == [
-        ("process", "a"),
-        ("push", "a"),
-        ("process", "b"),
-        ("push", "b"),
-    ]
-    assert set(observer.to) == {("a", "b"), ("b", None)}
-    assert len(observer.seen) == 12  # the start, the frame and the end
-
-
-async def test_a_slow_observer_slows_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    class Slow(Observer):
-        seen = 0
-
-        async def on_push_frame(self, data: FramePushed) -> None:
-            await anyio.sleep(100)
-
-    class Quick(Observer):
-        seen = 0
-
-        async def on_process_frame(self, data: FrameProcessed) -> None:
-            self.seen += 1
-
-    quick, spy = Quick(), Spy()
-    before = anyio.current_time()
-    async with nothing_left(), flowing(spy, observers=[Slow(), quick]) as worker:
-        await worker.queue_frames(texts(*range(100)))
-        await spy.until(100)
-        await settle()
-        assert quick.seen == 101
-        assert anyio.current_time() == before
-    assert not caplog.records
-
-
-async def test_an_observer_that_raises_is_logged_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    class Fails(Watches):
-        async def on_process_frame(self, data: FrameProcessed) -> None:
-            await super().on_process_frame(data)
-            raise ValueError("it went wrong")
-
-    observer = Fails()
-    await run_through(worker_of(Spy(), observers=[observer], name="w"), *texts("a", "b"))
-    assert sum(what == "process" for what, *_ in observer.seen) == 4
-    assert "observer Fails of worker 'w' failed" in caplog.text
-
-
-async def test_an_observer_is_told_when_things_happened() -> None:
-    times: list[float] = []
-
-    class Clock(Observer):
-        async def on_push_frame(self, data: FramePushed) -> None:
-            await anyio.sleep(1)
-            times.append(data.timestamp)
-
-    gate = Gate()
-    spy = Spy(for_texts(gate))
-    async with flowing(spy, observers=[Clock()]) as worker:
-        begun = anyio.current_time()
-        await worker.queue_frame(TextFrame("x"))
-        await anyio.sleep(5)
-        gate.open()
-        await anyio.sleep(2)
-    assert times[:2] == [begun, begun + 5]
-
-
-# --- idleness
-
-
-async def test_an_idle_worker_says_so_and_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
-    events: list[Any] = []
-    spy = Spy()
-    worker = worker_of(spy, idle_timeout=10, name="w")
-    worker.add_event_handler("on_idle_timeout", lambda worker: events.append("idle"))
-    worker.add_event_handler("on_pipeline_finished", lambda worker, frame: events.append(frame.reason))
-    runner = WorkerRunner(handle_sigint=False)
-    async with nothing_left(runner):
-        await runner.add_workers(worker)
-        before = anyio.current_time()
-        await runner.run()
-        assert anyio.current_time() == before + 10
-    assert events == ["idle", "idle for 10 seconds"]
-    assert "worker 'w' is cancelled: no frame for 10 seconds" in caplog.text
-    assert spy.log[-2:] == ["CancelFrame", "cleanup"]
-
-
-async def test_frames_keep_a_worker_from_being_idle() -> None:
-    times: list[float] = []
-    async with flowing(Spy(), idle_timeout=4, cancel_on_idle_timeout=False) as worker:
-        worker.add_event_handler("on_idle_timeout", lambda worker: times.append(anyio.current_time() - begun))
-        begun = anyio.current_time()
-        for _ in range(3):
-            await anyio.sleep(3)
-            await worker.queue_frame(TextFrame("x"))
-        await anyio.sleep(8.5)  # the last frame came after 9 seconds
-    assert times == [13, 17]
-
-
-async def test_a_worker_without_a_timeout_is_never_idle() -> None:
-    async with flowing(Spy()) as worker:
-        await anyio.sleep(15)
-        assert worker.active
 
 
 # --- jobs
@@ -412,7 +241,7 @@ async def test_a_processor_asks_for_jobs() -> None:
     assert spy.heard == ["A", "B"]
 
 
-# --- as a worker
+# --- as a worker like others
 
 
 async def test_the_worker_has_the_hooks_of_every_worker() -> None:
@@ -440,8 +269,3 @@ async def test_a_pipeline_worker_may_be_a_child() -> None:
         await child.queue_frame(TextFrame("x"))
         await spy.until()
     assert spy.log[-2:] == ["EndFrame", "cleanup"]
-
-
-async def test_the_library_says_nothing_while_all_is_well(caplog: pytest.LogCaptureFixture) -> None:
-    await run_through(worker_of(Spy(), Spy(), observers=[Watches()], idle_timeout=5), *texts("a", "b"))
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

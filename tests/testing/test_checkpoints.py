@@ -13,20 +13,24 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from documented import examples
-from support import Helper
+from support.documents import examples
+from support.workers import Helper, stuck
 from workerbus import WorkerRunner
-from workerbus.testing import CutError, cancel_at_every_checkpoint
+from workerbus.testing import CutError, DeadlockError, cancel_at_every_checkpoint
 from workerbus.testing._cutting import Cut, Driven
 
 Log = list[Any]
-EVERY_WAY = [("asyncio", how) for how in ("scope", "native", "race", "raise")] + [("trio", "scope"), ("trio", "raise")]
-each_way = pytest.mark.parametrize(("backend", "how"), EVERY_WAY)
 
 
 @asynccontextmanager
 async def a_log() -> AsyncIterator[Log]:
     yield []
+
+
+EVERY_WAY = [("asyncio", how) for how in ("scope", "native", "race", "raise")] + [("trio", "scope"), ("trio", "raise")]
+
+
+each_way = pytest.mark.parametrize(("backend", "how"), EVERY_WAY)
 
 
 @each_way
@@ -297,6 +301,45 @@ def test_lines_are_found_below_generators_and_iterators(backend: str) -> None:
     assert cut.where.endswith(f":{sleeps.__code__.co_firstlineno + 1}")
 
 
+def test_a_scenario_that_hangs_while_it_is_to_be_cut_is_described(backend: str) -> None:
+    async def ask(runner: WorkerRunner) -> None:
+        await runner.job("stuck", name="do")
+
+    with pytest.raises(DeadlockError) as caught:
+        cancel_at_every_checkpoint(ask, set_up=stuck, backend=backend)
+    text = str(caught.value)
+    assert ".<locals>.ask'\n    waits for the answer of 'stuck' to job 'do' (" in text
+    assert 'await runner.job("stuck", name="do")' in text
+
+
+async def nothing(*_: object) -> None:
+    pass
+
+
+@asynccontextmanager
+async def something() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("scenario", "values", "error", "text"),
+    [
+        (1, {}, TypeError, "scenario must be a function, which each run calls anew, not 1"),
+        (lambda _: 1, {"set_up": something}, TypeError, "the scenario must be an async function, and has returned 1"),
+        (lambda _: nothing(), {}, TypeError, "missing 1 required positional argument"),
+        (nothing, {"set_up": something()}, TypeError, "set_up must be a function"),
+        (nothing, {"set_up": lambda: 1}, TypeError, "set_up must return an async context manager, and has returned 1"),
+        (nothing, {"how": "kill"}, ValueError, "how must be one of 'scope', 'native', 'race', 'raise', not 'kill'"),
+        (nothing, {"max_runs": 0}, ValueError, "max_runs must be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(
+    scenario: Any, values: dict[str, Any], error: type[Exception], text: str, backend: str
+) -> None:
+    with pytest.raises(error, match=text):
+        cancel_at_every_checkpoint(scenario, backend=backend, **values)
+
+
 # --- what is raised
 
 
@@ -363,21 +406,22 @@ def test_what_is_raised_leaves_locks_streams_and_events_in_order(backend: str) -
 # --- laws
 
 
-@st.composite
-def programs(draw: st.DrawFn) -> list[str]:
-    """A random sequence of things that wait."""
-    return draw(st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=6))
-
-
-async def _limited() -> None:
-    with move_on_after(0.5):
-        await sleep(1)
+async def _cancelled() -> None:
+    async with create_task_group() as group:
+        group.start_soon(sleep, 10)
+        await checkpoint()
+        group.cancel_scope.cancel()
 
 
 async def _grouped() -> None:
     async with create_task_group() as group:
         group.start_soon(sleep, 0.2)
         group.start_soon(sleep, 0.1)
+
+
+async def _limited() -> None:
+    with move_on_after(0.5):
+        await sleep(1)
 
 
 async def _shielded() -> None:
@@ -393,13 +437,6 @@ async def _streamed() -> None:
             await receive.receive()
 
 
-async def _cancelled() -> None:
-    async with create_task_group() as group:
-        group.start_soon(sleep, 10)
-        await checkpoint()
-        group.cancel_scope.cancel()
-
-
 STEPS: dict[str, Callable[[], Any]] = {
     "checkpoint": checkpoint,
     "sleep": lambda: sleep(0.3),
@@ -410,6 +447,12 @@ STEPS: dict[str, Callable[[], Any]] = {
     "streamed": _streamed,
     "cancelled": _cancelled,
 }
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> list[str]:
+    """A random sequence of things that wait."""
+    return draw(st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=6))
 
 
 @settings(max_examples=20, deadline=None)

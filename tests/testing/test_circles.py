@@ -1,8 +1,12 @@
 """Circles among waits."""
 
+import anyio
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
+from workerbus import BaseWorker, BusJobRequestMessage, WorkerRunner, job
+from workerbus.testing import DeadlockError, run, settle
 from workerbus.testing._circles import circles_in
 
 WAITS = st.dictionaries(st.integers(0, 8), st.lists(st.integers(0, 8), max_size=4), max_size=9)
@@ -35,3 +39,44 @@ def test_one_is_found_where_there_is_one(waits: dict[int, list[int]]) -> None:
 
 def test_a_circle_behind_a_wait_for_somebody_else_is_found() -> None:
     assert circles_in({0: [1, 2], 1: [], 2: [3], 3: [2]}) == [[2, 3]]
+
+
+def test_of_several_circles_each_is_found() -> None:
+    assert circles_in({0: [1], 1: [0], 2: [3], 3: [2], 4: [4]}) == [[0, 1], [2, 3], [4]]
+
+
+class Two(BaseWorker):
+    """Has two places for ``queue``: the first who comes asks for another, and the second stays for ever."""
+
+    def __init__(self) -> None:
+        super().__init__("two")
+        self.both = anyio.Event()
+
+    @job(name="queue", limit=2)
+    async def queue(self, message: BusJobRequestMessage) -> None:
+        if message.payload == {"n": 1}:
+            await self.both.wait()
+            await self.job("two", name="queue")
+        self.both.set()
+        await anyio.sleep_forever()
+
+
+def test_who_waits_for_one_of_several_places_is_in_no_circle(backend: str) -> None:
+    """Whoever has another may leave."""
+
+    async def main() -> None:
+        async with WorkerRunner(handle_sigint=False) as runner, anyio.create_task_group() as group:
+            two = Two()
+            await runner.add_workers(two)
+            async with runner.job("two", name="queue", payload={"n": 1}):
+                await settle()
+                group.start_soon(ask, runner)
+                await anyio.sleep_forever()
+
+    async def ask(runner: WorkerRunner) -> None:
+        await runner.job("two", name="queue", payload={"n": 2})
+
+    with pytest.raises(DeadlockError) as caught:
+        run(main, backend=backend)
+    assert "for its turn, which job 'queue'" in str(caught.value)
+    assert "in a circle" not in str(caught.value)

@@ -7,10 +7,14 @@ from textwrap import dedent
 
 import pytest
 
-from documented import blocks
+from support.documents import blocks
 from workerbus.testing import fixtures
 
 pytest_plugins = ["pytester"]
+
+
+Suite = Callable[..., pytest.RunResult]
+
 
 HEAD = """
 import anyio
@@ -18,8 +22,6 @@ import pytest
 from workerbus import MemoryBus, WorkerRunner
 from workerbus.testing import EchoWorker, Faults
 """
-
-Suite = Callable[..., pytest.RunResult]
 
 
 @pytest.fixture
@@ -35,6 +37,12 @@ def suite(pytester: pytest.Pytester) -> Suite:
     return run
 
 
+def test_the_example_in_the_docstring_passes_on_each_backend(suite: Suite) -> None:
+    result = suite(blocks(fixtures)[0], "-v")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*for*[asyncio*", "*for*[trio*"])
+
+
 ASK = """
 def test_ask(workerbus_run, workerbus_recording_bus):
     async def ask():
@@ -43,12 +51,6 @@ def test_ask(workerbus_run, workerbus_recording_bus):
             assert await runner.job("echo", payload={"n": 1}) == {"n": 2}
     workerbus_run(ask)
 """
-
-
-def test_the_example_in_the_docstring_passes_on_each_backend(suite: Suite) -> None:
-    result = suite(blocks(fixtures)[0], "-v")
-    result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["*for*[asyncio*", "*for*[trio*"])
 
 
 def test_a_failure_says_backend_seed_and_what_was_sent(suite: Suite) -> None:
@@ -137,6 +139,7 @@ def test_a_faulty_bus_has_the_seed_and_tells_what_befell_its_messages(suite: Sui
     result.stdout.fnmatch_lines(["*workerbus: faults of bus 'cable'*", "*is delayed by*"])
 
 
+@pytest.mark.slow
 def test_programs_can_be_run_in_hypothesis_tests(suite: Suite) -> None:
     tests = """
     from hypothesis import given, settings
@@ -164,6 +167,39 @@ def test_async_tests_run_in_virtual_time_and_a_failure_says_the_schedule(suite: 
     output = result.stdout.str()
     assert "assert 3600" in output
     assert "backend='trio', seed=3" in output
+
+
+ORDER = """
+import anyio
+import pytest
+
+
+@pytest.fixture
+def anyio_backend(workerbus_anyio_backend):
+    return workerbus_anyio_backend
+
+
+@pytest.mark.anyio
+async def test_order():
+    order = []
+
+    async def note(number):
+        order.append(str(number))
+
+    async with anyio.create_task_group() as group:
+        for number in range(9):
+            group.start_soon(note, number)
+    print("order", *order)
+"""
+
+
+def test_async_tests_run_under_the_seed_too(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest('pytest_plugins = ["workerbus.testing.fixtures"]')
+    pytester.makepyfile(dedent(ORDER))
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-rA", "--workerbus-seed=0-4")
+    result.assert_outcomes(passed=10)
+    orders = set(re.findall(r"^order [\d ]+$", result.stdout.str(), re.MULTILINE))
+    assert len(orders) >= 5
 
 
 def test_a_time_limit_is_passed_on(suite: Suite) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import anyio
 import pytest
 
-from documented import examples
-from support import Plain, running
+from support.documents import examples
+from support.subscribers import Plain
+from support.workers import running
 from workerbus import BusTTSSpeakMessage, JobGroup, MemoryBus, WorkerRunner
 from workerbus.testing import Behaviour, RecordingWorker, ScriptedWorker, assert_no_jobs, nothing_left, run
 from workerbus.testing._leaks import left_in, signal_handlers
@@ -204,3 +205,15 @@ async def test_jobs_of_a_runner_are_found() -> None:
                     assert_no_jobs(runner)
                 scope.cancel()
         assert_no_jobs(runner)
+
+
+def test_a_check_of_nothing_is_refused(backend: str) -> None:
+    with pytest.raises(TypeError, match=r"assert_no_jobs looks at .*, each an argument of its own, not at \("):
+        assert_no_jobs((WorkerRunner(),))  # type: ignore[arg-type]  # on purpose
+
+    async def main() -> None:
+        async with nothing_left("bus"):  # type: ignore[arg-type]  # on purpose
+            pass
+
+    with pytest.raises(TypeError, match="nothing_left looks at runners, workers and buses"):
+        run(main, backend=backend)

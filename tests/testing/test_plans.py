@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from documented import examples, names_for_examples
+from support.documents import examples, names_for_examples
 from workerbus import CLEANUP_SECONDS, BusJobRequestMessage, JobFailure, JobGroupEvent, JobStatus, MemoryBus
 from workerbus.testing import (
     Behaviour,
@@ -22,15 +22,6 @@ from workerbus.testing import (
 )
 from workerbus.testing.strategies import behaviours, fault_plans, group_plans, seeds
 
-HANGS = Behaviour("hang")
-
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
-"""For laws, whose examples share one backend."""
-
-
-def play(plan: GroupPlan, backend: str = "asyncio", seed: int = 0) -> GroupOutcome:
-    return run(run_group_plan, plan, backend=backend, seed=seed)
-
 
 @pytest.fixture(autouse=True, scope="module")
 def no_logs() -> Iterator[None]:
@@ -39,15 +30,6 @@ def no_logs() -> Iterator[None]:
     logger.disabled = True
     yield
     logger.disabled = False
-
-
-def predicted(behaviour: Behaviour) -> JobStatus:
-    """How a job ends that nobody cancels."""
-    if behaviour.end == "answer":
-        return behaviour.status
-    if behaviour.end == "stop":
-        return JobStatus.CANCELLED
-    return JobStatus.FAILED if isinstance(behaviour.error, JobFailure) else JobStatus.ERROR
 
 
 @pytest.mark.parametrize("example", examples(GroupPlan, run_group_plan))
@@ -63,6 +45,10 @@ def test_the_laws_in_the_docstrings_hold(law: Any) -> None:
 # --- single plans
 
 
+def play(plan: GroupPlan, backend: str = "asyncio", seed: int = 0) -> GroupOutcome:
+    return run(run_group_plan, plan, backend=backend, seed=seed)
+
+
 def test_a_group_that_completes_has_all_answers_at_the_time_of_the_last(backend: str) -> None:
     plan = GroupPlan({"a": Behaviour(after=2.0, response={"n": 1}), "b": Behaviour(after=1.0)})
     assert play(plan, backend) == GroupOutcome(
@@ -72,6 +58,9 @@ def test_a_group_that_completes_has_all_answers_at_the_time_of_the_last(backend:
         seconds=2.0,
         asked=("a", "b"),
     )
+
+
+HANGS = Behaviour("hang")
 
 
 def test_a_group_fails_with_the_first_bad_answer(backend: str) -> None:
@@ -108,6 +97,25 @@ def test_a_requester_that_iterates_sees_the_events(backend: str) -> None:
         JobGroupEvent("stream_start", "a"),
         JobGroupEvent("stream_end", "a", {}),
     )
+
+
+async def test_events_before_a_failure_are_in_the_outcome() -> None:
+    plan = GroupPlan(
+        {"talks": Behaviour("hang", updates=({"n": 1}, {"n": 2}), every=1.0), "fails": Behaviour("raise", after=5.0)},
+        requester="iterate",
+    )
+    outcome = await run_group_plan(plan)
+    assert outcome.ended == "failed"
+    assert [event.data for event in outcome.events if event.worker_name == "talks"][:2] == [{"n": 1}, {"n": 2}]
+
+
+@pytest.mark.parametrize("requester", ["deadline", "cancelled"])
+async def test_a_planned_deadline_travels_with_the_request_and_a_cancellation_does_not(requester: Any) -> None:
+    """J6"""
+    bus = RecordingBus()
+    await run_group_plan(GroupPlan({"a": Behaviour("hang")}, requester=requester, at=3.0), bus)
+    [request] = bus.messages(BusJobRequestMessage)
+    assert (request.seconds_left == 3.0) is (requester == "deadline")  # else it is that of the test
 
 
 def test_whoever_cleans_up_beyond_the_bound_is_still_busy(backend: str) -> None:
@@ -163,6 +171,20 @@ async def test_a_group_of_nobody_completes_at_once_even_without_time() -> None:
 # --- laws
 
 
+both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+"""For laws, whose examples share one backend."""
+
+
+def predicted(behaviour: Behaviour) -> JobStatus:
+    """How a job ends that nobody cancels."""
+    if behaviour.end == "answer":
+        return behaviour.status
+    if behaviour.end == "stop":
+        return JobStatus.CANCELLED
+    return JobStatus.FAILED if isinstance(behaviour.error, JobFailure) else JobStatus.ERROR
+
+
+@pytest.mark.slow
 @both
 @settings(max_examples=60, deadline=None)
 @given(group_plans(4), seeds())
@@ -188,14 +210,15 @@ def test_whatever_the_plan_the_outcome_adds_up(backend: str, plan: GroupPlan, se
             raise AssertionError(f"{name}: {status}")
 
 
+FINITE = behaviours(ends=("answer", "raise", "stop", "crash"))
+
+
 def seconds_of(behaviour: Behaviour) -> float:
     """How long it takes to the answer; a worker that stops cancels its job first."""
     return behaviour.seconds + (behaviour.clean_up if behaviour.end in ("stop", "crash") else 0.0)
 
 
-FINITE = behaviours(ends=("answer", "raise", "stop", "crash"))
-
-
+@pytest.mark.slow
 @both
 @settings(max_examples=40, deadline=None)
 @given(group_plans(4, behaviour=FINITE, requesters=("wait", "iterate")), seeds())

@@ -1,6 +1,5 @@
-"""A bus that keeps what was sent over it, and is a `MemoryBus` otherwise (B1-B9)."""
+"""A bus that keeps what is sent over it."""
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,38 +10,26 @@ from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support import Helper, Plain
-from traffic import Alarm, Note, alarm, note
+from support.messages import Alarm, Note, alarm, note
+from support.subscribers import Plain
+from support.workers import Helper, running
 from workerbus import (
-    BaseWorker,
-    BusActivateWorkerMessage,
     BusAddWorkerMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusMessage,
     BusWorkerReadyMessage,
+    JobError,
     JobStatus,
     MemoryBus,
     MessageTypeError,
     WorkerRunner,
-    job,
 )
-from workerbus.messages import BUILT_IN
 from workerbus.testing import RecordingBus, run
-from workerbus.testing._telling import Teller
 
 
 def sent(bus: RecordingBus) -> list[BusMessage]:
     return [record.message for record in bus.records]
-
-
-async def runner_with_a_job(bus: RecordingBus) -> None:
-    async with WorkerRunner(bus=bus, name="front", handle_sigint=False) as runner:
-        await runner.add_workers(Helper("tts"))
-        await runner.job("tts", name="echo", payload={"text": "hello"})
-
-
-# --- keeping
 
 
 async def test_every_message_is_kept_in_the_order_of_sending() -> None:
@@ -54,6 +41,12 @@ async def test_every_message_is_kept_in_the_order_of_sending() -> None:
         assert [record.number for record in bus.records] == [1, 2, 3, 4]
 
 
+async def runner_with_a_job(bus: RecordingBus) -> None:
+    async with WorkerRunner(bus=bus, name="front", handle_sigint=False) as runner:
+        await runner.add_workers(Helper("tts"))
+        await runner.job("tts", name="echo", payload={"text": "hello"})
+
+
 async def test_what_the_library_sends_is_kept_and_a_request_comes_before_its_answer() -> None:
     """The answer is sent in the step in which the request is handled."""
     bus = RecordingBus()
@@ -61,6 +54,15 @@ async def test_what_the_library_sends_is_kept_and_a_request_comes_before_its_ans
     kinds = [type(message) for message in sent(bus)]
     assert kinds.index(BusJobRequestMessage) < kinds.index(BusJobResponseMessage)
     assert BusWorkerReadyMessage in kinds
+
+
+async def test_what_comes_of_a_message_in_its_own_step_is_recorded_behind_it() -> None:
+    bus, helper = RecordingBus(), Helper("helper", active=False)
+    async with running(helper, bus=bus) as runner:
+        with pytest.raises(JobError, match="inactive"):
+            await runner.job("helper", name="echo")
+    kinds = (BusJobRequestMessage, BusJobResponseMessage)
+    assert [type(message) for message in bus.messages() if isinstance(message, kinds)] == list(kinds)
 
 
 async def test_what_is_sent_before_the_bus_is_open_is_kept() -> None:
@@ -103,6 +105,14 @@ async def test_a_bus_that_is_opened_again_goes_on_recording() -> None:
         async with bus:
             await bus.send(note(1))
     assert [record.number for record in bus.records] == [1, 2]
+
+
+async def test_numbers_go_on_after_a_clear() -> None:
+    bus = RecordingBus()
+    await bus.send(note(1))
+    bus.clear()
+    await bus.send(note(2))
+    assert [record.number for record in bus.records] == [2]
 
 
 # --- a MemoryBus otherwise
@@ -289,94 +299,3 @@ async def test_a_waiter_is_woken_by_what_was_forgotten_before_it_ran() -> None:
         bus.clear()
         assert bus.records == []
     assert got == [note(1)]
-
-
-async def test_numbers_go_on_after_a_clear() -> None:
-    bus = RecordingBus()
-    await bus.send(note(1))
-    bus.clear()
-    await bus.send(note(2))
-    assert [record.number for record in bus.records] == [2]
-
-
-# --- telling
-
-
-class Front(BaseWorker):
-    """Asks for a job as soon as it is told to."""
-
-    @job(name="ask")
-    async def ask(self, message: BusJobRequestMessage) -> dict[str, Any]:
-        await sleep(0.25)
-        return await self.job("tts", name="echo", payload={"text": "hello"})
-
-
-def test_a_story_says_who_said_what_to_whom_and_when(backend: str) -> None:
-    async def main() -> str:
-        bus = RecordingBus()
-        await sleep(5)
-        async with WorkerRunner(bus=bus, name="R", handle_sigint=False) as runner:
-            await runner.add_workers(Front("front"), Helper("tts"))
-            await runner.registry.wait_for("tts")
-            await runner.job("front", name="ask")
-        return str(bus)
-
-    story = run(main, backend=backend, seed=None)
-    told = [re.sub(r" +", " ", line).strip() for line in story.splitlines()]
-    assert "0.00 s R -> front asks for job 'ask' (R-1)" in told
-    assert "0.25 s front -> tts asks for job 'echo' (front-1) {'text': 'hello'}" in told
-    assert any(line.startswith("0.25 s tts -> front answers job front-1: completed {") for line in told)
-    assert "0.00 s tts -> all is ready, under runner 'R'" in told
-    assert len({line.index("->") < line.index("   ") for line in story.splitlines()}) == 1
-
-
-async def test_made_up_names_and_job_ids_are_numbered_as_they_are_met() -> None:
-    """The story of a program is the same in every process."""
-    bus = RecordingBus()
-    async with WorkerRunner(bus=bus, handle_sigint=False) as runner:
-        helper = Helper()
-        await runner.add_workers(helper)
-        await runner.job(helper.name, name="echo")
-        await runner.job(helper.name, name="echo")
-    assert "runner-1 -> Helper-1   asks for job 'echo' (runner-1-2)" in re.sub(r" {3,}", "   ", str(bus))
-    assert not re.search(r"[0-9a-f]{12}-", str(bus))
-
-
-async def test_long_payloads_are_shortened_and_bad_ones_do_no_harm() -> None:
-    class Bad:
-        def __repr__(self) -> str:
-            raise ValueError
-
-    bus = RecordingBus()
-    await bus.send(BusActivateWorkerMessage({"text": "x" * 1000, "bad": Bad()}, source="a", target="b"))
-    story = str(bus)
-    assert len(story) < 200
-    assert "..." in story
-    assert "Bad" in story
-
-
-async def test_the_story_of_nothing_is_empty() -> None:
-    assert str(RecordingBus()) == ""
-
-
-@pytest.mark.parametrize("kind", sorted(BUILT_IN, key=str))
-def test_every_message_of_the_library_has_words(kind: type[BusMessage]) -> None:
-    values = {
-        "job_id": "j",
-        "status": JobStatus.FAILED,
-        "runner": "R",
-        "workers": [],
-        "error": "no",
-        "worker": object(),
-    }
-    names = {each.name for each in kind.__attrs_attrs__}  # type: ignore[attr-defined]  # every message is of attrs
-    message = kind(**{name: value for name, value in values.items() if name in names}, source="a", target="b")
-    teller = Teller()
-    assert teller.way(message) == "a -> b"
-    assert kind.__name__ not in teller.says(message)
-    assert "'a' to 'b'" in teller.calls(message)
-
-
-def test_a_message_of_ones_own_is_told_by_its_fields() -> None:
-    assert Teller().says(note(3)) == "sends Note(n=3)"
-    assert Teller().calls(note(3)) == "the Note of 'me' to all"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.vendor.pretty import pretty
 
 import workerbus
-from documented import names_for_examples
+from support.documents import names_for_examples
 from workerbus import (
     BusAddWorkerMessage,
     BusDataMessage,
@@ -174,6 +174,7 @@ def test_a_type_can_be_asked_for_by_itself() -> None:
 # --- behaviours and plans
 
 
+@pytest.mark.slow
 def test_behaviours_and_plans_shrink_to_the_simplest() -> None:
     assert simplest(behaviours()) == Behaviour()
     assert simplest(behaviours(), lambda each: each.end == "crash") == Behaviour("crash")

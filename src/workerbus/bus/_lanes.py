@@ -1,60 +1,55 @@
-"""One lane: a queue, and the task that takes from it and handles one item at a time (B1, B2).
+"""One lane: a memory object stream, and the task that takes from it and handles one item at a time (B1, B2).
 
 A lane knows nothing of messages. It is given a coroutine function to call with each item, and a `TaskHost` when there
-is something to run in; the task exists from the first item on that finds something to run in.
+is something to run in. Stream and task exist from the first item on that finds something to run in; what comes before
+waits in a list, so that a lane that is never run has no stream to close.
 
-The queue is a deque, and the task parks on an event while there is nothing in it. A memory object stream would be both,
-but its ``receive()`` lets the whole loop pass before it looks, which makes a subscriber that waits three times as slow,
-and a send and a receive for each item made a flood twice as slow.
+Items are put in with ``send_nowait`` and taken out with ``receive_nowait``. Between two batches the task parks on an
+event, and not in ``receive()``: that lets the whole loop pass before it looks, which makes a broadcast to subscribers
+that wait two to three times as slow, and an item that is handed to a parked ``receive()`` is in neither the stream nor
+the handler, so that a lane that is closed at that moment would lose it.
 
 The rules of order, where they matter:
 
-* A lane with lanes in ``first`` (a data lane, its system lane) begins nothing while one of those has items waiting and
-  is not itself suspended in a handler. It steps aside with checkpoints, which end as soon as the other has begun.
-* With every 64th item the dispatcher yields once, so that a flood starves nobody.
-* A handler that gets its own task cancelled natively ends that task, not the lane: another one goes on.
+1. A lane with lanes in ``first`` (a data lane, its system lane) begins nothing while one of those has items waiting and
+   is not itself suspended in a handler. It steps aside with checkpoints, which end as soon as the other has begun.
+2. With every 64th item the dispatcher yields once, so that a flood starves nobody.
+3. A handler that gets its own task cancelled natively ends that task, not the lane: another one goes on.
+
+Who closes the stream: `close`, which whoever owns the lane calls at its end. A dispatcher that is cancelled together
+with its host does it too, and keeps what waited; a lane that is forgotten does it when it is collected.
 """
 
 import math
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from anyio import CancelScope, Event, get_cancelled_exc_class, get_current_task
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio import (
+    CancelScope,
+    Event,
+    WouldBlock,
+    create_memory_object_stream,
+    get_cancelled_exc_class,
+    get_current_task,
+)
+from anyio.lowlevel import checkpoint
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from workerbus._lifetime import TaskHost, cancelled_from_outside, event_class, without_cancellation
+from workerbus._failures import Kind, cancelled_from_outside, sort_failure
+from workerbus._lifetime import TaskHost, event_class
+from workerbus._room import Room
 from workerbus._vocabulary import BATCH
 
 T = TypeVar("T")
 
 
 class _Counted(Generic[T]):
-    """An item that takes a place in a bounded lane."""
+    """An item that takes room in a bounded lane."""
 
     __slots__ = ("item",)
 
     def __init__(self, item: T) -> None:
         self.item = item
-
-
-class Place:
-    """A sender's place in the queue for a full lane."""
-
-    __slots__ = ("_put", "free")
-
-    def __init__(self, put: Callable[[], None]) -> None:
-        self._put = put
-        self.free: Event = Event()
-
-    def take(self) -> None:
-        """Put what waits into the lane, and let its sender go on."""
-        self._put()
-        self.free.set()
-
-
-def _nothing() -> int:
-    return 0
 
 
 class Lane(Generic[T]):
@@ -65,33 +60,34 @@ class Lane(Generic[T]):
         handle: Called with each item.
         failed: Called with an item and what ``handle`` raised for it; by default that ends the lane.
         first: The lanes whose waiting items go before this one's.
-        limit: How many counted items may wait; infinite by default.
+        room: Where the items that count are counted; None for a lane without a bound.
 
     Attributes:
-        items: What waits; None before the first item and after the end.
-        ready: The items, while its dispatcher will look at them by itself: then appending one is all there is to `put`.
+        awake: Whether its dispatcher will look into the stream by itself.
+        ready: Puts an item into the stream, where that is all that `put` would do; None until a second one has come.
         begun: How many items have been taken.
-        coming: Returns how many items are on their way into the lane, and need room there.
+        busy: Whether an item is being handled.
+        task_id: The dispatcher's task, by which anyio tells tasks apart.
     """
 
     __slots__ = (
-        "_counted",
+        "_early",
         "_failed",
         "_handle",
         "_host",
-        "_name",
         "_parked",
-        "_places",
         "_quiet",
+        "_receive",
         "_scope",
+        "_send",
+        "awake",
         "begun",
         "busy",
         "closed",
-        "coming",
         "first",
-        "items",
-        "limit",
+        "name",
         "ready",
+        "room",
         "task_id",
     )
 
@@ -102,108 +98,103 @@ class Lane(Generic[T]):
         *,
         failed: Callable[[T, BaseException], None] | None = None,
         first: "tuple[Lane[Any], ...]" = (),
-        limit: float = math.inf,
+        room: Room[Any] | None = None,
     ) -> None:
-        self._name = name
+        self.name: str = name
         self._handle = handle
         self._failed = failed
         self.first: tuple[Lane[Any], ...] = first
-        self.coming: Callable[[], int] = _nothing
-        self.limit: float = limit
+        self.room: Room[Any] | None = room
         self._host: TaskHost | None = None
-        self.items: deque[T | _Counted[T]] | None = None
-        self.ready: deque[T | _Counted[T]] | None = None
+        self._early: list[Any] | None = None
+        self._send: MemoryObjectSendStream[Any] | None = None
+        self._receive: MemoryObjectReceiveStream[Any] | None = None
         self._parked: Event | None = None
         self._scope: CancelScope | None = None
-        self._places: deque[Place] | None = None
         self._quiet: Event | None = None
-        self._counted = 0
+        self.awake: bool = False
+        self.ready: Callable[[Any], None] | None = None
         self.begun: int = 0
         self.busy: bool = False
         self.closed: bool = False
         self.task_id: int | None = None
 
-    @property
-    def waiting(self) -> int:
-        """How many items wait."""
-        return len(self.items) if self.items else 0
+    def __del__(self) -> None:
+        self._close_stream()
+
+    # --- items come
 
     def open(self, host: TaskHost) -> None:
         """Give the lane something to run in, and start with what has come so far."""
         self._host = host
-        if self.items and not self.closed:
-            self._wake()
+        early, self._early, self.awake = self._early, None, False
+        for item in early or ():
+            self.put(item)
 
-    def put(self, item: T) -> None:
+    def put(self, item: Any) -> None:
         """Add an item, room or not; a closed lane drops it."""
-        items = self.items
-        if items is None:
-            if self.closed:
-                return
-            items = self.items = deque()
-        items.append(item)
-        if self.ready is None:
-            self._wake()
+        if self.closed:
+            return
+        if self._send is not None:
+            self._send.send_nowait(item)
+        elif self._host is not None:
+            self._send, self._receive = create_memory_object_stream[Any](math.inf)
+            self._send.send_nowait(item)
+            self._start()
+        elif self._early is not None:
+            self._early.append(item)
+        else:
+            self._early = [item]
+        if not self.awake:
+            self.awake = True
+            if self._parked is not None:
+                self._parked.set()
+        elif self.ready is None and self._send is not None:
+            self.ready = self._send.send_nowait
 
     def put_counted(self, item: T) -> None:
-        """Add an item that takes a place, if the lane is a bounded one."""
-        if self.limit == math.inf or self.closed:
+        """Add an item that takes room, if the lane is a bounded one."""
+        if self.room is None or self.closed:
             self.put(item)
-            return
-        if self.items is None:
-            self.items = deque()
-        self._counted += 1
-        self.items.append(_Counted(item))
-        if self.ready is None:
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._host is None:
-            return
-        self.ready = self.items
-        if self._parked is None:
-            self._start()
         else:
-            self._parked.set()
-
-    def _start(self) -> None:
-        assert self._host is not None
-        self._host.start(self._dispatch, name=f"{self._name} dispatcher")
+            self.room.taken += 1
+            self.put(_Counted(item))
 
     @property
     def full(self) -> bool:
-        """Whether a counted item would have to wait for room."""
-        return not self.closed and self._counted >= self.limit
+        """Whether an item that counts would have to wait for room."""
+        return self.room is not None and not self.closed and self.room.full
 
-    def queue_for_room(self, put: Callable[[], None]) -> Place:
-        """Stand in line for room; ``put`` is called, in the order of standing, when there is some."""
-        if self._places is None:
-            self._places = deque()
-        place = Place(put)
-        self._places.append(place)
-        return place
-
-    def leave_queue(self, place: Place) -> None:
-        """Give up a place, if it was not taken yet."""
-        if self._places is not None and place in self._places:
-            self._places.remove(place)
+    # --- what waits
 
     @property
-    def counted(self) -> int:
-        """How many counted items wait."""
-        return self._counted
+    def waiting(self) -> int:
+        """How many items wait."""
+        if self._receive is not None:
+            return self._receive.statistics().current_buffer_used
+        return len(self._early or ())
 
-    def admit(self) -> None:
-        """Let in who waits for room, as far as there is some."""
-        while self._places and self._counted + self.coming() < self.limit:
-            self._places.popleft().take()
+    def look(self) -> list[T]:
+        """Return what waits, and let it wait on."""
+        waiting = self._drain()
+        if self._send is not None:
+            for item in waiting:
+                self._send.send_nowait(item)
+        return _unwrapped(waiting)
 
     async def quiet(self) -> None:
         """Wait until nothing waits and nothing is being handled."""
-        while self.items or self.busy:
+        while self.busy or self.waiting:
             if self._quiet is None:
                 self._quiet = Event()
             await self._quiet.wait()
+
+    def _tell_quiet(self) -> None:
+        if self._quiet is not None:
+            self._quiet.set()
+            self._quiet = None
+
+    # --- the end
 
     def close(self, *, cancel: bool = False) -> list[T]:
         """Begin nothing more, and release whoever waits for room (B5).
@@ -216,26 +207,35 @@ class Lane(Generic[T]):
         """
         left: list[T] = []
         if not self.closed:
-            self.closed = True
-            if self.items:
-                left = [item.item if isinstance(item, _Counted) else item for item in self.items]
-                self.items.clear()  # which its dispatcher holds
-            self.items = self.ready = None
-            self._counted = 0
+            self.closed, self.awake = True, False
+            left, self._early = _unwrapped(self._drain()), None
+            self._close_stream()
             if self._parked is not None:
                 self._parked.set()
-            places, self._places = self._places, None
-            for place in places or ():
-                place.free.set()
+            if self.room is not None:
+                self.room.taken = 0
+                self.room.release()
             self._tell_quiet()
         if cancel and self._scope is not None:
             self._scope.cancel()
         return left
 
-    def _tell_quiet(self) -> None:
-        if self._quiet is not None:
-            self._quiet.set()
-            self._quiet = None
+    def _drain(self) -> Sequence[Any]:
+        if self._receive is None:
+            return self._early or ()
+        return [self._receive.receive_nowait() for _ in range(self.waiting)]
+
+    def _close_stream(self) -> None:
+        if self._send is not None and self._receive is not None:
+            self._send.close()
+            self._receive.close()
+        self._send = self._receive = self.ready = None
+
+    # --- the dispatcher
+
+    def _start(self) -> None:
+        assert self._host is not None
+        self._host.start(self._dispatch, name=f"{self.name} dispatcher")
 
     async def _dispatch(self) -> None:
         self.task_id = get_current_task().id
@@ -244,55 +244,82 @@ class Lane(Generic[T]):
                 await self._take_all()
             except get_cancelled_exc_class():
                 if cancelled_from_outside():
+                    self._lose_host()
                     raise
                 if not self.closed:
-                    self._parked, self.ready = None, self.items
-                    self._start()
+                    self._start()  # rule 3
             finally:
                 self.busy = False
-                if not self.items:
+                if not self.waiting:
                     self._tell_quiet()
 
+    def _lose_host(self) -> None:
+        # Nobody need close a lane whose host has gone; what waits does so in the list, as it did before the start.
+        self._host = None
+        self._early = [*self._drain()]
+        self._close_stream()
+
     async def _take_all(self) -> None:
-        items, first, handle, new_event = self.items, self.first, self._handle, event_class()
-        while items is not None and not self.closed:  # closed before this began, and since
-            while items:  # which is emptied when the lane is closed
-                for lane in first:
-                    if lane.items and not lane.busy:
-                        await checkpoint()
-                        break
-                else:
-                    item = items.popleft()
-                    if isinstance(item, _Counted):
-                        item = item.item
-                        self._counted -= 1
-                        self.admit()
-                    self.begun += 1
-                    self.busy = True
-                    try:
-                        await handle(item)
-                    except BaseException as exc:  # noqa: BLE001 - sorted there
-                        await self._caught(item, exc)
-                    self.busy = False
-                    if not self.begun & (BATCH - 1):
-                        await checkpoint()
-            self._tell_quiet()
-            if not self.closed:
-                self.ready, self._parked = None, new_event()
+        # `awake` says what the dispatcher does next, and whoever puts an item in has to know only that:
+        #
+        # 1. Not awake: it parks, or is about to. The next `put` wakes it, and leaves `ready` alone.
+        # 2. Awake, and ``ready`` is None: one item has come since it was woken. When that has been handled there is
+        #    nothing else, and it parks without asking the stream: a `WouldBlock` costs half of what the item did.
+        # 3. Awake and ``ready``: more have come. It takes until the stream raises `WouldBlock`.
+        #
+        # No await stands inside ``except WouldBlock``: that would keep the exception with its traceback alive for as
+        # long as the lane is idle (630 bytes each). And `try` is only around the take: a handler may raise it, too.
+        if self._receive is None:
+            return  # closed before this began
+        take = self._receive.receive_nowait if self.room is None else self._take_counted
+        first, handle, new_event = self.first, self._handle, event_class()
+        while not self.closed:
+            if not self.awake:
+                self._tell_quiet()
+                self._parked = new_event()
                 await self._parked.wait()
+                continue
+            for lane in first:
+                if lane.awake and not lane.busy and self.waiting:
+                    await checkpoint()  # rule 1
+                    break
+            else:
+                try:
+                    item = take()
+                except WouldBlock:
+                    self.awake, self.ready = False, None
+                    continue
+                self.begun += 1
+                self.busy = True
+                try:
+                    await handle(item)
+                except BaseException as exc:  # noqa: BLE001 - sorted there
+                    await self._caught(item, exc)
+                self.busy = False
+                if self.ready is None:
+                    self.awake = False
+                if not self.begun & (BATCH - 1):
+                    await checkpoint()  # rule 2
+
+    def _take_counted(self) -> Any:
+        assert self._receive is not None
+        assert self.room is not None
+        item = self._receive.receive_nowait()
+        if isinstance(item, _Counted):
+            item = item.item
+            self.room.leave()
+        return item
 
     async def _caught(self, item: T, exc: BaseException) -> None:
-        failed = self._failed
-        if failed is None:
+        if self._failed is None:
             raise exc
-        if isinstance(exc, get_cancelled_exc_class()) and not cancelled_from_outside():
-            failed(item, exc)
-        if isinstance(exc, BaseExceptionGroup):
-            error = without_cancellation(exc)
-            if error is not None:
-                failed(item, error)
-            await checkpoint_if_cancelled()
-        elif isinstance(exc, Exception):
-            failed(item, exc)
-        else:
-            raise exc
+        failure = sort_failure(exc)
+        await failure.pass_on()
+        self._failed(item, failure.cause)
+        if failure.kind is Kind.NATIVE:
+            raise exc  # rule 3
+        await failure.let_cancel()
+
+
+def _unwrapped(items: Sequence[Any]) -> list[Any]:
+    return [item.item if isinstance(item, _Counted) else item for item in items]

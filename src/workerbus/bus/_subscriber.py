@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Literal, Protocol
 from anyio import WouldBlock, get_current_task
 
 from workerbus._lifetime import TaskHost
+from workerbus._room import Room
 from workerbus._vocabulary import Value, value
-from workerbus.bus._lanes import Lane, Place
+from workerbus.bus._lanes import Lane
 from workerbus.errors import text_of
 from workerbus.messages import BusMessage, BusWorkerErrorMessage
 
@@ -105,10 +106,6 @@ class Inbox(ABC):
         """Return a snapshot of the counts."""
         return SubscriberStatistics(self.depth, self.delivered, self.failed)
 
-    def wait_for_room(self, lane: Lane[Any], message: BusMessage) -> Place:
-        """Stand in line for room in a full lane; ``take`` is called when there is some."""
-        return lane.queue_for_room(lambda: self.take(message))
-
 
 def refuse_own_lane(lane: Lane[Any], other: Lane[Any]) -> None:
     """Raise `WouldBlock` where a subscriber's own hook would wait for itself (B9)."""
@@ -167,10 +164,11 @@ class PlainInbox(Inbox):
         asks = type(subscriber).accepts_bus_message is not BusSubscriber.accepts_bus_message
         handle = self._ask_and_handle if asks else self._handle
         self._system: Lane[BusMessage] = Lane(f"{self.name} system", handle, failed=self._failed)
-        self._data: Lane[BusMessage] = Lane(
-            f"{self.name} data", handle, failed=self._failed, first=(self._system,), limit=bus.max_buffer_size
-        )
         self._bounded = bus.max_buffer_size != math.inf
+        room: Room[BusMessage] | None = Room(bus.max_buffer_size) if self._bounded else None
+        self._data: Lane[BusMessage] = Lane(
+            f"{self.name} data", handle, failed=self._failed, first=(self._system,), room=room
+        )
         if not self._bounded:
             self.lanes = self._data, self._system
 

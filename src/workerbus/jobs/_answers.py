@@ -55,7 +55,9 @@ class JobAnswers:
         """
         if response is not None and not isinstance(response, dict):
             raise TypeError(f"a job is answered with a dict or None, not with {response!r}")
-        self.job_server.respond(job_id, JobStatus(status), response, urgent=urgent)
+        if type(status) is not JobStatus:
+            status = JobStatus(status)
+        self.job_server.respond(job_id, status, response, urgent=urgent)
 
     async def send_job_update(self, job_id: str, update: dict[str, Any] | None = None, *, urgent: bool = False) -> None:
         """Tell the requester of progress.

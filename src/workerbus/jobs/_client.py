@@ -221,7 +221,7 @@ class JobClient:
                     self._time_up(group)
                 else:
                     self._settle(group, AskEvent.CANCEL, _why(exc, group))
-            if group.unanswered:
+            if group.waits:
                 await self._wait_for_answers(group, exc)
         finally:
             self.forget(group)
@@ -229,10 +229,10 @@ class JobClient:
     async def _wait_for_answers(self, group: JobGroup, exc: BaseException | None) -> None:
         deadline = self._owner.clean_up.deadline(exc)
         cancelled: BaseException | None = None
-        while group.unanswered:
+        while group.waits:
             try:
                 with self._owner.clean_up.shield(deadline) as shield:
-                    while group.unanswered:
+                    while group.waits:
                         await group.change()
             except get_cancelled_exc_class() as native:
                 cancelled = native  # a Task.cancel() goes through a shield: it may, but only at the end (J5)
@@ -285,7 +285,7 @@ class JobClient:
 
     def _time_up(self, group: JobGroup, by: str | None = None) -> None:
         late = [by] if by else sorted(group.missing) or group.worker_names
-        if self._settle(group, AskEvent.TIME_UP, TIMEOUT) and self._owner.hooks.wants("on_job_error") and late:
+        if self._settle(group, AskEvent.TIME_UP, TIMEOUT) and "on_job_error" in self._owner.hooks.wanted and late:
             message = BusJobResponseMessage(
                 group.job_id, JobStatus.CANCELLED, {"error": TIMEOUT, "type": "TimeoutError"},
                 source=late[0], target=self._name,
@@ -315,7 +315,7 @@ class JobClient:
     async def quiet(self) -> None:
         """Wait until all who were asked have answered."""
         for group in list(self.groups.values()):
-            while group.unanswered:
+            while group.waits:
                 await group.change()
 
     def worker_departed(self, worker: str, group: JobGroup) -> None:
@@ -326,7 +326,7 @@ class JobClient:
             self._answered(group, message, response)
 
     def _forget_if_over(self, group: JobGroup) -> None:
-        if not group.in_context and group.state is not Ask.OPEN and not group.unanswered:
+        if not group.in_context and group.state is not Ask.OPEN and not group.waits:
             self.forget(group)
 
     def forget(self, group: JobGroup) -> None:
@@ -381,7 +381,7 @@ class JobClient:
         group.responses[worker] = response
         if group.state is Ask.OPEN:
             hooks = self._owner.hooks
-            if hooks.wants(hook):
+            if hook in hooks.wanted:
                 if group.fence is None:
                     group.fence = Fence()
                 group.fence.pending += 1
@@ -407,7 +407,7 @@ class JobClient:
             if group.cancel_on_error:
                 text = response.get("error") or response.get("reason") or "no reason given"
                 self._settle(group, AskEvent.BAD_ANSWER, f"worker {message.source!r} answered {message.status}: {text}")
-                if self._owner.hooks.wants("on_job_error"):
+                if "on_job_error" in self._owner.hooks.wanted:
                     self._queue_last(group, "on_job_error", message, message)
                 return
         if group.missing or group.doubtful is not None:
@@ -426,7 +426,7 @@ class JobClient:
             self._judge(group, message, message.response or {})
 
     def _complete(self, group: JobGroup, cause: BusMessage | None) -> None:
-        if self._settle(group, AskEvent.LAST_ANSWER) and self._owner.hooks.wants("on_job_completed"):
+        if self._settle(group, AskEvent.LAST_ANSWER) and "on_job_completed" in self._owner.hooks.wanted:
             result = JobGroupResponse(group.job_id, group.in_order(group.responses), group.in_order(group.statuses))
             self._queue_last(group, "on_job_completed", result, cause)
 
@@ -456,11 +456,13 @@ class JobClient:
     def _on_stream_data(self, message: BusJobStreamDataMessage) -> None:
         group = self._group_of(message)
         if group is not None and group.state is Ask.OPEN:
-            self._event(group, JobGroupEvent.STREAM_DATA, message, message.data)
-            self._hook("on_job_stream_data", message)
+            if group.collects:
+                self._event(group, JobGroupEvent.STREAM_DATA, message, message.data)
+            if "on_job_stream_data" in self._owner.hooks.wanted:
+                self._hook("on_job_stream_data", message)
 
     def _hook(self, name: str, message: BusMessage) -> None:
-        if self._owner.hooks.wants(name):
+        if name in self._owner.hooks.wanted:
             self._owner.hooks.add(HookCall(name, (message,), message), system=bool(message.system))
 
     # --- requests about a job

@@ -31,14 +31,13 @@ E = TypeVar("E")
 class _Events(Generic[E]):
     """The events of a group as an iterator; all loops over one group share its queue."""
 
-    __slots__ = ("_group", "_shape", "_taken", "name")
+    __slots__ = ("_group", "_shape", "_single", "_taken", "name")
 
-    def __init__(
-        self, group: JobGroup, name: str | None, shape: Callable[[str, str, dict[str, Any] | None], E]
-    ) -> None:
+    def __init__(self, group: JobGroup, name: str | None, shape: Callable[..., E]) -> None:
         self._group = group
         self.name: str | None = name
         self._shape = shape
+        self._single = group.single
         self._taken = 0
 
     def __aiter__(self) -> Self:
@@ -55,7 +54,8 @@ class _Events(Generic[E]):
                     await checkpoint_if_cancelled()  # the body is being cancelled: here, not a line later
                 raise StopAsyncIteration
             await group.change()
-        return self._shape(*group.events.popleft())
+        kind, worker, data = group.events.popleft()
+        return self._shape(kind, data) if self._single else self._shape(kind, worker, data)
 
 
 class _Context:
@@ -186,7 +186,7 @@ class _Context:
     async def _outcome(self) -> None:
         group = self._entered
         while group.state is Ask.OPEN:
-            await group.change()
+            await group.changed().wait()
         if group.state is not Ask.COMPLETED:
             await checkpoint_if_cancelled()  # lets a cancellation from outside win over our own
 
@@ -245,7 +245,7 @@ class JobContext(_Context):
 
     def __aiter__(self) -> _Events[JobEvent]:
         """Iterate over updates and stream events, in the order in which they were sent, until the job ends (J7)."""
-        return _Events(self._entered, self._name, lambda kind, _, data: JobEvent(kind, data))
+        return _Events(self._entered, self._name, JobEvent)
 
     def __await__(self) -> Generator[Any, None, dict[str, Any]]:
         """Ask, wait, and return the answer (J15)."""

@@ -112,6 +112,11 @@ class JobGroup:
         """The workers that were asked and have not answered."""
         return self.asked & self.missing
 
+    @property
+    def waits(self) -> bool:
+        """Whether some that were asked have not answered."""
+        return not self.missing.isdisjoint(self.asked)
+
     async def wait(self) -> None:
         """Wait for the outcome.
 

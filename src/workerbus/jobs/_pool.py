@@ -15,7 +15,7 @@ from workerbus._lifetime import TaskHost, event_class
 
 T = TypeVar("T")
 
-IDLE_TASKS: Final = 64
+IDLE_TASKS: Final = 256
 """How many tasks a worker keeps for the next jobs."""
 
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from anyio import CancelScope, Event, current_time, get_cancelled_exc_class, sleep_until
 
-from workerbus._lifetime import cancelled_from_outside, without_cancellation
+from workerbus._failures import Failure, Kind, cancelled_from_outside, sort_failure
 from workerbus._vocabulary import JobStatus, Value, value
-from workerbus.abc import HookCall, JobPeer
+from workerbus.abc import HookCall, JobPeer, Sender
 from workerbus.errors import JobFailure, UnknownJobError, text_of
 from workerbus.jobs._checks import check_seconds_left
 from workerbus.jobs._client import TIMEOUT
@@ -96,7 +96,7 @@ class JobServer:
         refusal: Returns status and payload where the worker takes no new jobs (W4, W6), else None.
     """
 
-    __slots__ = ("_ended", "_find", "_name", "_owner", "_refusal", "early", "ignored", "jobs", "pool")
+    __slots__ = ("_bus", "_ended", "_find", "_name", "_owner", "_refusal", "early", "ignored", "jobs", "pool")
 
     def __init__(
         self,
@@ -105,6 +105,7 @@ class JobServer:
         refusal: Callable[[], tuple[JobStatus, dict[str, Any]] | None],
     ) -> None:
         self._owner = owner
+        self._bus: Sender | None = None
         self._name = owner.name
         self._find = find
         self._refusal = refusal
@@ -222,7 +223,8 @@ class JobServer:
         before, job.state = job.state, next_job(job.state, JobEvent.ANSWER)
         if job.scope is not None and job.deadline != math.inf:
             job.scope.deadline = math.inf  # it was the job's, and the job is over
-        self._leave_line(job, before)
+        if job.turn is not None or job.over is not None:
+            self._leave_line(job, before)
 
     # --- the moves
 
@@ -252,8 +254,9 @@ class JobServer:
         self._send(job.request, status, response, urgent=urgent)
 
     def _forget(self, job: OpenJob) -> None:
-        del self.jobs[job.request.job_id]
-        self._remember(job.request.job_id)
+        job_id = job.request.job_id
+        del self.jobs[job_id]
+        self._remember(job_id)
 
     def _remember(self, job_id: str) -> None:
         ended = self._ended
@@ -265,10 +268,13 @@ class JobServer:
         self, request: BusJobRequestMessage, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool = False
     ) -> None:
         kind = BusJobResponseUrgentMessage if urgent else BusJobResponseMessage
-        self._owner.bus.post(kind(request.job_id, status, response, source=self._name, target=request.source))
+        bus = self._bus
+        if bus is None:
+            bus = self._bus = self._owner.bus
+        bus.post(kind(request.job_id, status, response, source=self._name, target=request.source))
 
     def _hook(self, name: str, message: BusMessage) -> None:
-        if self._owner.hooks.wants(name):
+        if name in self._owner.hooks.wanted:
             self._owner.hooks.add(HookCall(name, (message,), message), system=bool(message.system))
 
     # --- the task of a job
@@ -280,7 +286,7 @@ class JobServer:
         timed = job.deadline != math.inf
         if timed:
             scope.deadline = job.deadline
-            if self._owner.hooks.wants("on_job_cancelled"):
+            if "on_job_cancelled" in self._owner.hooks.wanted:
                 job.watch = CancelScope()
                 self._owner.tasks.start(self._tell_in_time, job, name=f"{self._name} deadline")
         try:
@@ -326,28 +332,12 @@ class JobServer:
         job.scope = scope
         try:
             result = await job.route.run(job.request)
-        except get_cancelled_exc_class() as exc:
-            self._expire(job)
-            if job.verdict is not None or job.state is Job.ANSWERED:
-                self._end_of_handler(job, None, None)
-            elif cancelled_from_outside():
-                job.state = next_job(job.state, JobEvent.LEAVE)  # the worker ends, and answers in its own way
-            else:
-                self._end_of_handler(job, None, exc)
-            raise
-        except (KeyboardInterrupt, SystemExit) as exc:
-            self._end_of_handler(job, None, exc)
-            raise
-        except BaseExceptionGroup as several:
-            self._expire(job)
-            self._handler_failed_in_groups(job, several)
-        except Exception as exc:
-            self._expire(job)
-            if job.state is Job.ANSWERED:
-                logger.exception("the handler of %s failed after its answer", self._title(job))
-            elif not isinstance(exc, JobFailure):
-                logger.error("the handler of %s failed", self._title(job), exc_info=exc)
-            self._end_of_handler(job, None, exc)
+        except BaseException as exc:
+            failure = sort_failure(exc)
+            self._handler_failed(job, failure)
+            if failure.kind is not Kind.ERROR:
+                await failure.pass_on()
+                raise
         else:
             if job.deadline != math.inf:
                 self._expire(job)
@@ -355,16 +345,19 @@ class JobServer:
         finally:
             job.scope = None
 
-    def _handler_failed_in_groups(self, job: OpenJob, several: BaseExceptionGroup[BaseException]) -> None:
-        error = without_cancellation(several)
-        if error is not None:
-            logger.error("the handler of %s failed", self._title(job), exc_info=error)
-        elif not cancelled_from_outside():
-            error = RuntimeError("the handler let a cancellation of something else through")
-        elif job.verdict is None and job.state is not Job.ANSWERED:
+    def _handler_failed(self, job: OpenJob, failure: Failure) -> None:
+        kind = failure.kind
+        if kind is not Kind.EXIT:
+            self._expire(job)
+        if kind is Kind.ERROR and not isinstance(failure.cause, JobFailure):
+            when = " after its answer" if job.state is Job.ANSWERED else ""
+            logger.error("the handler of %s failed%s", self._title(job), when, exc_info=failure.cause)
+        if kind is not Kind.CANCELLED:
+            self._end_of_handler(job, None, failure.cause)
+        elif job.verdict is not None or job.state is Job.ANSWERED:
+            self._end_of_handler(job, None, None)
+        else:
             job.state = next_job(job.state, JobEvent.LEAVE)  # the worker ends, and answers in its own way
-            return
-        self._end_of_handler(job, None, error)
 
     def _title(self, job: OpenJob) -> str:
         return f"job {job.request.job_name!r} ({job.request.job_id}) at worker {self._name!r}"

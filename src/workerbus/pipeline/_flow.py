@@ -13,10 +13,11 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from anyio import CancelScope, Event, get_cancelled_exc_class, move_on_after, sleep
+from anyio import CancelScope, Event, move_on_after, sleep
 from attrs import frozen
 
-from workerbus._lifetime import CLEANUP_SECONDS, CleanUp, TaskHost, cancelled_from_outside
+from workerbus._failures import own_error
+from workerbus._lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus.errors import NotRunningError
 from workerbus.pipeline._frames import CancelFrame, ErrorFrame, Frame, FrameDirection, Marker, StartFrame
 from workerbus.pipeline._owner import FrameWorker
@@ -317,9 +318,5 @@ class Flow:
                 await processor.cleanup()
             if shield.cancelled_caught:
                 logger.warning("cleanup() of processor %r has not ended in time", processor.name)
-        except get_cancelled_exc_class():
-            if cancelled_from_outside():
-                raise
-            logger.exception("cleanup() of processor %r was cancelled", processor.name)
-        except Exception:
-            logger.exception("cleanup() of processor %r failed", processor.name)
+        except BaseException as exc:
+            logger.error("cleanup() of processor %r failed", processor.name, exc_info=await own_error(exc))

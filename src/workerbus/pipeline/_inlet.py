@@ -14,15 +14,15 @@ after at most one more where handlers never suspend. What is put in is there whe
 
 import logging
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from functools import partial
 from typing import Any, Protocol
 
-from anyio import Event, get_current_task, move_on_after
+from anyio import get_current_task, move_on_after
 
 from workerbus._lifetime import CLEANUP_SECONDS
+from workerbus._room import Room
 from workerbus.errors import NotRunningError, text_of
 from workerbus.pipeline._frames import (
     CancelFrame,
@@ -74,30 +74,6 @@ class Visitor(Protocol):
 
     async def departed(self) -> None:
         """The worker leaves."""
-
-
-class Place:
-    """A pusher's place in the line for a full inlet."""
-
-    __slots__ = ("_line", "entry", "free")
-
-    def __init__(self, entry: Entry, line: "deque[Place]") -> None:
-        self.entry: Entry = entry
-        self.free: Event = Event()
-        self._line = line
-        line.append(self)
-
-    async def wait(self) -> None:
-        """Wait for room; a pusher that is cancelled leaves the line, and its frame with it."""
-        try:
-            await self.free.wait()
-        finally:
-            self.give_up()
-
-    def give_up(self) -> None:
-        """Leave the line."""
-        if self in self._line:
-            self._line.remove(self)
 
 
 class Passing:
@@ -152,12 +128,10 @@ class Inlet:
 
     __slots__ = (
         "_bounded",
-        "_counted",
         "_data",
         "_early",
-        "_limit",
-        "_line",
         "_open",
+        "_room",
         "_stage",
         "_system",
         "claimed",
@@ -175,8 +149,8 @@ class Inlet:
 
     def __init__(self, owner: Processor, limit: float = math.inf) -> None:
         self.owner: Any = owner
-        self._limit = limit
-        self._bounded = limit != math.inf
+        self._room: Room[Entry] = Room(limit)
+        self._bounded = self._room.bounded
         self.claimed: bool = False
         self.visitor: Visitor | None = None
         self.reset()
@@ -186,8 +160,7 @@ class Inlet:
         self._stage = Stage.IDLE
         self._open = False
         self._early: list[Entry] = []
-        self._line: deque[Place] = deque()
-        self._counted = 0
+        self._room = Room(self._room.limit)
         self._system: FrameLane | None = None
         self._data: FrameLane | None = None
         self.previous: Port | None = None
@@ -270,15 +243,23 @@ class Inlet:
             self._enter((frame, direction))
             return None
         if self._bounded and direction is DOWNSTREAM:
-            if self._line or (may_wait and self._counted >= self._limit):
+            if self._room.has_line or (may_wait and self._room.full):
                 return self._stand_in_line((frame, direction), may_wait)
-            self._counted += 1
+            self._room.taken += 1
         self._data.add((frame, direction))  # type: ignore[union-attr]  # an open inlet has lanes
         return None
 
     def _stand_in_line(self, entry: Entry, may_wait: bool) -> Waiting | None:
-        place = Place(entry, self._line)  # where nobody waits for it, too: it must not get ahead of those who do
-        return place if may_wait else None
+        # Where nobody waits for it, too: it must not get ahead of those who do.
+        waiter = self._room.stand(entry, self._enter_from_line)
+        return waiter if may_wait else None
+
+    def _enter_from_line(self, entry: Entry) -> None:
+        self._room.taken += 1
+        if self._open:
+            self._enter(entry)
+        else:
+            self._early.append(entry)
 
     def _enter(self, entry: Entry) -> None:
         assert self._data is not None
@@ -304,9 +285,9 @@ class Inlet:
                 self.running.fatal(frame)
                 return None
             if direction is DOWNSTREAM and not frame.is_system and self._bounded:
-                if self._line or (may_wait and self._counted >= self._limit):
+                if self._room.has_line or (may_wait and self._room.full):
                     return self._stand_in_line((frame, direction), may_wait)
-                self._counted += 1
+                self._room.taken += 1
             self._early.append((frame, direction))
             if isinstance(frame, InterruptionFrame):
                 self.drop()
@@ -324,18 +305,7 @@ class Inlet:
 
     def _left_data(self, direction: FrameDirection) -> None:
         if direction is DOWNSTREAM:
-            self._counted -= 1
-            self._admit()
-
-    def _admit(self) -> None:
-        while self._line and self._counted < self._limit:
-            place = self._line.popleft()
-            self._counted += 1
-            if self._open:
-                self._enter(place.entry)
-            else:
-                self._early.append(place.entry)
-            place.free.set()
+            self._room.leave()
 
     # --- interruptions
 
@@ -354,14 +324,12 @@ class Inlet:
         self._early = [entry for entry in self._early if entry[0].is_system or entry[0].is_uninterruptible]
         if self._bounded:
             waiting = [*kept, *self._early]
-            self._counted = sum(way is DOWNSTREAM and not frame.is_system for frame, way in waiting)
-        for place in [place for place in self._line if not place.entry[0].is_uninterruptible]:
-            self._line.remove(place)
-            place.free.set()
+            self._room.taken = sum(way is DOWNSTREAM and not frame.is_system for frame, way in waiting)
+        self._room.release(but=lambda entry: entry[0].is_uninterruptible)
         spared = spare_own_task and get_current_task().id == data.task_id
         if data.current is not None and not (spared or data.current.is_uninterruptible):
             data.cancel_current()
-        self._admit()
+        self._room.admit()
 
     async def _until_unwound(self) -> None:
         assert self._data is not None
@@ -463,5 +431,4 @@ class Inlet:
 
     def _release(self) -> None:
         self._early.clear()
-        while self._line:
-            self._line.popleft().free.set()
+        self._room.release()

@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from anyio import CancelScope, Event, get_cancelled_exc_class, get_current_task
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
-from workerbus._lifetime import cancelled_from_outside, without_cancellation
+from workerbus._failures import Kind, cancelled_from_outside, sort_failure
 from workerbus._vocabulary import BATCH
 from workerbus.pipeline._frames import Frame, FrameDirection
 from workerbus.pipeline._ports import Entry, TaskHandle
@@ -183,14 +183,9 @@ class FrameLane:
                 await checkpoint()
 
     async def _sort_out(self, frame: Frame, exc: BaseException) -> None:
-        if isinstance(exc, Exception):
-            self._failed(frame, exc)
-        elif isinstance(exc, BaseExceptionGroup):
-            error = without_cancellation(exc)
-            if error is not None:
-                self._failed(frame, error)
-            await checkpoint_if_cancelled()
-        else:
-            if isinstance(exc, get_cancelled_exc_class()) and not cancelled_from_outside():
-                self._failed(frame, RuntimeError("a cancellation of its own task"))
+        failure = sort_failure(exc)
+        await failure.pass_on()
+        self._failed(frame, failure.error)
+        if failure.kind is Kind.NATIVE:
             raise exc
+        await failure.let_cancel()

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from anyio import current_time
 from attrs import frozen
 
+from workerbus._failures import own_error
 from workerbus._lifetime import TaskHost
 from workerbus.bus._lanes import Lane
 from workerbus.pipeline._frames import Frame, FrameDirection
@@ -104,8 +105,8 @@ class Watch:
                     await observer.on_push_frame(data)
                 else:
                     await observer.on_process_frame(data)
-            except Exception:
-                logger.exception("observer %s of worker %r failed", kind.__name__, name)
+            except BaseException as exc:
+                logger.error("observer %s of worker %r failed", kind.__name__, name, exc_info=await own_error(exc))
 
         lane: Lane[FrameProcessed | FramePushed] = Lane(f"{name} observer {kind.__name__}", tell)
         lane.open(host)

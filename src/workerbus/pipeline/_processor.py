@@ -8,6 +8,7 @@ from typing import Any, Final
 from anyio.lowlevel import checkpoint
 from attrs import frozen
 
+from workerbus._failures import own_error
 from workerbus._vocabulary import BATCH
 from workerbus.errors import HandlerTypeError, NotRunningError
 from workerbus.pipeline._frames import ErrorFrame, Frame, FrameDirection, InterruptionFrame
@@ -212,8 +213,8 @@ class FrameProcessor:
             inlet.tasks += 1
             try:
                 await function(*args)
-            except Exception as exc:  # noqa: BLE001 - logged and reported there
-                inlet.failed(None, exc)
+            except BaseException as exc:  # noqa: BLE001 - sorted, logged and reported there
+                inlet.failed(None, await own_error(exc))
             finally:
                 inlet.tasks -= 1
 

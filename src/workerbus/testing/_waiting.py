@@ -17,6 +17,7 @@ from attrs import frozen
 
 from workerbus._hooks import HookQueue
 from workerbus._registry import WorkerRegistry
+from workerbus._room import RoomWaiter
 from workerbus._runner import WorkerRunner
 from workerbus._worker import BaseWorker
 from workerbus._worker_life import WorkerLife
@@ -30,7 +31,7 @@ from workerbus.jobs._limiter import Turn
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer, OpenJob
 from workerbus.pipeline import PipelineWorker
-from workerbus.pipeline._inlet import Inlet, Place
+from workerbus.pipeline._inlet import Inlet
 from workerbus.pipeline._lanes import FrameLane
 from workerbus.testing._circles import circles_in
 from workerbus.testing._frames import frames_of, is_machinery, module_of
@@ -124,8 +125,7 @@ _ROLES: dict[CodeType, Callable[[Names], str]] = {
 }
 
 
-def _call(item: Any) -> str:
-    call = getattr(item, "item", item)
+def _call(call: Any) -> str:
     what = f" ({type(call.args[0]).__name__})" if call.name == "on_bus_message" else ""
     return f"hook {call.name}{what}" if call.name else ""
 
@@ -135,7 +135,7 @@ def _behind(frames: Sequence[FrameType]) -> str:
     texts: list[str] = []
     for frame in frames:
         if frame.f_code is Lane._take_all.__code__ and any(each.f_code is HookQueue.run.__code__ for each in frames):
-            texts = [text for item in frame.f_locals["self"].items or () if (text := _call(item))]
+            texts = [text for item in frame.f_locals["self"].look() if (text := _call(item))]
         elif frame.f_code is FrameLane._take_all.__code__:
             texts = [each.name for each, _ in frame.f_locals["self"].entries]
     return f"\n    and keeps waiting, behind it: {_enumerated(texts)}" if texts else ""
@@ -202,8 +202,8 @@ def _message(frame: Names) -> Wait:
 
 
 def _full_lanes(frame: Names) -> Wait:
-    lanes: list[Lane[Any]] = [lane for lane, _ in frame["places"]]
-    whose = _names([lane._name.removesuffix(" data") for lane in lanes])
+    lanes: list[Lane[Any]] = frame["full"]
+    whose = _names([lane.name.removesuffix(" data") for lane in lanes])
     return Wait(1, f"for room in the data lane of {whose}, which is full", tuple(("lane", id(lane)) for lane in lanes))
 
 
@@ -225,9 +225,9 @@ def _turn(frames: Sequence[FrameType]) -> Wait:
     return Wait(1, f"for its turn, which {', '.join(others)} {have}", keys if len(requests) == 1 else ())
 
 
-def _room(place: Place, inlets: Sequence[Inlet]) -> Wait:
+def _room(waiter: RoomWaiter[Any], inlets: Sequence[Inlet]) -> Wait:
     for inlet in inlets:
-        if inlet._line is place._line:
+        if waiter in inlet._room.line:
             return Wait(
                 1, f"for room before processor {inlet.owner.name!r}, which is full", (("lane", id(inlet._data)),)
             )
@@ -255,7 +255,7 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
         2, f"for what worker {frame['self']._worker.name!r} has cancelled to unwind"
     ),
     WorkerLife._cancel_children.__code__: lambda frame: Wait(2, f"for child {frame['child'].name!r} to finish"),
-    Lane.quiet.__code__: lambda frame: Wait(2, f"for {frame['self']._name!r} to have nothing to do"),
+    Lane.quiet.__code__: lambda frame: Wait(2, f"for {frame['self'].name!r} to have nothing to do"),
     TaskPool.quiet.__code__: lambda frame: Wait(2, f"for the job handlers of {frame['self']._name!r} to unwind"),
     WorkerRunner.run.__code__: lambda frame: _workers_of(frame["self"]),
     WorkerRunner.__aexit__.__code__: lambda frame: _workers_of(frame["self"]),
@@ -274,6 +274,7 @@ _WHOSE: dict[CodeType, Callable[[Names], str]] = {
 """Of the library's own tasks, those that stand for somebody."""
 
 _HANDLER: Final = JobServer._perform.__code__
+_DELIVERY: Final = WorkerBus._deliver.__code__
 _LANES: Final = (Lane._take_all.__code__, FrameLane._take_all.__code__)
 
 # --- all together
@@ -305,7 +306,7 @@ class _Task:
         for frame in reversed(self.below):
             if frame.f_code is Turn.come.__code__:
                 return _turn(self.frames)
-            if frame.f_code is Place.wait.__code__:
+            if frame.f_code is RoomWaiter.wait.__code__ and _DELIVERY not in {each.f_code for each in self.below}:
                 return _room(frame.f_locals["self"], inlets)
             if frame.f_code in _WAITS:
                 return self._unready(_WAITS[frame.f_code](frame.f_locals), frame, titles)

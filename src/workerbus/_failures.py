@@ -1,0 +1,120 @@
+"""What code of the user's has raised: sorted in one place, by one table (L3, L6, W7, J2).
+
+| raised | while a scope around it is cancelled | kind | its error |
+|---|---|---|---|
+| an `Exception` | yes or no | ERROR | that |
+| a group with errors in it, whatever else, but no exit | yes or no | ERROR | the errors, plain if it is one |
+| a cancellation, alone or several in a group | yes | CANCELLED | none |
+| a cancellation alone | no | NATIVE | that |
+| a group of nothing but cancellations | no | ERROR | one that says so |
+| a `KeyboardInterrupt` or `SystemExit`, alone or in a group | yes or no | EXIT | that |
+| any other `BaseException` | yes or no | OTHER | that |
+
+On trio, code that is cancelled may raise a group of `Cancelled` and of what its clean-up raised, hence the second row.
+A cancellation without a cancelled scope is a native one, of asyncio's: somebody has cancelled this very task, or code
+in it has raised `CancelledError`. It concerns what runs in the task, and nobody else.
+"""
+
+import math
+from enum import Enum
+from typing import NamedTuple
+
+from anyio import current_effective_deadline, get_cancelled_exc_class
+from anyio.lowlevel import checkpoint_if_cancelled
+
+
+class Kind(Enum):
+    """What follows from something that was raised."""
+
+    ERROR = "it failed: report the error, and go on"
+    NATIVE = "its task was cancelled natively: report that, and let the task end"
+    CANCELLED = "it was cancelled with what is around it: let the cancellation through"
+    EXIT = "the program is to end: let that through"
+    OTHER = "nothing that the library knows: let it through"
+
+
+class Failure(NamedTuple):
+    """What was raised, sorted.
+
+    Attributes:
+        kind: What follows from it.
+        raised: What was raised.
+        cause: The one cause of it, out of its groups.
+    """
+
+    kind: Kind
+    raised: BaseException
+    cause: BaseException
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the fault of the code that raised it, and is to be reported."""
+        return self.kind is Kind.ERROR or self.kind is Kind.NATIVE
+
+    @property
+    def error(self) -> Exception:
+        """What to report: a native cancellation as an error that says so."""
+        if isinstance(self.cause, Exception):
+            return self.cause
+        error = RuntimeError("a cancellation of its own task")
+        error.__cause__ = self.cause
+        return error
+
+    async def pass_on(self) -> None:
+        """Raise what is not the code's own fault; a cancellation that came in a group comes again, alone."""
+        if not self.own:
+            if self.kind is Kind.CANCELLED and self.raised is not self.cause:
+                await checkpoint_if_cancelled()
+            raise self.cause
+
+    async def let_cancel(self) -> None:
+        """After the report: let a cancellation that came along with errors, in a group, come again."""
+        if isinstance(self.raised, BaseExceptionGroup):
+            await checkpoint_if_cancelled()
+
+
+def sort_failure(exc: BaseException) -> Failure:
+    """Sort what code of the user's has raised; see the table."""
+    cause = unwrap_group(exc)
+    while isinstance(cause, BaseExceptionGroup):
+        rest = cause.split(get_cancelled_exc_class())[1]
+        cause = unwrap_group(cause.exceptions[0] if rest is None else rest)
+        if rest is not None:
+            break
+    if isinstance(cause, KeyboardInterrupt | SystemExit):
+        return Failure(Kind.EXIT, exc, cause)
+    if isinstance(cause, get_cancelled_exc_class()):
+        if cancelled_from_outside():
+            return Failure(Kind.CANCELLED, exc, cause)
+        if exc is cause:
+            return Failure(Kind.NATIVE, exc, cause)
+        cause = RuntimeError("it let a cancellation of something else through")
+        cause.__cause__ = exc
+    if isinstance(cause, Exception):
+        return Failure(Kind.ERROR, exc, cause)
+    return Failure(Kind.OTHER, exc, cause)
+
+
+async def own_error(exc: BaseException) -> Exception:
+    """Return what is to be reported of code that has failed; raise what is not its own fault."""
+    failure = sort_failure(exc)
+    await failure.pass_on()
+    return failure.error
+
+
+def cancelled_from_outside() -> bool:
+    """Whether the running task is in a cancelled scope."""
+    return current_effective_deadline() == -math.inf
+
+
+def unwrap_group(exc: BaseException) -> BaseException:
+    """Take one cause out of its exception groups; of several, one that ends programs comes first (L6)."""
+    while isinstance(exc, BaseExceptionGroup):
+        ending = exc.subgroup((KeyboardInterrupt, SystemExit))
+        if ending is not None and len(exc.exceptions) > 1:
+            exc = ending
+        elif len(exc.exceptions) == 1:
+            exc = exc.exceptions[0]
+        else:
+            break
+    return exc

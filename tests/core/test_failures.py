@@ -1,0 +1,152 @@
+"""What code of the user's has raised is sorted by one table (L3, L6, W7, J2)."""
+
+import asyncio
+from collections.abc import Callable
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from workerbus._failures import Failure, Kind, own_error, sort_failure
+
+
+class Panic(BaseException):
+    """What a native extension may raise."""
+
+
+async def a_cancellation() -> BaseException:
+    """Return one as the running backend raises it."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await checkpoint()
+        except BaseException as exc:
+            return exc
+    raise AssertionError
+
+
+def group(*exceptions: BaseException) -> BaseExceptionGroup[BaseException]:
+    return BaseExceptionGroup("several", list(exceptions))
+
+
+ERROR, OTHER_ERROR, EXIT, PANIC = ValueError("x"), KeyError("y"), KeyboardInterrupt(), Panic("z")
+Make = Callable[[BaseException], BaseException]
+
+ALWAYS: list[tuple[str, Make, Kind, BaseException]] = [
+    ("an error", lambda _: ERROR, Kind.ERROR, ERROR),
+    ("an error in a group", lambda _: group(ERROR), Kind.ERROR, ERROR),
+    ("an error in a group in a group", lambda _: group(group(ERROR)), Kind.ERROR, ERROR),
+    ("an error beside a cancellation", lambda cancel: group(cancel, ERROR), Kind.ERROR, ERROR),
+    ("an error beside groups of cancellations", lambda c: group(group(c, c), group(c, ERROR)), Kind.ERROR, ERROR),
+    ("an exit", lambda _: EXIT, Kind.EXIT, EXIT),
+    ("an exit beside an error", lambda _: group(ERROR, EXIT), Kind.EXIT, EXIT),
+    ("an exit beside a cancellation", lambda cancel: group(cancel, EXIT), Kind.EXIT, EXIT),
+    ("a panic", lambda _: PANIC, Kind.OTHER, PANIC),
+    ("a panic in a group", lambda _: group(PANIC), Kind.OTHER, PANIC),
+    ("a panic beside a cancellation", lambda cancel: group(cancel, PANIC), Kind.OTHER, PANIC),
+]
+
+
+async def sorted_in(exc: BaseException, *, cancelled: bool) -> Failure:
+    failures: list[Failure] = []
+
+    async def sort() -> None:
+        failures.append(sort_failure(exc))
+
+    with anyio.CancelScope() as scope:
+        if cancelled:
+            scope.cancel()
+        await sort()
+    return failures[0]
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["not cancelled", "cancelled"])
+@pytest.mark.parametrize(("make", "kind", "cause"), [row[1:] for row in ALWAYS], ids=[row[0] for row in ALWAYS])
+async def test_what_is_raised_has_a_kind_and_a_cause(
+    make: Make, kind: Kind, cause: BaseException, cancelled: bool
+) -> None:
+    raised = make(await a_cancellation())
+    assert await sorted_in(raised, cancelled=cancelled) == Failure(kind, raised, cause)
+
+
+async def test_several_errors_stay_a_group_without_the_cancellations() -> None:
+    cancel = await a_cancellation()
+    failure = await sorted_in(group(ERROR, cancel, group(cancel, OTHER_ERROR)), cancelled=True)
+    assert failure.kind is Kind.ERROR
+    assert isinstance(failure.cause, ExceptionGroup)
+    assert failure.cause.subgroup(lambda each: each is cancel) is None
+    assert failure.cause.subgroup(ValueError) is not None
+    assert failure.cause.subgroup(KeyError) is not None
+
+
+@pytest.mark.parametrize("shape", [lambda c: c, lambda c: group(c), lambda c: group(c, group(c, c))])
+async def test_a_cancellation_from_outside_is_let_through_alone(shape: Make) -> None:
+    """L3: whatever groups it came in."""
+    cancel = await a_cancellation()
+    failure = await sorted_in(shape(cancel), cancelled=True)
+    assert failure.kind is Kind.CANCELLED
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(type(cancel)):
+            await failure.pass_on()
+        await checkpoint()
+    assert scope.cancelled_caught
+
+
+async def test_a_cancellation_without_a_cancelled_scope_is_the_codes_own() -> None:
+    cancel = await a_cancellation()
+    failure = sort_failure(cancel)
+    assert failure == Failure(Kind.NATIVE, cancel, cancel)
+    await failure.pass_on()
+    assert isinstance(failure.error, RuntimeError)
+    assert failure.error.__cause__ is cancel
+
+
+async def test_a_group_of_cancellations_without_a_cancelled_scope_is_an_error() -> None:
+    cancel = await a_cancellation()
+    failure = sort_failure(group(cancel, group(cancel)))
+    assert failure.kind is Kind.ERROR
+    assert str(failure.error) == "it let a cancellation of something else through"
+
+
+async def test_what_is_not_the_codes_own_fault_is_raised() -> None:
+    """R5: an exit out of a group, as itself."""
+    with pytest.raises(KeyboardInterrupt):
+        await own_error(group(ERROR, EXIT))
+    with pytest.raises(Panic):
+        await own_error(PANIC)
+    assert await own_error(group(ERROR)) is ERROR
+
+
+async def test_a_cancellation_beside_an_error_comes_again_after_the_report() -> None:
+    """W7: the error is reported, and then what is cancelled goes."""
+    cancel = await a_cancellation()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        failure = sort_failure(group(cancel, ERROR))
+        await failure.pass_on()
+        with pytest.raises(type(cancel)):
+            await failure.let_cancel()
+        await checkpoint()
+    await failure.let_cancel()
+    await sort_failure(ERROR).let_cancel()
+
+
+def test_a_native_cancellation_is_known_as_one() -> None:
+    """L3: on asyncio, somebody has cancelled this very task."""
+    kinds: list[Kind] = []
+
+    async def work() -> None:
+        try:
+            await anyio.sleep_forever()
+        except asyncio.CancelledError as exc:
+            kinds.append(sort_failure(exc).kind)
+
+    async def main() -> None:
+        task = asyncio.get_running_loop().create_task(work())
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    asyncio.run(main())
+    assert kinds == [Kind.NATIVE]

@@ -1,0 +1,63 @@
+"""L3, L4, L6, R5: the clock of a wind-down, the host of tasks, and what counts of several errors."""
+
+import anyio
+import pytest
+from anyio import current_time, sleep, sleep_forever
+
+from workerbus import CLEANUP_SECONDS
+from workerbus._failures import unwrap_group
+from workerbus._lifetime import CleanUp, TaskHost
+
+
+async def test_a_shield_that_is_asked_for_when_somebody_has_insisted_holds_nothing_off() -> None:
+    """R5: all shields are open then, those that are still to come too."""
+    clean_up = CleanUp()
+    clean_up.abandon()
+    begin = current_time()
+    with clean_up.shield() as shield:
+        await sleep_forever()
+    assert shield.cancelled_caught
+    assert current_time() == begin
+
+
+@pytest.mark.parametrize("first", ["part", "whole"])
+async def test_of_a_part_and_the_whole_the_earlier_deadline_counts(first: str) -> None:
+    """L4: one that began its clean-up before the run did gets no more time for it."""
+    whole = CleanUp()
+    part = CleanUp(whole)
+    clocks = [part, whole] if first == "part" else [whole, part]
+    deadline = clocks[0].begin()
+    await sleep(CLEANUP_SECONDS / 2)
+    clocks[1].begin()
+    assert part.deadline() == deadline
+
+
+def test_a_wind_down_is_interrupted_once() -> None:
+    """R5: from then on the run is shielded again, since only the user's own clean-up can take time."""
+    clean_up = CleanUp()
+    clean_up.interruptible = True
+    assert clean_up.interrupt()
+    assert not clean_up.interruptible
+    assert not clean_up.interrupt()
+
+
+async def test_of_two_exits_the_first_one_counts() -> None:
+    """L3: the exit code is that of what has ended the program."""
+
+    async def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    async with anyio.create_task_group() as group:
+        host = TaskHost(group, CleanUp())
+        host.end_with(SystemExit(1))
+        host.start(leave, 2, name="another")
+    with pytest.raises(SystemExit) as caught:
+        host.raise_fatal()
+    assert caught.value.code == 1
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt(), SystemExit(3)])
+def test_what_ends_a_program_comes_first_of_several(ending: BaseException) -> None:
+    """L3, L6: whatever failed beside it."""
+    inner = BaseExceptionGroup("inner", [ending, ValueError("two")])
+    assert unwrap_group(BaseExceptionGroup("outer", [ValueError("one"), inner])) is ending

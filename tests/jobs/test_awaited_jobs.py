@@ -1,0 +1,64 @@
+"""J15: jobs that are awaited, with and without a timeout."""
+
+import asyncio
+
+import anyio
+import pytest
+
+from support.workers import Helper, running
+from workerbus import JobError
+from workerbus.testing import run
+
+
+async def test_a_job_can_be_awaited() -> None:
+    """J15: for the answer alone."""
+    async with running(Helper("helper"), asker := Helper("asker")):
+        response = await asker.job("helper", name="echo", payload={"n": 1})
+    assert response == {"worker": "helper", "payload": {"n": 1}}
+
+
+async def test_an_awaited_job_raises_as_the_context_does() -> None:
+    """J15: `JobError`."""
+    async with running(Helper("helper")) as runner:
+        with pytest.raises(JobError, match="it went wrong"):
+            await runner.job("helper", name="fail")
+
+
+async def test_an_awaited_job_that_is_cancelled_cancels_the_handler() -> None:
+    """J15, J5: as leaving the context does."""
+    helper = Helper("helper")
+    async with running(helper) as runner:
+        with anyio.move_on_after(0.02):
+            await runner.job("helper", name="wait")
+        assert helper.unwound.is_set()
+
+
+async def test_a_context_that_is_neither_entered_nor_awaited_asks_nobody() -> None:
+    """J15: it is the await that asks."""
+    helper, asker = Helper("helper"), Helper("asker")
+    async with running(helper, asker):
+        asker.job("helper", name="echo")
+        await anyio.wait_all_tasks_blocked()
+        assert helper.calls == []
+        assert asker.job_groups == {}
+
+
+@pytest.mark.parametrize("backend", ["asyncio"])
+def test_a_native_cancellation_goes_through(backend: str) -> None:
+    """J8, L3: it wins over the error that the cancelled job makes."""
+
+    async def main() -> None:
+        helper = Helper("helper")
+        async with running(helper) as runner:
+
+            async def ask() -> None:
+                await runner.job("helper", name="wait")
+
+            task = asyncio.create_task(ask())
+            await helper.begun.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert helper.statistics().active_jobs == 0
+
+    run(main, backend=backend)

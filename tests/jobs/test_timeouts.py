@@ -1,0 +1,218 @@
+"""J6, J8: what requesters and their hooks are told when time is up."""
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from support.buses import PoliteBus
+from support.deadlines import EarlyBus, Waiting
+from support.job_handlers import at_once, never, slow_to_leave
+from support.requesters import Listener
+from support.workers import Doing, Helper, running
+from workerbus import (
+    BaseWorker,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusMessage,
+    JobError,
+    JobGroupError,
+    JobStatus,
+    MemoryBus,
+    job,
+)
+from workerbus.jobs._client import SAME_TIME
+
+
+@pytest.mark.parametrize("make_bus", [MemoryBus, EarlyBus], ids=["requester first", "worker first"])
+async def test_the_timeout_of_a_job_without_a_context_is_told_by_a_hook(
+    backend: str, make_bus: Callable[[], MemoryBus]
+) -> None:
+    """J6: `on_job_error`, once, whichever end sees it first."""
+    asker, waiting = Listener("asker"), Waiting()
+    async with running(asker, waiting, bus=make_bus()):
+        job_id = await asker.request_job("waiting", name="do", timeout=1)
+        await waiting.until("cancelled")
+        await anyio.wait_all_tasks_blocked()
+        assert asker.job_groups == {}
+        errors = [message for hook, message in asker.heard if hook == "error"]
+        assert [message.job_id for message in errors] == [job_id]
+        assert "completed" not in [hook for hook, _ in asker.heard]
+
+
+async def test_a_group_without_a_context_runs_out_of_time(backend: str) -> None:
+    """J6: who waits for it is told."""
+    asker, waiting = Listener("asker"), Waiting()
+    async with running(asker, waiting, Helper("helper")):
+        group = await asker.create_job_group_and_request_job(["waiting", "helper"], name="wait", timeout=1)
+        with pytest.raises(TimeoutError) as caught:
+            await group.wait()
+        assert isinstance(caught.value, JobGroupError)
+
+
+async def test_a_timeout_tells_of_the_time_and_not_of_the_answer_that_came_too_late(backend: str) -> None:
+    """J6: a handler that answers while it unwinds has been too late."""
+
+    async def answers_late(worker: Doing, message: BusJobRequestMessage) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await worker.send_job_response(message.job_id, {"late": True})
+
+    async with running(Doing("doing", answers_late)) as runner:
+        with pytest.raises(TimeoutError) as caught:
+            await runner.job("doing", name="do", timeout=1)
+        assert isinstance(caught.value, JobError)
+        assert caught.value.statuses == {"doing": JobStatus.CANCELLED}
+
+
+async def test_a_timeout_is_told_in_the_name_of_who_is_late() -> None:
+    """J6, J8: the hook for a timeout gets an answer of the library's making, from the worker that has not answered."""
+    listener = Listener()
+    async with running(Doing("a", at_once), Doing("b", never), listener):
+        job_id = await listener.request_job_group("a", "b", name="do", timeout=3)
+        message = await listener.until("error")
+    assert message == BusJobResponseMessage(
+        job_id, JobStatus.CANCELLED, {"error": "timeout", "type": "TimeoutError"}, source="b", target="listener"
+    )
+
+
+async def test_a_timeout_that_the_worker_sees_first_is_told_in_its_name() -> None:
+    """J6, J8: whichever end sees the time run out first; the one that had answered is not late."""
+
+    async def a_moment_early(worker: Doing, message: BusJobRequestMessage) -> None:
+        assert message.seconds_left is not None
+        await anyio.sleep(message.seconds_left - SAME_TIME / 2)
+        await worker.send_job_response(message.job_id, {"error": "timeout"}, status=JobStatus.CANCELLED)
+
+    listener = Listener()
+    async with running(Doing("a", at_once), Doing("b", a_moment_early), listener):
+        await listener.request_job_group("a", "b", name="do", timeout=3)
+        message = await listener.until("error")
+    assert (message.source, message.status, message.response["error"]) == ("b", JobStatus.CANCELLED, "timeout")
+
+
+async def test_a_failing_hook_for_a_timeout_is_logged_with_the_job(caplog: pytest.LogCaptureFixture) -> None:
+    """W7: with the job's id where there is one."""
+
+    class Failing(BaseWorker):
+        failed = anyio.Event()
+
+        async def on_job_error(self, message: BusMessage) -> None:
+            self.failed.set()
+            raise ValueError("oh")
+
+    failing = Failing("failing")
+    failing.failed = anyio.Event()
+    async with running(Doing("b", never), failing):
+        job_id = await failing.request_job("b", name="do", timeout=3)
+        await failing.failed.wait()
+    assert f"on_job_error of worker 'failing' failed (job {job_id})" in caplog.messages
+
+
+async def test_a_timeout_names_those_that_have_not_answered() -> None:
+    """J8: at most five of them, in the order of their names; those that were asked were there."""
+    names = [f"w{n}" for n in range(7)]
+    workers = [Doing(name, at_once if name == "w3" else slow_to_leave) for name in names]
+    async with running(*workers) as runner:
+        with pytest.raises(JobGroupError) as caught:
+            async with runner.job_group(*reversed(names), name="do", timeout=3) as group:
+                pass
+    expected = f"job group {group.job_id}: timeout (no answer from 'w0', 'w1', 'w2', 'w4', 'w5')"
+    assert str(caught.value) == expected
+
+
+async def test_a_timeout_names_the_first_that_was_not_there() -> None:
+    """J8: with the names that look like it."""
+    async with running(Doing("doing", never)) as runner:
+        with pytest.raises(JobGroupError) as caught:
+            await runner.job_group("doing", "dong", "gone", name="do", timeout=3)
+    text = f"job group {caught.value.job_id}: timeout (worker 'dong' was not there; did you mean 'doing'?)"
+    assert str(caught.value) == text
+
+
+async def test_a_timeout_names_who_has_left_and_who_is_silent() -> None:
+    """J8: the second worker leaves while the first one is asked."""
+    leaving = Doing("leaving", never)
+
+    class Slow(PoliteBus):
+        async def publish(self, message: BusMessage) -> None:
+            if isinstance(message, BusJobRequestMessage):
+                await leaving.stop()
+            await super().publish(message)
+
+    async with running(Doing("silent", never), leaving, bus=Slow()) as runner:
+        with pytest.raises(JobGroupError) as caught:
+            await runner.job_group("silent", "leaving", name="do", timeout=3)
+    text = "timeout (worker 'leaving' was not there; known are 'silent'; no answer from 'silent')"
+    assert str(caught.value) == f"job group {caught.value.job_id}: {text}"
+
+
+async def test_an_answer_that_comes_when_time_was_up_comes_too_late() -> None:
+    """J6, J8: also where the body has not noticed yet."""
+    async with running(Doing("doing", slow_to_leave)) as runner:
+        with pytest.raises(TimeoutError) as caught:  # noqa: PT012 - the context is what raises
+            async with runner.job("doing", name="do", timeout=3) as asked:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(3.5)
+                    await runner.bus.send(
+                        BusJobResponseMessage(
+                            asked.job_id, JobStatus.COMPLETED, {"n": 1}, source="doing", target=runner.name
+                        )
+                    )
+                await anyio.sleep_forever()
+    assert isinstance(caught.value, JobError)
+    assert caught.value.reason == "timeout"
+
+
+@pytest.mark.parametrize("attempt", range(6))
+async def test_the_timeout_of_a_job_with_a_context_is_told_by_a_hook(attempt: int) -> None:
+    """J6, J8: `on_job_error`, once, whichever end sees it first."""
+    asker = Listener("asker")
+    async with running(asker, Helper("helper")):
+        with pytest.raises(TimeoutError):
+            await asker.job("helper", name="wait", timeout=3)
+        await anyio.wait_all_tasks_blocked()
+    assert [hook for hook, _ in asker.heard].count("error") == 1
+
+
+async def test_the_hook_of_a_timeout_names_one_who_is_late() -> None:
+    """J6: and not one who has answered, though it was asked first."""
+    asker = Listener("asker")
+    async with running(Doing("a", at_once), Doing("b", slow_to_leave), asker):
+        await asker.request_job_group("a", "b", name="do", timeout=3)
+        message = await asker.until("error")
+    assert message.source == "b"
+
+
+@pytest.mark.parametrize("worker", ["helper", "nobody"])
+async def test_a_timeout_is_a_job_error_and_a_timeout_error(worker: str) -> None:
+    """J8: also when the worker never came."""
+    helper = Helper("helper")
+    async with running(helper) as runner:
+        context = runner.job(worker, name="wait", timeout=0.02)
+        with pytest.raises(JobError) as caught:
+            async with context:
+                await anyio.sleep_forever()
+    assert isinstance(caught.value, TimeoutError)
+    assert caught.value.reason == "timeout"
+    assert caught.value.job_id == context.job_id
+    assert caught.value.statuses == ({"helper": JobStatus.CANCELLED} if worker == "helper" else {})
+
+
+async def test_a_timeout_of_a_group_is_a_job_group_error_and_a_timeout_error() -> None:
+    """J8: with the answers that did arrive."""
+
+    class Quick(Helper):
+        @job(name="wait")
+        async def wait_for_release(self, message: BusJobRequestMessage) -> dict[str, Any]:
+            return {"quick": True}
+
+    async with running(Quick("quick"), Helper("helper")) as runner:
+        with pytest.raises(JobGroupError) as caught:
+            await runner.job_group("quick", "helper", name="wait", timeout=0.02)
+    error = caught.value
+    assert isinstance(error, TimeoutError)
+    assert error.statuses == {"quick": JobStatus.COMPLETED, "helper": JobStatus.CANCELLED}
+    assert error.responses["quick"] == {"quick": True}

@@ -1,0 +1,274 @@
+"""P1: bounded lanes, and who waits for room."""
+
+import anyio
+import pytest
+
+from support.pipelines import UP, Alert, Firm, Gate, Spy, StartsWith, flowing, for_texts, never, texts, worker_of
+from support.workers import running
+from workerbus import PipelineWorker, WorkerRunner
+from workerbus.pipeline import Frame, FrameProcessor, FrameProcessorSetup, InterruptionFrame, TextFrame
+from workerbus.testing import nothing_left, settle
+
+
+@pytest.mark.parametrize("size", [0, -1, float("nan")])
+def test_a_bound_is_at_least_one(size: float) -> None:
+    with pytest.raises(ValueError, match="max_buffer_size must be at least 1"):
+        FrameProcessor(max_buffer_size=size)
+
+
+async def test_a_fast_source_waits_for_a_slow_sink() -> None:
+    """P1: bounded lanes"""
+    gate = Gate()
+    source, sink = Spy(max_buffer_size=3), Spy(for_texts(gate), max_buffer_size=2)
+    queued = 0
+    async with flowing(source, sink) as worker:
+        async with anyio.create_task_group() as group:
+
+            async def queue() -> None:
+                nonlocal queued
+                for frame in texts(*range(20)):
+                    await worker.queue_frame(frame)
+                    queued += 1
+
+            group.start_soon(queue)
+            await gate.reached.wait()
+            await settle()
+            # one in the sink's hand and two waiting there, one in the source's hand and three waiting
+            assert (sink.heard, len(source.got) - 1, queued) == (["0"], 4, 7)
+            gate.open()
+        await sink.until(20)
+    assert sink.heard == [str(n) for n in range(20)]
+
+
+async def test_system_and_upstream_frames_need_no_room() -> None:
+    """P1: so that two neighbours never wait for each other"""
+    gate, behind = Gate(), Spy()
+
+    async def answer(spy: Spy, frame: Frame) -> None:
+        await gate(spy, frame)
+        for n in range(5):
+            await spy.push_frame(TextFrame(f"up {n}"), UP)
+
+    source, sink = Spy(max_buffer_size=1), Spy(for_texts(answer), max_buffer_size=1)
+    async with flowing(source, sink, behind) as worker:
+        async with anyio.create_task_group() as group:
+            group.start_soon(worker.queue_frames, texts(*range(10)))
+            await gate.reached.wait()
+            await settle()
+            await worker.queue_frame(Alert("!"))
+            await behind.until(1, Alert)
+            gate.open()
+        await source.until(60)
+    assert source.heard_going(UP) == [f"up {n}" for _ in range(10) for n in range(5)]
+
+
+async def test_a_pusher_that_is_cancelled_leaves_the_line_with_its_frame() -> None:
+    """P1: bounded lanes"""
+    gate = Gate()
+    sink = Spy(for_texts(gate), max_buffer_size=1)
+    async with flowing(sink) as worker:
+        await worker.queue_frame(TextFrame("a"))
+        await gate.reached.wait()
+        await worker.queue_frame(TextFrame("b"))
+        with anyio.move_on_after(1) as scope:
+            await worker.queue_frame(TextFrame("late"))
+        assert scope.cancelled_caught
+        gate.open()
+        await worker.queue_frame(TextFrame("c"))
+        await sink.until(3)
+    assert sink.heard == ["a", "b", "c"]
+
+
+async def test_an_interruption_releases_those_who_wait_for_room() -> None:
+    """P1"""
+    gate = Gate()
+    sink = Spy(for_texts(gate), max_buffer_size=1)
+    async with flowing(sink) as worker:
+        async with anyio.create_task_group() as group:
+            group.start_soon(worker.queue_frames, texts("a", "b", "c"))
+            await gate.reached.wait()
+            await settle()
+            sink.on = None
+            await worker.queue_frame(InterruptionFrame())
+        await worker.queue_frame(TextFrame("d"))
+        while "d" not in sink.heard:
+            await sink.until(len(sink.heard) + 1)
+    assert sink.heard == ["a", "d"]
+
+
+async def test_an_interruption_lets_those_in_who_are_uninterruptible_and_wait_for_room() -> None:
+    """P1"""
+    gate = Gate()
+    spy = Spy(for_texts(gate), max_buffer_size=1)
+    async with flowing(spy) as worker, anyio.create_task_group() as group:
+        group.start_soon(worker.queue_frames, [*texts("a", "b"), Firm("c")])
+        await gate.reached.wait()
+        await settle()
+        gate.open()
+        await worker.queue_frame(InterruptionFrame())
+        while "c" not in spy.heard:
+            await spy.until(len(spy.heard) + 1)
+    assert "b" not in spy.heard
+
+
+async def enter(worker: PipelineWorker, frame: TextFrame, entered: list[str]) -> None:
+    """Queue a frame, and write down when it is in."""
+    await worker.queue_frame(frame)
+    entered.append(frame.text)
+
+
+async def test_an_interruption_lets_in_all_for_whom_it_makes_room() -> None:
+    """P1"""
+    gate = Gate()
+    sink = Spy(for_texts(gate), max_buffer_size=2)
+    entered: list[str] = []
+
+    async with flowing(sink) as worker, anyio.create_task_group() as group:
+        await worker.queue_frame(Firm("being handled"))
+        await gate.reached.wait()
+        await worker.queue_frames(texts("goes", "goes too"))
+        for word in ("stays", "stays too"):
+            group.start_soon(enter, worker, Firm(word), entered)
+            await settle()
+        assert entered == []
+        await worker.queue_frame(InterruptionFrame())
+        await settle()
+        assert sorted(entered) == ["stays", "stays too"]
+        gate.open()
+    assert sink.heard == ["being handled", "stays", "stays too"]
+
+
+async def test_what_an_interruption_spares_still_takes_room() -> None:
+    """P1: a bound holds after it as before."""
+    gate = Gate()
+    sink = Spy(for_texts(gate), max_buffer_size=2)
+    entered: list[str] = []
+
+    async with flowing(sink) as worker, anyio.create_task_group() as group:
+        for word in ("being handled", "waits", "waits too"):
+            await worker.queue_frame(Firm(word))
+            await settle()
+        await worker.queue_frame(InterruptionFrame())
+        await settle()
+        group.start_soon(enter, worker, TextFrame("comes later"), entered)
+        await settle()
+        assert entered == []
+        gate.open()
+    assert sink.heard == ["being handled", "waits", "waits too", "comes later"]
+
+
+async def test_a_cancel_releases_those_who_wait_for_room() -> None:
+    """P2"""
+    gate = Gate()
+    worker = worker_of(Spy(for_texts(gate), max_buffer_size=1), name="w")
+    async with WorkerRunner(handle_sigint=False) as runner, anyio.create_task_group() as group:
+        await runner.add_workers(worker)
+        await runner.registry.wait_for("w")
+        group.start_soon(worker.queue_frames, texts("a", "b", "c"))
+        await gate.reached.wait()
+        await settle()
+        await worker.stop()
+
+
+async def test_an_end_comes_through_full_lanes() -> None:
+    """P2"""
+    gate = Gate()
+    sink = Spy(for_texts(gate), max_buffer_size=1)
+    async with flowing(Spy(max_buffer_size=1), sink) as worker:
+        async with anyio.create_task_group() as group:
+            group.start_soon(worker.queue_frames, texts(*range(4)))
+            await gate.reached.wait()
+            await settle()
+            gate.open()
+        await worker.stop_when_done()
+        await worker.wait()
+    assert sink.heard == ["0", "1", "2", "3"]
+
+
+async def test_an_end_comes_behind_those_who_wait_for_room() -> None:
+    """P2"""
+    gate = Gate()
+    sink = Spy(for_texts(gate), max_buffer_size=1)
+    async with flowing(sink) as worker, anyio.create_task_group() as group:
+        group.start_soon(worker.queue_frames, texts("a", "b", "c"))
+        await gate.reached.wait()
+        await settle()
+        await worker.stop_when_done()
+        gate.open()
+        await worker.wait()
+    assert sink.heard == ["a", "b", "c"]
+    assert sink.log[-2:] == ["EndFrame", "cleanup"]
+
+
+# --- before the start
+
+
+async def test_frames_that_wait_for_the_start_count_for_pushers() -> None:
+    """P1, P2"""
+    pushed = 0
+
+    class Eager(FrameProcessor):
+        async def setup(self, setup: FrameProcessorSetup) -> None:
+            self.create_task(self.produce)
+
+        async def produce(self) -> None:
+            nonlocal pushed
+            for frame in texts(*range(10)):
+                await self.push_frame(frame)
+                pushed += 1
+
+    class Slow(Spy):
+        async def setup(self, setup: FrameProcessorSetup) -> None:
+            await settle()
+            self.pushed_before = pushed
+
+    sink = Slow(max_buffer_size=3)
+    async with flowing(Eager(), sink):
+        await sink.until(10)
+    assert sink.pushed_before == 3
+    assert sink.heard == [str(n) for n in range(10)]
+
+
+async def test_what_needs_no_room_is_not_counted_before_the_start_either() -> None:
+    """P1, P2"""
+    spy = Spy(max_buffer_size=1)
+    worker = worker_of(spy)
+    await worker.queue_frames([Alert("!"), Alert("?")])
+    await worker.queue_frames(texts("up", "up again"), UP)
+    async with running(worker):
+        await worker.queue_frames(texts("a", "b", "c"))
+        await spy.until(5)
+
+
+async def test_a_pipeline_that_never_starts_releases_those_who_wait_for_room() -> None:
+    """P2"""
+    spy, starter = Spy(max_buffer_size=1), StartsWith(never)
+    worker = worker_of(spy, starter)
+    async with nothing_left(), WorkerRunner(handle_sigint=False) as runner, anyio.create_task_group() as group:
+        await runner.add_workers(worker)
+        await starter.begun.wait()
+        group.start_soon(worker.queue_frames, texts("a", "b"))
+        await settle()
+        await worker.stop()
+    assert spy.heard == []
+
+
+async def test_an_end_before_the_start_comes_behind_those_who_wait_for_room() -> None:
+    """P2: the first processor is full, and the start is still on its way."""
+    may_start = anyio.Event()
+    spy, starter = Spy(max_buffer_size=1), StartsWith(lambda _: may_start.wait())
+    worker = worker_of(spy, starter, name="w")
+    async with anyio.create_task_group() as group:
+
+        async def begin() -> None:
+            await starter.begun.wait()
+            group.start_soon(worker.queue_frames, texts("a", "b"))
+            await settle()
+            await worker.stop_when_done()
+            may_start.set()
+
+        group.start_soon(begin)
+        async with running(worker):
+            await worker.wait()
+    assert spy.heard == ["a", "b"]
+    assert spy.log[-2:] == ["EndFrame", "cleanup"]

@@ -1,0 +1,184 @@
+"""Tasks that processors start."""
+
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from support.pipelines import Spy, flowing, run_through, texts, worker_of
+from workerbus import NotRunningError, PipelineWorker
+from workerbus.pipeline import (
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    FrameDirection,
+    FrameProcessor,
+    FrameProcessorSetup,
+    InterruptionFrame,
+    TextFrame,
+)
+from workerbus.testing import nothing_left, settle
+
+
+class Maker(Spy):
+    """Starts what it is given as a task, with its set-up."""
+
+    def __init__(self, function: Any, *args: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.args = args
+        self.task: Any = None
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        self.task = self.create_task(self.function, *self.args)
+
+
+async def test_a_task_ends_with_its_processor() -> None:
+    """P1, L1"""
+    log: list[str] = []
+
+    async def run(word: str) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            log.append(word)
+
+    maker = Maker(run, "over")
+    async with nothing_left():
+        await run_through(worker_of(maker))
+    assert log == ["over"]
+    assert maker.log[-1] == "cleanup"
+
+
+async def test_a_task_can_be_cancelled_and_waited_for() -> None:
+    left = anyio.Event()
+
+    async def run() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            left.set()
+
+    maker = Maker(run)
+    async with flowing(maker):
+        maker.task.cancel()
+        await maker.task.wait()
+        assert left.is_set()
+        await maker.task.wait()
+
+
+async def test_a_task_that_raises_becomes_an_error_frame(caplog: pytest.LogCaptureFixture) -> None:
+    """P1"""
+
+    async def fail() -> None:
+        raise ValueError("it went wrong")
+
+    first = Spy()
+    async with flowing(first, Maker(fail)):
+        [error] = await first.until(1, ErrorFrame)
+    assert isinstance(error, ErrorFrame)
+    assert error.error == "ValueError: it went wrong"
+    assert "failed with a task" in caplog.text
+
+
+async def test_a_task_is_named_after_its_processor_and_its_function() -> None:
+    """W8"""
+    found: list[Any] = []
+
+    async def look() -> None:
+        found.append(anyio.get_current_task().name)
+
+    maker = Maker(look)
+    maker._name = "maker"
+    async with flowing(maker):
+        await maker.task.wait()
+    assert "maker look" in found[0]
+
+
+async def test_no_task_is_started_before_or_after_the_pipeline_runs() -> None:
+    async def nothing() -> None:
+        pass
+
+    spy = Spy(name="spy")
+    with pytest.raises(NotRunningError, match="'spy' is not running yet"):
+        spy.create_task(nothing)
+    await run_through(worker_of(spy))
+    with pytest.raises(NotRunningError, match="'spy' is not running any more"):
+        spy.create_task(nothing)
+
+
+async def test_a_coroutine_is_no_function() -> None:
+    async def nothing() -> None:
+        pass
+
+    spy = Spy()
+    async with flowing(spy):
+        with pytest.raises(TypeError, match="create_task takes a function and its arguments"):
+            spy.create_task(nothing())  # type: ignore[arg-type]  # as it is refused
+
+
+async def test_a_task_of_a_processor_is_not_interrupted() -> None:
+    """P1"""
+    ticks: list[int] = []
+
+    class Ticker(FrameProcessor):
+        async def setup(self, setup: Any) -> None:
+            self.create_task(self.tick)
+
+        async def tick(self) -> None:
+            for n in range(5):
+                await anyio.sleep(1)
+                ticks.append(n)
+
+    async with flowing(Ticker()) as worker:
+        await worker.queue_frame(InterruptionFrame())
+        await anyio.sleep(6)
+    assert ticks == [0, 1, 2, 3, 4]
+
+
+async def test_a_task_of_a_processor_that_has_failed_holds_no_end_up(caplog: pytest.LogCaptureFixture) -> None:
+    """P2: a processor that keeps the end and does nothing is passed by."""
+
+    class Keeper(FrameProcessor):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            await super().process_frame(frame, direction)
+            if isinstance(frame, TextFrame):
+                self.create_task(self.fail)
+            elif not isinstance(frame, EndFrame):
+                await self.push_frame(frame, direction)
+
+        async def fail(self) -> None:
+            raise ValueError("it went wrong")
+
+    async with flowing(Keeper(name="keeper")) as worker:
+        await worker.queue_frames(texts("a"))
+        await settle()
+        await worker.stop_when_done()
+        await worker.wait()
+    assert "ends without the end that processor 'keeper' has not pushed on" in caplog.text
+
+
+def _tasks_of(worker: PipelineWorker) -> int:
+    flow = worker._course._flow
+    assert flow is not None
+    return len(flow._tasks)
+
+
+async def test_tasks_of_a_processor_that_are_over_are_not_kept() -> None:
+    """L1: a processor may start tasks for ever."""
+
+    class Busy(FrameProcessor):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            await super().process_frame(frame, direction)
+            if isinstance(frame, TextFrame):
+                await self.create_task(checkpoint).wait()
+            await self.push_frame(frame, direction)
+
+    async with flowing(Busy()) as worker:
+        await settle()
+        assert isinstance(worker, PipelineWorker)
+        before = _tasks_of(worker)
+        await worker.queue_frames(texts(*range(50)))
+        await settle()
+        assert _tasks_of(worker) <= before + 2  # the lane of the data frames, and no more

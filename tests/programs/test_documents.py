@@ -1,0 +1,99 @@
+"""The documents say what is so."""
+
+import contextlib
+import importlib.util
+import io
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from workerbus.testing import DeadlockError, run
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_job_tables_in_the_architecture_page_are_those_of_the_code() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    assert load(ROOT / "docs/draw_tables.py").drawn(page) == page
+
+
+def printed_by(program: str, backend: str) -> str:
+    """Run a program of the README, and return what it prints."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(program.replace("anyio.run(main)", f"anyio.run(main, backend={backend!r})"), {"__name__": "readme"})
+    return output.getvalue().strip()
+
+
+def programs() -> list[str]:
+    """The programs in the README that run as they stand."""
+    blocks: list[str] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return [block for block in blocks if "anyio.run(main)" in block]
+
+
+def test_the_first_program_of_the_readme_prints_what_it_says(backend: str) -> None:
+    program = programs()[0]
+    printed = re.search(r"print\(group\.responses\)  # (.*)", program)
+    assert printed is not None
+    assert printed_by(program, backend) == printed.group(1)
+
+
+def test_the_pipelines_in_the_readme_print_what_they_say(backend: str) -> None:
+    _, program = programs()
+    assert printed_by(program, backend).splitlines() == ["ONE", "two"]
+
+
+def test_the_readme_has_two_commands_of_one_line_each() -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert [len(block.strip().splitlines()) for block in blocks] == [1, 1]
+    assert "examples/survey.py" in blocks[0]
+    assert "pytest" in blocks[1]
+
+
+def test_every_module_is_on_the_map_of_the_architecture_page() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    source = ROOT / "src/workerbus"
+    names = {path.name for path in source.glob("*.py")} | {f"`{path.stem}`" for path in source.glob("jobs/_*.py")}
+    missing = {name for name in names - {"__init__.py", "`__init__`"} if name.strip("`") not in page}
+    assert missing == set()
+
+
+def page_on_testing() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs/testing.md").read_text(), re.DOTALL)
+
+
+def played(page: list[str], tmp_path: Path) -> ModuleType:
+    """The snippets of a page, one after the other, as a module."""
+    program = tmp_path / "printing.py"
+    program.write_text("\n\n".join(page))
+    return load(program)
+
+
+def test_the_snippets_of_the_page_on_testing_do_what_they_say(backend: str, tmp_path: Path) -> None:
+    module = played(page_on_testing(), tmp_path)
+    tests = [value for name, value in vars(module).items() if name.startswith("test_")]
+    assert len(tests) >= 7
+    for test in tests:
+        test(backend)
+
+
+def test_the_page_on_testing_shows_the_error_that_comes(backend: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs/testing.md").read_text()
+    shown = re.findall(r"```text\n(nothing can happen.*?)```", page, re.DOTALL)[0]
+    module = played(page_on_testing(), tmp_path)
+    with pytest.raises(DeadlockError) as caught:
+        run(module.print_something, backend=backend)
+    printed = "\n".join([str(caught.value), *caught.value.__notes__, ""])
+    alike = re.compile(r"\([0-9a-f]{12}-[0-9a-f]+\)|printing\.py:\d+|backend='\w+'|seed=\d+")
+    assert alike.sub("…", printed) == alike.sub("…", shown)

@@ -1,0 +1,268 @@
+"""R5: signals end a run, once; a second SIGINT is the program's own. In processes of their own."""
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+
+from support.leaks import signal_handlers
+from support.workers import Helper
+from workerbus import CLEANUP_SECONDS, MemoryBus, WorkerRunner
+
+pytestmark = pytest.mark.slow
+
+
+PROGRAMS = Path(__file__).with_name("signal_programs.py")
+PROMPTLY = CLEANUP_SECONDS / 2
+"""Seconds within which a process ends that does not wait until its wind-down is given up."""
+FORMS = ("main", "child", "body")
+
+
+class Program:
+    """A process that says line by line what it does."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.lines: list[str] = []
+
+    def until(self, line: str) -> None:
+        """Wait until it has said something."""
+        assert self._process.stdout is not None
+        while line not in self.lines:
+            said = self._process.stdout.readline()
+            assert said, f"it ended after {self.lines}, without {line!r}"
+            self.lines.append(said.rstrip())
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def end(self) -> int:
+        """Wait for its end; returns its exit code."""
+        rest, errors = self._process.communicate()
+        self.lines += rest.splitlines()
+        assert errors == ""
+        return self._process.returncode
+
+
+@contextmanager
+def program(*arguments: str) -> Iterator[Program]:
+    """Start one of the programs, and kill it if it hangs."""
+    command = [sys.executable, "-W", "error", str(PROGRAMS), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(8.0, process.kill)
+    watchdog.start()
+    try:
+        yield Program(process)
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_sigint_ends_a_run_which_returns(form: str, backend: str) -> None:
+    """R5: in the main task, in a child task, and around a body; the earlier handlers are back."""
+    with program(backend, "once", form) as it:
+        it.until("ready")
+        it.send(signal.SIGINT)
+        assert it.end() == 0
+    assert it.lines == ["ready", "slow cleans up", "ended by SIGINT", "restored"]
+
+
+def test_sigterm_ends_a_run_if_asked(backend: str) -> None:
+    """R5: the earlier handlers are back."""
+    with program(backend, "once", "main", "handle_sigterm") as it:
+        it.until("ready")
+        it.send(signal.SIGTERM)
+        assert it.end() == 0
+    assert it.lines == ["ready", "slow cleans up", "ended by SIGTERM", "restored"]
+
+
+def test_sigterm_is_left_alone_unless_asked(backend: str) -> None:
+    """R5: by default it ends the process."""
+    with program(backend, "once", "main") as it:
+        it.until("ready")
+        it.send(signal.SIGTERM)
+        assert it.end() == -signal.SIGTERM
+    assert it.lines == ["ready"]
+
+
+def cut_short(*arguments: str, slow: str, first: signal.Signals = signal.SIGINT) -> list[str]:
+    """Send a program a signal, then a SIGINT when it says that it is slow; returns all that it has said."""
+    with program(*arguments) as it:
+        it.until("ready")
+        it.send(first)
+        it.until(slow)
+        begun = time.monotonic()
+        it.send(signal.SIGINT)
+        it.end()
+        assert time.monotonic() - begun < PROMPTLY
+    return it.lines
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_second_sigint_ends_a_slow_wind_down_at_once(form: str, backend: str) -> None:
+    """R5: it arrives as a KeyboardInterrupt, in a group only if the program has put a task group of its own around."""
+    lines = cut_short(backend, "twice", form, "cleanup", slow="slow cleans up")
+    wrapped = ["raised BaseExceptionGroup"] if form == "child" and backend == "trio" else []
+    assert lines[-1] in ["raised KeyboardInterrupt", *wrapped]
+    assert "returned" not in lines
+
+
+@pytest.mark.parametrize("place", ["last hook", "watcher", "bus"])
+def test_a_second_sigint_opens_every_shield(place: str, backend: str) -> None:
+    """R5: wherever the wind-down is slow."""
+    lines = cut_short(backend, "twice", "main", place, slow="slow")
+    assert lines[-1] == "raised KeyboardInterrupt"
+    assert "returned" not in lines
+
+
+def test_a_sigint_after_a_sigterm_is_the_programs_own(backend: str) -> None:
+    """R5: all earlier handlers are back after the first signal, whichever it was."""
+    lines = cut_short(backend, "twice", "main", "cleanup", slow="slow cleans up", first=signal.SIGTERM)
+    assert lines[-1] == "raised KeyboardInterrupt"
+
+
+def test_an_interrupt_in_a_task_of_the_run_opens_every_shield_too(backend: str) -> None:
+    """R5: it ends the task that it hits, the wind-down of the others, and arrives as itself."""
+    with program(backend, "interrupted") as it:
+        it.until("ready")
+        begun = time.monotonic()
+        it.send(signal.SIGINT)
+        it.end()
+        assert time.monotonic() - begun < PROMPTLY
+    assert it.lines[-1] == "raised KeyboardInterrupt"
+
+
+def test_a_second_sigint_ends_the_programs_own_bus(backend: str) -> None:
+    """R5, R6: the run has returned, and the bus around it is slow to stop."""
+    lines = cut_short(backend, "twice_with_the_programs_bus", slow="slow")
+    assert lines[-1] == "raised KeyboardInterrupt"
+
+
+def test_a_second_sigint_calls_the_handler_that_was_there_before(backend: str) -> None:
+    """R5: a program's own handler, which lets the wind-down go on."""
+    with program(backend, "own_handler") as it:
+        it.until("ready")
+        it.send(signal.SIGINT)
+        it.until("slow cleans up")
+        it.send(signal.SIGINT)
+        assert it.end() == 0
+    assert it.lines == ["ready", "slow cleans up", "mine", "cleaned up", "restored"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_sigint_that_the_runner_was_not_to_handle_winds_down_and_arrives_as_itself(form: str, backend: str) -> None:
+    """R5, L3."""
+    with program(backend, "unasked", form) as it:
+        it.until("ready")
+        it.send(signal.SIGINT)
+        it.end()
+    wrapped = ["raised BaseExceptionGroup"] if form == "child" and backend == "trio" else []
+    assert it.lines[:-1] == ["ready", "slow cleans up"]
+    assert it.lines[-1] in ["raised KeyboardInterrupt", *wrapped]
+
+
+def test_a_sigint_after_the_run_is_the_programs_own(backend: str) -> None:
+    """R5, L1: no handler is left."""
+    with program(backend, "afterwards") as it:
+        it.until("ready")
+        it.send(signal.SIGINT)
+        it.end()
+    assert it.lines == ["ready", "raised KeyboardInterrupt"]
+
+
+def test_a_sigint_overtakes_a_graceful_end(backend: str) -> None:
+    """R5, R2: it is a cancel."""
+    with program(backend, "ending") as it:
+        it.until("ready")
+        begun = time.monotonic()
+        it.send(signal.SIGINT)
+        assert it.end() == 0
+        assert time.monotonic() - begun < PROMPTLY
+    assert it.lines == ["ready", "slow cleans up", "ended by SIGINT"]
+
+
+def test_a_sigint_ends_every_runner_that_listens(backend: str) -> None:
+    """R5, R6: two runners on one bus."""
+    with program(backend, "two_runners") as it:
+        it.until("ready")
+        it.send(signal.SIGINT)
+        assert it.end() == 0
+    assert {"one returned", "two returned"} <= set(it.lines)
+
+
+@asynccontextmanager
+async def running_both(bus: MemoryBus) -> AsyncIterator[tuple[WorkerRunner, WorkerRunner]]:
+    """Two runners that listen to signals, each in its own task."""
+    async with anyio.create_task_group() as group:
+        runners = WorkerRunner(bus=bus, name="one"), WorkerRunner(bus=bus, name="two", handle_sigterm=True)
+        for runner in runners:
+            helper = Helper(f"worker of {runner.name}")
+            await runner.add_workers(helper)
+            group.start_soon(partial(runner.run, auto_end=False))
+            await runner.registry.wait_for(helper.name)
+        yield runners
+        for runner in runners:
+            await runner.end()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_runners_leave_the_earlier_handlers_in_whatever_order_they_end(order: tuple[int, int]) -> None:
+    """R5, L1."""
+    before = signal_handlers()
+    async with MemoryBus() as bus, running_both(bus) as runners:
+        for n in order:
+            worker = runners[n].get_worker(f"worker of {runners[n].name}")
+            assert worker is not None
+            await runners[n].end()
+            await worker.wait()
+            await anyio.wait_all_tasks_blocked()
+    after = signal_handlers()
+    for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+        signal.signal(number, handler)
+    assert after == before
+
+
+async def test_a_run_that_ends_without_a_signal_has_none() -> None:
+    """R5."""
+    runner = WorkerRunner(handle_sigterm=True)
+    await runner.run()
+    assert runner.signal is None
+
+
+async def test_a_runner_that_was_asked_to_leaves_the_handlers_alone() -> None:
+    """R5: while it runs, too."""
+    before = signal_handlers()
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(Helper("helper"))
+        await runner.registry.wait_for("helper")
+        assert signal_handlers() == before
+
+
+def test_off_the_main_thread_there_is_a_warning_and_no_failure(backend: str, caplog: pytest.LogCaptureFixture) -> None:
+    """R5."""
+    answers: list[object] = []
+
+    async def main() -> None:
+        async with WorkerRunner(handle_sigterm=True) as runner:
+            await runner.add_workers(Helper("helper"))
+            answers.append(await runner.job("helper", name="echo"))
+
+    before = signal_handlers()
+    thread = threading.Thread(target=lambda: anyio.run(main, backend=backend))
+    thread.start()
+    thread.join(15.0)
+    assert not thread.is_alive()
+    assert len(answers) == 1
+    assert signal_handlers() == before
+    assert [record.levelno for record in caplog.records if "signal" in record.getMessage()] == [logging.WARNING]

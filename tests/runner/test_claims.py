@@ -1,0 +1,157 @@
+"""G4: names that two runners claim."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from support.buses import Wire
+from support.conditions import eventually
+from support.runners import runner_on
+from support.shared_buses import Linked, linked
+from support.workers import Helper, running
+from workerbus import (
+    BaseWorker,
+    BusWorkerGoneMessage,
+    BusWorkerReadyMessage,
+    WorkerErrorData,
+    WorkerReadyData,
+    WorkerRunner,
+)
+
+
+async def _two_runners(body: Callable[[WorkerRunner, WorkerRunner], Any]) -> dict[str, list[WorkerErrorData]]:
+    """Run two runners on two buses that are wired together; return what each reported."""
+    one, two = Wire(name="one"), Wire(name="two")
+    one.ends = two.ends = [one, two]
+    errors: dict[str, list[WorkerErrorData]] = {"first": [], "second": []}
+    runners = []
+    for name, bus in (("first", one), ("second", two)):
+        runner = WorkerRunner(name=name, bus=bus, handle_sigint=False)
+        runner.add_event_handler("on_error", lambda emitter, data: errors[emitter.name].append(data))
+        runners.append(runner)
+    async with one, two, runners[0], runners[1]:
+        await body(*runners)
+        await eventually(functools.partial(all, errors.values()))
+    return errors
+
+
+async def test_a_name_that_two_runners_claim_is_reported_at_both() -> None:
+    """G4: by ``on_error``."""
+    found: list[str] = []
+
+    async def claim(first: WorkerRunner, second: WorkerRunner) -> None:
+        for runner in (first, second):
+            await runner.add_workers(Helper("twin"))
+            await runner.registry.wait_for("twin")
+        await eventually(lambda: "twin" in first.registry.remote_workers and "twin" in second.registry.remote_workers)
+        found.extend(data.runner for each in (first, second) if (data := each.registry.get("twin")) is not None)
+
+    errors = await _two_runners(claim)
+    assert found == ["first", "second"]
+    for reported in errors.values():
+        assert {data.worker_name for data in reported} == {"twin"}
+
+
+async def test_a_name_that_two_runners_claim_at_the_same_time_is_reported_at_both() -> None:
+    """G4: whoever hears of whom first."""
+
+    async def claim(first: WorkerRunner, second: WorkerRunner) -> None:
+        await first.add_workers(Helper("twin"))
+        await second.add_workers(Helper("twin"))
+
+    errors = await _two_runners(claim)
+    for reported in errors.values():
+        assert [data.worker_name for data in reported] == ["twin"]
+
+
+async def test_each_of_two_runners_asks_its_own_worker_of_a_name() -> None:
+    """G4: a claimed name does not lead a runner's job astray."""
+    answers: list[dict[str, Any]] = []
+
+    async def claim(first: WorkerRunner, second: WorkerRunner) -> None:
+        for runner in (first, second):
+            await runner.add_workers(Helper("twin"))
+            await runner.registry.wait_for("twin")
+        answers.append(await first.job("twin", name="echo", payload={"n": 1}))
+
+    await _two_runners(claim)
+    assert answers == [{"worker": "twin", "payload": {"n": 1}}]
+
+
+async def test_a_name_that_two_runners_claim_is_reported_at_both_and_the_local_one_is_preferred() -> None:
+    """G4."""
+    async with linked() as (a, b, errors):
+        for runner in (a, b):
+            await runner.add_workers(Helper("name"))
+        while not (errors["A"] and errors["B"]):
+            await anyio.lowlevel.checkpoint()
+        for runner in (a, b):
+            assert runner.registry.get("name") == WorkerReadyData("name", runner.name)
+    assert {data.worker_name for told in errors.values() for data in told} == {"name"}
+    assert all("B" in data.error for data in errors["A"])
+    assert all("A" in data.error for data in errors["B"])
+
+
+async def test_a_name_that_was_claimed_before_a_runner_came_is_reported_at_both() -> None:
+    """G4: found out from the snapshots that runners send each other."""
+    network: list[Linked] = []
+    told: dict[str, anyio.Event] = {"A": anyio.Event(), "B": anyio.Event()}
+    runners = [runner_on(Linked(network), name) for name in told]
+    for runner in runners:
+        runner.add_event_handler("on_error", lambda who, _: told[who.name].set())
+        await runner.add_workers(Helper("name"))
+    async with runners[0] as first:
+        await first.registry.wait_for("name")
+        async with runners[1]:
+            for event in told.values():
+                await event.wait()
+
+
+async def test_when_one_of_two_claims_is_given_up_the_other_counts() -> None:
+    """G4, G2."""
+    async with linked() as (a, b, errors):
+        for runner in (a, b):
+            await runner.add_workers(Helper("name"))
+        while not (errors["A"] and errors["B"]):
+            await anyio.lowlevel.checkpoint()
+        mine = a.get_worker("name")
+        assert isinstance(mine, BaseWorker)
+        await mine.stop()
+        assert a.registry.get("name") == WorkerReadyData("name", "B")
+        while "name" in b.registry.remote_workers:
+            await anyio.lowlevel.checkpoint()
+        assert b.registry.get("name") == WorkerReadyData("name", "B")
+
+
+async def test_a_name_that_another_runner_claims_is_logged_and_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """G4: both say who claims what, and who has seen it."""
+    told: list[WorkerErrorData] = []
+    async with running(Helper("helper"), name="here") as runner:
+        runner.add_event_handler("on_error", lambda _, data: told.append(data))
+        await runner.bus.send(BusWorkerReadyMessage("elsewhere", None, True, False, 0.0, source="helper"))
+        await anyio.wait_all_tasks_blocked()
+    text = "runner 'elsewhere' has a worker 'helper' too: names are unique on a bus"
+    assert told == [WorkerErrorData("helper", text)]
+    assert f"{text} (seen by runner 'here')" in caplog.messages
+
+
+async def test_a_job_goes_on_when_another_runner_gives_up_its_claim_to_the_worker_s_name() -> None:
+    """G4, J4: the worker that was asked is still there."""
+    helper = Helper("helper")
+    runner = WorkerRunner(handle_sigint=False)
+    conflict = anyio.Event()
+    runner.add_event_handler("on_error", lambda *_: conflict.set())
+    async with runner:
+        await runner.add_workers(helper)
+        async with runner.job("helper", name="wait") as asked:
+            await helper.begun.wait()
+            await runner.bus.send(BusWorkerReadyMessage("elsewhere", source="helper"))
+            await conflict.wait()
+            await runner.bus.send(BusWorkerGoneMessage("elsewhere", source="helper"))
+            await anyio.wait_all_tasks_blocked()
+            assert runner.registry.workers_of("elsewhere") == []
+            helper.release.set()
+    assert asked.response == {"released": True}

@@ -1,0 +1,203 @@
+"""J4, R6: workers and runners that leave a bus that others are on."""
+
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+from anyio import CancelScope, current_time, sleep_forever
+
+from support.buses import PoliteBus
+from support.runners import runner_on
+from support.shared_buses import Pair, pair
+from support.workers import Helper, running
+from workerbus import (
+    CLEANUP_SECONDS,
+    BusJobRequestMessage,
+    BusMessage,
+    JobError,
+    JobStatus,
+    MemoryBus,
+    WorkerReadyData,
+    job,
+)
+from workerbus._departures import Departures
+from workerbus._lifetime import CleanUp, TaskHost
+from workerbus.testing import settle
+
+
+async def end_a(both: Pair) -> None:
+    await both.a.end()
+
+
+async def cancel_a(both: Pair) -> None:
+    await both.a.cancel()
+
+
+async def stop_the_worker(both: Pair) -> None:
+    await both.on_a.stop()
+
+
+@pytest.mark.parametrize("leave", [end_a, cancel_a, stop_the_worker])
+async def test_the_departure_of_a_worker_is_seen_by_the_other_runner(leave: Callable[[Pair], Awaitable[None]]) -> None:
+    """R6, G2: it is unregistered there, its watchers are told, and its name is free."""
+    gone: list[str] = []
+    told = anyio.Event()
+
+    async def departed(data: WorkerReadyData) -> None:
+        gone.append(data.worker_name)
+        told.set()
+
+    async with pair() as both:
+        await both.b.registry.watch_departure("on a", departed)
+        await leave(both)
+        await told.wait()
+        assert gone == ["on a"]
+        assert both.b.registry.remote_workers == []
+        await both.b.add_workers(Helper("on a"))
+        assert await both.b.job("on a", name="echo")
+        both.b.registry.unwatch("on a", departed)
+
+
+@pytest.mark.parametrize("leave", [end_a, cancel_a, stop_the_worker])
+async def test_jobs_at_a_departing_worker_are_answered_at_once(leave: Callable[[Pair], Awaitable[None]]) -> None:
+    """R6, J4: across runners, with and without a timeout."""
+    failed: list[JobError] = []
+
+    async def ask(timeout: float | None) -> None:
+        try:
+            await both.on_b.job("on a", name="wait", timeout=timeout)
+        except JobError as exc:
+            failed.append(exc)
+
+    async with pair() as both:
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask, None)
+            group.start_soon(ask, 1000.0)
+            await both.on_a.begun.wait()
+            await anyio.wait_all_tasks_blocked()
+            begun = current_time()
+            await leave(both)
+        assert current_time() - begun < 1.0
+    assert [exc.statuses for exc in failed] == [{"on a": JobStatus.CANCELLED}] * 2
+
+
+async def test_jobs_of_a_departing_runner_are_cancelled_at_the_other() -> None:
+    """R6, W6: nobody works for one that has gone."""
+    async with pair() as both:
+        async with anyio.create_task_group() as group:
+
+            async def ask() -> None:
+                with pytest.raises(JobError):
+                    await both.a.job("on b", name="wait")
+
+            group.start_soon(ask)
+            await both.on_b.begun.wait()
+            await both.a.cancel()
+            await both.on_b.unwound.wait()
+        assert both.on_b.active_jobs == {}
+
+
+async def test_a_runner_that_is_cancelled_from_outside_is_seen_to_leave() -> None:
+    """R6, L3: the other one goes on."""
+    async with MemoryBus() as bus, runner_on(bus, "B") as b:
+        await b.add_workers(Helper("on b"))
+        with CancelScope() as scope:
+            async with runner_on(bus, "A") as a:
+                await a.add_workers(Helper("on a"))
+                await b.registry.wait_for("on a")
+                scope.cancel()
+                await sleep_forever()
+        while b.registry.get("on a") is not None:
+            await anyio.lowlevel.checkpoint()
+        assert await b.job("on b", name="echo")
+
+
+async def test_a_crash_under_one_runner_concerns_the_other_no_more_than_a_departure() -> None:
+    """R6, R4."""
+
+    class Crashing(Helper):
+        @job(name="crash")
+        async def crash(self, message: BusJobRequestMessage) -> None:
+            self.release.set()
+            await sleep_forever()
+
+        async def run(self, params: Any) -> None:
+            await self.start()
+            await self.release.wait()
+            raise ValueError("crash")
+
+    async with MemoryBus() as bus, runner_on(bus, "B") as b:
+        await b.add_workers(Helper("on b"))
+        with pytest.raises(ValueError, match="crash"):  # noqa: PT012 - the block itself raises
+            async with runner_on(bus, "A") as a:
+                await a.add_workers(Crashing("crashing"))
+                with pytest.raises(JobError) as caught:
+                    await b.job("crashing", name="crash")
+                assert caught.value.statuses == {"crashing": JobStatus.ERROR}
+        assert await b.job("on b", name="echo")
+
+
+class Asking:
+    """A requester, as `Departures` sees it, that has asked ``worker`` for two jobs."""
+
+    def __init__(self) -> None:
+        self.groups = {job_id: SimpleNamespace(job_id=job_id, asked={"worker"}) for job_id in ("one", "two")}
+        self.told: list[str] = []
+
+    def worker_departed(self, worker: str, group: Any) -> None:
+        self.told.append(group.job_id)
+
+
+async def test_each_announcement_is_that_of_the_departure_that_has_waited_for_longest() -> None:
+    """J4: a worker has left, and another of its name after it."""
+    asking = Asking()
+    departures = Departures("runner", {asking: asking})  # type: ignore[dict-item]  # as much of a client as it needs
+    second = asking.groups.pop("two")
+    async with anyio.create_task_group() as group:
+        host = TaskHost(group, CleanUp())
+        departures.left("worker", announcement_in=host)
+        asking.groups = {"two": second}
+        departures.left("worker", announcement_in=host)
+        group.start_soon(departures.quiet)
+        for told in (["one"], ["one", "two"]):
+            await settle()
+            departures.announced("worker")
+            await settle()
+            assert asking.told == told
+    assert departures._waiting == {}
+
+
+async def test_a_departure_whose_announcement_is_lost_counts_after_the_bound() -> None:
+    """J4, L4: and the wind-down waits no longer for it."""
+    asking = Asking()
+    departures = Departures("runner", {asking: asking})  # type: ignore[dict-item]  # as much of a client as it needs
+    begin = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        departures.left("worker", announcement_in=TaskHost(group, CleanUp()))
+        await settle()
+        await departures.quiet()
+    assert asking.told == ["one", "two"]
+    assert anyio.current_time() == begin + CLEANUP_SECONDS
+
+
+async def test_a_job_at_a_worker_of_which_nothing_more_arrives_is_answered() -> None:
+    """J4: neither its answer nor its departure."""
+
+    class Lossy(PoliteBus):
+        loses = False
+
+        async def publish(self, message: BusMessage) -> None:
+            if not (self.loses and message.source == "helper"):
+                await super().publish(message)
+
+    bus, helper = Lossy(), Helper("helper")
+    async with running(helper, bus=bus) as runner:
+        begin = anyio.current_time()
+        with pytest.raises(JobError, match="left without an answer"):  # noqa: PT012 - by what is done in the context
+            async with runner.job("helper", name="wait"):
+                await helper.begun.wait()
+                bus.loses = True
+                await helper.stop()
+        assert anyio.current_time() == begin + CLEANUP_SECONDS

@@ -1,0 +1,225 @@
+"""G1, L8: what runners tell each other of their workers."""
+
+import anyio
+import pytest
+
+from support.runners import runner_on
+from support.shared_buses import pair
+from support.workers import Helper, running
+from workerbus import (
+    BusMessage,
+    BusWorkerGoneMessage,
+    BusWorkerReadyMessage,
+    BusWorkerRegistryMessage,
+    MemoryBus,
+    WorkerParams,
+    WorkerReadyData,
+    WorkerRegistryEntry,
+    WorkerRunner,
+    worker_ready,
+)
+from workerbus._neighbours import REMEMBERED
+from workerbus.testing import RecordingBus, settle
+
+
+async def test_each_runner_sees_the_others_workers_as_remote() -> None:
+    """R6: those that were there before it, those that come later, and children."""
+    async with pair() as both:
+        child = Helper("child")
+        await both.on_a.add_workers(child)
+        await both.b.registry.wait_for("child")
+        assert set(both.a.registry.local_workers) == {"on a", "child"}
+        assert both.a.registry.remote_workers == ["on b"]
+        assert both.b.registry.local_workers == ["on b"]
+        assert set(both.b.registry.remote_workers) == {"on a", "child"}
+        assert both.b.registry.get("child") == WorkerReadyData("child", "A")
+        assert both.b.get_worker("on a") is None
+
+
+async def test_a_runner_that_comes_later_learns_of_the_workers_before_it() -> None:
+    """R6: and they of its own."""
+    async with pair() as both, runner_on(both.bus, "C") as c:
+        await c.add_workers(Helper("on c"))
+        for runner in (both.a, both.b):
+            await runner.registry.wait_for("on c")
+        await c.registry.wait_for("on a")
+        await c.registry.wait_for("on b")
+        assert set(c.registry.remote_workers) == {"on a", "on b"}
+
+
+async def test_a_watch_for_a_remote_worker_fires() -> None:
+    """R6, G1: whichever of the two was first."""
+    seen: list[WorkerReadyData] = []
+
+    class Watching(Helper):
+        @worker_ready(name="on b")
+        async def b_is_there(self, data: WorkerReadyData) -> None:
+            seen.append(data)
+            if len(seen) == 2:
+                self.release.set()
+
+    async with MemoryBus() as bus:
+        early, late = Watching("early"), Watching("late")
+        async with runner_on(bus, "A") as a, runner_on(bus, "B") as b:
+            await a.add_workers(early)
+            await a.registry.wait_for("early")
+            await b.add_workers(Helper("on b"))
+            await a.registry.wait_for("on b")
+            await a.add_workers(late)
+            await late.release.wait() if len(seen) < 2 else None
+    assert seen == [WorkerReadyData("on b", "B")] * 2
+
+
+async def test_who_takes_the_name_of_one_that_leaves_is_known_from_then_on() -> None:
+    """W6, N4: the name is free before the other has quite finished."""
+    first, second = Helper("worker"), Helper("worker")
+
+    async def replace(_: WorkerReadyData) -> None:
+        await runner.add_workers(second)
+
+    async with running(first) as runner:
+        await runner.registry.watch_departure("worker", replace)
+        await first.stop()
+        await settle()
+        assert runner.get_worker("worker") is second
+        runner.registry.unwatch("worker", replace)
+
+
+def ready(at: float, name: str = "remote") -> BusMessage:
+    return BusWorkerReadyMessage("elsewhere", started_at=at, source=name)
+
+
+def gone(at: float | None, name: str = "remote") -> BusMessage:
+    return BusWorkerGoneMessage("elsewhere", at, source=name)
+
+
+async def tell(runner: WorkerRunner, *messages: BusMessage) -> None:
+    for message in messages:
+        await runner.bus.send(message)
+        await settle()
+
+
+async def test_a_worker_may_go_in_the_moment_in_which_it_came() -> None:
+    """J4, R6: clocks have a resolution."""
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await tell(runner, ready(1), gone(1))
+        assert runner.registry.remote_workers == []
+
+
+async def test_a_departure_that_does_not_say_when_lets_no_old_news_in() -> None:
+    """R6: what was known before is still newer."""
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await tell(runner, ready(2), gone(None), ready(1))
+        assert runner.registry.remote_workers == []
+        await tell(runner, ready(3))
+        assert runner.registry.remote_workers == ["remote"]
+
+
+async def test_of_workers_that_have_gone_the_last_ones_are_remembered() -> None:
+    """G2: those whose announcements may still be under way."""
+    async with WorkerRunner(handle_sigint=False) as runner:
+        for number in range(REMEMBERED + 10):
+            await runner.bus.send(gone(2, f"worker {number}"))
+        await tell(runner, *(ready(1, f"worker {REMEMBERED + number}") for number in range(10)))
+        assert runner.registry.remote_workers == []
+
+
+async def test_who_is_met_by_a_list_that_was_sent_to_one_alone_is_told_the_own_workers() -> None:
+    """R6: its first list may have been lost; later ones need no answer."""
+    bus = RecordingBus()
+    async with WorkerRunner(bus=bus, name="here", handle_sigint=False) as runner:
+        for _ in range(2):
+            await tell(runner, BusWorkerRegistryMessage("elsewhere", [], 1.0, source="elsewhere", target="here"))
+        assert len(bus.messages(BusWorkerRegistryMessage, source="here", target="elsewhere")) == 1
+
+
+async def test_a_worker_that_has_not_started_is_announced_to_nobody() -> None:
+    """G1, R6: not in the list for a runner that comes meanwhile, either."""
+
+    class Unready(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            await anyio.sleep_forever()
+
+    bus = MemoryBus()
+    async with bus, WorkerRunner(bus=bus, name="A", handle_sigint=False, grace_period=0) as first:
+        await first.add_workers(Unready("unready"), Helper("ready"))
+        await settle()
+        async with WorkerRunner(bus=bus, name="B", handle_sigint=False) as second:
+            await second.registry.wait_for("ready")
+            await settle()
+            assert second.registry.remote_workers == ["ready"]
+
+
+async def test_a_worker_that_has_gone_is_not_kept_to_be_told_of_others() -> None:
+    """G2, L1"""
+
+    class Curious(Helper):
+        async def on_worker_ready(self, data: WorkerReadyData) -> None:
+            """What matters is that it is there."""
+
+    curious = Curious("curious")
+    async with running(curious, Helper("other")) as runner:
+        assert runner._hosting.curious == {"curious": curious}
+        await curious.stop()
+        assert runner._hosting.curious == {}
+
+
+def snapshot(at: float, *names: str) -> BusMessage:
+    return BusWorkerRegistryMessage("elsewhere", [WorkerRegistryEntry(name) for name in names], at, source="elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("messages", "there"),
+    [
+        ([ready(2), snapshot(1)], True),
+        ([ready(2), snapshot(3)], False),
+        ([ready(1), gone(2), snapshot(1.5, "remote")], False),
+        ([ready(1), gone(2), snapshot(2.5, "remote")], True),
+        ([gone(2), ready(1)], False),
+        ([ready(1), gone(2), ready(3)], True),
+        ([snapshot(3, "remote"), gone(2)], True),
+        ([snapshot(3, "remote"), gone(4)], False),
+    ],
+)
+async def test_what_is_older_than_what_is_known_of_a_worker_is_no_news(messages: list[BusMessage], there: bool) -> None:
+    """R6, J4: workers and their runner are different senders, whose messages a network may bring in any order."""
+    async with WorkerRunner() as runner:
+        for message in messages:
+            await runner.bus.send(message)
+            await anyio.wait_all_tasks_blocked()
+        assert runner.registry.remote_workers == (["remote"] if there else [])
+
+
+async def test_of_workers_that_have_gone_little_is_kept() -> None:
+    """G2: made-up names come and go."""
+    async with WorkerRunner() as runner:
+        for number in range(REMEMBERED + 100):
+            await runner.bus.send(BusWorkerReadyMessage("elsewhere", started_at=1, source=f"worker {number}"))
+            await runner.bus.send(BusWorkerGoneMessage("elsewhere", 2, source=f"worker {number}"))
+        await anyio.wait_all_tasks_blocked()
+        assert len(runner._neighbours._gone) <= REMEMBERED
+        assert runner._neighbours._here == {}
+
+
+async def test_a_root_worker_is_told_of_the_other_roots_and_of_nobody_else() -> None:
+    """N3, W5: not of itself, of others' children, or of what another runner has."""
+    told: list[str] = []
+
+    class Curious(Helper):
+        async def on_worker_ready(self, data: WorkerReadyData) -> None:
+            told.append(f"{self.name} of {data.worker_name}")
+
+    async with running(Helper("one"), name="here") as runner:
+        one = runner.get_worker("one")
+        assert one is not None
+        await one.add_workers(Helper("child"))
+        await runner.registry.register(WorkerReadyData("remote", "there"))
+        await runner.registry.wait_for("child")
+        await runner.add_workers(Curious("late"))
+        await anyio.wait_all_tasks_blocked()
+        assert told == ["late of one"]
+        await runner.add_workers(Curious("later"))
+        await one.add_workers(Helper("another child"))
+        await runner.registry.register(WorkerReadyData("another remote", "there"))
+        await anyio.wait_all_tasks_blocked()
+    assert sorted(told) == ["late of later", "late of one", "later of late", "later of one"]

@@ -1,0 +1,188 @@
+"""R2: how long an end waits for jobs and for workers."""
+
+import anyio
+import pytest
+from anyio import current_time, sleep, sleep_forever
+
+from support.endings import HANGING, SOON, Endless, Told, Working, hanging, outcome
+from support.leaks import nothing_left
+from support.runners import quiet_runner
+from support.workers import Helper, running
+from workerbus import BusEndWorkerMessage, JobError, JobStatus, WorkerRunner
+
+
+async def test_a_second_end_does_not_begin_the_grace_period_again() -> None:
+    """R2."""
+    endless, runner = Endless("endless"), quiet_runner(grace_period=1.0)
+
+    async def end_twice(_: WorkerRunner) -> None:
+        await runner.end("first")
+        await sleep(0.8)
+        await runner.end("second")
+
+    runner.add_event_handler("on_ready", end_twice)
+    await runner.add_workers(endless)
+    begun = current_time()
+    await runner.run()
+    assert 1.0 - SOON < current_time() - begun < 1.0 + SOON
+    assert endless.reasons()[0] == (BusEndWorkerMessage, "first")
+    assert "second" not in [reason for _, reason in endless.reasons()]
+
+
+async def test_jobs_under_way_are_cancelled_at_once_without_a_job_grace() -> None:
+    """R2: the default is 0."""
+    working, outcomes = Working("working"), list[str]()
+    async with running(working) as runner, anyio.create_task_group() as group:
+        group.start_soon(lambda: outcome(runner, "working", "work", outcomes, payload={"seconds": 1}))
+        await working.begun.wait()
+        begun = current_time()
+        await runner.end()
+        await working.wait()
+        assert current_time() - begun < SOON
+    assert outcomes == ["cancelled"]
+
+
+async def test_jobs_under_way_get_their_grace() -> None:
+    """R2: a job that is done in time is completed, one that is not is cancelled when the time is over."""
+    quick, slow, outcomes = Working("quick"), Working("slow"), list[str]()
+    async with running(quick, slow, job_grace=2.0) as runner, anyio.create_task_group() as group:
+        group.start_soon(lambda: outcome(runner, "quick", "work", outcomes, payload={"seconds": 1}))
+        group.start_soon(lambda: outcome(runner, "slow", "work", outcomes, payload={"seconds": 100}))
+        await quick.begun.wait()
+        await slow.begun.wait()
+        begun = current_time()
+        await runner.end()
+        await quick.wait()
+        assert current_time() - begun < 1.0 + SOON
+        await slow.wait()
+        assert 2.0 - SOON < current_time() - begun < 2.0 + SOON
+    assert outcomes == ["completed", "cancelled"]
+
+
+async def test_a_deferred_job_is_under_way_until_it_is_answered() -> None:
+    """R2, J2: it gets its grace, too."""
+    working, outcomes = Working("working"), list[str]()
+    async with running(working, job_grace=2.0) as runner, anyio.create_task_group() as group:
+        group.start_soon(lambda: outcome(runner, "working", "defer", outcomes))
+        await working.begun.wait()
+        await runner.end()
+        await sleep(1.0)
+        await working.send_job_response(working.calls[0])
+        await working.wait()
+    assert outcomes == ["completed"]
+
+
+async def test_no_new_job_is_taken_after_an_end() -> None:
+    """R2, W6: what is asked for during the grace of another job is answered at once."""
+    working, outcomes = Working("working"), list[str]()
+    async with running(working, job_grace=2.0) as runner, anyio.create_task_group() as group:
+        group.start_soon(lambda: outcome(runner, "working", "work", outcomes, payload={"seconds": 1}))
+        await working.begun.wait()
+        await runner.end()
+        await anyio.wait_all_tasks_blocked()
+        begun = current_time()
+        with pytest.raises(JobError) as caught:
+            await runner.job("working", name="echo")
+        assert current_time() - begun < SOON
+        assert caught.value.statuses == {"working": JobStatus.CANCELLED}
+    assert outcomes == ["completed"]
+
+
+async def test_a_cancel_gives_jobs_no_grace() -> None:
+    """R2."""
+    working, outcomes = Working("working"), list[str]()
+    begun = current_time()
+    async with anyio.create_task_group() as group, running(working, job_grace=1000.0) as runner:
+        group.start_soon(lambda: outcome(runner, "working", "work", outcomes, payload={"seconds": 1000}))
+        await working.begun.wait()
+        await runner.cancel()
+        await sleep_forever()
+    assert current_time() - begun < 1.0
+    assert outcomes == ["cancelled"]
+
+
+async def at_its_place(worker: Told, place: str, runner: WorkerRunner) -> None:
+    """Wait until a hanging worker hangs."""
+    if place in ("run", "hook"):
+        await runner.registry.wait_for("hanging")
+    if place == "hook":
+        await worker.tell("hold")
+    if place != "run":
+        await worker.held.wait()
+
+
+@pytest.mark.parametrize("place", HANGING)
+async def test_a_worker_that_has_not_finished_after_the_grace_period_is_cancelled(place: str) -> None:
+    """R2: wherever it hangs."""
+    worker, runner, begun = hanging(place), quiet_runner(grace_period=1.0), 0.0
+
+    async def end() -> None:
+        nonlocal begun
+        await at_its_place(worker, place, runner)
+        begun = current_time()
+        await runner.end()
+
+    await runner.add_workers(worker)
+    async with nothing_left(runner), anyio.create_task_group() as group:
+        group.start_soon(end)
+        await runner.run()
+    assert 1.0 - SOON < current_time() - begun < 1.0 + SOON
+
+
+@pytest.mark.parametrize("place", HANGING)
+async def test_a_body_goes_on_when_the_grace_period_is_over(place: str) -> None:
+    """R1, R2: an end lets it finish, even where the workers do not end by themselves."""
+    worker, runner, finished = hanging(place), quiet_runner(grace_period=1.0), False
+    async with runner:
+        await runner.add_workers(worker)
+        await at_its_place(worker, place, runner)
+        await runner.end()
+        await worker.wait()
+        await sleep(2.0)
+        finished = True
+    assert finished
+
+
+@pytest.mark.parametrize("place", HANGING)
+async def test_the_grace_period_counts_for_the_end_of_a_single_worker(place: str) -> None:
+    """R2: the others go on."""
+    worker, runner = hanging(place), quiet_runner(grace_period=1.0)
+    async with runner:
+        await runner.add_workers(worker, Helper("helper"))
+        await runner.registry.wait_for("helper")
+        await at_its_place(worker, place, runner)
+        begun = current_time()
+        await runner.bus.send(BusEndWorkerMessage("enough", source="test", target="hanging"))
+        with anyio.move_on_after(10):
+            await worker.wait()
+        assert 1.0 - SOON < current_time() - begun < 1.0 + SOON
+        assert await runner.job("helper", name="echo")
+
+
+async def test_the_grace_period_is_five_seconds() -> None:
+    """R2: by default."""
+    endless, runner = Endless("endless"), quiet_runner()
+    runner.add_event_handler("on_ready", lambda _: runner.end())
+    await runner.add_workers(endless)
+    begun = current_time()
+    await runner.run()
+    assert 5.0 - SOON < current_time() - begun < 5.0 + SOON
+
+
+async def test_a_child_that_hangs_is_cancelled_after_one_grace_period() -> None:
+    """R2, W5: the periods of parent and child do not add up."""
+    parent, child, runner = Told("parent"), Endless("child"), quiet_runner(grace_period=1.0)
+    await parent.add_workers(child)
+    await runner.add_workers(parent)
+    begun = 0.0
+
+    async def end() -> None:
+        nonlocal begun
+        await runner.registry.wait_for("child")
+        begun = current_time()
+        await runner.end()
+
+    async with nothing_left(runner), anyio.create_task_group() as group:
+        group.start_soon(end)
+        await runner.run()
+    assert 1.0 - SOON < current_time() - begun < 1.0 + SOON

@@ -1,0 +1,36 @@
+"""Parents and children."""
+
+from typing import Any
+
+import anyio
+
+from support.messages import Note
+from support.workers import Helper
+from workerbus import BusMessage, WorkerErrorData, WorkerReadyData
+
+
+class Parent(Helper):
+    """Notes which workers it is told of, and what it hears."""
+
+    def __init__(self, name: str = "parent") -> None:
+        super().__init__(name)
+        self.ready: list[str] = []
+        self.failed: list[WorkerErrorData] = []
+        self.notes: list[int] = []
+        self.changed = anyio.Event()
+
+    async def on_worker_ready(self, data: WorkerReadyData) -> None:
+        self.ready.append(data.worker_name)
+
+    async def on_worker_failed(self, data: WorkerErrorData) -> None:
+        self.failed.append(data)
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if isinstance(message, Note):
+            self.notes.append(message.n)
+            self.changed.set()
+
+
+class Unattachable(Helper):
+    async def attach(self, **kwargs: Any) -> None:
+        raise OSError("no device")

@@ -1,0 +1,25 @@
+"""Numbered messages for either lane."""
+
+from workerbus import BusDataMessage, BusSystemMessage, bus_message
+
+
+@bus_message
+class Note(BusDataMessage):
+    """A numbered data message."""
+
+    n: int = 0
+
+
+@bus_message
+class Alarm(BusSystemMessage):
+    """A numbered system message."""
+
+    n: int = 0
+
+
+def note(n: int, target: str | None = None, source: str = "me") -> Note:
+    return Note(n, source=source, target=target)
+
+
+def alarm(n: int, target: str | None = None, source: str = "me") -> Alarm:
+    return Alarm(n, source=source, target=target)

@@ -1,0 +1,142 @@
+"""What befalls a message: plans of faults, and what is drawn from them."""
+
+import pytest
+from anyio import create_task_group, sleep
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.messages import Alarm, Note, alarm, note
+from support.networks import Script, laws, network, play, scripts, seeds
+from workerbus import MemoryBus
+from workerbus.testing import Faults, run
+from workerbus.testing._network import Network
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("lose", 1.5, r"lose is a probability, from 0 to 1, not 1\.5"),
+        ("duplicate", -0.1, r"duplicate is a probability"),
+        ("split", float("nan"), r"split is a probability"),
+        ("delay", -1, r"delay must be seconds.*not -1"),
+        ("delay", (2.0, 1.0), r"delay must be seconds.*\(2\.0, 1\.0\)"),
+        ("delay", float("inf"), r"delay must be seconds, finite"),
+        ("split_seconds", (-1.0, 1.0), r"split_seconds must be seconds"),
+    ],
+)
+def test_a_plan_that_is_out_of_range_is_refused(field: str, value: object, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        Faults(**{field: value})  # type: ignore[arg-type]  # the point of the test
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("lose", "often", r"lose is a probability, a number from 0 to 1, not 'often'"),
+        ("lose", True, r"lose is a probability"),
+        ("delay", "long", r"delay is a number of seconds, or a range \(least, most\) of them, not 'long'"),
+        ("delay", True, r"delay is a number of seconds"),
+        ("delay", (1.0,), r"delay is a number of seconds"),
+        ("spare", 3, r"spare is a function of a message, or None, not 3"),
+    ],
+)
+def test_a_plan_of_the_wrong_kind_is_refused(field: str, value: object, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        Faults(**{field: value})  # type: ignore[arg-type]  # the point of the test
+
+
+def test_a_number_of_seconds_is_the_most_that_is_drawn() -> None:
+    assert Faults(delay=2.0).delay == (0.0, 2.0)
+    assert Faults(delay=(1.0, 2.0)).delay == (1.0, 2.0)
+
+
+@given(seed=seeds, number=st.integers(1, 100))
+def test_a_draw_is_the_same_again_and_one_probability_does_not_change_the_others(seed: int, number: int) -> None:
+    message = note(1)
+    plan = Faults(delay=(1.0, 2.0), duplicate=0.5)
+    fate = plan.draw(message, seed, "a", number)
+    assert fate == plan.draw(message, seed, "a", number)
+    assert all(1.0 <= delay <= 2.0 for delay in fate.delays)
+    assert (
+        fate.delays
+        == Faults(delay=(1.0, 2.0), duplicate=0.5, lose=1.0, split=1.0).draw(message, seed, "a", number).delays
+    )
+
+
+def test_what_is_spared_is_drawn_no_fault_for() -> None:
+    plan = Faults(lose=1.0, spare=lambda message: isinstance(message, Alarm))
+    assert plan.draw(note(1), 0, "a", 1).lost
+    assert not plan.draw(alarm(1), 0, "a", 1).lost
+
+
+def test_who_is_spared_changes_nothing_for_the_others() -> None:
+    """A message is drawn for by which of its sender's it is, the spared ones included."""
+    all_drawn, some_spared = Faults(delay=1.0), Faults(delay=1.0, spare=lambda message: getattr(message, "n") % 2)  # noqa: B009 - of a note
+    one, other = Network(MemoryBus(), 7, all_drawn), Network(MemoryBus(), 7, some_spared)
+    drawn = [(one.fate("left", note(n)), other.fate("left", note(n))) for n in range(6)]
+    assert all(mine == its for mine, its in drawn[::2])
+    assert all(its.delays == (0.0,) for _, its in drawn[1::2])
+
+
+def test_each_copy_of_a_doubled_message_has_a_delay_of_its_own() -> None:
+    faults = Faults(delay=1.0, duplicate=1.0)
+    fates = [faults.draw(note(1), 7, "left/me", number) for number in range(10)]
+    assert all(len(set(fate.delays)) == 2 for fate in fates)
+
+
+def test_each_message_is_drawn_for_itself_by_end_and_sender(backend: str) -> None:
+    async def main() -> list[tuple[int, ...]]:
+        lost = []
+        async with network("left", "right", faults=Faults(lose=0.5)) as (left, right):
+            for end, source in ((left, "a"), (left, "b"), (right, "a")):
+                before = len(left.records)
+                for n in range(20):
+                    await end.send(note(n, source=source))
+                lost.append(
+                    tuple(fault.message.n for fault in left.records[before:] if isinstance(fault.message, Note))
+                )
+        return lost
+
+    lost = run(main, backend=backend)
+    assert len(set(lost)) == 3
+    assert all(0 < len(numbers) < 20 for numbers in lost)
+
+
+def test_what_is_drawn_at_one_end_does_not_depend_on_what_is_sent_at_another() -> None:
+    """The order in which tasks at two ends run decides nothing, though senders there may have the same name."""
+    alone, beside = (Network(MemoryBus(), 7, Faults(delay=1.0)) for _ in range(2))
+    drawn = [alone.fate("left", note(number)) for number in range(5)]
+    for number in range(5):
+        beside.fate("right", note(number))
+        assert beside.fate("left", note(number)) == drawn[number]
+
+
+@settings(laws, max_examples=10)
+@given(script=scripts, seed=seeds)
+def test_the_same_seed_tells_the_same_story_whatever_the_schedule(script: Script, seed: int) -> None:
+    """Of both backends, too: the draws are by sender and message."""
+
+    async def main() -> list[str]:
+        plan = Faults(delay=1.0, duplicate=0.3, lose=0.3)
+        async with network("left", "right", seed=seed, faults=plan) as ends:
+            async with create_task_group() as group:
+                await play(group, ends, script)
+            await sleep(50)
+        return str(ends[1]).splitlines()
+
+    stories = [run(main, backend=backend, seed=schedule) for backend in ("asyncio", "trio") for schedule in (0, 1)]
+    assert all(sorted(story) == sorted(stories[0]) for story in stories)
+    assert run(main, backend="asyncio", seed=0) == stories[0]
+
+
+def test_another_seed_tells_another_story(backend: str) -> None:
+    def story(seed: int) -> str:
+        async def main() -> str:
+            async with network("left", seed=seed, faults=Faults(delay=1.0, lose=0.5)) as (bus,):
+                for n in range(20):
+                    await bus.send(note(n))
+            return str(bus)
+
+        return str(run(main, backend=backend))
+
+    assert story(1) == story(1) != story(2)

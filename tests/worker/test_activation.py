@@ -1,0 +1,273 @@
+"""W3: hand-over from one worker to another."""
+
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from attrs import frozen
+
+from support.agents import Agent, activation
+from support.buses import Wire
+from support.conditions import eventually
+from support.subscribers import Plain
+from support.workers import Helper, running
+from workerbus import (
+    BusActivateWorkerMessage,
+    BusAddWorkerMessage,
+    BusDeactivateWorkerMessage,
+    BusJobRequestMessage,
+    BusMessage,
+    MemoryBus,
+    WorkerActivationArgs,
+    WorkerBus,
+    WorkerReadyData,
+    WorkerRegistry,
+    WorkerRunner,
+    job,
+)
+
+
+class Lingering(Wire):
+    """A bus on which a message has been handled before `send` returns."""
+
+    async def publish(self, message: BusMessage) -> None:
+        await super().publish(message)
+        for _ in range(5):
+            await checkpoint()
+
+
+@pytest.mark.parametrize("bus", [MemoryBus, Wire, Lingering])
+async def test_the_caller_is_inactive_before_the_target_is_active(bus: type[WorkerBus]) -> None:
+    """W3"""
+    caller, target = Agent("caller"), Agent("target", active=False)
+    target.watched = [caller]
+    async with running(caller, target, bus=bus()):
+        await caller.activate_worker("target", deactivate_self=True)
+        assert not caller.active
+        await eventually(lambda: target.log and "deactivated" in caller.log)
+        assert target.active
+    assert target.log == [("activated", None)]
+    assert target.seen == [[False]]
+
+
+async def test_an_activation_leaves_the_caller_active_by_default() -> None:
+    """W3"""
+    caller, target = Agent("caller"), Agent("target", active=False)
+    async with running(caller, target):
+        await caller.activate_worker("target")
+        await eventually(lambda: target.log)
+        assert caller.active
+        await caller.deactivate_worker("target")
+        await eventually(lambda: "deactivated" in target.log)
+        assert not target.active
+
+
+@pytest.mark.parametrize("deactivate_self", [True, False])
+async def test_an_unknown_name_changes_nothing(deactivate_self: bool) -> None:
+    """W3: a `LookupError` with near names"""
+    caller = Agent("caller")
+    async with running(caller, Agent("billing"), Agent("support")) as runner:
+        await anyio.wait_all_tasks_blocked()
+        sent = runner.bus.statistics().sent
+        with pytest.raises(LookupError, match="'billing'"):
+            await caller.activate_worker("biling", deactivate_self=deactivate_self)
+        with pytest.raises(LookupError, match="'billing'"):
+            await caller.deactivate_worker("biling")
+        assert caller.active
+        assert runner.bus.statistics().sent == sent
+        await anyio.wait_all_tasks_blocked()
+    assert caller.log == [("activated", None)]
+
+
+async def test_a_finished_worker_is_unknown() -> None:
+    """W3"""
+    caller, target = Agent("caller"), Agent("target")
+    async with running(caller, target):
+        await target.stop()
+        with pytest.raises(LookupError):
+            await caller.activate_worker("target", deactivate_self=True)
+        assert caller.active
+
+
+async def test_a_worker_that_has_not_started_can_be_activated() -> None:
+    """W3, W2: the runner knows it"""
+    target = Agent("target", active=False)
+
+    class Calling(Agent):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            await runner.add_workers(target)
+            await self.activate_worker("target", deactivate_self=True)
+
+    caller = Calling("caller")
+    async with running() as runner:
+        await runner.add_workers(caller)
+        await eventually(lambda: target.log)
+        assert not caller.active
+    assert target.log == [("activated", None)]
+
+
+async def test_a_worker_that_is_being_added_can_be_activated() -> None:
+    """W3, W2: the runner knows it already, so the activation is not lost"""
+    caller, target = Agent("caller"), Agent("target", active=False)
+    async with running(caller) as runner:
+        await runner.bus.send(BusAddWorkerMessage(target, source="test", target=runner.name))
+        assert runner.get_worker("target") is target
+        await caller.activate_worker("target", deactivate_self=True)
+        await anyio.wait_all_tasks_blocked()
+        assert target.active
+    assert target.log == [("activated", None)]
+
+
+async def test_a_child_can_be_activated_by_any_worker() -> None:
+    """W3"""
+    caller, parent, child = Agent("caller"), Agent("parent"), Agent("child", active=False)
+    async with running(caller, parent):
+        await parent.add_workers(child)
+        await caller.activate_worker("child")
+        await eventually(lambda: child.active)
+
+
+async def test_a_worker_may_hand_over_to_itself() -> None:
+    """W3"""
+    worker = Agent("w")
+    async with running(worker):
+        await worker.activate_worker("w", deactivate_self=True)
+        await eventually(lambda: len(worker.log) == 3)
+        assert worker.active
+    assert worker.log == [("activated", None), "deactivated", ("activated", None)]
+
+
+async def test_a_hand_over_from_a_job_handler_leaves_its_job_alone() -> None:
+    """W3, W4"""
+
+    class Transferring(Agent):
+        @job(name="transfer")
+        async def transfer(self, message: BusJobRequestMessage) -> dict[str, Any]:
+            await self.activate_worker("target", deactivate_self=True)
+            await eventually(lambda: target.log)
+            return {"to": "target"}
+
+    target = Agent("target", active=False)
+    async with running(Transferring("caller"), target) as runner:
+        assert await runner.job("caller", name="transfer") == {"to": "target"}
+
+
+async def test_hand_overs_in_a_ring_leave_one_active() -> None:
+    """W3"""
+    turns: list[list[str]] = []
+
+    class Turning(Agent):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            turns.append([worker.name for worker in ring if worker.active])
+            if len(turns) < 9:
+                await self.activate_worker(ring[len(turns) % 3].name, deactivate_self=True)
+
+    ring = [Turning(f"w{n}", active=False) for n in range(3)]
+    async with running(*ring) as runner:
+        await runner.bus.send(activation("w0"))
+        await eventually(lambda: len(turns) == 9)
+    assert turns == [["w0"], ["w1"], ["w2"]] * 3
+
+
+@frozen
+class Greeting(WorkerActivationArgs):
+    text: str | None = None
+
+
+async def test_what_is_given_along_reaches_the_target() -> None:
+    """W3"""
+    caller, target = Agent("caller"), Agent("target", active=False)
+    async with running(caller, target):
+        assert target.activation_args is None
+        await caller.activate_worker("target", args=Greeting(metadata={"n": 1}, text="hello"))
+        await eventually(lambda: target.log)
+        assert target.activation_args == {"metadata": {"n": 1}, "text": "hello"}
+        await caller.activate_worker("target", args=Greeting(text="again"))
+        await eventually(lambda: len(target.log) == 2)
+        assert target.activation_args == {"text": "again"}
+        await caller.deactivate_worker("target")
+        await eventually(lambda: not target.active)
+        assert target.activation_args is None
+    assert target.log[:2] == [
+        ("activated", {"metadata": {"n": 1}, "text": "hello"}),
+        ("activated", {"text": "again"}),
+    ]
+
+
+async def test_who_activates_and_deactivates_is_said_in_the_message() -> None:
+    """W3, N1."""
+    observer, one = Plain("observer"), Helper("one")
+    async with running(one, Helper("two", active=False)) as runner:
+        await runner.bus.subscribe(observer)
+        await one.activate_worker("two", args=WorkerActivationArgs())
+        await one.deactivate_worker("two")
+        await observer.until(1, BusDeactivateWorkerMessage)
+    args = WorkerActivationArgs().to_dict()
+    assert observer.of(BusActivateWorkerMessage) == [BusActivateWorkerMessage(args, source="one", target="two")]
+    assert observer.of(BusDeactivateWorkerMessage) == [BusDeactivateWorkerMessage(source="one", target="two")]
+
+
+async def test_a_worker_that_is_unknown_is_told_apart_from_those_that_were_added() -> None:
+    """W3: near names are those that the runner knows, too, ready or not."""
+    one = Helper("one")
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(one, Helper("speaker"))
+    with pytest.raises(LookupError, match=r"^there is no worker 'speeker'; did you mean 'speaker'\?$"):
+        await one.activate_worker("speeker")
+    await runner.cancel()
+    await runner.run()
+
+
+async def test_a_worker_without_a_runner_looks_others_up_in_its_registry() -> None:
+    """W1, W3."""
+    bus, registry, worker = MemoryBus(), WorkerRegistry("somewhere"), Helper("worker")
+    await worker.attach(registry=registry, bus=bus)
+    with pytest.raises(LookupError, match="no worker 'other'; no names are known"):
+        await worker.activate_worker("other")
+    await registry.register(WorkerReadyData("others", "somewhere"))
+    with pytest.raises(LookupError, match="did you mean 'others'"):
+        await worker.deactivate_worker("other")
+
+
+async def test_a_worker_that_is_not_there_is_told_from_one_of_another_runner() -> None:
+    """W3: the error has the names that are near."""
+    worker = Helper("worker")
+    bus = MemoryBus()
+    first, second = (WorkerRunner(bus=bus, name=name, handle_sigint=False) for name in ("A", "B"))
+    async with bus, first, second:
+        await first.add_workers(worker)
+        await second.add_workers(Helper("remote"))
+        await first.registry.wait_for("remote")
+        with pytest.raises(LookupError, match="did you mean 'remote'"):
+            await worker.activate_worker("remot")
+
+
+async def test_a_hand_over_that_is_cancelled_leaves_somebody_active() -> None:
+    """W3: it is one step, however long the bus takes."""
+
+    class Slow(MemoryBus):
+        async def publish(self, message: BusMessage) -> None:
+            await anyio.sleep(1)
+            await super().publish(message)
+
+    one, other = Helper("one"), Helper("other", active=False)
+    async with running(one, other, bus=Slow()):
+        with anyio.move_on_after(0.5):
+            await one.activate_worker("other", deactivate_self=True)
+        assert not one.active
+        await anyio.sleep(10)  # what the runner and the workers announce goes first
+        assert other.active
+
+
+async def test_a_name_like_that_of_another_runners_worker_is_near() -> None:
+    """J1, G1"""
+    registry = WorkerRegistry("here")
+    await registry.register(WorkerReadyData("printer", "there"))
+    assert registry.near("printr") == "did you mean 'printer'?"
+
+
+def test_activation_arguments_ignore_unknown_keys_and_leave_out_none() -> None:
+    """N1: `from_dict` and `to_dict` as in the seeds, of subclasses too."""
+    assert WorkerActivationArgs.from_dict({"metadata": {"a": 1}, "other": 2}).to_dict() == {"metadata": {"a": 1}}
+    assert WorkerActivationArgs().to_dict() == {}

@@ -1,0 +1,343 @@
+"""B9, J6: bounded lanes of workers: what is held up, and what never is."""
+
+import anyio
+import pytest
+
+from support.conditions import eventually
+from support.lanes import Log, Sending, lanes
+from support.listeners import Chooser, Listener
+from support.messages import Alarm, Note, note
+from support.subscribers import Plain
+from support.workers import Helper, running
+from workerbus import (
+    BaseWorker,
+    BusActivateWorkerMessage,
+    BusJobRequestMessage,
+    BusJobUpdateMessage,
+    BusMessage,
+    JobTimeoutError,
+    MemoryBus,
+    WorkerRunner,
+    job,
+)
+
+
+async def test_a_job_handler_waits_for_room_in_its_workers_own_lane() -> None:
+    """B9: it is no hook, and the hooks go on meanwhile."""
+    log = Log(holds=Note)
+
+    class Worker(Listener):
+        @job(name="send")
+        async def send(self, message: BusJobRequestMessage) -> None:
+            await self.send_bus_message(note(2, "it"))
+
+    async with running(Worker("it", log), bus=MemoryBus(max_buffer_size=1)) as runner:
+        await runner.bus.send(note(0, "it"))
+        await log.entered.wait()
+        async with runner.job("it", name="send"):
+            log.release.set()
+        await eventually(lambda: len(log.done) == 2)
+
+
+class Asker(Helper):
+    """Is stuck in a hook, with its data lane full, while it asks for jobs."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.log = Log(holds=Note)
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        await self.log(message)
+
+
+class ChoosingAsker(Asker):
+    """The same, with an ``accepts_bus_message`` of its own."""
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return True
+
+
+class Talker(Helper):
+    """Answers with a stream, or with updates."""
+
+    @job(name="stream")
+    async def stream(self, message: BusJobRequestMessage) -> None:
+        await self.send_job_stream_start(message.job_id)
+        for n in range(5):
+            await self.send_job_stream_data(message.job_id, {"n": n})
+        await self.send_job_stream_end(message.job_id)
+
+    @job(name="tell")
+    async def tell(self, message: BusJobRequestMessage) -> None:
+        for n in range(5):
+            await self.send_job_update(message.job_id, {"n": n})
+
+
+@pytest.mark.parametrize("kind", [Asker, ChoosingAsker])
+@pytest.mark.parametrize("name", ["echo", "stream", "tell"])
+async def test_what_belongs_to_a_job_that_was_asked_for_is_never_held_up(kind: type[Asker], name: str) -> None:
+    """B9: answers, updates and stream events, however full the lane."""
+    asker = kind("asker")
+    async with running(asker, Talker("talker"), bus=MemoryBus(max_buffer_size=1)) as runner:
+        await runner.bus.send(note(0, "asker"))
+        await asker.log.entered.wait()
+        await runner.bus.send(note(1, "asker"))
+        for _ in range(3):
+            await asker.job("talker", name=name)
+        asker.log.release.set()
+
+
+@pytest.mark.parametrize("kind", [Asker, ChoosingAsker])
+async def test_what_belongs_to_a_job_that_was_asked_for_is_not_counted(kind: type[Asker]) -> None:
+    """B9: answers that wait for the hook leave the room to others."""
+    asker = kind("asker")
+    async with running(asker, Talker("talker"), bus=MemoryBus(max_buffer_size=1)) as runner:
+        await runner.bus.send(note(0, "asker"))
+        await asker.log.entered.wait()
+        await asker.job("talker", name="tell")
+        with anyio.fail_after(1):
+            await runner.bus.send(note(1, "asker"))
+        asker.log.release.set()
+
+
+@pytest.mark.parametrize("kind", ["worker", "choosing worker"])
+async def test_what_the_library_sends_is_never_held_up(kind: str) -> None:
+    """B9: a worker with a full lane is still deactivated, activated and ended."""
+    log = Log(holds=Note)
+    worker = (Listener if kind == "worker" else Chooser)("it", log)
+    async with running(worker, Helper("boss"), bus=MemoryBus(max_buffer_size=1)) as runner:
+        await runner.bus.send(note(0, "it"))
+        await log.entered.wait()
+        await runner.bus.send(note(1, "it"))
+        boss = runner.get_worker("boss")
+        assert isinstance(boss, Helper)
+        await boss.deactivate_worker("it")
+        await eventually(lambda: not worker.active)
+        await runner.bus.send(BusActivateWorkerMessage(source="boss", target="it"))
+        await eventually(lambda: worker.active)
+        await runner.end()
+        log.release.set()
+
+
+async def test_a_worker_without_the_hook_is_never_full() -> None:
+    """B9: the bound is on what waits for a hook or for ``on_bus_message``."""
+    helper = Helper("helper")
+    async with running(helper, bus=MemoryBus(max_buffer_size=1)) as runner:
+        for n in range(20):
+            await runner.bus.send(note(n, "helper"))
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(_ask, runner)
+            await helper.begun.wait()
+            helper.release.set()
+
+
+async def _ask(runner: WorkerRunner) -> None:
+    await runner.job("helper", name="wait")
+
+
+@pytest.mark.parametrize("kind", ["worker", "choosing worker"])
+async def test_what_waits_for_a_workers_start_is_bounded_too(kind: str) -> None:
+    """B9, W2: and goes on, in its order, when the worker has started."""
+    log = Log()
+    bus = MemoryBus(max_buffer_size=2)
+    runner = WorkerRunner(bus=bus, handle_sigint=False)
+    await runner.add_workers((Listener if kind == "worker" else Chooser)("it", log))
+    async with anyio.create_task_group() as tasks:
+        await bus.send(note(0, "it"))
+        await bus.send(note(1, "it"))
+        sending = Sending(tasks, bus, note(2, "it"), note(3, "it"), note(4, "it"))
+        await anyio.wait_all_tasks_blocked()
+        assert not sending.done
+        async with runner:
+            await eventually(lambda: sending.done and len(log.done) == 5)
+    assert lanes(log.done)[0] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", ["worker", "choosing worker"])
+async def test_who_waits_for_the_start_of_a_worker_goes_on_when_it_starts_inactive(kind: str) -> None:
+    """B9, W4: what waited is dropped by then, and leaves its room."""
+    log = Log()
+
+    class Idle(BaseWorker):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                await log(message)
+
+    class ChoosingIdle(Idle):
+        def accepts_bus_message(self, message: BusMessage) -> bool:
+            return True
+
+    bus = MemoryBus(max_buffer_size=1)
+    runner = WorkerRunner(bus=bus, handle_sigint=False)
+    await runner.add_workers((Idle if kind == "worker" else ChoosingIdle)("it", active=False))
+    async with anyio.create_task_group() as tasks:
+        sending = Sending(tasks, bus, *(note(n, "it") for n in range(4)))
+        await anyio.wait_all_tasks_blocked()
+        assert not sending.done
+        async with runner:
+            await eventually(lambda: sending.done)
+    assert log.got == []
+
+
+async def test_a_worker_without_the_hook_is_not_full_before_its_start_either() -> None:
+    """B9: nothing of it will wait for a hook."""
+    bus = MemoryBus(max_buffer_size=1)
+    helper = Helper("helper")
+    runner = WorkerRunner(bus=bus, handle_sigint=False)
+    await runner.add_workers(helper)
+    with anyio.fail_after(1):
+        for n in range(3):
+            await bus.send(note(n, "helper"))
+    async with runner:
+        await runner.job("helper", name="echo")
+
+
+@pytest.mark.parametrize("kind", ["plain", "choosing worker"])
+async def test_a_refused_message_gives_its_place_back(kind: str) -> None:
+    """B9, N4: a sender that waits for room goes on when what was before it has been refused."""
+    log = Log()
+
+    class Picky(Plain):
+        def accepts_bus_message(self, message: BusMessage) -> bool:
+            return not (isinstance(message, Note) and message.n < 3)
+
+    bus = MemoryBus(max_buffer_size=1)
+    if kind == "plain":
+        async with bus, anyio.create_task_group() as tasks:
+            await bus.subscribe(Picky("it", on=log))
+            sending = Sending(tasks, bus, *(note(n, "it") for n in range(5)))
+            await eventually(lambda: sending.done and len(log.done) == 2)
+    else:
+        worker = Chooser("it", log)
+        worker.refused = (0, 1, 2)
+        async with running(worker, bus=bus), anyio.create_task_group() as tasks:
+            sending = Sending(tasks, bus, *(note(n, "it") for n in range(5)))
+            await eventually(lambda: sending.done and len(log.done) == 2)
+    assert lanes(log.done)[0] == [3, 4]
+
+
+@pytest.mark.parametrize("kind", ["worker", "choosing worker"])
+async def test_senders_that_wait_for_a_worker_go_on_when_it_becomes_inactive(kind: str) -> None:
+    """B9, W4: an inactive worker drops custom messages; whoever waits for room is not forgotten."""
+    log = Log(holds=Note)
+    worker = (Listener if kind == "worker" else Chooser)("it", log)
+    bus = MemoryBus(max_buffer_size=1)
+    async with running(worker, Helper("boss"), bus=bus) as runner, anyio.create_task_group() as tasks:
+        await bus.send(note(0, "it"))
+        await log.entered.wait()
+        sending = Sending(tasks, bus, *(note(n, "it") for n in range(1, 6)))
+        await anyio.wait_all_tasks_blocked()
+        await runner.bus.send(BusActivateWorkerMessage(source="boss", target="it"))
+        boss = runner.get_worker("boss")
+        assert isinstance(boss, Helper)
+        await boss.deactivate_worker("it")
+        await eventually(lambda: not worker.active)
+        log.release.set()
+        await eventually(lambda: sending.done)
+
+
+@pytest.mark.parametrize("kind", ["worker", "choosing worker"])
+async def test_a_sender_that_waits_for_room_is_released_when_the_worker_stops(kind: str) -> None:
+    """B9, B5: whoever waits for a worker that finishes goes on."""
+    log = Log(holds=Note)
+    worker = (Listener if kind == "worker" else Chooser)("it", log)
+    bus = MemoryBus(max_buffer_size=1)
+    async with running(worker, bus=bus), anyio.create_task_group() as tasks:
+        await bus.send(note(0, "it"))
+        await log.entered.wait()
+        await bus.send(note(1, "it"))
+        sending = Sending(tasks, bus, note(2, "it"))
+        await anyio.wait_all_tasks_blocked()
+        assert not sending.done
+        await worker.stop()
+        await eventually(lambda: sending.done)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+async def test_sending_to_a_worker_with_a_full_lane_that_is_stopping_does_not_hang(size: int) -> None:
+    """B9, B5: its handler is still cleaning up when somebody sends; nobody will ever take what waits."""
+    log = Log(holds=Note)
+    cleaning, cleaned = anyio.Event(), anyio.Event()
+
+    class Slow(Listener):
+        @job(name="slow")
+        async def slow(self, message: BusJobRequestMessage) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                cleaning.set()
+                with anyio.CancelScope(shield=True):
+                    await cleaned.wait()
+
+    worker = Slow("it", log)
+    asker = Helper("asker")
+    bus = MemoryBus(max_buffer_size=size)
+    async with running(worker, asker, bus=bus), anyio.create_task_group() as tasks:
+        await asker.request_job("it", name="slow")
+        await bus.send(note(0, "it"))
+        await log.entered.wait()
+        for n in range(size):
+            await bus.send(note(n + 1, "it"))
+        tasks.start_soon(worker.stop)
+        await cleaning.wait()
+        await anyio.wait_all_tasks_blocked()
+        sending = Sending(tasks, bus, note(9, "it"))
+        await anyio.wait_all_tasks_blocked()
+        cleaned.set()
+        await worker.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert sending.done
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_request_that_finds_no_room_runs_into_its_timeout() -> None:
+    """B9, J6: the deadline covers the wait for room."""
+    log = Log(holds=Note)
+    async with running(Listener("it", log), bus=MemoryBus(max_buffer_size=1)) as runner:
+        await runner.bus.send(note(0, "it"))
+        await log.entered.wait()
+        await runner.bus.send(note(1, "it"))
+        with pytest.raises(JobTimeoutError):
+            await runner.job("it", name="any", timeout=0.05)
+        log.release.set()
+
+
+async def test_an_update_finds_room_where_there_is_none() -> None:
+    """B9: for the one that asked, and for nobody else."""
+    release = anyio.Event()
+    bus = MemoryBus(max_buffer_size=1)
+    asker, other = Plain("asker", on=lambda _: release.wait()), Plain("other", receives="own", on=lambda _: None)
+    await bus.subscribe(asker)
+    await bus.subscribe(other)
+    async with bus:
+        await bus.send(note(1, target="asker"))
+        await asker.until(1)
+        await bus.send(note(2, target="asker"))
+        update = BusJobUpdateMessage("job", source="other", target="asker")
+        await bus.send(update)
+        assert bus.statistics().subscribers["asker"].depth == 2
+        held = BusJobUpdateMessage("job", source="asker", target="other")
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(bus.send, held)
+                await other.until(1)
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+        release.set()
+        await asker.until(3)
+    assert asker.got == [note(1, target="asker"), note(2, target="asker"), update]
+    assert other.got == [held]
+
+
+@pytest.mark.parametrize("kind", ["worker", "choosing worker"])
+@pytest.mark.parametrize("lane", [Note, Alarm])
+async def test_a_worker_whose_hook_is_suspended_stops_at_once(kind: str, lane: type[Note] | type[Alarm]) -> None:
+    """B2, W6: the hook is cancelled, and its end is noticed; nobody waits for `CLEANUP_SECONDS`."""
+    log = Log(holds=lane)
+    worker = (Listener if kind == "worker" else Chooser)("it", log)
+    async with running(worker) as runner:
+        await runner.bus.send(lane(0, source="me", target="it"))
+        await log.entered.wait()
+        with anyio.fail_after(1):
+            await worker.stop()

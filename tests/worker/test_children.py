@@ -1,0 +1,334 @@
+"""W5: adding children, and starting with them."""
+
+from typing import Any
+
+import anyio
+import pytest
+from anyio import current_time
+
+from support.broken_buses import Broken, Picky
+from support.conditions import eventually
+from support.families import Parent, Unattachable
+from support.subscribers import Plain
+from support.workers import Helper, running
+from workerbus import (
+    BusAddWorkerMessage,
+    BusMessage,
+    BusSubscriber,
+    MemoryBus,
+    NameTakenError,
+    WorkerBus,
+    WorkerParams,
+    WorkerReadyData,
+    WorkerRunner,
+)
+from workerbus.testing import settle
+
+
+async def test_added_workers_are_children() -> None:
+    """W5"""
+    parent, one, two = Parent(), Helper("one"), Helper("two")
+    async with running(parent) as runner:
+        await parent.add_workers(one, two)
+        assert (one.parent, two.parent, parent.parent) == ("parent", "parent", None)
+        assert set(parent.children) == {one, two}
+        await runner.job("one", name="echo")
+        await runner.job("two", name="echo")
+
+
+async def test_children_are_watched() -> None:
+    """W5"""
+    parent = Parent()
+    async with running(parent):
+        await parent.add_workers(Helper("one"), Helper("two"))
+        await eventually(lambda: len(parent.ready) == 2)
+    assert sorted(parent.ready) == ["one", "two"]
+
+
+async def test_children_are_not_watched_where_it_is_not_wished() -> None:
+    """W5: until somebody asks for it"""
+    parent = Parent()
+    async with running(parent) as runner:
+        await parent.add_workers(Helper("one"), watch=False)
+        await runner.registry.wait_for("one")
+        await anyio.wait_all_tasks_blocked()
+        assert parent.ready == []
+        await parent.watch_workers("one")
+        await eventually(lambda: parent.ready)
+    assert parent.ready == ["one"]
+
+
+async def test_a_child_under_the_name_of_an_unwatched_one_is_watched() -> None:
+    """W5"""
+    parent, first, second = Parent(), Helper("child"), Helper("child")
+    async with running(parent) as runner:
+        await parent.add_workers(first, watch=False)
+        await runner.registry.wait_for("child")
+        await first.stop()
+        await parent.add_workers(second)
+        await runner.registry.wait_for("child")
+        await anyio.wait_all_tasks_blocked()
+        assert parent.ready == ["child"]
+
+
+async def test_each_child_under_a_name_is_announced() -> None:
+    """W5"""
+    parent = Parent()
+    async with running(parent) as runner:
+        for _ in range(3):
+            child = Helper("child")
+            await parent.add_workers(child)
+            await runner.registry.wait_for("child")
+            await eventually(lambda: parent.ready)
+            await anyio.wait_all_tasks_blocked()
+            assert parent.ready == ["child"]
+            parent.ready.clear()
+            await child.stop()
+
+
+async def test_only_the_parent_hears_of_a_child() -> None:
+    """W5"""
+    parent, root, below = Parent(), Parent("root"), Parent("below")
+    async with running(parent, root):
+        await parent.add_workers(below)
+        await below.add_workers(Helper("child"))
+        await eventually(lambda: below.ready)
+        await anyio.wait_all_tasks_blocked()
+    assert below.ready == ["child"]
+    assert parent.ready == ["root", "below"]
+    assert root.ready == ["parent"]
+
+
+async def test_a_child_of_another_parent_is_refused() -> None:
+    """W5: and with it everything that was to be added in the same call"""
+    parent, other, child, fresh = Parent(), Parent("other"), Helper("child"), Helper("fresh")
+    async with running(parent, other) as runner:
+        await parent.add_workers(child)
+        with pytest.raises(ValueError, match="'parent'"):
+            await other.add_workers(fresh, child)
+        assert child.parent == "parent"
+        assert other.children == []
+        assert fresh.parent is None
+        assert runner.get_worker("fresh") is None
+        await other.add_workers(fresh)
+
+
+async def test_a_child_again_is_the_same_child() -> None:
+    """W5"""
+    parent, child = Parent(), Helper("child")
+    async with running(parent) as runner:
+        await parent.add_workers(child, child)
+        await parent.add_workers(child)
+        await runner.registry.wait_for("child")
+        assert parent.children == [child]
+        await eventually(lambda: parent.ready)
+    assert parent.ready == ["child"]
+
+
+async def test_nobody_is_its_own_ancestor() -> None:
+    """W5"""
+    parent, child = Parent(), Parent("child")
+    await parent.add_workers(child)
+    with pytest.raises(ValueError, match="'parent'"):
+        await child.add_workers(parent)
+    with pytest.raises(ValueError, match="'parent'"):
+        await parent.add_workers(parent)
+    assert child.children == []
+
+
+async def test_two_children_of_one_name_are_refused_and_stay_free() -> None:
+    """W5, R3"""
+    parent, other, one, two = Parent(), Parent("other"), Helper("child"), Helper("child")
+    async with running(parent, other):
+        with pytest.raises(ValueError, match="'child'"):
+            await parent.add_workers(one, two)
+        assert two not in parent.children
+        assert two.parent is None
+
+
+async def test_a_child_whose_attach_fails_harms_nobody_else() -> None:
+    """W5, R4: the one who adds it gets the error"""
+    parent = Parent()
+    async with running(parent, Helper("peer")) as runner:
+        runner.add_event_handler("on_error", lambda *_: None)
+        with pytest.raises(OSError, match="no device"):
+            await parent.add_workers(Unattachable("child"))
+        assert parent.children == []
+        assert (await runner.job("peer", name="echo"))["worker"] == "peer"
+        await parent.add_workers(Helper("child"))
+        assert (await runner.job("child", name="echo"))["worker"] == "child"
+
+
+async def test_a_child_whose_name_was_taken_in_the_meantime_is_refused() -> None:
+    """W5, R3: and ends with no error of the run"""
+
+    class Overtaken(Helper):
+        async def attach(self, *, bus: WorkerBus, **kwargs: Any) -> None:
+            await bus.subscribe(Plain(self.name))
+            await super().attach(bus=bus, **kwargs)
+
+    parent, child = Parent(), Overtaken("child")
+    async with running(parent):
+        with pytest.raises(ValueError, match="'child'"):
+            await parent.add_workers(child)
+        assert parent.children == []
+
+
+@pytest.mark.parametrize("moment", ["before it is added", "before the run"])
+async def test_a_child_added_before_the_parent_s_start_is_started_with_it(moment: str) -> None:
+    """W5"""
+    parent, child, grandchild = Parent(), Parent("child"), Helper("grandchild")
+    runner = WorkerRunner(handle_sigint=False)
+    if moment == "before the run":
+        await runner.add_workers(parent)
+    await child.add_workers(grandchild)
+    await parent.add_workers(child)
+    assert child.parent == "parent"
+    assert child.started_at is None
+    if moment == "before it is added":
+        await runner.add_workers(parent)
+    async with runner:
+        await runner.job("grandchild", name="echo")
+        await eventually(lambda: parent.ready and child.ready)
+    assert (parent.ready, child.ready) == (["child"], ["grandchild"])
+
+
+async def test_a_child_that_is_added_while_the_others_start_is_started_once() -> None:
+    """W5, R3: also where it has finished before its turn would have come"""
+
+    class Slow(Helper):
+        async def attach(self, **kwargs: Any) -> None:
+            await brief.wait()
+            await super().attach(**kwargs)
+
+    class Brief(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            runs.append(self.name)
+
+    class Adding(Parent):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            await self.add_workers(brief)
+
+    runs: list[str] = []
+    parent, slow, brief = Adding(), Slow("slow"), Brief("brief")
+    await parent.add_workers(slow)
+    async with running(parent) as runner:
+        assert (await runner.job("slow", name="echo"))["worker"] == "slow"
+        assert (await runner.job("parent", name="echo"))["worker"] == "parent"
+    assert runs == ["brief"]
+
+
+async def test_a_worker_that_was_sent_to_the_runner_without_a_parent_is_a_root() -> None:
+    """W5: `BusAddWorkerMessage` alone makes nobody a child"""
+    worker = Helper("w")
+    async with running(Parent()) as runner:
+        await runner.bus.send(BusAddWorkerMessage(worker, source="parent", target=runner.name))
+        await runner.job("w", name="echo")
+        assert worker.parent is None
+
+
+class SlowToReturn(MemoryBus):
+    """A bus that has delivered a worker to its runner a second before `send` returns."""
+
+    async def send(self, message: BusMessage) -> None:
+        await super().send(message)
+        if isinstance(message, BusAddWorkerMessage):
+            await anyio.sleep(1)
+
+
+async def test_a_child_that_is_attached_before_the_sending_has_returned_is_added() -> None:
+    """W5: `add_workers` waits for nothing more."""
+    parent = Helper("parent")
+    async with running(parent, bus=SlowToReturn()) as runner:
+        begin = current_time()
+        await parent.add_workers(Helper("child"))
+        assert current_time() == begin + 1
+        assert await runner.job("child", name="echo")
+
+
+async def test_a_child_that_comes_and_goes_at_once_has_been_ready() -> None:
+    """W5: its parent watches it from before its start."""
+
+    class Brief(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+
+    class Watching(Helper):
+        async def on_worker_ready(self, data: WorkerReadyData) -> None:
+            told.append(data.worker_name)
+
+    told: list[str] = []
+    parent, child = Watching("parent"), Brief("child")
+    async with running(parent, bus=SlowToReturn()):
+        await parent.add_workers(child)
+        await child.wait()
+        await settle()
+        assert told == ["child"]
+
+
+async def test_a_name_that_is_taken_before_the_parent_starts_is_one_error() -> None:
+    """R3, R4, W5: the parent's, whose start it is; nobody else is told."""
+    told: list[tuple[str, str]] = []
+    runner = WorkerRunner(handle_sigint=False)
+    runner.add_event_handler("on_error", lambda _, data: told.append((data.worker_name, data.error)))
+    parent = Helper("parent")
+    await parent.add_workers(Helper("taken"))
+    await runner.add_workers(Helper("taken"), parent)
+    async with runner:
+        await parent.wait()
+        await settle()
+    [(name, error)] = told
+    assert name == "parent"
+    assert error.startswith(NameTakenError.__name__)
+
+
+async def test_a_child_that_could_not_be_attached_is_free_again() -> None:
+    """W5, R3: it has no parent, and can be added once more."""
+    bus, child, parent = Broken(), Helper("child"), Helper("parent")
+    async with running(parent, bus=bus) as runner:
+        with pytest.raises(OSError, match="no connection"):
+            await parent.add_workers(child)
+        assert child.parent is None
+        assert parent.children == []
+        bus.broken = False
+        await parent.add_workers(child)
+        assert child.parent == "parent"
+        assert await runner.job("child", name="echo") == {"worker": "child", "payload": None}
+
+
+async def test_a_child_that_could_not_be_attached_at_its_parent_s_start_is_free_again() -> None:
+    """W5, R3: the parent fails, and another may have the child."""
+
+    class Refusing(MemoryBus):
+        broken = True
+
+        async def subscribe(self, subscriber: BusSubscriber) -> None:
+            if self.broken and subscriber.name == "child":
+                raise OSError("no connection")
+            await super().subscribe(subscriber)
+
+    bus, child, parent, other = Refusing(), Helper("child"), Helper("parent"), Helper("other")
+    await parent.add_workers(child)
+    runner = WorkerRunner(bus=bus, handle_sigint=False)
+    runner.add_event_handler("on_error", lambda *_: None)
+    async with runner:
+        await runner.add_workers(parent, other)
+        await parent.wait()
+        assert (child.parent, parent.children) == (None, [])
+        bus.broken = False
+        await runner.registry.wait_for("other")
+        await other.add_workers(child)
+        assert await runner.job("child", name="echo") == {"worker": "child", "payload": None}
+
+
+async def test_a_child_that_cannot_be_attached_is_an_error_of_who_adds_it_alone() -> None:
+    """W5, R4: the parent got it, and may have dealt with it."""
+    told: list[object] = []
+    parent = Helper("parent")
+    async with WorkerRunner(bus=Picky("child"), handle_sigint=False) as runner:
+        runner.add_event_handler("on_error", lambda _, data: told.append(data))
+        await runner.add_workers(parent)
+        await runner.registry.wait_for("parent")
+        with pytest.raises(OSError, match="no room"):
+            await parent.add_workers(Helper("child"))
+    assert told == []

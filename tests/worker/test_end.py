@@ -1,0 +1,239 @@
+"""W6, R2: how a worker ends, and what it lets finish."""
+
+import time
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from support import clock
+from support.requesters import Raw
+from support.runners import quiet_runner
+from support.subscribers import Plain
+from support.workers import Helper, running
+from workerbus import (
+    BaseWorker,
+    BusCancelMessage,
+    BusCancelWorkerMessage,
+    BusEndMessage,
+    BusEndWorkerMessage,
+    BusJobRequestMessage,
+    BusMessage,
+    BusWorkerGoneMessage,
+    JobStatus,
+    MemoryBus,
+    WorkerParams,
+    WorkerRunner,
+    job,
+)
+from workerbus.testing import settle
+
+
+async def test_a_worker_whose_run_returns_has_finished() -> None:
+    """W6"""
+
+    class Brief(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+
+    worker, runner = Brief("w"), quiet_runner()
+    await runner.add_workers(worker)
+    await runner.run()
+    await worker.wait()
+    assert runner.registry.get("w") is None
+
+
+async def ended(worker: BaseWorker, runner: WorkerRunner) -> None:
+    await runner.bus.send(BusEndWorkerMessage(source="test", target=worker.name))
+
+
+async def cancelled(worker: BaseWorker, runner: WorkerRunner) -> None:
+    await runner.bus.send(BusCancelWorkerMessage(source="test", target=worker.name))
+
+
+class Cleaning(Helper):
+    """Notes at its clean-up whether its handler has unwound."""
+
+    def __init__(self, name: str, *, error: Exception | None = None) -> None:
+        super().__init__(name)
+        self.error = error
+        self.cleaned: list[bool] = []
+
+    async def cleanup(self) -> None:
+        self.cleaned.append(self.unwound.is_set())
+        if self.error is not None:
+            raise self.error
+
+
+async def test_a_cancel_overtakes_an_end_that_waits_for_jobs() -> None:
+    """R2, for one worker"""
+    worker = Helper("w")
+    async with running(worker, job_grace=60, grace_period=60) as runner:
+        await (await Raw.on(runner.bus)).ask("1", "w", "wait")
+        await worker.begun.wait()
+        await ended(worker, runner)
+        await anyio.wait_all_tasks_blocked()
+        assert not worker.unwound.is_set()
+        await cancelled(worker, runner)
+        await anyio.wait_all_tasks_blocked()
+        unwound = worker.unwound.is_set()
+        worker.release.set()
+    assert unwound
+
+
+async def test_a_job_that_was_asked_for_just_before_the_end_has_its_grace() -> None:
+    """R2"""
+
+    class Working(BaseWorker):
+        @job(name="work")
+        async def work(self, message: BusJobRequestMessage) -> None:
+            for _ in range(5):
+                await checkpoint()
+
+    worker = Working("w")
+    async with running(worker, job_grace=5) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("0", "w", "work")
+        await raw.answer("0")
+        await anyio.wait_all_tasks_blocked()
+        await raw.ask("1", "w", "work")
+        await ended(worker, runner)
+        assert (await raw.answer("1"))[0] is JobStatus.COMPLETED
+
+
+def test_an_end_of_a_worker_that_never_starts_has_its_grace_too(backend: str) -> None:
+    """R2: for an end of a single worker"""
+
+    class Silent(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            await anyio.sleep_forever()
+
+    async def main() -> None:
+        worker = Silent("w")
+        async with running(Helper("peer"), grace_period=1) as runner:
+            await runner.add_workers(worker)
+            await ended(worker, runner)
+            with anyio.move_on_after(4) as scope:
+                await worker.wait()
+            in_time.append(not scope.cancelled_caught)
+
+    in_time: list[bool] = []
+    clock.run(main, backend=backend)
+    assert in_time == [True]
+
+
+def test_each_stop_has_its_own_deadline(backend: str) -> None:
+    """L4: one for a whole wind-down, but stops that come later are others"""
+
+    class Slow(Cleaning):
+        async def cleanup(self) -> None:
+            await anyio.sleep(1.5)
+            await super().cleanup()
+
+    workers = [Slow(f"w{n}") for n in range(3)]
+
+    async def main() -> None:
+        async with running(*workers):
+            for worker in workers:
+                await worker.stop()
+
+    clock.run(main, backend=backend)
+    assert [worker.cleaned for worker in workers] == [[False]] * 3
+
+
+def test_a_worker_that_accepts_no_message_ends_all_the_same(backend: str) -> None:
+    """R2, N4"""
+
+    class Deaf(BaseWorker):
+        def accepts_bus_message(self, message: BusMessage) -> bool:
+            return False
+
+    async def main() -> None:
+        worker = Deaf("w")
+        async with running(worker, grace_period=0.05):
+            pass
+        await worker.wait()
+
+    clock.run(main, backend=backend)
+
+
+async def test_a_task_whose_job_is_cancelled_by_the_end_has_not_failed(caplog: pytest.LogCaptureFixture) -> None:
+    """W7, R4: the log tells, and the run does not raise."""
+
+    class Insists(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            params.task_group.start_soon(self.ask)
+            await super().run(params)
+
+        async def ask(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await self.job("other", name="wait")
+
+    insists, other = Insists("insists"), Helper("other")
+    async with running(insists, other):
+        await other.begun.wait()
+        await insists.stop()
+    assert "a task of worker 'insists' failed while it ended" in caplog.text
+
+
+async def test_an_end_before_the_start_leaves_the_whole_of_its_grace() -> None:
+    """R2: that of the jobs, too."""
+
+    class Late(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            await anyio.sleep(2)
+            await super().run(params)
+
+    late = Late("late")
+    async with WorkerRunner(handle_sigint=False, grace_period=1.0, job_grace=5.0) as runner:
+        await runner.add_workers(late)
+        await settle()
+        await runner.bus.send(BusEndWorkerMessage(source="me", target="late"))
+        await late.wait()
+        assert late.started_at is not None
+
+
+async def test_jobs_have_their_grace_beside_that_of_the_worker() -> None:
+    """R2"""
+    helper = Helper("helper")
+    async with running(helper, grace_period=1.0, job_grace=3.0) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("job", "helper", "wait")
+        await helper.begun.wait()
+        await runner.bus.send(BusEndWorkerMessage(source="me", target="helper"))
+        await anyio.sleep(2.5)
+        helper.release.set()
+        assert await raw.answer("job") == (JobStatus.COMPLETED, {"released": True})
+
+
+async def test_a_worker_says_when_it_has_gone() -> None:
+    """G2, J4: by its runner's clock, so that older news of it count for none."""
+    async with MemoryBus() as bus:
+        observer, helper = Plain("observer"), Helper("helper")
+        await bus.subscribe(observer)
+        async with running(helper, bus=bus):
+            before = time.time()
+            await helper.stop()
+            [gone] = await observer.until(1, BusWorkerGoneMessage)
+            after = time.time()
+    assert isinstance(gone, BusWorkerGoneMessage)
+    assert gone.finished_at is not None
+    assert before <= gone.finished_at <= after
+
+
+@pytest.mark.parametrize("kind", [BusEndMessage, BusCancelMessage])
+async def test_a_worker_asks_its_own_runner_to_end_and_says_who_asks(
+    kind: type[BusEndMessage | BusCancelMessage],
+) -> None:
+    """R6, N1."""
+    observer, helper = Plain("observer"), Helper("helper")
+    bus = MemoryBus()
+    await bus.subscribe(observer)
+    runner = WorkerRunner(name="runner", bus=bus, handle_sigint=False)
+    await runner.add_workers(helper)
+    async with anyio.create_task_group() as tasks, bus:
+        tasks.start_soon(runner.run)
+        await runner.registry.wait_for("helper")
+        await (helper.end if kind is BusEndMessage else helper.cancel)(reason="enough")
+        [message] = await observer.until(1, kind)
+    assert message == kind("enough", source="helper", target="runner")

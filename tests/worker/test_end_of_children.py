@@ -1,0 +1,501 @@
+"""W5: children finish before their parent."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import anyio
+import pytest
+from anyio import CancelScope, current_time
+from anyio.lowlevel import checkpoint
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from support import clock
+from support.buses import Wire
+from support.conditions import eventually
+from support.families import Parent, Unattachable
+from support.job_handlers import never
+from support.leaks import nothing_left
+from support.messages import Alarm, Note, alarm, note
+from support.requesters import Raw
+from support.runners import quiet_runner
+from support.wind_downs import Logged
+from support.workers import Doing, Helper, running
+from workerbus import (
+    BaseWorker,
+    BusCancelWorkerMessage,
+    BusEndWorkerMessage,
+    BusMessage,
+    BusSubscriber,
+    JobError,
+    MemoryBus,
+    WorkerBus,
+    WorkerErrorData,
+    WorkerParams,
+    WorkerRunner,
+)
+from workerbus.testing import settle
+
+
+async def stop(worker: BaseWorker, runner: WorkerRunner) -> None:
+    await worker.stop()
+
+
+async def end(worker: BaseWorker, runner: WorkerRunner) -> None:
+    await runner.bus.send(BusEndWorkerMessage(source="test", target=worker.name))
+
+
+async def cancel(worker: BaseWorker, runner: WorkerRunner) -> None:
+    await runner.bus.send(BusCancelWorkerMessage(source="test", target=worker.name))
+
+
+async def end_all(worker: BaseWorker, runner: WorkerRunner) -> None:
+    await runner.end()
+
+
+async def cancel_all(worker: BaseWorker, runner: WorkerRunner) -> None:
+    await runner.cancel()
+
+
+async def let_return(worker: BaseWorker, runner: WorkerRunner) -> None:
+    await runner.bus.send(note(0, worker.name))
+
+
+async def let_raise(worker: BaseWorker, runner: WorkerRunner) -> None:
+    await runner.bus.send(note(1, worker.name))
+
+
+Way = Callable[[BaseWorker, WorkerRunner], Awaitable[None]]
+
+
+WAYS: list[Way] = [stop, end, cancel, end_all, cancel_all, let_return, let_raise]
+
+
+class Node(Parent):
+    """Its clean-up takes some steps, and notes whether its children had finished before."""
+
+    def __init__(self, name: str, steps: int, late: list[str]) -> None:
+        super().__init__(name)
+        self.steps = steps
+        self.late = late
+
+    async def run(self, params: WorkerParams) -> None:
+        await self.start()
+        await self.changed.wait()
+        if 1 in self.notes:
+            raise ValueError("broken")
+
+    async def cleanup(self) -> None:
+        self.late.extend(child.name for child in self.children if self.bus.has_subscriber(child.name))
+        for _ in range(self.steps):
+            await checkpoint()
+        self.late.extend(child.name for child in self.children if child.active)
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> list[tuple[int, int]]:
+    """For each node its parent, which is an earlier one, and its steps."""
+    size = draw(st.integers(1, 7))
+    return [(draw(st.integers(0, max(0, n - 1))), draw(st.integers(0, 3))) for n in range(size)]
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tree=trees(), way=st.sampled_from(WAYS), wait=st.booleans(), bus=st.sampled_from([MemoryBus, Wire]))
+def test_children_finish_before_their_parent(
+    backend: str, tree: list[tuple[int, int]], way: Way, wait: bool, bus: type[WorkerBus]
+) -> None:
+    """W5: whatever ends the parent, also while they start"""
+
+    async def main() -> None:
+        late: list[str] = []
+        nodes = [Node(f"n{n}", steps, late) for n, (_, steps) in enumerate(tree)]
+        for n, (parent, _) in enumerate(tree[1:], 1):
+            await nodes[parent].add_workers(nodes[n])
+        runner = WorkerRunner(handle_sigint=False, grace_period=0.1, bus=bus())
+        runner.add_event_handler("on_error", lambda *_: None)
+        await runner.add_workers(nodes[0])
+        async with anyio.create_task_group() as group:
+            group.start_soon(runner.run)
+            await runner.registry.wait_for("n0")
+            for node in nodes[1:] if wait else ():
+                await runner.registry.wait_for(node.name)
+            await way(nodes[0], runner)
+        assert late == []
+        assert not [node.name for node in nodes if node.active]
+        assert runner.bus.statistics().subscribers == {}
+
+    clock.run(main, backend=backend, limit=5)
+
+
+class Reporting(Helper):
+    """A child that sends its parent a note when it cleans up, and waits until that has been heard."""
+
+    def __init__(self, name: str, above: Parent) -> None:
+        super().__init__(name)
+        self.above = above
+
+    async def cleanup(self) -> None:
+        await self.bus.send(note(7, self.parent))
+        await self.above.changed.wait()
+        self.calls.append("heard")
+
+
+@pytest.mark.parametrize("way", [stop, end, cancel, end_all, cancel_all])
+async def test_a_parent_that_waits_for_its_children_still_takes_messages(way: Way) -> None:
+    """W5"""
+    parent = Parent()
+    child = Reporting("child", parent)
+    async with running(parent) as runner:
+        await parent.add_workers(child)
+        await runner.registry.wait_for("child")
+        with anyio.CancelScope(shield=True):
+            await way(parent, runner)
+            await parent.wait()
+    assert parent.notes == [7]
+    assert child.calls == ["heard"]
+
+
+@pytest.mark.parametrize("way", [end, end_all])
+async def test_a_child_that_ends_may_ask_its_parent_for_a_job(way: Way) -> None:
+    """W5, W8"""
+
+    class Asking(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, BusEndWorkerMessage):
+                self.calls.append((await self.job("parent", name="echo"))["worker"])
+
+    parent, child = Parent(), Asking("child")
+    async with running(parent) as runner:
+        await parent.add_workers(child)
+        await runner.registry.wait_for("child")
+        await way(parent, runner)
+        await parent.wait()
+    assert child.calls == ["parent"]
+
+
+@pytest.mark.parametrize("way", [stop, end, cancel])
+async def test_a_parent_that_waits_hears_of_the_errors_of_its_children(way: Way) -> None:
+    """W5, W7"""
+
+    class Breaking(Helper):
+        async def cleanup(self) -> None:
+            await self.send_bus_error_message("broken")
+
+    parent, child = Parent(), Breaking("child")
+    async with running(parent) as runner:
+        await parent.add_workers(child)
+        await runner.registry.wait_for("child")
+        await way(parent, runner)
+        await parent.wait()
+    assert parent.failed == [WorkerErrorData("child", "broken")]
+
+
+@pytest.mark.parametrize("way", [stop, cancel])
+def test_a_child_that_is_late_still_finishes_before_its_parent(backend: str, way: Way) -> None:
+    """W5, L4: user code that refuses cancellation is waited for"""
+
+    class Late(Helper):
+        async def cleanup(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(3)
+            order.append(self.name)
+
+    async def main() -> None:
+        parent = Parent()
+        async with running(parent) as runner:
+            await parent.add_workers(Late("child"))
+            await runner.registry.wait_for("child")
+            await way(parent, runner)
+            await parent.wait()
+            order.append("parent")
+
+    order: list[str] = []
+    clock.run(main, backend=backend)
+    assert order == ["child", "parent"]
+
+
+@pytest.mark.parametrize("way", [stop, end, cancel, end_all])
+def test_a_child_that_was_never_attached_does_not_hold_up_its_parent(backend: str, way: Way) -> None:
+    """W5"""
+
+    async def main() -> None:
+        parent = Parent()
+        async with running(parent) as runner:
+            runner.add_event_handler("on_error", lambda *_: None)
+            with pytest.raises(OSError, match="no device"):
+                await parent.add_workers(Unattachable("child"))
+            begun = anyio.current_time()
+            await way(parent, runner)
+            await parent.wait()
+            waited.append(anyio.current_time() - begun)
+
+    waited: list[float] = []
+    clock.run(main, backend=backend)
+    assert waited[0] < 1
+
+
+async def test_a_child_that_has_finished_leaves_its_parent_alone() -> None:
+    """W5"""
+    parent, child = Parent(), Helper("child")
+    async with running(parent) as runner:
+        await parent.add_workers(child)
+        await child.stop()
+        assert (await runner.job("parent", name="echo"))["worker"] == "parent"
+
+
+async def test_a_child_added_while_its_parent_stops_is_refused_or_finishes_first() -> None:
+    """W5"""
+
+    class Adding(Parent):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                await self.stop()
+                try:
+                    await self.add_workers(child)
+                except RuntimeError:
+                    self.calls.append("refused")
+
+        async def cleanup(self) -> None:
+            left.append(child.active)
+
+    left: list[bool] = []
+    parent, child = Adding(), Helper("child")
+    async with running(parent) as runner:
+        await runner.bus.send(note(0, "parent"))
+        await parent.wait()
+        assert left == [False]
+        await anyio.wait_all_tasks_blocked()
+        assert runner.get_worker("child") is None
+        assert runner.registry.get("child") is None
+
+
+async def test_a_child_added_while_its_parent_waits_for_others_finishes_first() -> None:
+    """W5"""
+
+    class Adding(Parent):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                try:
+                    await self.add_workers(second)
+                except RuntimeError:
+                    self.calls.append("refused")
+                self.changed.set()
+
+    parent, second = Adding(), Helper("second")
+    first = Reporting("first", parent)
+    async with running(parent) as runner:
+        await parent.add_workers(first)
+        await runner.registry.wait_for("first")
+        await end(parent, runner)
+        await parent.wait()
+        assert runner.get_worker("second") is None
+    assert first.calls == ["heard"]
+
+
+async def test_a_finished_worker_takes_no_children() -> None:
+    """W5: they could not finish before it"""
+    parent, other, child = Parent(), Parent("other"), Helper("child")
+    async with running(parent, other) as runner:
+        await parent.stop()
+        with pytest.raises(RuntimeError):
+            await parent.add_workers(child)
+        assert runner.get_worker("child") is None
+        await other.add_workers(child)
+        await runner.job("child", name="echo")
+
+
+async def test_a_child_on_its_way_to_the_bus_finishes_before_its_parent() -> None:
+    """W5"""
+    parent, child = Parent(), Helper("child")
+    async with running(parent) as runner, anyio.create_task_group() as group:
+        group.start_soon(parent.add_workers, child)
+        await eventually(lambda: runner.get_worker("child"))
+        await runner.bus.send(BusCancelWorkerMessage(source="test", target="parent"))
+        await parent.wait()
+        assert runner.get_worker("child") is None
+        group.cancel_scope.cancel()
+
+
+async def test_a_parent_can_be_stopped_by_a_job_that_its_child_asks_for() -> None:
+    """W5, W6"""
+
+    class Stopping(Parent):
+        async def on_job_request(self, message: BusMessage) -> None:
+            await self.stop()
+
+    class Asking(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                await self.job("parent", name="anything")
+
+    parent, child = Stopping(), Asking("child")
+    async with running(parent) as runner:
+        await parent.add_workers(child)
+        await runner.bus.send(note(0, "child"))
+        await parent.wait()
+        await child.wait()
+
+
+async def test_a_job_open_at_a_child_is_answered_when_the_parent_ends() -> None:
+    """W5, J4"""
+    parent, child = Parent(), Helper("child")
+    async with running(parent) as runner:
+        await parent.add_workers(child)
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "child", "wait")
+        await child.begun.wait()
+        await end(parent, runner)
+        await raw.answer("1")
+        await parent.wait()
+
+
+class Hearing(Helper):
+    """Writes down the notes and alarms that its hook gets."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.heard: list[BusMessage] = []
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if isinstance(message, Note | Alarm):
+            self.heard.append(message)
+
+
+async def test_a_parent_runs_no_hook_any_more_when_its_children_have_ended() -> None:
+    """R2, W5: while they end it still does, and while its jobs have their grace it does not, in neither lane."""
+    parent, child = Hearing("parent"), Helper("child")
+    during = alarm(1, "parent")
+    async with running(parent, job_grace=1.0) as runner:
+        await parent.add_workers(child)
+        await runner.registry.wait_for("child")
+        raw = await Raw.on(runner.bus)
+        await raw.ask("parent's", "parent", "wait")
+        await raw.ask("child's", "child", "wait")
+        await parent.begun.wait()
+        await child.begun.wait()
+        await runner.end()
+        await settle()
+        await runner.bus.send(during)
+        await settle()
+        child.release.set()
+        await child.wait()
+        await settle()
+        await runner.bus.send(alarm(2, "parent"))
+        await runner.bus.send(note(2, "parent"))
+        await settle()
+        assert parent.heard == [during]
+        parent.release.set()
+
+
+class SlowToSubscribe(MemoryBus):
+    """A bus that takes a second to let ``child`` in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subscribing = anyio.Event()
+
+    async def subscribe(self, subscriber: BusSubscriber) -> None:
+        if subscriber.name == "child":
+            self.subscribing.set()
+            await anyio.sleep(1)
+        await super().subscribe(subscriber)
+
+
+async def test_an_end_reaches_a_child_that_is_on_its_way_to_the_bus() -> None:
+    """R2, W5: it ends when it has come there, and not when the grace period is over."""
+    bus, parent = SlowToSubscribe(), Helper("parent")
+    async with running(parent, bus=bus) as runner, anyio.create_task_group() as group:
+        begin = current_time()
+        group.start_soon(parent.add_workers, Helper("child"))
+        await bus.subscribing.wait()
+        await runner.end()
+        await parent.wait()
+        assert current_time() == begin + 1
+
+
+async def test_a_worker_that_is_being_stopped_takes_no_children() -> None:
+    """W5: while it waits for those that it has, too."""
+
+    class Tidy(Helper):
+        async def cleanup(self) -> None:
+            await anyio.sleep(1)
+
+    parent = Helper("parent")
+    async with running(parent) as runner:
+        await parent.add_workers(Tidy("child"))
+        await runner.registry.wait_for("child")
+        async with anyio.create_task_group() as group:
+            group.start_soon(parent.stop)
+            await settle()
+            with pytest.raises(RuntimeError, match="'late' could not finish before it"):
+                await parent.add_workers(Helper("late"))
+
+
+TREE_ENDS = ("end", "cancel", "scope", "stop")
+
+
+@given(parents=st.lists(st.integers(0, 6), min_size=1, max_size=6), how=st.sampled_from(TREE_ENDS), busy=st.booleans())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_children_always_finish_before_their_parents(backend: str, parents: list[int], how: str, busy: bool) -> None:
+    """L3, W5: whatever the tree, and however it ends; each finishes once, and nothing is left."""
+
+    async def grow_and_end() -> None:
+        log: list[str] = []
+        runner = quiet_runner(grace_period=0.1)
+        workers = [Logged(f"w{n}", log) for n in range(len(parents))]
+        above = {n: pick % (n + 1) - 1 for n, pick in enumerate(parents)}
+        for n, parent in above.items():
+            if parent >= 0:
+                await workers[parent].add_workers(workers[n])
+        roots = [workers[n] for n, parent in above.items() if parent < 0]
+        async with nothing_left(runner):
+            with CancelScope() as scope:
+                async with runner, anyio.create_task_group() as group:
+                    await runner.add_workers(*roots)
+
+                    async def ask(worker: Logged) -> None:
+                        with suppress(JobError):
+                            await runner.job(worker.name, name="wait")
+
+                    for worker in workers:
+                        await runner.registry.wait_for(worker.name)
+                        if busy:
+                            group.start_soon(ask, worker)
+                            await worker.begun.wait()
+                    if how == "scope":
+                        scope.cancel()
+                    elif how == "stop":
+                        for root in roots:
+                            await root.stop()
+                    else:
+                        await (runner.end() if how == "end" else runner.cancel())
+        assert sorted(log) == [f"cleanup w{n}" for n in range(len(parents))]
+        for n, parent in above.items():
+            assert parent < 0 or log.index(f"cleanup w{n}") < log.index(f"cleanup w{parent}")
+
+    clock.run(grow_and_end, backend=backend)
+
+
+async def test_a_handler_that_goes_at_once_is_not_said_to_refuse_when_a_child_took_all_the_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """L4: it is cancelled when the time for the children is over."""
+
+    class Slow(BaseWorker):
+        async def cleanup(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(3)
+
+    parent = Doing("parent", never)
+    async with running(parent) as runner, anyio.create_task_group() as tasks:
+        await parent.add_workers(Slow("child"))
+        await runner.registry.wait_for("child")
+
+        async def ask() -> None:
+            with pytest.raises(JobError):
+                await runner.job("parent", name="do")
+
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        await parent.stop()
+    assert [text for text in caplog.messages if "refuse" in text] == []

@@ -1,0 +1,610 @@
+"""W6: `stop()`, from everywhere."""
+
+from typing import Any
+
+import anyio
+import pytest
+from anyio import current_time
+
+from support.buses import Wire
+from support.conditions import eventually
+from support.listeners import Chooser
+from support.messages import Note, note
+from support.requesters import Listener, Raw
+from support.runners import quiet_runner
+from support.workers import Helper, running
+from workerbus import (
+    BaseWorker,
+    BusDeactivateWorkerMessage,
+    BusEndWorkerMessage,
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusMessage,
+    JobStatus,
+    MemoryBus,
+    NotRunningError,
+    WorkerBus,
+    WorkerParams,
+    WorkerReadyData,
+    job,
+    worker_ready,
+)
+from workerbus.testing import RecordingBus, settle
+
+
+class Lingering(Helper):
+    """Its handler of ``linger``, once cancelled, needs until ``release``, or a second."""
+
+    @job(name="linger")
+    async def linger(self, message: BusJobRequestMessage) -> None:
+        self.begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.move_on_after(1, shield=True):
+                await self.release.wait()
+
+
+async def test_stop_from_outside_returns_when_the_worker_has_finished() -> None:
+    """W6"""
+    worker = Helper("w")
+    async with running(worker) as runner:
+        await (await Raw.on(runner.bus)).ask("1", "w", "wait")
+        await worker.begun.wait()
+        await worker.stop()
+        assert worker.unwound.is_set()
+        assert not worker.active
+        assert worker.active_jobs == {}
+        assert runner.registry.get("w") is None
+        assert runner.get_worker("w") is None
+        assert not runner.bus.has_subscriber("w")
+        await worker.wait()
+
+
+async def test_stop_waits_for_the_handlers_and_answers_after_them() -> None:
+    """W6"""
+    worker = Lingering("w")
+    stopped = anyio.Event()
+
+    async def stop() -> None:
+        await worker.stop()
+        stopped.set()
+
+    async with running(worker) as runner, anyio.create_task_group() as group:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "w", "linger")
+        await worker.begun.wait()
+        group.start_soon(stop)
+        await anyio.wait_all_tasks_blocked()
+        assert not stopped.is_set()
+        assert raw.answers("1") == []
+        worker.release.set()
+        await stopped.wait()
+        assert (await raw.answer("1"))[0] is JobStatus.CANCELLED
+
+
+async def test_stop_waits_for_a_hook() -> None:
+    """W6"""
+
+    class Hooked(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                self.begun.set()
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    with anyio.move_on_after(1, shield=True):
+                        await self.release.wait()
+                    self.unwound.set()
+
+    worker, unwound = Hooked("w"), list[bool]()
+
+    async def stop() -> None:
+        await worker.stop()
+        unwound.append(worker.unwound.is_set())
+
+    async with running(worker) as runner, anyio.create_task_group() as group:
+        await runner.bus.send(Note(0, source="test", target="w"))
+        await worker.begun.wait()
+        group.start_soon(stop)
+        await anyio.wait_all_tasks_blocked()
+        worker.release.set()
+    assert unwound == [True]
+
+
+async def test_a_stop_that_nobody_waits_for_is_a_stop() -> None:
+    """W6"""
+    worker = Helper("w")
+    async with running(worker):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await worker.stop()
+        await worker.wait()
+
+
+async def test_a_hook_that_stops_its_worker_and_goes_on_is_cancelled() -> None:
+    """W6"""
+
+    class Stopping(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                await self.stop()
+                await anyio.sleep_forever()
+
+    worker = Stopping("w")
+    async with running(worker) as runner:
+        await runner.bus.send(Note(0, source="test", target="w"))
+        await worker.wait()
+
+
+@pytest.mark.parametrize("bus", [MemoryBus, Wire])
+async def test_stop_answers_every_open_job_cancelled(bus: type[WorkerBus]) -> None:
+    """W6: the running, the deferred, and the one that waits in line"""
+
+    class Busy(Helper):
+        @job(name="line", sequential=True)
+        async def line(self, message: BusJobRequestMessage) -> None:
+            self.calls.append(message.job_id)
+            self.begun.set()
+            await anyio.sleep_forever()
+
+        @job(name="later", deferred=True)
+        async def later(self, message: BusJobRequestMessage) -> None:
+            self.calls.append(message.job_id)
+
+        async def on_job_request(self, message: BusJobRequestMessage) -> None:
+            self.calls.append(message.job_id)
+
+    worker = Busy("w")
+    async with running(worker, bus=bus()) as runner:
+        raw = await Raw.on(runner.bus)
+        for number, name in enumerate(["line", "line", "later", "other", "wait"]):
+            await raw.ask(str(number), "w", name)
+        await eventually(lambda: len(worker.calls) == 4)
+        await worker.stop()
+        for number in range(5):
+            assert (await raw.answer(str(number)))[0] is JobStatus.CANCELLED
+    assert "1" not in worker.calls
+
+
+async def test_stop_cancels_what_the_worker_has_asked_for() -> None:
+    """W6"""
+    worker, peer = Helper("w"), Helper("peer")
+    async with running(worker, peer) as runner:
+        await worker.request_job("peer", name="wait")
+        await peer.begun.wait()
+        await worker.stop()
+        await peer.unwound.wait()
+        assert worker.job_groups == {}
+        assert runner.get_worker("peer") is peer
+
+
+async def test_no_job_begins_once_stop_was_called() -> None:
+    """W6: whoever is scheduled first"""
+
+    class Stopping(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                await self.stop()
+                await raw.ask(self.name, self.name, "echo")
+
+    workers = [Stopping(f"w{n}") for n in range(8)]
+    async with running(*workers) as runner:
+        raw = await Raw.on(runner.bus)
+        for worker in workers:
+            await runner.bus.send(Note(0, source="test", target=worker.name))
+            assert (await raw.answer(worker.name))[0] is JobStatus.CANCELLED
+            await worker.wait()
+    assert not any(worker.calls for worker in workers)
+
+
+async def test_no_job_begins_while_a_stopped_worker_waits_for_its_children() -> None:
+    """W6"""
+    parent, child = Helper("parent"), Lingering("child")
+    async with running(parent) as runner, anyio.create_task_group() as group:
+        await parent.add_workers(child)
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "child", "linger")
+        await child.begun.wait()
+        group.start_soon(parent.stop)
+        await anyio.wait_all_tasks_blocked()
+        await raw.ask("2", "parent", "echo")
+        assert (await raw.answer("2"))[0] is JobStatus.CANCELLED
+        child.release.set()
+    assert parent.calls == []
+
+
+async def test_a_job_that_comes_during_cleanup_is_answered_at_once() -> None:
+    """W6"""
+    answers: list[JobStatus] = []
+
+    class Cleaning(Helper):
+        async def cleanup(self) -> None:
+            await raw.ask("1", self.name, "echo")
+            answers.append((await raw.answer("1"))[0])
+
+    worker = Cleaning("w")
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        await worker.stop()
+    assert answers == [JobStatus.CANCELLED]
+
+
+async def test_stop_again_and_from_several_tasks_is_one_stop() -> None:
+    """W6"""
+    cleaned: list[str] = []
+
+    class Cleaning(Helper):
+        async def cleanup(self) -> None:
+            cleaned.append(self.name)
+            await super().cleanup()
+
+    worker = Cleaning("w")
+    async with running(worker):
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(worker.stop)
+        await worker.stop()
+    assert cleaned == ["w"]
+
+
+class Choosy(Helper):
+    """Its messages wait to be accepted."""
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", [Helper, Choosy])
+async def test_a_request_that_was_sent_before_stop_is_answered(kind: type[Helper]) -> None:
+    """W6, J1: also where it still waits to be handled"""
+    workers = [kind(f"w{n}") for n in range(8)]
+    async with running(*workers) as runner:
+        raw = await Raw.on(runner.bus)
+        for worker in workers:
+            await raw.ask(worker.name, worker.name, "wait")
+            await worker.stop()
+        await raw.settle()
+        for worker in workers:
+            assert [status for status, _ in raw.answers(worker.name)] == [JobStatus.CANCELLED]
+
+
+@pytest.mark.parametrize("kind", [Helper, Choosy])
+async def test_a_request_that_waits_for_the_start_of_a_stopped_worker_is_answered(kind: type[Helper]) -> None:
+    """W6, J1"""
+    worker = kind("w")
+    runner = quiet_runner()
+    await runner.add_workers(worker, Helper("peer"))
+    raw = await Raw.on(runner.bus)
+    await raw.ask("1", "w", "echo")
+    await worker.stop()
+    async with runner:
+        await runner.registry.wait_for("peer")
+        await raw.settle()
+        assert [status for status, _ in raw.answers("1")] == [JobStatus.CANCELLED]
+
+
+PLACES = [
+    "run",
+    "task",
+    "on_activated",
+    "on_deactivated",
+    "on_bus_message",
+    "job",
+    "on_job_request",
+    "worker_ready",
+    "cleanup",
+]
+
+
+class Stops(BaseWorker):
+    """Calls its own `stop` in one place."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__("stops")
+        self.place = place
+        self.returned = False
+
+        @self.event_handler("on_deactivated")
+        async def deactivated(_: object) -> None:
+            await self.at("on_deactivated")
+
+    async def at(self, place: str) -> None:
+        if place == self.place:
+            await self.stop()
+            self.returned = True
+
+    async def run(self, params: WorkerParams) -> None:
+        await self.start()
+        await self.at("run")
+        params.task_group.start_soon(self.at, "task")
+        await super().run(params)
+
+    async def on_activated(self, args: dict[str, Any] | None) -> None:
+        await self.at("on_activated")
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        await self.at("on_bus_message")
+
+    async def on_job_request(self, message: BusJobRequestMessage) -> None:
+        await self.at("on_job_request")
+
+    async def cleanup(self) -> None:
+        await self.at("cleanup")
+
+    @job(name="stop")
+    async def stop_here(self, message: BusJobRequestMessage) -> None:
+        await self.at("job")
+
+    @worker_ready(name="peer")
+    async def met(self, data: WorkerReadyData) -> None:
+        await self.at("worker_ready")
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_stop_from_inside_only_asks(place: str) -> None:
+    """W6"""
+    worker = Stops(place)
+    async with running(Helper("peer")) as runner:
+        raw = await Raw.on(runner.bus)
+        await runner.add_workers(worker)
+        await raw.ask("1", "stops", "stop")
+        await raw.ask("2", "stops", "anything")
+        await runner.bus.send(BusDeactivateWorkerMessage(source="test", target="stops"))
+        if place == "cleanup":
+            await runner.registry.wait_for("stops")
+            await worker.stop()
+        await worker.wait()
+        assert worker.returned
+        assert runner.get_worker("stops") is None
+        assert runner.get_worker("peer") is not None
+
+
+async def test_workers_may_stop_each_other() -> None:
+    """W6: both calls come from outside, and neither waits for ever"""
+
+    class Mutual(BaseWorker):
+        other: BaseWorker
+
+        @job(name="stop")
+        async def stop_other(self, message: BusJobRequestMessage) -> None:
+            working.append(self.name)
+            if len(working) == 2:
+                both_work.set()
+            await both_work.wait()
+            await self.other.stop()
+
+    working: list[str] = []
+    both_work = anyio.Event()
+    one, two = Mutual("one"), Mutual("two")
+    one.other, two.other = two, one
+    async with running(one, two) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "one", "stop")
+        await raw.ask("2", "two", "stop")
+        await one.wait()
+        await two.wait()
+
+
+async def test_a_parent_may_stop_its_child_and_a_child_its_parent() -> None:
+    """W6, W5"""
+
+    class Stopping(Helper):
+        @job(name="stop")
+        async def stop_other(self, message: BusJobRequestMessage) -> dict[str, Any]:
+            assert message.payload is not None
+            await workers[message.payload["who"]].stop()
+            return {}
+
+    parent, child, second = Stopping("parent"), Stopping("child"), Stopping("second")
+    workers = {"parent": parent, "child": child}
+    async with running(parent) as runner:
+        await parent.add_workers(child, second)
+        await runner.job("parent", name="stop", payload={"who": "child"})
+        await child.wait()
+        assert runner.get_worker("parent") is parent
+        raw = await Raw.on(runner.bus)
+        await runner.registry.wait_for("second")
+        await raw.ask("1", "second", "stop", payload={"who": "parent"})
+        await parent.wait()
+        await second.wait()
+
+
+async def test_a_worker_can_be_stopped_while_it_starts() -> None:
+    """W6"""
+
+    class Starting(Helper):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            self.begun.set()
+            await anyio.sleep_forever()
+
+    worker = Starting("w")
+    async with running(worker) as runner:
+        await worker.begun.wait()
+        await worker.stop()
+        assert runner.registry.get("w") is None
+
+
+async def test_a_worker_that_is_stopped_before_the_run_does_not_run() -> None:
+    """W6"""
+    worker, runner = Helper("w"), quiet_runner()
+    await runner.add_workers(worker)
+    await worker.stop()
+    await runner.run()
+    assert worker.started_at is None
+
+
+async def test_the_name_of_a_worker_that_is_stopped_before_the_run_is_free() -> None:
+    """W6"""
+    runner, second = quiet_runner(), Helper("w")
+    first = Helper("w")
+    await runner.add_workers(first)
+    await first.stop()
+    await runner.add_workers(second)
+    async with runner:
+        await runner.job("w", name="echo")
+    assert len(second.calls) == 1
+
+
+async def test_the_name_of_a_stopped_worker_is_free_again() -> None:
+    """W6"""
+    parent, first, second = Helper("parent"), Helper("w"), Helper("w")
+    one, two = Helper("child"), Helper("child")
+    async with running(parent, first) as runner:
+        await parent.add_workers(one)
+        await first.stop()
+        await one.stop()
+        await runner.add_workers(second)
+        await parent.add_workers(two)
+        await runner.job("w", name="echo")
+        await runner.job("child", name="echo")
+    assert len(second.calls) == len(two.calls) == 1
+
+
+async def test_a_departure_watcher_may_put_another_worker_under_the_name() -> None:
+    """W6: and the end reaches the new one"""
+    first, second = Helper("w"), Helper("w")
+    heard: list[type] = []
+
+    async def replace(_: WorkerReadyData) -> None:
+        runner.registry.unwatch("w", replace)
+        await runner.add_workers(second)
+
+    second.add_event_handler("on_bus_message", lambda _, message: heard.append(type(message)))
+    async with running(first) as runner:
+        await runner.registry.watch_departure("w", replace)
+        await first.stop()
+        await runner.registry.wait_for("w")
+        assert runner.get_worker("w") is second
+        await runner.job("w", name="echo")
+    assert BusEndWorkerMessage in heard
+
+
+async def test_stop_of_one_worker_leaves_the_others() -> None:
+    """W6"""
+    worker, peer = Helper("w"), Helper("peer")
+    async with running(worker, peer) as runner:
+        await worker.stop()
+        assert (await runner.job("peer", name="echo"))["worker"] == "peer"
+
+
+async def test_stop_may_be_overridden() -> None:
+    """W6"""
+    order: list[str] = []
+
+    class Stopping(Helper):
+        async def stop(self) -> None:
+            order.append("before")
+            await super().stop()
+            order.append("after")
+
+    worker = Stopping("w")
+    async with running(worker) as runner:
+        await worker.stop()
+        assert runner.get_worker("w") is None
+    assert order == ["before", "after"]
+
+
+async def test_an_error_of_an_overridden_stop_is_its_caller_s() -> None:
+    """W6"""
+
+    class Stopping(Helper):
+        async def stop(self) -> None:
+            await super().stop()
+            raise ValueError("mine")
+
+    worker = Stopping("w")
+    async with running(worker) as runner:
+        with pytest.raises(ValueError, match="mine"):
+            await worker.stop()
+        assert runner.get_worker("w") is None
+
+
+@pytest.mark.parametrize("attempt", range(8))
+async def test_a_request_in_the_step_of_a_stop_is_answered_by_a_worker_that_chooses(attempt: int) -> None:
+    """J1: under any schedule; the request is on its way from the lane to its task when the lane is closed."""
+
+    async def nothing(_: object) -> None:
+        return None
+
+    async with MemoryBus() as bus:
+        raw, worker = await Raw.on(bus), Chooser("chooser", nothing)
+        async with running(worker, bus=bus):
+            await bus.send(note(0, "chooser"))
+            await anyio.wait_all_tasks_blocked()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(worker.stop)
+                tasks.start_soon(raw.ask, "job", "chooser", "nothing")
+        await raw.settle()
+        assert len(raw.answers("job")) == 1
+
+
+async def test_a_cancel_reaches_the_jobs_of_a_worker_before_its_children_have_finished() -> None:
+    """R2, W5"""
+    cancelled: list[float] = []
+
+    class Parent(Helper):
+        @job(name="cancelled")
+        async def note_the_cancel(self, message: BusJobRequestMessage) -> None:
+            self.begun.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                cancelled.append(current_time())
+
+    class Child(Helper):
+        async def cleanup(self) -> None:
+            await anyio.sleep(1)
+
+    parent = Parent("parent")
+    async with running(parent) as runner:
+        await parent.add_workers(Child("child"))
+        raw = await Raw.on(runner.bus)
+        await raw.ask("job", "parent", "cancelled")
+        await parent.begun.wait()
+        begin = current_time()
+        await runner.cancel()
+        await anyio.sleep_forever()
+    assert cancelled == [begin]
+
+
+async def test_a_worker_that_stops_takes_back_what_it_asks_for_before_it_answers() -> None:
+    """W6: who hears of its answer finds nobody working for it any more."""
+
+    class Middle(Helper):
+        @job(name="delegate", deferred=True)
+        async def delegate(self, message: BusJobRequestMessage) -> None:
+            await self.request_job("leaf", name="wait")
+
+    bus, middle, leaf = RecordingBus(), Middle("middle"), Helper("leaf")
+    async with running(middle, leaf, bus=bus) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("job", "middle", "delegate")
+        await leaf.begun.wait()
+        await settle()
+        await middle.stop()
+    ends = (BusJobCancelMessage, BusJobResponseMessage)
+    assert [type(message) for message in bus.messages(source="middle") if isinstance(message, ends)] == list(ends)
+
+
+async def test_a_worker_that_stops_tells_why_it_wants_no_more_jobs_and_asks_for_none() -> None:
+    """W6, J5, J14: also in its own clean-up."""
+    told: list[str] = []
+
+    class Stopping(Helper):
+        async def cleanup(self) -> None:
+            try:
+                self.job("helper")
+            except NotRunningError as exc:
+                told.append(str(exc))
+            await super().cleanup()
+
+    helper, stopping = Listener("helper"), Stopping("stopping")
+    async with running(helper, stopping):
+        await stopping.request_job("helper", name="wait")
+        await helper.begun.wait()
+        await stopping.stop()
+        message = await helper.until("cancelled")
+    assert message.reason == "worker 'stopping' stopped"
+    assert told == ["'stopping' is not running any more: it asks for no more jobs"]

@@ -1,0 +1,180 @@
+"""W10: tasks of a worker's own, and what they are called."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+import anyio
+import pytest
+from anyio import get_current_task
+
+from support import clock
+from support.messages import Alarm, Note, alarm, note
+from support.workers import Helper, running
+from workerbus import BaseWorker, BusMessage, NotRunningError, WorkerParams, WorkerRunner
+from workerbus.testing import settle
+
+
+class Grouped(BaseWorker):
+    """Has something done in its ``run()``, and then ends."""
+
+    def __init__(self, do: Callable[[WorkerParams], Awaitable[Any]]) -> None:
+        super().__init__("grouped")
+        self.do = do
+
+    async def run(self, params: WorkerParams) -> None:
+        await self.start()
+        await self.do(params)
+
+
+async def run_alone(worker: BaseWorker) -> None:
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(worker)
+    await runner.run()
+
+
+async def test_a_task_made_of_a_coroutine_bears_its_name_or_the_one_it_is_given() -> None:
+    """N2: as in anyio's own task groups."""
+    names: list[str | None] = []
+
+    async def note_the_name() -> None:
+        names.append(get_current_task().name)
+
+    async def do(params: WorkerParams) -> None:
+        params.task_group.create_task(note_the_name())
+        await settle()
+        params.task_group.create_task(note_the_name(), name="its own")
+        await settle()
+
+    await run_alone(Grouped(do))
+    assert names == [note_the_name.__qualname__, "its own"]
+
+
+async def test_a_task_made_of_a_coroutine_runs_in_the_context_it_is_given() -> None:
+    """N2: as in anyio's own task groups."""
+    seen: list[str] = []
+    variable: ContextVar[str] = ContextVar("variable", default="nothing")
+
+    async def look() -> None:
+        seen.append(variable.get())
+
+    async def do(params: WorkerParams) -> None:
+        context = copy_context()
+        context.run(variable.set, "something")
+        params.task_group.create_task(look(), context=context)
+        await settle()
+
+    await run_alone(Grouped(do))
+    assert seen == ["something"]
+
+
+def test_a_task_of_a_worker_that_lets_a_native_cancellation_through_is_an_error() -> None:
+    """W7, L6: nobody has cancelled the worker."""
+
+    async def give_up() -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        await anyio.sleep(1)
+
+    async def do(params: WorkerParams) -> None:
+        params.task_group.create_task(give_up())
+        await anyio.sleep(1)
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="a cancellation of its own task"):
+            await run_alone(Grouped(do))
+
+    clock.run(main, backend="asyncio")
+
+
+@pytest.mark.parametrize("how", ["a group of errors", "after its start"])
+async def test_an_error_of_a_workers_own_task_ends_it_however_it_comes(how: str) -> None:
+    """W7, L6"""
+
+    async def fail_in_a_group() -> None:
+        raise ExceptionGroup("of one", [ValueError("the one")])
+
+    async def fail_later(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        task_status.started()
+        await anyio.sleep(1)
+        raise ValueError("the one")
+
+    class Broken(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            if how == "after its start":
+                await params.task_group.start(fail_later)
+            else:
+                params.task_group.start_soon(fail_in_a_group)
+            await super().run(params)
+
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(Broken("broken"))
+    with pytest.raises(ValueError, match="the one"):
+        await runner.run()
+
+
+async def test_a_worker_s_task_group_is_entered_already() -> None:
+    refused = anyio.Event()
+
+    class Entering(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            with pytest.raises(NotRunningError, match="entered already"):
+                async with params.task_group:
+                    pass
+            refused.set()
+            await super().run(params)
+
+    async with running(Entering("w")):
+        assert refused.is_set()
+
+
+async def test_a_task_of_a_worker_may_say_that_it_has_started() -> None:
+    class Serving(BaseWorker):
+        port = 0
+
+        async def serve(self, *, task_status: anyio.abc.TaskStatus[int]) -> None:
+            task_status.started(8080)
+            await anyio.sleep_forever()
+
+        async def run(self, params: WorkerParams) -> None:
+            self.port = await params.task_group.start(self.serve)
+            await super().run(params)
+
+    worker = Serving("w")
+    async with running(worker):
+        assert worker.port == 8080
+
+
+async def test_a_worker_runs_in_what_its_parameters_carry() -> None:
+    """N2: `WorkerParams` carries what the runner gives a worker to run in."""
+    ran = anyio.Event()
+
+    class Starter(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            params.task_group.start_soon(self.work)
+            await super().run(params)
+
+        async def work(self) -> None:
+            ran.set()
+
+    async with running(Starter("starter")):
+        await ran.wait()
+
+
+async def test_the_tasks_of_a_worker_s_hooks_say_whose_they_are() -> None:
+    """W8, L1: one for each lane, from its first hook on."""
+    names: list[str | None] = []
+
+    class Naming(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note | Alarm):
+                names.append(anyio.get_current_task().name)
+
+    async with running(Naming("naming")) as runner:
+        await runner.bus.send(note(1, target="naming"))
+        await anyio.wait_all_tasks_blocked()
+        await runner.bus.send(alarm(1, target="naming"))
+        await anyio.wait_all_tasks_blocked()
+    assert names == ["naming data dispatcher", "naming system dispatcher"]

@@ -1,0 +1,90 @@
+"""W9, G1: hooks for workers that come and go."""
+
+import anyio
+import pytest
+
+from support.buses import PoliteBus
+from support.job_handlers import never
+from support.workers import Doing, Helper, running
+from workerbus import BusActivateWorkerMessage, BusMessage, JobError, WorkerErrorData, WorkerReadyData
+
+
+class Curious(Helper):
+    """Writes down of whom it is told, after ``gate``."""
+
+    def __init__(self, name: str = "curious") -> None:
+        super().__init__(name)
+        self.told: list[str] = []
+        self.gate = anyio.Event()
+        self.gate.set()
+
+    async def on_activated(self, args: object) -> None:
+        await self.gate.wait()
+
+    async def on_worker_ready(self, data: WorkerReadyData) -> None:
+        self.told.append(data.worker_name)
+        if data.worker_name == "failing":
+            raise ValueError("oh")
+
+
+async def test_a_worker_remembers_of_whom_it_was_told_as_long_as_they_are_there() -> None:
+    """G1, G2: once for each time that one gets ready; what it remembers does not grow with those that have gone."""
+    curious = Curious()
+    async with running(curious, Helper("stays")) as runner:
+        for n in range(600):
+            await curious.registry.register(WorkerReadyData(f"w{n}", "elsewhere"))
+            await curious.watch_workers(f"w{n}")
+            await curious.registry.unregister(f"w{n}", "elsewhere")
+        await curious.watch_workers("stays")
+        await anyio.wait_all_tasks_blocked()
+        assert curious.told == ["stays", *(f"w{n}" for n in range(600))]
+        assert len(curious._told) < 300
+        assert runner.get_worker("stays") is not None
+
+
+async def test_the_task_that_waits_for_a_departure_says_whose_it_is() -> None:
+    """L1, J4: while the announcement is on its way."""
+    names: set[str] = set()
+
+    class Seeing(PoliteBus):
+        async def publish(self, message: BusMessage) -> None:
+            await super().publish(message)
+            names.update(str(task.name) for task in anyio.get_running_tasks())
+
+    silent = Doing("silent", never)
+    async with running(silent, name="runner", bus=Seeing()) as runner, anyio.create_task_group() as tasks:
+
+        async def ask() -> None:
+            with pytest.raises(JobError):
+                await runner.job("silent", name="do")
+
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        await silent.stop()
+    assert "runner departure of silent" in names
+
+
+async def test_a_failing_hook_is_named_in_the_log_and_in_the_report(caplog: pytest.LogCaptureFixture) -> None:
+    """W7: the hook, the worker, the error, and no job where there is none."""
+    told: list[WorkerErrorData] = []
+    async with running(Curious()) as runner:
+        runner.add_event_handler("on_error", lambda _, data: told.append(data))
+        await runner.add_workers(Helper("failing"))
+        await anyio.wait_all_tasks_blocked()
+    assert told == [WorkerErrorData("curious", "on_worker_ready: ValueError: oh")]
+    assert caplog.messages == ["on_worker_ready of worker 'curious' failed"]
+
+
+async def test_a_hook_for_a_worker_waits_for_the_hooks_before_it() -> None:
+    """W8: one at a time per lane, and arrivals are data."""
+    curious = Curious()
+    async with running(curious, Helper("other")) as runner:
+        await anyio.wait_all_tasks_blocked()
+        curious.gate = anyio.Event()
+        await curious.send_bus_message(BusActivateWorkerMessage(None, source="test", target="curious"))
+        await runner.add_workers(Helper("newcomer"))
+        await anyio.wait_all_tasks_blocked()
+        assert curious.told == ["other"]
+        curious.gate.set()
+        await anyio.wait_all_tasks_blocked()
+        assert curious.told == ["other", "newcomer"]
