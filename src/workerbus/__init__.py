@@ -73,6 +73,8 @@ from workerbus.worker._types import WorkerActivationArgs, WorkerParams, WorkerSt
 if TYPE_CHECKING:
     from workerbus.pipeline import BusBridgeProcessor, PipelineWorker
 
+__version__ = "0.1.0"
+
 __all__ = [
     "CLEANUP_SECONDS",
     "AsyncQueueBus",
