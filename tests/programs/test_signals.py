@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -16,14 +15,14 @@ import pytest
 
 from support.leaks import signal_handlers
 from support.workers import Helper
-from workerbus import CLEANUP_SECONDS, MemoryBus, WorkerRunner
+from workerbus import MemoryBus, WorkerRunner
 
 pytestmark = pytest.mark.slow
 
 
 PROGRAMS = Path(__file__).with_name("signal_programs.py")
-PROMPTLY = CLEANUP_SECONDS / 2
-"""Seconds within which a process ends that does not wait until its wind-down is given up."""
+HANGS = 30.0
+"""After so many seconds a process hangs: in these, the library gives no wind-down up (L4)."""
 FORMS = ("main", "child", "body")
 
 
@@ -58,7 +57,7 @@ def program(*arguments: str) -> Iterator[Program]:
     """Start one of the programs, and kill it if it hangs."""
     command = [sys.executable, "-W", "error", str(PROGRAMS), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    watchdog = threading.Timer(8.0, process.kill)
+    watchdog = threading.Timer(HANGS, process.kill)
     watchdog.start()
     try:
         yield Program(process)
@@ -102,10 +101,8 @@ def cut_short(*arguments: str, slow: str, first: signal.Signals = signal.SIGINT)
         it.until("ready")
         it.send(first)
         it.until(slow)
-        begun = time.monotonic()
         it.send(signal.SIGINT)
         it.end()
-        assert time.monotonic() - begun < PROMPTLY
     return it.lines
 
 
@@ -136,10 +133,8 @@ def test_an_interrupt_in_a_task_of_the_run_opens_every_shield_too(backend: str) 
     """R5: it ends the task that it hits, the wind-down of the others, and arrives as itself."""
     with program(backend, "interrupted") as it:
         it.until("ready")
-        begun = time.monotonic()
         it.send(signal.SIGINT)
         it.end()
-        assert time.monotonic() - begun < PROMPTLY
     assert it.lines[-1] == "raised KeyboardInterrupt"
 
 
@@ -185,10 +180,8 @@ def test_a_sigint_overtakes_a_graceful_end(backend: str) -> None:
     """R5, R2: it is a cancel."""
     with program(backend, "ending") as it:
         it.until("ready")
-        begun = time.monotonic()
         it.send(signal.SIGINT)
         assert it.end() == 0
-        assert time.monotonic() - begun < PROMPTLY
     assert it.lines == ["ready", "slow cleans up", "ended by SIGINT"]
 
 
