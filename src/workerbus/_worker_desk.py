@@ -19,7 +19,7 @@ from workerbus.abc import HookCall
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._decorators import JobHandler
 from workerbus.jobs._limiter import Limiter
-from workerbus.jobs._server import JobServer, Route
+from workerbus.jobs._server import JobServer, OpenJob, Route
 from workerbus.messages import (
     BUILT_IN,
     BusActivateWorkerMessage,
@@ -205,7 +205,7 @@ class WorkerDesk:
                 return route
             handler = self._handlers.get(name)
             if handler is not None:
-                limiter = None if handler.limit is None else Limiter(handler.limit)
+                limiter: Limiter[OpenJob] | None = None if handler.limit is None else Limiter(handler.limit)
                 route = self._routes[name] = Route(getattr(self._owner, handler.attribute), handler.deferred, limiter)
                 return route
         if self._owner.hooks.wants("on_job_request"):

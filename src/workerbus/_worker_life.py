@@ -290,7 +290,7 @@ class WorkerLife:
         self._reason = message.reason
         worker = self._worker
         passed = worker.hooks.mark(self._seal_lane)
-        if not self.takes_jobs and worker.runs_by_default and worker.job_server.pool.idle:
+        if not self.takes_jobs and worker.runs_by_default and worker.job_server.idle:
             self._stop.set()  # nothing to wait for, and no task needed for it
         else:
             self.tasks.start(self._end, message, passed, name=f"{worker.name} end")
@@ -331,7 +331,7 @@ class WorkerLife:
             self._seal()
             await worker.hooks.quiet()
             with move_on_after(job_grace):
-                await worker.job_server.pool.quiet()
+                await worker.job_server.quiet()
             self._stop.set()
             await self.finished.wait()  # this task ends with the worker
         logger.warning("worker %r has not ended in %g seconds and is cancelled", worker.name, grace_period)
@@ -370,7 +370,7 @@ class WorkerLife:
     def _nothing_runs(self) -> bool:
         worker = self._worker
         hooks = worker.hooks
-        idle = not worker.job_server.jobs and worker.job_server.pool.idle and not worker.job_client.groups
+        idle = worker.job_server.idle and not worker.job_client.groups
         last = self._final_message is not None and hooks.wants("on_bus_message")
         return idle and hooks.idle and not last and not worker.family.unfinished()
 
