@@ -305,7 +305,7 @@ class BaseWorker(DeskUser, WorkerHooks, WorkerCalls, JobAnswers, JobRequests, Bu
         self._life.started()
         for watched in self._ready_handlers:
             await self.watch(watched)
-        for added in list(self.family.children):
+        for added in self.family.children:
             if not self.worker_runner.is_ending:
                 await self.family.start(added)
         if activation is not None:

@@ -4,6 +4,8 @@ The tasks of children hang beside their parent's, not below it. That they finish
 parent, which asks here for those that have not.
 """
 
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Protocol
 
 from workerbus._worker_life import WorkerLife
@@ -48,17 +50,22 @@ class Family:
 
     Attributes:
         parent: Its parent, if it has one.
-        children: Those that were added and have not finished.
         watched: Whether its parent wants to know when it is ready.
     """
 
-    __slots__ = ("_worker", "children", "parent", "watched")
+    __slots__ = ("_children", "_worker", "parent", "watched")
 
     def __init__(self, worker: Relative) -> None:
         self._worker = worker
         self.parent: Relative | None = None
-        self.children: list[Relative] = []
+        # Not a dict, which would look at all that have left for the first of those that have not.
+        self._children: OrderedDict[str, Relative] | None = None  # most workers never have any
         self.watched: bool = True
+
+    @property
+    def children(self) -> "list[Relative]":
+        """Those that were added and have not finished, the first added first."""
+        return [] if self._children is None else list(self._children.values())
 
     def adopt(self, workers: "tuple[Relative, ...]", *, watch: bool) -> "list[Relative]":
         """Make workers children, all or none; returns those that are new.
@@ -72,10 +79,12 @@ class Family:
         for child in workers:
             if self._is_new(child) and fresh.setdefault(child.name, child) is not child:
                 raise NameTakenError(child.name, "this call")
+        if self._children is None:
+            self._children = OrderedDict()
         for child in fresh.values():
             child.family.parent = self._worker
             child.family.watched = watch
-            self.children.append(child)
+            self._children[child.name] = child
         return list(fresh.values())
 
     def _is_new(self, child: Relative) -> bool:
@@ -87,14 +96,15 @@ class Family:
             if above is child:
                 raise ParentError(child.name, "it would be its own ancestor")
             above = above.family.parent
-        if child in self.children:
+        namesake = None if self._children is None else self._children.get(child.name)
+        if namesake is child:
             return False
         worker = self._worker
         if not worker.life.takes_children:
             raise NotRunningError(f"worker {worker.name!r} is ending: {child.name!r} could not finish before it")
         if child.life.phase is not Phase.NEW or child.life.admitted:
             raise ParentError(child.name, "it has been started already")
-        if any(other.name == child.name for other in self.children):
+        if namesake is not None:
             raise NameTakenError(child.name, f"the children of {worker.name!r}")
         if worker.runner is not None:
             worker.runner.check_new(child)
@@ -125,17 +135,31 @@ class Family:
 
     def unfinished(self) -> "list[Relative]":
         """The children that were started and have not finished, the last added first."""
-        return [
-            child for child in reversed(self.children) if child.life.admitted and child.life.phase is not Phase.FINISHED
-        ]
+        return list(self._unfinished())
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether there are such children."""
+        return next(self._unfinished(), None) is not None
+
+    def _unfinished(self) -> "Iterator[Relative]":
+        if self._children is None:
+            return
+        for child in reversed(self._children.values()):
+            if child.life.admitted and child.life.phase is not Phase.FINISHED:
+                yield child
 
     def leave(self) -> None:
         """This worker has finished, or could not be added: its parent need not wait for it any more."""
         parent = self.parent
         if parent is not None:
-            if self._worker in parent.family.children:
-                parent.family.children.remove(self._worker)
+            parent.family.remove(self._worker)
             parent.life.finish_if_over()
+
+    def remove(self, child: Relative) -> None:
+        """Have a child no more."""
+        if self._children is not None and self._children.get(child.name) is child:
+            del self._children[child.name]
 
     def disown(self) -> None:
         """This worker has not been added after all, and is free for another parent."""

@@ -212,7 +212,7 @@ class WorkerLife:
 
     def finish_if_over(self) -> None:
         """Note that the worker has finished, if it and its children have (W5)."""
-        if self._lived and self.phase is not Phase.FINISHED and not self._worker.family.unfinished():
+        if self._lived and self.phase is not Phase.FINISHED and not self._worker.family.has_unfinished:
             self.phase = Phase.FINISHED
             self._started.set()
             self.finished.set()
@@ -308,7 +308,7 @@ class WorkerLife:
 
     def _seal_lane(self, lane: Lane[HookCall]) -> None:
         # Called in the lane's own step, so that the hook behind the mark does not slip through.
-        if not self._worker.family.unfinished():
+        if not self._worker.family.has_unfinished:
             lane.close()
             if lane is self._worker.hooks.data:
                 self.phase = Phase.STOPPING
@@ -372,7 +372,7 @@ class WorkerLife:
         hooks = worker.hooks
         idle = worker.job_server.idle and not worker.job_client.groups
         last = self._final_message is not None and hooks.wants("on_bus_message")
-        return idle and hooks.idle and not last and not worker.family.unfinished()
+        return idle and hooks.idle and not last and not worker.family.has_unfinished
 
     def _refuse_the_rest(self, crash: Exception | None) -> list[str]:
         worker = self._worker

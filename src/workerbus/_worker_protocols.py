@@ -45,6 +45,10 @@ class Children(Protocol):
     def unfinished(self) -> Sequence[Child]:
         """The children that were started and have not finished."""
 
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether there are such children."""
+
 
 class Living(Protocol):
     """What the life needs of its worker."""
