@@ -27,7 +27,7 @@ from workerbus._worker_types import (
     check_names,
     check_parts,
 )
-from workerbus.abc import HookCall, RunnerLike
+from workerbus.abc import HookCall, OpenAsks, RunnerLike
 from workerbus.bus import BusSubscriber, WorkerBus
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives
 from workerbus.errors import NotRunningError, text_of
@@ -214,10 +214,10 @@ class BaseWorker(DeskUser, WorkerHooks, WorkerCalls, JobAnswers, JobRequests, Bu
         if self._life.tasks and self._started_at is None:
             raise NotRunningError(f"worker {self._name!r} is not running yet: it asks for jobs from its start() on")
 
-    def asking(self, client: object, open_jobs: bool) -> None:
-        """Pass on to the runner whether this worker has jobs open."""
-        if self._runner is not None:
-            self._runner.asking(client, open_jobs)
+    @property
+    def asking(self) -> OpenAsks:
+        """The runner's table of who has been asked."""
+        return {} if self._runner is None else self._runner.asking
 
     # --- its life
 

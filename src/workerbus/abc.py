@@ -107,6 +107,11 @@ class HookSink(Protocol):
         """Run the hook when those that the fence counts have run, if there are any."""
 
 
+OpenAsks = dict[str, dict[Any, Any]]
+"""Worker name to the open groups that have asked it, and each group's client: so that a worker which leaves costs what
+has asked it, and no look at the others (J4)."""
+
+
 class JobPeer(Protocol):
     """What asks for jobs or answers them: a worker, or a runner."""
 
@@ -137,8 +142,9 @@ class JobPeer(Protocol):
     def check_running(self) -> None:
         """Raise `NotRunningError` where answers could not be received: before the start, and after the end (J14)."""
 
-    def asking(self, client: object, open_jobs: bool) -> None:
-        """Note whether the client has jobs open, to be told when a worker departs."""
+    @property
+    def asking(self) -> OpenAsks:
+        """Where to note who has been asked, to be told when a worker departs; one table for all of a runner."""
 
 
 class RunnerLike(Protocol):
@@ -173,7 +179,8 @@ class RunnerLike(Protocol):
     def check_new(self, worker: Any) -> bool:
         """Whether the worker is new here; raises where it cannot be added (R3)."""
 
-    def asking(self, client: object, open_jobs: bool) -> None:
+    @property
+    def asking(self) -> OpenAsks:
         """See `JobPeer.asking`."""
 
     def forget(self, worker: Any) -> None:
