@@ -30,6 +30,13 @@ class Sender(Protocol):
     def post_here(self, message: BusMessage) -> None:
         """Deliver to this process alone, without waiting."""
 
+    @property
+    def posts_at_once(self) -> bool:
+        """Whether what is posted is delivered in the sender's step, and so in order."""
+
+    def has_subscriber(self, name: str) -> bool:
+        """Whether the name is taken in this process."""
+
 
 class Directory(Protocol):
     """A registry, as a requester sees it."""

@@ -356,14 +356,20 @@ class _JobWithoutTask:
         return ""
 
 
-def _with_jobs(tasks: list[_Task]) -> list[_Task | _JobWithoutTask]:
+def _jobs_of(tasks: list[_Task]) -> list[_JobWithoutTask]:
     jobs = [job for task in tasks for server in task.servers for job in server.jobs.values()]
-    return [*tasks, *(_JobWithoutTask(job) for job in jobs if job.waits or job.deferred)]
+    return [_JobWithoutTask(job) for job in jobs if job.waits or job.deferred]
 
 
-def describe(waiters: Sequence[Waiter]) -> tuple[str, ...]:
-    """Describe the tasks that wait, those first that keep the others waiting; one paragraph for each."""
-    tasks = _with_jobs([_Task(waiter) for waiter in waiters])
+def describe(waiters: Sequence[Waiter], *, jobs: bool = True) -> tuple[str, ...]:
+    """Describe the tasks that wait, those first that keep the others waiting; one paragraph for each.
+
+    Args:
+        waiters: The tasks.
+        jobs: Whether to describe the jobs that wait without a task, too.
+    """
+    every = [_Task(waiter) for waiter in waiters]
+    tasks: list[_Task | _JobWithoutTask] = [*every, *(_jobs_of(every) if jobs else [])]
     titles = {task.waiter.id: task.title for task in tasks if task.waiter.id is not None}
     found: list[tuple[int, bool, int, str]] = []
     alike: dict[str, int] = {}
