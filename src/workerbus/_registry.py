@@ -34,7 +34,7 @@ class WorkerRegistry:
         self._rivals: dict[str, dict[str, WorkerReadyData]] = {}
         self._watchers: dict[str, list[Watcher]] = {}
         self._departure_watchers: dict[str, list[Watcher]] = {}
-        self._waiting: dict[str, list[Event]] = {}
+        self._waiting: dict[str, dict[Event, None]] = {}
         self.on_arrival: Callable[[WorkerReadyData], None] | None = None
         self.on_departure: Callable[[WorkerReadyData], None] | None = None
         self.on_conflict: Callable[[WorkerReadyData], None] | None = None
@@ -182,13 +182,12 @@ class WorkerRegistry:
         """
         while (data := self.get(worker_name)) is None:
             event = Event()
-            waiting = self._waiting.setdefault(worker_name, [])
-            waiting.append(event)
+            waiting = self._waiting.setdefault(worker_name, {})
+            waiting[event] = None
             try:
                 await event.wait()
             finally:
-                if event in waiting:
-                    waiting.remove(event)
+                waiting.pop(event, None)
                 if not waiting and self._waiting.get(worker_name) is waiting:
                     del self._waiting[worker_name]
         return data
