@@ -7,11 +7,11 @@ the bound of a wind-down has passed.
 """
 
 from collections import deque
-from collections.abc import Mapping
 
 from anyio import Event, move_on_after
 
 from workerbus._lifetime import CLEANUP_SECONDS, TaskHost
+from workerbus.abc import OpenAsks
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._group import JobGroup
 
@@ -32,10 +32,10 @@ class Departures:
 
     Args:
         name: The runner's name.
-        asking: Those of its workers, and itself, that have asked for jobs.
+        asking: Which groups of its workers, and of itself, have asked which worker.
     """
 
-    def __init__(self, name: str, asking: Mapping[object, JobClient]) -> None:
+    def __init__(self, name: str, asking: OpenAsks) -> None:
         self._name = name
         self._asking = asking
         self._waiting: dict[str, deque[_Departure]] = {}
@@ -47,8 +47,7 @@ class Departures:
             worker: Its name.
             announcement_in: Where to wait for its announcement; None if that has come.
         """
-        clients = list(self._asking.values())
-        groups = [(client, group) for client in clients for group in client.groups.values() if worker in group.asked]
+        groups = [(client, group) for group, client in self._asking.get(worker, {}).items()]
         departure = _Departure(worker, groups)
         if announcement_in is None:
             self._conclude(departure)

@@ -1,7 +1,9 @@
 """What runners on one bus tell each other: who has which workers (G4, J4, R6).
 
-A runner sends a snapshot of its workers when it starts and to every runner that it meets; in between, each worker
-announces that it is ready, and that it has gone. All of it ends up in the runner's registry.
+A runner that starts sends a snapshot of its workers to all, and each that has workers sends its own to that one alone.
+Nobody answers an answer, so that n runners which meet send no more than n x n snapshots. In between, each worker
+announces that it is ready, and that it has gone. All of it ends up in the runner's registry, and of a runner nothing
+is kept but its workers.
 
 A network may bring the messages of one runner's workers in any order, its snapshots among them. Each says when it was
 so, by that runner's clock, and what is older than what is known already is no news.
@@ -10,6 +12,7 @@ so, by that runner's clock, and what is older than what is known already is no n
 import logging
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -27,7 +30,22 @@ from workerbus.worker import BaseWorker
 
 logger = logging.getLogger("workerbus")
 REMEMBERED: Final = 1_000
-"""Of how many workers that have gone it is kept when."""
+"""Of how many workers that have gone from runners elsewhere it is kept when."""
+
+
+class _Neighbour:
+    """Another runner, as long as it has workers.
+
+    Attributes:
+        near: Whether it is on this very bus, which delivers at once: then nothing of it comes late.
+        here: Its workers, and when it was so.
+    """
+
+    __slots__ = ("here", "near")
+
+    def __init__(self, near: bool) -> None:
+        self.near = near
+        self.here: dict[str, float] = {}
 
 
 class Neighbours:
@@ -47,17 +65,22 @@ class Neighbours:
         self._bus = bus
         self._registry = registry
         self._workers = workers
-        self._known: set[str] = set()
-        self._here: dict[tuple[str, str], float] = {}
-        self._gone: dict[tuple[str, str], float] = {}
+        self._neighbours: dict[str, _Neighbour] = {}
+        # Not a dict: it would look at all that were forgotten for which is the first now.
+        self._gone: OrderedDict[tuple[str, str], float] = OrderedDict()
 
-    def send_snapshot(self, target: str | None = None) -> None:
-        """Tell a runner, or all, which workers are ready here."""
-        entries = [
+    def send_snapshot(self) -> None:
+        """Tell all which workers are ready here, and have them tell which are there."""
+        self._send(self._entries(), None)
+
+    def _entries(self) -> list[WorkerRegistryEntry]:
+        return [
             WorkerRegistryEntry(worker.name, worker.parent, worker.active, worker.bridged, worker.started_at)
             for worker in self._workers()
             if worker.started_at is not None
         ]
+
+    def _send(self, entries: list[WorkerRegistryEntry], target: str | None) -> None:
         self._bus.post(BusWorkerRegistryMessage(self._name, entries, time.time(), source=self._name, target=target))
 
     async def handle(self, message: BusMessage) -> None:
@@ -70,31 +93,51 @@ class Neighbours:
             await self._merge(message)
 
     async def _merge(self, message: BusWorkerRegistryMessage) -> None:
-        if message.target is None or message.runner not in self._known:  # it starts, perhaps not for the first time
-            self._known.add(message.runner)
-            self.send_snapshot(message.runner)
-        there = {entry.name for entry in message.workers}
-        for name in set(self._registry.workers_of(message.runner)) - there:
-            await self._departed(message.runner, name, message.taken_at)
+        if message.target is None and (entries := self._entries()):  # it starts, perhaps not for the first time
+            self._send(entries, message.runner)
+        neighbour = self._neighbours.get(message.runner)
+        if neighbour is not None:
+            there = {entry.name for entry in message.workers}
+            for name in [name for name in neighbour.here if name not in there]:
+                await self._departed(message.runner, name, message.taken_at)
+        near = self._is_near(message.runner)
         for entry in message.workers:
-            await self._arrived(message.runner, entry.name, message.taken_at)
+            if not near or self._bus.has_subscriber(entry.name):  # else it left while this waited for a watcher
+                await self._arrived(message.runner, entry.name, message.taken_at)
+
+    def _is_near(self, runner: str) -> bool:
+        return self._bus.posts_at_once and self._bus.has_subscriber(runner)
 
     async def _arrived(self, runner: str, name: str, at: float | None) -> None:
-        if self._is_news(runner, name, at, self._here):
-            await self._registry.register(WorkerReadyData(name, runner))
+        neighbour = self._neighbours.get(runner)
+        known = self._known(neighbour, runner, name)
+        if at is not None and at < known:
+            return
+        if neighbour is None:
+            neighbour = self._neighbours[runner] = _Neighbour(self._is_near(runner))
+        neighbour.here[name] = known if at is None else at
+        self._gone.pop((runner, name), None)
+        await self._registry.register(WorkerReadyData(name, runner))
 
     async def _departed(self, runner: str, name: str, at: float | None) -> None:
-        if self._is_news(runner, name, at, self._gone):
-            if len(self._gone) > REMEMBERED:
-                del self._gone[next(iter(self._gone))]
-            await self._registry.unregister(name, runner)
-
-    def _is_news(self, runner: str, name: str, at: float | None, table: dict[tuple[str, str], float]) -> bool:
-        key = runner, name
-        known = max(self._here.get(key, -math.inf), self._gone.get(key, -math.inf))
+        neighbour = self._neighbours.get(runner)
+        known = self._known(neighbour, runner, name)
         if at is not None and at < known:
-            return False
-        self._here.pop(key, None)
-        self._gone.pop(key, None)
-        table[key] = known if at is None else at
-        return True
+            return
+        if neighbour is not None:
+            neighbour.here.pop(name, None)
+            if not neighbour.here:
+                del self._neighbours[runner]
+        if not (self._is_near(runner) if neighbour is None else neighbour.near):
+            self._gone.pop((runner, name), None)
+            self._gone[runner, name] = known if at is None else at
+            if len(self._gone) > REMEMBERED:
+                self._gone.popitem(last=False)
+        await self._registry.unregister(name, runner)
+
+    def _known(self, neighbour: _Neighbour | None, runner: str, name: str) -> float:
+        """When the last that is known of a worker was so."""
+        here = None if neighbour is None else neighbour.here.get(name)
+        if here is not None:
+            return here
+        return self._gone.get((runner, name), -math.inf) if self._gone else -math.inf

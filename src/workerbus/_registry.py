@@ -29,11 +29,12 @@ class WorkerRegistry:
     def __init__(self, runner_name: str) -> None:
         self._runner_name = runner_name
         self._local: dict[str, WorkerReadyData] = {}
-        self._remote: dict[str, dict[str, WorkerReadyData]] = {}
-        self._names: dict[str, dict[str, None]] = {}
+        self._remote: dict[str, WorkerReadyData] = {}
+        # Other claims to a name that is among the remote ones: each in a table of its own would take twice the memory.
+        self._rivals: dict[str, dict[str, WorkerReadyData]] = {}
         self._watchers: dict[str, list[Watcher]] = {}
         self._departure_watchers: dict[str, list[Watcher]] = {}
-        self._waiting: dict[str, list[Event]] = {}
+        self._waiting: dict[str, dict[Event, None]] = {}
         self.on_arrival: Callable[[WorkerReadyData], None] | None = None
         self.on_departure: Callable[[WorkerReadyData], None] | None = None
         self.on_conflict: Callable[[WorkerReadyData], None] | None = None
@@ -62,17 +63,7 @@ class WorkerRegistry:
         Returns:
             What is known of it, or None.
         """
-        local = self._local.get(worker_name)
-        if local is not None:
-            return local
-        claims = self._remote.get(worker_name)
-        return next(iter(claims.values())) if claims else None
-
-    def workers_of(self, runner: str) -> list[str]:
-        """Names of the workers that a runner has announced."""
-        if runner == self._runner_name:
-            return self.local_workers
-        return list(self._names.get(runner, ()))
+        return self._local.get(worker_name) or self._remote.get(worker_name)
 
     async def register(self, worker_data: WorkerReadyData) -> bool:
         """Register a worker, and await those who watch for it (G1).
@@ -89,10 +80,7 @@ class WorkerRegistry:
             known = name in self._local
             self._local.setdefault(name, worker_data)
         else:
-            claims = self._remote.setdefault(name, {})
-            known = runner in claims
-            claims.setdefault(runner, worker_data)
-            self._names.setdefault(runner, {})[name] = None
+            known = self._claim(worker_data)
         if not new:
             if not known and self.on_conflict is not None:
                 self.on_conflict(worker_data)
@@ -118,14 +106,7 @@ class WorkerRegistry:
         if runner is None or runner == self._runner_name:
             data = self._local.pop(worker_name, None)
         else:
-            claims = self._remote.get(worker_name, {})
-            data = claims.pop(runner, None)
-            names = self._names.get(runner, {})
-            names.pop(worker_name, None)
-            if not names:
-                self._names.pop(runner, None)
-            if not claims:
-                self._remote.pop(worker_name, None)
+            data = self._give_up(worker_name, runner)
         if data is None:
             return False
         if self.on_departure is not None:
@@ -133,6 +114,28 @@ class WorkerRegistry:
         for watcher in list(self._departure_watchers.get(worker_name, ())):
             await self._call(watcher, data)
         return True
+
+    def _claim(self, data: WorkerReadyData) -> bool:
+        """Note a worker of another runner; returns whether that was known."""
+        first = self._remote.setdefault(data.worker_name, data)
+        if first.runner == data.runner:
+            return first is not data
+        rivals = self._rivals.setdefault(data.worker_name, {})
+        return rivals.setdefault(data.runner, data) is not data
+
+    def _give_up(self, name: str, runner: str) -> WorkerReadyData | None:
+        """Forget a worker of another runner; of those that claim its name too, the first takes its place."""
+        rivals = self._rivals.get(name, {})
+        data = self._remote.get(name)
+        if data is None or data.runner != runner:
+            data = rivals.pop(runner, None)
+        elif rivals:
+            self._remote[name] = rivals.pop(next(iter(rivals)))
+        else:
+            del self._remote[name]
+        if not rivals:
+            self._rivals.pop(name, None)
+        return data
 
     async def watch(self, worker_name: str, handler: Watcher) -> None:
         """Call a function whenever a worker registers, and now if it is there; again, for the same, is a no-op (G1).
@@ -179,13 +182,12 @@ class WorkerRegistry:
         """
         while (data := self.get(worker_name)) is None:
             event = Event()
-            waiting = self._waiting.setdefault(worker_name, [])
-            waiting.append(event)
+            waiting = self._waiting.setdefault(worker_name, {})
+            waiting[event] = None
             try:
                 await event.wait()
             finally:
-                if event in waiting:
-                    waiting.remove(event)
+                waiting.pop(event, None)
                 if not waiting and self._waiting.get(worker_name) is waiting:
                     del self._waiting[worker_name]
         return data

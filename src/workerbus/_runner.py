@@ -28,7 +28,7 @@ from workerbus._runner_inbox import RunnerInbox
 from workerbus._signals import report_first_signal
 from workerbus._slot import core_of, set_core
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData, id_source
-from workerbus.abc import Fence, HookCall, HookSink
+from workerbus.abc import Fence, HookCall, HookSink, OpenAsks
 from workerbus.bus import BusSubscriber, MemoryBus, WorkerBus
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives, make_inbox
@@ -118,7 +118,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self.job_client: JobClient = JobClient(self)
         self._handlers = EventHandlers(type(self).__name__, frozenset({"on_ready", "on_error"}))
         set_core(self, _RunnerCore(self._handlers, self.job_client, self._make_inbox))
-        self._asking: dict[object, JobClient] = {}
+        self._asking: OpenAsks = {}
         self._departures = Departures(self._name, self._asking)
         self._inbox: RunnerInbox | None = None
         self._events: Lane[tuple[str, tuple[Any, ...]]] = Lane(f"{self._name} events", self._fire)
@@ -211,13 +211,10 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         """Raise `NotRunningError` unless the runner is running."""
         _ = self.tasks
 
-    def asking(self, client: object, open_jobs: bool) -> None:
-        """Note who has jobs open, so that a departure concerns nobody else (J4)."""
-        assert isinstance(client, JobClient)
-        if open_jobs:
-            self._asking[client] = client
-        else:
-            del self._asking[client]
+    @property
+    def asking(self) -> OpenAsks:
+        """Which groups have asked which worker, so that a departure concerns nobody else (J4)."""
+        return self._asking
 
     # --- the run
 

@@ -30,6 +30,13 @@ class Sender(Protocol):
     def post_here(self, message: BusMessage) -> None:
         """Deliver to this process alone, without waiting."""
 
+    @property
+    def posts_at_once(self) -> bool:
+        """Whether what is posted is delivered in the sender's step, and so in order."""
+
+    def has_subscriber(self, name: str) -> bool:
+        """Whether the name is taken in this process."""
+
 
 class Directory(Protocol):
     """A registry, as a requester sees it."""
@@ -107,6 +114,11 @@ class HookSink(Protocol):
         """Run the hook when those that the fence counts have run, if there are any."""
 
 
+OpenAsks = dict[str, dict[Any, Any]]
+"""Worker name to the open groups that have asked it, and each group's client: so that a worker which leaves costs what
+has asked it, and no look at the others (J4)."""
+
+
 class JobPeer(Protocol):
     """What asks for jobs or answers them: a worker, or a runner."""
 
@@ -137,8 +149,9 @@ class JobPeer(Protocol):
     def check_running(self) -> None:
         """Raise `NotRunningError` where answers could not be received: before the start, and after the end (J14)."""
 
-    def asking(self, client: object, open_jobs: bool) -> None:
-        """Note whether the client has jobs open, to be told when a worker departs."""
+    @property
+    def asking(self) -> OpenAsks:
+        """Where to note who has been asked, to be told when a worker departs; one table for all of a runner."""
 
 
 class RunnerLike(Protocol):
@@ -173,7 +186,8 @@ class RunnerLike(Protocol):
     def check_new(self, worker: Any) -> bool:
         """Whether the worker is new here; raises where it cannot be added (R3)."""
 
-    def asking(self, client: object, open_jobs: bool) -> None:
+    @property
+    def asking(self) -> OpenAsks:
         """See `JobPeer.asking`."""
 
     def forget(self, worker: Any) -> None:

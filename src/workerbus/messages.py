@@ -142,7 +142,7 @@ class WorkerRegistryEntry(Value):
 
 @bus_message
 class BusWorkerRegistryMessage(BusSystemMessage):
-    """A snapshot of all workers of a runner, sent when it starts and to every runner that it meets.
+    """A snapshot of all workers of a runner: sent to all when it starts, and to each that starts later, if it has any.
 
     Args:
         runner: The runner that has them.

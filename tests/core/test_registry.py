@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from support.conditions import eventually
@@ -485,3 +486,44 @@ async def test_a_waiter_that_gives_up_takes_no_other_with_it() -> None:
             await registry.wait_for("worker")
         await registry.register(DATA)
     assert found == [DATA]
+
+
+class Compared:
+    """An event that counts how often one is compared with another."""
+
+    comparisons = 0
+
+    def __init__(self) -> None:
+        event = anyio.Event()
+        self.set, self.wait = event.set, event.wait
+
+    def __eq__(self, other: object) -> bool:
+        Compared.comparisons += 1
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+async def test_who_waits_for_a_worker_no_longer_is_not_looked_for_among_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R9: many wait for one that does not come, and give up one after the other."""
+    monkeypatch.setattr("workerbus._registry.Event", Compared)
+    registry = WorkerRegistry("runner")
+    scopes = [CancelScope() for _ in range(200)]
+
+    async def wait(scope: CancelScope) -> None:
+        with scope:
+            await registry.wait_for("late")
+
+    Compared.comparisons = 0
+    async with anyio.create_task_group() as group:
+        for scope in scopes:
+            group.start_soon(wait, scope)
+        await settle()
+        for scope in reversed(scopes):
+            scope.cancel()
+            await settle()
+    assert registry._waiting == {}
+    assert Compared.comparisons < 200  # two of the same hash, now and then

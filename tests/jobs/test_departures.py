@@ -345,13 +345,13 @@ async def test_a_worker_that_goes_is_noticed_by_who_has_asked_others_too() -> No
     async with running(Doing("silent", never), Helper("helper"), asker) as runner:
         group = await asker.create_job_group_and_request_job(["silent"], name="do")
         await asker.job("helper", name="echo")
-        assert list(runner._asking) == [core_of(asker).job_client]
+        assert runner.asking == {"silent": {group: core_of(asker).job_client}}
         await runner.registry.unregister("silent")
         with pytest.raises(JobGroupError, match="left without an answer"):
             await group.wait()
-        assert runner._asking == {}
+        assert runner.asking == {}
         await asker.job("helper", name="echo")
-        assert runner._asking == {}
+        assert runner.asking == {}
 
 
 async def test_a_worker_that_departs_is_waited_for_no_longer_by_a_group_that_is_over() -> None:

@@ -14,6 +14,8 @@ from support.deadlines import Waiting
 from support.requesters import Listener, Raw
 from support.workers import running
 from workerbus import BaseWorker, BusJobRequestMessage, JobFailure, JobStatus, job
+from workerbus.jobs._pool import TaskPool
+from workerbus.jobs._server import OpenJob
 from workerbus.worker._core import core_of
 
 
@@ -334,10 +336,8 @@ async def test_a_job_that_is_answered_while_it_waits_leaves_the_line() -> None:
         for job_id in ("one", "two", "three"):
             await raw.ask(job_id, "worker", "do")
         await anyio.wait_all_tasks_blocked()
-        assert len(core_of(worker).job_server.pool.busy) == 3
         await worker.send_job_response("two", {"early": True})
         await anyio.wait_all_tasks_blocked()
-        assert len(core_of(worker).job_server.pool.busy) == 2
         assert list(worker.active_jobs) == ["one", "three"]
         release.set()
         assert await raw.answer("three") == (JobStatus.COMPLETED, {})
@@ -378,3 +378,83 @@ async def test_who_waits_for_a_turn_when_time_is_up_is_told_at_once() -> None:
         await raw.ask("waits", "slow", "one", seconds_left=2.0)
         await raw.answer("runs")
     assert told == [("waits", 2.0), ("runs", 3.0)]
+
+
+def tasks_of(worker: BaseWorker) -> list[str]:
+    """What it has beside the task that it lives in."""
+    return sorted(str(task.name) for task in anyio.get_running_tasks() if str(task.name).startswith(f"{worker.name} "))
+
+
+@pytest.mark.parametrize("seconds_left", [None, 3600.0])
+async def test_a_job_that_waits_for_its_turn_has_no_task(seconds_left: float | None) -> None:
+    """R9: one for the handlers that run, and one for the deadlines of all."""
+    counter = Counter()
+    async with running(counter) as runner:
+        raw = await Raw.on(runner.bus)
+        names = [f"job {number}" for number in range(500)]
+        await ask(raw, "one", *names, seconds_left=seconds_left)
+        await ask(raw, "three", *(f"{name} of three" for name in names), seconds_left=seconds_left)
+        await anyio.wait_all_tasks_blocked()
+        assert tasks_of(counter).count("counter job") == 1 + 3
+        assert tasks_of(counter).count("counter deadlines") == (0 if seconds_left is None else 1)
+        assert len(counter.active_jobs) == 1_000
+
+
+@pytest.mark.parametrize("seconds_left", [None, 3600.0])
+async def test_a_job_that_its_handler_has_left_open_has_no_task(seconds_left: float | None) -> None:
+    """R9, J2."""
+    waiting = Waiting()
+    async with running(waiting) as runner:
+        raw = await Raw.on(runner.bus)
+        for number in range(50):
+            await raw.ask(str(number), "waiting", "left open", seconds_left=seconds_left)
+            await anyio.wait_all_tasks_blocked()
+        assert tasks_of(waiting).count("waiting job") == 1
+        assert len(waiting.active_jobs) == 50
+        assert core_of(waiting).job_server.pool.idle
+        for number in range(50):
+            await waiting.send_job_response(str(number), {"n": number})
+            assert await raw.answer(str(number)) == (JobStatus.COMPLETED, {"n": number})
+        assert core_of(waiting).job_server.idle
+
+
+@pytest.mark.parametrize("how", ["the deadline of all", "the end of the worker"])
+async def test_who_ends_with_the_one_before_it_is_not_begun_for_that(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R9, J13: many that wait, behind one that is left open, are answered without a task for each."""
+    counter = Counter()
+    async with running(counter) as runner:
+        raw = await Raw.on(runner.bus)
+        names = [f"job {number}" for number in range(100)]
+        await ask(raw, "deferred", *names, seconds_left=2.0 if how == "the deadline of all" else None)
+        await counter.until_called(names[0])
+        begun: list[str] = []
+        submit = TaskPool.submit
+
+        def noted(pool: TaskPool[OpenJob], job: OpenJob) -> None:
+            begun.append(job.request.job_id)
+            submit(pool, job)
+
+        monkeypatch.setattr(TaskPool, "submit", noted)
+        if how == "the end of the worker":
+            await counter.stop()
+        for name in names:
+            assert (await raw.answer(name))[0] == JobStatus.CANCELLED
+        assert begun == []
+        assert counter.calls == names[:1]
+
+
+async def test_an_end_lets_jobs_that_wait_and_those_left_open_have_their_grace() -> None:
+    """R2: they are under way, though nothing runs for them."""
+    counter = Counter()
+    async with running(counter, job_grace=8.0) as runner:
+        raw = await Raw.on(runner.bus)
+        await ask(raw, "deferred", "first", "second", "third")
+        await counter.until_called("first")
+        begin = current_time()
+        await runner.end()
+        await sleep(3)
+        for name in ("first", "second", "third"):
+            await counter.until_called(name)
+            await counter.send_job_response(name, {"done": name})
+            assert await raw.answer(name) == (JobStatus.COMPLETED, {"done": name})
+    assert current_time() == begin + 3

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -194,61 +195,45 @@ async def task_of(ask: Callable[[], Any]) -> asyncio.Task[Any]:
     return task
 
 
-def test_a_waiter_whose_task_is_cancelled_natively_is_an_error() -> None:
-    """J1, J13: at once, and its handler never starts; the next one has its turn."""
+def test_who_waits_has_its_turn_when_the_task_before_it_is_cancelled_natively() -> None:
+    """J1, J13: at once."""
 
     async def example() -> None:
         queue = Queue("queue")
         async with running(queue) as runner:
             raw = await Raw.on(runner.bus)
-            await raw.ask("one", "queue", "do")
-            task = await task_of(partial(raw.ask, "two", "queue", "do"))
-            await raw.ask("three", "queue", "do")
+            task = await task_of(partial(raw.ask, "one", "queue", "do"))
+            await raw.ask("two", "queue", "do")
             task.cancel()
-            assert await raw.answer("two") == (JobStatus.ERROR, {"error": "", "type": "CancelledError"})
-            await anyio.wait_all_tasks_blocked()
-            assert task.done()
+            assert await raw.answer("one") == (JobStatus.ERROR, {"error": "", "type": "CancelledError"})
             queue.release.set()
-            assert await raw.answer("three") == (JobStatus.COMPLETED, {})
+            assert await raw.answer("two") == (JobStatus.COMPLETED, {})
             await raw.settle()
-            assert len(raw.answers("two")) == 1
-        assert queue.calls == ["one", "three"]
+            assert len(raw.answers("one")) == 1
+        assert queue.calls == ["one", "two"]
 
     clock.run(example, backend="asyncio")
 
 
-def test_a_deferred_job_whose_task_is_cancelled_natively_is_an_error() -> None:
-    """J1, J6: nothing would keep its deadline any more, nor its place (J13)."""
+def test_a_deferred_job_does_not_end_with_the_task_that_its_handler_had() -> None:
+    """J1, J6: it keeps its place (J13) and its deadline."""
 
     async def example() -> None:
         queue = Queue("queue")
         async with running(queue) as runner:
             raw = await Raw.on(runner.bus)
+            begin = anyio.current_time()
             task = await task_of(partial(raw.ask, "one", "queue", "defer", seconds_left=3))
             await raw.ask("two", "queue", "defer")
-            await anyio.wait_all_tasks_blocked()
-            assert queue.calls == ["one"]
             task.cancel()
-            assert await raw.answer("one") == (JobStatus.ERROR, {"error": "", "type": "CancelledError"})
+            await anyio.wait_all_tasks_blocked()
+            assert task.done()
+            assert queue.calls == ["one"]
+            assert await raw.answer("one") == (JobStatus.CANCELLED, {"error": "timeout", "type": "TimeoutError"})
+            assert anyio.current_time() == begin + 3
             await anyio.wait_all_tasks_blocked()
             assert queue.calls == ["one", "two"]
             assert list(queue.active_jobs) == ["two"]
-
-    clock.run(example, backend="asyncio")
-
-
-def test_a_deferred_job_whose_task_is_cancelled_natively_after_its_time_has_timed_out() -> None:
-    """J6: though nothing could run in the meantime."""
-
-    async def example() -> None:
-        async with running(Queue("queue")) as runner:
-            raw = await Raw.on(runner.bus)
-            task = await task_of(partial(raw.ask, "one", "queue", "defer", seconds_left=3))
-            deadline = anyio.current_time() + 4
-            while anyio.current_time() < deadline:
-                pass
-            task.cancel()
-            assert await raw.answer("one") == (JobStatus.CANCELLED, {"error": "timeout", "type": "TimeoutError"})
 
     clock.run(example, backend="asyncio")
 
@@ -294,19 +279,24 @@ async def test_a_worker_keeps_64_tasks_for_its_next_jobs() -> None:
 
 
 async def test_nobody_watches_the_deadline_of_a_job_that_is_over() -> None:
-    """L1: a task for each of many jobs with an hour would be there for that hour."""
+    """L1, R9: nor does anything wake the worker at that time."""
 
     class Told(Helper):
         async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
             pass
 
-    async with running(Told("told")) as runner:
+    told = Told("told")
+    async with running(told) as runner:
         before = {task.id for task in anyio.get_running_tasks()}
         for _ in range(3):
             await runner.job("told", name="echo", timeout=3600)
         await testing.settle()
-        names = {task.name for task in anyio.get_running_tasks() if task.id not in before}
-        assert names == {"told job"}
+        names = [task.name for task in anyio.get_running_tasks() if task.id not in before]
+        assert sorted(map(str, names)) == ["told deadlines", "told job"]
+        deadlines = core_of(told).job_server._deadlines
+        assert len(deadlines) == 0
+        assert deadlines._scope is not None
+        assert deadlines._scope.deadline == math.inf
 
 
 async def test_the_task_of_a_job_says_whose_it_is() -> None:

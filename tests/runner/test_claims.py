@@ -9,6 +9,7 @@ import pytest
 
 from support.buses import Wire
 from support.conditions import eventually
+from support.leaks import left_in
 from support.runners import runner_on
 from support.shared_buses import Linked, linked
 from support.workers import Helper, running
@@ -18,6 +19,7 @@ from workerbus import (
     BusWorkerReadyMessage,
     WorkerErrorData,
     WorkerReadyData,
+    WorkerRegistry,
     WorkerRunner,
 )
 
@@ -152,6 +154,24 @@ async def test_a_job_goes_on_when_another_runner_gives_up_its_claim_to_the_worke
             await conflict.wait()
             await runner.bus.send(BusWorkerGoneMessage("elsewhere", source="helper"))
             await anyio.wait_all_tasks_blocked()
-            assert runner.registry.workers_of("elsewhere") == []
+            assert runner.registry.remote_workers == []
             helper.release.set()
     assert asked.response == {"released": True}
+
+
+async def test_claims_come_and_go_and_nothing_stays_of_them() -> None:
+    """G4, G2: as long as one is there the name is known, and of those that are the one that came first counts."""
+    registry = WorkerRegistry("here")
+    claims = [WorkerReadyData("name", runner) for runner in ("one", "two", "three")]
+    assert [await registry.register(claim) for claim in claims] == [True, False, False]
+    assert not await registry.register(WorkerReadyData("name", "two"))
+    assert not await registry.unregister("name", "four")
+    assert await registry.unregister("name", "two")
+    assert not await registry.unregister("name", "two")
+    assert registry.get("name") is claims[0]
+    assert await registry.unregister("name", "one")
+    assert registry.get("name") is claims[2]
+    assert registry.remote_workers == ["name"]
+    assert await registry.unregister("name", "three")
+    assert registry.get("name") is None
+    assert left_in(registry) == {}

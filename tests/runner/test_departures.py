@@ -1,7 +1,6 @@
 """J4, R6: workers and runners that leave a bus that others are on."""
 
 from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -17,13 +16,18 @@ from workerbus import (
     BusJobRequestMessage,
     BusMessage,
     JobError,
+    JobGroupError,
     JobStatus,
     MemoryBus,
     WorkerReadyData,
+    WorkerRunner,
     job,
 )
 from workerbus._departures import Departures
 from workerbus._lifetime import CleanUp, TaskHost
+from workerbus.abc import OpenAsks
+from workerbus.jobs._client import JobClient
+from workerbus.jobs._group import JobGroup
 from workerbus.testing import settle
 
 
@@ -140,25 +144,25 @@ async def test_a_crash_under_one_runner_concerns_the_other_no_more_than_a_depart
 
 
 class Asking:
-    """A requester, as `Departures` sees it, that has asked ``worker`` for two jobs."""
+    """A requester, as `Departures` sees it, that has asked ``worker`` for two jobs; they are named by their ids."""
 
     def __init__(self) -> None:
-        self.groups = {job_id: SimpleNamespace(job_id=job_id, asked={"worker"}) for job_id in ("one", "two")}
         self.told: list[str] = []
+        self.asks: OpenAsks = {"worker": {"one": self, "two": self}}
 
-    def worker_departed(self, worker: str, group: Any) -> None:
-        self.told.append(group.job_id)
+    def worker_departed(self, worker: str, group: str) -> None:
+        self.told.append(group)
 
 
 async def test_each_announcement_is_that_of_the_departure_that_has_waited_for_longest() -> None:
     """J4: a worker has left, and another of its name after it."""
     asking = Asking()
-    departures = Departures("runner", {asking: asking})  # type: ignore[dict-item]  # as much of a client as it needs
-    second = asking.groups.pop("two")
+    departures = Departures("runner", asking.asks)
+    del asking.asks["worker"]["two"]
     async with anyio.create_task_group() as group:
         host = TaskHost(group, CleanUp())
         departures.left("worker", announcement_in=host)
-        asking.groups = {"two": second}
+        asking.asks["worker"] = {"two": asking}
         departures.left("worker", announcement_in=host)
         group.start_soon(departures.quiet)
         for told in (["one"], ["one", "two"]):
@@ -172,7 +176,7 @@ async def test_each_announcement_is_that_of_the_departure_that_has_waited_for_lo
 async def test_a_departure_whose_announcement_is_lost_counts_after_the_bound() -> None:
     """J4, L4: and the wind-down waits no longer for it."""
     asking = Asking()
-    departures = Departures("runner", {asking: asking})  # type: ignore[dict-item]  # as much of a client as it needs
+    departures = Departures("runner", asking.asks)
     begin = anyio.current_time()
     async with anyio.create_task_group() as group:
         departures.left("worker", announcement_in=TaskHost(group, CleanUp()))
@@ -201,3 +205,80 @@ async def test_a_job_at_a_worker_of_which_nothing_more_arrives_is_answered() -> 
                 bus.loses = True
                 await helper.stop()
         assert anyio.current_time() == begin + CLEANUP_SECONDS
+
+
+async def test_a_worker_that_leaves_is_looked_for_in_the_jobs_that_it_was_asked_for_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R9, J4: not in those of others, however many are open, nor at those who ask for nothing of it."""
+    told: list[tuple[str, str]] = []
+    departed = JobClient.worker_departed
+
+    def noted(client: JobClient, worker: str, group: JobGroup) -> None:
+        told.append((worker, group.label or ""))
+        departed(client, worker, group)
+
+    class Untouched(dict[str, Any]):
+        """A table of groups that nobody goes through."""
+
+        def values(self) -> Any:
+            pytest.fail("somebody looked at all groups")
+
+        items = __iter__ = values
+
+    async def ask(worker: str, label: str) -> None:
+        with pytest.raises(JobError):
+            await runner.job(worker, name="wait", label=label)
+
+    monkeypatch.setattr(JobClient, "worker_departed", noted)
+    helpers = [Helper(f"helper {number}") for number in range(20)]
+    async with running(*helpers) as runner, anyio.create_task_group() as group:
+        for number, helper in enumerate(helpers):
+            group.start_soon(ask, helper.name, f"job {number}")
+        for helper in helpers:
+            await helper.begun.wait()
+        await settle()
+        kept = runner.job_client.groups
+        runner.job_client.groups, asking = Untouched(), Untouched()
+        runner.job_client.groups.update(kept)
+        asking.update(runner.asking)
+        runner._departures._asking = asking
+        await runner.registry.unregister("helper 7")
+        runner.job_client.groups = kept
+        assert told == [("helper 7", "job 7")]
+        for helper in helpers:
+            await helper.stop()
+
+
+@pytest.mark.parametrize("how", ["answered", "failed", "left", "late", "gone", "withdrawn"])
+async def test_nothing_stays_of_who_was_asked_when_the_job_is_over(how: str) -> None:
+    """G2, R9: whatever way it ended."""
+    helper = Helper("helper")
+
+    async def ask(runner: WorkerRunner) -> None:
+        match how:
+            case "answered":
+                await runner.job_group("helper", "other", name="echo")
+            case "failed":
+                await runner.job_group("other", "helper", name="no such job", cancel_on_error=False)
+            case "left":
+                async with runner.job("helper", name="wait"):
+                    assert set(runner.asking) == {"helper"}
+                    raise ValueError("no more")
+            case "late":
+                await runner.job_group("helper", "other", name="wait", timeout=1.0)
+            case "gone":
+                async with runner.job("helper", name="wait"):
+                    await helper.stop()
+                    await anyio.sleep_forever()
+            case _:
+                group = await helper.create_job_group_and_request_job(["other", "nobody"], name="wait", timeout=1.0)
+                await group.wait()
+
+    async with running(helper, Helper("other")) as runner:
+        try:
+            await ask(runner)
+        except (JobError, JobGroupError, ValueError):
+            assert how != "answered"
+        await settle()
+        assert runner.asking == {}

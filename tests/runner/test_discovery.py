@@ -1,8 +1,12 @@
 """G1, L8: what runners tell each other of their workers."""
 
+from contextlib import AsyncExitStack
+from typing import Any
+
 import anyio
 import pytest
 
+from support.leaks import left_in
 from support.runners import runner_on
 from support.shared_buses import pair
 from support.workers import Helper, running
@@ -124,13 +128,97 @@ async def test_of_workers_that_have_gone_the_last_ones_are_remembered() -> None:
         assert runner.registry.remote_workers == []
 
 
-async def test_who_is_met_by_a_list_that_was_sent_to_one_alone_is_told_the_own_workers() -> None:
-    """R6: its first list may have been lost; later ones need no answer."""
+async def test_a_list_that_was_sent_to_one_alone_is_not_answered() -> None:
+    """R9: it is an answer itself; a list for all asks for one."""
     bus = RecordingBus()
     async with WorkerRunner(bus=bus, name="here", handle_sigint=False) as runner:
-        for _ in range(2):
-            await tell(runner, BusWorkerRegistryMessage("elsewhere", [], 1.0, source="elsewhere", target="here"))
-        assert len(bus.messages(BusWorkerRegistryMessage, source="here", target="elsewhere")) == 1
+        await runner.add_workers(Helper("helper"))
+        for target, answers in (("here", 0), (None, 1), ("here", 1), (None, 2)):
+            await tell(runner, BusWorkerRegistryMessage("elsewhere", [], 1.0, source="elsewhere", target=target))
+            assert len(bus.messages(BusWorkerRegistryMessage, source="here", target="elsewhere")) == answers
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+async def test_runners_that_meet_tell_each_other_no_more_than_they_have_to(workers: int) -> None:
+    """R9: each tells all when it comes, and each that is there and has workers tells the one that has come."""
+    count, bus = 12, RecordingBus()
+    async with bus, AsyncExitStack() as stack:
+        runners = [runner_on(bus, str(number)) for number in range(count)]
+        for runner in runners:
+            await stack.enter_async_context(runner)
+            await runner.add_workers(*(Helper(f"helper of {runner.name}") for _ in range(workers)))
+            await settle()
+        for runner in runners:
+            assert len(runner.registry.remote_workers) == (count - 1) * workers
+        lists = bus.messages(BusWorkerRegistryMessage)
+        assert len([each for each in lists if each.target is None]) == count
+        assert len([each for each in lists if each.target is not None]) == workers * count * (count - 1) // 2
+
+
+class Unread(dict[Any, Any]):
+    """A table in which things are looked up, and that nobody goes through."""
+
+    def _gone_through(self) -> Any:
+        pytest.fail("somebody goes through all there is")
+
+    __iter__ = __reversed__ = keys = values = items = copy = _gone_through
+
+
+async def test_nobody_goes_through_all_names_or_runners_for_a_message() -> None:
+    """R9: whatever a runner, or a worker of its, announces."""
+    async with WorkerRunner(handle_sigint=False) as runner:
+        others = [BusWorkerReadyMessage(f"runner {n}", started_at=1, source=f"worker {n}") for n in range(10)]
+        await tell(runner, *others)
+        neighbours, registry = runner._neighbours, runner.registry
+        neighbours._neighbours = Unread(neighbours._neighbours)
+        registry._remote, registry._local = Unread(registry._remote), Unread()
+        await tell(runner, ready(1), ready(1, "other"), snapshot(2, "remote", "third"), gone(3), snapshot(4), ready(5))
+        await tell(runner, BusWorkerReadyMessage("another", started_at=1, source="remote"), gone(6))
+        assert len(registry._remote) == len(neighbours._neighbours) == 11
+        registry._remote, registry._local = {}, {}
+
+
+async def test_nothing_stays_of_runners_that_have_left_the_bus() -> None:
+    """R9, G2: neither of them nor of their workers."""
+    async with MemoryBus() as bus, runner_on(bus, "here") as here:
+        for number in range(5):
+            async with runner_on(bus, f"runner {number}") as runner, runner_on(bus, f"other {number}") as other:
+                await runner.add_workers(Helper(f"helper {number}"), Helper(f"leaves {number}"))
+                await here.registry.wait_for(f"leaves {number}")
+                await other.registry.wait_for(f"leaves {number}")
+                leaves = runner.get_worker(f"leaves {number}")
+                assert leaves is not None
+                await leaves.stop()
+        await settle()
+        neighbours = here._neighbours
+        assert (neighbours._neighbours, neighbours._gone) == ({}, {})
+        assert left_in(here.registry) == {}
+
+
+async def test_a_worker_that_goes_while_the_list_with_its_name_waits_does_not_come_back() -> None:
+    """J4, G1: a watcher holds up lists, and no departures."""
+    suspended, go_on = anyio.Event(), anyio.Event()
+
+    async def take_long(_: WorkerReadyData) -> None:
+        suspended.set()
+        await go_on.wait()
+
+    async with MemoryBus() as bus, runner_on(bus, "A") as a:
+        leaves = Helper("leaves")
+        await a.add_workers(Helper("watched"), leaves, Helper("stays"))
+        await a.registry.wait_for("stays")
+        late = runner_on(bus, "late")
+        await late.registry.watch("watched", take_long)
+        async with late:
+            await suspended.wait()
+            await settle()
+            await leaves.stop()
+            await settle()
+            go_on.set()
+            await late.registry.wait_for("stays")
+            await settle()
+            assert sorted(late.registry.remote_workers) == ["stays", "watched"]
+            late.registry.unwatch("watched", take_long)
 
 
 async def test_a_worker_that_has_not_started_is_announced_to_nobody() -> None:
@@ -198,7 +286,7 @@ async def test_of_workers_that_have_gone_little_is_kept() -> None:
             await runner.bus.send(BusWorkerGoneMessage("elsewhere", 2, source=f"worker {number}"))
         await anyio.wait_all_tasks_blocked()
         assert len(runner._neighbours._gone) <= REMEMBERED
-        assert runner._neighbours._here == {}
+        assert runner._neighbours._neighbours == {}
 
 
 async def test_a_root_worker_is_told_of_the_other_roots_and_of_nobody_else() -> None:

@@ -1,6 +1,8 @@
 """B2, W8: what comes while a worker handles a message."""
 
 import math
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,8 +15,10 @@ from workerbus._lifetime import CleanUp, TaskHost
 from workerbus.worker._hooks import HookQueue
 from workerbus.worker._inbox import WorkerInbox
 
+Early = OrderedDict[str, tuple[str | None, int]]
 
-def inbox_with(handle: Any) -> WorkerInbox:
+
+def inbox_with(handle: Any, early: Early | None = None) -> WorkerInbox:
     """An inbox of a worker that has started."""
     hooks = HookQueue(object(), "worker", frozenset(), EventHandlers("Worker", frozenset()), lambda call, error: None)
     inbox = WorkerInbox(
@@ -24,7 +28,7 @@ def inbox_with(handle: Any) -> WorkerInbox:
         accepts=None,
         hooks=hooks,
         max_buffer_size=math.inf,
-        early={},
+        early=OrderedDict() if early is None else early,
         refuse=lambda request: None,
         end_waits=lambda end: None,
     )
@@ -83,3 +87,31 @@ async def test_a_worker_handles_what_its_own_handling_of_a_message_sends_to_it()
             async with helper.job_group("helper", "peer", name="wait"):
                 pass
         assert helper.unwound.is_set()
+
+
+class Counted(Early):
+    """Cancels that came before their requests, and how many of them somebody has looked at."""
+
+    looks = 0
+
+    def values(self) -> Any:
+        return self._looked_at(super().values())
+
+    def items(self) -> Any:
+        return self._looked_at(super().items())
+
+    def _looked_at(self, view: Any) -> Iterator[Any]:
+        for each in view:
+            self.looks += 1
+            yield each
+
+
+def test_a_data_message_costs_the_same_however_many_cancels_have_overtaken_their_requests() -> None:
+    """J9, R9: each is kept until what waited when it came is handled, and looked at no more often than that."""
+    count = 200
+    early = Counted((str(number), (None, number)) for number in range(1, count + 1))
+    inbox = inbox_with(lambda message: None, early)
+    for number in range(1, count + 1):
+        inbox.take(note(number))
+        assert len(early) == count - number
+    assert early.looks <= 2 * count

@@ -24,7 +24,7 @@ from anyio import (
 
 from workerbus._lifetime import event_class, scope_class
 from workerbus._vocabulary import BATCH, JobStatus, id_source
-from workerbus.abc import Fence, HookCall, JobPeer
+from workerbus.abc import Fence, HookCall, JobPeer, OpenAsks
 from workerbus.errors import NotRunningError
 from workerbus.jobs._checks import Response, repaired
 from workerbus.jobs._group import JobGroup
@@ -61,7 +61,7 @@ class JobClient:
         owner: Whose jobs they are.
     """
 
-    __slots__ = ("_name", "_new_event", "_owner", "closed", "groups", "ignored", "new_scope")
+    __slots__ = ("_asking", "_name", "_new_event", "_owner", "closed", "groups", "ignored", "new_scope")
 
     def __init__(self, owner: JobPeer) -> None:
         self._owner = owner
@@ -69,6 +69,7 @@ class JobClient:
         self._new_event: type[Event] | None = None
         self.new_scope: type[CancelScope] = CancelScope
         self.groups: dict[str, JobGroup] = {}
+        self._asking: OpenAsks = {}
         self.ignored: int = 0
         self.closed: bool = False
 
@@ -94,6 +95,7 @@ class JobClient:
         """Put a new group into the table; its time starts now."""
         if self._new_event is None:
             self._new_event, self.new_scope = event_class(), scope_class()
+            self._asking = self._owner.asking
         group = JobGroup(
             _new_id(),
             worker_names,
@@ -106,8 +108,6 @@ class JobClient:
         )
         if timeout is not None:
             group.deadline = current_time() + timeout
-        if not self.groups:
-            self._owner.asking(self, True)
         self.groups[group.job_id] = group
         return group
 
@@ -129,7 +129,7 @@ class JobClient:
         for worker in group.worker_names:
             if group.state is not Ask.OPEN:
                 break
-            group.asked.add(worker)
+            self._asks(group, worker)
             request = BusJobRequestMessage(group.job_id, job_name, payload, left, source=source, target=worker)
             pause = bus.send_at_once(request) or pause
         return pause
@@ -148,17 +148,31 @@ class JobClient:
                 return
             left = None if deadline == math.inf else max(0.0, deadline - current_time())
             request = BusJobRequestMessage(group.job_id, job_name, payload, left, source=source, target=worker)
-            group.asked.add(worker)
+            self._asks(group, worker)
             try:
                 await bus.send(request)
             except BaseException:
                 if worker in group.missing:
                     # It may have got the request, or not: tell it, but do not wait for an answer.
+                    self._asks_no_more(group, worker)
                     group.asked.discard(worker)
                     self._tell([worker], group.job_id, "the request was withdrawn")
                 raise
         if not group.worker_names:
             self._complete(group, None)
+
+    def _asks(self, group: JobGroup, worker: str) -> None:
+        group.asked.add(worker)
+        groups = self._asking.get(worker)
+        if groups is None:
+            self._asking[worker] = {group: self}
+        else:
+            groups[group] = self
+
+    def _asks_no_more(self, group: JobGroup, worker: str) -> None:
+        groups = self._asking.get(worker)
+        if groups is not None and groups.pop(group, None) is not None and not groups:
+            del self._asking[worker]
 
     async def _wait_for(self, worker: str) -> None:
         registry = self._owner.registry
@@ -331,8 +345,9 @@ class JobClient:
 
     def forget(self, group: JobGroup) -> None:
         """Take a group out of the table."""
-        if self.groups.pop(group.job_id, None) is not None and not self.groups:
-            self._owner.asking(self, False)
+        self.groups.pop(group.job_id, None)
+        for worker in group.asked:
+            self._asks_no_more(group, worker)
 
     # --- messages
 

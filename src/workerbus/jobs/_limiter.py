@@ -1,75 +1,63 @@
-"""Turns: how many jobs of one handler run at once, in the order of arrival (J13).
+"""Turns: how many jobs of one handler are under way at once, in the order of arrival (J13).
 
 A job stands in line when its request is dispatched, in a plain synchronous call, so the order is that of arrival and
-not of the scheduler. Its task waits for the turn later. A place is freed by `leave`, whoever has it: running, waiting,
-or not begun.
+not of the scheduler. Nothing waits for the turn: whoever frees a place is told whose it is now, and has that one begin.
+A limiter knows nothing of what the jobs are.
 """
 
-from collections import deque
+from collections import OrderedDict
+from typing import Generic, TypeVar
 
-from anyio import Event
-
-
-class Turn:
-    """A place in a limiter's line."""
-
-    __slots__ = ("_event", "_limiter", "taken")
-
-    def __init__(self, limiter: "Limiter") -> None:
-        self._limiter = limiter
-        self._event: Event | None = None
-        self.taken: bool = False
-
-    async def come(self) -> None:
-        """Wait until it is this one's turn, or it has left the line."""
-        if not self.taken and self in self._limiter.line:
-            self._event = Event()
-            await self._event.wait()
-
-    def give(self) -> None:
-        """Let it go ahead."""
-        self.taken = True
-        if self._event is not None:
-            self._event.set()
-
-    def leave(self) -> None:
-        """Free the place; again is a no-op."""
-        self._limiter.free(self)
-        if self._event is not None:
-            self._event.set()
+T = TypeVar("T")
 
 
-class Limiter:
-    """Lets at most ``limit`` turns be taken at once.
+class Limiter(Generic[T]):
+    """Lets at most ``limit`` jobs have a place at once; the others stand in line.
 
     Args:
         limit: How many.
+
+    Attributes:
+        holders: Those that have a place.
     """
 
-    __slots__ = ("_free", "line")
+    __slots__ = ("_limit", "_line", "holders")
 
     def __init__(self, limit: int) -> None:
-        self._free = limit
-        self.line: deque[Turn] = deque()
+        self._limit = limit
+        self.holders: dict[T, None] = {}
+        # Not a dict: it would look at all that have left for whom is first now.
+        self._line: OrderedDict[T, None] = OrderedDict()
 
-    def stand(self) -> Turn:
-        """Stand in line; the turn may come at once."""
-        turn = Turn(self)
-        if self._free:
-            self._free -= 1
-            turn.give()
-        else:
-            self.line.append(turn)
-        return turn
+    @property
+    def line(self) -> list[T]:
+        """Those that wait for a place, the first first."""
+        return list(self._line)
 
-    def free(self, turn: Turn) -> None:
-        """Take a turn out of the line, or hand its place to the next."""
-        if not turn.taken:
-            if turn in self.line:
-                self.line.remove(turn)
-            return
-        turn.taken = False
-        if self.line:
-            self.line.popleft().give()
-        else:
-            self._free += 1
+    def waits(self, job: T) -> bool:
+        """Whether a job stands in line."""
+        return job in self._line
+
+    def stand(self, job: T) -> bool:
+        """Take a place, or stand in line; returns whether there was a place."""
+        if len(self.holders) < self._limit:
+            self.holders[job] = None
+            return True
+        self._line[job] = None
+        return False
+
+    def leave(self, job: T) -> T | None:
+        """Free a job's place, or take it out of the line; again is a no-op.
+
+        Returns:
+            Whose the place is now, if anybody's.
+        """
+        if job not in self.holders:
+            self._line.pop(job, None)
+            return None
+        del self.holders[job]
+        if not self._line:
+            return None
+        following = self._line.popitem(last=False)[0]
+        self.holders[following] = None
+        return following

@@ -4,23 +4,28 @@ A job is in the table from its request until its answer, and every way out of th
 method that sends it, `_answer`, and one place that turns a handler's end into one, `_end_of_handler`. Cancels and
 deadlines only mark the job; the answer comes when its handler has unwound.
 
+Only a handler has a task. A job that waits for its turn, or that its handler has left open, is an entry in the table
+and nothing else: whoever frees a place gives the next in line to the pool, and `Deadlines` sees to its time.
+
 The server knows nothing of names and classes: it is given a `Route` for each job that says what to run.
 """
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
 
-from anyio import CancelScope, Event, current_time, get_cancelled_exc_class, sleep_until
+from anyio import CancelScope, Event, current_time
 
-from workerbus._failures import Failure, Kind, cancelled_from_outside, sort_failure
+from workerbus._failures import Failure, Kind, sort_failure
 from workerbus._vocabulary import JobStatus, Value, value
 from workerbus.abc import HookCall, JobPeer, Sender
 from workerbus.errors import JobFailure, UnknownJobError, text_of
 from workerbus.jobs._checks import check_seconds_left
 from workerbus.jobs._client import TIMEOUT
-from workerbus.jobs._limiter import Limiter, Turn
+from workerbus.jobs._deadlines import Deadlines
+from workerbus.jobs._limiter import Limiter
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._state import OPEN_JOBS, Job, JobEvent, next_job
 from workerbus.messages import (
@@ -53,13 +58,13 @@ class Route(Value):
 
     run: Callable[[BusJobRequestMessage], Awaitable[Any]]
     deferred: bool = False
-    limiter: Limiter | None = None
+    limiter: "Limiter[OpenJob] | None" = None
 
 
 class OpenJob:
     """A job that this worker was asked for."""
 
-    __slots__ = ("deadline", "over", "request", "route", "scope", "state", "turn", "verdict", "watch")
+    __slots__ = ("deadline", "request", "route", "scope", "state", "verdict", "watch")
 
     def __init__(self, request: BusJobRequestMessage, route: Route) -> None:
         self.request: BusJobRequestMessage = request
@@ -67,16 +72,25 @@ class OpenJob:
         self.state: Job = Job.QUEUED
         left = request.seconds_left
         self.deadline: float = math.inf if left is None else current_time() + left
-        self.turn: Turn | None = None if route.limiter is None else route.limiter.stand()
         self.scope: CancelScope | None = None
-        self.watch: CancelScope | None = None
-        self.over: Event | None = None
+        self.watch: int | None = None
         self.verdict: tuple[JobStatus, dict[str, Any]] | None = None
 
     @property
     def deferred(self) -> bool:
         """Whether its handler has returned and left it open."""
         return self.state is Job.DEFERRED
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for its turn (J13)."""
+        limiter = self.route.limiter
+        return limiter is not None and limiter.waits(self)
+
+    @property
+    def late(self) -> bool:
+        """Whether its time is up."""
+        return self.deadline != math.inf and self.deadline <= current_time()
 
 
 def error_payload(exc: BaseException) -> dict[str, Any]:
@@ -98,7 +112,20 @@ class JobServer:
         refusal: Returns status and payload where the worker takes no new jobs (W4, W6), else None.
     """
 
-    __slots__ = ("_bus", "_ended", "_find", "_name", "_owner", "_refusal", "early", "ignored", "jobs", "pool")
+    __slots__ = (
+        "_bus",
+        "_deadlines",
+        "_ended",
+        "_find",
+        "_name",
+        "_no_jobs",
+        "_owner",
+        "_refusal",
+        "early",
+        "ignored",
+        "jobs",
+        "pool",
+    )
 
     def __init__(
         self,
@@ -112,9 +139,12 @@ class JobServer:
         self._find = find
         self._refusal = refusal
         self.jobs: dict[str, OpenJob] = {}
-        self._ended: dict[str, None] = {}
-        self.early: dict[str, tuple[str | None, int]] = {}
+        # Not dicts: they would look at all that were forgotten for which is the first now, half a microsecond each job.
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self.early: OrderedDict[str, tuple[str | None, int]] = OrderedDict()
         self.pool: TaskPool[OpenJob] = TaskPool(owner.name, self._perform, lambda: owner.tasks)
+        self._deadlines: Deadlines[OpenJob] = Deadlines(owner.name, lambda: owner.tasks, self._expire_all)
+        self._no_jobs: Event | None = None
         self.ignored: int = 0
 
     # --- requests and cancels
@@ -142,7 +172,10 @@ class JobServer:
             self._remember(job_id)
             return
         job = self.jobs[job_id] = OpenJob(message, route)
-        self.pool.submit(job)
+        if route.limiter is None or route.limiter.stand(job):
+            self.pool.submit(job)
+        else:
+            self._watch(job)
 
     def refuse(self, message: BusJobRequestMessage) -> None:
         """Answer a request that ``accepts_bus_message`` has refused (J1, N4)."""
@@ -173,7 +206,7 @@ class JobServer:
 
     def cancel_all(self, status: JobStatus, payload: dict[str, Any]) -> None:
         """Cancel every job; each is answered with the given status when its handler has unwound (W6)."""
-        for job in list(self.jobs.values()):
+        for job in _those_in_line_first(self.jobs.values()):
             self._expire(job)  # time that was up before stays the reason (J6)
             self._cancel(job, status, payload)
 
@@ -181,10 +214,25 @@ class JobServer:
         """Answer what is still open, unwound or not: time is up (L4). Returns what handlers still run."""
         self.cancel_all(status, payload)
         for job in list(self.jobs.values()):
-            job.state = next_job(job.state, JobEvent.ANSWER)
+            self._move(job, JobEvent.ANSWER)
             # Without a verdict it was over already, and an exception that ends programs came before its answer.
             self._answer(job, *(job.verdict or (status, payload)))
         return [f"job {job.request.job_name!r} ({job.request.job_id})" for job in self.pool.busy.values()]
+
+    @property
+    def idle(self) -> bool:
+        """Whether no job is open, and no handler runs."""
+        return not self.jobs and self.pool.idle
+
+    async def quiet(self) -> None:
+        """Wait until no job is open, and no handler runs."""
+        while not self.idle:
+            if self.jobs:
+                if self._no_jobs is None:
+                    self._no_jobs = Event()
+                await self._no_jobs.wait()
+            else:
+                await self.pool.quiet()
 
     # --- what the worker's own code sends
 
@@ -195,7 +243,7 @@ class JobServer:
             UnknownJobError: There is none of that id; a `RuntimeError` (J14).
         """
         job = self.jobs.get(job_id)
-        if job is not None and job.deadline != math.inf and job.deadline <= current_time():
+        if job is not None and job.late:
             self._expire(job)  # its handler is unwinding, or has not noticed yet
             job = self.jobs.get(job_id)
         if job is None:
@@ -232,32 +280,32 @@ class JobServer:
         self._owner.bus.post(BusJobStreamEndMessage(job_id, data, source=self._name, target=request.source))
 
     def _move_to_answered(self, job: OpenJob) -> None:
-        before, job.state = job.state, next_job(job.state, JobEvent.ANSWER)
+        self._move(job, JobEvent.ANSWER)
         if job.scope is not None and job.deadline != math.inf:
             job.scope.deadline = math.inf  # it was the job's, and the job is over
-        if job.turn is not None or job.over is not None:
-            self._leave_line(job, before)
 
     # --- the moves
 
+    def _move(self, job: OpenJob, event: JobEvent) -> Job:
+        """Let the table decide, and free the place of a job that is over; returns where it was before."""
+        before, job.state = job.state, next_job(job.state, event)
+        limiter = job.route.limiter
+        if limiter is not None and job.state is Job.OVER:
+            following = limiter.leave(job)
+            if following is not None:
+                self.pool.submit(following)
+        return before
+
     def _cancel(self, job: OpenJob, status: JobStatus, payload: dict[str, Any]) -> bool:
-        before, job.state = job.state, next_job(job.state, JobEvent.CANCEL)
+        before = self._move(job, JobEvent.CANCEL)
         if job.state is before:
             return False
         job.verdict = status, payload
         if job.state is Job.OVER:
-            self._leave_line(job, before)
             self._answer(job, status, payload)
         elif job.scope is not None:  # None where an exception that ends programs is on its way out of the handler
             job.scope.cancel()
         return True
-
-    def _leave_line(self, job: OpenJob, before: Job) -> None:
-        # Of a job whose task runs, the task frees the place when the handler is over too (J13).
-        if before is Job.QUEUED and job.turn is not None:
-            job.turn.leave()
-        if job.over is not None:
-            job.over.set()
 
     def _answer(
         self, job: OpenJob, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool = False
@@ -269,12 +317,17 @@ class JobServer:
         job_id = job.request.job_id
         del self.jobs[job_id]
         self._remember(job_id)
+        if job.watch is not None:
+            self._deadlines.drop(job.watch)
+        if self._no_jobs is not None and not self.jobs:
+            self._no_jobs.set()
+            self._no_jobs = None
 
     def _remember(self, job_id: str) -> None:
         ended = self._ended
         ended[job_id] = None
         if len(ended) > REMEMBERED:
-            del ended[next(iter(ended))]
+            ended.popitem(last=False)
 
     def _send(
         self, request: BusJobRequestMessage, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool = False
@@ -289,55 +342,44 @@ class JobServer:
         if name in self._owner.hooks.wanted:
             self._owner.hooks.add(HookCall(name, (message,), message), system=bool(message.system))
 
-    # --- the task of a job
+    # --- deadlines
 
-    async def _perform(self, job: OpenJob, scope: CancelScope) -> bool:
-        """Run a job in a pooled task; returns whether the task may be used again."""
-        if job.state is not Job.QUEUED:
-            return True  # cancelled before it began
-        timed = job.deadline != math.inf
-        if timed:
-            scope.deadline = job.deadline
-            if "on_job_cancelled" in self._owner.hooks.wanted:
-                job.watch = CancelScope()
-                self._owner.tasks.start(self._tell_in_time, job, name=f"{self._name} deadline")
-        try:
-            if job.turn is not None:
-                await job.turn.come()
-            if job.state is Job.QUEUED and not (timed and job.deadline <= current_time()):
-                await self._handle(job, scope)
-            if job.deferred:
-                job.over = Event()
-                await job.over.wait()
-        except get_cancelled_exc_class() as exc:
-            self._expire(job)
-            if not scope.cancel_called and not cancelled_from_outside():
-                # Natively, this very task: that concerns the job alone.
-                self._cancel(job, JobStatus.ERROR, error_payload(exc))
-            raise
-        finally:
-            if timed:
-                scope.deadline = math.inf
-                self._expire(job)
-                if job.watch is not None:
-                    job.watch.cancel()
-            if job.turn is not None:
-                job.turn.leave()
-        return not scope.cancel_called
-
-    async def _tell_in_time(self, job: OpenJob) -> None:
-        # The scope cancels the handler by itself, but tells nobody, and the handler may take long to unwind (J6).
-        assert job.watch is not None
-        with job.watch:
-            await sleep_until(job.deadline)
-            self._expire(job)
+    def _watch(self, job: OpenJob) -> None:
+        """See to the deadline of a job that is in no scope, or whose worker wants to be told in time (J6)."""
+        if job.deadline != math.inf and job.watch is None:
+            job.watch = self._deadlines.add(job.deadline, job)
 
     def _expire(self, job: OpenJob) -> None:
-        if job.deadline != math.inf and job.state in OPEN_JOBS and job.deadline <= current_time():
+        if job.state in OPEN_JOBS and job.late:
             request = job.request
             message = BusJobCancelMessage(request.job_id, TIMEOUT, source=request.source, target=self._name)
             if self._cancel(job, JobStatus.CANCELLED, cancelled_payload(TIMEOUT)):
                 self._hook("on_job_cancelled", message)
+
+    def _expire_all(self, jobs: list[OpenJob]) -> None:
+        for job in _those_in_line_first(jobs):
+            self._expire(job)
+
+    # --- the task of a handler
+
+    async def _perform(self, job: OpenJob, scope: CancelScope) -> bool:
+        """Run a job's handler in a pooled task; returns whether the task may be used again."""
+        if job.state is not Job.QUEUED:
+            return True  # cancelled before it began
+        if job.deadline == math.inf:
+            await self._handle(job, scope)
+            return not scope.cancel_called
+        scope.deadline = job.deadline
+        if "on_job_cancelled" in self._owner.hooks.wanted:
+            # The scope cancels the handler by itself, but tells nobody, and the handler may take long to unwind.
+            self._watch(job)
+        try:
+            if not job.late:
+                await self._handle(job, scope)
+        finally:
+            scope.deadline = math.inf
+            self._expire(job)
+        return not scope.cancel_called
 
     async def _handle(self, job: OpenJob, scope: CancelScope) -> None:
         job.state = next_job(job.state, JobEvent.START)
@@ -369,19 +411,26 @@ class JobServer:
         elif job.verdict is not None or job.state is Job.ANSWERED:
             self._end_of_handler(job, None, None)
         else:
-            job.state = next_job(job.state, JobEvent.LEAVE)  # the worker ends, and answers in its own way
+            self._move(job, JobEvent.LEAVE)  # the worker ends, and answers in its own way
 
     def _title(self, job: OpenJob) -> str:
         return f"job {job.request.job_name!r} ({job.request.job_id}) at worker {self._name!r}"
 
     def _end_of_handler(self, job: OpenJob, result: object, error: BaseException | None) -> None:
         leaves = error is None and result is None and job.route.deferred
-        before, job.state = job.state, next_job(job.state, JobEvent.LEAVE if leaves else JobEvent.FINISH)
-        if before is Job.CANCELLING:
+        before = self._move(job, JobEvent.LEAVE if leaves else JobEvent.FINISH)
+        if job.state is Job.DEFERRED:
+            self._watch(job)
+        elif before is Job.CANCELLING:
             assert job.verdict is not None
             self._answer(job, *job.verdict)
         elif before is Job.RUNNING and job.state is Job.OVER:
             self._answer(job, *outcome(result, error, job.request.job_name))
+
+
+def _those_in_line_first(jobs: Iterable[OpenJob]) -> list[OpenJob]:
+    """Sort jobs that are about to be cancelled, so that none gets the place of one before it, and a task, in vain."""
+    return sorted(jobs, key=lambda job: not job.waits)
 
 
 def outcome(result: object, error: BaseException | None, job_name: str | None) -> tuple[JobStatus, dict[str, Any]]:

@@ -111,7 +111,7 @@ def _fail(what: str, left: list[str]) -> None:
 
 
 def _task(task: TaskInfo) -> str:
-    paragraphs = describe([Waiter(task.name or "", task.coro)])
+    paragraphs = describe([Waiter(task.name or "", task.coro)], jobs=False)
     named = f"task {task.name!r}"
     if not paragraphs or paragraphs[0].startswith("idle"):
         return f"{named}, which is idle"

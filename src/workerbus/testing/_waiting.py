@@ -4,6 +4,9 @@ On the way from a task's outermost frame to its innermost, frames of the library
 hook, `run()`); the innermost frame of the program's own code says where it stands; and the frames below that, the
 library's or anyio's, say for what it waits. Frames of the library are recognised by their code objects, so that a
 method which is renamed is noticed at import.
+
+Some jobs wait without a task: for their turn, or, left open by their handlers, for an answer. They are found in the
+tables of the workers that run.
 """
 
 import linecache
@@ -24,7 +27,6 @@ from workerbus.errors import text_of
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._contexts import _Context, _Events
 from workerbus.jobs._group import JobGroup
-from workerbus.jobs._limiter import Turn
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer, OpenJob
 from workerbus.pipeline import PipelineWorker
@@ -86,8 +88,7 @@ def _job_title(job_id: str, name: str | None) -> str:
     return f"job {name!r} ({job_id})" if name else f"job {job_id}"
 
 
-def _handler(frame: Names) -> str:
-    job: OpenJob = frame["job"]
+def _job(job: OpenJob) -> str:
     request = job.request
     title = _job_title(request.job_id, request.job_name)
     return f"worker {request.target!r}, {title}, asked for by {request.source!r}"
@@ -120,7 +121,7 @@ def _processor(frame: Names) -> str:
 
 
 _ROLES: dict[CodeType, Callable[[Names], str]] = {
-    JobServer._perform.__code__: _handler,
+    JobServer._perform.__code__: lambda frame: _job(frame["job"]),
     HookQueue.run.__code__: _hook,
     WorkerLifecycle._run.__code__: _life,
     FrameLane._take_all.__code__: _processor,
@@ -214,14 +215,9 @@ def _finish(name: str) -> Wait:
     return Wait(2, f"for worker {name!r} to finish")
 
 
-def _turn(frames: Sequence[FrameType]) -> Wait:
-    here = next(frame.f_locals for frame in frames if frame.f_code is _HANDLER)
-    job: OpenJob = here["job"]
-    requests = [
-        other.request
-        for other in here["self"].pool.busy.values()
-        if other.turn is not None and other.turn.taken and other.route.limiter is job.route.limiter
-    ]
+def _turn(job: OpenJob) -> Wait:
+    limiter = job.route.limiter
+    requests = [holder.request for holder in limiter.holders] if limiter is not None else []
     others = [_job_title(request.job_id, request.job_name) for request in requests]
     keys = tuple(("job", request.job_id, request.target) for request in requests[:1])  # one place free is enough
     have = "has" if len(others) == 1 else "have"
@@ -276,6 +272,7 @@ _WHOSE: dict[CodeType, Callable[[Names], str]] = {
 }
 """Of the library's own tasks, those that stand for somebody."""
 
+_LIFE: Final = WorkerLifecycle.live.__code__
 _HANDLER: Final = JobServer._perform.__code__
 _DELIVERY: Final = WorkerBus._deliver.__code__
 _LANES: Final = (Lane._take_all.__code__, FrameLane._take_all.__code__)
@@ -297,6 +294,7 @@ class _Task:
         requests = [frame.f_locals["job"].request for frame in self.frames if frame.f_code is _HANDLER]
         lanes = [frame.f_locals["self"] for frame in self.frames if frame.f_code in _LANES]
         self.of_whom: str | None = next((_WHOSE[f.f_code](f.f_locals) for f in self.frames if f.f_code in _WHOSE), None)
+        self.servers: list[JobServer] = [f.f_locals["self"]._state.job_server for f in self.frames if f.f_code is _LIFE]
         self.inlets: list[Inlet] = [_inlet(lane) for lane in lanes if isinstance(lane, FrameLane)]
         self.keys: list[Key] = [
             ("task", waiter.id),
@@ -307,15 +305,10 @@ class _Task:
     def wait(self, titles: dict[int, str], inlets: Sequence[Inlet]) -> Wait | None:
         """For what it waits; None if it is one of the library's own, which waits for something to do."""
         for frame in reversed(self.below):
-            if frame.f_code is Turn.come.__code__:
-                return _turn(self.frames)
             if frame.f_code is RoomWaiter.wait.__code__ and _DELIVERY not in {each.f_code for each in self.below}:
                 return _room(frame.f_locals["self"], inlets)
             if frame.f_code in _WAITS:
                 return self._unready(_WAITS[frame.f_code](frame.f_locals), frame, titles)
-        job = next((frame.f_locals["job"] for frame in self.below if frame.f_code is _HANDLER), None)
-        if job is not None and job.deferred:
-            return Wait(0, "for somebody to answer it: its handler has returned, and left it open")
         if (
             self.own is None
             and not self.waiter.main
@@ -341,9 +334,43 @@ class _Task:
         return f"{place}:\n        {line}" if line else place
 
 
-def describe(waiters: Sequence[Waiter]) -> tuple[str, ...]:
-    """Describe the tasks that wait, those first that keep the others waiting; one paragraph for each."""
-    tasks = [_Task(waiter) for waiter in waiters]
+class _JobWithoutTask:
+    """A job that waits for its turn, or for somebody to answer it."""
+
+    def __init__(self, job: OpenJob) -> None:
+        self._job = job
+        self.title: str = _job(job)
+        self.waiter = Waiter(self.title, None)
+        self.frames: list[FrameType] = []
+        self.of_whom: str | None = None
+        self.inlets: list[Inlet] = []
+        self.keys: list[Key] = [("job", job.request.job_id, job.request.target)]
+
+    def wait(self, _titles: dict[int, str], _inlets: Sequence[Inlet]) -> Wait:
+        """For what it waits."""
+        if self._job.deferred:
+            return Wait(0, "for somebody to answer it: its handler has returned, and left it open")
+        return _turn(self._job)
+
+    def place(self) -> str:
+        """It stands nowhere."""
+        return ""
+
+
+def _jobs_of(tasks: list[_Task]) -> list[_JobWithoutTask]:
+    jobs = [job for task in tasks for server in task.servers for job in server.jobs.values()]
+    return [_JobWithoutTask(job) for job in jobs if job.waits or job.deferred]
+
+
+def describe(waiters: Sequence[Waiter], *, jobs: bool = True) -> tuple[str, ...]:
+    """Describe the tasks that wait, those first that keep the others waiting; one paragraph for each.
+
+    Args:
+        waiters: The tasks.
+        jobs: Whether to describe the jobs that wait without a task, too.
+    """
+    every = [_Task(waiter) for waiter in waiters]
+    tasks: list[_Task | _JobWithoutTask] = [*every, *(_jobs_of(every) if jobs else [])]
     titles = {task.waiter.id: task.title for task in tasks if task.waiter.id is not None}
     found: list[tuple[int, bool, int, str]] = []
     alike: dict[str, int] = {}
@@ -376,7 +403,7 @@ def describe(waiters: Sequence[Waiter]) -> tuple[str, ...]:
     return (*_told(circles, tasks), *paragraphs, *stories())
 
 
-def _edges(tasks: "Sequence[_Task]", waits: "Sequence[Wait | None]") -> dict[int, list[int]]:
+def _edges(tasks: Sequence[_Task | _JobWithoutTask], waits: "Sequence[Wait | None]") -> dict[int, list[int]]:
     known = {key: number for number, task in enumerate(tasks) for key in task.keys}
     return {
         number: [known[key] for key in wait.on if key in known] for number, wait in enumerate(waits) if wait is not None
@@ -404,7 +431,7 @@ def _causes_first(found: list[tuple[int, str]], edges: dict[int, list[int]], cir
     return order
 
 
-def _told(circles: list[list[int]], tasks: "Sequence[_Task]") -> list[str]:
+def _told(circles: list[list[int]], tasks: Sequence[_Task | _JobWithoutTask]) -> list[str]:
     return [
         f"waiting for itself is\n    {tasks[circle[0]].title}"
         if len(circle) == 1

@@ -104,7 +104,8 @@ class ScriptedWorker(RecordingWorker):
             LookupError: No job is open.
         """
         if job_id is None:
-            job_id = next((message.job_id for message in self.requests if message.job_id in self.active_jobs), None)
+            open_jobs = self.active_jobs
+            job_id = next((message.job_id for message in self.requests if message.job_id in open_jobs), None)
         if job_id is None:
             raise LookupError(f"worker {self.name!r} has no open job to answer; it was asked for {len(self.requests)}")
         await self.send_job_response(job_id, response, status=status, urgent=urgent)

@@ -106,7 +106,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     @property
     def children(self) -> "list[BaseWorker]":
         """The workers that were added to this one."""
-        return [child.state.worker for child in core_of(self).tree.children.values()]
+        return [child.state.worker for child in core_of(self).tree.children]
 
     @property
     def started_at(self) -> float | None:

@@ -179,7 +179,7 @@ class WorkerCore:
         state.ready.set()
         for watched in self.presence.ready_handlers:
             await self.presence.watch(watched)
-        for child in list(self.tree.children.values()):
+        for child in self.tree.children:
             if state.runner is not None and not state.runner.is_ending:
                 await lifecycle.start_child(child)
         if activation is not None:

@@ -16,7 +16,7 @@ from workerbus.abc import HookCall
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._decorators import JobHandler
 from workerbus.jobs._limiter import Limiter
-from workerbus.jobs._server import Route
+from workerbus.jobs._server import OpenJob, Route
 from workerbus.messages import (
     BUILT_IN,
     BusActivateWorkerMessage,
@@ -161,7 +161,7 @@ class MessageDispatch:
                 return route
             handler = self._handlers.get(name)
             if handler is not None:
-                limiter = None if handler.limit is None else Limiter(handler.limit)
+                limiter: Limiter[OpenJob] | None = None if handler.limit is None else Limiter(handler.limit)
                 method = getattr(state.worker, handler.attribute)
                 route = self._routes[name] = Route(method, handler.deferred, limiter)
                 return route

@@ -13,7 +13,7 @@ A job's cancel can overtake its request wherever data messages wait. It is remem
 
 import logging
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +39,8 @@ class WorkerInbox(Inbox):
         max_buffer_size: The bus's bound.
         refuse: Answers a request that is not accepted.
         end_waits: Told of an end that has come before the start.
-        early: Cancels that came before their requests: job id to what they said, and the data message to keep them to.
+        early: Cancels that came before their requests: job id to what they said, and the data message to keep them to,
+            which for one that came later is never an earlier one.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class WorkerInbox(Inbox):
         accepts: Callable[[BusMessage], bool] | None,
         hooks: HookQueue,
         max_buffer_size: float,
-        early: dict[str, tuple[str | None, int]],
+        early: OrderedDict[str, tuple[str | None, int]],
         refuse: Callable[[BusJobRequestMessage], None],
         end_waits: Callable[[BusEndWorkerMessage], None],
     ) -> None:
@@ -228,9 +229,9 @@ class WorkerInbox(Inbox):
         if self._room is not None:
             self._room.admit()
         if self._early:
-            for job_id, (_, last) in list(self._early.items()):
-                if last <= self.data_seen:
-                    del self._early[job_id]
+            early = self._early
+            while early and next(iter(early.values()))[1] <= self.data_seen:
+                early.popitem(last=False)
 
     async def _ask_and_handle(self, message: BusMessage) -> None:
         assert self._accepts is not None

@@ -255,7 +255,7 @@ class WorkerLifecycle:
         self._ending = True
         state.reason = message.reason
         passed = state.hooks.mark(self._seal_lane)
-        if not state.takes_jobs and state.runs_by_default and state.job_server.pool.idle:
+        if not state.takes_jobs and state.runs_by_default and state.job_server.idle:
             self._stop.set()  # nothing to wait for, and no task needed for it
         else:
             state.tasks.start(self._end, message, passed, name=f"{state.name} end")
@@ -291,7 +291,7 @@ class WorkerLifecycle:
             self._seal_lane(state.hooks.data)
             await state.hooks.quiet()
             with move_on_after(job_grace):
-                await state.job_server.pool.quiet()
+                await state.job_server.quiet()
             self._stop.set()
             await state.finished.wait()  # this task ends with the worker
         logger.warning("worker %r has not ended in %g seconds and is cancelled", state.name, grace_period)

@@ -9,7 +9,7 @@ from typing import Any
 from workerbus._events import EventHandlers
 from workerbus._lifetime import CleanUp, Mark, TaskHost
 from workerbus._registry import WorkerRegistry
-from workerbus.abc import RunnerLike
+from workerbus.abc import OpenAsks, RunnerLike
 from workerbus.bus import WorkerBus
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
@@ -196,7 +196,7 @@ class WorkerState:
         if self.tasks and self.started_at is None:
             raise NotRunningError(f"worker {self.name!r} is not running yet: it asks for jobs from its start() on")
 
-    def asking(self, client: object, open_jobs: bool) -> None:
-        """Pass on to the runner whether this worker has jobs open."""
-        if self.runner is not None:
-            self.runner.asking(client, open_jobs)
+    @property
+    def asking(self) -> OpenAsks:
+        """The runner's table of who has been asked."""
+        return {} if self.runner is None else self.runner.asking

@@ -4,7 +4,8 @@ The tasks of children hang beside their parent's, not below it. That they finish
 lifecycle, which asks here for those that have not.
 """
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 
 from workerbus.errors import NameTakenError, NotRunningError, ParentError
 from workerbus.worker._state import WorkerState
@@ -20,19 +21,24 @@ class TreeNode:
 
     Attributes:
         parent: Its parent, if it has one.
-        children: Those that were added and have not finished, by name.
         watched: Whether its parent wants to know when it is ready.
         child_left: As given.
     """
 
-    __slots__ = ("child_left", "children", "parent", "state", "watched")
+    __slots__ = ("_children", "child_left", "parent", "state", "watched")
 
     def __init__(self, state: WorkerState, child_left: Callable[[], None]) -> None:
         self.state: WorkerState = state
         self.child_left: Callable[[], None] = child_left
         self.parent: TreeNode | None = None
-        self.children: dict[str, TreeNode] = {}
+        # Not a dict, which would look at all that have left for the first of those that have not.
+        self._children: OrderedDict[str, TreeNode] | None = None  # most workers never have any
         self.watched: bool = True
+
+    @property
+    def children(self) -> "list[TreeNode]":
+        """Those that were added and have not finished, the first added first."""
+        return [] if self._children is None else list(self._children.values())
 
     def adopt(self, nodes: "Sequence[TreeNode]", *, watch: bool) -> "list[TreeNode]":
         """Make workers children, all or none; returns those that are new.
@@ -48,7 +54,9 @@ class TreeNode:
                 raise NameTakenError(child.state.name, "this call")
         for child in fresh.values():
             child.parent, child.watched = self, watch
-        self.children.update(fresh)
+        if self._children is None:
+            self._children = OrderedDict()
+        self._children.update(fresh)
         return list(fresh.values())
 
     def _is_new(self, child: "TreeNode") -> bool:
@@ -60,7 +68,7 @@ class TreeNode:
             if above is child:
                 raise ParentError(its.name, "it would be its own ancestor")
             above = above.parent
-        other = self.children.get(its.name)
+        other = None if self._children is None else self._children.get(its.name)
         if other is child:
             return False
         if not mine.takes_children:
@@ -75,24 +83,31 @@ class TreeNode:
 
     def unfinished(self) -> "list[TreeNode]":
         """The children that were started and have not finished, the last added first."""
-        return [
-            child
-            for child in reversed(self.children.values())
-            if child.state.admitted and child.state.phase is not Phase.FINISHED
-        ]
+        return list(self._unfinished())
 
     @property
     def has_unfinished(self) -> bool:
         """Whether a child was started and has not finished."""
-        return any(each.state.admitted and each.state.phase is not Phase.FINISHED for each in self.children.values())
+        return next(self._unfinished(), None) is not None
+
+    def _unfinished(self) -> "Iterator[TreeNode]":
+        if self._children is None:
+            return
+        for child in reversed(self._children.values()):
+            if child.state.admitted and child.state.phase is not Phase.FINISHED:
+                yield child
 
     def leave(self) -> None:
         """This worker has finished, or could not be added: its parent need not wait for it any more."""
         parent = self.parent
         if parent is not None:
-            if parent.children.get(self.state.name) is self:
-                del parent.children[self.state.name]
+            parent.remove(self)
             parent.child_left()
+
+    def remove(self, child: "TreeNode") -> None:
+        """Have a child no more."""
+        if self._children is not None and self._children.get(child.state.name) is child:
+            del self._children[child.state.name]
 
     def disown(self) -> None:
         """This worker has not been added after all, and is free for another parent."""

@@ -80,7 +80,7 @@ class WindDown:
     def _nothing_runs(self) -> bool:
         # Most workers of a large program are idle at their end: no scope, no cancel and no checkpoint for those.
         state = self._state
-        no_jobs = not state.job_server.jobs and state.job_server.pool.idle and not state.job_client.groups
+        no_jobs = state.job_server.idle and not state.job_client.groups
         return no_jobs and state.hooks.idle and not self._tells_of_cancel and not self._tree.has_unfinished
 
     @property

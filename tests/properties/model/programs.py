@@ -216,7 +216,7 @@ class Program:
                     await runner.run(auto_end=rnd.random() < 0.5)
                 tasks.cancel_scope.cancel()
         assert not runner.job_client.groups
-        assert not runner._asking
+        assert not runner.asking
 
     async def _main(self) -> None:
         rnd, runner = self.rnd, self.runner
