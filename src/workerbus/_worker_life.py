@@ -416,7 +416,7 @@ class WorkerLife:
             if child.life.phase is Phase.NEW:
                 child.life.cancel(message)  # on its way to the bus, and not there yet
             else:
-                worker.bus.post_here(message)
+                worker.bus.on_message_received(message)  # here alone: it overtakes all, and no network can lose it
         for child in children:
             await child.life.finished.wait()
 

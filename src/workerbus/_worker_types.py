@@ -8,7 +8,7 @@ import attrs
 from anyio.abc import TaskGroup
 from attrs import frozen
 
-from workerbus._vocabulary import Value, value
+from workerbus._vocabulary import Value, plain_members, value
 from workerbus.errors import ReservedNameError
 
 INTERNAL: Final = frozenset(
@@ -97,6 +97,7 @@ class WorkerParams(Value):
     task_group: TaskGroup
 
 
+@plain_members
 class Phase(Enum):
     """Where a worker is in its life."""
 
