@@ -106,7 +106,8 @@ class Ending:
         if self._run.limit(self._clean_up.begin()) and self._run.tasks is not None:
             self._run.tasks.start(self._name_the_late, name=f"{self._name} watch")
         for name in list(self._roots):
-            self._bus.post_here(BusCancelWorkerMessage(self._reason, source=self._name, target=name))
+            message = BusCancelWorkerMessage(self._reason, source=self._name, target=name)
+            self._bus.on_message_received(message)  # here alone: it overtakes all, and no network can lose it
         self.check()
 
     async def _cancel_late(self) -> None:

@@ -19,6 +19,7 @@ from typing import Final
 from workerbus._registry import WorkerRegistry
 from workerbus._vocabulary import WorkerReadyData
 from workerbus.abc import Sender
+from workerbus.bus._core import in_process
 from workerbus.messages import (
     BusMessage,
     BusWorkerGoneMessage,
@@ -106,7 +107,7 @@ class Neighbours:
                 await self._arrived(message.runner, entry.name, message.taken_at)
 
     def _is_near(self, runner: str) -> bool:
-        return self._bus.posts_at_once and self._bus.has_subscriber(runner)
+        return in_process(self._bus) and self._bus.has_subscriber(runner)
 
     async def _arrived(self, runner: str, name: str, at: float | None) -> None:
         neighbour = self._neighbours.get(runner)

@@ -30,6 +30,7 @@ from workerbus._slot import core_of, set_core
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData, id_source
 from workerbus.abc import Fence, HookCall, HookSink, OpenAsks
 from workerbus.bus import BusSubscriber, MemoryBus, WorkerBus
+from workerbus.bus._core import in_process
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives, make_inbox
 from workerbus.errors import NotRunningError
@@ -448,7 +449,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     def _worker_departed(self, data: WorkerReadyData) -> None:
         if self._registry.get(data.worker_name) is None:  # else another runner claims the name, and still has it
-            comes_back = data.runner == self._name and not self._bus.posts_at_once
+            comes_back = data.runner == self._name and not in_process(self._bus)
             self._departures.left(data.worker_name, announcement_in=self._run.tasks if comes_back else None)
 
     def _name_claimed_twice(self, data: WorkerReadyData) -> None:

@@ -56,6 +56,17 @@ def value(cls: type[T], *, kw_only: bool = False) -> type[T]:
     return frozen(cls, eq=False, repr=False, kw_only=kw_only)
 
 
+def plain_members(kind: type[T]) -> type[T]:
+    """Let the members of an enum be read like any other attribute of a class.
+
+    On Python 3.11 they are descriptors, and reading one takes 84 ns instead of 18: a twentieth of a job.
+    """
+    for name, member in getattr(kind, "__members__", {}).items():
+        type.__setattr__(kind, name, member)  # an enum lets nobody else do so
+    return kind
+
+
+@plain_members
 class JobStatus(StrEnum):
     """How a job ended. A `str`, so that it compares and serializes as one."""
 

@@ -17,22 +17,11 @@ class Sender(Protocol):
     async def send(self, message: BusMessage) -> None:
         """Send, waiting for room where there is none."""
 
-    @property
-    def hands_out(self) -> bool:
-        """Whether sending never waits: then `send_at_once` does the same."""
-
-    def send_at_once(self, message: BusMessage) -> bool:
-        """Send, where that never waits; returns whether it is time to let other tasks run."""
-
     def post(self, message: BusMessage) -> None:
         """Send without waiting, past every bound."""
 
-    def post_here(self, message: BusMessage) -> None:
+    def on_message_received(self, message: BusMessage) -> None:
         """Deliver to this process alone, without waiting."""
-
-    @property
-    def posts_at_once(self) -> bool:
-        """Whether what is posted is delivered in the sender's step, and so in order."""
 
     def has_subscriber(self, name: str) -> bool:
         """Whether the name is taken in this process."""

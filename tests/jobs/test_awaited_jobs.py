@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from support.workers import Helper, running
-from workerbus import JobError
+from workerbus import JobError, JobGroupError
 from workerbus.testing import run
 
 
@@ -31,6 +31,28 @@ async def test_an_awaited_job_that_is_cancelled_cancels_the_handler() -> None:
         with anyio.move_on_after(0.02):
             await runner.job("helper", name="wait")
         assert helper.unwound.is_set()
+
+
+@pytest.mark.parametrize("worker_names", [("nobody",), ("helper", "nobody")])
+async def test_an_awaited_job_that_waits_for_a_worker_can_be_cancelled(
+    worker_names: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """J15, J5, J1: on a bus where asking itself never waits; the log has said once for whom it waits."""
+    async with running(Helper("helper"), asker := Helper("asker")):
+        await asker.job("helper", name="echo")  # from then on it is known that asking never waits
+
+        async def ask() -> None:
+            with pytest.raises(JobGroupError, match="changed my mind"):
+                await asker.job_group(*worker_names, name="echo")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await anyio.sleep(7)
+            (job_id,) = asker.job_groups
+            await asker.cancel_job_group(job_id, reason="changed my mind")
+        assert len(caplog.messages) == 1
+        assert "still waits for worker 'nobody'" in caplog.messages[0]
+        assert asker.statistics().job_groups == 0
 
 
 async def test_a_context_that_is_neither_entered_nor_awaited_asks_nobody() -> None:

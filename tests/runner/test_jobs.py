@@ -136,8 +136,6 @@ async def test_a_job_of_a_program_has_a_timeout() -> None:
 class Lagging(MemoryBus):
     """A bus on which nothing that this side sends arrives before `go_on`, once it lags."""
 
-    publishes_at_once = False
-
     def __init__(self) -> None:
         super().__init__()
         self.lags, self.go_on = False, anyio.Event()

@@ -23,8 +23,9 @@ from anyio import (
 )
 
 from workerbus._lifetime import event_class, scope_class
-from workerbus._vocabulary import BATCH, JobStatus, id_source
+from workerbus._vocabulary import JobStatus, id_source
 from workerbus.abc import Fence, HookCall, JobPeer, OpenAsks
+from workerbus.bus._core import never_waits
 from workerbus.errors import NotRunningError
 from workerbus.jobs._checks import Response, repaired
 from workerbus.jobs._group import JobGroup
@@ -59,15 +60,19 @@ class JobClient:
 
     Args:
         owner: Whose jobs they are.
+
+    Attributes:
+        never_waits: Whether a request never waits to be sent, as far as that is known: from the first job on.
     """
 
-    __slots__ = ("_asking", "_name", "_new_event", "_owner", "closed", "groups", "ignored", "new_scope")
+    __slots__ = ("_asking", "_name", "_new_event", "_owner", "closed", "groups", "ignored", "never_waits", "new_scope")
 
     def __init__(self, owner: JobPeer) -> None:
         self._owner = owner
         self._name = owner.name
         self._new_event: type[Event] | None = None
         self.new_scope: type[CancelScope] = CancelScope
+        self.never_waits: bool = False
         self.groups: dict[str, JobGroup] = {}
         self._asking: OpenAsks = {}
         self.ignored: int = 0
@@ -96,6 +101,7 @@ class JobClient:
         if self._new_event is None:
             self._new_event, self.new_scope = event_class(), scope_class()
             self._asking = self._owner.asking
+            self.never_waits = never_waits(self._owner.bus)
         group = JobGroup(
             _new_id(),
             worker_names,
@@ -111,39 +117,16 @@ class JobClient:
         self.groups[group.job_id] = group
         return group
 
-    def can_ask_at_once(self, worker_names: Sequence[str]) -> bool:
-        """Whether all are there, and a request is sent without waiting: then `ask_at_once` does."""
-        if not self._owner.bus.hands_out or not 0 < len(worker_names) <= BATCH:
-            return False
-        known = self._owner.registry.get
-        if len(worker_names) == 1:
-            return known(worker_names[0]) is not None
-        return all(known(worker) is not None for worker in worker_names)
-
-    def ask_at_once(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> bool:
-        """Send the requests, where nothing has to be waited for (J6); returns whether to let other tasks run (B2)."""
-        bus, source = self._owner.bus, self._name
-        group.travels = deadline = min(group.deadline, current_effective_deadline())
-        left = None if deadline == math.inf else max(0.0, deadline - current_time())
-        pause = False
-        for worker in group.worker_names:
-            if group.state is not Ask.OPEN:
-                break
-            self._asks(group, worker)
-            request = BusJobRequestMessage(group.job_id, job_name, payload, left, source=source, target=worker)
-            pause = bus.send_at_once(request) or pause
-        return pause
-
     async def ask(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
         """Wait for the workers and send them their requests (J6)."""
-        registry, bus, source = self._owner.registry, self._owner.bus, self._name
+        known, bus, source = self._owner.registry.get, self._owner.bus, self._name
         for worker in group.worker_names:
-            if registry.get(worker) is None:
-                await self._wait_for(worker)
+            if known(worker) is None:
+                await self._wait_for(worker, group)
         group.travels = deadline = min(group.deadline, current_effective_deadline())
         for worker in group.worker_names:
-            while group.state is Ask.OPEN and registry.get(worker) is None:
-                await self._wait_for(worker)  # it left while others were being asked
+            if known(worker) is None:
+                await self._wait_for(worker, group)  # it left while others were being asked
             if group.state is not Ask.OPEN:
                 return
             left = None if deadline == math.inf else max(0.0, deadline - current_time())
@@ -174,15 +157,20 @@ class JobClient:
         if groups is not None and groups.pop(group, None) is not None and not groups:
             del self._asking[worker]
 
-    async def _wait_for(self, worker: str) -> None:
-        registry = self._owner.registry
-        with move_on_after(PATIENCE):
-            await registry.wait_for(worker)
-            return
-        logger.warning(
-            "%r still waits for worker %r, which is not there; %s", self._name, worker, registry.near(worker)
-        )
-        await registry.wait_for(worker)
+    async def _wait_for(self, worker: str, group: JobGroup) -> None:
+        """Wait until a worker is there, or the group wants nothing more of it."""
+        registry, outer, patience = self._owner.registry, group.scope, PATIENCE
+        while group.state is Ask.OPEN and registry.get(worker) is None:
+            with move_on_after(patience) as scope:
+                group.scope = scope if outer is None else outer
+                try:
+                    await registry.wait_for(worker)
+                finally:
+                    group.scope = outer
+            if scope.cancelled_caught and group.state is Ask.OPEN:
+                near = registry.near(worker)
+                logger.warning("%r still waits for worker %r, which is not there; %s", self._name, worker, near)
+                patience = math.inf
 
     async def ask_without_context(
         self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from workerbus._vocabulary import plain_members
+
 
 class _Word(Enum):
     """What the tables are made of."""
@@ -24,6 +26,7 @@ class _Word(Enum):
         __hash__ = object.__hash__
 
 
+@plain_members
 class Job(_Word):
     """Where a job is, at the worker that was asked."""
 
@@ -41,6 +44,7 @@ class Job(_Word):
     """Answered, and no handler runs."""
 
 
+@plain_members
 class JobEvent(_Word):
     """What can happen to a job at the worker."""
 
@@ -74,6 +78,7 @@ OPEN_JOBS: Final = frozenset({Job.QUEUED, Job.RUNNING, Job.DEFERRED, Job.CANCELL
 """Jobs in these states are unanswered. Whatever leads out of them is the one answer (J1)."""
 
 
+@plain_members
 class Ask(_Word):
     """Where a job group is, at the requester. A single job is a group of one."""
 
@@ -89,6 +94,7 @@ class Ask(_Word):
     """All have answered."""
 
 
+@plain_members
 class AskEvent(_Word):
     """What can happen to a job group at the requester."""
 

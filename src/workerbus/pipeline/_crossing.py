@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from workerbus._lifetime import Mark
 from workerbus.bus import WorkerBus
+from workerbus.bus._core import never_waits
 from workerbus.messages import BusFrameMessage
 from workerbus.pipeline._frames import BUS, Frame, FrameDirection, Marker, came_by, received
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Waiting
@@ -137,7 +138,7 @@ class Crossing:
             return None
         late = self._since if self._closing else None
         messages = [BusFrameMessage(frame, direction, tag, late, source=self._name) for tag in self._tags]
-        if may_wait and not bus.hands_out:
+        if may_wait and not never_waits(bus):
             sending = self._sendings[direction] = Sending(bus, messages, self._sendings.get(direction))
             return sending
         for message in messages:

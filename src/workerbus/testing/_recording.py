@@ -6,13 +6,14 @@ that waits.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
 
-from anyio import Event, WouldBlock, current_time
+from anyio import Event, current_time
 from attrs import frozen
 
 from workerbus.bus import MemoryBus
+from workerbus.bus._subscriber import Inbox
 from workerbus.messages import BusMessage
 from workerbus.testing._telling import Teller
 
@@ -88,26 +89,9 @@ class RecordingBus(MemoryBus):
         for waiting in self._waiting:
             waiting.put(message)
 
-    def _hand_out(self, message: BusMessage) -> None:
-        # Every way of sending ends here where lanes have no bound, and in _deliver where they have one.
+    def _hand_out(self, message: BusMessage, recipients: Sequence[Inbox] | None = None) -> None:
         self._keep(message)
-        super()._hand_out(message)
-
-    async def _deliver(self, message: BusMessage) -> None:
-        if self.max_buffer_size == math.inf:
-            await super()._deliver(message)
-            return
-        self._keep(message)
-        try:
-            await super()._deliver(message)
-        except WouldBlock:
-            self._take_back()  # raised in the same step: nothing has come in between
-            raise
-
-    def _take_back(self) -> None:
-        self._kept.pop()
-        for waiting in self._waiting:
-            waiting.came.pop()
+        super()._hand_out(message, recipients)
 
     # --- asking
 

@@ -244,7 +244,7 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
     JobClient._wait_for_answers.__code__: lambda frame: _answers(frame["group"], None),
     JobGroup.wait.__code__: lambda frame: _answers(frame["self"], None),
     WorkerRegistry.wait_for.__code__: _arrival,
-    WorkerBus._deliver.__code__: _full_lanes,
+    WorkerBus._hand_out_in_line.__code__: _full_lanes,
     RecordingBus.wait_for.__code__: _message,
     News.until.__code__: lambda frame: Wait(0, f"until at {frame['worker'].name!r} {frame['what']}"),
     end_of_script.__code__: lambda frame: Wait(0, f"for ever: it is scripted to {frame['behaviour'].end}"),
@@ -274,7 +274,7 @@ _WHOSE: dict[CodeType, Callable[[Names], str]] = {
 
 _LIFE: Final = WorkerLifecycle.live.__code__
 _HANDLER: Final = JobServer._perform.__code__
-_DELIVERY: Final = WorkerBus._deliver.__code__
+_DELIVERY: Final = WorkerBus._hand_out_in_line.__code__
 _LANES: Final = (Lane._take_all.__code__, FrameLane._take_all.__code__)
 
 # --- all together

@@ -7,7 +7,7 @@ import attrs
 from anyio.abc import TaskGroup
 from attrs import frozen
 
-from workerbus._vocabulary import Value, value
+from workerbus._vocabulary import Value, plain_members, value
 
 
 @value
@@ -22,6 +22,7 @@ class WorkerParams(Value):
     task_group: TaskGroup
 
 
+@plain_members
 class Phase(Enum):
     """Where a worker is in its life."""
 

@@ -96,7 +96,7 @@ class WindDown:
                 child.state.final_message = child.state.final_message or message  # it is on its way to the bus
                 child.state.reason = child.state.final_message.reason
             else:
-                state.bus.post_here(message)
+                state.bus.on_message_received(message)  # here alone: it overtakes all, and no network can lose it
         for child in children:
             await child.state.finished.wait()
 
