@@ -33,6 +33,8 @@ async def lag_of(run: Run) -> AsyncIterator[None]:
         await anyio.sleep(3 * INTERVAL)
         late.clear()
         yield
-        await anyio.sleep(2 * INTERVAL)  # until it has been woken from its last sleep, too
+        last = late[-1] if late else None
+        while not late or late[-1] is last:  # until it has been woken from its last sleep, too
+            await anyio.sleep(INTERVAL)
         tasks.cancel_scope.cancel()
     run.values |= {"p50": percentile(late, 50), "p99": percentile(late, 99), "most": max(late)}
