@@ -10,6 +10,7 @@ calls `deliver` (or `on_message_received`) for what arrives from the network. Wh
 messages go out (`_publish_in_turn`, the outbox) stands between the doors and `publish`, and nowhere else.
 """
 
+import inspect
 import logging
 import math
 from abc import ABC, abstractmethod
@@ -28,11 +29,13 @@ from workerbus._vocabulary import BATCH, Value, id_source, value
 from workerbus.abc import Sender
 from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import BusSubscriber, Inbox, SubscriberStatistics, make_inbox
-from workerbus.errors import MessageTypeError, NameTakenError, NotRunningError
+from workerbus.errors import HandlerTypeError, MessageTypeError, NameTakenError, NotRunningError
 from workerbus.messages import BusMessage
 
 logger = logging.getLogger("workerbus")
 _new_id = id_source()
+
+Tap = Callable[[BusMessage], object]
 
 DELIVERIES: Final = 5_120
 """After so many deliveries of broadcasts a sender lets other tasks run, however few sends they took (B2)."""
@@ -84,6 +87,7 @@ class WorkerBus(ABC):
         self._everything: dict[str, Inbox] = {}
         self._announced: dict[str, Inbox] = {}
         self._everybody: tuple[Inbox, ...] | None = None
+        self._taps: tuple[Tap, ...] = ()
         self._tasks: TaskHost | None = None
         self._task_group: TaskGroup | None = None
         self.clean_up: CleanUp = CleanUp()
@@ -268,6 +272,48 @@ class WorkerBus(ABC):
         """Whether the name is taken on this bus."""
         return name in self._subscribers
 
+    # --- observers
+
+    def add_tap(self, tap: Tap) -> None:
+        """Call ``tap(message)`` once for each message that passes here, from now on (O1).
+
+        A message passes where it is handed out: in the step of whoever sends it, just before its receivers get it, or
+        when it arrives over a network. One that is refused does not pass, and one that nobody here receives does. On a
+        bus with a transport a message passes each time that the transport delivers it here, and not when it leaves.
+
+        A tap is the one piece of your code that runs in a sender's step, so it has to be short: a note, a count, an
+        item put into a stream with ``send_nowait``. It must not send anything, nor wait, nor change the message. One
+        that raises is logged and taken off, and the message goes on. A tap stays until it is removed, also where the
+        bus is closed and opened again.
+
+        Args:
+            tap: A sync function. Adding it again is a no-op.
+
+        Raises:
+            HandlerTypeError: It is no sync function; a `TypeError`.
+        """
+        if not callable(tap) or inspect.iscoroutinefunction(tap):
+            raise HandlerTypeError(f"a tap is a sync function that gets each message, not {tap!r}")
+        if tap not in self._taps:
+            self._taps = (*self._taps, tap)
+
+    def remove_tap(self, tap: Tap) -> None:
+        """Call a tap no more, not even for a message that it has not been told of yet; unknown is a no-op.
+
+        Args:
+            tap: The function.
+        """
+        self._taps = tuple(each for each in self._taps if each != tap)
+
+    def _tell_taps(self, message: BusMessage) -> None:
+        for tap in self._taps:
+            if tap in self._taps:  # else an earlier one has removed it
+                try:
+                    tap(message)
+                except Exception:
+                    logger.exception("a tap of bus %r failed and is taken off: %r", self.name, tap)
+                    self.remove_tap(tap)
+
     # --- messages
 
     async def send(self, message: BusMessage) -> None:
@@ -369,6 +415,8 @@ class WorkerBus(ABC):
 
     def _hand_out(self, message: BusMessage, recipients: Sequence[Inbox] | None = None) -> None:
         """Leave a message with everybody whom it concerns, or with these, past every bound. All messages pass here."""
+        if self._taps:
+            self._tell_taps(message)
         lane = message.system is True
         if recipients is None:
             target = message.target

@@ -1,0 +1,255 @@
+"""O1: taps, which are told of each message once, where it passes."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+import anyio
+import pytest
+from anyio import WouldBlock
+from anyio.lowlevel import checkpoint
+
+from support.buses import PoliteBus, Wire
+from support.lanes import every_kind, held
+from support.messages import alarm, note
+from support.subscribers import Plain
+from support.workers import Helper, running
+from workerbus import (
+    BusAddWorkerMessage,
+    BusDataMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusLocalMessage,
+    BusMessage,
+    HandlerTypeError,
+    MemoryBus,
+    MessageTypeError,
+    WorkerBus,
+    bus_message,
+)
+
+every_bus = pytest.mark.parametrize(
+    "make_bus",
+    [MemoryBus, PoliteBus, Wire, *(partial(kind, max_buffer_size=3) for kind in (MemoryBus, PoliteBus, Wire))],
+    ids=["memory", "polite", "wire", "bounded memory", "bounded polite", "bounded wire"],
+)
+
+
+@bus_message
+class Secret(BusDataMessage, BusLocalMessage):
+    """A local message."""
+
+    n: int = 0
+
+
+def tapped(bus: WorkerBus) -> list[BusMessage]:
+    seen: list[BusMessage] = []
+    bus.add_tap(seen.append)
+    return seen
+
+
+@every_bus
+async def test_a_tap_is_told_once_of_what_is_sent_and_what_is_posted(make_bus: Callable[[], WorkerBus]) -> None:
+    """O1: targeted or not, local or not, in either lane, received by many or by nobody."""
+    bus, one, other = make_bus(), Plain("one"), Plain("other", receives="own")
+    await bus.subscribe(one)
+    await bus.subscribe(other)
+    seen = tapped(bus)
+    messages = [note(1), note(2, "one"), note(3, "other"), note(4, "nobody"), alarm(5), Secret(6, source="me")]
+    async with bus:
+        for message in messages:
+            await bus.send(message)
+            bus.post(message)
+        await one.until(2 * len(messages))
+    assert sorted(map(repr, seen)) == sorted(map(repr, messages * 2))
+
+
+@every_bus
+async def test_a_tap_is_told_once_of_what_arrives(make_bus: Callable[[], WorkerBus]) -> None:
+    """O1: by either way in; what is refused does not pass (B8)."""
+    bus = make_bus()
+    await bus.subscribe(Plain("one"))
+    seen = tapped(bus)
+    async with bus:
+        await bus.deliver(note(1))
+        bus.on_message_received(note(2))
+        await bus.deliver(Secret(3, source="me"))
+        bus.on_message_received(Secret(4, source="me"))
+    assert seen == [note(1), note(2)]
+
+
+@every_bus
+async def test_a_tap_is_told_once_of_what_was_sent_before_the_bus_was_open(make_bus: Callable[[], WorkerBus]) -> None:
+    """O1, B4."""
+    bus, plain = make_bus(), Plain("plain")
+    await bus.subscribe(plain)
+    seen = tapped(bus)
+    for n in range(3):
+        await bus.send(note(n))
+    async with bus:
+        await plain.until(3)
+        assert seen == [note(n) for n in range(3)]
+
+
+async def test_a_message_that_comes_back_over_a_network_passes_once_at_each_end() -> None:
+    """O1: when it arrives there, and not when it leaves."""
+    left, right = Wire(name="left"), Wire(name="right")
+    left.ends = [left, right]
+    seen = [tapped(left), tapped(right)]
+    async with left, right:
+        await left.send(note(1))
+    assert seen == [[note(1)], [note(1)]]
+
+
+@every_kind
+async def test_a_message_that_waits_for_room_passes_once_before_it_waits(kind: str) -> None:
+    """O1, B9."""
+    async with held(kind, 1) as (bus, log), anyio.create_task_group() as tasks:
+        await bus.send(note(1, "it"))
+        seen = tapped(bus)
+        tasks.start_soon(bus.send, note(2, "it"))
+        await anyio.wait_all_tasks_blocked()
+        assert seen == [note(2, "it")]
+        log.release.set()
+    assert seen.count(note(2, "it")) == 1
+
+
+async def test_what_could_not_be_sent_does_not_pass() -> None:
+    """O1: no message, and a message into the sender's own full lane (B9)."""
+    bus = MemoryBus(max_buffer_size=1)
+    blocked = anyio.Event()
+
+    async def send_to_itself(message: BusMessage) -> None:
+        await bus.send(note(1, "it"))
+        with pytest.raises(WouldBlock):
+            await bus.send(note(2, "it"))
+        blocked.set()
+
+    first = Plain("it", on=lambda message: send_to_itself(message) if message == note(0, "it") else None)
+    await bus.subscribe(first)
+    seen = tapped(bus)
+    async with bus:
+        with pytest.raises(MessageTypeError):
+            await bus.send("hello")  # type: ignore[arg-type]
+        await bus.send(note(0, "it"))
+        await blocked.wait()
+    assert seen == [note(0, "it"), note(1, "it")]
+
+
+async def test_a_tap_is_told_before_the_receivers_and_so_of_a_cause_before_its_effect() -> None:
+    """O1: a worker answers in the step in which its request is sent."""
+    bus = MemoryBus()
+    seen = tapped(bus)
+    async with running(Helper("helper", active=False), bus=bus) as runner:
+        await runner.job_group("helper", name="echo", cancel_on_error=False)
+    kinds = [type(message) for message in seen]
+    assert kinds.index(BusJobRequestMessage) < kinds.index(BusJobResponseMessage)
+
+
+async def test_a_tap_sees_all_that_an_observer_of_a_whole_run_sees() -> None:
+    """O1: jobs, children, a cancel; an observer gets each of them once."""
+    bus, observer, parent = MemoryBus(), Plain("observer"), Helper("parent")
+    await bus.subscribe(observer)
+    seen = tapped(bus)
+    async with running(parent, Helper("helper"), bus=bus) as runner:
+        await parent.add_workers(Helper("child"))
+        await runner.job("child", name="echo")
+        await runner.cancel()
+        await anyio.sleep_forever()
+    assert any(isinstance(message, BusAddWorkerMessage) for message in seen)
+    assert sorted(map(id, seen)) == sorted(map(id, observer.got))
+    assert bus.statistics().sent == len(seen)
+
+
+async def test_a_tap_that_raises_is_logged_and_taken_off(caplog: pytest.LogCaptureFixture) -> None:
+    """O1: the others are told, the message is delivered, and its sender hears nothing."""
+    told: list[str] = []
+
+    def failing(message: BusMessage) -> None:
+        told.append("failing")
+        raise ValueError("the tap is broken")
+
+    bus, plain = MemoryBus(name="bus"), Plain("plain")
+    await bus.subscribe(plain)
+    bus.add_tap(lambda message: told.append("before"))
+    bus.add_tap(failing)
+    bus.add_tap(lambda message: told.append("behind"))
+    async with bus:
+        await bus.send(note(1))
+        bus.post(note(2))
+        await plain.until(2)
+    assert told == ["before", "failing", "behind", "before", "behind"]
+    assert plain.got == [note(1), note(2)]
+    (record,) = caplog.records
+    assert (record.levelno, record.message.partition(":")[0]) == (
+        logging.ERROR,
+        "a tap of bus 'bus' failed and is taken off",
+    )
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ValueError)
+
+
+async def test_a_tap_that_is_added_by_a_tap_is_told_from_the_next_message_on() -> None:
+    """O1."""
+    bus, seen = MemoryBus(), list[BusMessage]()
+
+    def adding(message: BusMessage) -> None:
+        bus.add_tap(seen.append)
+
+    bus.add_tap(adding)
+    for n in range(3):
+        await bus.send(note(n))
+    assert seen == [note(1), note(2)]
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_tap_that_is_removed_by_a_tap_is_told_nothing_more(first: bool) -> None:
+    """O1: not of the message that passes just then, either; a tap may remove itself."""
+    bus, seen, removed = MemoryBus(), list[BusMessage](), list[BusMessage]()
+
+    def removing(message: BusMessage) -> None:
+        bus.remove_tap(removed.append)
+        bus.remove_tap(removing)
+        seen.append(message)
+
+    for tap in (removing, removed.append) if first else (removed.append, removing):
+        bus.add_tap(tap)
+    for n in range(3):
+        await bus.send(note(n))
+    assert seen == [note(0)]
+    assert removed == ([] if first else [note(0)])
+
+
+async def test_a_tap_is_added_once_and_removed_once() -> None:
+    """O1: again is a no-op; so is removing what was never added."""
+    bus, seen = MemoryBus(), list[BusMessage]()
+    bus.add_tap(seen.append)
+    bus.add_tap(seen.append)
+    bus.remove_tap(print)
+    await bus.send(note(1))
+    bus.remove_tap(seen.append)
+    bus.remove_tap(seen.append)
+    await bus.send(note(2))
+    assert seen == [note(1)]
+
+
+async def test_a_tap_stays_while_its_bus_is_closed_and_opened_again() -> None:
+    """O1, R6."""
+    bus = MemoryBus()
+    seen = tapped(bus)
+    for n in range(2):
+        async with bus:
+            await bus.send(note(n))
+    assert seen == [note(0), note(1)]
+
+
+async def wait_with(message: BusMessage) -> None:
+    await checkpoint()
+
+
+@pytest.mark.parametrize("tap", [None, "tap", wait_with, partial(wait_with)])
+def test_a_tap_is_a_sync_function(tap: Callable[[BusMessage], object]) -> None:
+    """O1: nobody would await it."""
+    bus = MemoryBus()
+    with pytest.raises(HandlerTypeError, match="a tap is a sync function"):
+        bus.add_tap(tap)
