@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from workerbus._lifetime import CLEANUP_SECONDS
+from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._registry import WorkerRegistry
 from workerbus._runner import PipelineRunner, WorkerRunner
-from workerbus._vocabulary import JobStatus, WorkerErrorData, WorkerReadyData
+from workerbus._values import JobStatus, WorkerErrorData, WorkerReadyData
 from workerbus.bus import AsyncQueueBus, BusStatistics, BusSubscriber, MemoryBus, SubscriberStatistics, WorkerBus
 from workerbus.errors import (
     HandlerTypeError,

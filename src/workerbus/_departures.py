@@ -10,7 +10,7 @@ from collections import deque
 
 from anyio import Event, move_on_after
 
-from workerbus._lifetime import CLEANUP_SECONDS, TaskHost
+from workerbus._concurrency.lifetime import CLEANUP_SECONDS, TaskHost
 from workerbus.abc import OpenAsks
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._group import JobGroup

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from anyio import Event, current_time, move_on_after, sleep_until
 
-from workerbus._lifetime import CLEANUP_SECONDS, CleanUp
+from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp
 from workerbus._run import Run
 from workerbus.abc import Sender
 from workerbus.messages import BusCancelWorkerMessage, BusEndWorkerMessage

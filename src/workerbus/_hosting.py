@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from workerbus._registry import WorkerRegistry
 from workerbus._run import Run
-from workerbus._vocabulary import WorkerErrorData
+from workerbus._values import WorkerErrorData
 from workerbus.abc import RunnerLike
 from workerbus.bus import WorkerBus
 from workerbus.errors import NameTakenError, NotRunningError, text_of

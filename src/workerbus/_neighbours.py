@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from workerbus._registry import WorkerRegistry
-from workerbus._vocabulary import WorkerReadyData
+from workerbus._values import WorkerReadyData
 from workerbus.abc import Sender
 from workerbus.bus._core import in_process
 from workerbus.messages import (

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 
 from anyio import Event
 
+from workerbus._concurrency.failures import own_error
 from workerbus._events import call_handler
-from workerbus._failures import own_error
-from workerbus._vocabulary import WorkerReadyData
+from workerbus._values import WorkerReadyData
 from workerbus.errors import near_names
 
 logger = logging.getLogger("workerbus")

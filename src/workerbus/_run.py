@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
-from workerbus._failures import unwrap_group
-from workerbus._lifetime import CleanUp, TaskHost
+from workerbus._concurrency.failures import unwrap_group
+from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus.bus import WorkerBus
 from workerbus.errors import NotRunningError
 

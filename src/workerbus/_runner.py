@@ -15,23 +15,23 @@ from typing import Any, Final, NamedTuple, Self
 from anyio import CancelScope
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from workerbus._concurrency.failures import own_error
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._departures import Departures
 from workerbus._ending import Asked, Ending
 from workerbus._events import EventEmitter, EventHandlers, call_handler
-from workerbus._failures import own_error
 from workerbus._hosting import Hosting
-from workerbus._lifetime import CleanUp, TaskHost
 from workerbus._neighbours import Neighbours
 from workerbus._registry import WorkerRegistry
 from workerbus._run import Run
 from workerbus._runner_inbox import RunnerInbox
 from workerbus._signals import report_first_signal
 from workerbus._slot import core_of, set_core
-from workerbus._vocabulary import WorkerErrorData, WorkerReadyData, id_source
-from workerbus.abc import Fence, HookCall, HookSink, OpenAsks
+from workerbus._values import WorkerErrorData, WorkerReadyData, id_source
+from workerbus.abc import Barrier, HookCall, HookSink, OpenAsks
 from workerbus.bus import BusSubscriber, MemoryBus, WorkerBus
 from workerbus.bus._core import in_process
-from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives, make_inbox
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
@@ -492,5 +492,5 @@ class _NoHooks:
     def add(self, call: HookCall, *, system: bool, counted: bool = False) -> None:
         """Never called, since nobody wants any."""
 
-    def add_last(self, call: HookCall, fence: Fence | None, *, system: bool) -> None:
+    def add_last(self, call: HookCall, barrier: Barrier | None, *, system: bool) -> None:
         """Never called, since nobody wants any."""

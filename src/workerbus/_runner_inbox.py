@@ -8,9 +8,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from workerbus._failures import own_error
-from workerbus._lifetime import TaskHost
-from workerbus.bus._lanes import Lane
+from workerbus._concurrency.failures import own_error
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.lifetime import TaskHost
 from workerbus.bus._subscriber import Inbox
 from workerbus.jobs._client import JobClient
 from workerbus.messages import (

@@ -6,8 +6,8 @@ A worker sees its runner as a `RunnerLike`; a job client and a job server see th
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from workerbus._lifetime import CleanUp, TaskHost
-from workerbus._vocabulary import WorkerErrorData, WorkerReadyData
+from workerbus._concurrency.lifetime import CleanUp, TaskHost
+from workerbus._values import WorkerErrorData, WorkerReadyData
 from workerbus.messages import BusMessage
 
 
@@ -40,7 +40,7 @@ class Directory(Protocol):
         """Say which names look like this one."""
 
 
-class Fence:
+class Barrier:
     """Holds back the last hook of a job group until the others have run (W8, J16).
 
     Attributes:
@@ -62,11 +62,11 @@ class HookCall:
         name: The hook.
         args: What it gets.
         cause: The message that it is run for, if any.
-        fence: Counted there, if set.
+        barrier: Counted there, if set.
         done: Called with the error, or None, when it has run.
     """
 
-    __slots__ = ("args", "cause", "done", "fence", "name")
+    __slots__ = ("args", "barrier", "cause", "done", "name")
 
     def __init__(
         self,
@@ -74,13 +74,13 @@ class HookCall:
         args: tuple[Any, ...],
         cause: BusMessage | None = None,
         *,
-        fence: Fence | None = None,
+        barrier: Barrier | None = None,
         done: Callable[[Exception | None], None] | None = None,
     ) -> None:
         self.name: str = name
         self.args: tuple[Any, ...] = args
         self.cause: BusMessage | None = cause
-        self.fence: Fence | None = fence
+        self.barrier: Barrier | None = barrier
         self.done: Callable[[Exception | None], None] | None = done
 
 
@@ -99,8 +99,8 @@ class HookSink(Protocol):
     def add(self, call: HookCall, *, system: bool, counted: bool = False) -> None:
         """Run the hook when those before it in its lane have run."""
 
-    def add_last(self, call: HookCall, fence: Fence | None, *, system: bool) -> None:
-        """Run the hook when those that the fence counts have run, if there are any."""
+    def add_last(self, call: HookCall, barrier: Barrier | None, *, system: bool) -> None:
+        """Run the hook when those that the barrier counts have run, if there are any."""
 
 
 OpenAsks = dict[str, dict[Any, Any]]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from workerbus._vocabulary import JobStatus
+from workerbus._values import JobStatus
 
 
 class WorkerBusError(Exception):

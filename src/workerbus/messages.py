@@ -5,12 +5,12 @@ What they have in common, and how to declare one's own, is in `_message`.
 
 from typing import Any, ClassVar, Final
 
-from workerbus._message import BusDataMessage as BusDataMessage
-from workerbus._message import BusLocalMessage as BusLocalMessage
-from workerbus._message import BusMessage as BusMessage
-from workerbus._message import BusSystemMessage as BusSystemMessage
-from workerbus._message import bus_message as bus_message
-from workerbus._vocabulary import JobStatus, Value, value
+from workerbus._message_base import BusDataMessage as BusDataMessage
+from workerbus._message_base import BusLocalMessage as BusLocalMessage
+from workerbus._message_base import BusMessage as BusMessage
+from workerbus._message_base import BusSystemMessage as BusSystemMessage
+from workerbus._message_base import bus_message as bus_message
+from workerbus._values import JobStatus, Value, value
 
 # --- of the session and its workers; the library's own, which never wait for room (B9)
 

@@ -8,9 +8,9 @@ from anyio.lowlevel import checkpoint
 
 from support import clock
 from workerbus import MemoryBus
-from workerbus._lifetime import CleanUp, TaskHost
-from workerbus._room import Room
-from workerbus.bus._lanes import Lane
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.lifetime import CleanUp, TaskHost
+from workerbus._concurrency.room import Room
 
 
 async def ignore(_: object) -> None:

@@ -10,8 +10,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from support.subscribers import Plain
 from workerbus import BusDataMessage, BusSystemMessage, MemoryBus
-from workerbus._lifetime import CleanUp, TaskHost
-from workerbus.bus._lanes import Lane
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.lifetime import CleanUp, TaskHost
 
 
 async def suspended(_: Any) -> None:
@@ -32,7 +32,7 @@ async def test_each_subscriber_has_one_stream_for_system_and_one_for_data_messag
             made.append(limit)
             return anyio.create_memory_object_stream[Any](limit)
 
-    monkeypatch.setattr("workerbus.bus._lanes.create_memory_object_stream", Make)
+    monkeypatch.setattr("workerbus._concurrency.lane.create_memory_object_stream", Make)
     async with MemoryBus(max_buffer_size=3) as bus:
         plain = Plain("plain")
         await bus.subscribe(plain)

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from workerbus._failures import Failure, Kind, own_error, sort_failure
+from workerbus._concurrency.failures import Failure, Kind, own_error, sort_failure
 
 
 class Panic(BaseException):

@@ -5,8 +5,8 @@ import pytest
 from anyio import current_time, sleep, sleep_forever
 
 from workerbus import CLEANUP_SECONDS
-from workerbus._failures import unwrap_group
-from workerbus._lifetime import CleanUp, TaskHost
+from workerbus._concurrency.failures import unwrap_group
+from workerbus._concurrency.lifetime import CleanUp, TaskHost
 
 
 async def test_a_shield_that_is_asked_for_when_somebody_has_insisted_holds_nothing_off() -> None:

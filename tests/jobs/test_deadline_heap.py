@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support import clock
-from workerbus._lifetime import CleanUp, TaskHost
+from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus.jobs._deadlines import SPARE, Deadlines
 from workerbus.testing import settle
 

@@ -9,7 +9,7 @@ import pytest
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
-from workerbus._lifetime import CleanUp, TaskHost
+from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus.jobs._pool import IDLE_TASKS, TaskPool
 
 Job = Callable[[CancelScope], Awaitable[bool]]

@@ -13,7 +13,8 @@ from typing import Any
 import anyio
 from anyio import create_task_group, sleep, sleep_forever
 
-from workerbus import BaseWorker, BusCancelWorkerMessage, BusMessage, MemoryBus, WorkerParams, WorkerRunner, _lifetime
+from workerbus import BaseWorker, BusCancelWorkerMessage, BusMessage, MemoryBus, WorkerParams, WorkerRunner
+from workerbus._concurrency import lifetime
 
 LONG = 60.0
 
@@ -230,7 +231,7 @@ async def beside_others(backend: str, program: Callable[..., Awaitable[None]], *
 
 
 def main(backend: str, program: str, *arguments: str) -> None:
-    _lifetime.CLEANUP_SECONDS = math.inf  # type: ignore[misc]  # what ends in time has not waited for the bound (L4)
+    lifetime.CLEANUP_SECONDS = math.inf  # type: ignore[misc]  # what ends in time has not waited for the bound (L4)
     logging.getLogger("workerbus").addHandler(logging.NullHandler())
     try:
         anyio.run(beside_others, backend, PROGRAMS[program], *arguments, backend=backend)

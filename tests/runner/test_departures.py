@@ -23,8 +23,8 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._departures import Departures
-from workerbus._lifetime import CleanUp, TaskHost
 from workerbus.abc import OpenAsks
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._group import JobGroup

@@ -22,7 +22,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
-from workerbus.bus._lanes import Lane
+from workerbus._concurrency.lane import Lane
 from workerbus.bus._subscriber import Inbox, InboxHost, make_inbox
 from workerbus.testing import FaultyBus, settle
 

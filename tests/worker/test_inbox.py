@@ -10,8 +10,8 @@ import pytest
 from support.messages import Alarm, Note, alarm, note
 from support.workers import Helper, running
 from workerbus import BusJobRequestMessage, BusMessage, BusSystemMessage, JobGroupError, job
+from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._events import EventHandlers
-from workerbus._lifetime import CleanUp, TaskHost
 from workerbus.worker._hooks import HookQueue
 from workerbus.worker._inbox import WorkerInbox
 

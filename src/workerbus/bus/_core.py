@@ -22,12 +22,12 @@ from anyio import Event, create_task_group, get_cancelled_exc_class, get_current
 from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint
 
-from workerbus._failures import unwrap_group
-from workerbus._lifetime import CleanUp, TaskHost
-from workerbus._room import RoomWaiter
-from workerbus._vocabulary import BATCH, Value, id_source, value
+from workerbus._concurrency.failures import unwrap_group
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.lifetime import CleanUp, TaskHost
+from workerbus._concurrency.room import RoomWaiter
+from workerbus._values import BATCH, Value, id_source, value
 from workerbus.abc import Sender
-from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import BusSubscriber, Inbox, SubscriberStatistics, make_inbox
 from workerbus.errors import HandlerTypeError, MessageTypeError, NameTakenError, NotRunningError
 from workerbus.messages import BusMessage

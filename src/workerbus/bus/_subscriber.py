@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from anyio import WouldBlock, get_current_task
 
-from workerbus._lifetime import TaskHost
-from workerbus._room import Room
-from workerbus._vocabulary import Value, value
-from workerbus.bus._lanes import Lane
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.lifetime import TaskHost
+from workerbus._concurrency.room import Room
+from workerbus._values import Value, value
 from workerbus.errors import text_of
 from workerbus.messages import BusMessage, BusWorkerErrorMessage
 

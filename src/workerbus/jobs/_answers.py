@@ -3,7 +3,7 @@
 from typing import Any
 
 from workerbus._slot import HasCore, core_of
-from workerbus._vocabulary import JobStatus
+from workerbus._values import JobStatus
 from workerbus.jobs._server import JobServer
 from workerbus.messages import (
     BusJobRequestMessage,

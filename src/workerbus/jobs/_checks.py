@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from workerbus._vocabulary import JobStatus
+from workerbus._values import JobStatus
 from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
 
 Response = BusJobResponseMessage | BusJobResponseUrgentMessage

@@ -22,9 +22,9 @@ from anyio import (
     sleep,
 )
 
-from workerbus._lifetime import event_class, scope_class
-from workerbus._vocabulary import JobStatus, id_source
-from workerbus.abc import Fence, HookCall, JobPeer, OpenAsks
+from workerbus._concurrency.lifetime import event_class, scope_class
+from workerbus._values import JobStatus, id_source
+from workerbus.abc import Barrier, HookCall, JobPeer, OpenAsks
 from workerbus.bus._core import never_waits
 from workerbus.errors import NotRunningError
 from workerbus.jobs._checks import Response, repaired
@@ -385,11 +385,11 @@ class JobClient:
         if group.state is Ask.OPEN:
             hooks = self._owner.hooks
             if hook in hooks.wanted:
-                if group.fence is None:
-                    group.fence = Fence()
-                group.fence.pending += 1
+                if group.barrier is None:
+                    group.barrier = Barrier()
+                group.barrier.pending += 1
                 told = cause or message
-                hooks.add(HookCall(hook, (told,), told, fence=group.fence), system=bool(message.system))
+                hooks.add(HookCall(hook, (told,), told, barrier=group.barrier), system=bool(message.system))
             self._judge(group, message, response)
         group.notify()
         if not group.in_context:
@@ -435,7 +435,7 @@ class JobClient:
 
     def _queue_last(self, group: JobGroup, hook: str, argument: object, cause: BusMessage | None) -> None:
         system = cause is not None and bool(cause.system)
-        self._owner.hooks.add_last(HookCall(hook, (argument,), cause), group.fence, system=system)
+        self._owner.hooks.add_last(HookCall(hook, (argument,), cause), group.barrier, system=system)
 
     def _event(self, group: JobGroup, kind: str, message: BusMessage, data: dict[str, Any] | None) -> None:
         if group.collects:

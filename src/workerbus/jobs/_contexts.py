@@ -17,8 +17,8 @@ from typing import Any, Generic, Self, TypeVar
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from workerbus._lifetime import carry_deadline
-from workerbus._vocabulary import BATCH, JobStatus
+from workerbus._concurrency.lifetime import carry_deadline
+from workerbus._values import BATCH, JobStatus
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._group import JobGroup

@@ -14,8 +14,8 @@ from typing import Final, Generic, TypeVar
 
 from anyio import CancelScope, current_time, get_cancelled_exc_class, sleep_forever
 
-from workerbus._failures import cancelled_from_outside
-from workerbus._lifetime import TaskHost
+from workerbus._concurrency.failures import cancelled_from_outside
+from workerbus._concurrency.lifetime import TaskHost
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
-from workerbus._vocabulary import Value, value
+from workerbus._values import Value, value
 from workerbus.errors import HandlerTypeError
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from anyio import CancelScope, Event
 
-from workerbus._vocabulary import JobStatus
-from workerbus.abc import Fence
+from workerbus._values import JobStatus
+from workerbus.abc import Barrier
 from workerbus.errors import (
     JobError,
     JobGroupError,
@@ -44,6 +44,7 @@ class JobGroup:
         "_changed",
         "_new_event",
         "asked",
+        "barrier",
         "cancel_on_error",
         "cancellable",
         "collects",
@@ -51,7 +52,6 @@ class JobGroup:
         "detail",
         "doubtful",
         "events",
-        "fence",
         "in_context",
         "job_id",
         "label",
@@ -97,7 +97,7 @@ class JobGroup:
         self.scope: CancelScope | None = None
         self.collects: bool = False
         self.events: deque[tuple[str, str, dict[str, Any] | None]] | None = None
-        self.fence: Fence | None = None
+        self.barrier: Barrier | None = None
         self.doubtful: BusJobResponseMessage | BusJobResponseUrgentMessage | None = None
         self._new_event = new_event
         self._changed: Event | None = None

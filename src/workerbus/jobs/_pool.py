@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 
 from anyio import CancelScope, Event
 
-from workerbus._lifetime import TaskHost, event_class
+from workerbus._concurrency.lifetime import TaskHost, event_class
 
 T = TypeVar("T")
 

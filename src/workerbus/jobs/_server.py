@@ -18,8 +18,8 @@ from typing import Any, Final, TypeVar
 
 from anyio import CancelScope, Event, current_time
 
-from workerbus._failures import Failure, Kind, sort_failure
-from workerbus._vocabulary import JobStatus, Value, value
+from workerbus._concurrency.failures import Failure, Kind, sort_failure
+from workerbus._values import JobStatus, Value, value
 from workerbus.abc import HookCall, JobPeer, Sender
 from workerbus.errors import JobFailure, UnknownJobError, text_of
 from workerbus.jobs._checks import check_seconds_left

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from workerbus._vocabulary import plain_members
+from workerbus._values import plain_members
 
 
 class _Word(Enum):

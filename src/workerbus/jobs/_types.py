@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from attrs import Factory
 
-from workerbus._vocabulary import JobStatus, Value, value
+from workerbus._values import JobStatus, Value, value
 
 
 @value

@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-from workerbus._lifetime import TaskHost
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.lifetime import TaskHost
 from workerbus.bus import BusSubscriber, WorkerBus
-from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives, make_inbox
 from workerbus.messages import BusFrameMessage, BusMessage
 from workerbus.pipeline._crossing import Twice, checked_types, frame_of

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from workerbus._lifetime import Mark
+from workerbus._concurrency.lifetime import LazyEvent
 from workerbus.bus import WorkerBus
 from workerbus.bus._core import never_waits
 from workerbus.messages import BusFrameMessage
@@ -36,7 +36,7 @@ class Sending:
         self._bus = bus
         self._messages = messages
         self._before = None if before is None or before.sent.is_set() else before
-        self.sent: Mark = Mark()
+        self.sent: LazyEvent = LazyEvent()
 
     async def wait(self) -> None:
         """Send them."""

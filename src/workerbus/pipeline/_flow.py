@@ -16,8 +16,8 @@ from typing import Any
 from anyio import CancelScope, Event, move_on_after, sleep
 from attrs import frozen
 
-from workerbus._failures import own_error
-from workerbus._lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
+from workerbus._concurrency.failures import own_error
+from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus.errors import NotRunningError
 from workerbus.pipeline._frames import CancelFrame, ErrorFrame, Frame, FrameDirection, Marker, StartFrame
 from workerbus.pipeline._inlet import inlet_of

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, Self, TypeVar, dataclass_transform
 
 from attrs import define, field
 
-from workerbus._message import own_fields
+from workerbus._message_base import own_fields
 from workerbus.errors import FrameTypeError
 
 T = TypeVar("T")

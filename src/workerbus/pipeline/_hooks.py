@@ -6,10 +6,10 @@ the others have been closed.
 
 from typing import Any, Final
 
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.lifetime import TaskHost
 from workerbus._events import EventEmitter, EventHandlers
-from workerbus._lifetime import TaskHost
 from workerbus.abc import HookCall
-from workerbus.bus._lanes import Lane
 from workerbus.pipeline._frames import CancelFrame, EndFrame, ErrorFrame, Frame, FrameDirection, StartFrame, StopFrame
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM
 from workerbus.worker._hooks import HookQueue

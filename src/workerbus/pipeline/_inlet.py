@@ -21,8 +21,8 @@ from typing import Any, Protocol
 
 from anyio import get_current_task, move_on_after
 
-from workerbus._lifetime import CLEANUP_SECONDS
-from workerbus._room import Room
+from workerbus._concurrency.lifetime import CLEANUP_SECONDS
+from workerbus._concurrency.room import Room
 from workerbus._slot import HasCore, core_of
 from workerbus.errors import NotRunningError, text_of
 from workerbus.pipeline._frames import (

@@ -18,8 +18,8 @@ from collections.abc import Awaitable, Callable
 from anyio import CancelScope, Event, get_cancelled_exc_class, get_current_task
 from anyio.lowlevel import checkpoint
 
-from workerbus._failures import Kind, cancelled_from_outside, sort_failure
-from workerbus._vocabulary import BATCH
+from workerbus._concurrency.failures import Kind, cancelled_from_outside, sort_failure
+from workerbus._values import BATCH
 from workerbus.pipeline._frames import Frame, FrameDirection
 from workerbus.pipeline._ports import Entry, TaskHandle
 

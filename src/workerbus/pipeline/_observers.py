@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from anyio import current_time
 from attrs import frozen
 
-from workerbus._failures import own_error
-from workerbus._lifetime import TaskHost
-from workerbus.bus._lanes import Lane
+from workerbus._concurrency.failures import own_error
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.lifetime import TaskHost
 from workerbus.pipeline._frames import Frame, FrameDirection
 from workerbus.pipeline._processor import FrameProcessor
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 from anyio.lowlevel import checkpoint
 from attrs import frozen
 
-from workerbus._failures import own_error
+from workerbus._concurrency.failures import own_error
 from workerbus._slot import HasCore, set_core
-from workerbus._vocabulary import BATCH
+from workerbus._values import BATCH
 from workerbus.errors import HandlerTypeError, NotRunningError
 from workerbus.pipeline._frames import ErrorFrame, Frame, FrameDirection, InterruptionFrame
 from workerbus.pipeline._inlet import Inlet, inlet_of

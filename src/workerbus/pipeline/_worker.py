@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Iterable
 from anyio.lowlevel import checkpoint
 
 from workerbus._registry import WorkerRegistry
-from workerbus._vocabulary import BATCH
+from workerbus._values import BATCH
 from workerbus.abc import RunnerLike
 from workerbus.bus import WorkerBus
 from workerbus.messages import BusFrameMessage, BusTTSSpeakMessage

@@ -15,9 +15,9 @@ from typing import Any
 
 from anyio import Event
 
-from workerbus._lifetime import TaskHost
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.lifetime import TaskHost
 from workerbus.bus import BusSubscriber, WorkerBus
-from workerbus.bus._lanes import Lane
 from workerbus.bus._subscriber import Inbox, InboxHost, make_inbox
 from workerbus.messages import BusMessage
 from workerbus.testing._network import Network

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, get_args
 
 from attrs import Attribute, Factory, field, fields, frozen
 
-from workerbus._vocabulary import JobStatus
+from workerbus._values import JobStatus
 from workerbus.errors import JobFailure
 
 End = Literal["answer", "raise", "hang", "defer", "stop", "crash"]

@@ -11,7 +11,7 @@ from anyio import CancelScope, create_task_group, current_time, sleep, sleep_unt
 from attrs import evolve, field, frozen
 
 from workerbus._runner import WorkerRunner
-from workerbus._vocabulary import JobStatus
+from workerbus._values import JobStatus
 from workerbus.bus import WorkerBus
 from workerbus.errors import JobGroupError
 from workerbus.jobs import JobGroupEvent

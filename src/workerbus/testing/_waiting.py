@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.room import RoomWaiter
 from workerbus._registry import WorkerRegistry
-from workerbus._room import RoomWaiter
 from workerbus._runner import WorkerRunner
 from workerbus.bus import WorkerBus
-from workerbus.bus._lanes import Lane
 from workerbus.errors import text_of
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._contexts import _Context, _Events

@@ -11,7 +11,7 @@ from typing import Any
 from anyio import CancelScope, get_cancelled_exc_class, sleep, sleep_forever
 from anyio.abc import TaskGroup
 
-from workerbus._vocabulary import JobStatus
+from workerbus._values import JobStatus
 from workerbus.errors import UnknownJobError
 from workerbus.messages import BusJobCancelMessage, BusJobRequestMessage
 from workerbus.testing._behaviour import Behaviour, ScriptedError

@@ -13,7 +13,7 @@ import attrs
 from hypothesis import strategies as st
 
 from workerbus import messages as _messages
-from workerbus._vocabulary import JobStatus
+from workerbus._values import JobStatus
 from workerbus.messages import (
     BusAddWorkerMessage,
     BusDataMessage,

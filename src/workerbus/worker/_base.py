@@ -4,7 +4,7 @@ from typing import Any
 
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import set_core
-from workerbus._vocabulary import id_source
+from workerbus._values import id_source
 from workerbus.abc import RunnerLike
 from workerbus.bus import BusSubscriber, WorkerBus
 from workerbus.bus._subscriber import Inbox, InboxHost, Receives, make_inbox

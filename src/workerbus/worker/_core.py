@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from workerbus import _slot
+from workerbus._concurrency.lifetime import CleanUp
 from workerbus._events import EventHandlers
-from workerbus._lifetime import CleanUp
 from workerbus._registry import WorkerRegistry
 from workerbus.abc import RunnerLike
 from workerbus.bus import BusSubscriber, WorkerBus

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from anyio import Event
 
 from workerbus._events import call_handler
-from workerbus._vocabulary import JobStatus, WorkerErrorData
+from workerbus._values import JobStatus, WorkerErrorData
 from workerbus.abc import HookCall
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._decorators import JobHandler

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from anyio import Event
 
+from workerbus._concurrency.failures import Kind, sort_failure
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.lifetime import TaskHost
 from workerbus._events import EventEmitter, EventHandlers
-from workerbus._failures import Kind, sort_failure
-from workerbus._lifetime import TaskHost
-from workerbus._vocabulary import WorkerErrorData, WorkerReadyData
-from workerbus.abc import Fence, HookCall
-from workerbus.bus._lanes import Lane
+from workerbus._values import WorkerErrorData, WorkerReadyData
+from workerbus.abc import Barrier, HookCall
 from workerbus.jobs import JobGroupResponse
 from workerbus.messages import (
     BusJobCancelMessage,
@@ -211,10 +211,10 @@ class HookQueue:
         else:
             lane.put(call)
 
-    def add_last(self, call: HookCall, fence: Fence | None, *, system: bool) -> None:
-        """Run the hook when those that the fence counts have run, if there are any (W8, J16)."""
-        if fence is not None and fence.pending:
-            fence.last = call
+    def add_last(self, call: HookCall, barrier: Barrier | None, *, system: bool) -> None:
+        """Run the hook when those that the barrier counts have run, if there are any (W8, J16)."""
+        if barrier is not None and barrier.pending:
+            barrier.last = call
         else:
             self.add(call, system=system)
 
@@ -276,11 +276,11 @@ class HookQueue:
                 await failure.let_cancel()
         if call.done is not None:
             call.done(error)
-        fence = call.fence
-        if fence is not None:
-            fence.pending -= 1
-            if not fence.pending and fence.last is not None:
-                last, fence.last = fence.last, None
+        barrier = call.barrier
+        if barrier is not None:
+            barrier.pending -= 1
+            if not barrier.pending and barrier.last is not None:
+                last, barrier.last = barrier.last, None
                 await self.run(last)
         if native is not None:
             raise native  # the lane goes on in another task

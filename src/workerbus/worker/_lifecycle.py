@@ -18,11 +18,11 @@ from contextvars import ContextVar, copy_context
 from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class, get_current_task, move_on_after
 from anyio.abc import TaskGroup
 
-from workerbus._failures import cancelled_from_outside, own_error
-from workerbus._lifetime import Mark, TaskHost
-from workerbus._vocabulary import JobStatus
+from workerbus._concurrency.failures import cancelled_from_outside, own_error
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.lifetime import LazyEvent, TaskHost
+from workerbus._values import JobStatus
 from workerbus.abc import HookCall
-from workerbus.bus._lanes import Lane
 from workerbus.errors import WorkerBusError
 from workerbus.messages import BusAddWorkerMessage, BusCancelWorkerMessage, BusEndWorkerMessage
 from workerbus.worker._presence import Presence
@@ -68,7 +68,7 @@ class WorkerLifecycle:
         self._wind_down = WindDown(state, tree, presence)
         self._run_scope: CancelScope | None = None
         self._run_task: int | None = None
-        self._stop = Mark()
+        self._stop = LazyEvent()
         self._ending = False
         self._lived = False
         self._run_is_over = False

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from workerbus._vocabulary import WorkerErrorData, WorkerReadyData
+from workerbus._values import WorkerErrorData, WorkerReadyData
 from workerbus.abc import HookCall
 from workerbus.bus import WorkerBus
 from workerbus.errors import text_of

@@ -6,8 +6,8 @@ lifecycle's, activity the dispatch's, parent and children are the tree's.
 
 from typing import Any
 
+from workerbus._concurrency.lifetime import CleanUp, LazyEvent, TaskHost
 from workerbus._events import EventHandlers
-from workerbus._lifetime import CleanUp, Mark, TaskHost
 from workerbus._registry import WorkerRegistry
 from workerbus.abc import OpenAsks, RunnerLike
 from workerbus.bus import WorkerBus
@@ -79,9 +79,9 @@ class WorkerState:
         self.reason: str | None = None
         self.final_message: BusCancelWorkerMessage | None = None
         self.attach_error: Exception | None = None
-        self.attached: Mark = Mark()
-        self.ready: Mark = Mark()
-        self.finished: Mark = Mark()
+        self.attached: LazyEvent = LazyEvent()
+        self.ready: LazyEvent = LazyEvent()
+        self.finished: LazyEvent = LazyEvent()
         self.clean_up: CleanUp = CleanUp()
 
     # --- what it is attached to
@@ -176,7 +176,7 @@ class WorkerState:
     def attaching(self) -> None:
         """Note that it is being added, perhaps not for the first time."""
         if self.attached.is_set():
-            self.attached, self.attach_error = Mark(), None
+            self.attached, self.attach_error = LazyEvent(), None
 
     def has_attached(self, error: Exception | None = None) -> None:
         """Note that it has been attached, or could not be."""

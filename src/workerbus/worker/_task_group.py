@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from anyio.abc import TaskGroup
 
-from workerbus._failures import Kind, sort_failure
+from workerbus._concurrency.failures import Kind, sort_failure
 from workerbus.errors import NotRunningError
 
 T = TypeVar("T")

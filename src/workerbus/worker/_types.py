@@ -7,7 +7,7 @@ import attrs
 from anyio.abc import TaskGroup
 from attrs import frozen
 
-from workerbus._vocabulary import Value, plain_members, value
+from workerbus._values import Value, plain_members, value
 
 
 @value

@@ -16,8 +16,8 @@ from typing import Any
 
 from anyio.lowlevel import cancel_shielded_checkpoint
 
-from workerbus._failures import own_error
-from workerbus._vocabulary import JobStatus
+from workerbus._concurrency.failures import own_error
+from workerbus._values import JobStatus
 from workerbus.abc import HookCall
 from workerbus.jobs._server import error_payload
 from workerbus.messages import BusCancelWorkerMessage

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from attrs import field
 
-from workerbus._vocabulary import Value, value
+from workerbus._values import Value, value
 from workerbus.errors import MessageTypeError
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from typing import Any, Final
 from anyio import CancelScope, Event, current_time, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
-from workerbus._failures import cancelled_from_outside
+from workerbus._concurrency.failures import cancelled_from_outside
 
 CLEANUP_SECONDS: Final = 2.0
 """How long, in seconds, the library waits for what it has cancelled: one absolute deadline per wind-down (L4)."""
@@ -34,7 +34,7 @@ def scope_class() -> type[CancelScope]:
     return type(CancelScope())
 
 
-class Mark:
+class LazyEvent:
     """An event that is made when somebody waits for it: most of a worker's never are, and each takes a kilobyte."""
 
     __slots__ = ("_event", "_set")

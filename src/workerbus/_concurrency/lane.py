@@ -35,10 +35,10 @@ from anyio import (
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from workerbus._failures import Kind, cancelled_from_outside, sort_failure
-from workerbus._lifetime import TaskHost, event_class
-from workerbus._room import Room
-from workerbus._vocabulary import BATCH
+from workerbus._concurrency.failures import Kind, cancelled_from_outside, sort_failure
+from workerbus._concurrency.lifetime import TaskHost, event_class
+from workerbus._concurrency.room import Room
+from workerbus._values import BATCH
 
 T = TypeVar("T")
 
