@@ -19,7 +19,7 @@ from typing import Final
 from workerbus._registry import WorkerRegistry
 from workerbus._values import WorkerReadyData
 from workerbus.abc import Sender
-from workerbus.bus._core import in_process
+from workerbus.bus._bus import in_process
 from workerbus.messages import (
     BusMessage,
     BusWorkerGoneMessage,

@@ -31,8 +31,8 @@ from workerbus._slot import core_of, set_core
 from workerbus._values import WorkerErrorData, WorkerReadyData, id_source
 from workerbus.abc import Barrier, HookCall, HookSink, OpenAsks
 from workerbus.bus import BusSubscriber, MemoryBus, WorkerBus
-from workerbus.bus._core import in_process
-from workerbus.bus._subscriber import Inbox, InboxHost, Receives, make_inbox
+from workerbus.bus._bus import in_process
+from workerbus.bus._inbox import Inbox, InboxHost, Receives, make_inbox
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._requests import JobContexts

@@ -11,7 +11,7 @@ from typing import Any
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
-from workerbus.bus._subscriber import Inbox
+from workerbus.bus._inbox import Inbox
 from workerbus.jobs._client import JobClient
 from workerbus.messages import (
     BusAddWorkerMessage,

@@ -23,7 +23,7 @@ from workerbus import (
     job,
 )
 from workerbus._concurrency.lane import Lane
-from workerbus.bus._subscriber import Inbox, InboxHost, make_inbox
+from workerbus.bus._inbox import Inbox, InboxHost, make_inbox
 from workerbus.testing import FaultyBus, settle
 
 laws = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from workerbus.bus._core import WorkerBus
+from workerbus.bus._bus import WorkerBus
 from workerbus.messages import BusMessage
 
 

@@ -25,7 +25,7 @@ from anyio import (
 from workerbus._concurrency.lifetime import event_class, scope_class
 from workerbus._values import JobStatus, id_source
 from workerbus.abc import Barrier, HookCall, JobPeer, OpenAsks
-from workerbus.bus._core import never_waits
+from workerbus.bus._bus import never_waits
 from workerbus.errors import NotRunningError
 from workerbus.jobs._checks import Response, repaired
 from workerbus.jobs._group import JobGroup

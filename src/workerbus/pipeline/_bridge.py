@@ -6,7 +6,7 @@ from typing import Any
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus.bus import BusSubscriber, WorkerBus
-from workerbus.bus._subscriber import Inbox, InboxHost, Receives, make_inbox
+from workerbus.bus._inbox import Inbox, InboxHost, Receives, make_inbox
 from workerbus.messages import BusFrameMessage, BusMessage
 from workerbus.pipeline._crossing import Twice, checked_types, frame_of
 from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, came_by, received

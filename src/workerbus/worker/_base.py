@@ -7,7 +7,7 @@ from workerbus._slot import set_core
 from workerbus._values import id_source
 from workerbus.abc import RunnerLike
 from workerbus.bus import BusSubscriber, WorkerBus
-from workerbus.bus._subscriber import Inbox, InboxHost, Receives, make_inbox
+from workerbus.bus._inbox import Inbox, InboxHost, Receives, make_inbox
 from workerbus.errors import NotRunningError, UnknownWorkerError
 from workerbus.jobs._answers import JobAnswers
 from workerbus.jobs._requests import JobRequests

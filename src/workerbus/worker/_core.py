@@ -22,7 +22,7 @@ from workerbus._events import EventHandlers
 from workerbus._registry import WorkerRegistry
 from workerbus.abc import RunnerLike
 from workerbus.bus import BusSubscriber, WorkerBus
-from workerbus.bus._subscriber import InboxHost
+from workerbus.bus._inbox import InboxHost
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._decorators import JobHandler, job_handlers, ready_handlers

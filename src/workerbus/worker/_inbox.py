@@ -20,7 +20,7 @@ from typing import Any
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.room import Room
-from workerbus.bus._subscriber import Inbox, Receives, SubscriberStatistics, counts, refuse_own_lane
+from workerbus.bus._inbox import Inbox, Receives, SubscriberStatistics, counts, refuse_own_lane
 from workerbus.messages import BusEndWorkerMessage, BusJobCancelMessage, BusJobRequestMessage, BusMessage
 from workerbus.worker._hooks import HookQueue
 

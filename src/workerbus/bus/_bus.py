@@ -28,7 +28,7 @@ from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._concurrency.room import RoomWaiter
 from workerbus._values import BATCH, Value, id_source, value
 from workerbus.abc import Sender
-from workerbus.bus._subscriber import BusSubscriber, Inbox, SubscriberStatistics, make_inbox
+from workerbus.bus._inbox import BusSubscriber, Inbox, SubscriberStatistics, make_inbox
 from workerbus.errors import HandlerTypeError, MessageTypeError, NameTakenError, NotRunningError
 from workerbus.messages import BusMessage
 
