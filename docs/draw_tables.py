@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from workerbus.jobs import ASK_TABLE, JOB_TABLE
+from workerbus.jobs import GROUP_TABLE, JOB_TABLE
 
 PAGE = Path(__file__).parent / "architecture.md"
 
@@ -31,7 +31,7 @@ def _id(state: Enum) -> str:
 
 def drawn(page: str) -> str:
     """Return the page with both diagrams drawn anew."""
-    for name, table in (("job", JOB_TABLE), ("ask", ASK_TABLE)):
+    for name, table in (("job", JOB_TABLE), ("ask", GROUP_TABLE)):
         text = f"<!-- {name} table -->\n{diagram(table)}\n<!-- end -->"
         page = re.sub(f"<!-- {name} table -->.*?<!-- end -->", lambda _, text=text: text, page, flags=re.DOTALL)  # type: ignore[misc]  # text is that of this turn
     return page

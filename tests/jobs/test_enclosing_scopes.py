@@ -24,7 +24,7 @@ from workerbus import (
     JobStatus,
     MemoryBus,
 )
-from workerbus.jobs._client import SAME_TIME
+from workerbus.jobs._client import CLOCK_SKEW
 
 
 @pytest.mark.parametrize("make_bus", [MemoryBus, EarlyBus], ids=["requester first", "worker first"])
@@ -88,7 +88,7 @@ async def test_a_scope_that_is_given_more_time_at_the_last_moment_does_not_leave
     async with running(silent) as runner, anyio.create_task_group() as tasks:
 
         async def extend(job_id: str, scope: anyio.CancelScope) -> None:
-            while anyio.current_time() < scope.deadline - SAME_TIME / 2:
+            while anyio.current_time() < scope.deadline - CLOCK_SKEW / 2:
                 await checkpoint()
             late = BusJobResponseMessage(
                 job_id, JobStatus.CANCELLED, {"error": "timeout"}, source="silent", target=runner.name
@@ -108,7 +108,7 @@ async def test_a_moment_before_its_end_time_is_up_only_for_who_says_so() -> None
 
     async def a_moment_early(worker: Doing, message: BusJobRequestMessage) -> None:
         assert message.seconds_left is not None
-        await anyio.sleep(message.seconds_left - SAME_TIME / 2)
+        await anyio.sleep(message.seconds_left - CLOCK_SKEW / 2)
         reason = message.payload["reason"] if message.payload else ""
         if reason == "error":
             raise ValueError("timeout")
@@ -159,7 +159,7 @@ async def test_a_scope_that_is_given_more_time_leaves_the_worker_s_own_words() -
     async with running(Doing("silent", slow_to_leave)) as runner, anyio.create_task_group() as tasks:
 
         async def extend(job_id: str, scope: anyio.CancelScope) -> None:
-            await anyio.sleep_until(scope.deadline - SAME_TIME / 2)
+            await anyio.sleep_until(scope.deadline - CLOCK_SKEW / 2)
             late = BusJobResponseMessage(
                 job_id, JobStatus.CANCELLED, {"error": "timeout"}, source="silent", target=runner.name
             )
@@ -189,7 +189,7 @@ async def test_two_early_timeouts_of_a_scope_that_has_more_time_now_count_as_two
     async with running(*(Doing(name, slow_to_leave) for name in names), Helper("helper")) as runner:
         with anyio.move_on_after(3) as scope:
             async with runner.job_group(*names, name="do", cancel_on_error=False) as asked:
-                await anyio.sleep(3 - SAME_TIME / 2)
+                await anyio.sleep(3 - CLOCK_SKEW / 2)
                 await answer_at_once(runner, asked.job_id, "a", JobStatus.CANCELLED)
                 await answer_at_once(runner, asked.job_id, "b", JobStatus.CANCELLED)
                 scope.deadline += 100
@@ -204,11 +204,11 @@ async def test_an_early_timeout_of_a_scope_that_did_end_is_no_error() -> None:
     async with running(Doing("silent", slow_to_leave), asker) as runner:
         with anyio.move_on_after(3) as scope:
             async with asker.job("silent", name="do") as asked:
-                await anyio.sleep(3 - SAME_TIME / 2)
+                await anyio.sleep(3 - CLOCK_SKEW / 2)
                 await answer_at_once(runner, asked.job_id, "silent", JobStatus.CANCELLED, to="asker")
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
-        await anyio.sleep(10 * SAME_TIME)
+        await anyio.sleep(10 * CLOCK_SKEW)
         await anyio.wait_all_tasks_blocked()
     assert [hook for hook, _ in asker.heard] == ["response"]
 
@@ -218,9 +218,9 @@ async def test_an_early_timeout_is_looked_at_again_when_the_scope_should_have_en
     async with running(Doing("silent", slow_to_leave)) as runner, anyio.create_task_group() as tasks:
 
         async def extend(job_id: str, scope: anyio.CancelScope) -> None:
-            await anyio.sleep_until(scope.deadline - SAME_TIME / 2)
+            await anyio.sleep_until(scope.deadline - CLOCK_SKEW / 2)
             await answer_as(runner, job_id, "silent", JobStatus.CANCELLED, "timeout")
-            await anyio.sleep_until(scope.deadline - SAME_TIME / 4)
+            await anyio.sleep_until(scope.deadline - CLOCK_SKEW / 4)
             scope.deadline += 100
 
         begun = anyio.current_time()

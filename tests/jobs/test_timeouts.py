@@ -23,7 +23,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
-from workerbus.jobs._client import SAME_TIME
+from workerbus.jobs._client import CLOCK_SKEW
 from workerbus.testing import Behaviour, EchoWorker, ScriptedWorker, run
 
 
@@ -85,7 +85,7 @@ async def test_a_timeout_that_the_worker_sees_first_is_told_in_its_name() -> Non
 
     async def a_moment_early(worker: Doing, message: BusJobRequestMessage) -> None:
         assert message.seconds_left is not None
-        await anyio.sleep(message.seconds_left - SAME_TIME / 2)
+        await anyio.sleep(message.seconds_left - CLOCK_SKEW / 2)
         await worker.send_job_response(message.job_id, {"error": "timeout"}, status=JobStatus.CANCELLED)
 
     listener = Listener()

@@ -1,13 +1,13 @@
 """Jobs: the two tables, the side that asks, the side that answers, and what users see of both."""
 
 from workerbus.jobs._contexts import JobContext, JobGroupContext
-from workerbus.jobs._decorators import job, worker_ready
+from workerbus.jobs._events import JobEvent, JobGroupEvent, JobGroupResponse
 from workerbus.jobs._group import JobGroup
-from workerbus.jobs._state import ASK_TABLE, JOB_TABLE
-from workerbus.jobs._types import JobEvent, JobGroupEvent, JobGroupResponse
+from workerbus.jobs._handlers import job, worker_ready
+from workerbus.jobs._state import GROUP_TABLE, JOB_TABLE
 
 __all__ = [
-    "ASK_TABLE",
+    "GROUP_TABLE",
     "JOB_TABLE",
     "JobContext",
     "JobEvent",

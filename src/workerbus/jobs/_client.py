@@ -28,9 +28,9 @@ from workerbus.abc import Barrier, HookCall, JobPeer, OpenAsks
 from workerbus.bus._bus import never_waits
 from workerbus.errors import NotRunningError
 from workerbus.jobs._checks import Response, repaired
+from workerbus.jobs._events import JobGroupEvent, JobGroupResponse
 from workerbus.jobs._group import JobGroup
-from workerbus.jobs._state import Ask, AskEvent, next_ask
-from workerbus.jobs._types import JobGroupEvent, JobGroupResponse
+from workerbus.jobs._state import GroupState, GroupTrigger, next_group
 from workerbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -48,9 +48,9 @@ from workerbus.messages import (
 logger = logging.getLogger("workerbus")
 
 TIMEOUT: Final = "timeout"
-PATIENCE: Final = 5.0
+WARN_AFTER: Final = 5.0
 """After this many seconds a requester says in the log for whom it waits (J1)."""
-SAME_TIME: Final = 0.001
+CLOCK_SKEW: Final = 0.001
 
 _new_id = id_source()
 
@@ -123,11 +123,11 @@ class JobClient:
         for worker in group.worker_names:
             if known(worker) is None:
                 await self._wait_for(worker, group)
-        group.travels = deadline = min(group.deadline, current_effective_deadline())
+        group.request_deadline = deadline = min(group.deadline, current_effective_deadline())
         for worker in group.worker_names:
             if known(worker) is None:
                 await self._wait_for(worker, group)  # it left while others were being asked
-            if group.state is not Ask.OPEN:
+            if group.state is not GroupState.OPEN:
                 return
             left = None if deadline == math.inf else max(0.0, deadline - current_time())
             request = BusJobRequestMessage(group.job_id, job_name, payload, left, source=source, target=worker)
@@ -135,7 +135,7 @@ class JobClient:
             try:
                 await bus.send(request)
             except BaseException:
-                if worker in group.missing:
+                if worker in group.pending:
                     # It may have got the request, or not: tell it, but do not wait for an answer.
                     self._asks_no_more(group, worker)
                     group.asked.discard(worker)
@@ -159,15 +159,15 @@ class JobClient:
 
     async def _wait_for(self, worker: str, group: JobGroup) -> None:
         """Wait until a worker is there, or the group wants nothing more of it."""
-        registry, outer, patience = self._owner.registry, group.scope, PATIENCE
-        while group.state is Ask.OPEN and registry.get(worker) is None:
+        registry, outer, patience = self._owner.registry, group.scope, WARN_AFTER
+        while group.state is GroupState.OPEN and registry.get(worker) is None:
             with move_on_after(patience) as scope:
                 group.scope = scope if outer is None else outer
                 try:
                     await registry.wait_for(worker)
                 finally:
                     group.scope = outer
-            if scope.cancelled_caught and group.state is Ask.OPEN:
+            if scope.cancelled_caught and group.state is GroupState.OPEN:
                 near = registry.near(worker)
                 logger.warning("%r still waits for worker %r, which is not there; %s", self._name, worker, near)
                 patience = math.inf
@@ -180,26 +180,26 @@ class JobClient:
         try:
             with scope:
                 await self.ask(group, job_name, payload)
-                if group.travels != math.inf and group.state is Ask.OPEN:
+                if group.request_deadline != math.inf and group.state is GroupState.OPEN:
                     self._owner.tasks.start(self._watch_deadline, group, name=f"{self._name} job timeout")
                 return group
-            self._settle(group, AskEvent.TIME_UP, TIMEOUT)
+            self._settle(group, GroupTrigger.TIME_UP, TIMEOUT)
             error = group.error()
-            if error is not None and group.state is not Ask.FAILED:  # of that one, the hooks tell
+            if error is not None and group.state is not GroupState.FAILED:  # of that one, the hooks tell
                 raise error
             return group
         except BaseException as exc:
-            self._settle(group, AskEvent.CANCEL, f"{type(exc).__name__} while asking")
+            self._settle(group, GroupTrigger.CANCEL, f"{type(exc).__name__} while asking")
             raise
         finally:
             group.scope = None
             self._forget_if_over(group)
 
     async def _watch_deadline(self, group: JobGroup) -> None:
-        if await self._over_by(group.travels, group):
+        if await self._over_by(group.request_deadline, group):
             return
         if (
-            group.travels < group.deadline
+            group.request_deadline < group.deadline
         ):  # an enclosing scope's: it ends the work, and is no timeout of the job's (J6)
             self._tell(group.unanswered, group.job_id, TIMEOUT)
             if await self._over_by(group.deadline, group):
@@ -208,7 +208,7 @@ class JobClient:
 
     async def _over_by(self, deadline: float, group: JobGroup) -> bool:
         with move_on_at(deadline):
-            while group.state is Ask.OPEN:
+            while group.state is GroupState.OPEN:
                 await group.change()
             return True
         return False
@@ -216,13 +216,13 @@ class JobClient:
     async def leave(self, group: JobGroup, exc: BaseException | None) -> None:
         """Leave a context: tell who has not answered, wait for them, and forget the group (J5)."""
         try:
-            if group.state is Ask.OPEN:
+            if group.state is GroupState.OPEN:
                 if (
                     group.scope is not None and group.scope.cancel_called
                 ):  # by its deadline: nothing else leaves it open
                     self._time_up(group)
                 else:
-                    self._settle(group, AskEvent.CANCEL, _why(exc, group))
+                    self._settle(group, GroupTrigger.CANCEL, _why(exc, group))
             if group.waits:
                 await self._wait_for_answers(group, exc)
         finally:
@@ -250,16 +250,16 @@ class JobClient:
 
     # --- what moves a group
 
-    def _settle(self, group: JobGroup, event: AskEvent, reason: str | None = None) -> bool:
+    def _settle(self, group: JobGroup, event: GroupTrigger, reason: str | None = None) -> bool:
         """Let the table decide; if the group's state changes, act on it. Returns whether it did."""
-        state = next_ask(group.state, event)
+        state = next_group(group.state, event)
         if state is group.state:
             return False
         group.state = state
         group.reason = reason
-        if state is Ask.TIMED_OUT:
+        if state is GroupState.TIMED_OUT:
             group.detail = self._late(group)
-        if state is not Ask.COMPLETED:
+        if state is not GroupState.COMPLETED:
             self._tell(group.unanswered, group.job_id, reason)
             if group.scope is not None:
                 group.scope.cancel()
@@ -270,7 +270,7 @@ class JobClient:
 
     def _late(self, group: JobGroup) -> str:
         registry = self._owner.registry
-        missing = [name for name in group.worker_names if name in group.missing and registry.get(name) is None]
+        missing = [name for name in group.worker_names if name in group.pending and registry.get(name) is None]
         texts = [f"worker {name!r} was not there; {registry.near(name)}" for name in missing[:1]]
         # Those whose clock was a moment ahead have said so themselves: it is the same thing.
         late = group.unanswered.union(
@@ -286,8 +286,8 @@ class JobClient:
             bus.post(BusJobCancelMessage(job_id, reason, source=source, target=worker))
 
     def _time_up(self, group: JobGroup, by: str | None = None) -> None:
-        late = [by] if by else sorted(group.missing) or group.worker_names
-        if self._settle(group, AskEvent.TIME_UP, TIMEOUT) and "on_job_error" in self._owner.hooks.wanted and late:
+        late = [by] if by else sorted(group.pending) or group.worker_names
+        if self._settle(group, GroupTrigger.TIME_UP, TIMEOUT) and "on_job_error" in self._owner.hooks.wanted and late:
             message = BusJobResponseMessage(
                 group.job_id, JobStatus.CANCELLED, {"error": TIMEOUT, "type": "TimeoutError"},
                 source=late[0], target=self._name,
@@ -300,7 +300,7 @@ class JobClient:
         group = self.groups.get(job_id)
         if group is None:
             return False
-        cancelled = self._settle(group, AskEvent.CANCEL, reason or "cancelled by the requester")
+        cancelled = self._settle(group, GroupTrigger.CANCEL, reason or "cancelled by the requester")
         self._forget_if_over(group)
         return cancelled
 
@@ -328,7 +328,7 @@ class JobClient:
             self._answered(group, message, response)
 
     def _forget_if_over(self, group: JobGroup) -> None:
-        if not group.in_context and group.state is not Ask.OPEN and not group.waits:
+        if not group.in_context and group.state is not GroupState.OPEN and not group.waits:
             self.forget(group)
 
     def forget(self, group: JobGroup) -> None:
@@ -345,7 +345,7 @@ class JobClient:
 
     def _group_of(self, message: Any) -> JobGroup | None:
         group = self.groups.get(message.job_id)
-        if group is None or message.source not in group.asked or message.source not in group.missing:
+        if group is None or message.source not in group.asked or message.source not in group.pending:
             self.ignored += 1  # a stranger, or after the one answer that counts (J7, J12)
             return None
         return group
@@ -359,7 +359,7 @@ class JobClient:
         group = self._group_of(message)
         if group is None:
             return
-        if group.state is Ask.OPEN:
+        if group.state is GroupState.OPEN:
             self._event(group, JobGroupEvent.STREAM_END, message, message.data)
         response = BusJobResponseMessage(
             group.job_id, JobStatus.COMPLETED, message.data, source=message.source, target=message.target
@@ -379,10 +379,10 @@ class JobClient:
             # Not of this library's making: whatever it says, the requester gets an outcome (J1).
             message = repaired(message)
             status, response = message.status, message.response or {}
-        group.missing.discard(worker)
+        group.pending.discard(worker)
         group.statuses[worker] = status
         group.responses[worker] = response
-        if group.state is Ask.OPEN:
+        if group.state is GroupState.OPEN:
             hooks = self._owner.hooks
             if hook in hooks.wanted:
                 if group.barrier is None:
@@ -398,22 +398,28 @@ class JobClient:
     def _judge(self, group: JobGroup, message: Response, response: dict[str, Any]) -> None:
         if message.status is not JobStatus.COMPLETED:
             now = current_time()
-            if message.status is JobStatus.CANCELLED and (response.get("error") == TIMEOUT or group.travels <= now):
-                soon = now + SAME_TIME
+            if message.status is JobStatus.CANCELLED and (
+                response.get("error") == TIMEOUT or group.request_deadline <= now
+            ):
+                soon = now + CLOCK_SKEW
                 if group.deadline <= soon:
                     self._time_up(group, message.source)  # the worker's clock was a moment ahead of ours (J6)
                     return
-                if group.in_context and group.travels <= soon:
-                    group.doubtful = message  # an enclosing scope's deadline: its own cancellation should be on its way
+                if group.in_context and group.request_deadline <= soon:
+                    group.suspect_timeout = (
+                        message  # an enclosing scope's deadline: its own cancellation should be on its way
+                    )
                     self._owner.tasks.start(self._wait_for_it, group, name=f"{self._name} doubt")
                     return
             if group.cancel_on_error:
                 text = response.get("error") or response.get("reason") or "no reason given"
-                self._settle(group, AskEvent.BAD_ANSWER, f"worker {message.source!r} answered {message.status}: {text}")
+                self._settle(
+                    group, GroupTrigger.BAD_ANSWER, f"worker {message.source!r} answered {message.status}: {text}"
+                )
                 if "on_job_error" in self._owner.hooks.wanted:
                     self._queue_last(group, "on_job_error", message, message)
                 return
-        if group.missing or group.doubtful is not None:
+        if group.pending or group.suspect_timeout is not None:
             return
         if group.scope is not None and group.scope.cancel_called:
             self._time_up(group)  # its deadline has passed, and the body is being cancelled already
@@ -422,14 +428,14 @@ class JobClient:
 
     async def _wait_for_it(self, group: JobGroup) -> None:
         # A worker has timed out for a scope that has more time now, perhaps: then its answer counts as any other (J6).
-        await sleep(2 * SAME_TIME)
-        message, group.doubtful = group.doubtful, None
-        if message is not None and group.state is Ask.OPEN:
-            group.travels = math.inf
+        await sleep(2 * CLOCK_SKEW)
+        message, group.suspect_timeout = group.suspect_timeout, None
+        if message is not None and group.state is GroupState.OPEN:
+            group.request_deadline = math.inf
             self._judge(group, message, message.response or {})
 
     def _complete(self, group: JobGroup, cause: BusMessage | None) -> None:
-        if self._settle(group, AskEvent.LAST_ANSWER) and "on_job_completed" in self._owner.hooks.wanted:
+        if self._settle(group, GroupTrigger.LAST_ANSWER) and "on_job_completed" in self._owner.hooks.wanted:
             result = JobGroupResponse(group.job_id, group.in_order(group.responses), group.in_order(group.statuses))
             self._queue_last(group, "on_job_completed", result, cause)
 
@@ -446,19 +452,19 @@ class JobClient:
 
     def _on_update(self, message: BusJobUpdateMessage | BusJobUpdateUrgentMessage) -> None:
         group = self._group_of(message)
-        if group is not None and group.state is Ask.OPEN:
+        if group is not None and group.state is GroupState.OPEN:
             self._event(group, JobGroupEvent.UPDATE, message, message.update)
             self._hook("on_job_update", message)
 
     def _on_stream_start(self, message: BusJobStreamStartMessage) -> None:
         group = self._group_of(message)
-        if group is not None and group.state is Ask.OPEN:
+        if group is not None and group.state is GroupState.OPEN:
             self._event(group, JobGroupEvent.STREAM_START, message, message.data)
             self._hook("on_job_stream_start", message)
 
     def _on_stream_data(self, message: BusJobStreamDataMessage) -> None:
         group = self._group_of(message)
-        if group is not None and group.state is Ask.OPEN:
+        if group is not None and group.state is GroupState.OPEN:
             if group.collects:
                 self._event(group, JobGroupEvent.STREAM_DATA, message, message.data)
             if "on_job_stream_data" in self._owner.hooks.wanted:
@@ -494,5 +500,5 @@ class JobClient:
 
 def _why(exc: BaseException | None, group: JobGroup) -> str:
     if isinstance(exc, get_cancelled_exc_class()):
-        return TIMEOUT if group.travels <= current_time() + SAME_TIME else "the requester was cancelled"
+        return TIMEOUT if group.request_deadline <= current_time() + CLOCK_SKEW else "the requester was cancelled"
     return f"the requester failed: {type(exc).__name__}"

@@ -21,9 +21,9 @@ from workerbus._concurrency.lifetime import carry_deadline
 from workerbus._values import BATCH, JobStatus
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
+from workerbus.jobs._events import JobEvent, JobGroupEvent
 from workerbus.jobs._group import JobGroup
-from workerbus.jobs._state import Ask
-from workerbus.jobs._types import JobEvent, JobGroupEvent
+from workerbus.jobs._state import GroupState
 
 E = TypeVar("E")
 
@@ -49,8 +49,8 @@ class _Events(Generic[E]):
         if not self._taken % BATCH:
             await checkpoint()
         while not group.events:
-            if group.state is not Ask.OPEN:
-                if group.state is not Ask.COMPLETED:
+            if group.state is not GroupState.OPEN:
+                if group.state is not GroupState.COMPLETED:
                     await checkpoint_if_cancelled()  # the body is being cancelled: here, not a line later
                 raise StopAsyncIteration
             await group.change()
@@ -134,7 +134,7 @@ class _Context:
         except BaseException as exc:
             await self._client.leave(group, exc)
             raise
-        if group.state is Ask.COMPLETED:
+        if group.state is GroupState.COMPLETED:
             self._client.forget(group)
         else:
             self._left_with = group.error()
@@ -158,7 +158,7 @@ class _Context:
         scope.__enter__()
         try:
             await self._client.ask(group, self._name, self._payload)
-            if group.state is not Ask.OPEN and group.state is not Ask.COMPLETED:
+            if group.state is not GroupState.OPEN and group.state is not GroupState.COMPLETED:
                 await checkpoint_if_cancelled()
         except BaseException as exc:  # noqa: BLE001 - raised again by _leave, unless it is the scope's
             await self._leave(exc, raised_here=True)
@@ -181,9 +181,9 @@ class _Context:
 
     async def _outcome(self) -> None:
         group = self._entered
-        while group.state is Ask.OPEN:
+        while group.state is GroupState.OPEN:
             await group.changed().wait()
-        if group.state is not Ask.COMPLETED:
+        if group.state is not GroupState.COMPLETED:
             await checkpoint_if_cancelled()  # lets a cancellation from outside win over our own
 
     async def _leave(self, exc: BaseException | None, *, raised_here: bool) -> bool:
@@ -191,7 +191,7 @@ class _Context:
         group, scope = self._entered, self._scope
         assert scope is not None
         if exc is None:
-            assert group.state is Ask.COMPLETED  # all have answered: nobody to tell, nothing to wait for
+            assert group.state is GroupState.COMPLETED  # all have answered: nobody to tell, nothing to wait for
             self._client.forget(group)
             scope.__exit__(None, None, None)
             return False

@@ -18,7 +18,7 @@ from workerbus.errors import (
     JobGroupTimeoutError,
     JobTimeoutError,
 )
-from workerbus.jobs._state import Ask
+from workerbus.jobs._state import GroupState
 from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
 
 T = TypeVar("T")
@@ -50,19 +50,19 @@ class JobGroup:
         "collects",
         "deadline",
         "detail",
-        "doubtful",
         "events",
         "in_context",
         "job_id",
         "label",
-        "missing",
+        "pending",
         "reason",
+        "request_deadline",
         "responses",
         "scope",
         "single",
         "state",
         "statuses",
-        "travels",
+        "suspect_timeout",
         "worker_names",
     )
 
@@ -85,37 +85,37 @@ class JobGroup:
         self.cancellable: bool = cancellable
         self.single: bool = single
         self.in_context: bool = in_context
-        self.state: Ask = Ask.OPEN
+        self.state: GroupState = GroupState.OPEN
         self.reason: str | None = None
         self.detail: str | None = None
         self.responses: dict[str, dict[str, Any]] = {}
         self.statuses: dict[str, JobStatus] = {}
-        self.missing: set[str] = set(self.worker_names)
+        self.pending: set[str] = set(self.worker_names)
         self.asked: set[str] = set()
         self.deadline: float = math.inf
-        self.travels: float = math.inf
+        self.request_deadline: float = math.inf
         self.scope: CancelScope | None = None
         self.collects: bool = False
         self.events: deque[tuple[str, str, dict[str, Any] | None]] | None = None
         self.barrier: Barrier | None = None
-        self.doubtful: BusJobResponseMessage | BusJobResponseUrgentMessage | None = None
+        self.suspect_timeout: BusJobResponseMessage | BusJobResponseUrgentMessage | None = None
         self._new_event = new_event
         self._changed: Event | None = None
 
     @property
     def is_done(self) -> bool:
         """Whether the outcome stands. Workers that were told to stop may still be unwinding."""
-        return self.state is not Ask.OPEN
+        return self.state is not GroupState.OPEN
 
     @property
     def unanswered(self) -> set[str]:
         """The workers that were asked and have not answered."""
-        return self.asked & self.missing
+        return self.asked & self.pending
 
     @property
     def waits(self) -> bool:
         """Whether some that were asked have not answered."""
-        return not self.missing.isdisjoint(self.asked)
+        return not self.pending.isdisjoint(self.asked)
 
     async def wait(self) -> None:
         """Wait for the outcome.
@@ -123,7 +123,7 @@ class JobGroup:
         Raises:
             JobGroupError: It did not complete; `JobError` for a job of one worker (J8).
         """
-        while self.state is Ask.OPEN:
+        while self.state is GroupState.OPEN:
             await self.change()
         error = self.error()
         if error is not None:
@@ -135,9 +135,9 @@ class JobGroup:
 
     def error(self) -> JobError | JobGroupError | None:
         """Return why the group did not complete, as the exception that says so; None while it may and when it did."""
-        if self.state in (Ask.OPEN, Ask.COMPLETED):
+        if self.state in (GroupState.OPEN, GroupState.COMPLETED):
             return None
-        timed_out = self.state is Ask.TIMED_OUT
+        timed_out = self.state is GroupState.TIMED_OUT
         kind: type[JobError | JobGroupError]
         if self.single:
             kind = JobTimeoutError if timed_out else JobError

@@ -27,7 +27,7 @@ from workerbus.jobs._client import TIMEOUT
 from workerbus.jobs._deadlines import Deadlines
 from workerbus.jobs._limiter import Limiter
 from workerbus.jobs._pool import TaskPool
-from workerbus.jobs._state import OPEN_JOBS, Job, JobEvent, next_job
+from workerbus.jobs._state import OPEN_JOBS, JobState, JobTrigger, next_job
 from workerbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -69,7 +69,7 @@ class OpenJob:
     def __init__(self, request: BusJobRequestMessage, route: Route) -> None:
         self.request: BusJobRequestMessage = request
         self.route: Route = route
-        self.state: Job = Job.QUEUED
+        self.state: JobState = JobState.QUEUED
         left = request.seconds_left
         self.deadline: float = math.inf if left is None else current_time() + left
         self.scope: CancelScope | None = None
@@ -79,7 +79,7 @@ class OpenJob:
     @property
     def deferred(self) -> bool:
         """Whether its handler has returned and left it open."""
-        return self.state is Job.DEFERRED
+        return self.state is JobState.DEFERRED
 
     @property
     def waits(self) -> bool:
@@ -214,7 +214,7 @@ class JobServer:
         """Answer what is still open, unwound or not: time is up (L4). Returns what handlers still run."""
         self.cancel_all(status, payload)
         for job in list(self.jobs.values()):
-            self._move(job, JobEvent.ANSWER)
+            self._move(job, JobTrigger.ANSWER)
             # Without a verdict it was over already, and an exception that ends programs came before its answer.
             self._answer(job, *(job.verdict or (status, payload)))
         return [f"job {job.request.job_name!r} ({job.request.job_id})" for job in self.pool.busy.values()]
@@ -280,28 +280,28 @@ class JobServer:
         self._owner.bus.post(BusJobStreamEndMessage(job_id, data, source=self._name, target=request.source))
 
     def _move_to_answered(self, job: OpenJob) -> None:
-        self._move(job, JobEvent.ANSWER)
+        self._move(job, JobTrigger.ANSWER)
         if job.scope is not None and job.deadline != math.inf:
             job.scope.deadline = math.inf  # it was the job's, and the job is over
 
     # --- the moves
 
-    def _move(self, job: OpenJob, event: JobEvent) -> Job:
+    def _move(self, job: OpenJob, event: JobTrigger) -> JobState:
         """Let the table decide, and free the place of a job that is over; returns where it was before."""
         before, job.state = job.state, next_job(job.state, event)
         limiter = job.route.limiter
-        if limiter is not None and job.state is Job.OVER:
+        if limiter is not None and job.state is JobState.OVER:
             following = limiter.leave(job)
             if following is not None:
                 self.pool.submit(following)
         return before
 
     def _cancel(self, job: OpenJob, status: JobStatus, payload: dict[str, Any]) -> bool:
-        before = self._move(job, JobEvent.CANCEL)
+        before = self._move(job, JobTrigger.CANCEL)
         if job.state is before:
             return False
         job.verdict = status, payload
-        if job.state is Job.OVER:
+        if job.state is JobState.OVER:
             self._answer(job, status, payload)
         elif job.scope is not None:  # None where an exception that ends programs is on its way out of the handler
             job.scope.cancel()
@@ -364,7 +364,7 @@ class JobServer:
 
     async def _perform(self, job: OpenJob, scope: CancelScope) -> bool:
         """Run a job's handler in a pooled task; returns whether the task may be used again."""
-        if job.state is not Job.QUEUED:
+        if job.state is not JobState.QUEUED:
             return True  # cancelled before it began
         if job.deadline == math.inf:
             await self._handle(job, scope)
@@ -382,7 +382,7 @@ class JobServer:
         return not scope.cancel_called
 
     async def _handle(self, job: OpenJob, scope: CancelScope) -> None:
-        job.state = next_job(job.state, JobEvent.START)
+        job.state = next_job(job.state, JobTrigger.START)
         job.scope = scope
         try:
             result = await job.route.run(job.request)
@@ -404,27 +404,27 @@ class JobServer:
         if kind is not Kind.EXIT:
             self._expire(job)
         if kind is Kind.ERROR and not isinstance(failure.cause, JobFailure):
-            when = " after its answer" if job.state is Job.ANSWERED else ""
+            when = " after its answer" if job.state is JobState.ANSWERED else ""
             logger.error("the handler of %s failed%s", self._title(job), when, exc_info=failure.cause)
         if kind is not Kind.CANCELLED:
             self._end_of_handler(job, None, failure.cause)
-        elif job.verdict is not None or job.state is Job.ANSWERED:
+        elif job.verdict is not None or job.state is JobState.ANSWERED:
             self._end_of_handler(job, None, None)
         else:
-            self._move(job, JobEvent.LEAVE)  # the worker ends, and answers in its own way
+            self._move(job, JobTrigger.LEAVE)  # the worker ends, and answers in its own way
 
     def _title(self, job: OpenJob) -> str:
         return f"job {job.request.job_name!r} ({job.request.job_id}) at worker {self._name!r}"
 
     def _end_of_handler(self, job: OpenJob, result: object, error: BaseException | None) -> None:
         leaves = error is None and result is None and job.route.deferred
-        before = self._move(job, JobEvent.LEAVE if leaves else JobEvent.FINISH)
-        if job.state is Job.DEFERRED:
+        before = self._move(job, JobTrigger.LEAVE if leaves else JobTrigger.FINISH)
+        if job.state is JobState.DEFERRED:
             self._watch(job)
-        elif before is Job.CANCELLING:
+        elif before is JobState.CANCELLING:
             assert job.verdict is not None
             self._answer(job, *job.verdict)
-        elif before is Job.RUNNING and job.state is Job.OVER:
+        elif before is JobState.RUNNING and job.state is JobState.OVER:
             self._answer(job, *outcome(result, error, job.request.job_name))
 
 
@@ -434,7 +434,7 @@ def _those_in_line_first(jobs: Iterable[OpenJob]) -> list[OpenJob]:
 
 
 def outcome(result: object, error: BaseException | None, job_name: str | None) -> tuple[JobStatus, dict[str, Any]]:
-    """Turn a handler's end into an answer (J2)."""
+    """Slot a handler's end into an answer (J2)."""
     if isinstance(error, JobFailure):
         return JobStatus.FAILED, {**error.data, "error": error.reason, "type": "JobFailure"}
     if error is not None:

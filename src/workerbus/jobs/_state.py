@@ -3,7 +3,8 @@
 Rule 1: what a job or a group may do next is decided here and nowhere else. There is no await in this file and no
 message; whoever asks the table acts on the answer afterwards.
 
-Rule 2: the two sides do not know each other. `Job` is what a worker was asked for, `Ask` what a requester has asked.
+Rule 2: the two sides do not know each other. `JobState` is that of a job at the worker that was asked; `GroupState`, of
+a job group at the requester.
 
 Rule 3: a pair that is not in a table cannot happen lawfully and is ignored: the state stays. This is how a second
 answer, a late cancel or a duplicate changes nothing.
@@ -27,7 +28,7 @@ class _Word(Enum):
 
 
 @plain_members
-class Job(_Word):
+class JobState(_Word):
     """Where a job is, at the worker that was asked."""
 
     QUEUED = "queued"
@@ -45,7 +46,7 @@ class Job(_Word):
 
 
 @plain_members
-class JobEvent(_Word):
+class JobTrigger(_Word):
     """What can happen to a job at the worker."""
 
     START = "start"
@@ -60,26 +61,34 @@ class JobEvent(_Word):
     """The requester cancels, the deadline passes, or the worker stops."""
 
 
-JOB_TABLE: Final[Mapping[Job, Mapping[JobEvent, Job]]] = {
-    Job.QUEUED: {JobEvent.START: Job.RUNNING, JobEvent.ANSWER: Job.OVER, JobEvent.CANCEL: Job.OVER},
-    Job.RUNNING: {
-        JobEvent.ANSWER: Job.ANSWERED,
-        JobEvent.LEAVE: Job.DEFERRED,
-        JobEvent.FINISH: Job.OVER,
-        JobEvent.CANCEL: Job.CANCELLING,
+JOB_TABLE: Final[Mapping[JobState, Mapping[JobTrigger, JobState]]] = {
+    JobState.QUEUED: {
+        JobTrigger.START: JobState.RUNNING,
+        JobTrigger.ANSWER: JobState.OVER,
+        JobTrigger.CANCEL: JobState.OVER,
     },
-    Job.DEFERRED: {JobEvent.ANSWER: Job.OVER, JobEvent.CANCEL: Job.OVER},
-    Job.CANCELLING: {JobEvent.ANSWER: Job.ANSWERED, JobEvent.LEAVE: Job.OVER, JobEvent.FINISH: Job.OVER},
-    Job.ANSWERED: {JobEvent.LEAVE: Job.OVER, JobEvent.FINISH: Job.OVER},
-    Job.OVER: {},
+    JobState.RUNNING: {
+        JobTrigger.ANSWER: JobState.ANSWERED,
+        JobTrigger.LEAVE: JobState.DEFERRED,
+        JobTrigger.FINISH: JobState.OVER,
+        JobTrigger.CANCEL: JobState.CANCELLING,
+    },
+    JobState.DEFERRED: {JobTrigger.ANSWER: JobState.OVER, JobTrigger.CANCEL: JobState.OVER},
+    JobState.CANCELLING: {
+        JobTrigger.ANSWER: JobState.ANSWERED,
+        JobTrigger.LEAVE: JobState.OVER,
+        JobTrigger.FINISH: JobState.OVER,
+    },
+    JobState.ANSWERED: {JobTrigger.LEAVE: JobState.OVER, JobTrigger.FINISH: JobState.OVER},
+    JobState.OVER: {},
 }
 
-OPEN_JOBS: Final = frozenset({Job.QUEUED, Job.RUNNING, Job.DEFERRED, Job.CANCELLING})
+OPEN_JOBS: Final = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.DEFERRED, JobState.CANCELLING})
 """Jobs in these states are unanswered. Whatever leads out of them is the one answer (J1)."""
 
 
 @plain_members
-class Ask(_Word):
+class GroupState(_Word):
     """Where a job group is, at the requester. A single job is a group of one."""
 
     OPEN = "open"
@@ -95,7 +104,7 @@ class Ask(_Word):
 
 
 @plain_members
-class AskEvent(_Word):
+class GroupTrigger(_Word):
     """What can happen to a job group at the requester."""
 
     LAST_ANSWER = "last answer"
@@ -108,25 +117,25 @@ class AskEvent(_Word):
     """The requester cancels, or leaves its context."""
 
 
-ASK_TABLE: Final[Mapping[Ask, Mapping[AskEvent, Ask]]] = {
-    Ask.OPEN: {
-        AskEvent.LAST_ANSWER: Ask.COMPLETED,
-        AskEvent.BAD_ANSWER: Ask.FAILED,
-        AskEvent.TIME_UP: Ask.TIMED_OUT,
-        AskEvent.CANCEL: Ask.CANCELLED,
+GROUP_TABLE: Final[Mapping[GroupState, Mapping[GroupTrigger, GroupState]]] = {
+    GroupState.OPEN: {
+        GroupTrigger.LAST_ANSWER: GroupState.COMPLETED,
+        GroupTrigger.BAD_ANSWER: GroupState.FAILED,
+        GroupTrigger.TIME_UP: GroupState.TIMED_OUT,
+        GroupTrigger.CANCEL: GroupState.CANCELLED,
     },
-    Ask.FAILED: {},
-    Ask.TIMED_OUT: {},
-    Ask.CANCELLED: {},
-    Ask.COMPLETED: {},
+    GroupState.FAILED: {},
+    GroupState.TIMED_OUT: {},
+    GroupState.CANCELLED: {},
+    GroupState.COMPLETED: {},
 }
 
 
-def next_job(state: Job, event: JobEvent) -> Job:
+def next_job(state: JobState, event: JobTrigger) -> JobState:
     """Return the state of a job after an event."""
     return JOB_TABLE[state].get(event, state)
 
 
-def next_ask(state: Ask, event: AskEvent) -> Ask:
+def next_group(state: GroupState, event: GroupTrigger) -> GroupState:
     """Return the state of a job group after an event."""
-    return ASK_TABLE[state].get(event, state)
+    return GROUP_TABLE[state].get(event, state)

@@ -167,7 +167,7 @@ def _jobs_of(owners: Iterable[BaseWorker | WorkerRunner]) -> list[str]:
     left: list[str] = []
     for owner in owners:
         for group in core_of(owner).job_client.groups.values():
-            whom = _names(group.missing) if group.missing else "nobody any more"
+            whom = _names(group.pending) if group.pending else "nobody any more"
             left.append(f"{owner.name!r} keeps job {group.job_id}, {group.state.value}, and waits for {whom}")
         if isinstance(owner, WorkerRunner):
             continue

@@ -146,14 +146,14 @@ def _behind(frames: Sequence[FrameType]) -> str:
 
 def _answers(group: JobGroup, name: str | None) -> Wait:
     title = _job_title(group.job_id, name)
-    whom = _names(group.missing)
+    whom = _names(group.pending)
     if group.is_done:
         return Wait(2, f"until {whom} have stopped working on {title}, which is over: {group.reason}", _jobs(group))
     return Wait(1, f"for the answer of {whom} to {title}", _jobs(group))
 
 
 def _jobs(group: JobGroup) -> tuple[Key, ...]:
-    return tuple(("job", group.job_id, name) for name in sorted(group.missing))
+    return tuple(("job", group.job_id, name) for name in sorted(group.pending))
 
 
 def _context(frame: Names) -> Wait:

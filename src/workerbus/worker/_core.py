@@ -25,7 +25,7 @@ from workerbus.bus import BusSubscriber, WorkerBus
 from workerbus.bus._inbox import InboxHost
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
-from workerbus.jobs._decorators import JobHandler, job_handlers, ready_handlers
+from workerbus.jobs._handlers import JobHandler, job_handlers, ready_handlers
 from workerbus.jobs._server import JobServer
 from workerbus.worker._dispatch import MessageDispatch
 from workerbus.worker._hooks import HOOKS, HookQueue

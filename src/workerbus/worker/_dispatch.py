@@ -14,7 +14,7 @@ from workerbus._events import call_handler
 from workerbus._values import JobStatus, WorkerErrorData
 from workerbus.abc import HookCall
 from workerbus.jobs._client import JobClient
-from workerbus.jobs._decorators import JobHandler
+from workerbus.jobs._handlers import JobHandler
 from workerbus.jobs._limiter import Limiter
 from workerbus.jobs._server import OpenJob, Route
 from workerbus.messages import (
