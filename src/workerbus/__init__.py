@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._registry import WorkerRegistry
-from workerbus._runner import PipelineRunner, WorkerRunner
 from workerbus._values import JobStatus, WorkerErrorData, WorkerReadyData
 from workerbus.bus import AsyncQueueBus, BusStatistics, BusSubscriber, MemoryBus, SubscriberStatistics, WorkerBus
 from workerbus.errors import (
@@ -67,6 +66,7 @@ from workerbus.messages import (
     WorkerRegistryEntry,
     bus_message,
 )
+from workerbus.runner._runner import PipelineRunner, WorkerRunner
 from workerbus.worker import BaseWorker
 from workerbus.worker._types import WorkerActivationArgs, WorkerParams, WorkerStatistics
 

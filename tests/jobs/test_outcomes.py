@@ -360,7 +360,7 @@ def test_a_group_of_cancellations_of_something_else_is_an_error_that_says_so() -
     clock.run(example, backend="asyncio")
 
 
-class Ending(Listener):
+class Shutdown(Listener):
     """Ends its job ``do`` as the payload says, after its time if there is any."""
 
     @job(name="do")
@@ -396,7 +396,7 @@ async def test_the_end_of_a_handler_is_its_answer_and_an_error_is_logged(
     how: str, answer: tuple[JobStatus, dict[str, Any]], logged: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """J2, W7: with its traceback, and the job; a failure that the handler tells is none of the library's log."""
-    async with running(Ending("ending")) as runner:
+    async with running(Shutdown("ending")) as runner:
         raw = await Raw.on(runner.bus)
         await raw.ask("job", "ending", "do", payload={"how": how})
         assert await raw.answer("job") == answer
@@ -446,7 +446,7 @@ def test_a_handler_that_ends_after_its_time_has_timed_out(backend: str, how: str
     """J6: whatever it ends with; the hook is told who has asked."""
 
     async def example() -> None:
-        ending = Ending("ending")
+        ending = Shutdown("ending")
         async with running(ending) as runner:
             raw = await Raw.on(runner.bus)
             await raw.ask("job", "ending", "do", payload={"how": how}, seconds_left=3)

@@ -179,7 +179,7 @@ class World:
     _numbers: Iterator[int] = field(factory=lambda: iter(range(1, 10_000)))
     _done: anyio.Event = field(factory=anyio.Event)
     _scope: anyio.CancelScope = field(factory=anyio.CancelScope)
-    _ending: bool = False
+    _shutdown: bool = False
 
     # --- what there is
 
@@ -218,7 +218,7 @@ class World:
                     for doing in self.plan.script[self.plan.early :]:
                         await self._do(worker, doing)
                 except NotRunningError:
-                    assert self._ending or self.plan.trouble
+                    assert self._shutdown or self.plan.trouble
                 script.set()
             count = len(self.events)
             await settle()
@@ -258,14 +258,14 @@ class World:
         at = anyio.current_time()
         self.events.append(Event(at, None, "pushes", frame, way))
         await worker.queue_frame(frame, way)
-        if not self._ending:
+        if not self._shutdown:
             self.sent.append((frame, way, at))
 
     async def _end(self, runner: WorkerRunner, worker: PipelineWorker, script: anyio.Event, group: TaskGroup) -> None:
         with anyio.move_on_after(LONG if self.plan.hurry is None else self.plan.hurry):
             await script.wait()
         for how in self.plan.ends:
-            self._ending = True
+            self._shutdown = True
             self.asked = anyio.current_time()
             group.start_soon(self._end_by, how, runner, worker)  # it may wait for room
             with anyio.move_on_after(self.plan.pause):

@@ -397,7 +397,7 @@ async def anything(_: Program) -> None:
 
 for how in ("end", "cancel"):
 
-    def _ending(how: str) -> Callable[[Program], Coroutine[Any, Any, object]]:
+    def _shutdown(how: str) -> Callable[[Program], Coroutine[Any, Any, object]]:
         async def ending(it: Program) -> None:
             await getattr(it["me"], how)()
             await getattr(it.runner, how)()
@@ -406,7 +406,7 @@ for how in ("end", "cancel"):
         ending.__name__ = f"asking_for_the_{how}"
         return ending
 
-    case(anything, running("me", "x", kind=Sleepy), running("me", kind=Sleepy, bus=Slow))(_ending(how))
+    case(anything, running("me", "x", kind=Sleepy), running("me", kind=Sleepy, bus=Slow))(_shutdown(how))
 
 
 # --- running

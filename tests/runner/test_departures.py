@@ -24,10 +24,10 @@ from workerbus import (
     job,
 )
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
-from workerbus._departures import Departures
 from workerbus.abc import OpenAsks
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._group import JobGroup
+from workerbus.runner._orphans import OrphanedJobs
 from workerbus.testing import settle
 
 
@@ -144,7 +144,7 @@ async def test_a_crash_under_one_runner_concerns_the_other_no_more_than_a_depart
 
 
 class Asking:
-    """A requester, as `Departures` sees it, that has asked ``worker`` for two jobs; they are named by their ids."""
+    """A requester, as `OrphanedJobs` sees it, that has asked ``worker`` for two jobs; they are named by their ids."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -157,7 +157,7 @@ class Asking:
 async def test_each_announcement_is_that_of_the_departure_that_has_waited_for_longest() -> None:
     """J4: a worker has left, and another of its name after it."""
     asking = Asking()
-    departures = Departures("runner", asking.asks)
+    departures = OrphanedJobs("runner", asking.asks)
     del asking.asks["worker"]["two"]
     async with anyio.create_task_group() as group:
         host = TaskHost(group, CleanUp())
@@ -176,7 +176,7 @@ async def test_each_announcement_is_that_of_the_departure_that_has_waited_for_lo
 async def test_a_departure_whose_announcement_is_lost_counts_after_the_bound() -> None:
     """J4, L4: and the wind-down waits no longer for it."""
     asking = Asking()
-    departures = Departures("runner", asking.asks)
+    departures = OrphanedJobs("runner", asking.asks)
     begin = anyio.current_time()
     async with anyio.create_task_group() as group:
         departures.left("worker", announcement_in=TaskHost(group, CleanUp()))
@@ -242,7 +242,7 @@ async def test_a_worker_that_leaves_is_looked_for_in_the_jobs_that_it_was_asked_
         runner.job_client.groups, asking = Untouched(), Untouched()
         runner.job_client.groups.update(kept)
         asking.update(runner.asking)
-        runner._departures._asking = asking
+        runner._orphans._asking = asking
         await runner.registry.unregister("helper 7")
         runner.job_client.groups = kept
         assert told == [("helper 7", "job 7")]

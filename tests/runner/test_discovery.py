@@ -22,7 +22,7 @@ from workerbus import (
     WorkerRunner,
     worker_ready,
 )
-from workerbus._neighbours import REMEMBERED
+from workerbus.runner._discovery import REMEMBERED
 from workerbus.testing import RecordingBus, settle
 
 
@@ -169,12 +169,12 @@ async def test_nobody_goes_through_all_names_or_runners_for_a_message() -> None:
     async with WorkerRunner(handle_sigint=False) as runner:
         others = [BusWorkerReadyMessage(f"runner {n}", started_at=1, source=f"worker {n}") for n in range(10)]
         await tell(runner, *others)
-        neighbours, registry = runner._neighbours, runner.registry
-        neighbours._neighbours = Unread(neighbours._neighbours)
+        neighbours, registry = runner._discovery, runner.registry
+        neighbours._discovery = Unread(neighbours._discovery)
         registry._remote, registry._local = Unread(registry._remote), Unread()
         await tell(runner, ready(1), ready(1, "other"), snapshot(2, "remote", "third"), gone(3), snapshot(4), ready(5))
         await tell(runner, BusWorkerReadyMessage("another", started_at=1, source="remote"), gone(6))
-        assert len(registry._remote) == len(neighbours._neighbours) == 11
+        assert len(registry._remote) == len(neighbours._discovery) == 11
         registry._remote, registry._local = {}, {}
 
 
@@ -190,8 +190,8 @@ async def test_nothing_stays_of_runners_that_have_left_the_bus() -> None:
                 assert leaves is not None
                 await leaves.stop()
         await settle()
-        neighbours = here._neighbours
-        assert (neighbours._neighbours, neighbours._gone) == ({}, {})
+        neighbours = here._discovery
+        assert (neighbours._discovery, neighbours._gone) == ({}, {})
         assert left_in(here.registry) == {}
 
 
@@ -247,9 +247,9 @@ async def test_a_worker_that_has_gone_is_not_kept_to_be_told_of_others() -> None
 
     curious = Curious("curious")
     async with running(curious, Helper("other")) as runner:
-        assert runner._hosting.curious == {"curious": curious}
+        assert runner._hosted.ready_listeners == {"curious": curious}
         await curious.stop()
-        assert runner._hosting.curious == {}
+        assert runner._hosted.ready_listeners == {}
 
 
 def snapshot(at: float, *names: str) -> BusMessage:
@@ -285,8 +285,8 @@ async def test_of_workers_that_have_gone_little_is_kept() -> None:
             await runner.bus.send(BusWorkerReadyMessage("elsewhere", started_at=1, source=f"worker {number}"))
             await runner.bus.send(BusWorkerGoneMessage("elsewhere", 2, source=f"worker {number}"))
         await anyio.wait_all_tasks_blocked()
-        assert len(runner._neighbours._gone) <= REMEMBERED
-        assert runner._neighbours._neighbours == {}
+        assert len(runner._discovery._gone) <= REMEMBERED
+        assert runner._discovery._discovery == {}
 
 
 async def test_a_root_worker_is_told_of_the_other_roots_and_of_nobody_else() -> None:

@@ -279,7 +279,7 @@ async def test_the_reason_reaches_every_worker(ask: Callable[[WorkerRunner, Base
 async def test_an_end_that_a_worker_asks_for_in_its_own_hook_is_carried_out() -> None:
     """R2: asking does not wait, so a hook or a handler may ask."""
 
-    class Ending(Helper):
+    class Shutdown(Helper):
         @job(name="end")
         async def end_all(self, message: BusJobRequestMessage) -> None:
             await self.end(reason="from a handler")
@@ -290,7 +290,7 @@ async def test_an_end_that_a_worker_asks_for_in_its_own_hook_is_carried_out() ->
 
     for name in ("hook", "handler"):
         runner = quiet_runner()
-        await runner.add_workers(Ending(name))
+        await runner.add_workers(Shutdown(name))
         if name == "handler":
             runner.add_event_handler("on_ready", lambda r: r.bus.send(
                 BusJobRequestMessage("1", "end", source="test", target="handler")

@@ -66,7 +66,7 @@ async def test_where_there_are_no_signals_a_warning_says_so(
     def refuse(*_: object) -> None:
         raise error("not here")
 
-    monkeypatch.setattr("workerbus._signals.open_signal_receiver", refuse)
+    monkeypatch.setattr("workerbus.runner._signals.open_signal_receiver", refuse)
     async with WorkerRunner() as runner:
         await runner.add_workers(Helper("helper"))
         assert await runner.job("helper", name="echo")

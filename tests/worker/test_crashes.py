@@ -62,14 +62,14 @@ async def test_what_a_worker_crashed_with_is_raised_by_the_run(how: str) -> None
 async def test_a_job_is_not_completed_by_its_worker_s_cancelled_task_group() -> None:
     """J2, W7: a worker may cancel ``params.task_group`` to end; what it had not done was not done"""
 
-    class Ending(Helper):
+    class Shutdown(Helper):
         async def run(self, params: WorkerParams) -> None:
             await self.start()
             await self.begun.wait()
             params.task_group.cancel_scope.cancel()
             await anyio.sleep_forever()
 
-    workers = [Ending(f"w{n}") for n in range(8)]
+    workers = [Shutdown(f"w{n}") for n in range(8)]
     async with running(*workers) as runner:
         raw = await Raw.on(runner.bus)
         for worker in workers:

@@ -83,7 +83,7 @@ class Course:
         self._active: bool | None = None
         self._started = False
         self._running = False
-        self._ending = False
+        self._shutdown = False
         self._verdict: EndFrame | StopFrame | CancelFrame | None = None
         self._through = Event()
 
@@ -103,11 +103,11 @@ class Course:
             return None
         ends = isinstance(frame, EndFrame | StopFrame)
         if direction is DOWNSTREAM and not isinstance(frame, SystemFrame):
-            if self._ending and not ends:
+            if self._shutdown and not ends:
                 raise NotRunningError(f"worker {worker.name!r} is ending: {frame.name} would never be handled")
-            if self._ending:
+            if self._shutdown:
                 return None
-            self._ending = ends
+            self._shutdown = ends
         waiting = self._put(frame, direction, may_wait=not ends)  # one that is cancelled while it waits would be none
         if ends:
             self._mind_the_end()
@@ -115,7 +115,7 @@ class Course:
 
     def came(self, frame: Frame, direction: FrameDirection) -> None:
         """Let a frame in that nobody waits for; one that would come behind the end is dropped."""
-        if self._verdict is None and not (self._ending and direction is DOWNSTREAM):
+        if self._verdict is None and not (self._shutdown and direction is DOWNSTREAM):
             self._put(frame, direction, may_wait=False)
 
     def end(self, reason: str | None = None) -> None:
@@ -123,8 +123,8 @@ class Course:
         self._end_with(EndFrame(reason))
 
     def _end_with(self, frame: EndFrame | StopFrame) -> None:
-        if not self._ending and self._verdict is None:
-            self._ending = True
+        if not self._shutdown and self._verdict is None:
+            self._shutdown = True
             self._put(frame, DOWNSTREAM, may_wait=False)
             self._mind_the_end()
 
@@ -166,7 +166,7 @@ class Course:
         if self._flow is not None:
             self._flow.open()
             self._running = True
-            if self._ending:
+            if self._shutdown:
                 self._mind_the_end()
 
     # --- frames leave
@@ -192,7 +192,7 @@ class Course:
             self.cancel(frame)
         elif isinstance(frame, EndFrame | StopFrame):
             if direction is DOWNSTREAM:
-                self._ending = True
+                self._shutdown = True
                 self._flow.drain_upstream(partial(self._decide, frame))
             else:
                 self._end_with(EndFrame(frame.reason) if isinstance(frame, EndFrame) else StopFrame())

@@ -8,9 +8,9 @@ from typing import Any, Final
 from anyio import TaskInfo, get_running_tasks
 
 from workerbus._registry import WorkerRegistry
-from workerbus._runner import WorkerRunner
 from workerbus._slot import core_of
 from workerbus.bus import WorkerBus
+from workerbus.runner._runner import WorkerRunner
 from workerbus.testing._waiting import Waiter, describe
 from workerbus.worker import BaseWorker
 

@@ -10,11 +10,11 @@ from typing import Any, Final, Literal, get_args
 from anyio import CancelScope, create_task_group, current_time, sleep, sleep_until
 from attrs import evolve, field, frozen
 
-from workerbus._runner import WorkerRunner
 from workerbus._values import JobStatus
 from workerbus.bus import WorkerBus
 from workerbus.errors import JobGroupError
 from workerbus.jobs import JobGroupEvent
+from workerbus.runner._runner import WorkerRunner
 from workerbus.testing._behaviour import Behaviour, Pasteable, seconds
 from workerbus.testing._workers import ScriptedWorker
 

@@ -21,7 +21,6 @@ from attrs import frozen
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.room import RoomWaiter
 from workerbus._registry import WorkerRegistry
-from workerbus._runner import WorkerRunner
 from workerbus.bus import WorkerBus
 from workerbus.errors import text_of
 from workerbus.jobs._client import JobClient
@@ -32,6 +31,7 @@ from workerbus.jobs._server import JobServer, OpenJob
 from workerbus.pipeline import PipelineWorker
 from workerbus.pipeline._inlet import Inlet, inlet_of
 from workerbus.pipeline._lanes import FrameLane
+from workerbus.runner._runner import WorkerRunner
 from workerbus.testing._circles import circles_in
 from workerbus.testing._frames import frames_of, is_machinery, module_of
 from workerbus.testing._network import stories
@@ -188,7 +188,7 @@ def _late(registry: WorkerRegistry, name: str) -> str:
 def _arrival(frame: Names) -> Wait:
     name, registry = frame["worker_name"], frame["self"]
     runner = _runner_of(registry)
-    for error in () if runner is None else runner._hosting.errors:
+    for error in () if runner is None else runner._hosted.errors:
         if f"raised by worker {name!r}" in getattr(error, "__notes__", ()):
             return Wait(0, f"for worker {name!r} to come, which has failed: {type(error).__name__}: {text_of(error)}")
     return Wait(0, f"for worker {name!r} to come; {registry.near(name)}")
@@ -234,7 +234,7 @@ def _room(waiter: RoomWaiter[Any], inlets: Sequence[Inlet]) -> Wait:
 
 
 def _workers_of(runner: WorkerRunner) -> Wait:
-    left = _names(list(runner._hosting.roots))
+    left = _names(list(runner._hosted.roots))
     return Wait(3, f"for the end of runner {runner.name!r}" + (f", whose workers are {left}" if left else ""))
 
 

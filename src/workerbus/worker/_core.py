@@ -121,7 +121,7 @@ class WorkerCore:
     def _event_handler_added(self, event_name: str) -> None:
         self.state.hooks.want(event_name)
         if event_name == "on_worker_ready" and self.state.runner is not None:
-            self.state.runner.curious(self.state.worker)
+            self.state.runner.ready_listeners(self.state.worker)
 
     # --- on a bus
 

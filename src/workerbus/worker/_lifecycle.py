@@ -48,13 +48,13 @@ class WorkerLifecycle:
 
     __slots__ = (
         "_awaited_end",
-        "_ending",
         "_errors",
         "_lived",
         "_presence",
         "_run_is_over",
         "_run_scope",
         "_run_task",
+        "_shutdown",
         "_state",
         "_stop",
         "_tree",
@@ -69,7 +69,7 @@ class WorkerLifecycle:
         self._run_scope: CancelScope | None = None
         self._run_task: int | None = None
         self._stop = LazyEvent()
-        self._ending = False
+        self._shutdown = False
         self._lived = False
         self._run_is_over = False
         self._awaited_end: BusEndWorkerMessage | None = None
@@ -250,9 +250,9 @@ class WorkerLifecycle:
     def end(self, message: BusEndWorkerMessage) -> None:
         """End gracefully (R2). Hooks that are queued now will run, what comes behind them will not."""
         state = self._state
-        if self._ending or state.phase is not Phase.RUNNING:
+        if self._shutdown or state.phase is not Phase.RUNNING:
             return
-        self._ending = True
+        self._shutdown = True
         state.reason = message.reason
         passed = state.hooks.mark(self._seal_lane)
         if not state.takes_jobs and state.runs_by_default and state.job_server.idle:

@@ -11,9 +11,9 @@ from enum import IntEnum
 from anyio import Event, current_time, move_on_after, sleep_until
 
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp
-from workerbus._run import Run
 from workerbus.abc import Sender
 from workerbus.messages import BusCancelWorkerMessage, BusEndWorkerMessage
+from workerbus.runner._run import Run
 from workerbus.worker import BaseWorker
 
 logger = logging.getLogger("workerbus")
@@ -27,7 +27,7 @@ class Asked(IntEnum):
     CANCEL = 2
 
 
-class Ending:
+class Shutdown:
     """The end of one runner's run.
 
     Args:

@@ -27,7 +27,7 @@ class _Departure:
         self.announced = Event()
 
 
-class Departures:
+class OrphanedJobs:
     """The departures that concern the requesters of one runner.
 
     Args:

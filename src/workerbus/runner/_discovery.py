@@ -49,7 +49,7 @@ class _Neighbour:
         self.here: dict[str, float] = {}
 
 
-class Neighbours:
+class Discovery:
     """The other runners on a runner's bus.
 
     Args:
@@ -66,7 +66,7 @@ class Neighbours:
         self._bus = bus
         self._registry = registry
         self._workers = workers
-        self._neighbours: dict[str, _Neighbour] = {}
+        self._discovery: dict[str, _Neighbour] = {}
         # Not a dict: it would look at all that were forgotten for which is the first now.
         self._gone: OrderedDict[tuple[str, str], float] = OrderedDict()
 
@@ -96,7 +96,7 @@ class Neighbours:
     async def _merge(self, message: BusWorkerRegistryMessage) -> None:
         if message.target is None and (entries := self._entries()):  # it starts, perhaps not for the first time
             self._send(entries, message.runner)
-        neighbour = self._neighbours.get(message.runner)
+        neighbour = self._discovery.get(message.runner)
         if neighbour is not None:
             there = {entry.name for entry in message.workers}
             for name in [name for name in neighbour.here if name not in there]:
@@ -110,25 +110,25 @@ class Neighbours:
         return in_process(self._bus) and self._bus.has_subscriber(runner)
 
     async def _arrived(self, runner: str, name: str, at: float | None) -> None:
-        neighbour = self._neighbours.get(runner)
+        neighbour = self._discovery.get(runner)
         known = self._known(neighbour, runner, name)
         if at is not None and at < known:
             return
         if neighbour is None:
-            neighbour = self._neighbours[runner] = _Neighbour(self._is_near(runner))
+            neighbour = self._discovery[runner] = _Neighbour(self._is_near(runner))
         neighbour.here[name] = known if at is None else at
         self._gone.pop((runner, name), None)
         await self._registry.register(WorkerReadyData(name, runner))
 
     async def _departed(self, runner: str, name: str, at: float | None) -> None:
-        neighbour = self._neighbours.get(runner)
+        neighbour = self._discovery.get(runner)
         known = self._known(neighbour, runner, name)
         if at is not None and at < known:
             return
         if neighbour is not None:
             neighbour.here.pop(name, None)
             if not neighbour.here:
-                del self._neighbours[runner]
+                del self._discovery[runner]
         if not (self._is_near(runner) if neighbour is None else neighbour.near):
             self._gone.pop((runner, name), None)
             self._gone[runner, name] = known if at is None else at

@@ -8,12 +8,12 @@ import logging
 from typing import Any, Protocol
 
 from workerbus._registry import WorkerRegistry
-from workerbus._run import Run
 from workerbus._values import WorkerErrorData
 from workerbus.abc import RunnerLike
 from workerbus.bus import WorkerBus
 from workerbus.errors import NameTakenError, NotRunningError, text_of
 from workerbus.messages import BusAddWorkerMessage
+from workerbus.runner._run import Run
 from workerbus.worker import BaseWorker
 from workerbus.worker._core import core_of
 from workerbus.worker._types import Phase
@@ -40,7 +40,7 @@ class HostRunner(RunnerLike, Protocol):
         """A root worker has finished, or could not be started."""
 
 
-class Hosting:
+class HostedWorkers:
     """The workers of a runner.
 
     Args:
@@ -50,7 +50,7 @@ class Hosting:
     Attributes:
         workers: All of them, by name.
         roots: Those without a parent.
-        curious: The roots that want to hear of the others (B7).
+        ready_listeners: The roots that want to hear of the others (B7).
         errors: What made workers fail, as far as nobody took it (R4).
     """
 
@@ -59,7 +59,7 @@ class Hosting:
         self._run = run
         self.workers: dict[str, BaseWorker] = {}
         self.roots: dict[str, BaseWorker] = {}
-        self.curious: dict[str, BaseWorker] = {}
+        self.ready_listeners: dict[str, BaseWorker] = {}
         self.errors: list[Exception] = []
         self._serving = False
 
@@ -119,7 +119,7 @@ class Hosting:
         if worker.parent is None:
             self.roots[worker.name] = worker
             if "on_worker_ready" in core_of(worker).state.hooks.wanted:
-                self.make_curious(worker)
+                self.add_ready_listener(worker)
         core_of(worker).state.admitted = True
         if self._serving:
             self._start(worker)
@@ -136,10 +136,10 @@ class Hosting:
         if self._run.tasks is not None:
             self._run.tasks.start(self.host, worker, name=f"worker {worker.name}")
 
-    def make_curious(self, worker: BaseWorker) -> None:
+    def add_ready_listener(self, worker: BaseWorker) -> None:
         """A root worker wants to hear of the others; only those are told, so that a start costs O(1) (B7)."""
         if self.roots.get(worker.name) is worker:
-            self.curious[worker.name] = worker
+            self.ready_listeners[worker.name] = worker
 
     async def _attach(self, worker: BaseWorker) -> None:
         runner = self._runner
@@ -202,7 +202,7 @@ class Hosting:
         """A worker has left the bus: its name is free (W6)."""
         if self.workers.get(worker.name) is worker:
             del self.workers[worker.name]
-            self.curious.pop(worker.name, None)
+            self.ready_listeners.pop(worker.name, None)
             if self._run.tasks is None and self.roots.get(worker.name) is worker:
                 del self.roots[worker.name]
 

@@ -1,7 +1,7 @@
 """`WorkerRunner`, put together from its parts.
 
-How a run is held together and wound down is in `_run`, how it is asked to end, in `_ending`; which workers there are,
-in `_hosting`; what runners tell each other, in `_neighbours`; what happens inside a worker, in `_worker_life`.
+How a run is held together and wound down is in `_run`, how it is asked to end, in `_shutdown`; which workers there are,
+in `_hosted`; what runners tell each other, in `_discovery`; what happens inside a worker, in `_worker_life`.
 """
 
 import gc
@@ -18,15 +18,8 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
-from workerbus._departures import Departures
-from workerbus._ending import Asked, Ending
 from workerbus._events import EventEmitter, EventHandlers, call_handler
-from workerbus._hosting import Hosting
-from workerbus._neighbours import Neighbours
 from workerbus._registry import WorkerRegistry
-from workerbus._run import Run
-from workerbus._runner_inbox import RunnerInbox
-from workerbus._signals import report_first_signal
 from workerbus._slot import core_of, set_core
 from workerbus._values import WorkerErrorData, WorkerReadyData, id_source
 from workerbus.abc import Barrier, HookCall, HookSink, OpenAsks
@@ -41,6 +34,13 @@ from workerbus.messages import (
     BusEndMessage,
     BusMessage,
 )
+from workerbus.runner._discovery import Discovery
+from workerbus.runner._inbox import RunnerInbox
+from workerbus.runner._orphans import OrphanedJobs
+from workerbus.runner._run import Run
+from workerbus.runner._shutdown import Asked, Shutdown
+from workerbus.runner._signals import report_first_signal
+from workerbus.runner._workers import HostedWorkers
 from workerbus.worker import BaseWorker
 from workerbus.worker._core import core_of as worker_core
 
@@ -120,18 +120,18 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._handlers = EventHandlers(type(self).__name__, frozenset({"on_ready", "on_error"}))
         set_core(self, _RunnerCore(self._handlers, self.job_client, self._make_inbox))
         self._asking: OpenAsks = {}
-        self._departures = Departures(self._name, self._asking)
+        self._orphans = OrphanedJobs(self._name, self._asking)
         self._inbox: RunnerInbox | None = None
         self._events: Lane[tuple[str, tuple[Any, ...]]] = Lane(f"{self._name} events", self._fire)
         self._run = Run(self._name, self._bus, self.clean_up, self._serve, self._cancel)
-        self._hosting = Hosting(self, self._run)
-        self._neighbours = Neighbours(self._name, self._bus, self._registry, self._hosting.workers.values)
+        self._hosted = HostedWorkers(self, self._run)
+        self._discovery = Discovery(self._name, self._bus, self._registry, self._hosted.workers.values)
         grace = grace_period + job_grace
-        self._ending = Ending(self._name, self._bus, self._run, self.clean_up, self._hosting.roots, grace)
+        self._shutdown = Shutdown(self._name, self._bus, self._run, self.clean_up, self._hosted.roots, grace)
         self._auto_end = False
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name!r}, {len(self._hosting.workers)} workers>"
+        return f"<{type(self).__name__} {self._name!r}, {len(self._hosted.workers)} workers>"
 
     # --- what it is
 
@@ -156,7 +156,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         Args:
             name: The worker's name.
         """
-        return self._hosting.workers.get(name)
+        return self._hosted.workers.get(name)
 
     # --- workers
 
@@ -170,32 +170,32 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             NameTakenError: Another worker has its name; then none of these was added. A `ValueError` (R3).
             NotRunningError: The runner is ending, or the worker has run already; a `RuntimeError`.
         """
-        await self._hosting.add_roots(workers)
+        await self._hosted.add_roots(workers)
 
     def check_new(self, worker: BaseWorker) -> bool:
         """Return whether a worker is new here; raise where it cannot be added (R3)."""
-        return self._hosting.check_new(worker)
+        return self._hosted.check_new(worker)
 
-    def curious(self, worker: BaseWorker) -> None:
+    def ready_listeners(self, worker: BaseWorker) -> None:
         """A worker has got a handler for `on_worker_ready`."""
-        self._hosting.make_curious(worker)
+        self._hosted.add_ready_listener(worker)
 
     def forget(self, worker: BaseWorker) -> None:
         """A worker has left the bus: its name is free (W6)."""
-        self._hosting.forget(worker)
+        self._hosted.forget(worker)
 
     def worker_left(self) -> None:
         """A root worker has finished, or could not be started."""
-        self._ending.check()
+        self._shutdown.check()
 
     @property
     def is_ending(self) -> bool:
         """Whether no worker is taken any more."""
-        return bool(self._ending.asked) or self._ending.all_done.is_set()
+        return bool(self._shutdown.asked) or self._shutdown.all_done.is_set()
 
     def known_workers(self) -> list[str]:
         """Names of the workers that were added, ready or not."""
-        return list(self._hosting.workers)
+        return list(self._hosted.workers)
 
     # --- jobs of its own (R7)
 
@@ -250,7 +250,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         await self._open()
         body = self._run.body = CancelScope()
         body.__enter__()
-        if self._ending.asked is Asked.CANCEL:
+        if self._shutdown.asked is Asked.CANCEL:
             body.cancel()
         return self
 
@@ -280,7 +280,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         try:
             await self._run.open()
         except BaseException:
-            await self._hosting.stop_unstarted()
+            await self._hosted.stop_unstarted()
             raise
 
     async def _finish(self, exc: BaseException | None) -> bool:
@@ -288,10 +288,10 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         try:
             swallowed = await self._run.close(exc)
         finally:
-            await self._hosting.stop_unstarted()
+            await self._hosted.stop_unstarted()
             if self._force_gc:
                 gc.collect()
-        errors = self._hosting.errors
+        errors = self._hosted.errors
         if errors and (exc is None or swallowed):
             raise errors[0] if len(errors) == 1 else ExceptionGroup("several workers failed", errors)
         return swallowed
@@ -307,12 +307,12 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             if self._signals:
                 name = f"{self._name} signals"
                 await tasks.group.start(report_first_signal, self._signals, self._signalled, name=name)
-            self._neighbours.send_snapshot()
+            self._discovery.send_snapshot()
             self._start_all(tasks)
             self._run.serving()
-            await self._ending.all_done.wait()
+            await self._shutdown.all_done.wait()
         finally:
-            self._ending.asked = self._ending.asked or Asked.END
+            self._shutdown.asked = self._shutdown.asked or Asked.END
             with self.clean_up.shield(self.clean_up.begin()):
                 await self._wind_down()
             self.job_client.close("the runner ended")
@@ -322,14 +322,14 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             await self._bus.unsubscribe(self)
 
     def _start_all(self, tasks: TaskHost) -> None:
-        first = self._hosting.start_all()
+        first = self._hosted.start_all()
         if "on_ready" in self._handlers:
             tasks.start(self._tell_ready, first, name=f"{self._name} ready")
-        self._ending.begin(auto_end=self._auto_end)
+        self._shutdown.begin(auto_end=self._auto_end)
 
     async def _wind_down(self) -> None:
         assert self._inbox is not None
-        await self._departures.quiet()
+        await self._orphans.quiet()
         await self._inbox.quiet()
         await self._events.quiet()
 
@@ -369,7 +369,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         Args:
             reason: Why, in words; it reaches every worker.
         """
-        self._ending.end(reason)
+        self._shutdown.end(reason)
 
     async def cancel(self, reason: str | None = None) -> None:
         """Ask for an immediate end, also of an end that is under way; `run` returns when it is done (R2).
@@ -377,19 +377,19 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         Args:
             reason: Why, in words; it reaches every worker.
         """
-        self._ending.cancel(reason)
+        self._shutdown.cancel(reason)
 
     def _cancel(self, reason: str) -> None:
-        self._ending.cancel(reason)
+        self._shutdown.cancel(reason)
 
     def _signalled(self, number: signals.Signals) -> None:
         self.signal = number
         self.clean_up.interruptible = True
-        self._ending.cancel(number.name)
+        self._shutdown.cancel(number.name)
 
     async def stop_when_done(self) -> None:
         """Let all root pipeline workers stop when they have done what they were given."""
-        for worker in list(self._hosting.roots.values()):
+        for worker in list(self._hosted.roots.values()):
             await worker.stop_when_done()
 
     # --- errors
@@ -407,8 +407,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._inbox = RunnerInbox(
             self._name,
             client=self.job_client,
-            add=self._hosting.add_sent,
-            departed=self._departures.announced,
+            add=self._hosted.add_sent,
+            departed=self._orphans.announced,
             handle=self.on_bus_message,
             accepts=self.accepts_bus_message if asks else None,
         )
@@ -427,30 +427,30 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         elif isinstance(message, BusCancelMessage):
             await self.cancel(message.reason)
         else:
-            await self._neighbours.handle(message)
+            await self._discovery.handle(message)
 
     # --- what the registry tells
 
     def _worker_arrived(self, data: WorkerReadyData) -> None:
-        arrived = self._hosting.roots.get(data.worker_name)
+        arrived = self._hosted.roots.get(data.worker_name)
         if arrived is None or data.runner != self._name:
             return
-        for worker in self._hosting.curious.values():
+        for worker in self._hosted.ready_listeners.values():
             if worker is not arrived:
                 worker_core(worker).presence.tell_ready(data)
 
     def tell_of_others(self, worker: BaseWorker) -> None:
         """Tell a root worker that has just started of the root workers that are ready."""
-        if worker.name in self._hosting.curious:
+        if worker.name in self._hosted.ready_listeners:
             for name in self._registry.local_workers:
                 other = self._registry.get(name)
-                if name in self._hosting.roots and name != worker.name and other is not None:
+                if name in self._hosted.roots and name != worker.name and other is not None:
                     worker_core(worker).presence.tell_ready(other)
 
     def _worker_departed(self, data: WorkerReadyData) -> None:
         if self._registry.get(data.worker_name) is None:  # else another runner claims the name, and still has it
             comes_back = data.runner == self._name and not in_process(self._bus)
-            self._departures.left(data.worker_name, announcement_in=self._run.tasks if comes_back else None)
+            self._orphans.left(data.worker_name, announcement_in=self._run.tasks if comes_back else None)
 
     def _name_claimed_twice(self, data: WorkerReadyData) -> None:
         text = f"runner {data.runner!r} has a worker {data.worker_name!r} too: names are unique on a bus"

@@ -1,0 +1,1 @@
+"""Runners: what hosts workers, for as long as they live."""
