@@ -248,7 +248,7 @@ async def test_all_branches_end_with_one_end_each() -> None:
 async def test_an_end_that_a_branch_lets_out_twice_still_waits_for_the_others() -> None:
     """P2"""
 
-    class Twice(FrameProcessor):
+    class Deduplicator(FrameProcessor):
         async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
             await super().process_frame(frame, direction)
             for _ in range(2 if isinstance(frame, EndFrame) else 1):
@@ -259,7 +259,7 @@ async def test_an_end_that_a_branch_lets_out_twice_still_waits_for_the_others() 
         await spy.push_frame(TextFrame("slow"))
 
     sink = Spy()
-    await run_through(worker_of(ParallelPipeline([Twice()], [Spy(for_texts(on))]), sink), *texts("a"))
+    await run_through(worker_of(ParallelPipeline([Deduplicator()], [Spy(for_texts(on))]), sink), *texts("a"))
     assert sink.log == ["setup", "StartFrame", "TextFrame", "TextFrame", "EndFrame", "cleanup"]
 
 

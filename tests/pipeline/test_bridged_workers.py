@@ -39,7 +39,7 @@ from workerbus.pipeline import (
     StopFrame,
     TextFrame,
 )
-from workerbus.pipeline._crossing import SENDERS, Crossing, Sending, Twice
+from workerbus.pipeline._bus_edge import SENDERS, BusEdge, Deduplicator, Sending
 from workerbus.testing import RecordingBus, nothing_left, settle
 
 
@@ -364,7 +364,7 @@ async def test_a_frame_that_is_sent_again_over_one_of_two_bridges_is_another() -
 
 def test_a_receiver_forgets_senders_that_come_and_go() -> None:
     """P3: what it knows of them is bounded, and nothing is kept of those that name no bridge."""
-    twice = Twice()
+    twice = Deduplicator()
     for number in range(3 * SENDERS):
         for bridge in (None, "one", "two"):
             message = BusFrameMessage(TextFrame("x"), DOWN, bridge, source=f"w{number}")
@@ -374,11 +374,11 @@ def test_a_receiver_forgets_senders_that_come_and_go() -> None:
 
 async def test_what_has_been_sent_is_kept_by_nothing() -> None:
     """L1: though each frame was pushed while the one before it was still being sent."""
-    crossing = Crossing("w", (), ())
-    crossing.opened()
+    bus_edge = BusEdge("w", (), ())
+    bus_edge.opened()
     async with Wire() as bus, anyio.create_task_group() as group:
         for frame in texts(*range(20)):
-            waiting = crossing.outgoing(frame, DOWN, bus, may_wait=True)
+            waiting = bus_edge.outgoing(frame, DOWN, bus, may_wait=True)
             assert waiting is not None
             group.start_soon(waiting.wait)
         del waiting

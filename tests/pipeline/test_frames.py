@@ -27,7 +27,7 @@ from workerbus.pipeline import (
     UninterruptibleFrame,
     frame_type,
 )
-from workerbus.pipeline._crossing import SENDERS, Twice
+from workerbus.pipeline._bus_edge import SENDERS, Deduplicator
 
 
 def test_a_frame_has_an_id_a_name_a_timestamp_and_metadata() -> None:
@@ -167,25 +167,25 @@ def test_the_decorator_refuses_what_has_no_lane(what: Any) -> None:
         frame_type(what)
 
 
-def crossing(frame: TextFrame, direction: FrameDirection, bridge: str, source: str = "w") -> BusFrameMessage:
+def bus_edge(frame: TextFrame, direction: FrameDirection, bridge: str, source: str = "w") -> BusFrameMessage:
     return BusFrameMessage(frame, direction, bridge, source=source)
 
 
 def test_a_frame_that_goes_both_ways_is_seen_twice() -> None:
     """P3: a second copy is one that goes the same way over another bridge."""
-    twice, frame = Twice(), TextFrame("a")
-    assert not twice.seen(crossing(frame, DOWN, "one"))
-    assert not twice.seen(crossing(frame, UP, "two"))
-    assert twice.seen(crossing(frame, DOWN, "two"))
+    twice, frame = Deduplicator(), TextFrame("a")
+    assert not twice.seen(bus_edge(frame, DOWN, "one"))
+    assert not twice.seen(bus_edge(frame, UP, "two"))
+    assert twice.seen(bus_edge(frame, DOWN, "two"))
 
 
 def test_of_many_senders_the_last_ones_are_kept_apart() -> None:
     """P3: a sender that comes pushes out the one that came first, and no other."""
-    twice, frame = Twice(), TextFrame("a")
+    twice, frame = Deduplicator(), TextFrame("a")
     for number in range(SENDERS + 1):
-        assert not twice.seen(crossing(frame, DOWN, "one", f"sender {number}"))
+        assert not twice.seen(bus_edge(frame, DOWN, "one", f"sender {number}"))
     for number in range(1, SENDERS + 1):
-        assert twice.seen(crossing(frame, DOWN, "two", f"sender {number}"))
+        assert twice.seen(bus_edge(frame, DOWN, "two", f"sender {number}"))
 
 
 class Plain(DataFrame):

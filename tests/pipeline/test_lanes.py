@@ -7,7 +7,7 @@ from anyio.lowlevel import checkpoint
 from support.pipelines import DOWN, UP, Alert, Gate, Spy, flowing, for_texts, run_through, slow, texts, worker_of
 from workerbus import WorkerRunner
 from workerbus.pipeline import Frame, FrameDirection, FrameProcessor, FrameProcessorSetup, TextFrame
-from workerbus.pipeline._inlet import inlet_of
+from workerbus.pipeline._processor_inbox import inbox_of
 from workerbus.testing import nothing_left, settle
 
 
@@ -153,7 +153,7 @@ async def test_a_push_is_no_checkpoint_while_there_is_room(count: int, from_outs
     first = Spy()
     async with flowing(first, Spy()) as worker:
         put = worker.queue_frame if from_outside else first.push_frame
-        inlet_of(first).pushed = 0
+        inbox_of(first).pushed = 0
         steps = 0
 
         async def count_steps() -> None:

@@ -18,7 +18,7 @@ from workerbus.pipeline import (
     InterruptionFrame,
     TextFrame,
 )
-from workerbus.pipeline._inlet import inlet_of
+from workerbus.pipeline._processor_inbox import inbox_of
 from workerbus.testing import nothing_left, settle
 from workerbus.worker._core import core_of
 
@@ -92,7 +92,7 @@ async def test_a_task_is_named_after_its_processor_and_its_function() -> None:
         found.append(anyio.get_current_task().name)
 
     maker = Maker(look)
-    inlet_of(maker).name = "maker"
+    inbox_of(maker).name = "maker"
     async with flowing(maker):
         await maker.task.wait()
     assert "maker look" in found[0]
@@ -162,9 +162,9 @@ async def test_a_task_of_a_processor_that_has_failed_holds_no_end_up(caplog: pyt
 
 
 def _tasks_of(worker: PipelineWorker) -> int:
-    flow = core_of(worker).extension.course._flow
-    assert flow is not None
-    return len(flow._tasks)
+    running_pipeline = core_of(worker).extension.session._running_pipeline
+    assert running_pipeline is not None
+    return len(running_pipeline._tasks)
 
 
 async def test_tasks_of_a_processor_that_are_over_are_not_kept() -> None:

@@ -1,17 +1,16 @@
 """Pipelines: frames, processors, the worker that runs them, and their bridges to the bus (P1-P5).
 
-A `Frame` travels DOWNSTREAM or UPSTREAM from one `FrameProcessor` to its neighbour. Each processor has an `Inlet` with
-two lanes, system and data; a lane is a queue and one parked task. Pushing puts a frame into the neighbour's lane, in
-the pusher's step. A `Pipeline` is a row of processors, a `ParallelPipeline` a fork: neither has tasks. `PipelineWorker`
-is a `BaseWorker` that runs one: `Flow` starts and ends it, and its two `Edge`s are where frames leave, for nowhere or,
-by way of a `Crossing`, for the bus. `BusBridgeProcessor` does so in the middle. Observers get what they see in queues
-of their own.
+A `Frame` travels DOWNSTREAM or UPSTREAM from one `FrameProcessor` to its neighbour. Each processor has a
+`ProcessorInbox` with two lanes, system and data; a lane is a queue and one parked task. Pushing puts a frame into the
+neighbour's lane, in the pusher's step. A `Pipeline` is a row of processors, a `ParallelPipeline` a fork: neither has
+tasks. `PipelineWorker` is a `BaseWorker` that runs one: `RunningPipeline` starts and ends it, and its two `Edge`s are
+where frames leave, for nowhere or, by way of a `BusEdge`, for the bus. `BusBridgeProcessor` does so in the middle.
+Observers get what they see in queues of their own.
 
 The core does not know any of this.
 """
 
 from workerbus.pipeline._bridge import BusBridgeProcessor
-from workerbus.pipeline._course import START_SECONDS
 from workerbus.pipeline._frames import (
     CancelFrame,
     ControlFrame,
@@ -34,6 +33,7 @@ from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._pipeline import ParallelPipeline, Pipeline
 from workerbus.pipeline._ports import TaskHandle
 from workerbus.pipeline._processor import FrameProcessor, FrameProcessorSetup
+from workerbus.pipeline._session import START_SECONDS
 from workerbus.pipeline._worker import PipelineWorker
 
 __all__ = [

@@ -8,11 +8,11 @@ from workerbus._concurrency.lifetime import TaskHost
 from workerbus.bus import BusSubscriber, WorkerBus
 from workerbus.bus._inbox import Inbox, InboxHost, Receives, make_inbox
 from workerbus.messages import BusFrameMessage, BusMessage
-from workerbus.pipeline._crossing import Twice, checked_types, frame_of
+from workerbus.pipeline._bus_edge import Deduplicator, checked_types, frame_of
 from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, came_by, received
-from workerbus.pipeline._inlet import inlet_of
 from workerbus.pipeline._ports import DOWNSTREAM
 from workerbus.pipeline._processor import FrameProcessor, FrameProcessorSetup
+from workerbus.pipeline._processor_inbox import inbox_of
 
 
 class BusBridgeProcessor(FrameProcessor, BusSubscriber):
@@ -50,7 +50,7 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
         if not isinstance(bus, WorkerBus):
             raise TypeError(f"bus is a WorkerBus, not {bus!r}")
         excluded = checked_types("exclude_frames", exclude_frames)
-        inlet_of(self).visitor = _Bridge(self, bus, worker_name, target_task, bridge, excluded)
+        inbox_of(self).visitor = _Bridge(self, bus, worker_name, target_task, bridge, excluded)
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
         """Subscribe to the bus, if that has not been done.
@@ -110,7 +110,7 @@ class _Bridge:
         self._tag = tag
         self._excluded = excluded
         self._early: list[BusFrameMessage] = []
-        self._twice = Twice()
+        self._deduplicator = Deduplicator()
 
     async def attached(self) -> None:
         """Subscribe, so that what comes before the start is there then (P2)."""
@@ -148,14 +148,14 @@ class _Bridge:
 
     def came(self, message: BusFrameMessage) -> None:
         """Push the frame that a message brings, in the step of whoever sends it."""
-        frame, direction, inlet = frame_of(message), message.direction, inlet_of(self._processor)
+        frame, direction, inbox = frame_of(message), message.direction, inbox_of(self._processor)
         if frame is None or frame.is_local or isinstance(frame, self._excluded):
             return
-        running, port = inlet.running, inlet.following if direction is DOWNSTREAM else inlet.previous
+        running, port = inbox.running, inbox.following if direction is DOWNSTREAM else inbox.previous
         if running is None or port is None:
             self._early.append(message)
             return
-        if not running.takes_frames or self._twice.seen(message):
+        if not running.takes_frames or self._deduplicator.seen(message):
             return
         copied = received(frame, self._processor)
         if running.watcher is not None:
@@ -164,7 +164,7 @@ class _Bridge:
 
 
 def _bridge_of(processor: BusBridgeProcessor) -> _Bridge:
-    bridge = inlet_of(processor).visitor
+    bridge = inbox_of(processor).visitor
     assert isinstance(bridge, _Bridge)
     return bridge
 

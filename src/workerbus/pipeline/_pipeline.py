@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from workerbus.errors import ProcessorInUseError
 from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, StartFrame
-from workerbus.pipeline._inlet import Inlet, inlet_of
 from workerbus.pipeline._ports import DOWNSTREAM, Piece, Port, Waiting
 from workerbus.pipeline._processor import FrameProcessor
+from workerbus.pipeline._processor_inbox import ProcessorInbox, inbox_of
 
 
 class Pipeline:
@@ -46,7 +46,7 @@ class Pipeline:
 
     @property
     def _pieces(self) -> list[Piece]:
-        return [inlet_of(part) if isinstance(part, FrameProcessor) else part for part in self.parts]
+        return [inbox_of(part) if isinstance(part, FrameProcessor) else part for part in self.parts]
 
     @property
     def down_entry(self) -> Port:
@@ -70,8 +70,8 @@ class Pipeline:
         """Let go of its parts: they may be put into another pipeline (`StopFrame`)."""
         for part in self.parts:
             if isinstance(part, FrameProcessor):
-                inlet_of(part).claimed = False
-                inlet_of(part).reset()
+                inbox_of(part).claimed = False
+                inbox_of(part).reset()
             else:
                 part.claimed = False
                 part.release()
@@ -102,9 +102,9 @@ class ParallelPipeline:
         ]
         claim(self.branches)
         self.claimed: bool = False
-        inlets = [inlet_of(processor) for processor in self.processors]
-        self._down = Fork([branch.down_entry for branch in self.branches], inlets)
-        self._up = Fork([branch.up_entry for branch in self.branches], inlets)
+        inboxes = [inbox_of(processor) for processor in self.processors]
+        self._down = Fork([branch.down_entry for branch in self.branches], inboxes)
+        self._up = Fork([branch.up_entry for branch in self.branches], inboxes)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.branches))})"
@@ -144,14 +144,14 @@ class Fork:
 
     Args:
         entries: Where the branches begin.
-        inlets: All inlets of all branches, which an interruption empties.
+        inboxes: All inboxes of all branches, which an interruption empties.
     """
 
     owner: Any = None
 
-    def __init__(self, entries: list[Port], inlets: list[Inlet]) -> None:
+    def __init__(self, entries: list[Port], inboxes: list[ProcessorInbox]) -> None:
         self._entries = entries
-        self._inlets = inlets
+        self._inboxes = inboxes
         self.got_start: bool = False
 
     def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
@@ -160,8 +160,8 @@ class Fork:
             frame.marks = {}
         frame.marks[self] = set() if frame.is_joined else None
         if isinstance(frame, InterruptionFrame):
-            for inlet in self._inlets:
-                inlet.drop()
+            for inbox in self._inboxes:
+                inbox.drop()
         waitings = [waiting for entry in self._entries if (waiting := entry.put(frame, direction, may_wait))]
         if not self.got_start:
             self.got_start = all(entry.got_start for entry in self._entries)
@@ -184,10 +184,10 @@ class Fork:
     def empty_but(self, branch: Pipeline, frame: Frame) -> None:
         """Let an interruption that was made in one branch empty the others, too: it is for the whole pipeline."""
         if frame.marks is None or self not in frame.marks:
-            own = {inlet_of(processor) for processor in branch.processors}
-            for inlet in self._inlets:
-                if inlet not in own:
-                    inlet.drop()
+            own = {inbox_of(processor) for processor in branch.processors}
+            for inbox in self._inboxes:
+                if inbox not in own:
+                    inbox.drop()
 
 
 _GONE: Final = object()
@@ -253,10 +253,10 @@ def claim(parts: Sequence[FrameProcessor | Pipeline | ParallelPipeline]) -> None
         TypeError: One is nothing of which pipelines are made.
         NotInitializedError: One has an ``__init__`` that does not call ``super().__init__()``; a `RuntimeError`.
     """
-    claimants: list[Inlet | Pipeline | ParallelPipeline] = []
+    claimants: list[ProcessorInbox | Pipeline | ParallelPipeline] = []
     for part in parts:
         if isinstance(part, FrameProcessor):
-            claimants.append(inlet_of(part))
+            claimants.append(inbox_of(part))
         elif isinstance(part, Pipeline | ParallelPipeline):
             claimants.append(part)
         else:

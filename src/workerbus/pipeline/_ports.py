@@ -65,7 +65,7 @@ class Watcher(Protocol):
 
 
 class Running(Protocol):
-    """A pipeline that runs, as its processors' inlets see it."""
+    """A pipeline that runs, as its processors' inboxes see it."""
 
     @property
     def worker(self) -> Any:

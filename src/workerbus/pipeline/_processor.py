@@ -1,4 +1,4 @@
-"""`FrameProcessor`: what a pipeline is made of. Everything that it has in common with others is in its inlet."""
+"""`FrameProcessor`: what a pipeline is made of. Everything that it has in common with others is in its inbox."""
 
 import math
 from collections import Counter
@@ -13,9 +13,9 @@ from workerbus._slot import HasCore, set_core
 from workerbus._values import BATCH
 from workerbus.errors import HandlerTypeError, NotRunningError
 from workerbus.pipeline._frames import ErrorFrame, Frame, FrameDirection, InterruptionFrame
-from workerbus.pipeline._inlet import Inlet, inlet_of
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, TaskHandle
+from workerbus.pipeline._processor_inbox import ProcessorInbox, inbox_of
 
 _numbers: Final[Counter[str]] = Counter()
 
@@ -58,17 +58,17 @@ class FrameProcessor(HasCore):
             kind = type(self).__name__
             name = f"{kind}#{_numbers[kind]}"
             _numbers[kind] += 1
-        set_core(self, Inlet(self, name, max_buffer_size))
+        set_core(self, ProcessorInbox(self, name, max_buffer_size))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {inlet_of(self).name!r}>"
+        return f"<{type(self).__name__} {inbox_of(self).name!r}>"
 
     # --- what it is
 
     @property
     def name(self) -> str:
         """Its name, for logs."""
-        return inlet_of(self).name
+        return inbox_of(self).name
 
     @property
     def worker(self) -> FrameWorker:
@@ -77,19 +77,19 @@ class FrameProcessor(HasCore):
         Raises:
             NotRunningError: Its pipeline has not been started; a `RuntimeError`.
         """
-        worker: FrameWorker = inlet_of(self).require_running().worker
+        worker: FrameWorker = inbox_of(self).require_running().worker
         return worker
 
     @property
     def next(self) -> "FrameProcessor | None":
         """The processor downstream of it; None at an end, before a fork, and while it does not run."""
-        port = inlet_of(self).following
+        port = inbox_of(self).following
         return None if port is None else port.owner
 
     @property
     def previous(self) -> "FrameProcessor | None":
         """The processor upstream of it; None at an end, behind a fork, and while it does not run."""
-        port = inlet_of(self).previous
+        port = inbox_of(self).previous
         return None if port is None else port.owner
 
     # --- to be overridden
@@ -131,29 +131,29 @@ class FrameProcessor(HasCore):
         Raises:
             NotRunningError: The pipeline has not been started; a `RuntimeError`.
         """
-        inlet = inlet_of(self)
+        inbox = inbox_of(self)
         if direction is DOWNSTREAM:
-            port = inlet.following
+            port = inbox.following
         elif direction is UPSTREAM:
-            port = inlet.previous
+            port = inbox.previous
         else:
             raise TypeError(f"direction is a FrameDirection, not {direction!r}")
         if port is None or not isinstance(frame, Frame):
             self._refuse(frame)
-        running = inlet.running
+        running = inbox.running
         if running.watcher is not None:  # type: ignore[union-attr]  # set together with the ports
             running.watcher.pushing(self, port.owner, frame, direction)  # type: ignore[union-attr]  # the same
         waiting = port.put(frame, direction)  # type: ignore[union-attr]  # not None: refused above
         if waiting is not None:
             await waiting.wait()
-        inlet.pushed += 1
-        if not inlet.pushed % BATCH:
+        inbox.pushed += 1
+        if not inbox.pushed % BATCH:
             await checkpoint()
 
     def _refuse(self, frame: object) -> None:
         if not isinstance(frame, Frame):
             raise TypeError(f"a frame is an instance of Frame, not {frame!r}")
-        raise NotRunningError(f"processor {inlet_of(self).name!r} cannot push yet: its pipeline has not been started")
+        raise NotRunningError(f"processor {inbox_of(self).name!r} cannot push yet: its pipeline has not been started")
 
     async def broadcast_frame(self, frame_class: Callable[..., Frame], *args: Any, **kwargs: Any) -> None:
         """Push a frame each way: two of them, so that neither disturbs the other.
@@ -168,7 +168,7 @@ class FrameProcessor(HasCore):
 
     async def broadcast_interruption(self) -> None:
         """Interrupt the whole pipeline from here, this processor first. A handler that calls it is let finish."""
-        inlet_of(self).drop(spare_own_task=True)
+        inbox_of(self).drop(spare_own_task=True)
         await self.broadcast_frame(InterruptionFrame)
 
     async def push_error(self, error: str, *, fatal: bool = False, exception: BaseException | None = None) -> None:
@@ -202,17 +202,17 @@ class FrameProcessor(HasCore):
             if isinstance(function, Coroutine):
                 function.close()
             raise HandlerTypeError(f"create_task takes a function and its arguments, not {function!r}")
-        inlet = inlet_of(self)
-        running = inlet.require_running()
+        inbox = inbox_of(self)
+        running = inbox.require_running()
         label = name or getattr(function, "__name__", "task")
 
         async def run() -> None:
-            inlet.tasks += 1
+            inbox.tasks += 1
             try:
                 await function(*args)
             except BaseException as exc:  # noqa: BLE001 - sorted, logged and reported there
-                inlet.failed(None, await own_error(exc))
+                inbox.failed(None, await own_error(exc))
             finally:
-                inlet.tasks -= 1
+                inbox.tasks -= 1
 
-        return running.start(run, (), name=f"{inlet.name} {label}", owner=inlet.name)
+        return running.start(run, (), name=f"{inbox.name} {label}", owner=inbox.name)

@@ -1,7 +1,7 @@
 """`PipelineWorker`: a worker whose work is a pipeline.
 
-Here is what its user calls, and what it does with messages. The course of the pipeline is in `_course`; what crosses
-between its ends and the bus, in `_crossing`.
+Here is what its user calls, and what it does with messages. The session of the pipeline is in `_session`; what crosses
+between its ends and the bus, in `_bus_edge`.
 """
 
 from collections.abc import AsyncIterable, Iterable
@@ -13,15 +13,15 @@ from workerbus._values import BATCH
 from workerbus.abc import RunnerLike
 from workerbus.bus import WorkerBus
 from workerbus.messages import BusFrameMessage, BusTTSSpeakMessage
-from workerbus.pipeline._course import Course
-from workerbus.pipeline._crossing import Crossing, checked_types
+from workerbus.pipeline._bus_edge import BusEdge, checked_types
 from workerbus.pipeline._frames import Frame, FrameDirection, StartFrame, TTSSpeakFrame
-from workerbus.pipeline._hooks import PIPELINE_HOOKS, PipelineEvents, PipelineHooks
-from workerbus.pipeline._inlet import Visitor, inlet_of
 from workerbus.pipeline._observers import Observer
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._pipeline import Pipeline, claim
+from workerbus.pipeline._pipeline_hooks import PIPELINE_HOOKS, PipelineEvents, PipelineHooks
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM
+from workerbus.pipeline._processor_inbox import Visitor, inbox_of
+from workerbus.pipeline._session import PipelineSession
 from workerbus.worker._core import core_of
 from workerbus.worker._types import WorkerParams
 
@@ -83,21 +83,21 @@ class PipelineWorker(PipelineHooks, FrameWorker):
         core = core_of(self)
         name = core.state.name
         core.events.names |= PIPELINE_HOOKS
-        crossing = None if bridged is None else Crossing(name, tuple(bridged), excluded)
+        bus_edge = None if bridged is None else BusEdge(name, tuple(bridged), excluded)
         events = PipelineEvents(self, name, core.events)
-        course = Course(
+        session = PipelineSession(
             self,
             pipeline,
-            crossing,
+            bus_edge,
             events,
             observers=watching,
             idle_timeout=idle_timeout,
             cancel_on_idle_timeout=cancel_on_idle_timeout,
         )
-        part = core.extension = PipelinePart(name, pipeline, crossing, events, course)
+        part = core.extension = PipelinePart(name, pipeline, bus_edge, events, session)
         core.dispatch.handled_at_once = {BusFrameMessage: part.frame_came, BusTTSSpeakMessage: part.speak}
-        core.dispatch.active_changed = course.active_changed
-        core.became_ready = course.worker_started
+        core.dispatch.active_changed = session.active_changed
+        core.became_ready = session.worker_started
         core.presence.before_leaving = [part.depart]
 
     # --- what it is
@@ -110,7 +110,7 @@ class PipelineWorker(PipelineHooks, FrameWorker):
     @property
     def bridged(self) -> bool:
         """Whether its pipeline exchanges frames with the bus."""
-        return _part_of(self).crossing is not None
+        return _part_of(self).bus_edge is not None
 
     def set_reached_upstream_filter(self, types: tuple[type[Frame], ...]) -> None:
         """Say which frames `on_frame_reached_upstream` is for; all by default.
@@ -148,7 +148,7 @@ class PipelineWorker(PipelineHooks, FrameWorker):
         if isinstance(frame, StartFrame):
             raise ValueError("a pipeline is started by its worker, and once: do not queue a StartFrame")
         part = _part_of(self)
-        waiting = part.course.queue(frame, direction)
+        waiting = part.session.queue(frame, direction)
         if waiting is not None:
             await waiting.wait()
         part.queued += 1
@@ -173,7 +173,7 @@ class PipelineWorker(PipelineHooks, FrameWorker):
 
     async def stop_when_done(self) -> None:
         """End when everything that was queued so far has been handled. Does not wait for that; again is a no-op."""
-        _part_of(self).course.end()
+        _part_of(self).session.end()
 
     # --- its life
 
@@ -187,7 +187,7 @@ class PipelineWorker(PipelineHooks, FrameWorker):
 
     async def run(self, params: WorkerParams) -> None:
         """Run the pipeline; see `BaseWorker.run`."""
-        await _part_of(self).course.run()
+        await _part_of(self).session.run()
 
 
 class PipelinePart:
@@ -197,38 +197,38 @@ class PipelinePart:
         queued: How many frames its user has queued.
     """
 
-    __slots__ = ("_name", "course", "crossing", "events", "pipeline", "queued")
+    __slots__ = ("_name", "bus_edge", "events", "pipeline", "queued", "session")
 
     def __init__(
-        self, name: str, pipeline: Pipeline, crossing: Crossing | None, events: PipelineEvents, course: Course
+        self, name: str, pipeline: Pipeline, bus_edge: BusEdge | None, events: PipelineEvents, session: PipelineSession
     ) -> None:
         self._name = name
         self.pipeline: Pipeline = pipeline
-        self.crossing: Crossing | None = crossing
+        self.bus_edge: BusEdge | None = bus_edge
         self.events: PipelineEvents = events
-        self.course: Course = course
+        self.session: PipelineSession = session
         self.queued: int = 0
 
     # --- messages, handled in the step of whoever sends them
 
     def frame_came(self, message: BusFrameMessage) -> None:
         """Let in the frame that a message brings."""
-        frame = None if self.crossing is None else self.crossing.incoming(message)
+        frame = None if self.bus_edge is None else self.bus_edge.incoming(message)
         if frame is not None:
-            self.course.came(frame, message.direction)
+            self.session.came(frame, message.direction)
 
     def speak(self, message: BusTTSSpeakMessage) -> None:
         """Let in a frame that asks to speak (P5)."""
         if message.source != self._name or message.target == self._name:
-            self.course.came(TTSSpeakFrame(message.text, message.append_to_context), DOWNSTREAM)
+            self.session.came(TTSSpeakFrame(message.text, message.append_to_context), DOWNSTREAM)
 
     # --- its bridges
 
     @property
     def visitors(self) -> list[Visitor]:
         """The processors that are there before and after the pipeline runs."""
-        inlets = [inlet_of(processor) for processor in self.pipeline.processors]
-        return [inlet.visitor for inlet in inlets if inlet.visitor is not None]
+        inboxes = [inbox_of(processor) for processor in self.pipeline.processors]
+        return [inbox.visitor for inbox in inboxes if inbox.visitor is not None]
 
     async def depart(self) -> None:
         """Let the bridges leave the bus."""

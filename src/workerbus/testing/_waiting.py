@@ -29,8 +29,8 @@ from workerbus.jobs._group import JobGroup
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer, OpenJob
 from workerbus.pipeline import PipelineWorker
-from workerbus.pipeline._inlet import Inlet, inlet_of
-from workerbus.pipeline._lanes import FrameLane
+from workerbus.pipeline._frame_lane import FrameLane
+from workerbus.pipeline._processor_inbox import ProcessorInbox, inbox_of
 from workerbus.runner._runner import WorkerRunner
 from workerbus.testing._circles import circles_in
 from workerbus.testing._frames import frames_of, is_machinery, module_of
@@ -107,17 +107,17 @@ def _life(frame: Names) -> str:
     return _run_title(frame["self"]._state.name)
 
 
-def _inlet(lane: FrameLane) -> Inlet:
-    inlet: Inlet = getattr(lane._start, "__self__")  # noqa: B009 - a bound method
-    return inlet
+def _inbox(lane: FrameLane) -> ProcessorInbox:
+    inbox: ProcessorInbox = getattr(lane._start, "__self__")  # noqa: B009 - a bound method
+    return inbox
 
 
 def _processor(frame: Names) -> str:
     lane: FrameLane = frame["self"]
-    inlet = _inlet(lane)
-    whose = "" if inlet.running is None else f" of worker {inlet.running.worker.name!r}"
+    inbox = _inbox(lane)
+    whose = "" if inbox.running is None else f" of worker {inbox.running.worker.name!r}"
     what = "" if lane.current is None else f", with {lane.current.name}"
-    return f"processor {inlet.owner.name!r}{whose}{what}"
+    return f"processor {inbox.owner.name!r}{whose}{what}"
 
 
 _ROLES: dict[CodeType, Callable[[Names], str]] = {
@@ -175,14 +175,16 @@ def _late(registry: WorkerRegistry, name: str) -> str:
     """Why a worker that runs is not ready."""
     runner = _runner_of(registry)
     worker = None if runner is None else runner.get_worker(name)
-    flow = core_of(worker).extension.course._flow if isinstance(worker, PipelineWorker) else None
-    if flow is None:
+    running_pipeline = (
+        core_of(worker).extension.session._running_pipeline if isinstance(worker, PipelineWorker) else None
+    )
+    if running_pipeline is None:
         return "its run() has begun, and has not called start()"
-    inlets = [inlet_of(processor) for processor in flow.processors]
-    unready = [each.name for each in inlets if not each.set_up]
+    inboxes = [inbox_of(processor) for processor in running_pipeline.processors]
+    unready = [each.name for each in inboxes if not each.set_up]
     if unready:
         return f"processor {unready[0]!r} is not set up"
-    return f"the StartFrame was not pushed on by {_names([each.name for each in inlets if each.late_with_start])}"
+    return f"the StartFrame was not pushed on by {_names([each.name for each in inboxes if each.late_with_start])}"
 
 
 def _arrival(frame: Names) -> Wait:
@@ -224,11 +226,11 @@ def _turn(job: OpenJob) -> Wait:
     return Wait(1, f"for its turn, which {', '.join(others)} {have}", keys if len(requests) == 1 else ())
 
 
-def _room(waiter: RoomWaiter[Any], inlets: Sequence[Inlet]) -> Wait:
-    for inlet in inlets:
-        if waiter in inlet._room.line:
+def _room(waiter: RoomWaiter[Any], inboxes: Sequence[ProcessorInbox]) -> Wait:
+    for inbox in inboxes:
+        if waiter in inbox._room.line:
             return Wait(
-                1, f"for room before processor {inlet.owner.name!r}, which is full", (("lane", id(inlet._data)),)
+                1, f"for room before processor {inbox.owner.name!r}, which is full", (("lane", id(inbox._data)),)
             )
     return Wait(1, "for room before a processor, which is full")
 
@@ -295,18 +297,18 @@ class _Task:
         lanes = [frame.f_locals["self"] for frame in self.frames if frame.f_code in _LANES]
         self.of_whom: str | None = next((_WHOSE[f.f_code](f.f_locals) for f in self.frames if f.f_code in _WHOSE), None)
         self.servers: list[JobServer] = [f.f_locals["self"]._state.job_server for f in self.frames if f.f_code is _LIFE]
-        self.inlets: list[Inlet] = [_inlet(lane) for lane in lanes if isinstance(lane, FrameLane)]
+        self.inboxes: list[ProcessorInbox] = [_inbox(lane) for lane in lanes if isinstance(lane, FrameLane)]
         self.keys: list[Key] = [
             ("task", waiter.id),
             *(("job", each.job_id, each.target) for each in requests),
             *(("lane", id(lane)) for lane in lanes),
         ]
 
-    def wait(self, titles: dict[int, str], inlets: Sequence[Inlet]) -> Wait | None:
+    def wait(self, titles: dict[int, str], inboxes: Sequence[ProcessorInbox]) -> Wait | None:
         """For what it waits; None if it is one of the library's own, which waits for something to do."""
         for frame in reversed(self.below):
             if frame.f_code is RoomWaiter.wait.__code__ and _DELIVERY not in {each.f_code for each in self.below}:
-                return _room(frame.f_locals["self"], inlets)
+                return _room(frame.f_locals["self"], inboxes)
             if frame.f_code in _WAITS:
                 return self._unready(_WAITS[frame.f_code](frame.f_locals), frame, titles)
         if (
@@ -343,10 +345,10 @@ class _JobWithoutTask:
         self.waiter = Waiter(self.title, None)
         self.frames: list[FrameType] = []
         self.of_whom: str | None = None
-        self.inlets: list[Inlet] = []
+        self.inboxes: list[ProcessorInbox] = []
         self.keys: list[Key] = [("job", job.request.job_id, job.request.target)]
 
-    def wait(self, _titles: dict[int, str], _inlets: Sequence[Inlet]) -> Wait:
+    def wait(self, _titles: dict[int, str], _inboxes: Sequence[ProcessorInbox]) -> Wait:
         """For what it waits."""
         if self._job.deferred:
             return Wait(0, "for somebody to answer it: its handler has returned, and left it open")
@@ -375,8 +377,8 @@ def describe(waiters: Sequence[Waiter], *, jobs: bool = True) -> tuple[str, ...]
     found: list[tuple[int, bool, int, str]] = []
     alike: dict[str, int] = {}
     idle: list[str] = []
-    inlets = [inlet for task in tasks for inlet in task.inlets]
-    waits = [task.wait(titles, inlets) for task in tasks]
+    inboxes = [inbox for task in tasks for inbox in task.inboxes]
+    waits = [task.wait(titles, inboxes) for task in tasks]
     for number, (task, wait) in enumerate(zip(tasks, waits, strict=True)):
         if wait is None:
             if task.of_whom is not None:

@@ -58,7 +58,7 @@ SENDERS: Final = 256
 """How many senders a receiver keeps apart: workers may come and go for ever."""
 
 
-class Twice:
+class Deduplicator:
     """Knows the second copy of a frame whose sender belongs to several bridges: they come one after the other."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ def checked_types(name: str, types: Any) -> tuple[type[Frame], ...]:
     return checked
 
 
-class Crossing:
+class BusEdge:
     """The bridge at the ends of one worker's pipeline.
 
     Args:
@@ -118,7 +118,7 @@ class Crossing:
         self._epoch = 0
         self._closing = False
         self._since = 0.0
-        self._twice = Twice()
+        self._deduplicator = Deduplicator()
         self._sendings: dict[FrameDirection, Sending] = {}
 
     def incoming(self, message: BusFrameMessage) -> Frame | None:
@@ -130,7 +130,7 @@ class Crossing:
             return None
         if message.late_since is not None and message.late_since <= self._since:
             return None
-        return None if self._twice.seen(message) else received(frame, self)
+        return None if self._deduplicator.seen(message) else received(frame, self)
 
     def outgoing(self, frame: Frame, direction: FrameDirection, bus: WorkerBus, may_wait: bool) -> Waiting | None:
         """Send a frame that leaves the pipeline, if it may go; returns what to wait for."""

@@ -1,15 +1,15 @@
-"""A processor's inlet: where frames wait for it, and when it gets them (P1, P2).
+"""A processor's inbox: where frames wait for it, and when it gets them (P1, P2).
 
-An inlet has two lanes. System frames go before data frames: while those wait, while one of those is being handled, and
+An inbox has two lanes. System frames go before data frames: while those wait, while one of those is being handled, and
 after at most one more where handlers never suspend. What is put in is there when ``put`` returns.
 
-* **The gate.** Before the start has reached the sink an inlet takes the `StartFrame` and nothing else; the rest waits,
+* **The gate.** Before the start has reached the sink an inbox takes the `StartFrame` and nothing else; the rest waits,
   and goes into the lanes in its order when the gate is opened (P2).
-* **Room.** A bounded inlet counts the downstream frames of its data lane, and lets pushers stand in line. Upstream
+* **Room.** A bounded inbox counts the downstream frames of its data lane, and lets pushers stand in line. Upstream
   frames are not counted, so that two neighbours never wait for each other.
 * **Interruptions** act where they are put, not where they are handled: what waits at that moment is dropped, what comes
   later is not.
-* **The end.** A halted inlet takes only a `CancelFrame`; an ended one, nothing.
+* **The end.** A halted inbox takes only a `CancelFrame`; an ended one, nothing.
 """
 
 import logging
@@ -25,6 +25,7 @@ from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._concurrency.room import Room
 from workerbus._slot import HasCore, core_of
 from workerbus.errors import NotRunningError, text_of
+from workerbus.pipeline._frame_lane import FrameLane
 from workerbus.pipeline._frames import (
     CancelFrame,
     ErrorFrame,
@@ -34,7 +35,6 @@ from workerbus.pipeline._frames import (
     Marker,
     StartFrame,
 )
-from workerbus.pipeline._lanes import FrameLane
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Port, Running, TaskHandle, Waiting
 
 logger = logging.getLogger("workerbus")
@@ -44,7 +44,7 @@ Process = Callable[[Frame, FrameDirection], Awaitable[None]]
 
 
 class Stage(Enum):
-    """Where an inlet is in its life."""
+    """Where an inbox is in its life."""
 
     IDLE = 0
     GATED = 1
@@ -54,7 +54,7 @@ class Stage(Enum):
 
 
 class Processor(Protocol):
-    """A processor, as its inlet sees it."""
+    """A processor, as its inbox sees it."""
 
     @property
     def name(self) -> str:
@@ -108,7 +108,7 @@ class Passing:
         return self._port.put(frame, direction, may_wait)
 
 
-class Inlet:
+class ProcessorInbox:
     """Where frames wait for a processor.
 
     Args:
@@ -250,7 +250,7 @@ class Inlet:
             if self._room.has_line or (may_wait and self._room.full):
                 return self._stand_in_line((frame, direction), may_wait)
             self._room.taken += 1
-        self._data.add((frame, direction))  # type: ignore[union-attr]  # an open inlet has lanes
+        self._data.add((frame, direction))  # type: ignore[union-attr]  # an open inbox has lanes
         return None
 
     def _stand_in_line(self, entry: Entry, may_wait: bool) -> Waiting | None:
@@ -434,7 +434,7 @@ class Inlet:
         self._room.release()
 
 
-def inlet_of(processor: HasCore) -> Inlet:
-    """Return the inlet of a processor."""
-    inlet: Inlet = core_of(processor)
-    return inlet
+def inbox_of(processor: HasCore) -> ProcessorInbox:
+    """Return the inbox of a processor."""
+    inbox: ProcessorInbox = core_of(processor)
+    return inbox

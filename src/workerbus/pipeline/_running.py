@@ -3,7 +3,7 @@
 It does not know why it is to end; that is the worker's business. What it does:
 
 1. **set up** the processors, one after the other;
-2. **start**: send the `StartFrame`; when that has reached the sink, open every inlet;
+2. **start**: send the `StartFrame`; when that has reached the sink, open every inbox;
 3. **drain**: when an `EndFrame` has come through, wait for what is on its way upstream, and for system frames;
 4. **cancel**: drop everything, send a `CancelFrame`, and wait for it half of the wind-down's time at most;
 5. **close**: cancel all tasks, wait for them, and clean the processors up, until the deadline of the wind-down.
@@ -20,11 +20,11 @@ from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus.errors import NotRunningError
 from workerbus.pipeline._frames import CancelFrame, ErrorFrame, Frame, FrameDirection, Marker, StartFrame
-from workerbus.pipeline._inlet import inlet_of
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._pipeline import Pipeline
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Waiting, Watcher
 from workerbus.pipeline._processor import FrameProcessor, FrameProcessorSetup
+from workerbus.pipeline._processor_inbox import inbox_of
 
 logger = logging.getLogger("workerbus")
 
@@ -103,7 +103,7 @@ class Edge:
 
 @frozen
 class Tellers:
-    """Whom a flow tells what.
+    """Whom a running_pipeline tells what.
 
     Args:
         left: Called with each frame that leaves the pipeline.
@@ -118,7 +118,7 @@ class Tellers:
     takes_frames: Callable[[], bool]
 
 
-class Flow:
+class RunningPipeline:
     """A running pipeline.
 
     Args:
@@ -162,10 +162,10 @@ class Flow:
         self.up_entry = pipeline.up_entry
         for processor in self.processors:
             passes = type(processor).process_frame is FrameProcessor.process_frame
-            inlet_of(processor).join(self, processor.push_frame if passes else processor.process_frame)
+            inbox_of(processor).join(self, processor.push_frame if passes else processor.process_frame)
         pipeline.connect(self.head, self.tail)
 
-    # --- for the inlets
+    # --- for the inboxes
 
     def start(
         self, function: Callable[..., Coroutine[Any, Any, Any]], args: Iterable[Any], *, name: str, owner: str
@@ -206,12 +206,12 @@ class Flow:
         """Set the processors up, in their order; raises what one of them raises."""
         for processor in self.processors:
             await processor.setup(FrameProcessorSetup(self.worker))
-            inlet_of(processor).set_up = True
+            inbox_of(processor).set_up = True
 
     def send_start(self) -> None:
         """Send the `StartFrame`."""
         for processor in self.processors:
-            visitor = inlet_of(processor).visitor
+            visitor = inbox_of(processor).visitor
             if visitor is not None:
                 visitor.joined()
         self.down_entry.put(StartFrame(), DOWNSTREAM, False)
@@ -227,7 +227,7 @@ class Flow:
         """Handle frames from now on: the worker has started, too, so that a processor may ask for jobs."""
         if self.is_open:
             for processor in self.processors:
-                inlet_of(processor).open()
+                inbox_of(processor).open()
             self.head.open()
             self.tail.open()
 
@@ -236,8 +236,8 @@ class Flow:
         with move_on_after(seconds):
             await self.settled.wait()
             return
-        unready = [each.name for each in self.processors if not inlet_of(each).set_up]
-        slow = unready[:1] or [each.name for each in self.processors if inlet_of(each).late_with_start]
+        unready = [each.name for each in self.processors if not inbox_of(each).set_up]
+        slow = unready[:1] or [each.name for each in self.processors if inbox_of(each).late_with_start]
         logger.warning(
             "the pipeline of worker %r has not started in %g seconds: it waits for %s; a processor must push the "
             "StartFrame on",
@@ -258,14 +258,14 @@ class Flow:
         told: list[str] = []
         while True:
             await sleep(seconds)
-            inlets = [inlet_of(processor) for processor in self.processors]
-            keepers = [each.name for each in inlets if each.kept is not None and not each.at_work]
+            inboxes = [inbox_of(processor) for processor in self.processors]
+            keepers = [each.name for each in inboxes if each.kept is not None and not each.at_work]
             if keepers:
                 text = "worker %r ends without the end that processor %r has not pushed on"
                 logger.warning(text, self.worker.name, keepers[0])
                 lost()
                 return
-            busy = [each.name for each in self.processors if inlet_of(each).at_work]
+            busy = [each.name for each in self.processors if inbox_of(each).at_work]
             if busy != told:
                 told = busy
                 text = "the pipeline of worker %r has not ended in %g seconds: it waits for %s"
@@ -278,7 +278,7 @@ class Flow:
     async def system_quiet(self) -> None:
         """Wait until the system frames that are on their way now have arrived."""
         for processor in (*self.processors, *reversed(self.processors)):
-            await inlet_of(processor).system_quiet()
+            await inbox_of(processor).system_quiet()
 
     def cancel_arrived(self) -> None:
         """The `CancelFrame` has reached the sink."""
@@ -292,7 +292,7 @@ class Flow:
         for edge in (self.head, self.tail):
             edge.halt()
         for processor in self.processors:
-            inlet_of(processor).halt()
+            inbox_of(processor).halt()
         self.down_entry.put(frame, DOWNSTREAM, False)
         with move_on_after(CLEANUP_SECONDS / 2) as limit:
             await self._cancelled.wait()
@@ -308,7 +308,7 @@ class Flow:
         """
         self._closed = True
         for processor in self.processors:
-            inlet_of(processor).end()
+            inbox_of(processor).end()
         for task in list(self._tasks):
             task.cancel()
         with self._clean_up.shield(deadline) as shield:
@@ -318,7 +318,7 @@ class Flow:
             late = ", ".join(repr(name) for name in sorted({task.owner for task in self._tasks}))
             logger.warning("worker %r waits for processors that refuse cancellation: %s", self.worker.name, late)
         for processor in self.processors:
-            if inlet_of(processor).set_up and clean:
+            if inbox_of(processor).set_up and clean:
                 await self._clean(processor, deadline)
 
     async def _clean(self, processor: FrameProcessor, deadline: float) -> None:

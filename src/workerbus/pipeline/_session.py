@@ -1,7 +1,7 @@
-"""The course of a worker's pipeline: what comes in, what leaves, why it ends, and who is told (P2, P3).
+"""The session of a worker's pipeline: what comes in, what leaves, why it ends, and who is told (P2, P3).
 
-A `Course` is there before the pipeline runs and after it, when it keeps or refuses frames. How a running pipeline
-starts and ends, is in `_flow`; here is, when:
+A `PipelineSession` is there before the pipeline runs and after it, when it keeps or refuses frames. How a running
+pipeline starts and ends, is in `_running`; here is, when:
 
 1. It starts; what was queued before waits for that. Then the worker starts, too.
 2. It ends when an `EndFrame` or a `StopFrame` has come through, or when somebody cancels: the first one decides, and is
@@ -17,8 +17,7 @@ from typing import Final
 from anyio import CancelScope, Event, current_time, move_on_after, sleep_until
 
 from workerbus.errors import NotRunningError
-from workerbus.pipeline._crossing import Crossing
-from workerbus.pipeline._flow import Flow, Tellers
+from workerbus.pipeline._bus_edge import BusEdge
 from workerbus.pipeline._frames import (
     CancelFrame,
     EndFrame,
@@ -30,11 +29,12 @@ from workerbus.pipeline._frames import (
     StopFrame,
     SystemFrame,
 )
-from workerbus.pipeline._hooks import PipelineEvents
 from workerbus.pipeline._observers import Observer, Watch
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._pipeline import Pipeline
+from workerbus.pipeline._pipeline_hooks import PipelineEvents
 from workerbus.pipeline._ports import DOWNSTREAM, Entry, Waiting
+from workerbus.pipeline._running import RunningPipeline, Tellers
 from workerbus.worker._core import core_of
 
 logger = logging.getLogger("workerbus")
@@ -43,13 +43,13 @@ START_SECONDS: Final = 5.0
 """After how many seconds the log names the processors that keep a pipeline from starting."""
 
 
-class Course:
-    """The course of one worker's pipeline.
+class PipelineSession:
+    """The session of one worker's pipeline.
 
     Args:
         worker: The worker.
         pipeline: The pipeline.
-        crossing: Its bridge to the bus, if it has one.
+        bus_edge: Its bridge to the bus, if it has one.
         events: Who is told what.
         observers: Who watches the frames.
         idle_timeout: After how many seconds without a frame it is idle; None for never.
@@ -60,7 +60,7 @@ class Course:
         self,
         worker: FrameWorker,
         pipeline: Pipeline,
-        crossing: Crossing | None,
+        bus_edge: BusEdge | None,
         events: PipelineEvents,
         *,
         observers: Iterable[Observer],
@@ -71,13 +71,13 @@ class Course:
         self._core = core_of(worker)
         self._state = self._core.state
         self._pipeline = pipeline
-        self._crossing = crossing
+        self._bus_edge = bus_edge
         self._events = events
         self._observers = tuple(observers)
         self._idle_timeout = idle_timeout
         self._cancel_on_idle_timeout = cancel_on_idle_timeout
         self._early: list[Entry] = []
-        self._flow: Flow | None = None
+        self._running_pipeline: RunningPipeline | None = None
         self._watch: Watch | None = None
         self._body: CancelScope | None = None
         self._active: bool | None = None
@@ -129,18 +129,20 @@ class Course:
             self._mind_the_end()
 
     def _mind_the_end(self) -> None:
-        state, flow = self._state, self._flow
-        if flow is not None and self._running:
+        state, running_pipeline = self._state, self._running_pipeline
+        if running_pipeline is not None and self._running:
             args = (max(1.0, sum(state.graces)), partial(self._decide, EndFrame(state.reason)))
-            flow.start(flow.mind_the_end, args, name=f"{state.name} end of frames", owner=state.name)
+            running_pipeline.start(
+                running_pipeline.mind_the_end, args, name=f"{state.name} end of frames", owner=state.name
+            )
 
     def _put(self, frame: Frame, direction: FrameDirection, *, may_wait: bool) -> Waiting | None:
-        if self._flow is None:
+        if self._running_pipeline is None:
             self._early.append((frame, direction))
             return None
         if self._watch is not None:
             self._watch.touched = current_time()
-        entry = self._flow.down_entry if direction is DOWNSTREAM else self._flow.up_entry
+        entry = self._running_pipeline.down_entry if direction is DOWNSTREAM else self._running_pipeline.up_entry
         return entry.put(frame, direction, may_wait)
 
     @property
@@ -151,20 +153,20 @@ class Course:
     def active_changed(self, active: bool) -> None:
         """Let frames out to the bus, or soon no more (W3)."""
         self._active = active
-        if self._crossing is None:
+        if self._bus_edge is None:
             return
         if active:
-            self._crossing.opened()
-        elif self._flow is not None and self._flow.is_open:
-            self._crossing.closing(self._put_marker)
+            self._bus_edge.opened()
+        elif self._running_pipeline is not None and self._running_pipeline.is_open:
+            self._bus_edge.closing(self._put_marker)
 
     def _put_marker(self, marker: Marker, direction: FrameDirection) -> None:
         self._put(marker, direction, may_wait=False)
 
     def worker_started(self) -> None:
         """The worker has started, in this step: frames are handled from now on (P2)."""
-        if self._flow is not None:
-            self._flow.open()
+        if self._running_pipeline is not None:
+            self._running_pipeline.open()
             self._running = True
             if self._shutdown:
                 self._mind_the_end()
@@ -178,22 +180,22 @@ class Course:
         if frame.is_local:
             self._lifecycle(frame, direction)
         self._events.left(frame, direction)
-        if self._crossing is None:
+        if self._bus_edge is None:
             return None
-        return self._crossing.outgoing(frame, direction, self._worker.bus, may_wait)
+        return self._bus_edge.outgoing(frame, direction, self._worker.bus, may_wait)
 
     def _lifecycle(self, frame: Frame, direction: FrameDirection) -> None:
-        assert self._flow is not None
+        assert self._running_pipeline is not None
         if isinstance(frame, ErrorFrame):
             self._failed(frame)
         elif isinstance(frame, CancelFrame):
             if direction is DOWNSTREAM:
-                self._flow.cancel_arrived()
+                self._running_pipeline.cancel_arrived()
             self.cancel(frame)
         elif isinstance(frame, EndFrame | StopFrame):
             if direction is DOWNSTREAM:
                 self._shutdown = True
-                self._flow.drain_upstream(partial(self._decide, frame))
+                self._running_pipeline.drain_upstream(partial(self._decide, frame))
             else:
                 self._end_with(EndFrame(frame.reason) if isinstance(frame, EndFrame) else StopFrame())
 
@@ -230,44 +232,46 @@ class Course:
         if self._observers or self._idle_timeout is not None:
             self._watch = Watch(self._observers, state.tasks, state.name)
         tell = Tellers(self._left, self._started_at_sink, self._failed, lambda: self.active)
-        flow = Flow(self._worker, self._pipeline, state.tasks, state.clean_up, self._watch, tell)
+        running_pipeline = RunningPipeline(self._worker, self._pipeline, state.tasks, state.clean_up, self._watch, tell)
         try:
             with CancelScope() as self._body:
-                await self._start(flow)
+                await self._start(running_pipeline)
                 await self._through.wait()
-                await flow.system_quiet()
+                await running_pipeline.system_quiet()
                 if not isinstance(self._verdict, CancelFrame):
                     self._tell_finished()
                     await self._events.quiet()
         finally:
-            await self._wind_down(flow)
+            await self._wind_down(running_pipeline)
 
-    async def _start(self, flow: Flow) -> None:
+    async def _start(self, running_pipeline: RunningPipeline) -> None:
         worker = self._worker
-        flow.start(flow.name_the_slow, (START_SECONDS,), name=f"{worker.name} start", owner=worker.name)
-        await flow.set_up()
-        self._flow = flow
-        flow.send_start()
+        running_pipeline.start(
+            running_pipeline.name_the_slow, (START_SECONDS,), name=f"{worker.name} start", owner=worker.name
+        )
+        await running_pipeline.set_up()
+        self._running_pipeline = running_pipeline
+        running_pipeline.send_start()
         early, self._early = self._early, []
         for frame, direction in early:
             self._put(frame, direction, may_wait=False)
-        await flow.settled.wait()
-        if flow.error is not None:
-            raise flow.error
+        await running_pipeline.settled.wait()
+        if running_pipeline.error is not None:
+            raise running_pipeline.error
         # Not before: a handler may ask for jobs, which takes a worker that runs.
         self._events.let_run(self._state.tasks)
         await worker.start()
-        flow.start(self._end_when_asked, (), name=f"{worker.name} end of pipeline", owner=worker.name)
+        running_pipeline.start(self._end_when_asked, (), name=f"{worker.name} end of pipeline", owner=worker.name)
         if self._idle_timeout is not None:
             args = (self._idle_timeout,)
-            flow.start(self._watch_idle, args, name=f"{worker.name} idle timeout", owner=worker.name)
+            running_pipeline.start(self._watch_idle, args, name=f"{worker.name} idle timeout", owner=worker.name)
 
     def _started_at_sink(self, frame: StartFrame) -> None:
         self._active = (
             self._state.will_be_active
         )  # it starts right after its pipeline, and what goes on in between counts
-        if self._crossing is not None and self._active:
-            self._crossing.opened()
+        if self._bus_edge is not None and self._active:
+            self._bus_edge.opened()
         self._started = True
         self._events.emit("on_pipeline_started", frame)
         self._events.left(frame, DOWNSTREAM)
@@ -293,7 +297,7 @@ class Course:
             self._started = False
             self._events.emit("on_pipeline_finished", self._verdict)
 
-    async def _wind_down(self, flow: Flow) -> None:
+    async def _wind_down(self, running_pipeline: RunningPipeline) -> None:
         state, events = self._state, self._events
         self._decide(CancelFrame(state.reason))  # if nothing else has
         events.let_run(state.tasks)
@@ -301,7 +305,7 @@ class Course:
         try:
             with state.clean_up.shield(deadline):
                 if isinstance(self._verdict, CancelFrame):
-                    await flow.cancel(self._verdict)
+                    await running_pipeline.cancel(self._verdict)
                 self._tell_finished()
                 with move_on_after((deadline - current_time()) / 2):
                     await events.quiet()
@@ -311,6 +315,6 @@ class Course:
             events.close()
             if self._watch is not None:
                 self._watch.close()
-            await flow.close(deadline, clean=not isinstance(self._verdict, StopFrame))
+            await running_pipeline.close(deadline, clean=not isinstance(self._verdict, StopFrame))
             if isinstance(self._verdict, StopFrame):
                 self._pipeline.release()
