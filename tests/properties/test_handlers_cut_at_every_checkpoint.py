@@ -25,7 +25,7 @@ from workerbus import (
 )
 from workerbus._slot import core_of
 from workerbus.testing import run
-from workerbus.testing._cutting import Driven, How, make_cut
+from workerbus.testing.cancellation._cutting import Driven, How, make_cut
 
 WAYS: list[tuple[str, How]] = [("asyncio", "native"), ("asyncio", "race"), ("asyncio", "raise"), ("trio", "raise")]
 

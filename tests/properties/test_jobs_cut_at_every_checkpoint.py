@@ -32,7 +32,7 @@ from workerbus import (
 )
 from workerbus._slot import core_of
 from workerbus.testing import CheckpointReport, cancel_at_every_checkpoint
-from workerbus.testing._cutting import How
+from workerbus.testing.cancellation._cutting import How
 
 pytestmark = pytest.mark.slow
 

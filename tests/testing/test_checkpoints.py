@@ -17,7 +17,7 @@ from support.documents import examples
 from support.workers import Helper, stuck
 from workerbus import WorkerRunner
 from workerbus.testing import CutError, DeadlockError, cancel_at_every_checkpoint
-from workerbus.testing._cutting import Cut, Driven
+from workerbus.testing.cancellation._cutting import Cut, Driven
 
 Log = list[Any]
 

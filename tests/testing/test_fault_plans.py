@@ -9,7 +9,7 @@ from support.messages import Alarm, Note, alarm, note
 from support.networks import Script, laws, network, play, scripts, seeds
 from workerbus import MemoryBus
 from workerbus.testing import Faults, run
-from workerbus.testing._network import Network
+from workerbus.testing.buses._network import Network
 from workerbus.testing.strategies import fault_plans
 
 

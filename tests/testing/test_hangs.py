@@ -14,8 +14,8 @@ import pytest
 from anyio import CancelScope, current_time, sleep
 
 from workerbus import BaseWorker, BusJobRequestMessage, JobError, WorkerRunner, job
-from workerbus.testing import DeadlockError, SpinError, StuckError, TimeLimitError, _virtual, run
-from workerbus.testing._waiting import Waiter, describe
+from workerbus.testing import DeadlockError, SpinError, StuckError, TimeLimitError, run
+from workerbus.testing.diagnosis._waiting import Waiter, describe
 
 
 async def iterate(runner: WorkerRunner) -> None:
@@ -269,7 +269,7 @@ def test_a_thread_that_does_not_end_is_named(backend: str, monkeypatch: pytest.M
     async def main() -> None:
         await anyio.to_thread.run_sync(done.wait, abandon_on_cancel=True)
 
-    monkeypatch.setattr(_virtual, "MOST_THREAD_SECONDS", 0.1)
+    monkeypatch.setattr("workerbus.testing.clock._virtual.MOST_THREAD_SECONDS", 0.1)
     with pytest.raises(TimeLimitError, match="a thread has been at work for") as caught:
         run(main, backend=backend)
     done.set()
@@ -324,7 +324,7 @@ def test_a_heartbeat_is_not_watched_for_ever(backend: str, monkeypatch: pytest.M
         while True:  # noqa: ASYNC110 - on purpose
             await anyio.sleep(0.001)
 
-    monkeypatch.setattr(_virtual, "MOST_JUMPS", 1_000)
+    monkeypatch.setattr("workerbus.testing.clock._virtual.MOST_JUMPS", 1_000)
     with pytest.raises(TimeLimitError, match="the program has let time pass 1,000 times, and has not ended"):
         run(main, backend=backend)
 
@@ -446,7 +446,7 @@ def test_a_program_that_swallows_its_cancellation_is_given_up(backend: str, monk
             with contextlib.suppress(anyio.get_cancelled_exc_class()):
                 await anyio.Event().wait()
 
-    monkeypatch.setattr(_virtual, "MOST_TURNS", 500)
+    monkeypatch.setattr("workerbus.testing.clock._virtual.MOST_TURNS", 500)
     with pytest.raises(DeadlockError, match="waits for an event that nobody sets"):
         run(main, backend=backend)
     gc.collect()

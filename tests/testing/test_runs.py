@@ -115,7 +115,7 @@ def test_a_program_that_wrecks_trios_loop_says_under_which_seed(monkeypatch: pyt
     def wrecked(*_: object, **__: object) -> None:
         raise trio.TrioInternalError("internal error") from DeadlockError("stuck for good", (), 0.0)
 
-    monkeypatch.setattr("workerbus.testing._run.anyio_run", wrecked)
+    monkeypatch.setattr("workerbus.testing.clock._run.anyio_run", wrecked)
     with pytest.raises(DeadlockError, match="stuck for good") as caught:
         run(checkpoint, backend="trio", seed=7)
     assert any("backend='trio', seed=7" in line for line in caught.value.__notes__)

@@ -20,7 +20,7 @@ from workerbus.testing import (
     ScriptedWorker,
     settle,
 )
-from workerbus.testing._run import run
+from workerbus.testing.clock._run import run
 
 
 @pytest.mark.parametrize("example", examples(RecordingWorker, EchoWorker, ScriptedWorker, Behaviour))

@@ -14,7 +14,7 @@ from support.subscribers import Plain
 from support.workers import Helper
 from workerbus import MemoryBus, WorkerRunner
 from workerbus.testing import Faults, FaultyBus, run, settle
-from workerbus.testing._network import Network
+from workerbus.testing.buses._network import Network
 
 
 def test_a_split_that_is_shorter_than_the_timeout_delays_a_job(backend: str) -> None:

@@ -20,7 +20,7 @@ from workerbus import (
 )
 from workerbus.messages import BUILT_IN
 from workerbus.testing import RecordingBus, run, settle
-from workerbus.testing._telling import Teller
+from workerbus.testing.buses._telling import Teller
 
 
 class Front(BaseWorker):

@@ -11,7 +11,7 @@ from anyio import current_time, sleep
 from anyio.lowlevel import checkpoint
 
 from workerbus.testing import advance, run, settle, virtual_backend
-from workerbus.testing._virtual import VirtualTime
+from workerbus.testing.clock._virtual import VirtualTime
 
 
 def test_hours_pass_at_once(backend: str) -> None:

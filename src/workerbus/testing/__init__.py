@@ -4,18 +4,23 @@
 itself never imports any of this.
 """
 
-from workerbus.testing._behaviour import Behaviour, ScriptedError
-from workerbus.testing._checkpoints import Checkpoint, CheckpointReport, CutError, cancel_at_every_checkpoint
 from workerbus.testing._errors import DeadlockError, SpinError, StuckError, TimeLimitError
-from workerbus.testing._faults import Faults
-from workerbus.testing._faulty import FaultyBus
 from workerbus.testing._leaks import assert_no_jobs, nothing_left
-from workerbus.testing._network import Fault
-from workerbus.testing._plans import GroupOutcome, GroupPlan, RequesterError, run_group_plan
-from workerbus.testing._recorder import HookRun, RecordingWorker
-from workerbus.testing._recording import RecordedMessage, RecordingBus
-from workerbus.testing._run import advance, run, settle, virtual_backend
-from workerbus.testing._workers import EchoWorker, ScriptedWorker
+from workerbus.testing.buses._faults import Faults
+from workerbus.testing.buses._faulty import FaultyBus
+from workerbus.testing.buses._network import Fault
+from workerbus.testing.buses._recording import RecordedMessage, RecordingBus
+from workerbus.testing.cancellation._checkpoints import (
+    Checkpoint,
+    CheckpointReport,
+    CutError,
+    cancel_at_every_checkpoint,
+)
+from workerbus.testing.clock._run import advance, run, settle, virtual_backend
+from workerbus.testing.workers._behaviour import Behaviour, ScriptedError
+from workerbus.testing.workers._plans import GroupOutcome, GroupPlan, RequesterError, run_group_plan
+from workerbus.testing.workers._recording import HookRun, RecordingWorker
+from workerbus.testing.workers._scripted import EchoWorker, ScriptedWorker
 
 __all__ = [
     "Behaviour",

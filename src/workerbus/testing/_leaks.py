@@ -11,7 +11,7 @@ from workerbus._registry import WorkerRegistry
 from workerbus._slot import core_of
 from workerbus.bus import WorkerBus
 from workerbus.runner._runner import WorkerRunner
-from workerbus.testing._waiting import Waiter, describe
+from workerbus.testing.diagnosis._waiting import Waiter, describe
 from workerbus.worker import BaseWorker
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)

@@ -30,10 +30,10 @@ import pytest
 from attrs import frozen
 
 from workerbus.bus import MemoryBus, WorkerBus
-from workerbus.testing._faults import Faults
-from workerbus.testing._faulty import FaultyBus
-from workerbus.testing._recording import RecordingBus
-from workerbus.testing._run import BACKENDS, ONE_WEEK, run, virtual_backend
+from workerbus.testing.buses._faults import Faults
+from workerbus.testing.buses._faulty import FaultyBus
+from workerbus.testing.buses._recording import RecordingBus
+from workerbus.testing.clock._run import BACKENDS, ONE_WEEK, run, virtual_backend
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")

@@ -21,9 +21,9 @@ from workerbus.messages import (
     BusSystemMessage,
     WorkerRegistryEntry,
 )
-from workerbus.testing._behaviour import ENDS, Behaviour, End
-from workerbus.testing._faults import Faults
-from workerbus.testing._plans import REQUESTERS, GroupPlan, Requester
+from workerbus.testing.buses._faults import Faults
+from workerbus.testing.workers._behaviour import ENDS, Behaviour, End
+from workerbus.testing.workers._plans import REQUESTERS, GroupPlan, Requester
 from workerbus.worker import BaseWorker
 
 M = TypeVar("M", bound=BusMessage)

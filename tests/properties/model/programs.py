@@ -28,8 +28,8 @@ from workerbus import (
 )
 from workerbus import job as handler
 from workerbus.testing import nothing_left
-from workerbus.testing._faults import Faults
-from workerbus.testing._faulty import FaultyBus
+from workerbus.testing.buses._faults import Faults
+from workerbus.testing.buses._faulty import FaultyBus
 
 NAMES: Final = tuple(f"w{number}" for number in range(5))
 JOBS: Final = ("ordinary", "in turn", "deferred")

@@ -20,7 +20,7 @@ from workerbus._concurrency.lifetime import TaskHost
 from workerbus.bus import BusSubscriber, WorkerBus
 from workerbus.bus._inbox import Inbox, InboxHost, make_inbox
 from workerbus.messages import BusMessage
-from workerbus.testing._network import Network
+from workerbus.testing.buses._network import Network
 
 
 class Arrivals(BusSubscriber):

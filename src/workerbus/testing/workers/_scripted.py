@@ -14,8 +14,8 @@ from anyio.abc import TaskGroup
 from workerbus._values import JobStatus
 from workerbus.errors import UnknownJobError
 from workerbus.messages import BusJobCancelMessage, BusJobRequestMessage
-from workerbus.testing._behaviour import Behaviour, ScriptedError
-from workerbus.testing._recorder import RecordingWorker, news_of
+from workerbus.testing.workers._behaviour import Behaviour, ScriptedError
+from workerbus.testing.workers._recording import RecordingWorker, news_of
 from workerbus.worker._types import WorkerParams
 
 Script = Behaviour | Sequence[Behaviour]

@@ -16,11 +16,11 @@ from anyio import current_time
 from workerbus.bus import WorkerBus
 from workerbus.errors import NotRunningError
 from workerbus.messages import BusMessage
-from workerbus.testing._arrivals import Arrivals
-from workerbus.testing._carrier import Carrier
-from workerbus.testing._faults import Faults
-from workerbus.testing._network import Fault, Network, Split
-from workerbus.testing._telling import counted, in_seconds
+from workerbus.testing.buses._arrivals import Arrivals
+from workerbus.testing.buses._carrier import Carrier
+from workerbus.testing.buses._faults import Faults
+from workerbus.testing.buses._network import Fault, Network, Split
+from workerbus.testing.buses._telling import counted, in_seconds
 
 
 class FaultyBus(WorkerBus):

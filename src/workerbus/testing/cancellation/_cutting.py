@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from anyio import CancelScope, current_effective_deadline, get_cancelled_exc_class
 from attrs import frozen
 
-from workerbus.testing._frames import frames_of
+from workerbus.testing.diagnosis._frames import frames_of
 
 How = Literal["scope", "native", "race", "raise"]
 
@@ -33,7 +33,7 @@ _OTHERS: Final = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib
 
 
 @frozen
-class Place:
+class Position:
     """Where a coroutine is suspended.
 
     Args:
@@ -50,7 +50,7 @@ class Place:
         return f"in `{self.statement}` at {self.where}" + (f" (inside {self.inside})" if self.inside else "")
 
 
-def place_of(frames: Sequence[FrameType]) -> Place:
+def place_of(frames: Sequence[FrameType]) -> Position:
     """Return where a coroutine is that is suspended in these frames, outermost first."""
     own, inside = frames[0], ""
     for frame in frames[1:]:
@@ -60,7 +60,7 @@ def place_of(frames: Sequence[FrameType]) -> Place:
         elif file.is_absolute() and not any(file.is_relative_to(path) for path in _OTHERS):
             own, inside = frame, ""
     file_name, line = own.f_code.co_filename, own.f_lineno
-    return Place(f"{file_name}:{line}", linecache.getline(file_name, line).strip(), inside)
+    return Position(f"{file_name}:{line}", linecache.getline(file_name, line).strip(), inside)
 
 
 class Cut:
@@ -176,7 +176,7 @@ class Driven:
         self._at = at
         self._cut = cut
         self.count: int = 0
-        self.place: Place | None = None
+        self.place: Position | None = None
         self.reached: bool = False
 
     @coroutine

@@ -16,8 +16,8 @@ from attrs import field, frozen
 from workerbus.bus import WorkerBus
 from workerbus.errors import NameTakenError, near_names
 from workerbus.messages import BusMessage
-from workerbus.testing._faults import Fate, Faults
-from workerbus.testing._telling import Teller, counted, in_seconds, listed
+from workerbus.testing.buses._faults import Fate, Faults
+from workerbus.testing.buses._telling import Teller, counted, in_seconds, listed
 
 FaultKind = Literal["delayed", "duplicated", "lost", "held back", "split", "healed", "hurried", "dropped"]
 

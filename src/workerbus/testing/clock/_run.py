@@ -11,7 +11,7 @@ from anyio import CancelScope, current_time, get_cancelled_exc_class, sleep_unti
 from anyio import run as anyio_run
 
 from workerbus.testing._errors import StuckError
-from workerbus.testing._virtual import VirtualTime
+from workerbus.testing.clock._virtual import VirtualTime
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -121,7 +121,7 @@ def virtual_backend(
 
 def _module(backend: str) -> Any:
     # So that trio is imported only where it runs.
-    return import_module(f"workerbus.testing._{backend}")
+    return import_module(f"workerbus.testing.clock._{backend}")
 
 
 async def settle() -> None:

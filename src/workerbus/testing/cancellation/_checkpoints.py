@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeVar, get_args, overload
 from anyio import create_task_group, get_cancelled_exc_class
 from attrs import frozen
 
-from workerbus.testing._cutting import Cut, Driven, How, Place, ScopeCut, make_cut
 from workerbus.testing._leaks import nothing_left
-from workerbus.testing._run import run
+from workerbus.testing.cancellation._cutting import Cut, Driven, How, Position, ScopeCut, make_cut
+from workerbus.testing.clock._run import run
 
 T = TypeVar("T")
 Outcome = Literal["cut", "finished", "raised"]
@@ -44,7 +44,7 @@ class Checkpoint:
     outcome: Outcome
 
     def __str__(self) -> str:
-        return f"checkpoint {self.number}, {Place(self.where, self.statement, self.inside)}"
+        return f"checkpoint {self.number}, {Position(self.where, self.statement, self.inside)}"
 
 
 @frozen

@@ -15,9 +15,9 @@ import trio.testing
 from trio.lowlevel import Task
 
 from workerbus.testing._errors import StuckError
-from workerbus.testing._frames import threads_of
-from workerbus.testing._virtual import VirtualTime
-from workerbus.testing._waiting import Waiter, describe
+from workerbus.testing.clock._virtual import VirtualTime
+from workerbus.testing.diagnosis._frames import threads_of
+from workerbus.testing.diagnosis._waiting import Waiter, describe
 
 THREAD_POLL = 0.05
 """Real seconds after which the loop looks again while a thread is at work."""

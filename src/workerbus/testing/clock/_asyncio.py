@@ -20,9 +20,9 @@ from weakref import WeakKeyDictionary
 
 from anyio import wait_all_tasks_blocked
 
-from workerbus.testing._frames import threads_of
-from workerbus.testing._virtual import VirtualTime
-from workerbus.testing._waiting import Waiter, describe
+from workerbus.testing.clock._virtual import VirtualTime
+from workerbus.testing.diagnosis._frames import threads_of
+from workerbus.testing.diagnosis._waiting import Waiter, describe
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from workerbus.testing._frames import future_of, module_of
+from workerbus.testing.diagnosis._frames import future_of, module_of
 
 Key = tuple[str, object] | tuple[str, object, object]
 """What a task can be known by: a job at a worker, its id, or that of the lane from which it takes."""

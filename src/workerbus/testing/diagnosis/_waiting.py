@@ -32,13 +32,13 @@ from workerbus.pipeline import PipelineWorker
 from workerbus.pipeline._frame_lane import FrameLane
 from workerbus.pipeline._processor_inbox import ProcessorInbox, inbox_of
 from workerbus.runner._runner import WorkerRunner
-from workerbus.testing._circles import circles_in
-from workerbus.testing._frames import frames_of, is_machinery, module_of
-from workerbus.testing._network import stories
-from workerbus.testing._primitives import Key, Wait, primitive
-from workerbus.testing._recorder import News
-from workerbus.testing._recording import RecordingBus
-from workerbus.testing._workers import end_of_script
+from workerbus.testing.buses._network import stories
+from workerbus.testing.buses._recording import RecordingBus
+from workerbus.testing.diagnosis._circles import circles_in
+from workerbus.testing.diagnosis._frames import frames_of, is_machinery, module_of
+from workerbus.testing.diagnosis._primitives import Key, Wait, primitive
+from workerbus.testing.workers._recording import News
+from workerbus.testing.workers._scripted import end_of_script
 from workerbus.worker import BaseWorker
 from workerbus.worker._core import core_of
 from workerbus.worker._hooks import HookQueue

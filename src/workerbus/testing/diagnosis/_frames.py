@@ -25,7 +25,7 @@ def links_of(coro: Any) -> Iterator[Any]:
             coro = _driven(coro)
 
 
-_BY_HAND: Final = ("Driven.drive", "workerbus.testing._cutting")
+_BY_HAND: Final = ("Driven.drive", "workerbus.testing.cancellation._cutting")
 """What drives a coroutine by hand, and awaits nothing."""
 _DRIVERS: Final = ("coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable")
 

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from workerbus.bus import MemoryBus
 from workerbus.messages import BusMessage
-from workerbus.testing._telling import Teller
+from workerbus.testing.buses._telling import Teller
 
 M = TypeVar("M", bound=BusMessage)
 

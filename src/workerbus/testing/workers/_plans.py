@@ -15,8 +15,8 @@ from workerbus.bus import WorkerBus
 from workerbus.errors import JobGroupError
 from workerbus.jobs import JobGroupEvent
 from workerbus.runner._runner import WorkerRunner
-from workerbus.testing._behaviour import Behaviour, Pasteable, seconds
-from workerbus.testing._workers import ScriptedWorker
+from workerbus.testing.workers._behaviour import Behaviour, Pasteable, seconds
+from workerbus.testing.workers._scripted import ScriptedWorker
 
 Requester = Literal["wait", "iterate", "raise", "cancelled", "deadline"]
 REQUESTERS: Final[tuple[Requester, ...]] = get_args(Requester)

@@ -1,0 +1,1 @@
+"""Cutting a piece of a program wherever it can be cut."""

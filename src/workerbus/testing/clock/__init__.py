@@ -1,0 +1,1 @@
+"""Programs in virtual time: one module for each backend, and what they share."""
