@@ -282,3 +282,24 @@ async def test_nothing_stays_of_who_was_asked_when_the_job_is_over(how: str) -> 
             assert how != "answered"
         await settle()
         assert runner.asking == {}
+
+
+@pytest.mark.parametrize("in_context", [True, False])
+async def test_nothing_stays_of_a_worker_whose_request_could_not_be_sent(in_context: bool) -> None:
+    """G2, J5: the job is over with that."""
+
+    class Broken(PoliteBus):
+        async def publish(self, message: BusMessage) -> None:
+            if isinstance(message, BusJobRequestMessage) and message.target == "other":
+                raise OSError("no route")
+            await super().publish(message)
+
+    helper = Helper("helper")
+    async with running(helper, Helper("other"), bus=Broken()) as runner:
+        with pytest.raises(OSError, match="no route"):
+            if in_context:
+                await runner.job_group("helper", "other", name="wait")
+            else:
+                await helper.request_job_group("helper", "other", name="wait")
+        await settle()
+        assert runner.asking == {}
