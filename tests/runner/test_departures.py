@@ -294,12 +294,15 @@ async def test_nothing_stays_of_a_worker_whose_request_could_not_be_sent(in_cont
                 raise OSError("no route")
             await super().publish(message)
 
+    async def ask(requester: WorkerRunner | Helper) -> None:
+        if isinstance(requester, Helper):
+            await requester.request_job_group("helper", "other", name="wait")
+        else:
+            await requester.job_group("helper", "other", name="wait")
+
     helper = Helper("helper")
     async with running(helper, Helper("other"), bus=Broken()) as runner:
         with pytest.raises(OSError, match="no route"):
-            if in_context:
-                await runner.job_group("helper", "other", name="wait")
-            else:
-                await helper.request_job_group("helper", "other", name="wait")
+            await ask(runner if in_context else helper)
         await settle()
         assert runner.asking == {}
