@@ -282,3 +282,27 @@ async def test_nothing_stays_of_who_was_asked_when_the_job_is_over(how: str) -> 
             assert how != "answered"
         await settle()
         assert runner.asking == {}
+
+
+@pytest.mark.parametrize("in_context", [True, False])
+async def test_nothing_stays_of_a_worker_whose_request_could_not_be_sent(in_context: bool) -> None:
+    """G2, J5: the job is over with that."""
+
+    class Broken(PoliteBus):
+        async def publish(self, message: BusMessage) -> None:
+            if isinstance(message, BusJobRequestMessage) and message.target == "other":
+                raise OSError("no route")
+            await super().publish(message)
+
+    async def ask(requester: WorkerRunner | Helper) -> None:
+        if isinstance(requester, Helper):
+            await requester.request_job_group("helper", "other", name="wait")
+        else:
+            await requester.job_group("helper", "other", name="wait")
+
+    helper = Helper("helper")
+    async with running(helper, Helper("other"), bus=Broken()) as runner:
+        with pytest.raises(OSError, match="no route"):
+            await ask(runner if in_context else helper)
+        await settle()
+        assert runner.asking == {}

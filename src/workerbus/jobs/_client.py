@@ -131,31 +131,17 @@ class JobClient:
                 return
             left = None if deadline == math.inf else max(0.0, deadline - current_time())
             request = BusJobRequestMessage(group.job_id, job_name, payload, left, source=source, target=worker)
-            self._asks(group, worker)
+            group.asks(worker, self._asking, self)
             try:
                 await bus.send(request)
             except BaseException:
                 if worker in group.pending:
                     # It may have got the request, or not: tell it, but do not wait for an answer.
-                    self._asks_no_more(group, worker)
-                    group.asked.discard(worker)
+                    group.takes_back(worker, self._asking)
                     self._tell([worker], group.job_id, "the request was withdrawn")
                 raise
         if not group.worker_names:
             self._complete(group, None)
-
-    def _asks(self, group: JobGroup, worker: str) -> None:
-        group.asked.add(worker)
-        groups = self._asking.get(worker)
-        if groups is None:
-            self._asking[worker] = {group: self}
-        else:
-            groups[group] = self
-
-    def _asks_no_more(self, group: JobGroup, worker: str) -> None:
-        groups = self._asking.get(worker)
-        if groups is not None and groups.pop(group, None) is not None and not groups:
-            del self._asking[worker]
 
     async def _wait_for(self, worker: str, group: JobGroup) -> None:
         """Wait until a worker is there, or the group wants nothing more of it."""
@@ -335,7 +321,7 @@ class JobClient:
         """Take a group out of the table."""
         self.groups.pop(group.job_id, None)
         for worker in group.asked:
-            self._asks_no_more(group, worker)
+            group.leaves(worker, self._asking)
 
     # --- messages
 

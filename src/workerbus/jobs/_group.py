@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from anyio import CancelScope, Event
 
 from workerbus._values import JobStatus
-from workerbus.abc import Barrier
+from workerbus.abc import Barrier, OpenAsks
 from workerbus.errors import (
     JobError,
     JobGroupError,
@@ -116,6 +116,26 @@ class JobGroup:
     def waits(self) -> bool:
         """Whether some that were asked have not answered."""
         return not self.pending.isdisjoint(self.asked)
+
+    def asks(self, worker: str, asking: OpenAsks, client: object) -> None:
+        """Note that a worker is asked, here and where those are noted who have asked it."""
+        self.asked.add(worker)
+        groups = asking.get(worker)
+        if groups is None:
+            asking[worker] = {self: client}
+        else:
+            groups[self] = client
+
+    def takes_back(self, worker: str, asking: OpenAsks) -> None:
+        """Note that a worker has not been asked after all."""
+        self.asked.discard(worker)
+        self.leaves(worker, asking)
+
+    def leaves(self, worker: str, asking: OpenAsks) -> None:
+        """Be none of those any more who have asked a worker; again is a no-op."""
+        groups = asking.get(worker)
+        if groups is not None and groups.pop(self, None) is not None and not groups:
+            del asking[worker]
 
     async def wait(self) -> None:
         """Wait for the outcome.
