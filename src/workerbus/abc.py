@@ -182,7 +182,7 @@ class RunnerLike(Protocol):
     def forget(self, worker: Any) -> None:
         """A worker has left the bus: its name is free."""
 
-    def ready_listeners(self, worker: Any) -> None:
+    def add_ready_listener(self, worker: Any) -> None:
         """A worker has got a handler for `on_worker_ready`."""
 
     def tell_of_others(self, worker: Any) -> None:

@@ -1,71 +1,58 @@
 """W5, R9: what it costs to be one of many children."""
 
-from typing import Any, cast
+from typing import Self
 
 import pytest
 
 from workerbus.worker._tree import TreeNode
-from workerbus.worker._types import Phase
 
 
-class State:
-    """A worker's state, as a tree sees it, that counts how often anybody looks at one of its kind."""
+class Member(TreeNode):
+    """A place in the tree, that counts how often anybody looks at one of its kind."""
 
     looks = 0
-    runner = None
     takes_children = True
-    worker = None
+    is_unstarted = True
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._phase = Phase.NEW
-        self.admitted = False
-
-    @property
-    def name(self) -> str:
-        State.looks += 1
-        return self._name
-
-    @property
-    def phase(self) -> Phase:
-        State.looks += 1
-        return self._phase
-
-
-class Member:
-    """A worker's place in a tree."""
-
-    def __init__(self, name: str) -> None:
-        self.state = State(name)
-        self.node = TreeNode(cast(Any, self.state), self._look)
+        super().__init__(name)
+        self.started = False
+        self.child_left = self._look
         self.over = False
+
+    @property
+    def is_unfinished(self) -> bool:
+        Member.looks += 1
+        return self.started
+
+    def check_name(self, child: Self) -> None:
+        """There is no runner."""
 
     def _look(self) -> None:
         """A child has left: is there another?"""
-        self.over = not self.node.has_unfinished
+        self.over = not self.has_unfinished
 
 
 def looks_per_child(count: int, order: int) -> float:
     """How often a tree of so many is looked at while it comes and goes, for each of them."""
     parent = Member("parent")
     children = [Member(f"child {number}") for number in range(count)]
-    nodes = [child.node for child in children]
-    State.looks = 0
+    Member.looks = 0
     for child in children:
-        parent.node.adopt([child.node], watch=False)
-        child.state.admitted = True
-    looks = State.looks
-    assert parent.node.adopt([nodes[0]], watch=False) == []
-    assert parent.node.children == nodes
-    assert parent.node.unfinished() == nodes[::-1]
-    State.looks = looks
+        parent.adopt([child], watch=False)
+        child.started = True
+    looks = Member.looks
+    assert parent.adopt([children[0]], watch=False) == []
+    assert parent.children == children
+    assert parent.unfinished() == children[::-1]
+    Member.looks = looks
     for child in children[::order]:
         assert not parent.over
-        child.state._phase = Phase.FINISHED
-        child.node.leave()
+        child.started = False
+        child.leave_parent()
     assert parent.over
-    assert parent.node.children == []
-    return State.looks / count
+    assert parent.children == []
+    return Member.looks / count
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -176,7 +176,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         """Return whether a worker is new here; raise where it cannot be added (R3)."""
         return self._hosted.check_new(worker)
 
-    def ready_listeners(self, worker: BaseWorker) -> None:
+    def add_ready_listener(self, worker: BaseWorker) -> None:
         """A worker has got a handler for `on_worker_ready`."""
         self._hosted.add_ready_listener(worker)
 

@@ -6,8 +6,8 @@ from workerbus._registry import WorkerRegistry
 from workerbus._slot import set_core
 from workerbus._values import id_source
 from workerbus.abc import RunnerLike
-from workerbus.bus import BusSubscriber, WorkerBus
-from workerbus.bus._inbox import Inbox, InboxHost, Receives, make_inbox
+from workerbus.bus._bus import WorkerBus
+from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, make_inbox
 from workerbus.errors import NotRunningError, UnknownWorkerError
 from workerbus.jobs._answers import JobAnswers
 from workerbus.jobs._requests import JobRequests
@@ -101,12 +101,12 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     @property
     def parent(self) -> str | None:
         """Its parent's name; None for a root worker."""
-        return core_of(self).presence.parent_name
+        return core_of(self).state.parent_name
 
     @property
     def children(self) -> "list[BaseWorker]":
         """The workers that were added to this one."""
-        return [child.state.worker for child in core_of(self).tree.children]
+        return [child.worker for child in core_of(self).state.children]
 
     @property
     def started_at(self) -> float | None:
@@ -205,9 +205,9 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         if strangers := [child for child in workers if not isinstance(child, BaseWorker)]:
             raise TypeError(f"children are workers, not {strangers[0]!r}")
         core = core_of(self)
-        nodes = core.tree.adopt([core_of(child).tree for child in workers], watch=watch)
+        children = core.state.adopt([core_of(child).state for child in workers], watch=watch)
         if core.state.started_at is not None:
-            await core.lifecycle.start_children(nodes)
+            await core.lifecycle.start_children(children)
 
     async def watch_workers(self, *worker_names: str) -> None:
         """Let `on_worker_ready` tell when workers get ready, at once for those that are (G1).

@@ -21,8 +21,8 @@ from workerbus._concurrency.lifetime import CleanUp
 from workerbus._events import EventHandlers
 from workerbus._registry import WorkerRegistry
 from workerbus.abc import RunnerLike
-from workerbus.bus import BusSubscriber, WorkerBus
-from workerbus.bus._inbox import InboxHost
+from workerbus.bus._bus import WorkerBus
+from workerbus.bus._inbox import BusSubscriber, InboxHost
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._handlers import JobHandler, job_handlers, ready_handlers
@@ -34,8 +34,8 @@ from workerbus.worker._lifecycle import WorkerLifecycle
 from workerbus.worker._names import check_class, check_handlers, check_object
 from workerbus.worker._presence import Presence
 from workerbus.worker._state import WorkerState
-from workerbus.worker._tree import TreeNode
 from workerbus.worker._types import Phase
+from workerbus.worker._wind_down import WindDown
 
 
 class WorkerClass(NamedTuple):
@@ -107,12 +107,14 @@ class WorkerCore:
         known = known_class(type(worker), base)
         events = self.events = EventHandlers(type(worker).__name__, HOOKS)
         state = self.state = WorkerState(worker, base, name, active=active, events=events)
-        self.tree = TreeNode(state, lambda: self.lifecycle.finish_if_over())
-        self.presence = Presence(state, self.tree, known.ready_handlers)
-        state.hooks = HookQueue(worker, name, known.overridden, events, self.presence.hook_failed)
+        presence = self.presence = Presence(state, known.ready_handlers)
+        state.hooks = HookQueue(worker, name, known.overridden, events, presence.hook_failed)
         self.job_client = state.job_client = JobClient(state)
-        self.lifecycle = WorkerLifecycle(state, self.tree, self.presence)
-        self.dispatch = MessageDispatch(state, self.lifecycle, known.job_handlers)
+        wind_down = WindDown(state, presence.leave, presence.leaves_at_once)
+        life = self.lifecycle = WorkerLifecycle(
+            state, wind_down=wind_down.run, leave=presence.leave, watch=presence.watch
+        )
+        self.dispatch = MessageDispatch(state, cancel=life.cancel, end=life.end, handlers=known.job_handlers)
         self.job_server = state.job_server = JobServer(state, self.dispatch.find_handler, self.dispatch.refusal)
         self.became_ready: Callable[[], None] | None = None
         self.extension: Any = None
@@ -121,7 +123,7 @@ class WorkerCore:
     def _event_handler_added(self, event_name: str) -> None:
         self.state.hooks.want(event_name)
         if event_name == "on_worker_ready" and self.state.runner is not None:
-            self.state.runner.ready_listeners(self.state.worker)
+            self.state.runner.add_ready_listener(self.state.worker)
 
     # --- on a bus
 
@@ -151,7 +153,9 @@ class WorkerCore:
             receives=worker.receives,
             handle=self.dispatch.handle,
             accepts=worker.accepts_bus_message if asks else None,
-            hooks=state.hooks,
+            hooks=(state.hooks.data, state.hooks.system),
+            hears=lambda: "on_bus_message" in state.hooks.wanted,
+            failed_hooks=lambda: state.hooks.failed,
             max_buffer_size=bus.max_buffer_size,
             early=state.job_server.early,
             end_waits=self.lifecycle.end_waits,
@@ -179,7 +183,7 @@ class WorkerCore:
         state.ready.set()
         for watched in self.presence.ready_handlers:
             await self.presence.watch(watched)
-        for child in self.tree.children:
+        for child in state.children:
             if state.runner is not None and not state.runner.is_ending:
                 await lifecycle.start_child(child)
         if activation is not None:

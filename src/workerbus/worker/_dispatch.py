@@ -29,7 +29,6 @@ from workerbus.messages import (
     BusMessage,
     BusWorkerLocalErrorMessage,
 )
-from workerbus.worker._lifecycle import WorkerLifecycle
 from workerbus.worker._state import WorkerState
 
 
@@ -59,7 +58,8 @@ class MessageDispatch:
 
     Args:
         state: The worker's.
-        lifecycle: Its life, which some of them end.
+        cancel: Cancels the worker.
+        end: Ends it gracefully.
         handlers: Its ``@job`` methods.
 
     Attributes:
@@ -68,12 +68,29 @@ class MessageDispatch:
         active_changed: Called in the step in which the worker becomes active or inactive.
     """
 
-    __slots__ = ("_handlers", "_lifecycle", "_name", "_routes", "_state", "active_changed", "handled_at_once")
+    __slots__ = (
+        "_cancel",
+        "_end_worker",
+        "_handlers",
+        "_name",
+        "_routes",
+        "_state",
+        "active_changed",
+        "handled_at_once",
+    )
 
-    def __init__(self, state: WorkerState, lifecycle: WorkerLifecycle, handlers: Mapping[str, JobHandler]) -> None:
+    def __init__(
+        self,
+        state: WorkerState,
+        *,
+        cancel: Callable[[BusCancelWorkerMessage], None],
+        end: Callable[[BusEndWorkerMessage], None],
+        handlers: Mapping[str, JobHandler],
+    ) -> None:
         self._state = state
         self._name = state.name
-        self._lifecycle = lifecycle
+        self._cancel = cancel
+        self._end_worker = end
         self._handlers = handlers
         self._routes: dict[str, Route] = {}
         self.handled_at_once: Mapping[type[BusMessage], Callable[[Any], None]] = {}
@@ -91,7 +108,7 @@ class MessageDispatch:
                 self._tell(message, mine)
             return
         if kind is BusCancelWorkerMessage and mine:
-            self._lifecycle.cancel(message)  # type: ignore[arg-type]  # just looked
+            self._cancel(message)  # type: ignore[arg-type]  # just looked
             return  # its on_bus_message comes last of all, in the wind-down
         handle = self.TABLE.get(kind)
         if handle is not None:
@@ -104,7 +121,7 @@ class MessageDispatch:
         if "on_bus_message" in state.hooks.wanted:
             self._tell(message, mine)
         if kind is BusEndWorkerMessage and mine:
-            self._lifecycle.end(message)  # type: ignore[arg-type]  # just looked
+            self._end_worker(message)  # type: ignore[arg-type]  # just looked
 
     def _tell(self, message: BusMessage, mine: bool) -> None:
         counted = message.bounded and not (message.of_a_job and mine)

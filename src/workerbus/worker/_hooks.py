@@ -18,7 +18,7 @@ from workerbus._concurrency.lifetime import TaskHost
 from workerbus._events import EventEmitter, EventHandlers
 from workerbus._values import WorkerErrorData, WorkerReadyData
 from workerbus.abc import Barrier, HookCall
-from workerbus.jobs import JobGroupResponse
+from workerbus.jobs._events import JobGroupResponse
 from workerbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,

@@ -22,7 +22,6 @@ from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.room import Room
 from workerbus.bus._inbox import Inbox, Receives, SubscriberStatistics, counts, refuse_own_lane
 from workerbus.messages import BusEndWorkerMessage, BusJobCancelMessage, BusJobRequestMessage, BusMessage
-from workerbus.worker._hooks import HookQueue
 
 logger = logging.getLogger("workerbus")
 
@@ -35,7 +34,9 @@ class WorkerInbox(Inbox):
         receives: What it receives (B6).
         handle: The built-in handling.
         accepts: Asked before the handling, where the class overrides it (N4).
-        hooks: Where hooks wait.
+        hooks: The data and the system lane in which its hooks wait.
+        hears: Returns whether one of them is run for each message.
+        failed_hooks: Returns how many of them have raised.
         max_buffer_size: The bus's bound.
         refuse: Answers a request that is not accepted.
         end_waits: Told of an end that has come before the start.
@@ -50,7 +51,9 @@ class WorkerInbox(Inbox):
         receives: Receives,
         handle: Callable[[BusMessage], None],
         accepts: Callable[[BusMessage], bool] | None,
-        hooks: HookQueue,
+        hooks: tuple[Lane[Any], Lane[Any]],
+        hears: Callable[[], bool],
+        failed_hooks: Callable[[], int],
         max_buffer_size: float,
         early: OrderedDict[str, tuple[str | None, int]],
         refuse: Callable[[BusJobRequestMessage], None],
@@ -63,11 +66,13 @@ class WorkerInbox(Inbox):
         self._accepts = accepts
         self._refuse = refuse
         self._end_waits = end_waits
-        self._hooks = hooks
+        self._hook_data, self._hook_system = hooks
+        self._hears = hears
+        self._failed_hooks = failed_hooks
         self._room: Room[BusMessage] | None = None if max_buffer_size == math.inf else Room(max_buffer_size)
         if self._room is not None:
             self._room.coming = lambda: self.waiting_data
-        hooks.data.room = self._room
+        self._hook_data.room = self._room
         self._early = early
         self._marks: dict[str, int | None] = {}
         self._system: deque[BusMessage] | None = None
@@ -77,7 +82,7 @@ class WorkerInbox(Inbox):
             system: Lane[BusMessage] = Lane(f"{name} system intake", self._ask_and_handle)
             data: Lane[BusMessage] = Lane(f"{name} data intake", self._ask_and_handle, first=(system,))
             self._intake = system, data
-            hooks.data.first = (system, *hooks.data.first)
+            self._hook_data.first = (system, *self._hook_data.first)
         self._started = False
         self._at_once = False  # started, open, and without an intake: a message need not wait
         self._handling = False
@@ -129,12 +134,12 @@ class WorkerInbox(Inbox):
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
         """Return the data lane, if the message waits for a hook of the worker's and there is no room (B9)."""
         room = self._room
-        if room is None or not counts(message, self.name) or not self._hooks.wants("on_bus_message"):
+        if room is None or not counts(message, self.name) or not self._hears():
             return None
-        lane = self._hooks.data
+        lane = self._hook_data
         if lane.closed or room.taken + self.waiting_data < room.limit:
             return None
-        refuse_own_lane(lane, self._hooks.system)
+        refuse_own_lane(lane, self._hook_system)
         return lane
 
     def last_waiting(self, cancel: BusJobCancelMessage) -> int | None:
@@ -153,12 +158,12 @@ class WorkerInbox(Inbox):
     def depth(self) -> int:
         """How many messages wait, for their handling or for a hook."""
         waiting = len(self._system or ()) + len(self._data or ())
-        waiting += self._hooks.system.waiting + self._hooks.data.waiting
+        waiting += self._hook_system.waiting + self._hook_data.waiting
         return waiting + sum(lane.waiting for lane in self._intake or ())
 
     def statistics(self) -> SubscriberStatistics:
         """Return a snapshot of the counts; hooks that raised are among the failed."""
-        return SubscriberStatistics(self.depth, self.delivered, self.failed + self._hooks.failed)
+        return SubscriberStatistics(self.depth, self.delivered, self.failed + self._failed_hooks())
 
     # --- from the worker's life
 
@@ -199,7 +204,8 @@ class WorkerInbox(Inbox):
         self._system = self._data = None
         for lane in self._intake or ():
             lane.close()
-        self._hooks.close(cancel=False)
+        self._hook_system.close()
+        self._hook_data.close()
 
     # --- handling
 

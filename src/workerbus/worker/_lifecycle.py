@@ -12,7 +12,7 @@ Whatever way `run()` comes to its end, the same wind-down follows; see `_wind_do
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, copy_context
 
 from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class, get_current_task, move_on_after
@@ -25,12 +25,9 @@ from workerbus._values import JobStatus
 from workerbus.abc import HookCall
 from workerbus.errors import WorkerBusError
 from workerbus.messages import BusAddWorkerMessage, BusCancelWorkerMessage, BusEndWorkerMessage
-from workerbus.worker._presence import Presence
 from workerbus.worker._state import WorkerState
 from workerbus.worker._task_group import WorkerTaskGroup
-from workerbus.worker._tree import TreeNode
 from workerbus.worker._types import Phase, WorkerParams
-from workerbus.worker._wind_down import WindDown, stopped_payload
 
 logger = logging.getLogger("workerbus")
 
@@ -42,30 +39,39 @@ class WorkerLifecycle:
 
     Args:
         state: The worker's.
-        tree: Its parent and children.
-        presence: How it makes itself known, and leaves.
+        wind_down: Winds it down; gets the error that has ended it, if one has.
+        leave: Lets it leave bus and registry.
+        watch: Lets it hear when a worker of a name gets ready.
     """
 
     __slots__ = (
         "_awaited_end",
         "_errors",
+        "_leave",
         "_lived",
-        "_presence",
         "_run_is_over",
         "_run_scope",
         "_run_task",
         "_shutdown",
         "_state",
         "_stop",
-        "_tree",
+        "_watch",
         "_wind_down",
     )
 
-    def __init__(self, state: WorkerState, tree: TreeNode, presence: Presence) -> None:
+    def __init__(
+        self,
+        state: WorkerState,
+        *,
+        wind_down: Callable[[Exception | None], Awaitable[None]],
+        leave: Callable[[], Awaitable[None]],
+        watch: Callable[[str], Awaitable[None]],
+    ) -> None:
         self._state = state
-        self._tree = tree
-        self._presence = presence
-        self._wind_down = WindDown(state, tree, presence)
+        self._wind_down = wind_down
+        self._leave = leave
+        self._watch = watch
+        state.child_left = self.finish_if_over
         self._run_scope: CancelScope | None = None
         self._run_task: int | None = None
         self._stop = LazyEvent()
@@ -129,7 +135,7 @@ class WorkerLifecycle:
                 group.cancel_scope.cancel()
             self._run_is_over = True
             try:
-                await self._wind_down.run(self._errors[0] if self._errors else None)
+                await self._wind_down(self._errors[0] if self._errors else None)
             except (KeyboardInterrupt, SystemExit) as exc:
                 tasks.end_with(exc)
             except Exception as exc:  # noqa: BLE001 - reported by the runner
@@ -168,11 +174,11 @@ class WorkerLifecycle:
     def finish_if_over(self) -> None:
         """Note that the worker has finished, if it and its children have (W5)."""
         state = self._state
-        if self._lived and state.phase is not Phase.FINISHED and not self._tree.has_unfinished:
+        if self._lived and state.phase is not Phase.FINISHED and not self._state.has_unfinished:
             state.phase = Phase.FINISHED
             state.ready.set()
             state.finished.set()
-            self._tree.leave()
+            state.leave_parent()
 
     # --- its start
 
@@ -188,31 +194,30 @@ class WorkerLifecycle:
     def could_not_be_added(self) -> None:
         """Be free again: attaching has failed."""
         self._state.admitted = False
-        self._tree.disown()
+        self._state.disown()
 
-    async def start_children(self, children: Sequence[TreeNode]) -> None:
+    async def start_children(self, children: Sequence[WorkerState]) -> None:
         """Have children started, one after the other; those that it does not get to are children no more."""
         try:
             for child in children:
                 await self.start_child(child)
         except BaseException:
             for child in children:
-                if not child.state.admitted:
+                if not child.admitted:
                     child.disown()
             raise
 
-    async def start_child(self, child: TreeNode) -> None:
+    async def start_child(self, child: WorkerState) -> None:
         """Have a child started by the runner; returns when it is attached, and raises what went wrong."""
-        mine, its = self._state, child.state
-        runner = mine.runner
-        if its.admitted or runner is None:
+        state, runner = self._state, self._state.runner
+        if child.admitted or runner is None:
             return
-        runner.check_new(its.worker)
+        runner.check_new(child.worker)
         if child.watched:
-            await self._presence.watch(its.name)
-        its.attaching()
-        await mine.bus.send(BusAddWorkerMessage(its.worker, source=mine.name, target=runner.name))
-        await its.until_attached()
+            await self._watch(child.name)
+        child.attaching()
+        await state.bus.send(BusAddWorkerMessage(child.worker, source=state.name, target=runner.name))
+        await child.until_attached()
 
     # --- the ways to the end
 
@@ -223,7 +228,7 @@ class WorkerLifecycle:
             if state.phase is Phase.ATTACHED and not state.closing:
                 state.closing = self._lived = True
                 state.inbox.refuse_the_rest()
-                await self._presence.leave()
+                await self._leave()
                 self.finish_if_over()
             return
         self._let_go(cancel_run=get_current_task().id != self._run_task)
@@ -244,7 +249,7 @@ class WorkerLifecycle:
         state.final_message = message
         state.reason = message.reason
         if state.has_begun:
-            state.job_server.cancel_all(JobStatus.CANCELLED, stopped_payload(state))
+            state.job_server.cancel_all(JobStatus.CANCELLED, state.stopped_payload())
             self._let_go(cancel_run=True)
 
     def end(self, message: BusEndWorkerMessage) -> None:
@@ -273,7 +278,7 @@ class WorkerLifecycle:
 
     def _seal_lane(self, lane: Lane[HookCall]) -> None:
         # Called in the lane's own step, so that the hook behind the mark does not slip through.
-        if not self._tree.has_unfinished:
+        if not self._state.has_unfinished:
             lane.close()
             if lane is self._state.hooks.data:
                 self._state.phase = Phase.STOPPING
@@ -298,9 +303,9 @@ class WorkerLifecycle:
         self._let_go(cancel_run=True)
 
     async def _end_children(self, reason: str | None) -> None:
-        mine = self._state
-        for child in self._tree.unfinished():
-            await child.state.until_attached()
-            mine.bus.post(BusEndWorkerMessage(reason, source=mine.name, target=child.state.name))
-        for child in self._tree.unfinished():
-            await child.state.finished.wait()
+        state = self._state
+        for child in state.unfinished():
+            await child.until_attached()
+            state.bus.post(BusEndWorkerMessage(reason, source=state.name, target=child.name))
+        for child in state.unfinished():
+            await child.finished.wait()

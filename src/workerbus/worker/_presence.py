@@ -7,7 +7,7 @@ from typing import Final
 
 from workerbus._values import WorkerErrorData, WorkerReadyData
 from workerbus.abc import HookCall
-from workerbus.bus import WorkerBus
+from workerbus.bus._bus import WorkerBus
 from workerbus.errors import text_of
 from workerbus.messages import (
     BusWorkerErrorMessage,
@@ -16,7 +16,6 @@ from workerbus.messages import (
     BusWorkerReadyMessage,
 )
 from workerbus.worker._state import WorkerState
-from workerbus.worker._tree import TreeNode
 
 logger = logging.getLogger("workerbus")
 
@@ -28,7 +27,6 @@ class Presence:
 
     Args:
         state: The worker's.
-        tree: Its parent and children.
         ready_handlers: Its ``@worker_ready`` methods: worker name to method names.
 
     Attributes:
@@ -36,21 +34,15 @@ class Presence:
         before_leaving: Awaited before it leaves the bus.
     """
 
-    __slots__ = ("_most_told", "_state", "_told", "_tree", "_watched", "before_leaving", "ready_handlers")
+    __slots__ = ("_most_told", "_state", "_told", "_watched", "before_leaving", "ready_handlers")
 
-    def __init__(self, state: WorkerState, tree: TreeNode, ready_handlers: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, state: WorkerState, ready_handlers: Mapping[str, tuple[str, ...]]) -> None:
         self._state = state
-        self._tree = tree
         self._watched: set[str] | None = None
         self._told: dict[str, WorkerReadyData] = {}
         self._most_told = _TOLD
         self.ready_handlers: Mapping[str, tuple[str, ...]] = ready_handlers
         self.before_leaving: list[Callable[[], Awaitable[None]]] | None = None  # most workers never have one
-
-    @property
-    def parent_name(self) -> str | None:
-        """Its parent's name; None for a root worker."""
-        return None if self._tree.parent is None else self._tree.parent.state.name
 
     async def announce(self) -> None:
         """Say that the worker is ready, and register it."""
@@ -58,11 +50,10 @@ class Presence:
         ready = WorkerReadyData(state.name, state.registry.runner_name)
         active, bridged = state.starts_active, state.worker.bridged
         state.bus.post(
-            BusWorkerReadyMessage(ready.runner, self.parent_name, active, bridged, state.started_at, source=state.name)
+            BusWorkerReadyMessage(ready.runner, state.parent_name, active, bridged, state.started_at, source=state.name)
         )
         await state.registry.register(ready)
 
-    @property
     def leaves_at_once(self) -> bool:
         """Whether `leave` waits for nobody: no one watches for the departure, and the bus has no code of its own."""
         state = self._state
@@ -124,7 +115,8 @@ class Presence:
 
     def report_error(self, error: str) -> None:
         """Tell the parent, or the runner and everybody (W7)."""
-        state, parent = self._state, self.parent_name
+        state = self._state
+        parent = state.parent_name
         if parent is not None:
             state.bus.post(BusWorkerLocalErrorMessage(error, source=state.name, target=parent))
             return
@@ -137,5 +129,5 @@ class Presence:
         if not self._state.is_connected:
             return False
         self.report_error(error)
-        parent = self._tree.parent
-        return parent is not None and "on_worker_failed" in parent.state.hooks.wanted
+        parent = self._state.parent
+        return parent is not None and "on_worker_failed" in parent.hooks.wanted

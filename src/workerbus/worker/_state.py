@@ -1,27 +1,28 @@
 """What the parts of one worker share: what it is, where it is in its life, and what it asks and answers with.
 
 There is nothing here that decides anything. Whoever changes a field says so in its own module: the phase is the
-lifecycle's, activity the dispatch's, parent and children are the tree's.
+lifecycle's, activity the dispatch's. The parts do not know each other: `WorkerCore` puts them together.
 """
 
-from typing import Any
+from typing import Any, Self
 
 from workerbus._concurrency.lifetime import CleanUp, LazyEvent, TaskHost
 from workerbus._events import EventHandlers
 from workerbus._registry import WorkerRegistry
 from workerbus.abc import OpenAsks, RunnerLike
-from workerbus.bus import WorkerBus
+from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._server import JobServer
 from workerbus.messages import BusCancelWorkerMessage
 from workerbus.worker._hooks import HookQueue
 from workerbus.worker._inbox import WorkerInbox
+from workerbus.worker._tree import TreeNode
 from workerbus.worker._types import Phase
 
 
-class WorkerState:
-    """The state of one worker.
+class WorkerState(TreeNode):
+    """The state of one worker, and its place in the tree of them.
 
     Args:
         worker: The user's object.
@@ -52,7 +53,7 @@ class WorkerState:
     __slots__ = (
         "_base", "_bus", "_inbox", "_registry", "_tasks", "activation_args", "active", "admitted", "attach_error",
         "attached", "clean_up", "closing", "events", "final_message", "finished", "hooks", "job_client", "job_server",
-        "name", "phase", "ready", "reason", "runner", "started_at", "starts_active", "worker",
+        "phase", "ready", "reason", "runner", "started_at", "starts_active", "worker",
     )  # fmt: skip
 
     hooks: HookQueue
@@ -60,9 +61,9 @@ class WorkerState:
     job_server: JobServer
 
     def __init__(self, worker: Any, base: Any, name: str, *, active: bool, events: EventHandlers) -> None:
+        super().__init__(name)
         self.worker: Any = worker
         self._base = base
-        self.name: str = name
         self.starts_active: bool = active
         self.events: EventHandlers = events
         self._bus: WorkerBus | None = None
@@ -154,6 +155,26 @@ class WorkerState:
         return not self.closing and self.phase not in (Phase.STOPPING, Phase.FINISHED)
 
     @property
+    def is_unstarted(self) -> bool:
+        """Whether nobody has begun to start it."""
+        return self.phase is Phase.NEW and not self.admitted
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it was started and has not finished."""
+        return self.admitted and self.phase is not Phase.FINISHED
+
+    def check_name(self, child: Self) -> None:
+        """Raise where the runner cannot take a child (R3)."""
+        if self.runner is not None:
+            self.runner.check_new(child.worker)
+
+    @property
+    def parent_name(self) -> str | None:
+        """Its parent's name; None for a root worker."""
+        return None if self.parent is None else self.parent.name
+
+    @property
     def takes_jobs(self) -> bool:
         """Whether new jobs are accepted (W6)."""
         return not self.closing and self.phase in (Phase.RUNNING, Phase.ATTACHED)
@@ -182,6 +203,10 @@ class WorkerState:
         """Note that it has been attached, or could not be."""
         self.attach_error = error
         self.attached.set()
+
+    def stopped_payload(self) -> dict[str, Any]:
+        """What requesters are told whose jobs its end has cancelled."""
+        return {"error": self.reason or f"worker {self.name!r} stopped", "type": "Cancelled"}
 
     async def until_attached(self) -> None:
         """Wait until the runner has attached the worker; raise what went wrong."""

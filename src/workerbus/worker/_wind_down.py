@@ -12,6 +12,7 @@ Steps 3 and 4 are taken in any case: when the deadline has passed, and when an e
 """
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from anyio.lowlevel import cancel_shielded_checkpoint
@@ -21,9 +22,7 @@ from workerbus._values import JobStatus
 from workerbus.abc import HookCall
 from workerbus.jobs._server import error_payload
 from workerbus.messages import BusCancelWorkerMessage
-from workerbus.worker._presence import Presence
 from workerbus.worker._state import WorkerState
-from workerbus.worker._tree import TreeNode
 from workerbus.worker._types import Phase
 
 logger = logging.getLogger("workerbus")
@@ -34,16 +33,18 @@ class WindDown:
 
     Args:
         state: The worker's.
-        tree: Its parent and children.
-        presence: How it leaves.
+        leave: Lets it leave bus and registry.
+        leaves_at_once: Returns whether that waits for nobody.
     """
 
-    __slots__ = ("_crash", "_deadline", "_presence", "_state", "_tree")
+    __slots__ = ("_crash", "_deadline", "_leave", "_leaves_at_once", "_state")
 
-    def __init__(self, state: WorkerState, tree: TreeNode, presence: Presence) -> None:
+    def __init__(
+        self, state: WorkerState, leave: Callable[[], Awaitable[None]], leaves_at_once: Callable[[], bool]
+    ) -> None:
         self._state = state
-        self._tree = tree
-        self._presence = presence
+        self._leave = leave
+        self._leaves_at_once = leaves_at_once
         self._crash: Exception | None = None
         self._deadline = 0.0
 
@@ -81,24 +82,25 @@ class WindDown:
         # Most workers of a large program are idle at their end: no scope, no cancel and no checkpoint for those.
         state = self._state
         no_jobs = state.job_server.idle and not state.job_client.groups
-        return no_jobs and state.hooks.idle and not self._tells_of_cancel and not self._tree.has_unfinished
+        return no_jobs and state.hooks.idle and not self._tells_of_cancel and not state.has_unfinished
 
     @property
     def _tells_of_cancel(self) -> bool:
         return self._state.final_message is not None and "on_bus_message" in self._state.hooks.wanted
 
     async def _cancel_children(self) -> None:
-        state, children = self._state, self._tree.unfinished()
+        state = self._state
+        children = state.unfinished()
         reason = state.reason or (f"its parent failed: {self._crash}" if self._crash else "its parent stopped")
         for child in children:
-            message = BusCancelWorkerMessage(reason, source=state.name, target=child.state.name)
-            if child.state.phase is Phase.NEW:
-                child.state.final_message = child.state.final_message or message  # it is on its way to the bus
-                child.state.reason = child.state.final_message.reason
+            message = BusCancelWorkerMessage(reason, source=state.name, target=child.name)
+            if child.phase is Phase.NEW:
+                child.final_message = child.final_message or message  # it is on its way to the bus
+                child.reason = child.final_message.reason
             else:
                 state.bus.on_message_received(message)  # here alone: it overtakes all, and no network can lose it
         for child in children:
-            await child.state.finished.wait()
+            await child.finished.wait()
 
     def _cancel_work(self) -> None:
         state = self._state
@@ -118,15 +120,15 @@ class WindDown:
     def _verdict(self) -> tuple[JobStatus, dict[str, Any]]:
         if self._crash is not None:
             return JobStatus.ERROR, error_payload(self._crash)
-        return JobStatus.CANCELLED, stopped_payload(self._state)
+        return JobStatus.CANCELLED, self._state.stopped_payload()
 
     async def _clean_up(self) -> None:
         state = self._state
         if state.cleans_up_by_default:
-            if self._presence.leaves_at_once:
-                await self._presence.leave()  # no shield for what never waits: 1.13 times as fast a start and stop
+            if self._leaves_at_once():
+                await self._leave()  # no shield for what never waits: 1.13 times as fast a start and stop
             else:
-                await self._leave()
+                await self._leave_in_time()
             return
         try:
             # Past the deadline, too: what cleanup() does before it first waits is still done.
@@ -137,13 +139,8 @@ class WindDown:
         except BaseException as exc:
             logger.error("cleanup() of worker %r failed", state.name, exc_info=await own_error(exc))
         finally:
-            await self._leave()
+            await self._leave_in_time()
 
-    async def _leave(self) -> None:
+    async def _leave_in_time(self) -> None:
         with self._state.clean_up.shield(self._deadline):
-            await self._presence.leave()
-
-
-def stopped_payload(state: WorkerState) -> dict[str, Any]:
-    """Return what requesters are told whose jobs a worker's end has cancelled."""
-    return {"error": state.reason or f"worker {state.name!r} stopped", "type": "Cancelled"}
+            await self._leave()

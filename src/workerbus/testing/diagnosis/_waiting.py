@@ -255,7 +255,7 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
     WindDown.run.__code__: lambda frame: Wait(
         2, f"for what worker {frame['self']._state.name!r} has cancelled to unwind"
     ),
-    WindDown._cancel_children.__code__: lambda frame: Wait(2, f"for child {frame['child'].state.name!r} to finish"),
+    WindDown._cancel_children.__code__: lambda frame: Wait(2, f"for child {frame['child'].name!r} to finish"),
     Lane.quiet.__code__: lambda frame: Wait(2, f"for {frame['self'].name!r} to have nothing to do"),
     TaskPool.quiet.__code__: lambda frame: Wait(2, f"for the job handlers of {frame['self']._name!r} to unwind"),
     WorkerRunner.run.__code__: lambda frame: _workers_of(frame["self"]),
