@@ -24,6 +24,7 @@ from workerbus import (
 )
 from workerbus.runner._discovery import REMEMBERED
 from workerbus.testing import RecordingBus, settle
+from workerbus.worker._core import core_of
 
 
 async def test_each_runner_sees_the_others_workers_as_remote() -> None:
@@ -247,7 +248,7 @@ async def test_a_worker_that_has_gone_is_not_kept_to_be_told_of_others() -> None
 
     curious = Curious("curious")
     async with running(curious, Helper("other")) as runner:
-        assert runner._hosted.ready_listeners == {"curious": curious}
+        assert runner._hosted.ready_listeners == {"curious": core_of(curious)}
         await curious.stop()
         assert runner._hosted.ready_listeners == {}
 
@@ -286,7 +287,7 @@ async def test_of_workers_that_have_gone_little_is_kept() -> None:
             await runner.bus.send(BusWorkerGoneMessage("elsewhere", 2, source=f"worker {number}"))
         await anyio.wait_all_tasks_blocked()
         assert len(runner._discovery._gone) <= REMEMBERED
-        assert runner._discovery._discovery == {}
+        assert runner._discovery._peers == {}
 
 
 async def test_a_root_worker_is_told_of_the_other_roots_and_of_nobody_else() -> None:

@@ -27,14 +27,14 @@ from workerbus.messages import (
     BusWorkerRegistryMessage,
     WorkerRegistryEntry,
 )
-from workerbus.worker import BaseWorker
+from workerbus.worker._core import WorkerCore
 
 logger = logging.getLogger("workerbus")
 REMEMBERED: Final = 1_000
 """Of how many workers that have gone from runners elsewhere it is kept when."""
 
 
-class _Neighbour:
+class _Peer:
     """Another runner, as long as it has workers.
 
     Attributes:
@@ -60,13 +60,13 @@ class Discovery:
     """
 
     def __init__(
-        self, name: str, bus: Sender, registry: WorkerRegistry, workers: Callable[[], Iterable[BaseWorker]]
+        self, name: str, bus: Sender, registry: WorkerRegistry, workers: Callable[[], Iterable[WorkerCore]]
     ) -> None:
         self._name = name
         self._bus = bus
         self._registry = registry
         self._workers = workers
-        self._discovery: dict[str, _Neighbour] = {}
+        self._peers: dict[str, _Peer] = {}
         # Not a dict: it would look at all that were forgotten for which is the first now.
         self._gone: OrderedDict[tuple[str, str], float] = OrderedDict()
 
@@ -76,9 +76,11 @@ class Discovery:
 
     def _entries(self) -> list[WorkerRegistryEntry]:
         return [
-            WorkerRegistryEntry(worker.name, worker.parent, worker.active, worker.bridged, worker.started_at)
-            for worker in self._workers()
-            if worker.started_at is not None
+            WorkerRegistryEntry(
+                state.name, state.parent_name, state.active, state.worker.bridged, started_at=state.started_at
+            )
+            for state in (core.state for core in self._workers())
+            if state.started_at is not None
         ]
 
     def _send(self, entries: list[WorkerRegistryEntry], target: str | None) -> None:
@@ -96,7 +98,7 @@ class Discovery:
     async def _merge(self, message: BusWorkerRegistryMessage) -> None:
         if message.target is None and (entries := self._entries()):  # it starts, perhaps not for the first time
             self._send(entries, message.runner)
-        neighbour = self._discovery.get(message.runner)
+        neighbour = self._peers.get(message.runner)
         if neighbour is not None:
             there = {entry.name for entry in message.workers}
             for name in [name for name in neighbour.here if name not in there]:
@@ -110,25 +112,25 @@ class Discovery:
         return in_process(self._bus) and self._bus.has_subscriber(runner)
 
     async def _arrived(self, runner: str, name: str, at: float | None) -> None:
-        neighbour = self._discovery.get(runner)
+        neighbour = self._peers.get(runner)
         known = self._known(neighbour, runner, name)
         if at is not None and at < known:
             return
         if neighbour is None:
-            neighbour = self._discovery[runner] = _Neighbour(self._is_near(runner))
+            neighbour = self._peers[runner] = _Peer(self._is_near(runner))
         neighbour.here[name] = known if at is None else at
         self._gone.pop((runner, name), None)
         await self._registry.register(WorkerReadyData(name, runner))
 
     async def _departed(self, runner: str, name: str, at: float | None) -> None:
-        neighbour = self._discovery.get(runner)
+        neighbour = self._peers.get(runner)
         known = self._known(neighbour, runner, name)
         if at is not None and at < known:
             return
         if neighbour is not None:
             neighbour.here.pop(name, None)
             if not neighbour.here:
-                del self._discovery[runner]
+                del self._peers[runner]
         if not (self._is_near(runner) if neighbour is None else neighbour.near):
             self._gone.pop((runner, name), None)
             self._gone[runner, name] = known if at is None else at
@@ -136,7 +138,7 @@ class Discovery:
                 self._gone.popitem(last=False)
         await self._registry.unregister(name, runner)
 
-    def _known(self, neighbour: _Neighbour | None, runner: str, name: str) -> float:
+    def _known(self, neighbour: _Peer | None, runner: str, name: str) -> float:
         """When the last that is known of a worker was so."""
         here = None if neighbour is None else neighbour.here.get(name)
         if here is not None:

@@ -23,9 +23,9 @@ from workerbus._registry import WorkerRegistry
 from workerbus._slot import core_of, set_core
 from workerbus._values import WorkerErrorData, WorkerReadyData, id_source
 from workerbus.abc import Barrier, HookCall, HookSink, OpenAsks
-from workerbus.bus import BusSubscriber, MemoryBus, WorkerBus
-from workerbus.bus._bus import in_process
-from workerbus.bus._inbox import Inbox, InboxHost, Receives, make_inbox
+from workerbus.bus._bus import WorkerBus, in_process
+from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, make_inbox
+from workerbus.bus._memory import MemoryBus
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._requests import JobContexts
@@ -41,8 +41,8 @@ from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
 from workerbus.runner._signals import report_first_signal
 from workerbus.runner._workers import HostedWorkers
-from workerbus.worker import BaseWorker
-from workerbus.worker._core import core_of as worker_core
+from workerbus.worker._base import BaseWorker
+from workerbus.worker._core import WorkerCore
 
 logger = logging.getLogger("workerbus")
 _new_id = id_source()
@@ -156,7 +156,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         Args:
             name: The worker's name.
         """
-        return self._hosted.workers.get(name)
+        core = self._hosted.workers.get(name)
+        return None if core is None else core.state.worker
 
     # --- workers
 
@@ -343,9 +344,9 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         if shield.cancelled_caught and self._events.busy:
             logger.warning("runner %r waits for an event handler that refuses cancellation", self._name)
 
-    async def _tell_ready(self, workers: list[BaseWorker]) -> None:
+    async def _tell_ready(self, workers: list[WorkerCore]) -> None:
         for worker in workers:
-            await worker_core(worker).state.ready.wait()
+            await worker.state.ready.wait()
         self._events.put(("on_ready", ()))
 
     async def _fire(self, event: tuple[str, tuple[Any, ...]]) -> None:
@@ -390,7 +391,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
     async def stop_when_done(self) -> None:
         """Let all root pipeline workers stop when they have done what they were given."""
         for worker in list(self._hosted.roots.values()):
-            await worker.stop_when_done()
+            await worker.state.worker.stop_when_done()
 
     # --- errors
 
@@ -435,17 +436,18 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         arrived = self._hosted.roots.get(data.worker_name)
         if arrived is None or data.runner != self._name:
             return
-        for worker in self._hosted.ready_listeners.values():
-            if worker is not arrived:
-                worker_core(worker).presence.tell_ready(data)
+        for listener in self._hosted.ready_listeners.values():
+            if listener is not arrived:
+                listener.presence.tell_ready(data)
 
     def tell_of_others(self, worker: BaseWorker) -> None:
         """Tell a root worker that has just started of the root workers that are ready."""
-        if worker.name in self._hosted.ready_listeners:
+        listener = self._hosted.ready_listeners.get(worker.name)
+        if listener is not None:
             for name in self._registry.local_workers:
                 other = self._registry.get(name)
                 if name in self._hosted.roots and name != worker.name and other is not None:
-                    worker_core(worker).presence.tell_ready(other)
+                    listener.presence.tell_ready(other)
 
     def _worker_departed(self, data: WorkerReadyData) -> None:
         if self._registry.get(data.worker_name) is None:  # else another runner claims the name, and still has it

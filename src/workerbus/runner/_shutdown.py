@@ -5,7 +5,7 @@ does not end in time, the other names, in the log, what does not even let itself
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection
 from enum import IntEnum
 
 from anyio import Event, current_time, move_on_after, sleep_until
@@ -14,7 +14,6 @@ from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp
 from workerbus.abc import Sender
 from workerbus.messages import BusCancelWorkerMessage, BusEndWorkerMessage
 from workerbus.runner._run import Run
-from workerbus.worker import BaseWorker
 
 logger = logging.getLogger("workerbus")
 
@@ -49,7 +48,7 @@ class Shutdown:
         bus: Sender,
         run: Run,
         clean_up: CleanUp,
-        roots: Mapping[str, BaseWorker],
+        roots: Collection[str],
         grace: float,
     ) -> None:
         self._name = name

@@ -1,21 +1,21 @@
 """The workers of one runner: adding them, running them, and what happens when one fails (R3, R4).
 
 A worker is in the table from the moment when it is admitted until its name is free again (W6). The roots among them are
-what a run waits for.
+what a run waits for. What is in the tables is the library's part of a worker, its core; the user's object is in that.
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from workerbus._registry import WorkerRegistry
 from workerbus._values import WorkerErrorData
 from workerbus.abc import RunnerLike
-from workerbus.bus import WorkerBus
+from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NameTakenError, NotRunningError, text_of
 from workerbus.messages import BusAddWorkerMessage
 from workerbus.runner._run import Run
-from workerbus.worker import BaseWorker
-from workerbus.worker._core import core_of
+from workerbus.worker._core import WorkerCore, core_of, is_worker
 from workerbus.worker._types import Phase
 
 logger = logging.getLogger("workerbus")
@@ -57,156 +57,167 @@ class HostedWorkers:
     def __init__(self, runner: HostRunner, run: Run) -> None:
         self._runner = runner
         self._run = run
-        self.workers: dict[str, BaseWorker] = {}
-        self.roots: dict[str, BaseWorker] = {}
-        self.ready_listeners: dict[str, BaseWorker] = {}
+        self.workers: dict[str, WorkerCore] = {}
+        self.roots: dict[str, WorkerCore] = {}
+        self.ready_listeners: dict[str, WorkerCore] = {}
         self.errors: list[Exception] = []
         self._serving = False
 
     # --- adding
 
-    async def add_roots(self, workers: tuple[BaseWorker, ...]) -> None:
+    async def add_roots(self, workers: Sequence[Any]) -> None:
         """Attach and admit root workers, all or none."""
-        fresh: dict[str, BaseWorker] = {}
+        fresh: dict[str, WorkerCore] = {}
         for worker in workers:
-            if not isinstance(worker, BaseWorker):
+            if not is_worker(worker):
                 raise TypeError(f"a runner runs workers, not {worker!r}")
-            if fresh.get(worker.name) not in (None, worker):
-                raise NameTakenError(worker.name, "this call")
+            core = core_of(worker)
+            name = core.state.name
+            if fresh.get(name) not in (None, core):
+                raise NameTakenError(name, "this call")
             if self.check_new(worker):
-                fresh[worker.name] = worker
+                fresh[name] = core
         self.workers.update(fresh)  # before anything waits, so that each is added once
-        for worker in fresh.values():
+        for core in fresh.values():
             try:
-                await self._attach(worker)
+                await self._attach(core)
             except BaseException:
                 for other in fresh.values():
-                    if not core_of(other).state.admitted:
-                        self.forget(other)
+                    if not other.state.admitted:
+                        self.forget(other.state.worker)
                 raise
-            self._admit(worker)
+            self._admit(core)
 
     def check_new(self, worker: Any) -> bool:
         """Return whether a worker is new here; raise where it cannot be added (R3)."""
-        runner = self._runner
-        known = self.workers.get(worker.name)
-        if known is worker:
+        runner, core = self._runner, core_of(worker)
+        name = core.state.name
+        known = self.workers.get(name)
+        if known is core:
             return False
         if runner.is_ending:
-            raise NotRunningError(f"runner {runner.name!r} is ending: worker {worker.name!r} comes too late")
-        if known is not None or runner.bus.has_subscriber(worker.name):
-            raise NameTakenError(worker.name, f"runner {runner.name!r}")
-        if core_of(worker).state.phase is not Phase.NEW:
-            raise NotRunningError(f"worker {worker.name!r} is {core_of(worker).state.phase.value}")
+            raise NotRunningError(f"runner {runner.name!r} is ending: worker {name!r} comes too late")
+        if known is not None or runner.bus.has_subscriber(name):
+            raise NameTakenError(name, f"runner {runner.name!r}")
+        if core.state.phase is not Phase.NEW:
+            raise NotRunningError(f"worker {name!r} is {core.state.phase.value}")
         return True
 
     def add_sent(self, message: BusAddWorkerMessage) -> None:
         """Admit a worker that was sent over the bus: a child of one of ours, as a rule."""
         worker = message.worker
-        if not isinstance(worker, BaseWorker):
+        if not is_worker(worker):
             error = f"cannot add {worker!r}: it is no worker"
             self._runner.worker_error(WorkerErrorData(message.source, error))
-        elif message.target is not None or not core_of(worker).state.admitted:  # else another runner on this bus has it
+            return
+        core = core_of(worker)
+        if message.target is not None or not core.state.admitted:  # else another runner on this bus has it
             try:
                 if self.check_new(worker):
-                    self._admit(worker)
+                    self._admit(core)
             except (ValueError, RuntimeError) as exc:
-                core_of(worker).state.has_attached(exc)
-                self._runner.worker_error(WorkerErrorData(worker.name, str(exc)))
+                core.state.has_attached(exc)
+                self._runner.worker_error(WorkerErrorData(core.state.name, str(exc)))
 
-    def _admit(self, worker: BaseWorker) -> None:
-        self.workers[worker.name] = worker
-        if worker.parent is None:
-            self.roots[worker.name] = worker
-            if "on_worker_ready" in core_of(worker).state.hooks.wanted:
-                self.add_ready_listener(worker)
-        core_of(worker).state.admitted = True
+    def _admit(self, core: WorkerCore) -> None:
+        state = core.state
+        self.workers[state.name] = core
+        if state.parent is None:
+            self.roots[state.name] = core
+            if "on_worker_ready" in state.hooks.wanted:
+                self.add_ready_listener(state.worker)
+        state.admitted = True
         if self._serving:
-            self._start(worker)
+            self._start(core)
 
-    def start_all(self) -> list[BaseWorker]:
+    def start_all(self) -> list[WorkerCore]:
         """Run the workers that were admitted; the others, when they are. Returns those that it has started."""
         self._serving = True
-        first = [worker for worker in self.workers.values() if core_of(worker).state.admitted]
-        for worker in first:
-            self._start(worker)
+        first = [core for core in self.workers.values() if core.state.admitted]
+        for core in first:
+            self._start(core)
         return first
 
-    def _start(self, worker: BaseWorker) -> None:
+    def _start(self, core: WorkerCore) -> None:
         if self._run.tasks is not None:
-            self._run.tasks.start(self.host, worker, name=f"worker {worker.name}")
+            self._run.tasks.start(self.host, core, name=f"worker {core.state.name}")
 
-    def add_ready_listener(self, worker: BaseWorker) -> None:
+    def add_ready_listener(self, worker: Any) -> None:
         """A root worker wants to hear of the others; only those are told, so that a start costs O(1) (B7)."""
-        if self.roots.get(worker.name) is worker:
-            self.ready_listeners[worker.name] = worker
+        core = core_of(worker)
+        if self.roots.get(core.state.name) is core:
+            self.ready_listeners[core.state.name] = core
 
-    async def _attach(self, worker: BaseWorker) -> None:
-        runner = self._runner
+    async def _attach(self, core: WorkerCore) -> None:
+        runner, state = self._runner, core.state
         try:
-            await worker.attach(registry=runner.registry, bus=runner.bus, worker_runner=runner)
+            await state.worker.attach(registry=runner.registry, bus=runner.bus, worker_runner=runner)
         except BaseException as exc:
-            if core_of(worker).state.phase is Phase.ATTACHED:
+            if state.phase is Phase.ATTACHED:
                 with runner.clean_up.shield():
-                    await worker.stop()  # it is on the bus already
+                    await state.worker.stop()  # it is on the bus already
             if isinstance(exc, Exception):
-                core_of(worker).state.has_attached(exc)
+                state.has_attached(exc)
             raise
-        core_of(worker).state.has_attached()
+        state.has_attached()
 
     # --- running
 
-    async def host(self, worker: BaseWorker) -> None:
+    async def host(self, core: WorkerCore) -> None:
         """Run a worker to its end: its one task."""
-        if core_of(worker).state.phase is Phase.NEW and not await self._attach_sent(worker):
+        if core.state.phase is Phase.NEW and not await self._attach_sent(core):
             return
         crash: Exception | None = None
         try:
-            crash = await core_of(worker).lifecycle.live()
+            crash = await core.lifecycle.live()
         except Exception as exc:  # noqa: BLE001 - reported, and raised by run()
             crash = exc
         finally:
-            self._finished(worker, crash)
+            self._finished(core, crash)
 
-    async def _attach_sent(self, worker: BaseWorker) -> bool:
+    async def _attach_sent(self, core: WorkerCore) -> bool:
+        state = core.state
         try:
-            await self._attach(worker)
+            await self._attach(core)
         except BaseException as exc:
-            self.forget(worker)
-            self.roots.pop(worker.name, None)
-            if worker.parent is None and isinstance(exc, Exception):
-                self._runner.worker_error(WorkerErrorData(worker.name, f"{type(exc).__name__}: {text_of(exc)}"))
-            core_of(worker).lifecycle.could_not_be_added()
+            self.forget(state.worker)
+            self.roots.pop(state.name, None)
+            if state.parent is None and isinstance(exc, Exception):
+                self._runner.worker_error(WorkerErrorData(state.name, f"{type(exc).__name__}: {text_of(exc)}"))
+            core.lifecycle.could_not_be_added()
             self._runner.worker_left()
             if not isinstance(exc, Exception):
                 raise
             return False  # the one who adds it gets the error
         return True
 
-    def _finished(self, worker: BaseWorker, crash: Exception | None) -> None:
-        self.forget(worker)
-        if self.roots.get(worker.name) is worker:
-            del self.roots[worker.name]
+    def _finished(self, core: WorkerCore, crash: Exception | None) -> None:
+        state = core.state
+        self.forget(state.worker)
+        if self.roots.get(state.name) is core:
+            del self.roots[state.name]
         if crash is not None:
-            logger.error("worker %r failed", worker.name, exc_info=crash)
+            logger.error("worker %r failed", state.name, exc_info=crash)
             error = f"{type(crash).__name__}: {text_of(crash)}"
-            if not core_of(worker).presence.report_failure(error):
-                if worker.parent is not None:
-                    self._runner.worker_error(WorkerErrorData(worker.name, error))
+            if not core.presence.report_failure(error):
+                if state.parent is not None:
+                    self._runner.worker_error(WorkerErrorData(state.name, error))
                 if not self._runner.takes_errors:
-                    crash.add_note(f"raised by worker {worker.name!r}")
+                    crash.add_note(f"raised by worker {state.name!r}")
                     self.errors.append(crash)
         self._runner.worker_left()
 
-    def forget(self, worker: BaseWorker) -> None:
+    def forget(self, worker: Any) -> None:
         """A worker has left the bus: its name is free (W6)."""
-        if self.workers.get(worker.name) is worker:
-            del self.workers[worker.name]
-            self.ready_listeners.pop(worker.name, None)
-            if self._run.tasks is None and self.roots.get(worker.name) is worker:
-                del self.roots[worker.name]
+        core = core_of(worker)
+        name = core.state.name
+        if self.workers.get(name) is core:
+            del self.workers[name]
+            self.ready_listeners.pop(name, None)
+            if self._run.tasks is None and self.roots.get(name) is core:
+                del self.roots[name]
 
     async def stop_unstarted(self) -> None:
         """Let go of workers that a run which could not begin has left attached (L1)."""
-        for worker in list(self.workers.values()):
-            await worker.stop()
+        for core in list(self.workers.values()):
+            await core.state.worker.stop()

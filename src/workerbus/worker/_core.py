@@ -13,7 +13,7 @@ A worker's class says what the library has to know of it once: which hooks it ov
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 from weakref import WeakKeyDictionary
 
 from workerbus import _slot
@@ -188,6 +188,11 @@ class WorkerCore:
                 await lifecycle.start_child(child)
         if activation is not None:
             await activation.result()
+
+
+def is_worker(value: object) -> TypeGuard[_slot.HasCore]:
+    """Whether something is a worker."""
+    return isinstance(value, _slot.HasCore) and isinstance(_slot.core_of(value), WorkerCore)
 
 
 def core_of(worker: _slot.HasCore) -> WorkerCore:
