@@ -170,12 +170,12 @@ async def test_nobody_goes_through_all_names_or_runners_for_a_message() -> None:
     async with WorkerRunner(handle_sigint=False) as runner:
         others = [BusWorkerReadyMessage(f"runner {n}", started_at=1, source=f"worker {n}") for n in range(10)]
         await tell(runner, *others)
-        neighbours, registry = runner._discovery, runner.registry
-        neighbours._discovery = Unread(neighbours._discovery)
+        discovery, registry = runner._discovery, runner.registry
+        discovery._peers = Unread(discovery._peers)
         registry._remote, registry._local = Unread(registry._remote), Unread()
         await tell(runner, ready(1), ready(1, "other"), snapshot(2, "remote", "third"), gone(3), snapshot(4), ready(5))
         await tell(runner, BusWorkerReadyMessage("another", started_at=1, source="remote"), gone(6))
-        assert len(registry._remote) == len(neighbours._discovery) == 11
+        assert len(registry._remote) == len(discovery._peers) == 11
         registry._remote, registry._local = {}, {}
 
 
@@ -191,8 +191,8 @@ async def test_nothing_stays_of_runners_that_have_left_the_bus() -> None:
                 assert leaves is not None
                 await leaves.stop()
         await settle()
-        neighbours = here._discovery
-        assert (neighbours._discovery, neighbours._gone) == ({}, {})
+        discovery = here._discovery
+        assert (discovery._peers, discovery._gone) == ({}, {})
         assert left_in(here.registry) == {}
 
 
