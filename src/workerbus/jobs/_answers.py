@@ -67,9 +67,9 @@ class JobAnswers:
             update: What there is to tell.
             urgent: Whether it overtakes the data messages that wait at the requester.
         """
-        target = self.job_server.open_job(job_id).request.source
+        request = self.job_server.open_job(job_id).request
         kind = BusJobUpdateUrgentMessage if urgent else BusJobUpdateMessage
-        await self.bus.send(kind(job_id, update, source=self.name, target=target))
+        await self.bus.send(kind(job_id, update, source=self.name, target=request.source, headers=request.headers))
 
     async def send_job_stream_start(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Open a stream of partial results.
@@ -78,8 +78,10 @@ class JobAnswers:
             job_id: The job.
             data: About the stream.
         """
-        target = self.job_server.open_job(job_id).request.source
-        await self.bus.send(BusJobStreamStartMessage(job_id, data, source=self.name, target=target))
+        request = self.job_server.open_job(job_id).request
+        await self.bus.send(
+            BusJobStreamStartMessage(job_id, data, source=self.name, target=request.source, headers=request.headers)
+        )
 
     async def send_job_stream_data(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Send a partial result.
@@ -88,8 +90,10 @@ class JobAnswers:
             job_id: The job.
             data: The result.
         """
-        target = self.job_server.open_job(job_id).request.source
-        await self.bus.send(BusJobStreamDataMessage(job_id, data, source=self.name, target=target))
+        request = self.job_server.open_job(job_id).request
+        await self.bus.send(
+            BusJobStreamDataMessage(job_id, data, source=self.name, target=request.source, headers=request.headers)
+        )
 
     async def send_job_stream_end(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Close the stream. That ends the job as COMPLETED, with the data as its response.

@@ -1,5 +1,6 @@
 """The methods by which workers and runners ask for jobs: they check their arguments and leave it to the client."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from workerbus.jobs._checks import check_request
@@ -22,6 +23,7 @@ class JobContexts:
         timeout: float | None = None,
         label: str | None = None,
         cancellable: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> JobContext:
         """Ask one worker for a job, as a context or to be awaited (J8, J15).
 
@@ -32,6 +34,7 @@ class JobContexts:
             timeout: Seconds for everything, the wait for the worker included (J6).
             label: A title for people (N4).
             cancellable: Whether `request_cancel_job_group` may cancel it (N4).
+            headers: Travel with the request, and come back with all that belongs to the job (X8).
 
         Returns:
             The context. Entering it sends the request; leaving it waits for the answer.
@@ -39,7 +42,7 @@ class JobContexts:
         Raises:
             NotRunningError: This worker is not running yet, or no more; a `RuntimeError` (J14).
         """
-        check_request((worker_name,), payload, timeout)
+        check_request((worker_name,), payload, timeout, headers)
         self.job_client.check_running()
         return JobContext(
             self.job_client,
@@ -50,6 +53,7 @@ class JobContexts:
             cancel_on_error=True,
             label=label,
             cancellable=cancellable,
+            headers=headers,
             single=True,
         )
 
@@ -62,6 +66,7 @@ class JobContexts:
         cancel_on_error: bool = True,
         label: str | None = None,
         cancellable: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> JobGroupContext:
         """Ask several workers for the same job at once, as a context (J8).
 
@@ -75,6 +80,7 @@ class JobContexts:
             cancel_on_error: Whether the first answer that is not COMPLETED cancels the others and raises.
             label: A title for people (N4).
             cancellable: Whether `request_cancel_job_group` may cancel it (N4).
+            headers: Travel with the request, and come back with all that belongs to the job (X8).
 
         Returns:
             The context. Entering it sends the requests; leaving it waits for all answers.
@@ -83,7 +89,7 @@ class JobContexts:
             ValueError: A worker is named twice (J12).
             NotRunningError: This worker is not running yet, or no more; a `RuntimeError` (J14).
         """
-        check_request(worker_names, payload, timeout)
+        check_request(worker_names, payload, timeout, headers)
         self.job_client.check_running()
         return JobGroupContext(
             self.job_client,
@@ -94,6 +100,7 @@ class JobContexts:
             cancel_on_error=cancel_on_error,
             label=label,
             cancellable=cancellable,
+            headers=headers,
             single=False,
         )
 
@@ -115,6 +122,7 @@ class JobRequests(JobContexts):
         timeout: float | None = None,
         label: str | None = None,
         cancellable: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> str:
         """Ask one worker for a job and go on; `on_job_response` and `on_job_completed` tell how it went.
 
@@ -127,10 +135,10 @@ class JobRequests(JobContexts):
             JobError: The worker did not come within the timeout.
             NotRunningError: This worker is not running yet, or no more; a `RuntimeError` (J14).
         """
-        check_request((worker_name,), payload, timeout)
+        check_request((worker_name,), payload, timeout, headers)
         self.job_client.check_running()
         group = self.job_client.new_group(
-            (worker_name,), timeout=timeout, label=label, cancellable=cancellable, single=True
+            (worker_name,), timeout=timeout, label=label, cancellable=cancellable, headers=headers, single=True
         )
         await self.job_client.ask_without_context(group, name, payload)
         return group.job_id
@@ -144,6 +152,7 @@ class JobRequests(JobContexts):
         cancel_on_error: bool = True,
         label: str | None = None,
         cancellable: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> str:
         """Ask several workers for a job and go on; `on_job_response` and `on_job_completed` tell how it went.
 
@@ -165,6 +174,7 @@ class JobRequests(JobContexts):
             cancel_on_error=cancel_on_error,
             label=label,
             cancellable=cancellable,
+            headers=headers,
         )
         return group.job_id
 
@@ -178,15 +188,17 @@ class JobRequests(JobContexts):
         cancel_on_error: bool = True,
         label: str | None = None,
         cancellable: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> JobGroup:
         """Do what `request_job_group` does, and return the group, whose ``wait()`` waits for the outcome."""
-        check_request(worker_names, payload, timeout)
+        check_request(worker_names, payload, timeout, headers)
         self.job_client.check_running()
         group = self.job_client.new_group(
             worker_names,
             cancel_on_error=cancel_on_error,
             label=label,
             cancellable=cancellable,
+            headers=headers,
             timeout=timeout,
         )
         return await self.job_client.ask_without_context(group, name, payload)

@@ -217,7 +217,9 @@ class JobServer:
         self._move_to_answered(job)
         request = job.request
         self._forget(job)
-        self._owner.bus.post(BusJobStreamEndMessage(job_id, data, source=self._name, target=request.source))
+        self._owner.bus.post(
+            BusJobStreamEndMessage(job_id, data, source=self._name, target=request.source, headers=request.headers)
+        )
 
     def _move_to_answered(self, job: OpenJob) -> None:
         before, job.state = job.state, next_job(job.state, JobEvent.ANSWER)
@@ -271,7 +273,9 @@ class JobServer:
         bus = self._bus
         if bus is None:
             bus = self._bus = self._owner.bus
-        bus.post(kind(request.job_id, status, response, source=self._name, target=request.source))
+        bus.post(
+            kind(request.job_id, status, response, source=self._name, target=request.source, headers=request.headers)
+        )
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if name in self._owner.hooks.wanted:
@@ -323,7 +327,9 @@ class JobServer:
     def _expire(self, job: OpenJob) -> None:
         if job.deadline != math.inf and job.state in OPEN_JOBS and job.deadline <= current_time():
             request = job.request
-            message = BusJobCancelMessage(request.job_id, TIMEOUT, source=request.source, target=self._name)
+            message = BusJobCancelMessage(
+                request.job_id, TIMEOUT, source=request.source, target=self._name, headers=request.headers
+            )
             if self._cancel(job, JobStatus.CANCELLED, cancelled_payload(TIMEOUT)):
                 self._hook("on_job_cancelled", message)
 
