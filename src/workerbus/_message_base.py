@@ -7,13 +7,13 @@ Own messages are declared with `bus_message`. A subclass with fields of its own 
 constructor for them, so building one is refused with an error that names the decorator.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import get_annotations
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from attrs import field
 
-from workerbus._values import Value, value
+from workerbus._values import IF_SET, Value, value
 from workerbus.errors import MessageTypeError
 
 T = TypeVar("T")
@@ -47,6 +47,8 @@ class BusMessage(Value):
     Args:
         source: The name of the sender.
         target: The name of the one it is meant for; None is everybody.
+        headers: What is to travel along, by name: who traces, say. The library reads nothing in it, and what belongs to
+            a job carries those of its request (X8). Shared, to be treated as read-only.
     """
 
     system: ClassVar[bool | None] = None
@@ -58,6 +60,7 @@ class BusMessage(Value):
 
     source: str
     target: str | None = None
+    headers: Mapping[str, str] | None = field(default=None, metadata={IF_SET: True})
 
     def __init_subclass__(cls) -> None:
         """Settle how the class travels, and refuse fields that nothing would set (N5)."""
@@ -78,7 +81,7 @@ class BusLocalMessage:
 def bus_message(cls: type[T]) -> type[T]:
     """Make a message of a class with annotated fields: frozen, with a constructor (N5).
 
-    The fields come positionally in their order, ``source`` and ``target`` by keyword::
+    The fields come positionally in their order; ``source``, ``target`` and ``headers`` by keyword::
 
         @bus_message
         class Reading(BusDataMessage):

@@ -17,6 +17,10 @@ BATCH: Final = 64
 """After so many items, sends or frames there is a pause (B2); a power of two."""
 
 
+IF_SET: Final = "shown if set"
+"""In the metadata of a field: it is shown only where it is not None."""
+
+
 class Value:
     """What is compared, hashed and shown by its fields: a message, a snapshot, an event.
 
@@ -37,6 +41,7 @@ class Value:
 
     def __repr__(self) -> str:
         shown = ((its, getattr(self, its.name)) for its in _fields(self) if its.repr)
+        shown = ((its, value) for its, value in shown if value is not None or IF_SET not in its.metadata)
         fields = [f"{its.name}={its.repr(value) if callable(its.repr) else repr(value)}" for its, value in shown]
         return f"{type(self).__name__}({', '.join(fields)})"
 

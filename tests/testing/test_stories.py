@@ -97,7 +97,7 @@ async def test_the_story_of_nothing_is_empty() -> None:
 
 @pytest.mark.parametrize("kind", sorted(BUILT_IN, key=str))
 def test_every_message_of_the_library_has_words(kind: type[BusMessage]) -> None:
-    values = {
+    values: dict[str, Any] = {
         "job_id": "j",
         "status": JobStatus.FAILED,
         "runner": "R",

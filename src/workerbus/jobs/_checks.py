@@ -10,11 +10,11 @@ from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessag
 Response = BusJobResponseMessage | BusJobResponseUrgentMessage
 
 
-def check_request(worker_names: Sequence[str], payload: object, timeout: object) -> None:
+def check_request(worker_names: Sequence[str], payload: object, timeout: object, headers: object) -> None:
     """Refuse what cannot be asked for, before anything is done.
 
     Raises:
-        TypeError: A name is no string, or the payload no dict.
+        TypeError: A name is no string, the payload no dict, or the headers are no strings by name.
         ValueError: A name comes twice (J12), or the timeout is no positive number of seconds.
     """
     for name in worker_names:
@@ -25,11 +25,17 @@ def check_request(worker_names: Sequence[str], payload: object, timeout: object)
         raise ValueError(f"a job group asks each worker once, but has {', '.join(map(repr, twice))} more than once")
     if payload is not None and type(payload) is not dict and not isinstance(payload, Mapping):
         raise TypeError(f"a job's payload is a dict or None, not {payload!r}")
+    if headers is not None and not (isinstance(headers, Mapping) and all(map(_is_text, headers.items()))):
+        raise TypeError(f"a job's headers are str by str, or None, not {headers!r}")
     if timeout is not None:
         if isinstance(timeout, bool) or not isinstance(timeout, int | float):
             raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
         if not timeout >= 0:
             raise ValueError(f"timeout is a number of seconds, not less than 0, not {timeout!r}")
+
+
+def _is_text(header: tuple[object, object]) -> bool:
+    return isinstance(header[0], str) and isinstance(header[1], str)
 
 
 def check_seconds_left(seconds: object) -> None:
@@ -56,4 +62,6 @@ def repaired(message: Response) -> Response:
     if response is not None and not isinstance(response, dict):
         text = f"worker {message.source!r} answered with {type(response).__name__}, not with a dict"
         status, response = JobStatus.ERROR, {"error": text, "type": "TypeError"}
-    return type(message)(message.job_id, status, response, source=message.source, target=message.target)
+    return type(message)(
+        message.job_id, status, response, source=message.source, target=message.target, headers=message.headers
+    )

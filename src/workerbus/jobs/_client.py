@@ -93,6 +93,7 @@ class JobClient:
         cancel_on_error: bool = True,
         label: str | None = None,
         cancellable: bool = True,
+        headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         single: bool = False,
         in_context: bool = False,
@@ -108,6 +109,7 @@ class JobClient:
             cancel_on_error=cancel_on_error,
             label=label,
             cancellable=cancellable,
+            headers=headers,
             single=single,
             in_context=in_context,
             new_event=self._new_event,
@@ -130,7 +132,9 @@ class JobClient:
             if group.state is not GroupState.OPEN:
                 return
             left = None if deadline == math.inf else max(0.0, deadline - current_time())
-            request = BusJobRequestMessage(group.job_id, job_name, payload, left, source=source, target=worker)
+            request = BusJobRequestMessage(
+                group.job_id, job_name, payload, left, source=source, target=worker, headers=group.headers
+            )
             group.asks(worker, self._asking, self)
             try:
                 await bus.send(request)
@@ -138,7 +142,7 @@ class JobClient:
                 if worker in group.pending:
                     # It may have got the request, or not: tell it, but do not wait for an answer.
                     group.takes_back(worker, self._asking)
-                    self._tell([worker], group.job_id, "the request was withdrawn")
+                    self._tell([worker], group, "the request was withdrawn")
                 raise
         if not group.worker_names:
             self._complete(group, None)
@@ -187,7 +191,7 @@ class JobClient:
         if (
             group.request_deadline < group.deadline
         ):  # an enclosing scope's: it ends the work, and is no timeout of the job's (J6)
-            self._tell(group.unanswered, group.job_id, TIMEOUT)
+            self._tell(group.unanswered, group, TIMEOUT)
             if await self._over_by(group.deadline, group):
                 return
         self._time_up(group)
@@ -246,7 +250,7 @@ class JobClient:
         if state is GroupState.TIMED_OUT:
             group.detail = self._late(group)
         if state is not GroupState.COMPLETED:
-            self._tell(group.unanswered, group.job_id, reason)
+            self._tell(group.unanswered, group, reason)
             if group.scope is not None:
                 group.scope.cancel()
         elif group.scope is not None and group.deadline != math.inf:
@@ -266,17 +270,17 @@ class JobClient:
             texts.append(f"no answer from {', '.join(map(repr, sorted(late)[:5]))}")
         return "; ".join(texts)
 
-    def _tell(self, workers: Sequence[str] | set[str], job_id: str, reason: str | None) -> None:
+    def _tell(self, workers: Sequence[str] | set[str], group: JobGroup, reason: str | None) -> None:
         bus, source = self._owner.bus, self._name
         for worker in list(workers):
-            bus.post(BusJobCancelMessage(job_id, reason, source=source, target=worker))
+            bus.post(BusJobCancelMessage(group.job_id, reason, source=source, target=worker, headers=group.headers))
 
     def _time_up(self, group: JobGroup, by: str | None = None) -> None:
         late = [by] if by else sorted(group.pending) or group.worker_names
         if self._settle(group, GroupTrigger.TIME_UP, TIMEOUT) and "on_job_error" in self._owner.hooks.wanted and late:
             message = BusJobResponseMessage(
                 group.job_id, JobStatus.CANCELLED, {"error": TIMEOUT, "type": "TimeoutError"},
-                source=late[0], target=self._name,
+                source=late[0], target=self._name, headers=group.headers,
             )  # fmt: skip
             self._queue_last(group, "on_job_error", message, message)
         self._forget_if_over(group)
@@ -310,7 +314,9 @@ class JobClient:
         """Answer in the place of a worker that has gone, if it has not done so itself (J4)."""
         if worker in group.unanswered and self.groups.get(group.job_id) is group:
             response = {"error": f"worker {worker!r} left without an answer", "type": "WorkerGone"}
-            message = BusJobResponseMessage(group.job_id, JobStatus.ERROR, response, source=worker, target=self._name)
+            message = BusJobResponseMessage(
+                group.job_id, JobStatus.ERROR, response, source=worker, target=self._name, headers=group.headers
+            )
             self._answered(group, message, response)
 
     def _forget_if_over(self, group: JobGroup) -> None:
@@ -471,7 +477,9 @@ class JobClient:
             known = ", ".join(map(repr, group.worker_names))
             raise ValueError(f"worker {worker_name!r} was not asked for job {job_id}; asked were {known}")
         if worker_name in group.unanswered:
-            await self._owner.bus.send(BusJobUpdateRequestMessage(job_id, source=self._name, target=worker_name))
+            await self._owner.bus.send(
+                BusJobUpdateRequestMessage(job_id, source=self._name, target=worker_name, headers=group.headers)
+            )
 
     HANDLERS: ClassVar[Mapping[type[BusMessage], Callable[["JobClient", Any], None]]] = {
         BusJobResponseMessage: _on_response,

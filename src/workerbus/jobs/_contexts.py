@@ -10,7 +10,7 @@ closed; only then it is decided what to raise:
 """
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -72,6 +72,7 @@ class _Context:
         cancel_on_error: bool,
         label: str | None,
         cancellable: bool,
+        headers: Mapping[str, str] | None,
         single: bool,
     ) -> None:
         self._client = client
@@ -82,6 +83,7 @@ class _Context:
         self._cancel_on_error = cancel_on_error
         self._label = label
         self._cancellable = cancellable
+        self._headers = headers
         self._single = single
         self._group: JobGroup | None = None
         self._scope: CancelScope | None = None
@@ -114,6 +116,7 @@ class _Context:
             cancel_on_error=self._cancel_on_error,
             label=self._label,
             cancellable=self._cancellable,
+            headers=self._headers,
             timeout=self._timeout,
             single=self._single,
             in_context=True,

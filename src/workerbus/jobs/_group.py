@@ -35,6 +35,7 @@ class JobGroup:
         cancel_on_error: Whether the first bad answer cancels the others.
         label: A title for people, if it was given one (N4).
         cancellable: Whether `request_cancel_job_group` may cancel it (N4).
+        headers: What travels with its messages (X8).
         state: Where it is; see `workerbus.jobs.Ask`.
         reason: Why it did not complete, in words.
         detail: Of a timeout, for whom it waited.
@@ -51,6 +52,7 @@ class JobGroup:
         "deadline",
         "detail",
         "events",
+        "headers",
         "in_context",
         "job_id",
         "label",
@@ -74,6 +76,7 @@ class JobGroup:
         cancel_on_error: bool = True,
         label: str | None = None,
         cancellable: bool = True,
+        headers: Mapping[str, str] | None = None,
         single: bool = False,
         in_context: bool = False,
         new_event: Callable[[], Event] = Event,
@@ -83,6 +86,7 @@ class JobGroup:
         self.cancel_on_error: bool = cancel_on_error
         self.label: str | None = label
         self.cancellable: bool = cancellable
+        self.headers: Mapping[str, str] | None = headers
         self.single: bool = single
         self.in_context: bool = in_context
         self.state: GroupState = GroupState.OPEN

@@ -1,5 +1,6 @@
 """The methods by which workers and runners ask for jobs: they check their arguments and leave it to the client."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from workerbus._slot import HasCore, core_of
@@ -21,6 +22,7 @@ class JobContexts(HasCore):
         timeout: float | None = None,
         label: str | None = None,
         cancellable: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> JobContext:
         """Ask one worker for a job, as a context or to be awaited (J8, J15).
 
@@ -31,6 +33,7 @@ class JobContexts(HasCore):
             timeout: Seconds for everything, the wait for the worker included (J6).
             label: A title for people (N4).
             cancellable: Whether `request_cancel_job_group` may cancel it (N4).
+            headers: Travel with the request, and come back with all that belongs to the job (X8).
 
         Returns:
             The context. Entering it sends the request; leaving it waits for the answer.
@@ -38,7 +41,7 @@ class JobContexts(HasCore):
         Raises:
             NotRunningError: This worker is not running yet, or no more; a `RuntimeError` (J14).
         """
-        check_request((worker_name,), payload, timeout)
+        check_request((worker_name,), payload, timeout, headers)
         _client(self).check_running()
         return JobContext(
             _client(self),
@@ -49,6 +52,7 @@ class JobContexts(HasCore):
             cancel_on_error=True,
             label=label,
             cancellable=cancellable,
+            headers=headers,
             single=True,
         )
 
@@ -61,6 +65,7 @@ class JobContexts(HasCore):
         cancel_on_error: bool = True,
         label: str | None = None,
         cancellable: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> JobGroupContext:
         """Ask several workers for the same job at once, as a context (J8).
 
@@ -74,6 +79,7 @@ class JobContexts(HasCore):
             cancel_on_error: Whether the first answer that is not COMPLETED cancels the others and raises.
             label: A title for people (N4).
             cancellable: Whether `request_cancel_job_group` may cancel it (N4).
+            headers: Travel with the request, and come back with all that belongs to the job (X8).
 
         Returns:
             The context. Entering it sends the requests; leaving it waits for all answers.
@@ -82,7 +88,7 @@ class JobContexts(HasCore):
             ValueError: A worker is named twice (J12).
             NotRunningError: This worker is not running yet, or no more; a `RuntimeError` (J14).
         """
-        check_request(worker_names, payload, timeout)
+        check_request(worker_names, payload, timeout, headers)
         _client(self).check_running()
         return JobGroupContext(
             _client(self),
@@ -93,6 +99,7 @@ class JobContexts(HasCore):
             cancel_on_error=cancel_on_error,
             label=label,
             cancellable=cancellable,
+            headers=headers,
             single=False,
         )
 
@@ -114,6 +121,7 @@ class JobRequests(JobContexts):
         timeout: float | None = None,
         label: str | None = None,
         cancellable: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> str:
         """Ask one worker for a job and go on; `on_job_response` and `on_job_completed` tell how it went.
 
@@ -126,10 +134,10 @@ class JobRequests(JobContexts):
             JobError: The worker did not come within the timeout.
             NotRunningError: This worker is not running yet, or no more; a `RuntimeError` (J14).
         """
-        check_request((worker_name,), payload, timeout)
+        check_request((worker_name,), payload, timeout, headers)
         _client(self).check_running()
         group = _client(self).new_group(
-            (worker_name,), timeout=timeout, label=label, cancellable=cancellable, single=True
+            (worker_name,), timeout=timeout, label=label, cancellable=cancellable, headers=headers, single=True
         )
         await _client(self).ask_without_context(group, name, payload)
         return group.job_id
@@ -143,6 +151,7 @@ class JobRequests(JobContexts):
         cancel_on_error: bool = True,
         label: str | None = None,
         cancellable: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> str:
         """Ask several workers for a job and go on; `on_job_response` and `on_job_completed` tell how it went.
 
@@ -164,6 +173,7 @@ class JobRequests(JobContexts):
             cancel_on_error=cancel_on_error,
             label=label,
             cancellable=cancellable,
+            headers=headers,
         )
         return group.job_id
 
@@ -177,15 +187,17 @@ class JobRequests(JobContexts):
         cancel_on_error: bool = True,
         label: str | None = None,
         cancellable: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> JobGroup:
         """Do what `request_job_group` does, and return the group, whose ``wait()`` waits for the outcome."""
-        check_request(worker_names, payload, timeout)
+        check_request(worker_names, payload, timeout, headers)
         _client(self).check_running()
         group = _client(self).new_group(
             worker_names,
             cancel_on_error=cancel_on_error,
             label=label,
             cancellable=cancellable,
+            headers=headers,
             timeout=timeout,
         )
         return await _client(self).ask_without_context(group, name, payload)

@@ -257,8 +257,8 @@ class JobServer:
 
     def message(self, kind: Callable[..., M], job_id: str, data: dict[str, Any] | None) -> M:
         """Make a message of a class about an open job, for whoever asked for it."""
-        target = self.open_job(job_id).request.source
-        return kind(job_id, data, source=self._name, target=target)
+        request = self.open_job(job_id).request
+        return kind(job_id, data, source=self._name, target=request.source, headers=request.headers)
 
     def respond(self, job_id: str, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool) -> None:
         """Answer a job from the worker's own code. After a cancel the outcome is CANCELLED all the same (J2)."""
@@ -277,7 +277,9 @@ class JobServer:
         self._move_to_answered(job)
         request = job.request
         self._forget(job)
-        self._owner.bus.post(BusJobStreamEndMessage(job_id, data, source=self._name, target=request.source))
+        self._owner.bus.post(
+            BusJobStreamEndMessage(job_id, data, source=self._name, target=request.source, headers=request.headers)
+        )
 
     def _move_to_answered(self, job: OpenJob) -> None:
         self._move(job, JobTrigger.ANSWER)
@@ -336,7 +338,9 @@ class JobServer:
         bus = self._bus
         if bus is None:
             bus = self._bus = self._owner.bus
-        bus.post(kind(request.job_id, status, response, source=self._name, target=request.source))
+        bus.post(
+            kind(request.job_id, status, response, source=self._name, target=request.source, headers=request.headers)
+        )
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if name in self._owner.hooks.wanted:
@@ -352,7 +356,9 @@ class JobServer:
     def _expire(self, job: OpenJob) -> None:
         if job.state in OPEN_JOBS and job.late:
             request = job.request
-            message = BusJobCancelMessage(request.job_id, TIMEOUT, source=request.source, target=self._name)
+            message = BusJobCancelMessage(
+                request.job_id, TIMEOUT, source=request.source, target=self._name, headers=request.headers
+            )
             if self._cancel(job, JobStatus.CANCELLED, cancelled_payload(TIMEOUT)):
                 self._hook("on_job_cancelled", message)
 

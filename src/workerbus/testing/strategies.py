@@ -116,7 +116,7 @@ def _of_kind(kind: type[Any]) -> st.SearchStrategy[Any]:
 
 
 def _field(kind: type[Any], name: str, hint: Any) -> st.SearchStrategy[Any]:
-    own = kind in MESSAGES or name in ("source", "target")
+    own = kind in MESSAGES or name in ("source", "target", "headers")
     if own and name in _BY_NAME:
         optional = NoneType in get_args(hint)
         return st.none() | _BY_NAME[name] if optional else _BY_NAME[name]
@@ -132,6 +132,7 @@ _BY_NAME: Final[dict[str, st.SearchStrategy[Any]]] = {
     "runner": worker_names(),
     "parent": worker_names(),
     "seconds_left": delays(),
+    "headers": st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2),
     "started_at": st.integers(0, 2**31).map(float),
 }
 

@@ -117,7 +117,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 def _shown(message: BusMessage) -> str:
     name = type(message).__name__
     fields: Any = getattr(type(message), "__attrs_attrs__", ())
-    own = [each.name for each in fields if each.name not in ("source", "target")]
+    own = [each.name for each in fields if each.name not in ("source", "target", "headers")]
     return f"{name}({', '.join(f'{each}={_short.repr(getattr(message, each, None))}' for each in own)})"
 
 
