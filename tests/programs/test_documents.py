@@ -64,9 +64,12 @@ def test_the_readme_has_two_commands_of_one_line_each() -> None:
 def test_every_module_is_on_the_map_of_the_architecture_page() -> None:
     page = (ROOT / "docs/architecture.md").read_text()
     source = ROOT / "src/workerbus"
-    names = {path.name for path in source.glob("*.py")} | {f"`{path.stem}`" for path in source.glob("jobs/_*.py")}
-    missing = {name for name in names - {"__init__.py", "`__init__`"} if name.strip("`") not in page}
-    assert missing == set()
+    names = {path.name for path in source.glob("*.py")} - {"__init__.py"}
+    assert {name for name in names if f"`{name}`" not in page} == set()
+    for package in sorted(path.parent for path in source.glob("*/__init__.py")):
+        row = next(line for line in page.splitlines() if re.match(rf"\|[ \d]*\| `{package.name}/` ", line))
+        modules = {path.stem for path in package.rglob("*.py")} - {"__init__"}
+        assert modules - set(re.findall(r"`(\w+)`", row)) == set(), package.name
 
 
 def page_on_testing() -> list[str]:
