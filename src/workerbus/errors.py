@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from workerbus._values import JobStatus
-
 
 class WorkerBusError(Exception):
     """The root of all errors that workerbus raises."""
@@ -167,7 +165,7 @@ class _JobOutcomeError(WorkerBusError):
         reason: str,
         *,
         job_id: str = "",
-        statuses: Mapping[str, JobStatus] | None = None,
+        statuses: Mapping[str, str] | None = None,
         responses: Mapping[str, dict[str, Any]] | None = None,
         detail: str = "",
     ) -> None:
@@ -175,7 +173,7 @@ class _JobOutcomeError(WorkerBusError):
         super().__init__(f"{label}: {reason}{f' ({detail})' if detail else ''}")
         self.reason = reason
         self.job_id = job_id
-        self.statuses: dict[str, JobStatus] = dict(statuses or {})
+        self.statuses: dict[str, str] = dict(statuses or {})
         self.responses: dict[str, dict[str, Any]] = dict(responses or {})
 
 
@@ -185,7 +183,7 @@ class JobError(_JobOutcomeError):
     Attributes:
         reason: Why, in words; ``"timeout"`` where time ran out.
         job_id: The job.
-        statuses: Worker name to `JobStatus`, of the workers that answered.
+        statuses: Worker name to `JobStatus`, which is a `str`, of the workers that answered.
         responses: Worker name to the answer's payload.
     """
 

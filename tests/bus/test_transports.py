@@ -7,7 +7,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from support.buses import Wire
+from support.buses import PoliteBus, Wire
 from support.conditions import eventually
 from support.lanes import Sending, held, lanes
 from support.messages import Note, note
@@ -384,6 +384,23 @@ async def test_a_transport_that_looks_at_what_it_delivers_sees_all_of_it() -> No
             bus.post(note(n))
         assert await plain.until(6) == [note(n) for n in range(6)]
     assert bus.seen == 6
+
+
+def test_a_bus_never_waits_if_it_has_neither_bounds_nor_anything_between_sending_and_delivering() -> None:
+    """B8, B9."""
+
+    class Quiet(MemoryBus):
+        async def start(self) -> None: ...
+
+    class Looking(MemoryBus):
+        async def send(self, message: BusMessage) -> None: ...
+
+    assert MemoryBus().never_waits
+    assert Quiet().never_waits
+    assert not MemoryBus(max_buffer_size=1).never_waits
+    assert not Looking().never_waits
+    assert not PoliteBus().never_waits
+    assert not Wire().never_waits
 
 
 async def test_what_makes_the_task_of_a_transport_fail_leaves_the_block_of_its_bus_as_itself() -> None:

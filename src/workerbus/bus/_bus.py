@@ -361,6 +361,11 @@ class WorkerBus(ABC):
         else:
             self._outbox.put(message)
 
+    @property
+    def never_waits(self) -> bool:
+        """Whether `send` waits neither for room nor for a network, and so does no more than `post`."""
+        return self._in_process and self.max_buffer_size == math.inf
+
     async def _publish_early(self, message: BusMessage) -> None:
         try:
             await self.publish(message)
@@ -490,8 +495,3 @@ class WorkerBus(ABC):
 def in_process(bus: Sender) -> bool:
     """Whether everybody on a bus is in this process: what is posted has arrived when `post` returns."""
     return isinstance(bus, WorkerBus) and bus._in_process  # noqa: SLF001 - for the library, and nobody else
-
-
-def never_waits(bus: Sender) -> bool:
-    """Whether `send` never waits, so that `post` does the same."""
-    return isinstance(bus, WorkerBus) and bus._in_process and bus.max_buffer_size == math.inf  # noqa: SLF001 - the same

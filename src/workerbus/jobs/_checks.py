@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from workerbus._values import JobStatus
 from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
 
 Response = BusJobResponseMessage | BusJobResponseUrgentMessage
+
+TIMEOUT: Final = "timeout"
+"""What both sides say where time was up: the reason of a cancel, and the error of an answer (J6)."""
 
 
 def check_request(worker_names: Sequence[str], payload: object, timeout: object, headers: object) -> None:

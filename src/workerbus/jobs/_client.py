@@ -25,9 +25,8 @@ from anyio import (
 from workerbus._concurrency.lifetime import event_class, scope_class
 from workerbus._values import JobStatus, id_source
 from workerbus.abc import Barrier, HookCall, JobPeer, OpenAsks
-from workerbus.bus._bus import never_waits
 from workerbus.errors import NotRunningError
-from workerbus.jobs._checks import Response, repaired
+from workerbus.jobs._checks import TIMEOUT, Response, repaired
 from workerbus.jobs._events import JobGroupEvent, JobGroupResponse
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import GroupState, GroupTrigger, next_group
@@ -47,7 +46,6 @@ from workerbus.messages import (
 
 logger = logging.getLogger("workerbus")
 
-TIMEOUT: Final = "timeout"
 WARN_AFTER: Final = 5.0
 """After this many seconds a requester says in the log for whom it waits (J1)."""
 CLOCK_SKEW: Final = 0.001
@@ -102,7 +100,7 @@ class JobClient:
         if self._new_event is None:
             self._new_event, self.new_scope = event_class(), scope_class()
             self._asking = self._owner.asking
-            self.never_waits = never_waits(self._owner.bus)
+            self.never_waits = self._owner.bus.never_waits
         group = JobGroup(
             _new_id(),
             worker_names,

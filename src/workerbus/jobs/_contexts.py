@@ -12,7 +12,7 @@ closed; only then it is decided what to raise:
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -20,12 +20,52 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from workerbus._concurrency.lifetime import carry_deadline
 from workerbus._values import BATCH, JobStatus
 from workerbus.errors import NotRunningError
-from workerbus.jobs._client import JobClient
 from workerbus.jobs._events import JobEvent, JobGroupEvent
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import GroupState
 
 E = TypeVar("E")
+
+
+class Requester(Protocol):
+    """What a context needs of a `JobClient`."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it asks for nothing more."""
+
+    @property
+    def never_waits(self) -> bool:
+        """Whether a request never waits to be sent."""
+
+    @property
+    def new_scope(self) -> type[CancelScope]:
+        """The class of cancel scopes to use."""
+
+    def check_running(self) -> None:
+        """Raise `NotRunningError` unless it can be asked for jobs (J14)."""
+
+    def new_group(
+        self,
+        worker_names: Sequence[str],
+        *,
+        cancel_on_error: bool,
+        label: str | None,
+        cancellable: bool,
+        timeout: float | None,
+        single: bool,
+        in_context: bool,
+    ) -> JobGroup:
+        """Put a new group into the table; its time starts now."""
+
+    async def ask(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
+        """Wait for the workers and send them their requests (J6)."""
+
+    async def leave(self, group: JobGroup, exc: BaseException | None) -> None:
+        """Tell who has not answered, wait for them, and forget the group (J5)."""
+
+    def forget(self, group: JobGroup) -> None:
+        """Take a group out of the table."""
 
 
 class _Events(Generic[E]):
@@ -63,7 +103,7 @@ class _Context:
 
     def __init__(
         self,
-        client: JobClient,
+        client: Requester,
         worker_names: Sequence[str],
         *,
         name: str | None,

@@ -22,8 +22,7 @@ from workerbus._concurrency.failures import Failure, Kind, sort_failure
 from workerbus._values import JobStatus, Value, value
 from workerbus.abc import HookCall, JobPeer, Sender
 from workerbus.errors import JobFailure, UnknownJobError, text_of
-from workerbus.jobs._checks import check_seconds_left
-from workerbus.jobs._client import TIMEOUT
+from workerbus.jobs._checks import TIMEOUT, check_seconds_left
 from workerbus.jobs._deadlines import Deadlines
 from workerbus.jobs._limiter import Limiter
 from workerbus.jobs._pool import TaskPool

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from workerbus._concurrency.lifetime import LazyEvent
 from workerbus.bus import WorkerBus
-from workerbus.bus._bus import never_waits
 from workerbus.messages import BusFrameMessage
 from workerbus.pipeline._frames import BUS, Frame, FrameDirection, Marker, came_by, received
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Waiting
@@ -138,7 +137,7 @@ class BusEdge:
             return None
         late = self._since if self._closing else None
         messages = [BusFrameMessage(frame, direction, tag, late, source=self._name) for tag in self._tags]
-        if may_wait and not never_waits(bus):
+        if may_wait and not bus.never_waits:
             sending = self._sendings[direction] = Sending(bus, messages, self._sendings.get(direction))
             return sending
         for message in messages:

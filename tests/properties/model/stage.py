@@ -6,7 +6,7 @@ every run is checked: each request answered exactly once, nothing running, nothi
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import anyio
@@ -371,7 +371,7 @@ class Stage:
             raise MismatchError("\n".join(broken))
 
 
-def answers_of(statuses: dict[str, JobStatus], responses: dict[str, dict[str, Any]]) -> dict[str, Answer]:
+def answers_of(statuses: Mapping[str, str], responses: dict[str, dict[str, Any]]) -> dict[str, Answer]:
     return {name: (str(status), responses[name]) for name, status in statuses.items()}
 
 
