@@ -30,7 +30,7 @@ from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer, OpenJob
 from workerbus.pipeline import PipelineWorker
 from workerbus.pipeline._frame_lane import FrameLane
-from workerbus.pipeline._processor_inbox import ProcessorInbox, inbox_of
+from workerbus.pipeline._processor_inbox import ProcessorInbox
 from workerbus.runner._runner import WorkerRunner
 from workerbus.testing.buses._network import stories
 from workerbus.testing.buses._recording import RecordingBus
@@ -175,16 +175,15 @@ def _late(registry: WorkerRegistry, name: str) -> str:
     """Why a worker that runs is not ready."""
     runner = _runner_of(registry)
     worker = None if runner is None else runner.get_worker(name)
-    running_pipeline = (
-        core_of(worker).extension.session._running_pipeline if isinstance(worker, PipelineWorker) else None
-    )
-    if running_pipeline is None:
+    running = core_of(worker).extension.session._running if isinstance(worker, PipelineWorker) else None
+    if running is None:
         return "its run() has begun, and has not called start()"
-    inboxes = [inbox_of(processor) for processor in running_pipeline.processors]
-    unready = [each.name for each in inboxes if not each.set_up]
+    unready = [inbox.name for inbox in running.inboxes if not inbox.set_up]
     if unready:
         return f"processor {unready[0]!r} is not set up"
-    return f"the StartFrame was not pushed on by {_names([each.name for each in inboxes if each.late_with_start])}"
+    return (
+        f"the StartFrame was not pushed on by {_names([each.name for each in running.inboxes if each.late_with_start])}"
+    )
 
 
 def _arrival(frame: Names) -> Wait:
