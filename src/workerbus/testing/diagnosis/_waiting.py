@@ -21,25 +21,25 @@ from attrs import frozen
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.room import RoomWaiter
 from workerbus._registry import WorkerRegistry
-from workerbus.bus import WorkerBus
+from workerbus.bus._bus import WorkerBus
 from workerbus.errors import text_of
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._contexts import _Context, _Events
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer, OpenJob
-from workerbus.pipeline import PipelineWorker
 from workerbus.pipeline._frame_lane import FrameLane
 from workerbus.pipeline._processor_inbox import ProcessorInbox
+from workerbus.pipeline._worker import PipelineWorker
 from workerbus.runner._runner import WorkerRunner
 from workerbus.testing.buses._network import stories
 from workerbus.testing.buses._recording import RecordingBus
 from workerbus.testing.diagnosis._circles import circles_in
 from workerbus.testing.diagnosis._frames import frames_of, is_machinery, module_of
 from workerbus.testing.diagnosis._primitives import Key, Wait, primitive
-from workerbus.testing.workers._recording import News
-from workerbus.testing.workers._scripted import end_of_script
-from workerbus.worker import BaseWorker
+from workerbus.testing.workers._endings import end_of_script
+from workerbus.testing.workers._news import News
+from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import core_of
 from workerbus.worker._hooks import HookQueue
 from workerbus.worker._lifecycle import WorkerLifecycle
@@ -247,7 +247,7 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
     WorkerRegistry.wait_for.__code__: _arrival,
     WorkerBus._hand_out_in_line.__code__: _full_lanes,
     RecordingBus.wait_for.__code__: _message,
-    News.until.__code__: lambda frame: Wait(0, f"until at {frame['worker'].name!r} {frame['what']}"),
+    News.until.__code__: lambda frame: Wait(0, f"until at {frame['self'].name!r} {frame['what']}"),
     end_of_script.__code__: lambda frame: Wait(0, f"for ever: it is scripted to {frame['behaviour'].end}"),
     BaseWorker.wait.__code__: lambda frame: _finish(frame["self"].name),
     WorkerLifecycle.stop.__code__: lambda frame: _finish(frame["self"]._state.name),
