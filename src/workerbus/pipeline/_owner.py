@@ -96,6 +96,10 @@ class FrameWorker(JobAnswers, JobRequests):
     async def stop_when_done(self) -> None:
         """End when everything that was queued so far has been handled. Does not wait for that; again is a no-op."""
 
+    @abstractmethod
+    async def stop(self) -> None:
+        """Stop now; see `BaseWorker.stop`. From a processor's handler it only asks, and returns at once."""
+
     # --- what it says to others
 
     @abstractmethod

@@ -30,7 +30,7 @@ Left = Callable[[Frame, FrameDirection, bool], Waiting | None]
 
 
 class Processor(Protocol):
-    """A processor, as the pipeline sees it that it runs in."""
+    """A processor, as the running pipeline sees it."""
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
         """Get ready, before the start."""
@@ -141,7 +141,7 @@ class Tellers:
 
 
 class RunningPipeline:
-    """A running pipeline.
+    """Starts a pipeline, and ends it.
 
     Args:
         worker: Whose it is.

@@ -1,7 +1,7 @@
 """The session of a worker's pipeline: what comes in, what leaves, why it ends, and who is told (P2, P3).
 
-A `PipelineSession` is there before the pipeline runs and after it, when it keeps or refuses frames. How a running
-pipeline starts and ends, is in `_running`; here is, when:
+A `PipelineSession` is there before the pipeline runs and after it, when it keeps or refuses frames. How a pipeline
+starts and ends is in `_running`; when it does is here:
 
 1. It starts; what was queued before waits for that. Then the worker starts, too.
 2. It ends when an `EndFrame` or a `StopFrame` has come through, or when somebody cancels: the first one decides, and is

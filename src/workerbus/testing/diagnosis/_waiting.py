@@ -181,9 +181,8 @@ def _late(registry: WorkerRegistry, name: str) -> str:
     unready = [inbox.name for inbox in running.inboxes if not inbox.set_up]
     if unready:
         return f"processor {unready[0]!r} is not set up"
-    return (
-        f"the StartFrame was not pushed on by {_names([each.name for each in running.inboxes if each.late_with_start])}"
-    )
+    late = [inbox.name for inbox in running.inboxes if inbox.late_with_start]
+    return f"the StartFrame was not pushed on by {_names(late)}"
 
 
 def _arrival(frame: Names) -> Wait:
