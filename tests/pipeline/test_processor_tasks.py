@@ -162,9 +162,9 @@ async def test_a_task_of_a_processor_that_has_failed_holds_no_end_up(caplog: pyt
 
 
 def _tasks_of(worker: PipelineWorker) -> int:
-    running_pipeline = core_of(worker).extension.session._running_pipeline
-    assert running_pipeline is not None
-    return len(running_pipeline._tasks)
+    running = core_of(worker).extension.session._running
+    assert running is not None
+    return len(running._tasks)
 
 
 async def test_tasks_of_a_processor_that_are_over_are_not_kept() -> None:

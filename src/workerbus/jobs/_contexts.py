@@ -52,6 +52,7 @@ class Requester(Protocol):
         cancel_on_error: bool,
         label: str | None,
         cancellable: bool,
+        headers: Mapping[str, str] | None,
         timeout: float | None,
         single: bool,
         in_context: bool,

@@ -29,10 +29,10 @@ from workerbus.pipeline._frames import (
     frame_type,
 )
 from workerbus.pipeline._observers import FrameProcessed, FramePushed, Observer
-from workerbus.pipeline._owner import FrameWorker
+from workerbus.pipeline._owner import FrameProcessorSetup, FrameWorker
 from workerbus.pipeline._pipeline import ParallelPipeline, Pipeline
 from workerbus.pipeline._ports import TaskHandle
-from workerbus.pipeline._processor import FrameProcessor, FrameProcessorSetup
+from workerbus.pipeline._processor import FrameProcessor
 from workerbus.pipeline._session import START_SECONDS
 from workerbus.pipeline._worker import PipelineWorker
 

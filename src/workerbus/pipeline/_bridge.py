@@ -5,13 +5,14 @@ from typing import Any
 
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
-from workerbus.bus import BusSubscriber, WorkerBus
-from workerbus.bus._inbox import Inbox, InboxHost, Receives, make_inbox
+from workerbus.bus._bus import WorkerBus
+from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, make_inbox
 from workerbus.messages import BusFrameMessage, BusMessage
 from workerbus.pipeline._bus_edge import Deduplicator, checked_types, frame_of
 from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, came_by, received
+from workerbus.pipeline._owner import FrameProcessorSetup
 from workerbus.pipeline._ports import DOWNSTREAM
-from workerbus.pipeline._processor import FrameProcessor, FrameProcessorSetup
+from workerbus.pipeline._processor import FrameProcessor
 from workerbus.pipeline._processor_inbox import inbox_of
 
 

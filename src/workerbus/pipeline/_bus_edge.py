@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from workerbus._concurrency.lifetime import LazyEvent
-from workerbus.bus import WorkerBus
+from workerbus.bus._bus import WorkerBus
 from workerbus.messages import BusFrameMessage
 from workerbus.pipeline._frames import BUS, Frame, FrameDirection, Marker, came_by, received
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Waiting

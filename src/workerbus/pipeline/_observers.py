@@ -4,6 +4,7 @@ Each observer has a queue and a task of its own. Where nobody watches, nothing o
 """
 
 import logging
+import math
 from collections.abc import Iterable
 
 from anyio import current_time
@@ -81,22 +82,22 @@ class Watch:
     """All who watch one pipeline.
 
     Args:
-        observers: The observers.
-        host: Where their tasks run.
+        observers: The observers; none where only the time is wanted.
         name: For their tasks' names.
 
     Attributes:
         touched: When a frame was last seen, by the event loop's clock.
     """
 
-    def __init__(self, observers: Iterable[Observer], host: TaskHost, name: str) -> None:
-        self.touched: float = current_time()
+    def __init__(self, observers: Iterable[Observer], name: str) -> None:
+        self.touched: float = -math.inf
+        self._lanes: list[Lane[FrameProcessed | FramePushed]] = []
         self._processed: list[Lane[FrameProcessed | FramePushed]] = []
         self._pushed: list[Lane[FrameProcessed | FramePushed]] = []
         for observer in observers:
-            self._add(observer, host, name)
+            self._add(observer, name)
 
-    def _add(self, observer: Observer, host: TaskHost, name: str) -> None:
+    def _add(self, observer: Observer, name: str) -> None:
         kind = type(observer)
 
         async def tell(data: FrameProcessed | FramePushed) -> None:
@@ -109,11 +110,21 @@ class Watch:
                 logger.error("observer %s of worker %r failed", kind.__name__, name, exc_info=await own_error(exc))
 
         lane: Lane[FrameProcessed | FramePushed] = Lane(f"{name} observer {kind.__name__}", tell)
-        lane.open(host)
+        self._lanes.append(lane)
         if kind.on_process_frame is not Observer.on_process_frame:
             self._processed.append(lane)
         if kind.on_push_frame is not Observer.on_push_frame:
             self._pushed.append(lane)
+
+    def open(self, host: TaskHost) -> None:
+        """Let the observers see what goes by from now on.
+
+        Args:
+            host: Where their tasks run.
+        """
+        self.touched = current_time()
+        for lane in self._lanes:
+            lane.open(host)
 
     def processing(self, processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> None:
         """A processor begins with a frame."""
@@ -135,10 +146,10 @@ class Watch:
 
     async def quiet(self) -> None:
         """Wait until the observers have seen everything."""
-        for lane in (*self._processed, *self._pushed):
+        for lane in self._lanes:
             await lane.quiet()
 
     def close(self) -> None:
         """Tell them nothing more."""
-        for lane in (*self._processed, *self._pushed):
+        for lane in self._lanes:
             lane.close(cancel=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from workerbus.errors import ProcessorInUseError
 from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, StartFrame
-from workerbus.pipeline._ports import DOWNSTREAM, Piece, Port, Waiting
+from workerbus.pipeline._ports import DOWNSTREAM, Piece, Port, Running, Waiting
 from workerbus.pipeline._processor import FrameProcessor
 from workerbus.pipeline._processor_inbox import ProcessorInbox, inbox_of
 
@@ -42,6 +42,11 @@ class Pipeline:
         """All processors in it, those of nested pipelines included."""
         return [processor for part in self.parts for processor in _processors(part)]
 
+    @property
+    def inboxes(self) -> list[ProcessorInbox]:
+        """The inboxes of all processors in it."""
+        return [inbox_of(processor) for processor in self.processors]
+
     # --- as a piece
 
     @property
@@ -65,6 +70,12 @@ class Pipeline:
         downs = [*(piece.down_entry for piece in pieces[1:]), following]
         for piece, up, down in zip(pieces, ups, downs, strict=True):
             piece.connect(up, down)
+
+    def join(self, running: Running) -> None:
+        """Make its processors part of a running pipeline."""
+        for processor in self.processors:
+            passes = type(processor).process_frame is FrameProcessor.process_frame
+            inbox_of(processor).join(running, processor.push_frame if passes else processor.process_frame)
 
     def release(self) -> None:
         """Let go of its parts: they may be put into another pipeline (`StopFrame`)."""
@@ -102,7 +113,7 @@ class ParallelPipeline:
         ]
         claim(self.branches)
         self.claimed: bool = False
-        inboxes = [inbox_of(processor) for processor in self.processors]
+        inboxes = [inbox for branch in self.branches for inbox in branch.inboxes]
         self._down = Fork([branch.down_entry for branch in self.branches], inboxes)
         self._up = Fork([branch.up_entry for branch in self.branches], inboxes)
 
@@ -184,7 +195,7 @@ class Fork:
     def empty_but(self, branch: Pipeline, frame: Frame) -> None:
         """Let an interruption that was made in one branch empty the others, too: it is for the whole pipeline."""
         if frame.marks is None or self not in frame.marks:
-            own = {inbox_of(processor) for processor in branch.processors}
+            own = set(branch.inboxes)
             for inbox in self._inboxes:
                 if inbox not in own:
                     inbox.drop()

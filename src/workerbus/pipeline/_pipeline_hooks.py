@@ -4,6 +4,7 @@ They have a queue of their own, beside those of every worker: it goes on until t
 the others have been closed.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from workerbus._concurrency.lane import Lane
@@ -12,7 +13,6 @@ from workerbus._events import EventEmitter, EventHandlers
 from workerbus.abc import HookCall
 from workerbus.pipeline._frames import CancelFrame, EndFrame, ErrorFrame, Frame, FrameDirection, StartFrame, StopFrame
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM
-from workerbus.worker._hooks import HookQueue
 
 PIPELINE_HOOKS: Final = frozenset(
     {
@@ -91,13 +91,13 @@ class PipelineEvents:
         self._lane: Lane[HookCall] | None = None
         self.filters: dict[FrameDirection, tuple[type[Frame], ...]] = {DOWNSTREAM: (Frame,), UPSTREAM: (Frame,)}
 
-    def begin(self, hooks: HookQueue) -> None:
+    def begin(self, run: Callable[[HookCall], Awaitable[None]]) -> None:
         """Keep hooks from now on, to be run when they are let run.
 
         Args:
-            hooks: Runs one.
+            run: Runs one.
         """
-        self._lane = Lane(f"{self._name} pipeline events", hooks.run)
+        self._lane = Lane(f"{self._name} pipeline events", run)
 
     def let_run(self, tasks: TaskHost) -> None:
         """Run them."""

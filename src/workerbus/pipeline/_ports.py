@@ -6,6 +6,7 @@ A frame is put into the next port in the step of whoever pushes it. What has to 
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
+from workerbus._concurrency.lifetime import TaskHost
 from workerbus.pipeline._frames import ErrorFrame, Frame, FrameDirection
 
 DOWNSTREAM = FrameDirection.DOWNSTREAM
@@ -55,13 +56,28 @@ class TaskHandle(Protocol):
 
 
 class Watcher(Protocol):
-    """Sees frames go by."""
+    """Sees frames go by.
+
+    Attributes:
+        touched: When it last saw one, by the event loop's clock.
+    """
+
+    touched: float
+
+    def open(self, host: TaskHost) -> None:
+        """Begin to watch, in tasks that run there."""
 
     def processing(self, processor: Any, frame: Frame, direction: FrameDirection) -> None:
         """A processor begins with a frame."""
 
     def pushing(self, source: Any, destination: Any, frame: Frame, direction: FrameDirection) -> None:
         """A processor pushes a frame."""
+
+    async def quiet(self) -> None:
+        """Wait until everything that was seen has been told."""
+
+    def close(self) -> None:
+        """Tell nothing more."""
 
 
 class Running(Protocol):

@@ -6,29 +6,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from anyio.lowlevel import checkpoint
-from attrs import frozen
 
 from workerbus._concurrency.failures import own_error
 from workerbus._slot import HasCore, set_core
 from workerbus._values import BATCH
 from workerbus.errors import HandlerTypeError, NotRunningError
 from workerbus.pipeline._frames import ErrorFrame, Frame, FrameDirection, InterruptionFrame
-from workerbus.pipeline._owner import FrameWorker
+from workerbus.pipeline._owner import FrameProcessorSetup, FrameWorker
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, TaskHandle
 from workerbus.pipeline._processor_inbox import ProcessorInbox, inbox_of
 
 _numbers: Final[Counter[str]] = Counter()
-
-
-@frozen
-class FrameProcessorSetup:
-    """What a processor is set up with.
-
-    Args:
-        worker: The worker whose pipeline it stands in.
-    """
-
-    worker: FrameWorker
 
 
 class FrameProcessor(HasCore):

@@ -11,7 +11,7 @@ It does not know why it is to end; that is the worker's business. What it does:
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from anyio import CancelScope, Event, move_on_after, sleep
 from attrs import frozen
@@ -20,15 +20,37 @@ from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus.errors import NotRunningError
 from workerbus.pipeline._frames import CancelFrame, ErrorFrame, Frame, FrameDirection, Marker, StartFrame
-from workerbus.pipeline._owner import FrameWorker
-from workerbus.pipeline._pipeline import Pipeline
-from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Waiting, Watcher
-from workerbus.pipeline._processor import FrameProcessor, FrameProcessorSetup
-from workerbus.pipeline._processor_inbox import inbox_of
+from workerbus.pipeline._owner import FrameProcessorSetup, FrameWorker
+from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Piece, Port, Running, Waiting, Watcher
+from workerbus.pipeline._processor_inbox import ProcessorInbox
 
 logger = logging.getLogger("workerbus")
 
 Left = Callable[[Frame, FrameDirection, bool], Waiting | None]
+
+
+class Processor(Protocol):
+    """A processor, as the running pipeline sees it."""
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Get ready, before the start."""
+
+    async def cleanup(self) -> None:
+        """Release what it holds."""
+
+
+class Row(Piece, Protocol):
+    """Processors in their order, and how they are connected: what a `Pipeline` is while it runs."""
+
+    @property
+    def inboxes(self) -> list[ProcessorInbox]:
+        """The inboxes of all processors."""
+
+    def join(self, running: Running) -> None:
+        """Make the processors part of a running pipeline."""
+
+    def release(self) -> None:
+        """Let go of the processors: they may be put into another pipeline."""
 
 
 class FrameTask:
@@ -103,7 +125,7 @@ class Edge:
 
 @frozen
 class Tellers:
-    """Whom a running_pipeline tells what.
+    """Whom a running pipeline tells what.
 
     Args:
         left: Called with each frame that leaves the pipeline.
@@ -119,17 +141,20 @@ class Tellers:
 
 
 class RunningPipeline:
-    """A running pipeline.
+    """Starts a pipeline, and ends it.
 
     Args:
         worker: Whose it is.
-        pipeline: The pipeline.
+        row: What runs.
         host: Where its tasks run.
         clean_up: Its shields.
         watcher: Who watches the frames.
         tell: Whom to tell what.
 
     Attributes:
+        inboxes: The inboxes of its processors, in their order.
+        down_entry: Where frames come in that travel downstream.
+        up_entry: Where frames come in that travel upstream.
         settled: Set when the pipeline has started, or could not.
         is_open: Whether it has started, and is not being cancelled.
         error: What a processor raised at the start.
@@ -138,7 +163,7 @@ class RunningPipeline:
     def __init__(
         self,
         worker: FrameWorker,
-        pipeline: Pipeline,
+        row: Row,
         host: TaskHost,
         clean_up: CleanUp,
         watcher: Watcher | None,
@@ -154,16 +179,14 @@ class RunningPipeline:
         self.settled: Event = Event()
         self.is_open: bool = False
         self.error: Exception | None = None
-        self.processors: list[FrameProcessor] = pipeline.processors
+        self.inboxes: list[ProcessorInbox] = row.inboxes
         self.head = Edge(tell.left, self._start_at_sink)
         self.tail = Edge(tell.left, self._start_at_sink)
         self._cancelled = Event()
-        self.down_entry = pipeline.down_entry
-        self.up_entry = pipeline.up_entry
-        for processor in self.processors:
-            passes = type(processor).process_frame is FrameProcessor.process_frame
-            inbox_of(processor).join(self, processor.push_frame if passes else processor.process_frame)
-        pipeline.connect(self.head, self.tail)
+        self.down_entry: Port = row.down_entry
+        self.up_entry: Port = row.up_entry
+        row.join(self)
+        row.connect(self.head, self.tail)
 
     # --- for the inboxes
 
@@ -204,16 +227,16 @@ class RunningPipeline:
 
     async def set_up(self) -> None:
         """Set the processors up, in their order; raises what one of them raises."""
-        for processor in self.processors:
+        for inbox in self.inboxes:
+            processor: Processor = inbox.owner
             await processor.setup(FrameProcessorSetup(self.worker))
-            inbox_of(processor).set_up = True
+            inbox.set_up = True
 
     def send_start(self) -> None:
         """Send the `StartFrame`."""
-        for processor in self.processors:
-            visitor = inbox_of(processor).visitor
-            if visitor is not None:
-                visitor.joined()
+        for inbox in self.inboxes:
+            if inbox.visitor is not None:
+                inbox.visitor.joined()
         self.down_entry.put(StartFrame(), DOWNSTREAM, False)
 
     def _start_at_sink(self, frame: StartFrame) -> None:
@@ -226,8 +249,8 @@ class RunningPipeline:
     def open(self) -> None:
         """Handle frames from now on: the worker has started, too, so that a processor may ask for jobs."""
         if self.is_open:
-            for processor in self.processors:
-                inbox_of(processor).open()
+            for inbox in self.inboxes:
+                inbox.open()
             self.head.open()
             self.tail.open()
 
@@ -236,8 +259,8 @@ class RunningPipeline:
         with move_on_after(seconds):
             await self.settled.wait()
             return
-        unready = [each.name for each in self.processors if not inbox_of(each).set_up]
-        slow = unready[:1] or [each.name for each in self.processors if inbox_of(each).late_with_start]
+        unready = [inbox.name for inbox in self.inboxes if not inbox.set_up]
+        slow = unready[:1] or [inbox.name for inbox in self.inboxes if inbox.late_with_start]
         logger.warning(
             "the pipeline of worker %r has not started in %g seconds: it waits for %s; a processor must push the "
             "StartFrame on",
@@ -258,14 +281,13 @@ class RunningPipeline:
         told: list[str] = []
         while True:
             await sleep(seconds)
-            inboxes = [inbox_of(processor) for processor in self.processors]
-            keepers = [each.name for each in inboxes if each.kept is not None and not each.at_work]
+            keepers = [inbox.name for inbox in self.inboxes if inbox.kept is not None and not inbox.at_work]
             if keepers:
                 text = "worker %r ends without the end that processor %r has not pushed on"
                 logger.warning(text, self.worker.name, keepers[0])
                 lost()
                 return
-            busy = [each.name for each in self.processors if inbox_of(each).at_work]
+            busy = [inbox.name for inbox in self.inboxes if inbox.at_work]
             if busy != told:
                 told = busy
                 text = "the pipeline of worker %r has not ended in %g seconds: it waits for %s"
@@ -277,8 +299,8 @@ class RunningPipeline:
 
     async def system_quiet(self) -> None:
         """Wait until the system frames that are on their way now have arrived."""
-        for processor in (*self.processors, *reversed(self.processors)):
-            await inbox_of(processor).system_quiet()
+        for inbox in (*self.inboxes, *reversed(self.inboxes)):
+            await inbox.system_quiet()
 
     def cancel_arrived(self) -> None:
         """The `CancelFrame` has reached the sink."""
@@ -291,8 +313,8 @@ class RunningPipeline:
         self.is_open = False
         for edge in (self.head, self.tail):
             edge.halt()
-        for processor in self.processors:
-            inbox_of(processor).halt()
+        for inbox in self.inboxes:
+            inbox.halt()
         self.down_entry.put(frame, DOWNSTREAM, False)
         with move_on_after(CLEANUP_SECONDS / 2) as limit:
             await self._cancelled.wait()
@@ -307,8 +329,8 @@ class RunningPipeline:
             clean: Whether to clean up; not after a `StopFrame`.
         """
         self._closed = True
-        for processor in self.processors:
-            inbox_of(processor).end()
+        for inbox in self.inboxes:
+            inbox.end()
         for task in list(self._tasks):
             task.cancel()
         with self._clean_up.shield(deadline) as shield:
@@ -317,16 +339,17 @@ class RunningPipeline:
         if shield.cancelled_caught:
             late = ", ".join(repr(name) for name in sorted({task.owner for task in self._tasks}))
             logger.warning("worker %r waits for processors that refuse cancellation: %s", self.worker.name, late)
-        for processor in self.processors:
-            if inbox_of(processor).set_up and clean:
-                await self._clean(processor, deadline)
+        for inbox in self.inboxes:
+            if inbox.set_up and clean:
+                await self._clean(inbox, deadline)
 
-    async def _clean(self, processor: FrameProcessor, deadline: float) -> None:
+    async def _clean(self, inbox: ProcessorInbox, deadline: float) -> None:
+        processor: Processor = inbox.owner
         try:
             # Past the deadline, too: what cleanup() does before it first waits is still done.
             with self._clean_up.shield(deadline) as shield:
                 await processor.cleanup()
             if shield.cancelled_caught:
-                logger.warning("cleanup() of processor %r has not ended in time", processor.name)
+                logger.warning("cleanup() of processor %r has not ended in time", inbox.name)
         except BaseException as exc:
-            logger.error("cleanup() of processor %r failed", processor.name, exc_info=await own_error(exc))
+            logger.error("cleanup() of processor %r failed", inbox.name, exc_info=await own_error(exc))

@@ -1,7 +1,7 @@
 """The session of a worker's pipeline: what comes in, what leaves, why it ends, and who is told (P2, P3).
 
-A `PipelineSession` is there before the pipeline runs and after it, when it keeps or refuses frames. How a running
-pipeline starts and ends, is in `_running`; here is, when:
+A `PipelineSession` is there before the pipeline runs and after it, when it keeps or refuses frames. How a pipeline
+starts and ends is in `_running`; when it does is here:
 
 1. It starts; what was queued before waits for that. Then the worker starts, too.
 2. It ends when an `EndFrame` or a `StopFrame` has come through, or when somebody cancels: the first one decides, and is
@@ -10,7 +10,6 @@ pipeline starts and ends, is in `_running`; here is, when:
 """
 
 import logging
-from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
@@ -29,12 +28,10 @@ from workerbus.pipeline._frames import (
     StopFrame,
     SystemFrame,
 )
-from workerbus.pipeline._observers import Observer, Watch
 from workerbus.pipeline._owner import FrameWorker
-from workerbus.pipeline._pipeline import Pipeline
 from workerbus.pipeline._pipeline_hooks import PipelineEvents
-from workerbus.pipeline._ports import DOWNSTREAM, Entry, Waiting
-from workerbus.pipeline._running import RunningPipeline, Tellers
+from workerbus.pipeline._ports import DOWNSTREAM, Entry, Waiting, Watcher
+from workerbus.pipeline._running import Row, RunningPipeline, Tellers
 from workerbus.worker._core import core_of
 
 logger = logging.getLogger("workerbus")
@@ -48,10 +45,10 @@ class PipelineSession:
 
     Args:
         worker: The worker.
-        pipeline: The pipeline.
+        row: What runs.
         bus_edge: Its bridge to the bus, if it has one.
         events: Who is told what.
-        observers: Who watches the frames.
+        watch: Who watches the frames, if anybody does.
         idle_timeout: After how many seconds without a frame it is idle; None for never.
         cancel_on_idle_timeout: Whether it is cancelled then.
     """
@@ -59,30 +56,29 @@ class PipelineSession:
     def __init__(
         self,
         worker: FrameWorker,
-        pipeline: Pipeline,
+        row: Row,
         bus_edge: BusEdge | None,
         events: PipelineEvents,
         *,
-        observers: Iterable[Observer],
+        watch: Watcher | None,
         idle_timeout: float | None,
         cancel_on_idle_timeout: bool,
     ) -> None:
         self._worker = worker
         self._core = core_of(worker)
         self._state = self._core.state
-        self._pipeline = pipeline
+        self._row = row
         self._bus_edge = bus_edge
         self._events = events
-        self._observers = tuple(observers)
+        self._watch = watch
         self._idle_timeout = idle_timeout
         self._cancel_on_idle_timeout = cancel_on_idle_timeout
         self._early: list[Entry] = []
-        self._running_pipeline: RunningPipeline | None = None
-        self._watch: Watch | None = None
+        self._running: RunningPipeline | None = None
         self._body: CancelScope | None = None
         self._active: bool | None = None
         self._started = False
-        self._running = False
+        self._opened = False
         self._shutdown = False
         self._verdict: EndFrame | StopFrame | CancelFrame | None = None
         self._through = Event()
@@ -129,20 +125,18 @@ class PipelineSession:
             self._mind_the_end()
 
     def _mind_the_end(self) -> None:
-        state, running_pipeline = self._state, self._running_pipeline
-        if running_pipeline is not None and self._running:
+        state, running = self._state, self._running
+        if running is not None and self._opened:
             args = (max(1.0, sum(state.graces)), partial(self._decide, EndFrame(state.reason)))
-            running_pipeline.start(
-                running_pipeline.mind_the_end, args, name=f"{state.name} end of frames", owner=state.name
-            )
+            running.start(running.mind_the_end, args, name=f"{state.name} end of frames", owner=state.name)
 
     def _put(self, frame: Frame, direction: FrameDirection, *, may_wait: bool) -> Waiting | None:
-        if self._running_pipeline is None:
+        if self._running is None:
             self._early.append((frame, direction))
             return None
         if self._watch is not None:
             self._watch.touched = current_time()
-        entry = self._running_pipeline.down_entry if direction is DOWNSTREAM else self._running_pipeline.up_entry
+        entry = self._running.down_entry if direction is DOWNSTREAM else self._running.up_entry
         return entry.put(frame, direction, may_wait)
 
     @property
@@ -157,7 +151,7 @@ class PipelineSession:
             return
         if active:
             self._bus_edge.opened()
-        elif self._running_pipeline is not None and self._running_pipeline.is_open:
+        elif self._running is not None and self._running.is_open:
             self._bus_edge.closing(self._put_marker)
 
     def _put_marker(self, marker: Marker, direction: FrameDirection) -> None:
@@ -165,9 +159,9 @@ class PipelineSession:
 
     def worker_started(self) -> None:
         """The worker has started, in this step: frames are handled from now on (P2)."""
-        if self._running_pipeline is not None:
-            self._running_pipeline.open()
-            self._running = True
+        if self._running is not None:
+            self._running.open()
+            self._opened = True
             if self._shutdown:
                 self._mind_the_end()
 
@@ -185,17 +179,17 @@ class PipelineSession:
         return self._bus_edge.outgoing(frame, direction, self._worker.bus, may_wait)
 
     def _lifecycle(self, frame: Frame, direction: FrameDirection) -> None:
-        assert self._running_pipeline is not None
+        assert self._running is not None
         if isinstance(frame, ErrorFrame):
             self._failed(frame)
         elif isinstance(frame, CancelFrame):
             if direction is DOWNSTREAM:
-                self._running_pipeline.cancel_arrived()
+                self._running.cancel_arrived()
             self.cancel(frame)
         elif isinstance(frame, EndFrame | StopFrame):
             if direction is DOWNSTREAM:
                 self._shutdown = True
-                self._running_pipeline.drain_upstream(partial(self._decide, frame))
+                self._running.drain_upstream(partial(self._decide, frame))
             else:
                 self._end_with(EndFrame(frame.reason) if isinstance(frame, EndFrame) else StopFrame())
 
@@ -228,48 +222,44 @@ class PipelineSession:
         if self._verdict is not None:
             return
         state = self._state
-        self._events.begin(state.hooks)
-        if self._observers or self._idle_timeout is not None:
-            self._watch = Watch(self._observers, state.tasks, state.name)
+        self._events.begin(state.hooks.run)
+        if self._watch is not None:
+            self._watch.open(state.tasks)
         tell = Tellers(self._left, self._started_at_sink, self._failed, lambda: self.active)
-        running_pipeline = RunningPipeline(self._worker, self._pipeline, state.tasks, state.clean_up, self._watch, tell)
+        running = RunningPipeline(self._worker, self._row, state.tasks, state.clean_up, self._watch, tell)
         try:
             with CancelScope() as self._body:
-                await self._start(running_pipeline)
+                await self._start(running)
                 await self._through.wait()
-                await running_pipeline.system_quiet()
+                await running.system_quiet()
                 if not isinstance(self._verdict, CancelFrame):
                     self._tell_finished()
                     await self._events.quiet()
         finally:
-            await self._wind_down(running_pipeline)
+            await self._wind_down(running)
 
-    async def _start(self, running_pipeline: RunningPipeline) -> None:
+    async def _start(self, running: RunningPipeline) -> None:
         worker = self._worker
-        running_pipeline.start(
-            running_pipeline.name_the_slow, (START_SECONDS,), name=f"{worker.name} start", owner=worker.name
-        )
-        await running_pipeline.set_up()
-        self._running_pipeline = running_pipeline
-        running_pipeline.send_start()
+        running.start(running.name_the_slow, (START_SECONDS,), name=f"{worker.name} start", owner=worker.name)
+        await running.set_up()
+        self._running = running
+        running.send_start()
         early, self._early = self._early, []
         for frame, direction in early:
             self._put(frame, direction, may_wait=False)
-        await running_pipeline.settled.wait()
-        if running_pipeline.error is not None:
-            raise running_pipeline.error
+        await running.settled.wait()
+        if running.error is not None:
+            raise running.error
         # Not before: a handler may ask for jobs, which takes a worker that runs.
         self._events.let_run(self._state.tasks)
-        await worker.start()
-        running_pipeline.start(self._end_when_asked, (), name=f"{worker.name} end of pipeline", owner=worker.name)
+        await self._state.worker.start()
+        running.start(self._end_when_asked, (), name=f"{worker.name} end of pipeline", owner=worker.name)
         if self._idle_timeout is not None:
             args = (self._idle_timeout,)
-            running_pipeline.start(self._watch_idle, args, name=f"{worker.name} idle timeout", owner=worker.name)
+            running.start(self._watch_idle, args, name=f"{worker.name} idle timeout", owner=worker.name)
 
     def _started_at_sink(self, frame: StartFrame) -> None:
-        self._active = (
-            self._state.will_be_active
-        )  # it starts right after its pipeline, and what goes on in between counts
+        self._active = self._state.will_be_active  # it starts right after this, and what goes on in between counts
         if self._bus_edge is not None and self._active:
             self._bus_edge.opened()
         self._started = True
@@ -297,7 +287,7 @@ class PipelineSession:
             self._started = False
             self._events.emit("on_pipeline_finished", self._verdict)
 
-    async def _wind_down(self, running_pipeline: RunningPipeline) -> None:
+    async def _wind_down(self, running: RunningPipeline) -> None:
         state, events = self._state, self._events
         self._decide(CancelFrame(state.reason))  # if nothing else has
         events.let_run(state.tasks)
@@ -305,7 +295,7 @@ class PipelineSession:
         try:
             with state.clean_up.shield(deadline):
                 if isinstance(self._verdict, CancelFrame):
-                    await running_pipeline.cancel(self._verdict)
+                    await running.cancel(self._verdict)
                 self._tell_finished()
                 with move_on_after((deadline - current_time()) / 2):
                     await events.quiet()
@@ -315,6 +305,6 @@ class PipelineSession:
             events.close()
             if self._watch is not None:
                 self._watch.close()
-            await running_pipeline.close(deadline, clean=not isinstance(self._verdict, StopFrame))
+            await running.close(deadline, clean=not isinstance(self._verdict, StopFrame))
             if isinstance(self._verdict, StopFrame):
-                self._pipeline.release()
+                self._row.release()

@@ -11,22 +11,23 @@ from anyio.lowlevel import checkpoint
 from workerbus._registry import WorkerRegistry
 from workerbus._values import BATCH
 from workerbus.abc import RunnerLike
-from workerbus.bus import WorkerBus
+from workerbus.bus._bus import WorkerBus
 from workerbus.messages import BusFrameMessage, BusTTSSpeakMessage
 from workerbus.pipeline._bus_edge import BusEdge, checked_types
 from workerbus.pipeline._frames import Frame, FrameDirection, StartFrame, TTSSpeakFrame
-from workerbus.pipeline._observers import Observer
+from workerbus.pipeline._observers import Observer, Watch
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._pipeline import Pipeline, claim
 from workerbus.pipeline._pipeline_hooks import PIPELINE_HOOKS, PipelineEvents, PipelineHooks
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM
-from workerbus.pipeline._processor_inbox import Visitor, inbox_of
+from workerbus.pipeline._processor_inbox import Visitor
 from workerbus.pipeline._session import PipelineSession
+from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import core_of
 from workerbus.worker._types import WorkerParams
 
 
-class PipelineWorker(PipelineHooks, FrameWorker):
+class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
     """A worker that runs a pipeline.
 
     It starts when the `StartFrame` has come through, and ends when an `EndFrame`, a `StopFrame` or a `CancelFrame` has.
@@ -90,7 +91,7 @@ class PipelineWorker(PipelineHooks, FrameWorker):
             pipeline,
             bus_edge,
             events,
-            observers=watching,
+            watch=Watch(watching, name) if watching or idle_timeout is not None else None,
             idle_timeout=idle_timeout,
             cancel_on_idle_timeout=cancel_on_idle_timeout,
         )
@@ -227,8 +228,7 @@ class PipelinePart:
     @property
     def visitors(self) -> list[Visitor]:
         """The processors that are there before and after the pipeline runs."""
-        inboxes = [inbox_of(processor) for processor in self.pipeline.processors]
-        return [inbox.visitor for inbox in inboxes if inbox.visitor is not None]
+        return [inbox.visitor for inbox in self.pipeline.inboxes if inbox.visitor is not None]
 
     async def depart(self) -> None:
         """Let the bridges leave the bus."""

@@ -29,7 +29,8 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 import pytest
 from attrs import frozen
 
-from workerbus.bus import MemoryBus, WorkerBus
+from workerbus.bus._bus import WorkerBus
+from workerbus.bus._memory import MemoryBus
 from workerbus.testing.buses._faults import Faults
 from workerbus.testing.buses._faulty import FaultyBus
 from workerbus.testing.buses._recording import RecordingBus

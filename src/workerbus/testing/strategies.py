@@ -24,7 +24,7 @@ from workerbus.messages import (
 from workerbus.testing.buses._faults import Faults
 from workerbus.testing.workers._behaviour import ENDS, Behaviour, End
 from workerbus.testing.workers._plans import REQUESTERS, GroupPlan, Requester
-from workerbus.worker import BaseWorker
+from workerbus.worker._base import BaseWorker
 
 M = TypeVar("M", bound=BusMessage)
 T = TypeVar("T")

@@ -17,8 +17,8 @@ from anyio import Event
 
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
-from workerbus.bus import BusSubscriber, WorkerBus
-from workerbus.bus._inbox import Inbox, InboxHost, make_inbox
+from workerbus.bus._bus import WorkerBus
+from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, make_inbox
 from workerbus.messages import BusMessage
 from workerbus.testing.buses._network import Network
 

@@ -13,7 +13,7 @@ from itertools import count
 from anyio import Event, current_time, move_on_at
 
 from workerbus._concurrency.lifetime import TaskHost
-from workerbus.bus import WorkerBus
+from workerbus.bus._bus import WorkerBus
 from workerbus.messages import BusMessage
 
 logger = logging.getLogger("workerbus")

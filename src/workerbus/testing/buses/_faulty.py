@@ -13,7 +13,7 @@ from typing import Self
 
 from anyio import current_time
 
-from workerbus.bus import WorkerBus
+from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NotRunningError
 from workerbus.messages import BusMessage
 from workerbus.testing.buses._arrivals import Arrivals

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from anyio import Event, current_time, move_on_at
 from attrs import field, frozen
 
-from workerbus.bus import WorkerBus
+from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NameTakenError, near_names
 from workerbus.messages import BusMessage
 from workerbus.testing.buses._faults import Fate, Faults

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 from anyio import Event, current_time
 from attrs import frozen
 
-from workerbus.bus import MemoryBus
+from workerbus.bus._memory import MemoryBus
 from workerbus.messages import BusMessage
 from workerbus.testing.buses._telling import Teller
 

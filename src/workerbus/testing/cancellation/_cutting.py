@@ -20,7 +20,7 @@ from workerbus.testing.diagnosis._frames import frames_of
 
 How = Literal["scope", "native", "race", "raise"]
 
-_LIBRARY: Final = Path(__file__).parent.parent
+_LIBRARY: Final = Path(__file__).parents[2]
 _CANCELLED_ONLY: Final = (
     "TaskGroup.__aexit__",
     "Nursery._nested_child_finished",

@@ -21,25 +21,25 @@ from attrs import frozen
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.room import RoomWaiter
 from workerbus._registry import WorkerRegistry
-from workerbus.bus import WorkerBus
+from workerbus.bus._bus import WorkerBus
 from workerbus.errors import text_of
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._contexts import _Context, _Events
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer, OpenJob
-from workerbus.pipeline import PipelineWorker
 from workerbus.pipeline._frame_lane import FrameLane
-from workerbus.pipeline._processor_inbox import ProcessorInbox, inbox_of
+from workerbus.pipeline._processor_inbox import ProcessorInbox
+from workerbus.pipeline._worker import PipelineWorker
 from workerbus.runner._runner import WorkerRunner
 from workerbus.testing.buses._network import stories
 from workerbus.testing.buses._recording import RecordingBus
 from workerbus.testing.diagnosis._circles import circles_in
 from workerbus.testing.diagnosis._frames import frames_of, is_machinery, module_of
 from workerbus.testing.diagnosis._primitives import Key, Wait, primitive
-from workerbus.testing.workers._recording import News
-from workerbus.testing.workers._scripted import end_of_script
-from workerbus.worker import BaseWorker
+from workerbus.testing.workers._endings import end_of_script
+from workerbus.testing.workers._news import News
+from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import core_of
 from workerbus.worker._hooks import HookQueue
 from workerbus.worker._lifecycle import WorkerLifecycle
@@ -175,16 +175,14 @@ def _late(registry: WorkerRegistry, name: str) -> str:
     """Why a worker that runs is not ready."""
     runner = _runner_of(registry)
     worker = None if runner is None else runner.get_worker(name)
-    running_pipeline = (
-        core_of(worker).extension.session._running_pipeline if isinstance(worker, PipelineWorker) else None
-    )
-    if running_pipeline is None:
+    running = core_of(worker).extension.session._running if isinstance(worker, PipelineWorker) else None
+    if running is None:
         return "its run() has begun, and has not called start()"
-    inboxes = [inbox_of(processor) for processor in running_pipeline.processors]
-    unready = [each.name for each in inboxes if not each.set_up]
+    unready = [inbox.name for inbox in running.inboxes if not inbox.set_up]
     if unready:
         return f"processor {unready[0]!r} is not set up"
-    return f"the StartFrame was not pushed on by {_names([each.name for each in inboxes if each.late_with_start])}"
+    late = [inbox.name for inbox in running.inboxes if inbox.late_with_start]
+    return f"the StartFrame was not pushed on by {_names(late)}"
 
 
 def _arrival(frame: Names) -> Wait:
@@ -248,7 +246,7 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
     WorkerRegistry.wait_for.__code__: _arrival,
     WorkerBus._hand_out_in_line.__code__: _full_lanes,
     RecordingBus.wait_for.__code__: _message,
-    News.until.__code__: lambda frame: Wait(0, f"until at {frame['worker'].name!r} {frame['what']}"),
+    News.until.__code__: lambda frame: Wait(0, f"until at {frame['self'].name!r} {frame['what']}"),
     end_of_script.__code__: lambda frame: Wait(0, f"for ever: it is scripted to {frame['behaviour'].end}"),
     BaseWorker.wait.__code__: lambda frame: _finish(frame["self"].name),
     WorkerLifecycle.stop.__code__: lambda frame: _finish(frame["self"]._state.name),

@@ -11,9 +11,9 @@ from anyio import CancelScope, create_task_group, current_time, sleep, sleep_unt
 from attrs import evolve, field, frozen
 
 from workerbus._values import JobStatus
-from workerbus.bus import WorkerBus
+from workerbus.bus._bus import WorkerBus
 from workerbus.errors import JobGroupError
-from workerbus.jobs import JobGroupEvent
+from workerbus.jobs._events import JobGroupEvent
 from workerbus.runner._runner import WorkerRunner
 from workerbus.testing.workers._behaviour import Behaviour, Pasteable, seconds
 from workerbus.testing.workers._scripted import ScriptedWorker

@@ -4,12 +4,12 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from anyio import Event
 from attrs import field, frozen
 
 from workerbus.errors import UnknownEventError
 from workerbus.messages import BUILT_IN, BusMessage
-from workerbus.worker import BaseWorker
+from workerbus.testing.workers._news import News
+from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import core_of
 from workerbus.worker._hooks import HOOKS
 
@@ -74,8 +74,9 @@ class RecordingWorker(BaseWorker):
     def __init__(self, name: str | None = None, *, active: bool = True) -> None:
         super().__init__(name, active=active)
         self.recorded: list[HookRun] = []
-        news = self.__news = News(self)
-        core_of(self).presence.before_leaving = [news.leave]
+        core = core_of(self)
+        news = self.__news = News(core.state.name, lambda: [run.hook for run in self.recorded])
+        core.presence.before_leaving = [news.leave]
 
     # In the class body, since a worker's hooks are collected when its class is made; type checkers see those inherited.
     for _hook in sorted(HOOKS - {"on_job_request"}):
@@ -127,41 +128,6 @@ class RecordingWorker(BaseWorker):
 
         await self.__news.until(lambda: len(got()) >= count, f"{count} {kind.__name__} have come")
         return got()[count - 1]
-
-
-class News:
-    """Wakes those who wait for something to happen at a worker.
-
-    Args:
-        worker: The worker.
-    """
-
-    def __init__(self, worker: RecordingWorker) -> None:
-        self._worker = worker
-        self._changed: Event | None = None
-        self._has_left = False
-
-    def tell(self) -> None:
-        """Something has happened."""
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
-    async def leave(self) -> None:
-        """The worker leaves: whoever still waits is told that nothing comes."""
-        self._has_left = True
-        self.tell()
-
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until a condition holds."""
-        worker = self._worker
-        while not condition():
-            if self._has_left:
-                ran = ", ".join(run.hook for run in worker.recorded) or "none"
-                raise AssertionError(f"worker {worker.name!r} has finished before {what}; its hooks that ran: {ran}")
-            if self._changed is None:
-                self._changed = Event()
-            await self._changed.wait()
 
 
 def news_of(worker: RecordingWorker) -> News:

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from anyio import CancelScope, get_cancelled_exc_class, sleep, sleep_forever
+from anyio import CancelScope, get_cancelled_exc_class, sleep
 from anyio.abc import TaskGroup
 
 from workerbus._values import JobStatus
 from workerbus.errors import UnknownJobError
 from workerbus.messages import BusJobCancelMessage, BusJobRequestMessage
-from workerbus.testing.workers._behaviour import Behaviour, ScriptedError
+from workerbus.testing.workers._behaviour import Behaviour
+from workerbus.testing.workers._endings import end_of_script
 from workerbus.testing.workers._recording import RecordingWorker, news_of
 from workerbus.worker._types import WorkerParams
 
@@ -250,31 +251,6 @@ class EchoWorker(ScriptedWorker):
         return dict(message.payload or {})
 
 
-async def end_of_script(worker: ScriptedWorker, behaviour: Behaviour, group: TaskGroup | None) -> None:
-    """End a job as its script says, other than with an answer."""
-    match behaviour.end:
-        case "raise":
-            raise _error(behaviour)
-        case "defer":
-            return
-        case "stop":
-            await worker.stop()
-        case "crash":
-            assert group is not None, "a worker that takes jobs runs"
-            group.start_soon(_crash, _error(behaviour), name=f"{worker.name} crashes")
-    await sleep_forever()
-
-
 async def _pass(seconds: float) -> None:
     if seconds:
         await sleep(seconds)
-
-
-def _error(behaviour: Behaviour) -> Exception:
-    if behaviour.error is None:
-        return ScriptedError(f"scripted to {behaviour.end}")
-    return behaviour.error.with_traceback(None)
-
-
-async def _crash(error: Exception) -> None:
-    raise error
