@@ -70,7 +70,7 @@ async def steps_of_sending(crowd: int) -> int:
                 await bus.send(message)
             finally:
                 sys.settrace(before)
-    return min(steps)
+    return min(steps[1:])  # Python 3.12 counts nothing in a function that is traced for the first time
 
 
 async def test_a_targeted_message_costs_the_same_however_many_subscribers_there_are() -> None:
