@@ -96,6 +96,7 @@ def test_runners_are_judged_by_what_they_announce() -> None:
     assert worse.median == pytest.approx(1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("subject", [each.name for each in GROWING])
 def test_whatever_can_be_many_is_measured_with_the_collector_off(backend: str, subject: str) -> None:
@@ -115,12 +116,14 @@ def test_whatever_can_be_many_is_measured_with_the_collector_off(backend: str, s
     assert gc.isenabled()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("subject", [each.name for each in GROWING if Bare("asyncio").has(each.name)])
 def test_bare_tasks_grow_beside_it(backend: str, subject: str) -> None:
     assert ask(Bare(backend), subject, 8, 8)["cpu"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("contender", [Ours, Bare])
 def test_lag_memory_and_rest_are_measured(contender: type[Ours] | type[Bare], backend: str) -> None:
@@ -131,12 +134,14 @@ def test_lag_memory_and_rest_are_measured(contender: type[Ours] | type[Bare], ba
     assert ask(contender(backend), "idle", 5, 0)["passes"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_sequential_job_that_waits_is_weighed_at_its_worker_and_with_its_asker(backend: str) -> None:
     values = ask(Ours(backend), "queued_job", 50, 1)
     assert 100 < values["queued"] < values["asked"] < 20_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_least_of_a_job_is_more_than_each_of_its_parts(backend: str) -> None:
     values = ask(Bare(backend), "job_least", 1, 50)
@@ -144,6 +149,7 @@ def test_the_least_of_a_job_is_more_than_each_of_its_parts(backend: str) -> None
     assert ask(Ours(backend), "job_least", 1, 20)["seconds"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_task_that_wakes_up_is_seen(backend: str) -> None:
     async def tick() -> None:
@@ -192,6 +198,7 @@ def test_what_is_kept_is_counted_and_what_is_dropped_is_not() -> None:
         assert more() < 2_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [800, 4_000])
 def test_late_jobs_are_asked_for_to_the_last(size: int) -> None:
     run = Run(size, size)
@@ -278,6 +285,7 @@ def run_beside(*options: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.slow
 def test_what_a_change_costs_is_said_line_by_line(tmp_path: Path) -> None:
     other, file = tmp_path / "before", tmp_path / "results.json"
     other.mkdir()
