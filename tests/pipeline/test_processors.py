@@ -120,3 +120,28 @@ async def test_a_processor_may_ask_for_a_job_with_the_first_frame() -> None:
     await worker.add_workers(Helper("helper"))
     await run_through(worker, TextFrame("1"))
     assert [answer["payload"] for answer in asks.answers] == [{"text": "1"}]
+
+
+FREE = ["inlet", "inbox", "_name", "_inlet", "_core", "running", "tasks", "lanes", "queue", "state", "owner", "buffer"]
+
+
+@pytest.mark.parametrize("place", ["in the class", "on the object"])
+async def test_names_of_a_processor_that_are_not_documented_are_the_users(place: str) -> None:
+    """N6"""
+    processor: FrameProcessor = type("Mine", (FrameProcessor,), {})()
+    for name in FREE:
+        setattr(processor if place == "on the object" else type(processor), name, False)
+    last = Spy()
+    await run_through(worker_of(processor, last), *texts("x"))
+    assert last.heard == ["x"]
+    assert all(getattr(processor, name) is False for name in FREE)
+
+
+async def test_names_of_a_pipeline_worker_that_are_not_documented_are_the_users() -> None:
+    """N6"""
+    last = Spy()
+    worker = worker_of(last)
+    for name in ("_pipeline", "_course", "_session", "session", "takes_frames", "_crossing", "edge", "frames", *FREE):
+        setattr(worker, name, False)
+    await run_through(worker, *texts("x"))
+    assert last.heard == ["x"]
