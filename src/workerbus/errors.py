@@ -11,7 +11,23 @@ from typing import Any
 
 
 class WorkerBusError(Exception):
-    """The root of all errors that workerbus raises."""
+    """The root of all errors that workerbus raises.
+
+    Each survives `copy` and `pickle`, as to another process: with its class, its text and its attributes.
+
+    Guarantees: N9.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default the class would be called with the text alone, which is not what its __init__ takes.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[WorkerBusError], args: tuple[Any, ...], attributes: dict[str, Any]) -> WorkerBusError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 def text_of(exc: BaseException) -> str:

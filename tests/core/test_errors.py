@@ -1,0 +1,96 @@
+"""N9: errors that travel, to another process for instance."""
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+from workerbus import JobError, JobFailure, JobGroupTimeoutError, JobStatus, WorkerBusError, errors
+from workerbus.testing import DeadlockError
+
+MADE: list[WorkerBusError] = [
+    errors.NotRunningError("worker 'w' is not running yet"),
+    errors.NotInitializedError("Mine"),
+    errors.NameTakenError("w", "runner 'r'"),
+    errors.ParentError("child", "it is a child of 'w'"),
+    errors.UnknownWorkerError("w", ["v", "worker"]),
+    errors.UnknownJobError("1-a", "w"),
+    errors.UnknownEventError("on_ready", "BaseWorker", ["on_activated"]),
+    errors.MessageTypeError("no message"),
+    errors.FrameTypeError("no frame"),
+    errors.ProcessorInUseError("processor 'p'"),
+    errors.HandlerTypeError("no handler"),
+    errors.ReservedNameError("Mine", "children", "property"),
+    JobError(
+        "went wrong", job_id="1-a", statuses={"w": JobStatus.ERROR}, responses={"w": {"error": "x"}}, detail="why"
+    ),
+    errors.JobGroupError("went wrong", job_id="1-a", statuses={"w": JobStatus.ERROR, "v": JobStatus.COMPLETED}),
+    errors.JobTimeoutError("timeout", job_id="1-a", detail="no answer from 'w'"),
+    JobGroupTimeoutError("timeout", job_id="1-a", responses={"v": {"n": 1}}),
+    JobFailure("no such page", status=404),
+    DeadlockError("nothing can happen any more", ("worker 'w' waits",), 1.5),
+]
+
+
+def subclasses(kind: type[WorkerBusError]) -> Iterator[type[WorkerBusError]]:
+    for each in kind.__subclasses__():
+        if each.__module__ == errors.__name__ and not each.__name__.startswith("_"):
+            yield each
+        yield from subclasses(each)
+
+
+def test_every_public_error_is_tried_here() -> None:
+    """N9"""
+    assert set(subclasses(WorkerBusError)) <= {type(error) for error in MADE}
+
+
+def same(error: BaseException, other: BaseException) -> None:
+    assert type(other) is type(error)
+    assert str(other) == str(error)
+    assert vars(other) == vars(error)
+    assert other.args == error.args
+
+
+@pytest.mark.parametrize("error", MADE, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "travel",
+    [copy.copy, copy.deepcopy, *(lambda e, p=protocol: pickle.loads(pickle.dumps(e, p)) for protocol in range(6))],
+    ids=["copy", "deepcopy", *(f"pickle {protocol}" for protocol in range(6))],
+)
+def test_an_error_travels_with_its_class_its_text_and_its_attributes(
+    error: WorkerBusError, travel: Callable[[WorkerBusError], WorkerBusError]
+) -> None:
+    """N9"""
+    same(error, travel(error))
+
+
+class OwnError(JobFailure):
+    """A user's own, with a constructor of its own."""
+
+    def __init__(self, page: int) -> None:
+        super().__init__(f"no page {page}", page=page)
+        self.page = page
+
+
+def test_so_do_errors_derived_from_ours_and_notes() -> None:
+    """N9"""
+    error = OwnError(7)
+    error.add_note("raised by worker 'w'")
+    same(error, pickle.loads(pickle.dumps(error)))
+
+
+def fail() -> None:
+    raise errors.UnknownJobError("1-a", "w")
+
+
+@pytest.mark.slow
+def test_an_error_comes_back_from_another_process() -> None:
+    """N9: what cannot be unpickled breaks the whole pool."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with pytest.raises(errors.UnknownJobError) as caught:
+            pool.submit(fail).result()
+        assert caught.value.job_id == "1-a"
+        assert pool.submit(len, "abc").result() == 3
