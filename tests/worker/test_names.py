@@ -262,6 +262,13 @@ def test_a_name_that_the_class_body_contradicts_is_refused() -> None:
         Mine("yours")
 
 
+@pytest.mark.parametrize("value", ["", 5, property(lambda self: "mine")], ids=["empty", "a number", "computed"])
+def test_a_name_in_the_class_body_that_is_no_name_is_refused(value: object) -> None:
+    """N6"""
+    with pytest.raises(ReservedNameError, match="Mine has an attribute 'name', which is a property"):
+        in_class("name", value)
+
+
 def test_a_worker_is_shown_by_its_name() -> None:
     """N6"""
     assert str(BaseWorker("mine")) == "mine"

@@ -72,8 +72,8 @@ def class_name_of(cls: type) -> str | None:
 
 
 def _can_replace(name: str, original: object, value: object) -> bool:
-    if name == "name" and isinstance(value, str) and value:
-        return True  # the worker's name; see `class_name_of`
+    if name == "name":
+        return isinstance(value, str) and bool(value)  # the worker's name; one that is computed could change
     if isinstance(original, property):
         return hasattr(type(value), "__get__") and not callable(value)  # a property, or something of its kind
     if callable(original) or isinstance(original, classmethod | staticmethod):
