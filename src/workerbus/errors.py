@@ -163,7 +163,7 @@ class ReservedNameError(WorkerBusError, TypeError):
         name: The attribute.
     """
 
-    def __init__(self, class_name: str, name: str, kind: str) -> None:
+    def __init__(self, class_name: str, name: str, kind: str = "name") -> None:
         self.class_name: str = class_name
         self.name: str = name
         super().__init__(
