@@ -1,4 +1,4 @@
-"""What a message is: a frozen class that says how it travels (N5).
+"""What a message is: a frozen class that says how it travels (B2, B8, N5, X8).
 
 A class chooses its lane by its base: `BusSystemMessage` overtakes `BusDataMessage`. What the bus must know to route a
 message is a class variable here, set once per class, so that sending looks nothing up.
@@ -47,8 +47,17 @@ class BusMessage(Value):
     Args:
         source: The name of the sender.
         target: The name of the one it is meant for; None is everybody.
-        headers: What is to travel along, by name: who traces, say. The library reads nothing in it, and what belongs to
-            a job carries those of its request (X8). Shared, to be treated as read-only.
+        headers: What is to travel along, str by str: the ids of a trace, say. The library reads nothing in it, and what
+            belongs to a job carries the headers of its request. Shared, to be treated as read-only.
+
+    Attributes:
+        system: Whether it goes by the system lane, past data messages that wait; None for a class that has no lane.
+        local: Whether it stays on this bus, and never reaches a network.
+        announcement: Whether its broadcasts are meant for runners and observers, and not for workers.
+        bounded: Whether it takes room in a bounded data lane.
+        of_a_job: Whether it belongs to a job that its target asked for, so that it is never held up.
+
+    Guarantees: N5, X8.
     """
 
     system: ClassVar[bool | None] = None
@@ -63,7 +72,7 @@ class BusMessage(Value):
     headers: Mapping[str, str] | None = field(default=None, metadata={IF_SET: True})
 
     def __init_subclass__(cls) -> None:
-        """Settle how the class travels, and refuse fields that nothing would set (N5)."""
+        """Settle how the class travels, and refuse fields that nothing would set."""
         super().__init_subclass__()
         cls.local = issubclass(cls, BusLocalMessage)
         if "__attrs_attrs__" not in cls.__dict__ and own_fields(cls):
@@ -72,16 +81,20 @@ class BusMessage(Value):
 
 
 class BusLocalMessage:
-    """A mixin: the message stays on this bus and never reaches a network (B8)."""
+    """A mixin: the message stays on this bus and never reaches a network.
+
+    Guarantees: B8.
+    """
 
     __slots__ = ()
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def bus_message(cls: type[T]) -> type[T]:
-    """Make a message of a class with annotated fields: frozen, with a constructor (N5).
+    """Make a class with annotated fields a class of messages: frozen, with a constructor.
 
-    The fields come positionally in their order; ``source``, ``target`` and ``headers`` by keyword::
+    The constructor takes the fields positionally, in their order, and ``source``, ``target`` and ``headers`` by
+    keyword::
 
         @bus_message
         class Reading(BusDataMessage):
@@ -92,7 +105,9 @@ def bus_message(cls: type[T]) -> type[T]:
 
     Raises:
         MessageTypeError: The class derives neither from `BusDataMessage` nor from `BusSystemMessage`, or from both; or
-            from a class with fields that lacks the decorator.
+            from a class with fields that lacks the decorator. A `TypeError`.
+
+    Guarantees: N5.
     """
     if not (isinstance(cls, type) and issubclass(cls, BusMessage)) or cls.system is None:
         raise MessageTypeError(
@@ -110,13 +125,19 @@ def bus_message(cls: type[T]) -> type[T]:
 
 @_keywords_only
 class BusDataMessage(BusMessage):
-    """A message of normal priority, handled in the order in which it was sent."""
+    """A message of normal priority; those of one sender are handled in the order in which they were sent.
+
+    Guarantees: B2.
+    """
 
     system: ClassVar[bool | None] = False
 
 
 @_keywords_only
 class BusSystemMessage(BusMessage):
-    """A message that is handled before data messages that wait."""
+    """A message that is handled before data messages that wait.
+
+    Guarantees: B2.
+    """
 
     system: ClassVar[bool | None] = True

@@ -1,4 +1,4 @@
-"""The words that every other module uses: statuses, lanes, ids, and what a registry tells about a worker.
+"""What every other module uses: values, statuses, ids, and what is told of a worker (B2, G1, N5, W7).
 
 Knows nothing of the rest of the library.
 """
@@ -14,18 +14,18 @@ from attrs import field, frozen
 T = TypeVar("T")
 
 BATCH: Final = 64
-"""After so many items, sends or frames there is a pause (B2); a power of two."""
-
+"""After so many items, sends or frames other tasks get a turn; a power of two."""
 
 IF_SET: Final = "shown if set"
 """In the metadata of a field: it is shown only where it is not None."""
 
 
 class Value:
-    """What is compared, hashed and shown by its fields: a message, a snapshot, an event.
+    """An object that is compared, hashed and shown by its fields: a message, a snapshot, an event.
 
-    Together with `value` it makes a frozen attrs class with slots: made as fast as one without, read faster, and half
-    as large. What is written here once, and not generated for each class, took a quarter of the time to import.
+    Its subclasses are frozen attrs classes with slots, made with `value`: built as fast as without slots, read faster,
+    and half as large. The three methods stand here once instead of being generated for each class, which took a quarter
+    of the time to import.
     """
 
     __slots__ = ()
@@ -57,12 +57,12 @@ def _key(value: object, its: Any) -> Any:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def value(cls: type[T], *, kw_only: bool = False) -> type[T]:
-    """Make a frozen attrs class of a subclass of `Value`."""
+    """Make a subclass of `Value` a frozen attrs class with slots."""
     return frozen(cls, eq=False, repr=False, kw_only=kw_only)
 
 
 def plain_members(kind: type[T]) -> type[T]:
-    """Let the members of an enum be read like any other attribute of a class.
+    """Let the members of an enum be read as fast as any other attribute of a class.
 
     On Python 3.11 they are descriptors, and reading one takes 84 ns instead of 18: a twentieth of a job.
     """
@@ -73,7 +73,7 @@ def plain_members(kind: type[T]) -> type[T]:
 
 @plain_members
 class JobStatus(StrEnum):
-    """How a job ended. A `str`, so that it compares and serializes as one."""
+    """How a job ended, in one word: a `str`, which compares and serializes as one."""
 
     COMPLETED = "completed"
     CANCELLED = "cancelled"
@@ -86,7 +86,7 @@ class WorkerReadyData(Value):
     """A worker that is ready to receive messages.
 
     Args:
-        worker_name: Its name.
+        worker_name: The name of the worker.
         runner: The name of the runner that hosts it.
     """
 
@@ -99,7 +99,7 @@ class WorkerErrorData(Value):
     """An error that a worker reported.
 
     Args:
-        worker_name: The worker that reported it.
+        worker_name: The name of the worker that reported it.
         error: What happened, in words.
     """
 
@@ -108,7 +108,10 @@ class WorkerErrorData(Value):
 
 
 def id_source() -> Callable[[], str]:
-    """Return a function that makes ids: a random prefix and a counter, 0.1 µs each where `uuid4` takes 3.4."""
+    """Return a function that makes unique ids: a random prefix and a counter.
+
+    An id takes 0.1 µs, where one of `uuid4` takes 3.4.
+    """
     prefix = ""
     numbers = count(1)
 

@@ -1,6 +1,7 @@
-"""What the layers show each other: Protocols only, so that each knows of the next no more than it needs.
+"""What packages show each other, so that each knows of the next no more than it needs (J4, J14, J16, R2, R3, W7, W8).
 
-A worker sees its runner as a `RunnerLike`; a job client and a job server see their owner as a `JobPeer`.
+A worker sees its runner as a `RunnerLike`; a job client and a job server see their owner as a `JobPeer`. Beside these
+Protocols there is only what is passed between their two sides: `HookCall` and `Barrier`.
 """
 
 from collections.abc import Callable
@@ -12,19 +13,19 @@ from workerbus._values import WorkerErrorData, WorkerReadyData
 
 
 class Sender(Protocol):
-    """A bus, as its users see it."""
+    """A bus, as those who send over it see it."""
 
     async def send(self, message: BusMessage) -> None:
-        """Send, waiting for room where there is none."""
+        """Send a message, waiting for room where there is none."""
 
     def post(self, message: BusMessage) -> None:
-        """Send without waiting, past every bound."""
+        """Send a message without waiting, past every bound."""
 
     def on_message_received(self, message: BusMessage) -> None:
-        """Deliver to this process alone, without waiting."""
+        """Deliver a message to this process alone, without waiting."""
 
     def has_subscriber(self, name: str) -> bool:
-        """Whether the name is taken in this process."""
+        """Whether a subscriber of this name is in this process."""
 
     # An awaited job without a timeout needs no cancel scope then: 1.12 times as fast on asyncio, 1.25 on trio.
     @property
@@ -33,24 +34,24 @@ class Sender(Protocol):
 
 
 class Directory(Protocol):
-    """A registry, as a requester sees it."""
+    """A registry, as those who ask for jobs see it."""
 
     def get(self, worker_name: str) -> WorkerReadyData | None:
-        """Look a worker up."""
+        """Return what is known of a worker that is ready; None where there is none of that name."""
 
     async def wait_for(self, worker_name: str) -> WorkerReadyData:
-        """Wait until a worker is ready."""
+        """Wait until a worker of this name is ready; at once, if there is one."""
 
     def near(self, worker_name: str) -> str:
-        """Say which names look like this one."""
+        """Say in words which known names look like this one, as the end of a sentence."""
 
 
 class Barrier:
-    """Holds back the last hook of a job group until the others have run (W8, J16).
+    """Holds back the last hook of a job group until the group's other hooks have run.
 
     Attributes:
-        pending: How many hooks must run before.
-        last: What to run after them.
+        pending: How many of the other hooks have not run.
+        last: The last hook, once it is due; None before that.
     """
 
     __slots__ = ("last", "pending")
@@ -64,11 +65,11 @@ class HookCall:
     """A hook that waits to be run.
 
     Attributes:
-        name: The hook.
-        args: What it gets.
+        name: The name of the hook.
+        args: What the hook is called with.
         cause: The message that it is run for, if any.
-        barrier: Counted there, if set.
-        done: Called with the error, or None, when it has run.
+        barrier: What counts it among the hooks that have not run, if anything does.
+        done: Called when the hook has run: with its error, or with None.
     """
 
     __slots__ = ("args", "barrier", "cause", "done", "name")
@@ -93,59 +94,61 @@ class HookSink(Protocol):
     """Where hooks are left to be run, one at a time per lane.
 
     Attributes:
-        wanted: The hooks that somebody has overridden, or whose event somebody handles.
+        wanted: The names of the hooks that somebody has overridden, or whose event somebody handles.
     """
 
     wanted: frozenset[str]
 
     def wants(self, name: str) -> bool:
-        """Whether anybody has overridden the hook or handles its event."""
+        """Whether somebody has overridden the hook, or handles its event."""
 
     def add(self, call: HookCall, *, system: bool, counted: bool = False) -> None:
-        """Run the hook when those before it in its lane have run."""
+        """Run a hook when those before it in its lane have run; ``counted`` ones take room in the data lane."""
 
     def add_last(self, call: HookCall, barrier: Barrier | None, *, system: bool) -> None:
-        """Run the hook when those that the barrier counts have run, if there are any."""
+        """Run a hook when those that the barrier counts have run; without any, when its turn in its lane comes."""
 
 
 OpenAsks = dict[str, dict[Any, Any]]
-"""Worker name to the open groups that have asked it, and each group's client: so that a worker which leaves costs what
-has asked it, and no look at the others (J4)."""
+"""Worker name to the open groups that have asked that worker, each with its client.
+
+When a worker leaves, only the groups that have asked it are looked at.
+"""
 
 
 class JobPeer(Protocol):
-    """What asks for jobs or answers them: a worker, or a runner."""
+    """A worker or a runner, as its job client and its job server see it."""
 
     @property
     def name(self) -> str:
-        """Its name on the bus."""
+        """The name of the worker or runner, unique on its bus."""
 
     @property
     def bus(self) -> Sender:
-        """Where it sends."""
+        """The bus that it sends over."""
 
     @property
     def registry(self) -> Directory:
-        """Where it looks workers up."""
+        """The registry in which it looks workers up."""
 
     @property
     def hooks(self) -> HookSink:
-        """Where its hooks are run."""
+        """The queue in which its hooks wait to be run."""
 
     @property
     def clean_up(self) -> CleanUp:
-        """Its shields."""
+        """The clock of its wind-down, which gives out its shields."""
 
     @property
     def tasks(self) -> TaskHost:
-        """Its tasks. Raises `NotRunningError` before and after its life (J14)."""
+        """The host of its tasks; `NotRunningError` is raised before its start and after its end."""
 
     def check_running(self) -> None:
-        """Raise `NotRunningError` where answers could not be received: before the start, and after the end (J14)."""
+        """Raise `NotRunningError` where answers could not be received: before the start, and after the end."""
 
     @property
     def asking(self) -> OpenAsks:
-        """Where to note who has been asked, to be told when a worker departs; one table for all of a runner."""
+        """The table of who has asked which worker, one for a runner and all its workers."""
 
 
 class RunnerLike(Protocol):
@@ -153,45 +156,45 @@ class RunnerLike(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name on the bus."""
+        """The name of the runner, unique on its bus."""
 
     @property
     def clean_up(self) -> CleanUp:
-        """The shields of the whole run."""
+        """The clock of the wind-down of the whole run, which gives out its shields."""
 
     @property
     def grace_period(self) -> float:
-        """How long an end may take, in seconds (R2)."""
+        """How many seconds an end may take before what is left is cancelled."""
 
     @property
     def job_grace(self) -> float:
-        """How long jobs under way may go on after an end, in seconds (R2)."""
+        """How many seconds jobs under way may go on after an end was asked for."""
 
     @property
     def is_ending(self) -> bool:
-        """Whether it takes no worker any more."""
+        """Whether the runner ends, and takes no worker any more."""
 
     def get_worker(self, name: str) -> Any:
-        """Return the worker of that name, if the runner hosts it."""
+        """Return the worker of this name that the runner hosts; None where it hosts none."""
 
     def known_workers(self) -> list[str]:
-        """Names of the workers that were added, ready or not."""
+        """Return the names of the workers that were added, ready or not."""
 
     def check_new(self, worker: Any) -> bool:
-        """Whether the worker is new here; raises where it cannot be added (R3)."""
+        """Whether the worker is not hosted here yet; raises where it cannot be added."""
 
     @property
     def asking(self) -> OpenAsks:
-        """See `JobPeer.asking`."""
+        """The table of who has asked which worker, one for the runner and all its workers."""
 
     def forget(self, worker: Any) -> None:
-        """A worker has left the bus: its name is free."""
+        """Forget a worker that has left the bus, so that its name is free."""
 
     def add_ready_listener(self, worker: Any) -> None:
-        """A worker has got a handler for `on_worker_ready`."""
+        """Note that a worker has got a handler for ``on_worker_ready``."""
 
     def tell_of_others(self, worker: Any) -> None:
         """Tell a root worker that has just started of those that are ready."""
 
     def worker_error(self, data: WorkerErrorData) -> None:
-        """A root worker reports an error (W7)."""
+        """Take the report of an error of a root worker."""

@@ -1,4 +1,4 @@
-"""Every exception that this library raises of its own, one class per fault.
+"""Every exception that this library raises of its own, one class per fault (J8, L6, N8, N9).
 
 All of them derive from `WorkerBusError` and, where Python has a name for the fault, from that built-in too, so that
 ``except ValueError`` and ``except workerbus.NameTakenError`` both do what they say. An error keeps its data as
@@ -51,14 +51,19 @@ def near_names(name: str, known: Iterable[str]) -> str:
 
 
 class NotRunningError(WorkerBusError, RuntimeError):
-    """Something was asked of an object at a time of its life when it cannot be done (W1, J14, R1, R3)."""
+    """Something was asked of an object that cannot be done yet, or not any more.
+
+    Guarantees: W1, J14, R1, R3.
+    """
 
 
 class NotInitializedError(WorkerBusError, RuntimeError):
-    """A class has an ``__init__`` that does not call ``super().__init__()``, or not before it uses the object (N8).
+    """A class has an ``__init__`` that does not call ``super().__init__()``, or not before it uses the object.
 
     Attributes:
-        class_name: The class.
+        class_name: The name of the class.
+
+    Guarantees: N8.
     """
 
     def __init__(self, class_name: str) -> None:
@@ -67,10 +72,12 @@ class NotInitializedError(WorkerBusError, RuntimeError):
 
 
 class NameTakenError(WorkerBusError, ValueError):
-    """Another object has this name already (B5, R3).
+    """Another object has this name already.
 
     Attributes:
         name: The name that was asked for.
+
+    Guarantees: B5, R3.
     """
 
     def __init__(self, name: str, where: str) -> None:
@@ -79,10 +86,12 @@ class NameTakenError(WorkerBusError, ValueError):
 
 
 class ParentError(WorkerBusError, ValueError):
-    """A worker was to become the child of a second parent, or its own ancestor (W5).
+    """A worker was to become the child of a second parent, or its own ancestor.
 
     Attributes:
-        name: The worker that was to be added.
+        name: The name of the worker that was to be added.
+
+    Guarantees: W5.
     """
 
     def __init__(self, name: str, why: str) -> None:
@@ -91,10 +100,12 @@ class ParentError(WorkerBusError, ValueError):
 
 
 class UnknownWorkerError(WorkerBusError, LookupError):
-    """Neither the runner nor the registry knows a worker of this name (W3).
+    """Neither the runner nor the registry knows a worker of this name.
 
     Attributes:
         name: The name that was asked for.
+
+    Guarantees: W3.
     """
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
@@ -103,11 +114,13 @@ class UnknownWorkerError(WorkerBusError, LookupError):
 
 
 class UnknownJobError(WorkerBusError, RuntimeError):
-    """A worker was to send something for a job that it does not have, or has no more (J14).
+    """A worker was to send something for a job that it does not have, or has no more.
 
     Attributes:
-        job_id: The job that was named.
-        worker_name: The worker that was to send.
+        job_id: The id that was given.
+        worker_name: The name of the worker that was to send.
+
+    Guarantees: J14.
     """
 
     def __init__(self, job_id: str, worker_name: str) -> None:
@@ -120,10 +133,12 @@ class UnknownJobError(WorkerBusError, RuntimeError):
 
 
 class UnknownEventError(WorkerBusError, ValueError):
-    """There is no event of this name (N3).
+    """There is no event of this name.
 
     Attributes:
-        name: The event that was named.
+        name: The name that was given.
+
+    Guarantees: N3.
     """
 
     def __init__(self, name: str, owner: str, known: Iterable[str]) -> None:
@@ -132,18 +147,26 @@ class UnknownEventError(WorkerBusError, ValueError):
 
 
 class MessageTypeError(WorkerBusError, TypeError):
-    """Something that is no proper bus message was defined, built or sent (N5)."""
+    """Something that is no proper bus message was defined, built or sent.
+
+    Guarantees: N5.
+    """
 
 
 class FrameTypeError(WorkerBusError, TypeError):
-    """A class of frames was declared in a way that cannot work (P1)."""
+    """A class of frames was declared in a way that cannot work.
+
+    Guarantees: P1.
+    """
 
 
 class ProcessorInUseError(WorkerBusError, ValueError):
-    """A processor or a pipeline was to stand in two places (P1).
+    """A processor or a pipeline was to stand in two places.
 
     Attributes:
-        name: What was to.
+        name: The name of the processor or pipeline.
+
+    Guarantees: P1.
     """
 
     def __init__(self, name: str) -> None:
@@ -152,15 +175,20 @@ class ProcessorInUseError(WorkerBusError, ValueError):
 
 
 class HandlerTypeError(WorkerBusError, TypeError):
-    """A handler has a shape that cannot be called: not async, say, or with no parameter for what it gets (N3, J2)."""
+    """A handler has a shape that cannot be called: not async, say, or with no parameter for what it gets.
+
+    Guarantees: N3, N8, J2.
+    """
 
 
 class ReservedNameError(WorkerBusError, TypeError):
-    """A worker class uses the name of a documented method or property for something else (N6).
+    """A worker class uses the name of a documented method or property for something else.
 
     Attributes:
-        class_name: The class.
-        name: The attribute.
+        class_name: The name of the class.
+        name: The name of the attribute.
+
+    Guarantees: N6.
     """
 
     def __init__(self, class_name: str, name: str, kind: str = "name") -> None:
@@ -194,38 +222,51 @@ class _JobOutcomeError(WorkerBusError):
 
 
 class JobError(_JobOutcomeError):
-    """A job did not complete (J8).
+    """A job did not complete.
 
     Attributes:
         reason: Why, in words; ``"timeout"`` where time ran out.
-        job_id: The job.
+        job_id: The id of the job.
         statuses: Worker name to `JobStatus`, which is a `str`, of the workers that answered.
-        responses: Worker name to the answer's payload.
+        responses: Worker name to the payload of its answer, of the same workers.
+
+    Guarantees: J8.
     """
 
 
 class JobGroupError(_JobOutcomeError):
-    """A job group did not complete (J8). The attributes are those of `JobError`."""
+    """A job group did not complete. The attributes are those of `JobError`.
+
+    Guarantees: J8.
+    """
 
     _what = "job group"
 
 
 class JobTimeoutError(JobError, TimeoutError):
-    """The job's own ``timeout`` was over before the answer came, or before the worker did (J6, J8)."""
+    """The job's own ``timeout`` was over before the answer came, or before the worker did.
+
+    Guarantees: J6, J8.
+    """
 
 
 class JobGroupTimeoutError(JobGroupError, TimeoutError):
-    """The group's own ``timeout`` was over before all answers came, or all workers did (J6, J8)."""
+    """The group's own ``timeout`` was over before all answers came, or all workers did.
+
+    Guarantees: J6, J8.
+    """
 
 
 class JobFailure(WorkerBusError):  # noqa: N818 - the public name: a handler raises it to say FAILED, not "error"
-    """Raised by a job handler to answer FAILED: the work could not be done, for a reason that is no bug (J2).
+    """Raised by a job handler to answer FAILED: the work could not be done, for a reason that is no bug.
 
     The requester gets ``{"error": reason, "type": "JobFailure"}``, and whatever else was given as keyword arguments.
 
     Attributes:
         reason: Why, in words.
-        data: More for the requester, merged into the answer.
+        data: What else was given as keyword arguments, a dict; it is merged into the answer.
+
+    Guarantees: J2.
     """
 
     def __init__(self, reason: str, **data: Any) -> None:

@@ -1,7 +1,10 @@
-"""L2, L5: what the source of the library does not do."""
+"""L2, L5: what the source of the library does not do. And where it names the numbers of guarantees."""
 
 import ast
+import re
 from pathlib import Path
+
+import pytest
 
 import workerbus
 
@@ -48,3 +51,71 @@ def test_no_generator_holds_a_scope_or_a_task_group() -> None:
             if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in nodes):
                 named = {node.id for node in nodes if isinstance(node, ast.Name)}
                 assert not named & SCOPES, f"{path.name}: {function.name}"
+
+
+NUMBERED = ["_concurrency", "_message_base.py", "_values.py", "abc.py", "bus", "errors.py", "jobs"]
+"""The packages and modules that name guarantees only where it is allowed."""
+
+NUMBER = r"\b[BGJLNOPRSWX]\d{1,2}\b"
+LAST_LINE = re.compile(rf"\s*Guarantees: {NUMBER}(, {NUMBER})*\.")
+
+
+def _may_name_guarantees(tree: ast.Module) -> set[int]:
+    """The lines of the module's docstring; of other docstrings a last paragraph such as ``Guarantees: J6, J8.``"""
+    allowed: set[int] = set()
+    if ast.get_docstring(tree) is not None:
+        allowed |= set(range(1, (tree.body[0].end_lineno or 0) + 1))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            match node.value.value.split("\n"):
+                case [_, *_, "", last, end] if LAST_LINE.fullmatch(last) and not end.strip():
+                    allowed.add((node.end_lineno or 0) - 1)
+    return allowed
+
+
+def _misplaced_numbers(source: str) -> list[str]:
+    allowed = _may_name_guarantees(ast.parse(source))
+    lines = enumerate(source.splitlines(), start=1)
+    return [f"{number}: {line}" for number, line in lines if number not in allowed and re.search(NUMBER, line)]
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_guarantees_are_named_in_the_head_of_a_module_and_in_the_last_line_of_a_docstring_alone(name: str) -> None:
+    path = Path(workerbus.__file__).parent / name
+    sources = [path] if path.is_file() else sorted(path.rglob("*.py"))
+    assert sources
+    misplaced = {source.name: _misplaced_numbers(source.read_text()) for source in sources}
+    assert {name: lines for name, lines in misplaced.items() if lines} == {}
+
+
+HEAD = '"""About J6.\n\nAnd J8.\n"""\n'
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        "",
+        'def f():\n    """Do it.\n\n    Guarantees: J6, J16.\n    """',
+        'N = 1\n"""One.\n\nGuarantees: L4.\n"""',
+        "noqa = 'BLE001, PLC0415, N818, UTF8'",
+    ],
+)
+def test_guarantees_may_be_named_there(allowed: str) -> None:
+    assert _misplaced_numbers(HEAD + allowed) == []
+
+
+@pytest.mark.parametrize(
+    "misplaced",
+    [
+        "pass  # J6",
+        "raise ValueError('against J6')",
+        'def f():\n    """Do it (J6)."""',
+        'def f():\n    """Guarantees: J6."""',
+        'def f():\n    """Do it.\n    Guarantees: J6.\n    """',
+        'def f():\n    """Do it.\n\n    Guarantees: J6, and J8.\n    """',
+        'def f():\n    """Do it.\n\n    Guarantees: J6.\n\n    And so on.\n    """',
+        "# Guarantees: J6.",
+    ],
+)
+def test_a_guarantee_that_is_named_elsewhere_is_found(misplaced: str) -> None:
+    assert len(_misplaced_numbers(HEAD + misplaced)) == 1

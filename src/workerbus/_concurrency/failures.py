@@ -1,4 +1,4 @@
-"""What code of the user's has raised: sorted in one place, by one table (L3, L6, W7, J2).
+"""What the user's code has raised, sorted in one place by one table (L3, L6, W7, J2).
 
 | raised | while a scope around it is cancelled | kind | its error |
 |---|---|---|---|
@@ -24,7 +24,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 
 class Kind(Enum):
-    """What follows from something that was raised."""
+    """What is to be done about something that was raised."""
 
     ERROR = "it failed: report the error, and go on"
     NATIVE = "its task was cancelled natively: report that, and let the task end"
@@ -37,9 +37,9 @@ class Failure(NamedTuple):
     """What was raised, sorted.
 
     Attributes:
-        kind: What follows from it.
-        raised: What was raised.
-        cause: The one cause of it, out of its groups.
+        kind: What is to be done about it.
+        raised: The exception as it was raised.
+        cause: The one exception that counts, out of the groups around it.
     """
 
     kind: Kind
@@ -74,7 +74,7 @@ class Failure(NamedTuple):
 
 
 def sort_failure(exc: BaseException) -> Failure:
-    """Sort what code of the user's has raised; see the table."""
+    """Sort what the user's code has raised, by the table in the head of this module."""
     cause = unwrap_group(exc)
     while isinstance(cause, BaseExceptionGroup):
         rest = cause.split(get_cancelled_exc_class())[1]
@@ -108,7 +108,7 @@ def cancelled_from_outside() -> bool:
 
 
 def unwrap_group(exc: BaseException) -> BaseException:
-    """Take one cause out of its exception groups; of several, one that ends programs comes first (L6)."""
+    """Take one cause out of its exception groups; of several, one that ends programs comes first."""
     while isinstance(exc, BaseExceptionGroup):
         ending = exc.subgroup((KeyboardInterrupt, SystemExit))
         if ending is not None and len(exc.exceptions) > 1:

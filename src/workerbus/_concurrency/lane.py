@@ -1,4 +1,4 @@
-"""One lane: a memory object stream, and the task that takes from it and handles one item at a time (B1, B2).
+"""One lane: a memory object stream, and the task that takes from it and handles one item at a time (B1, B2, B5, B9).
 
 A lane knows nothing of messages. It is given a coroutine function to call with each item, and a `TaskHost` when there
 is something to run in. Stream and task exist from the first item on that finds something to run in; what comes before
@@ -56,18 +56,28 @@ class Lane(Generic[T]):
     """Items, handled one at a time in the order in which they were put.
 
     Args:
-        name: For the task's name.
-        handle: Called with each item.
+        name: The name of the lane, from which its task gets its own.
+        handle: Called with each item, and awaited.
         failed: Called with an item and what ``handle`` raised for it; by default that ends the lane.
         first: The lanes whose waiting items go before this one's.
         room: Where the items that count are counted; None for a lane without a bound.
 
     Attributes:
+        first: The lanes whose waiting items go before this one's.
+        room: Where the items that count are counted; None for a lane without a bound.
         awake: Whether its dispatcher will look into the stream by itself.
         ready: Puts an item into the stream, where that is all that `put` would do; None until a second one has come.
         begun: How many items have been taken.
         busy: Whether an item is being handled.
-        task_id: The dispatcher's task, by which anyio tells tasks apart.
+        closed: Whether the lane takes and begins nothing more.
+        task_id: The id of the dispatcher's task, as anyio has it; None until there is one.
+        _early: What has come while there is nothing to run in; None where nothing has.
+        _host: What the dispatcher runs in, once the lane was opened.
+        _send: The end of the stream that items are put into; None before the first.
+        _receive: The other end, which the dispatcher takes from.
+        _parked: What the dispatcher waits for between two batches.
+        _quiet: Set when nothing waits and nothing is handled; made by who waits for that.
+        _scope: The scope of the dispatcher.
     """
 
     __slots__ = (
@@ -153,7 +163,7 @@ class Lane(Generic[T]):
             self.ready = self._send.send_nowait
 
     def put_counted(self, item: T) -> None:
-        """Add an item that takes room, if the lane is a bounded one."""
+        """Add an item that takes room in a bounded lane, whether there is room or not."""
         if self.room is None or self.closed:
             self.put(item)
         else:
@@ -175,7 +185,7 @@ class Lane(Generic[T]):
         return len(self._early or ())
 
     def look(self) -> list[T]:
-        """Return what waits, and let it wait on."""
+        """Return the items that wait, without taking them."""
         waiting = self._drain()
         if self._send is not None:
             for item in waiting:
@@ -197,13 +207,13 @@ class Lane(Generic[T]):
     # --- the end
 
     def close(self, *, cancel: bool = False) -> list[T]:
-        """Begin nothing more, and release whoever waits for room (B5).
+        """Begin nothing more, and release whoever waits for room.
 
         Args:
-            cancel: Whether to cancel what is being handled; otherwise it is let finish.
+            cancel: Whether to cancel the handling of an item that was begun; otherwise it goes on to its end.
 
         Returns:
-            What was waiting, and will not be handled.
+            The items that were waiting, and will not be handled.
         """
         left: list[T] = []
         if not self.closed:
@@ -254,7 +264,7 @@ class Lane(Generic[T]):
                     self._tell_quiet()
 
     def _lose_host(self) -> None:
-        # Nobody need close a lane whose host has gone; what waits does so in the list, as it did before the start.
+        # Nobody closes a lane whose host has gone. So what waits goes back into a list, and the stream is closed here.
         self._host = None
         self._early = [*self._drain()]
         self._close_stream()

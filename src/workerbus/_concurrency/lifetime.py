@@ -1,4 +1,4 @@
-"""How long things live: the tasks of an owner, and the one clock of a wind-down (L1, L4).
+"""How long things live: the tasks of an owner, and the one clock of a wind-down (L1, L3-L5, R5, W8).
 
 `TaskHost` is a task group seen from synchronous code: what it starts begins with the owner's context variables, not
 with those of whoever happened to send the message, and a `KeyboardInterrupt` or `SystemExit` in it ends the owner as
@@ -18,7 +18,10 @@ from anyio.abc import TaskGroup
 from workerbus._concurrency.failures import cancelled_from_outside
 
 CLEANUP_SECONDS: Final = 2.0
-"""How long, in seconds, the library waits for what it has cancelled: one absolute deadline per wind-down (L4)."""
+"""How long, in seconds, the library waits for what it has cancelled: one absolute deadline per wind-down.
+
+Guarantees: L4.
+"""
 
 _MARK = "__workerbus_deadline__"
 _STALE = 0.1
@@ -30,7 +33,7 @@ def event_class() -> type[Event]:
 
 
 def scope_class() -> type[CancelScope]:
-    """Return the running backend's class of cancel scopes, for the same reason."""
+    """Return the running backend's class of cancel scopes, which `CancelScope` looks up each time."""
     return type(CancelScope())
 
 
@@ -44,7 +47,7 @@ class LazyEvent:
         self._set = False
 
     def set(self) -> None:
-        """Let all who wait go on."""
+        """Let all who wait go on, now and from now on."""
         self._set = True
         if self._event is not None:
             self._event.set()
@@ -63,15 +66,15 @@ class LazyEvent:
 
 
 def carry_deadline(source: BaseException | None, target: BaseException) -> None:
-    """Let an exception that takes the place of another share the deadline of its clean-up."""
+    """Let an exception that takes the place of another one have the same deadline for clean-up."""
     if source is not None and _MARK in source.__dict__:
         target.__dict__[_MARK] = source.__dict__[_MARK]
 
 
 class Shield:
-    """An ``async``-free context: what runs in it is not cancelled from outside until the deadline.
+    """A context, entered with a plain ``with``: what runs in it is not cancelled from outside until the deadline.
 
-    A class and not a generator, so that no cancel scope is ever held open across a ``yield`` (L5).
+    A class and not a generator, so that no cancel scope is ever held open across a ``yield``.
     """
 
     __slots__ = ("_owner", "_scope")
@@ -100,7 +103,10 @@ class CleanUp:
         whole: The wind-down that this one is a part of; the earlier deadline of the two counts.
 
     Attributes:
-        interruptible: Whether the next interruption opens all shields: set when a signal has begun the wind-down (R5).
+        abandoned: Whether all shields are open, now and from now on.
+        interruptible: Whether the next interruption opens all shields: set when a signal has begun the wind-down.
+        _deadline: When this wind-down must be over, once its clock was started.
+        _shields: The shields in which something runs; None until there is one.
     """
 
     __slots__ = ("_deadline", "_shields", "_whole", "abandoned", "interruptible")
@@ -114,21 +120,24 @@ class CleanUp:
 
     @property
     def shields(self) -> set[CancelScope]:
-        """The shields that are open; of most parts there is never one, as they use the whole's."""
+        """The scopes of the shields in which something runs; a part of a wind-down has none, and uses the whole's."""
         if self._shields is None:
             self._shields = set()
         return self._shields
 
     def begin(self) -> float:
-        """Start the clock of a wind-down that covers everything here; the first call counts."""
+        """Start the clock of a wind-down that covers everything here, unless it runs; returns the deadline."""
         if self._deadline is None:
             self._deadline = current_time() + CLEANUP_SECONDS
         return self.deadline()
 
     def deadline(self, exc: BaseException | None = None) -> float:
-        """Return when clean-up must be over.
+        """Return when clean-up must be over, on the event loop's clock.
 
         Contexts that one exception leaves one after the other share its deadline, so that nesting does not add up.
+
+        Args:
+            exc: The exception that is on its way out, if any; it is where the deadline is kept.
         """
         begun = self.begun
         if begun is not None:
@@ -137,13 +146,13 @@ class CleanUp:
             return current_time() + CLEANUP_SECONDS
         now = current_time()
         deadline: float = exc.__dict__.get(_MARK, -math.inf)
-        if deadline < now - _STALE:  # not on its way out any more: it was kept, and raised again
+        if deadline < now - _STALE:  # it has left all contexts before: it was kept, and raised again
             deadline = exc.__dict__[_MARK] = now + CLEANUP_SECONDS
         return deadline
 
     @property
     def begun(self) -> float | None:
-        """The deadline, if the clock has been started, here or for the whole."""
+        """The deadline, if the clock was started, here or for the whole; else None."""
         whole = None if self._whole is None else self._whole.begun
         if self._deadline is None or whole is None:
             return self._deadline if whole is None else whole
@@ -154,7 +163,7 @@ class CleanUp:
         return Shield(self._whole or self, self.deadline() if deadline is None else deadline)
 
     def interrupt(self) -> bool:
-        """Open all shields if the whole wind-down is interruptible, once; returns whether it was (R5)."""
+        """Open all shields, once, if the whole wind-down is interruptible; returns whether it was."""
         whole = self._whole or self
         if not whole.interruptible:
             return False
@@ -163,7 +172,7 @@ class CleanUp:
         return True
 
     def abandon(self) -> None:
-        """Open all shields, now and from now on: somebody insists (R5)."""
+        """Open all shields, now and from now on, since somebody insists on the end."""
         self.abandoned = True
         for scope in list(self.shields):
             scope.cancel()
@@ -177,6 +186,8 @@ class TaskHost:
         clean_up: The wind-down that an interruption of one of the tasks is to cut short.
 
     Attributes:
+        group: The task group.
+        context: The owner's context variables, of which each task gets a copy.
         running: How many of its tasks have not ended.
         fatal: The `KeyboardInterrupt` or `SystemExit` that a task raised, for the owner to raise when all is closed.
     """
@@ -191,7 +202,7 @@ class TaskHost:
         self.running: int = 0
 
     def start(self, function: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
-        """Start a task with a fresh copy of the owner's context variables (W8)."""
+        """Start a task with a fresh copy of the owner's context variables."""
         self.running += 1
         self.context.copy().run(self._spawn, function, args, name)
 
@@ -207,7 +218,7 @@ class TaskHost:
             # Out of an asyncio task these would end the loop itself, with everything in it.
             self.end_with(exc)
         except get_cancelled_exc_class():
-            # A native one that came with that of a scope in the task: it would cancel the whole group.
+            # Only this task was cancelled, natively. Let through, that would cancel the whole group on asyncio.
             if cancelled_from_outside():
                 raise
         finally:

@@ -20,11 +20,11 @@ def _nothing() -> int:
 
 
 class RoomWaiter(Generic[T]):
-    """Somebody's place in the line for room.
+    """The place of one who waits in the line for room.
 
     Attributes:
-        item: What shall be put in.
-        free: Set when it has been, or when nobody need wait any more.
+        item: What is to be put in.
+        free: Set when it has been put in, or when nobody need wait any more.
     """
 
     __slots__ = ("_enter", "_room", "free", "item")
@@ -36,18 +36,18 @@ class RoomWaiter(Generic[T]):
         self.free: Event = Event()
 
     async def wait(self) -> None:
-        """Wait for room; who is cancelled leaves the line, and the item with it."""
+        """Wait for room; one who is cancelled leaves the line, and the item is not put in."""
         try:
             await self.free.wait()
         finally:
             self.give_up()
 
     def give_up(self) -> None:
-        """Leave the line, if there has been no room yet."""
+        """Leave the line; nothing happens where the item has been put in."""
         self._room.remove(self)
 
     def enter(self) -> None:
-        """Put the item in, and let its owner go on."""
+        """Put the item in, and let the one who waits go on."""
         self._enter(self.item)
         self.free.set()
 
@@ -56,11 +56,13 @@ class Room(Generic[T]):
     """Room for items, and the line of those who wait for it.
 
     Args:
-        limit: How many items may be in it.
+        limit: How many items may be in it; infinite by default.
 
     Attributes:
-        taken: How many are.
-        coming: Returns how many more are on their way in.
+        limit: How many items may be in it.
+        taken: How many items are in it.
+        coming: Returns how many items are on their way in, and not counted in ``taken`` yet.
+        _line: Those who wait, in order; None until somebody does.
     """
 
     __slots__ = ("_line", "coming", "limit", "taken")
@@ -69,7 +71,7 @@ class Room(Generic[T]):
         self.limit: float = limit
         self.taken: int = 0
         self.coming: Callable[[], int] = _nothing
-        self._line: OrderedDict[RoomWaiter[T], None] | None = None  # most places never have one
+        self._line: OrderedDict[RoomWaiter[T], None] | None = None  # it is large, and most rooms never need one
 
     @property
     def bounded(self) -> bool:
@@ -83,7 +85,7 @@ class Room(Generic[T]):
 
     @property
     def line(self) -> list[RoomWaiter[T]]:
-        """Who waits, the first first."""
+        """Those who wait, in order."""
         return list(self._line or ())
 
     @property
@@ -92,12 +94,12 @@ class Room(Generic[T]):
         return bool(self._line)
 
     def leave(self) -> None:
-        """One item less is in it."""
+        """Note that an item was taken out, and let in who waits for room."""
         self.taken -= 1
         self.admit()
 
     def stand(self, item: T, enter: Callable[[T], None]) -> RoomWaiter[T]:
-        """Stand in line; ``enter`` is called with the item when there is room, and counts it if it is to count."""
+        """Stand in line; ``enter`` is called with the item when there is room, and has to count it in ``taken``."""
         if self._line is None:
             self._line = OrderedDict()
         waiter = RoomWaiter(self, item, enter)
@@ -105,17 +107,17 @@ class Room(Generic[T]):
         return waiter
 
     def remove(self, waiter: RoomWaiter[T]) -> None:
-        """Take somebody out of the line, if he still stands there."""
+        """Take somebody out of the line; nothing happens where he does not stand there."""
         if self._line is not None:
             self._line.pop(waiter, None)
 
     def admit(self) -> None:
-        """Let in who waits, in order, as far as there is room."""
+        """Let in those who wait, in order, as far as there is room."""
         while self._line and self.taken + self.coming() < self.limit:
             self._line.popitem(last=False)[0].enter()
 
     def release(self, *, but: Callable[[T], bool] | None = None) -> None:
-        """Let those in line go on without having put in their items.
+        """Let those in line go on, without putting in their items.
 
         Args:
             but: Says of an item whether its owner stays in line.

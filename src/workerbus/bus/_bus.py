@@ -1,13 +1,13 @@
-"""The bus: who is subscribed under which name, and who gets a message.
+"""The bus: who is subscribed under which name, and who gets a message (B1-B9, L4, L6, O1, R6).
 
-Three doors lead in: `send`, which may wait; `post`, for what the library itself sends, which never does; and `deliver`
-for what arrives, with `on_message_received` as its sync form. All of them end in `_hand_out`: one look-up by name for a
-targeted message, a walk over the subscribers for a broadcast. From there an inbox has the message, and nothing comes
-back: the bus awaits no subscriber, except for room in a bounded lane.
+Three methods take messages: `send`, which may wait; `post`, for what the library itself sends, which never does; and
+`deliver` for what arrives, with `on_message_received` as its sync form. All of them end in `_hand_out`: one look-up by
+name for a targeted message, a walk over the subscribers for a broadcast. An inbox has the message then, and the bus
+awaits no subscriber, except for room in a bounded lane.
 
 The bus does not know workers, runners or jobs. A transport subclasses it, overrides `publish`, `start` and `stop`, and
-calls `deliver` (or `on_message_received`) for what arrives from the network. What keeps the order in which a sender's
-messages go out (`_publish_in_turn`, the outbox) stands between the doors and `publish`, and nowhere else.
+calls `deliver` (or `on_message_received`) for what arrives from the network. The order in which a sender's messages go
+out is kept between `send` or `post` and `publish`, by `_publish_in_turn` and two lanes, and nowhere else.
 """
 
 import inspect
@@ -26,9 +26,9 @@ from workerbus._concurrency.failures import unwrap_group
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._concurrency.room import RoomWaiter
-from workerbus._values import BATCH, Value, id_source, value
+from workerbus._values import BATCH, id_source
 from workerbus.abc import Sender
-from workerbus.bus._inbox import BusSubscriber, Inbox, SubscriberStatistics, make_inbox
+from workerbus.bus._inbox import BusStatistics, BusSubscriber, Inbox, make_inbox
 from workerbus.errors import HandlerTypeError, MessageTypeError, NameTakenError, NotRunningError
 from workerbus.messages import BusMessage
 
@@ -38,41 +38,28 @@ _new_id = id_source()
 Tap = Callable[[BusMessage], object]
 
 DELIVERIES: Final = 6_400
-"""After so many deliveries of broadcasts a sender lets other tasks run, however few sends they took (B2)."""
-
-
-@value
-class BusStatistics(Value):
-    """A snapshot of a bus (B9).
-
-    Args:
-        sent: How many messages were sent, by users and by the library.
-        undelivered: Messages with a target that nobody here has the name of.
-        refused: Local messages that came from a network (B8).
-        subscribers: Name to the counts of that subscriber.
-    """
-
-    sent: int
-    undelivered: int
-    refused: int
-    subscribers: dict[str, SubscriberStatistics]
+"""After so many deliveries of broadcasts a sender lets other tasks run, however few sends they took."""
 
 
 class WorkerBus(ABC):
     """What workers, runners and observers talk over.
 
     A runner opens the bus that it is given for its own run; a program that has several runners on one bus opens it
-    around them (R6)::
+    around them::
 
         async with MemoryBus() as bus:
             ...
 
     Args:
-        max_buffer_size: How many messages may wait in each subscriber's data lane before `send` waits (B9).
-        name: For logs; made up by default.
+        max_buffer_size: How many messages may wait in each subscriber's data lane before `send` waits.
+        name: The name of the bus in logs; made up by default.
 
     Attributes:
         never_waits: Whether `send` waits neither for room nor for a network, and so does no more than `post`.
+        opened_by: The name of the runner that has opened the bus for its own run, if one has.
+        clean_up: The clock of the wind-down that closes the bus.
+
+    Guarantees: B1, B2, B3, B6, B9, R6.
     """
 
     # Publishing is delivering, in this process: what is sent or posted goes past `publish`, `deliver` and the outbox.
@@ -97,7 +84,7 @@ class WorkerBus(ABC):
         self.clean_up: CleanUp = CleanUp()
         # What the library itself sends on a bus whose publishing may wait goes out in order behind one task.
         self._outbox = self._new_lane("outbox", self._send_posted)
-        # What users send before it is open goes out in order too, but holds up nothing of the library's (B4, B9).
+        # What users send before it is open goes out in order too, but holds up nothing of the library's.
         self._early = self._new_lane("early", self._publish_early)
         self._early_senders: dict[str, int] = {}
         self._early_gone = Event()
@@ -110,12 +97,12 @@ class WorkerBus(ABC):
 
     @property
     def is_open(self) -> bool:
-        """Whether messages are being handled."""
+        """Whether the bus is open, so that messages are being handled."""
         return self._tasks is not None
 
     @property
     def tasks(self) -> TaskHost:
-        """Where a transport runs its tasks: ``bus.tasks.start(function, name="reader")``.
+        """The host of a transport's tasks: ``bus.tasks.start(function, name="reader")``.
 
         Raises:
             NotRunningError: The bus is not open; a `RuntimeError`.
@@ -131,10 +118,12 @@ class WorkerBus(ABC):
         """Disconnect. A hook for network buses, called before the bus is closed; override it and call ``super()``."""
 
     async def __aenter__(self) -> Self:
-        """Open the bus: its tasks run from here to the end of the block (R6).
+        """Open the bus: its tasks run from here to the end of the block.
 
         Raises:
-            NotRunningError: It is open already; a `RuntimeError`.
+            NotRunningError: The bus is open already; a `RuntimeError`.
+
+        Guarantees: R6.
         """
         if self._task_group is not None:
             by = f" by runner {self.opened_by!r}" if self.opened_by else ""
@@ -142,7 +131,7 @@ class WorkerBus(ABC):
                 f"bus {self.name!r} is open already{by}: open it once, around everything that uses it"
             )
         if self.opened_by is None:
-            self.clean_up = CleanUp()  # the last run's clock is over
+            self.clean_up = CleanUp()  # that of an earlier run may have begun
         group = self._task_group = create_task_group()
         await group.__aenter__()
         try:
@@ -161,25 +150,28 @@ class WorkerBus(ABC):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """Close the bus: what was sent before it was open and what the library has posted goes out first (B4, L4)."""
+        """Close the bus: what was sent before it was open and what the library has posted goes out first.
+
+        Guarantees: B4, L4.
+        """
         tasks = self.tasks
         late: BaseException | None = None
         try:
             deadline = self.clean_up.deadline(exc)
             try:
-                with self.clean_up.shield(deadline):
+                with self.clean_up.shield(deadline):  # 1. what waits goes out, while the transport is connected
                     await self._early.quiet()
                     await self._outbox.quiet()
             finally:
                 with self.clean_up.shield(deadline):
-                    await self.stop()  # past the deadline, too: what it does before it first waits is still done
+                    await self.stop()  # 2. past the deadline, too: what it does before it first waits is still done
         except Exception as error:
             logger.exception("bus %r failed to stop", self.name)
             exc = exc or error
         except BaseException as ending:  # noqa: BLE001 - raised again below, when all is closed
             late = exc = ending
         closing: list[Inbox] = []
-        for name, inbox in list(self._inboxes.items()):
+        for name, inbox in list(self._inboxes.items()):  # 3. closed and made anew: the bus may be opened again
             if inbox.hosted_by_bus:
                 inbox.close()
                 closing.append(inbox)
@@ -189,11 +181,11 @@ class WorkerBus(ABC):
         self._outbox = self._new_lane("outbox", self._send_posted)
         self._early = self._new_lane("early", self._publish_early)
         self._early_senders.clear()
-        self._early_gone.set()
+        self._early_gone.set()  # who waits finds the bus closed, and leaves the message for the next time
         self._early_gone = Event()
         self._tasks = None
         try:
-            swallowed = await self._close_group(exc, closing)
+            swallowed = await self._close_group(exc, closing)  # 4. handlers are cancelled and waited for
         finally:
             tasks.raise_fatal()
         if late is not None and not swallowed:
@@ -211,7 +203,7 @@ class WorkerBus(ABC):
             late = ", ".join(repr(inbox.name) for inbox in closing if inbox.busy)
             logger.warning("bus %r waits for subscribers that refuse cancellation: %s", self.name, late)
         if not isinstance(exc, get_cancelled_exc_class()):
-            # Left without its error, so that it goes on as itself and not in an exception group (L6).
+            # Left without its error, so that it goes on as itself and not in an exception group.
             try:
                 await group.__aexit__(None, None, None)
             except BaseExceptionGroup as several:
@@ -223,7 +215,7 @@ class WorkerBus(ABC):
             raise unwrap_group(several) from None
 
     def _renew(self, name: str, closed: Inbox) -> None:
-        # A bus can be opened again; the counts go on.
+        # The counts go on where the bus is opened again.
         inbox = self._inboxes[name] = make_inbox(self._subscribers[name], self)
         counts = closed.statistics()
         inbox.delivered, inbox.failed = counts.delivered, counts.failed
@@ -239,10 +231,14 @@ class WorkerBus(ABC):
     # --- subscribers
 
     async def subscribe(self, subscriber: BusSubscriber) -> None:
-        """Let a subscriber receive all that is sent from now on (B4). Again, for the same one, is a no-op.
+        """Let a subscriber receive all that is sent from now on; nothing happens where it is subscribed already.
 
         Raises:
-            NameTakenError: Another subscriber has its name; a `ValueError` (B5).
+            NameTakenError: Another subscriber has its name; a `ValueError`.
+            TypeError: It is no `BusSubscriber`.
+            ValueError: Its ``receives`` is neither ``"all"`` nor ``"own"``.
+
+        Guarantees: B4, B5.
         """
         if not isinstance(subscriber, BusSubscriber):
             raise TypeError(f"only a BusSubscriber can subscribe, not {subscriber!r}")
@@ -263,7 +259,10 @@ class WorkerBus(ABC):
             inbox.open(self._tasks)
 
     async def unsubscribe(self, subscriber: BusSubscriber) -> None:
-        """Deliver nothing more to a subscriber; what is being delivered is let finish (B5)."""
+        """Deliver nothing more to a subscriber; a handler that is running is left to finish.
+
+        Guarantees: B5.
+        """
         name = subscriber.name
         if self._subscribers.get(name) is subscriber:
             del self._subscribers[name]
@@ -273,13 +272,13 @@ class WorkerBus(ABC):
             self._everybody = None
 
     def has_subscriber(self, name: str) -> bool:
-        """Whether the name is taken on this bus."""
+        """Whether a subscriber of this name is on this bus."""
         return name in self._subscribers
 
     # --- observers
 
     def add_tap(self, tap: Tap) -> None:
-        """Call ``tap(message)`` once for each message that passes here, from now on (O1).
+        """Call ``tap(message)`` once for each message that passes here, from now on.
 
         A message passes where it is handed out: in the step of whoever sends it, just before its receivers get it, or
         when it arrives over a network. One that is refused does not pass, and one that nobody here receives does. On a
@@ -291,10 +290,12 @@ class WorkerBus(ABC):
         bus is closed and opened again.
 
         Args:
-            tap: A sync function. Adding it again is a no-op.
+            tap: A sync function; one that was added before is not added again.
 
         Raises:
-            HandlerTypeError: It is no sync function; a `TypeError`.
+            HandlerTypeError: The tap is no sync function; a `TypeError`.
+
+        Guarantees: O1.
         """
         if not callable(tap) or inspect.iscoroutinefunction(tap):
             raise HandlerTypeError(f"a tap is a sync function that gets each message, not {tap!r}")
@@ -302,11 +303,7 @@ class WorkerBus(ABC):
             self._taps = (*self._taps, tap)
 
     def remove_tap(self, tap: Tap) -> None:
-        """Call a tap no more, not even for a message that it has not been told of yet; unknown is a no-op.
-
-        Args:
-            tap: The function.
-        """
+        """Call a tap no more, not even for a message that is passing now; nothing happens where it was not added."""
         self._taps = tuple(each for each in self._taps if each != tap)
 
     def _tell_taps(self, message: BusMessage) -> None:
@@ -321,14 +318,16 @@ class WorkerBus(ABC):
     # --- messages
 
     async def send(self, message: BusMessage) -> None:
-        """Send a message (B2, B4, B9).
+        """Send a message.
 
-        Waits only for room in a bounded lane. Every 64th call lets other tasks run, after the message is in; where
-        broadcasts go to many, more of them do.
+        Waits for room in a bounded lane, and on a bus with a transport for that. Every 64th call lets other tasks run,
+        after the message is in; where broadcasts go to many, more calls do.
 
         Raises:
             MessageTypeError: It is no message, or one of a class that has no lane; a `TypeError`.
             anyio.WouldBlock: A subscriber's own code sends to its own full lane.
+
+        Guarantees: B2, B4, B9.
         """
         if not isinstance(message, BusMessage) or message.system is None:
             raise MessageTypeError(
@@ -346,19 +345,19 @@ class WorkerBus(ABC):
             await cancel_shielded_checkpoint()
 
     async def _publish_in_turn(self, message: BusMessage) -> None:
-        while self.is_open and message.source in self._early_senders:
+        while self.is_open and message.source in self._early_senders:  # 1. behind this sender's own early messages
             await self._early_gone.wait()
-        if not self.is_open:
+        if not self.is_open:  # 2. early itself, perhaps since the bus was closed during the wait
             self._early_senders[message.source] = self._early_senders.get(message.source, 0) + 1
             self._early.put(message)
             return
         outbox = self._outbox
         if (outbox.waiting or outbox.busy) and get_current_task().id != outbox.task_id:
-            await outbox.quiet()  # what was posted before goes out before
+            await outbox.quiet()  # 3. behind what was posted, unless it is posted itself: it would wait for itself
         await self.publish(message)
 
     def post(self, message: BusMessage) -> None:
-        """Send without waiting, past every bound. For what the library itself sends (B9)."""
+        """Send a message of the library's own without waiting, past every bound."""
         if self._in_process or message.local:
             self._posted += 1
             self._hand_out(message)
@@ -389,13 +388,15 @@ class WorkerBus(ABC):
         """Bring a message to every bus that belongs together, this one included. Never called for a local message."""
 
     async def deliver(self, message: BusMessage) -> None:
-        """Deliver a message that has arrived to the subscribers here (B9).
+        """Deliver a message that has arrived to the subscribers here.
 
         Those that have room get it first; then this waits until the others have, so that a transport which awaits it
-        reads no faster than they handle. A local message is refused: it cannot have come from here (B8).
+        reads no faster than they handle. A local message is refused: it cannot have come over a network.
 
         Raises:
-            anyio.WouldBlock: A subscriber's own code sends to its own full lane; then nobody got it.
+            anyio.WouldBlock: A subscriber's own code sends to its own full lane; then nobody got the message.
+
+        Guarantees: B8, B9.
         """
         if not self._arrives(message):
             return
@@ -405,7 +406,7 @@ class WorkerBus(ABC):
             await self._hand_out_in_line(message)
 
     def on_message_received(self, message: BusMessage) -> None:
-        """Deliver a message that has arrived, as `deliver` does, but without waiting for room."""
+        """Deliver a message that has arrived, as `deliver` does, but past every bound instead of waiting for room."""
         if self._arrives(message):
             self._hand_out(message)
 
@@ -418,7 +419,7 @@ class WorkerBus(ABC):
         return True
 
     def _hand_out(self, message: BusMessage, recipients: Sequence[Inbox] | None = None) -> None:
-        """Leave a message with everybody whom it concerns, or with these, past every bound. All messages pass here."""
+        """Put a message into the inbox of everybody whom it concerns, or of ``recipients``. All messages pass here."""
         if self._taps:
             self._tell_taps(message)
         lane = message.system is True
@@ -463,7 +464,7 @@ class WorkerBus(ABC):
         return self._everybody
 
     async def _hand_out_in_line(self, message: BusMessage) -> None:
-        """Leave a message with everybody whom it concerns, and wait until those have it that have no room now (B9)."""
+        """Put a message into the inbox of everybody whom it concerns; those that have no room now are waited for."""
         ready: list[Inbox] = []
         full: list[Lane[Any]] = []
         waiters: list[RoomWaiter[BusMessage]] = []

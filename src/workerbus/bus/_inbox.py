@@ -1,7 +1,8 @@
-"""Who receives messages, and the inbox in which the bus leaves them.
+"""Who receives messages, and the inbox in which the bus leaves them (B2, B3, B5-B7, B9, N4).
 
-The bus knows an `Inbox` only. A plain subscriber's has two lanes in which its ``on_bus_message`` is awaited; a worker
-and a runner bring their own, whose ``take`` handles what is the library's business at once, in the sender's step.
+All that the bus knows of a subscriber is its `Inbox`. That of a plain subscriber has two lanes, in which its
+``on_bus_message`` is awaited. Workers and runners bring inboxes of their own, whose ``take`` does the library's own
+handling at once, in the step of the sender.
 """
 
 import logging
@@ -27,12 +28,14 @@ Receives = Literal["all", "own"]
 
 @value
 class SubscriberStatistics(Value):
-    """What a subscriber's inbox has seen (B9).
+    """A snapshot of what a subscriber's inbox has seen.
 
     Args:
-        depth: Messages that wait, for the subscriber's code or for its start.
-        delivered: Messages that were handled, the failed ones included.
-        failed: How many times the subscriber's code raised.
+        depth: How many messages wait, for the subscriber's code or for its start.
+        delivered: How many messages were handled, the failed ones included.
+        failed: How many times the subscriber's code has raised.
+
+    Guarantees: B9.
     """
 
     depth: int
@@ -40,15 +43,34 @@ class SubscriberStatistics(Value):
     failed: int
 
 
+@value
+class BusStatistics(Value):
+    """A snapshot of a bus.
+
+    Args:
+        sent: How many messages were sent, by users and by the library.
+        undelivered: How many messages had a target of whose name there is no subscriber here.
+        refused: How many local messages came from a network.
+        subscribers: Name to the counts of that subscriber.
+
+    Guarantees: B8, B9.
+    """
+
+    sent: int
+    undelivered: int
+    refused: int
+    subscribers: dict[str, SubscriberStatistics]
+
+
 class InboxHost(Protocol):
-    """What an inbox needs of its bus."""
+    """The part of a bus that an inbox needs."""
 
     @property
     def max_buffer_size(self) -> float:
-        """How many messages may wait in a data lane."""
+        """How many messages may wait in each data lane."""
 
     def post(self, message: BusMessage) -> None:
-        """Send without waiting."""
+        """Send a message without waiting."""
 
 
 class Inbox(ABC):
@@ -56,12 +78,15 @@ class Inbox(ABC):
 
     Args:
         name: The subscriber's name.
-        receives: Whether it gets everything or only broadcasts and what is addressed to it (B6).
-        announcements: Whether it gets those broadcasts that are meant for runners and observers (B7).
+        receives: ``"all"`` messages, or only its ``"own"``: broadcasts and what is addressed to it.
+        announcements: Whether it gets those broadcasts that are meant for runners and observers.
 
     Attributes:
-        lanes: Data and system lane, where all that `take` does is to put a message there: a broadcast to many does so
-            itself, which saves a tenth of it.
+        hosted_by_bus: Whether its tasks run in the bus, which then closes it and makes it anew.
+        lanes: Data and system lane, where all that `take` does is to put a message there: the bus then does so itself,
+            which makes a broadcast to many a tenth faster. Else None.
+        delivered: How many messages were handled, besides those that the lanes have counted.
+        failed: How many times the subscriber's code has raised.
     """
 
     hosted_by_bus: ClassVar[bool] = False
@@ -80,20 +105,24 @@ class Inbox(ABC):
 
     @abstractmethod
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
-        """Return the lane that has no room for the message now, if it is one that waits for room (B9)."""
+        """Return the lane that has no room for the message now; None where there is room, or the message needs none.
+
+        Raises:
+            anyio.WouldBlock: The running task is one of this subscriber's own, and would wait for itself.
+        """
 
     @abstractmethod
     def open(self, host: TaskHost) -> None:
-        """The bus has started; plain subscribers run in its tasks."""
+        """Begin to handle messages, since the bus has opened; plain subscribers do so in its tasks."""
 
     @abstractmethod
     def close(self) -> None:
-        """Begin no more deliveries."""
+        """Begin no further delivery, and drop what waits."""
 
     @property
     @abstractmethod
     def depth(self) -> int:
-        """How many messages wait."""
+        """How many messages wait, for the subscriber's code or for its start."""
 
     async def quiet(self) -> None:
         """Wait until none of the subscriber's code runs."""
@@ -104,18 +133,18 @@ class Inbox(ABC):
         return False
 
     def statistics(self) -> SubscriberStatistics:
-        """Return a snapshot of the counts."""
+        """Return a snapshot of what the inbox has seen."""
         return SubscriberStatistics(self.depth, self.delivered, self.failed)
 
 
 def refuse_own_lane(lane: Lane[Any], other: Lane[Any]) -> None:
-    """Raise `WouldBlock` where a subscriber's own hook would wait for itself (B9)."""
+    """Raise `WouldBlock` if the running task is that of one of the two lanes: it would wait for itself."""
     if get_current_task().id in (lane.task_id, other.task_id):
         raise WouldBlock
 
 
 def counts(message: BusMessage, name: str) -> bool:
-    """Whether a message takes a place in the bounded data lane of the subscriber ``name`` (B9)."""
+    """Whether a message takes a place in the bounded data lane of the subscriber ``name``."""
     return message.bounded and not message.system and not (message.of_a_job and message.target == name)
 
 
@@ -125,7 +154,9 @@ class BusSubscriber:
     Override `on_bus_message`, and give it a ``name`` that is unique on the bus.
 
     Attributes:
-        receives: ``"all"`` messages, or only its ``"own"``: broadcasts and what is addressed to it (B6).
+        receives: ``"all"`` messages, or only its ``"own"``: broadcasts and what is addressed to it.
+
+    Guarantees: B2, B3, B6, N4.
     """
 
     receives: Receives = "all"
@@ -136,16 +167,29 @@ class BusSubscriber:
         raise NotImplementedError(f"{type(self).__name__} needs a 'name': the bus tells subscribers apart by it")
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
-        """Say whether to handle a message; asked just before that (N4).
+        """Say whether to handle a message; called just before it would be handled.
 
-        A refusal concerns this subscriber alone. Must not wait; by default everything is accepted.
+        A refusal concerns this subscriber alone. By default everything is accepted.
+
+        Args:
+            message: The message.
+
+        Returns:
+            Whether to handle it.
+
+        Guarantees: N4.
         """
         return True
 
     async def on_bus_message(self, message: BusMessage) -> None:
-        """Handle a message. One at a time per lane, in the order of sending (B2).
+        """Handle a message; called for one message at a time per lane, in the order of sending.
 
-        An exception is logged, counted and reported, and the next message is handled (B3).
+        An exception is logged, counted and reported, and the next message is handled.
+
+        Args:
+            message: The message, which is shared with other subscribers: do not change its payload.
+
+        Guarantees: B2, B3.
         """
 
 
@@ -191,7 +235,7 @@ class PlainInbox(Inbox):
         self._data.open(host)
 
     def close(self) -> None:
-        """Close both lanes; a handler that runs is let finish."""
+        """Close both lanes; a handler that runs is left to finish."""
         self._system.close()
         self._data.close()
 
@@ -211,7 +255,7 @@ class PlainInbox(Inbox):
         return self._system.waiting + self._data.waiting
 
     def statistics(self) -> SubscriberStatistics:
-        """Return a snapshot of the counts."""
+        """Return a snapshot of what the inbox has seen."""
         delivered = self.delivered + self._system.begun + self._data.begun
         return SubscriberStatistics(self.depth, delivered, self.failed)
 
@@ -227,7 +271,7 @@ class PlainInbox(Inbox):
     def _failed(self, message: BusMessage, exc: BaseException) -> None:
         self.failed += 1
         logger.error("subscriber %r failed to handle %s", self.name, type(message).__name__, exc_info=exc)
-        # An error that is caused by an error message is not sent out again: it would go round for ever.
+        # An error that an error message has caused is not sent out: it would cause the next one, without an end.
         if not isinstance(message, BusWorkerErrorMessage):
             text = f"on_bus_message: {type(exc).__name__}: {text_of(exc)}"
             self._bus.post(BusWorkerErrorMessage(text, source=self.name))
@@ -235,5 +279,5 @@ class PlainInbox(Inbox):
 
 @singledispatch
 def make_inbox(subscriber: BusSubscriber, bus: InboxHost) -> Inbox:
-    """Return where a bus shall leave a subscriber's messages. The library's own kinds of subscribers have their own."""
+    """Return a new inbox for a subscriber; the library's own kinds of subscribers register what makes theirs."""
     return PlainInbox(subscriber, bus)

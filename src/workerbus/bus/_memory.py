@@ -1,4 +1,4 @@
-"""The bus of one process."""
+"""The bus of one process (N2)."""
 
 from typing import Any, ClassVar
 
@@ -7,15 +7,17 @@ from workerbus.messages import BusMessage
 
 
 class MemoryBus(WorkerBus):
-    """A bus within one process: what is sent is delivered in the sender's step, by reference (N2).
+    """A bus within one process: what is sent is delivered in the sender's step, by reference.
 
-    See `WorkerBus` for the parameters.
+    The parameters are those of `WorkerBus`.
+
+    Guarantees: N2.
     """
 
     _in_process: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """See whether a subclass has put something of its own in between."""
+        """Note whether a subclass overrides a step between sender and subscriber: if so, no message may go past it."""
         super().__init_subclass__(**kwargs)
         doors = "send", "publish", "deliver"
         cls._in_process = all(getattr(cls, door) is getattr(MemoryBus, door) for door in doors)

@@ -1,4 +1,4 @@
-"""The methods by which a worker answers the jobs that it was asked for, and tells how they go."""
+"""The methods by which a worker answers the jobs that it was asked for, and tells how they go (J2, J14)."""
 
 from typing import Any
 
@@ -15,7 +15,12 @@ from workerbus.messages import (
 
 
 class JobAnswers(HasCore):
-    """What job handlers send; for a job that is not open, an `UnknownJobError`, which is a `RuntimeError` (J14)."""
+    """The methods by which a worker's own code answers a job, and tells of its progress.
+
+    For a job that is not open, each raises `UnknownJobError`, which is a `RuntimeError`.
+
+    Guarantees: J2, J14.
+    """
 
     @property
     def active_jobs(self) -> dict[str, BusJobRequestMessage]:
@@ -30,16 +35,22 @@ class JobAnswers(HasCore):
         status: JobStatus = JobStatus.COMPLETED,
         urgent: bool = False,
     ) -> None:
-        """Answer a job. It is over then, even if its handler goes on; after a cancel the status is CANCELLED (J2).
+        """Answer a job, which ends it for the requester even if its handler goes on.
+
+        Once the job was cancelled its status is CANCELLED, whatever is given here.
 
         Args:
-            job_id: The job.
-            response: The result.
-            status: How it ended.
+            job_id: The id of the job, as in its request.
+            response: The result, a dict; None is ``{}``.
+            status: How the job ended.
             urgent: Whether the answer overtakes the data messages that wait at the requester.
 
         Raises:
             TypeError: The response is no dict; the job is still open.
+            ValueError: The status is none of `JobStatus`; the job is still open.
+            UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
+
+        Guarantees: J2, J14.
         """
         if response is not None and not isinstance(response, dict):
             raise TypeError(f"a job is answered with a dict or None, not with {response!r}")
@@ -48,12 +59,15 @@ class JobAnswers(HasCore):
         _server(self).respond(job_id, status, response, urgent=urgent)
 
     async def send_job_update(self, job_id: str, update: dict[str, Any] | None = None, *, urgent: bool = False) -> None:
-        """Tell the requester of progress.
+        """Tell the requester how a job is getting on.
 
         Args:
-            job_id: The job.
+            job_id: The id of the job, as in its request.
             update: What there is to tell.
-            urgent: Whether it overtakes the data messages that wait at the requester.
+            urgent: Whether the update overtakes the data messages that wait at the requester.
+
+        Raises:
+            UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
         """
         server = _server(self)
         kind = BusJobUpdateUrgentMessage if urgent else BusJobUpdateMessage
@@ -63,8 +77,11 @@ class JobAnswers(HasCore):
         """Open a stream of partial results.
 
         Args:
-            job_id: The job.
-            data: About the stream.
+            job_id: The id of the job, as in its request.
+            data: What the requester is to know of the stream as a whole.
+
+        Raises:
+            UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
         """
         server = _server(self)
         await server.bus.send(server.message(BusJobStreamStartMessage, job_id, data))
@@ -73,18 +90,26 @@ class JobAnswers(HasCore):
         """Send a partial result.
 
         Args:
-            job_id: The job.
-            data: The result.
+            job_id: The id of the job, as in its request.
+            data: The partial result.
+
+        Raises:
+            UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
         """
         server = _server(self)
         await server.bus.send(server.message(BusJobStreamDataMessage, job_id, data))
 
     async def send_job_stream_end(self, job_id: str, data: dict[str, Any] | None = None) -> None:
-        """Close the stream. That ends the job as COMPLETED, with the data as its response.
+        """Close the stream, which ends the job as COMPLETED; as CANCELLED, if it was cancelled before.
 
         Args:
-            job_id: The job.
-            data: The job's result.
+            job_id: The id of the job, as in its request.
+            data: The result of the whole job, its response.
+
+        Raises:
+            UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
+
+        Guarantees: J2, J14.
         """
         _server(self).end_stream(job_id, data)
 

@@ -1,4 +1,7 @@
-"""What may be asked for, and what counts as an answer: checks at the door, that know no table."""
+"""Checks of arguments and of answers, made before any table is touched (J1, J6, J12).
+
+Knows nothing of jobs that are open.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,15 +13,16 @@ from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessag
 Response = BusJobResponseMessage | BusJobResponseUrgentMessage
 
 TIMEOUT: Final = "timeout"
-"""What both sides say where time was up: the reason of a cancel, and the error of an answer (J6)."""
+"""The word for a deadline that has passed: the reason of a cancel, and the ``error`` of an answer."""
 
 
 def check_request(worker_names: Sequence[str], payload: object, timeout: object, headers: object) -> None:
-    """Refuse what cannot be asked for, before anything is done.
+    """Check the arguments of a request.
 
     Raises:
-        TypeError: A name is no string, the payload no dict, or the headers are no strings by name.
-        ValueError: A name comes twice (J12), or the timeout is no positive number of seconds.
+        TypeError: A worker name is no str, the payload neither a dict nor None, the timeout neither a number nor None,
+            or the headers are not str by str.
+        ValueError: A worker is named twice, or the timeout is negative or not a number.
     """
     for name in worker_names:
         if not isinstance(name, str):
@@ -42,11 +46,11 @@ def _is_text(header: tuple[object, object]) -> bool:
 
 
 def check_seconds_left(seconds: object) -> None:
-    """Refuse what is no time that is left.
+    """Check the ``seconds_left`` of a request that has arrived; negative and infinite ones are fine.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is not a number.
+        TypeError: It is neither an int nor a float.
+        ValueError: It is the float ``nan``.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"seconds_left is a number of seconds or None, not {seconds!r}")
@@ -55,7 +59,10 @@ def check_seconds_left(seconds: object) -> None:
 
 
 def repaired(message: Response) -> Response:
-    """Make an answer of something that is none: whatever it says, the requester gets an outcome (J1)."""
+    """Return an answer with an unknown status, or with a payload that is no dict, as an ERROR.
+
+    This library makes no such answers. Dropped, one would leave its requester without an outcome.
+    """
     status: Any = message.status
     try:
         status = JobStatus(status)

@@ -1,8 +1,9 @@
-"""The side that asks: one table of job groups by job id, and the messages that move them (J1-J8, J12, J16).
+"""The side that asks: one table of job groups by job id, and the messages that move them (J1-J8, J12, J14, J16).
 
 A group is in the table before its first request leaves, and out of it when everybody who was asked has answered or the
 requester's context has been left. Handling a message is synchronous: the table decides, then hooks are queued, scopes
-cancelled and messages posted. Only `ask` and `leave` wait, and they belong to the requester.
+cancelled and messages posted. Only `ask` and `leave` wait, and they run in the requester's task. A timeout is seen by
+two clocks, of which either may be a moment ahead: the outcome is the same (`_judge`, `_why`).
 """
 
 import logging
@@ -47,8 +48,9 @@ from workerbus.messages import (
 logger = logging.getLogger("workerbus")
 
 WARN_AFTER: Final = 5.0
-"""After this many seconds a requester says in the log for whom it waits (J1)."""
+"""After this many seconds a requester says in the log for whom it waits."""
 CLOCK_SKEW: Final = 0.001
+"""How many seconds a worker's clock may be ahead of the requester's, so that it sees the same deadline earlier."""
 
 _new_id = id_source()
 
@@ -57,10 +59,14 @@ class JobClient:
     """The jobs that a worker or a runner has asked for.
 
     Args:
-        owner: Whose jobs they are.
+        owner: The worker or runner.
 
     Attributes:
-        never_waits: Whether a request never waits to be sent, as far as that is known: from the first job on.
+        groups: Job id to the group, of those that are not forgotten.
+        never_waits: Whether a request never waits to be sent; False until the first job, when the bus is known.
+        new_scope: The running backend's class of cancel scopes, once there was a job.
+        ignored: How many answers, updates and stream events came from workers from which none were due.
+        closed: Whether the owner stops, and asks for nothing more.
     """
 
     __slots__ = ("_asking", "_name", "_new_event", "_owner", "closed", "groups", "ignored", "never_waits", "new_scope")
@@ -79,7 +85,7 @@ class JobClient:
     # --- asking
 
     def check_running(self) -> None:
-        """Raise `NotRunningError` unless the owner is running (J14)."""
+        """Raise `NotRunningError` unless the owner is running."""
         self._owner.check_running()
         if self.closed:
             raise NotRunningError(f"{self._name!r} is not running any more: it asks for no more jobs")
@@ -118,7 +124,7 @@ class JobClient:
         return group
 
     async def ask(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
-        """Wait for the workers and send them their requests (J6)."""
+        """Wait for the workers and send them their requests."""
         known, bus, source = self._owner.registry.get, self._owner.bus, self._name
         for worker in group.worker_names:
             if known(worker) is None:
@@ -137,8 +143,10 @@ class JobClient:
             try:
                 await bus.send(request)
             except BaseException:
-                if worker in group.pending:
-                    # It may have got the request, or not: tell it, but do not wait for an answer.
+                # The request is withdrawn; whether the worker has it, nobody here knows. 1. It has not: it will never
+                # answer, so nobody may wait for that, and the cancel changes nothing. 2. It has, or a network brings it
+                # yet: the cancel ends the job, and the answer is ignored.
+                if worker in group.pending:  # 3. else it has answered, while `send` was still waiting for others
                     group.takes_back(worker, self._asking)
                     self._tell([worker], group, "the request was withdrawn")
                 raise
@@ -163,7 +171,7 @@ class JobClient:
     async def ask_without_context(
         self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None
     ) -> JobGroup:
-        """Ask, and see to the group's deadline, for code that does not wait for the answers."""
+        """Ask, and enforce the group's deadline, for code that does not wait for the answers."""
         scope = group.scope = CancelScope(deadline=group.deadline)
         try:
             with scope:
@@ -173,7 +181,7 @@ class JobClient:
                 return group
             self._settle(group, GroupTrigger.TIME_UP, TIMEOUT)
             error = group.error()
-            if error is not None and group.state is not GroupState.FAILED:  # of that one, the hooks tell
+            if error is not None and group.state is not GroupState.FAILED:  # a failure is told by the hooks
                 raise error
             return group
         except BaseException as exc:
@@ -186,10 +194,8 @@ class JobClient:
     async def _watch_deadline(self, group: JobGroup) -> None:
         if await self._over_by(group.request_deadline, group):
             return
-        if (
-            group.request_deadline < group.deadline
-        ):  # an enclosing scope's: it ends the work, and is no timeout of the job's (J6)
-            self._tell(group.unanswered, group, TIMEOUT)
+        if group.request_deadline < group.deadline:
+            self._tell(group.unanswered, group, TIMEOUT)  # an enclosing scope's deadline is no timeout of the job's
             if await self._over_by(group.deadline, group):
                 return
         self._time_up(group)
@@ -202,16 +208,14 @@ class JobClient:
         return False
 
     async def leave(self, group: JobGroup, exc: BaseException | None) -> None:
-        """Leave a context: tell who has not answered, wait for them, and forget the group (J5)."""
+        """Leave a context: tell the workers that have not answered, wait for them, and forget the group."""
         try:
             if group.state is GroupState.OPEN:
-                if (
-                    group.scope is not None and group.scope.cancel_called
-                ):  # by its deadline: nothing else leaves it open
-                    self._time_up(group)
-                else:
+                if group.scope is not None and group.scope.cancel_called:
+                    self._time_up(group)  # 1. by its deadline: whatever else cancels the scope settles the group first
+                else:  # 2. the body has raised, or was cancelled from outside
                     self._settle(group, GroupTrigger.CANCEL, _why(exc, group))
-            if group.waits:
+            if group.waits:  # 3. told now or before, they may be using what the requester closes next
                 await self._wait_for_answers(group, exc)
         finally:
             self.forget(group)
@@ -225,7 +229,7 @@ class JobClient:
                     while group.waits:
                         await group.change()
             except get_cancelled_exc_class() as native:
-                cancelled = native  # a Task.cancel() goes through a shield: it may, but only at the end (J5)
+                cancelled = native  # a Task.cancel() goes through a shield: it is raised when the wait is over
             else:
                 if shield.cancelled_caught:
                     logger.warning(
@@ -239,7 +243,7 @@ class JobClient:
     # --- what moves a group
 
     def _settle(self, group: JobGroup, event: GroupTrigger, reason: str | None = None) -> bool:
-        """Let the table decide; if the group's state changes, act on it. Returns whether it did."""
+        """Let the table decide, and act where the group's state changes; returns whether it did."""
         state = next_group(group.state, event)
         if state is group.state:
             return False
@@ -252,7 +256,7 @@ class JobClient:
             if group.scope is not None:
                 group.scope.cancel()
         elif group.scope is not None and group.deadline != math.inf:
-            group.scope.deadline = math.inf  # the deadline was the job's; the body may go on
+            group.scope.deadline = math.inf  # the deadline was the job's, and the body may take longer
         group.notify()
         return True
 
@@ -260,7 +264,7 @@ class JobClient:
         registry = self._owner.registry
         missing = [name for name in group.worker_names if name in group.pending and registry.get(name) is None]
         texts = [f"worker {name!r} was not there; {registry.near(name)}" for name in missing[:1]]
-        # Those whose clock was a moment ahead have said so themselves: it is the same thing.
+        # Workers whose clock was a moment ahead have answered "timeout": they were late as well.
         late = group.unanswered.union(
             name for name, answer in group.responses.items() if answer.get("error") == TIMEOUT
         )
@@ -298,7 +302,7 @@ class JobClient:
         self.cancel_all(reason)
 
     def cancel_all(self, reason: str) -> None:
-        """Cancel every group: the owner stops (W6)."""
+        """Cancel every group, because the owner stops."""
         for job_id in list(self.groups):
             self.cancel(job_id, reason)
 
@@ -309,7 +313,7 @@ class JobClient:
                 await group.change()
 
     def worker_departed(self, worker: str, group: JobGroup) -> None:
-        """Answer in the place of a worker that has gone, if it has not done so itself (J4)."""
+        """Answer a group in the place of a worker that has gone, unless the worker has answered."""
         if worker in group.unanswered and self.groups.get(group.job_id) is group:
             response = {"error": f"worker {worker!r} left without an answer", "type": "WorkerGone"}
             message = BusJobResponseMessage(
@@ -336,7 +340,7 @@ class JobClient:
     def _group_of(self, message: Any) -> JobGroup | None:
         group = self.groups.get(message.job_id)
         if group is None or message.source not in group.asked or message.source not in group.pending:
-            self.ignored += 1  # a stranger, or after the one answer that counts (J7, J12)
+            self.ignored += 1  # a worker that was not asked, or one that has answered already
             return None
         return group
 
@@ -366,7 +370,7 @@ class JobClient:
     ) -> None:
         worker, status = message.source, message.status
         if type(status) is not JobStatus or not isinstance(response, dict):
-            # Not of this library's making: whatever it says, the requester gets an outcome (J1).
+            # This library makes no such answers: whatever it says, the requester gets an outcome.
             message = repaired(message)
             status, response = message.status, message.response or {}
         group.pending.discard(worker)
@@ -387,18 +391,19 @@ class JobClient:
 
     def _judge(self, group: JobGroup, message: Response, response: dict[str, Any]) -> None:
         if message.status is not JobStatus.COMPLETED:
+            # A CANCELLED that says "timeout", or comes after the deadline, is a timeout that the worker has seen first.
             now = current_time()
             if message.status is JobStatus.CANCELLED and (
                 response.get("error") == TIMEOUT or group.request_deadline <= now
             ):
                 soon = now + CLOCK_SKEW
-                if group.deadline <= soon:
-                    self._time_up(group, message.source)  # the worker's clock was a moment ahead of ours (J6)
+                if group.deadline <= soon:  # 1. the group's own: the outcome is that of a timeout seen here
+                    self._time_up(group, message.source)
                     return
                 if group.in_context and group.request_deadline <= soon:
-                    group.suspect_timeout = (
-                        message  # an enclosing scope's deadline: its own cancellation should be on its way
-                    )
+                    # 2. An enclosing scope's: its cancellation must be about to come, and is to end the wait, not an
+                    # error of the job's. 3. It does not come, since the scope has got more time: an answer like any.
+                    group.suspect_timeout = message
                     self._owner.tasks.start(self._wait_for_it, group, name=f"{self._name} doubt")
                     return
             if group.cancel_on_error:
@@ -412,16 +417,15 @@ class JobClient:
         if group.pending or group.suspect_timeout is not None:
             return
         if group.scope is not None and group.scope.cancel_called:
-            self._time_up(group)  # its deadline has passed, and the body is being cancelled already
+            self._time_up(group)  # the last answer came after the deadline: the body is being cancelled already
         else:
             self._complete(group, message)
 
     async def _wait_for_it(self, group: JobGroup) -> None:
-        # A worker has timed out for a scope that has more time now, perhaps: then its answer counts as any other (J6).
-        await sleep(2 * CLOCK_SKEW)
+        await sleep(2 * CLOCK_SKEW)  # still open then, the scope was not cancelled, and the answer is judged after all
         message, group.suspect_timeout = group.suspect_timeout, None
         if message is not None and group.state is GroupState.OPEN:
-            group.request_deadline = math.inf
+            group.request_deadline = math.inf  # it holds no more: no further answer is suspect
             self._judge(group, message, message.response or {})
 
     def _complete(self, group: JobGroup, cause: BusMessage | None) -> None:
@@ -467,7 +471,7 @@ class JobClient:
     # --- requests about a job
 
     async def request_update(self, job_id: str, worker_name: str) -> None:
-        """Ask a worker of a group how it is getting on."""
+        """Ask a worker of a group how its job is getting on."""
         group = self.groups.get(job_id)
         if group is None:
             return

@@ -1,12 +1,13 @@
-"""The two contexts: ``async with worker.job(…)`` and ``async with worker.job_group(…)`` (J5-J8, J15).
+"""The two contexts: ``async with worker.job(…)`` and ``async with worker.job_group(…)`` (J5-J8, J11, J12, J14, J15).
 
 A context owns a cancel scope, entered in ``__aenter__`` and left in ``__aexit__``, in which the body runs. Whatever
 happens, it is left in this order: the workers are told, their answers awaited (bounded), the group forgotten, the scope
-closed; only then it is decided what to raise:
+closed. Only then it is decided what to raise. Three things may have ended the body, and several of them at once:
 
-* an exception of the body's own goes through as it is;
-* a cancellation from outside goes through, since the scope does not catch it;
-* a cancellation by the scope itself becomes the error of the group.
+1. An exception of the body's own goes through as it is, also where the scope was cancelled.
+2. A cancellation from outside goes through: the scope catches none but its own, and that only where no other is due.
+3. A cancellation by the scope itself, since a worker erred, time was up, or the group was cancelled, becomes the error
+   of the group.
 """
 
 import math
@@ -43,7 +44,7 @@ class Requester(Protocol):
         """The class of cancel scopes to use."""
 
     def check_running(self) -> None:
-        """Raise `NotRunningError` unless it can be asked for jobs (J14)."""
+        """Raise `NotRunningError` unless it can be asked for jobs."""
 
     def new_group(
         self,
@@ -60,10 +61,10 @@ class Requester(Protocol):
         """Put a new group into the table; its time starts now."""
 
     async def ask(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
-        """Wait for the workers and send them their requests (J6)."""
+        """Wait for the workers and send them their requests."""
 
     async def leave(self, group: JobGroup, exc: BaseException | None) -> None:
-        """Tell who has not answered, wait for them, and forget the group (J5)."""
+        """Tell the workers that have not answered, wait for them, and forget the group."""
 
     def forget(self, group: JobGroup) -> None:
         """Take a group out of the table."""
@@ -92,7 +93,7 @@ class _Events(Generic[E]):
         while not group.events:
             if group.state is not GroupState.OPEN:
                 if group.state is not GroupState.COMPLETED:
-                    await checkpoint_if_cancelled()  # the body is being cancelled: here, not a line later
+                    await checkpoint_if_cancelled()  # the body is being cancelled: no line after the loop is to run
                 raise StopAsyncIteration
             await group.change()
         kind, worker, data = group.events.popleft()
@@ -100,7 +101,14 @@ class _Events(Generic[E]):
 
 
 class _Context:
-    """What the two contexts have in common."""
+    """What the two contexts have in common.
+
+    Attributes:
+        _group: The group, from the moment when it is asked for; a context is used once.
+        _scope: The scope of the body; None before it is entered, and in the short form without a deadline.
+        _collect: Whether events are kept for a loop; not in the short form, which has no body.
+        _left_with: What the context was left with, where the error of the group takes its place.
+    """
 
     def __init__(
         self,
@@ -144,7 +152,10 @@ class _Context:
 
     @property
     def statuses(self) -> dict[str, JobStatus]:
-        """Worker name to how it ended, of those that have answered (J11)."""
+        """Worker name to how its job ended, of the workers that have answered.
+
+        Guarantees: J11.
+        """
         return self._entered.in_order(self._entered.statuses)
 
     def _begin(self) -> JobGroup:
@@ -183,7 +194,7 @@ class _Context:
         else:
             self._left_with = group.error()
             await self._client.leave(group, self._left_with)
-            await checkpoint_if_cancelled()  # one from outside that came meanwhile wins, as it does in a scope (J8)
+            await checkpoint_if_cancelled()  # one from outside that came meanwhile wins, as it does in a scope
             raise self._error()  # made again, for the answers that have come meanwhile
 
     async def __aenter__(self) -> Self:
@@ -191,19 +202,21 @@ class _Context:
 
         Raises:
             JobError: Time was up, or a worker answered with an error, before the body could begin; `JobGroupError`
-                for a group (J8).
-            NotRunningError: The worker that asks is not running; a `RuntimeError` (J14).
+                for a group.
+            NotRunningError: The one that asks is not running, or the context was used before; a `RuntimeError`.
+
+        Guarantees: J6, J8, J14.
         """
         group = self._begin()
         group.collects = self._collect
-        # A group of none is complete at once, however little time it has (J12).
+        # A group of none is complete at once, however little time it has.
         deadline = group.deadline if self._worker_names else math.inf
         scope = self._scope = group.scope = self._client.new_scope(deadline=deadline)
         scope.__enter__()
         try:
             await self._client.ask(group, self._name, self._payload)
             if group.state is not GroupState.OPEN and group.state is not GroupState.COMPLETED:
-                await checkpoint_if_cancelled()
+                await checkpoint_if_cancelled()  # its scope was cancelled: the body is not to begin
         except BaseException as exc:  # noqa: BLE001 - raised again by _leave, unless it is the scope's
             await self._leave(exc, raised_here=True)
             raise self._error() from None
@@ -212,7 +225,13 @@ class _Context:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        """Wait for the answers; on any error, see that nobody works on (J5)."""
+        """Wait for the answers; after any error, tell the workers to stop and wait until they have.
+
+        Raises:
+            JobError: The job did not complete; `JobGroupError` for a group. A timeout is a `TimeoutError`, too.
+
+        Guarantees: J5, J8.
+        """
         raised_here = False
         if exc is None:
             try:
@@ -232,6 +251,14 @@ class _Context:
 
     async def _leave(self, exc: BaseException | None, *, raised_here: bool) -> bool:
         """Leave the group and the scope; returns whether the group's own error is to be raised."""
+        # What is raised is decided by the scope, as the last step:
+        #
+        # 1. Waiting for the workers may itself be cut short, natively or by an exception that ends programs: what came
+        #    last is what the scope is left with.
+        # 2. The scope catches it: it was its own cancellation, and no outer one is due. The group's error takes its
+        #    place, and inherits the deadline of its clean-up.
+        # 3. The scope lets it through. Raised here, nobody else raises it; raised by the body, `__aexit__` returns
+        #    False, and Python goes on with it.
         group, scope = self._entered, self._scope
         assert scope is not None
         if exc is None:
@@ -267,15 +294,17 @@ class JobContext(_Context):
                 print(event.data)
         print(job.response)
 
-    or await it for the answer alone (J15): ``response = await self.job("worker")``.
+    or await it for the answer alone: ``response = await self.job("worker")``.
+
+    Guarantees: J5, J6, J7, J8, J15.
     """
 
     @property
     def response(self) -> dict[str, Any]:
-        """The worker's answer.
+        """The payload of the worker's answer.
 
         Raises:
-            NotRunningError: It has not come yet; a `RuntimeError`.
+            NotRunningError: The answer has not come yet; a `RuntimeError`.
         """
         group = self._entered
         answer = group.responses.get(group.worker_names[0])
@@ -284,11 +313,17 @@ class JobContext(_Context):
         return answer
 
     def __aiter__(self) -> _Events[JobEvent]:
-        """Iterate over updates and stream events, in the order in which they were sent, until the job ends (J7)."""
+        """Iterate over updates and stream events, in the order in which they were sent, until the job ends.
+
+        Guarantees: J7.
+        """
         return _Events(self._entered, self._name, JobEvent)
 
     def __await__(self) -> Generator[Any, None, dict[str, Any]]:
-        """Ask, wait, and return the answer (J15)."""
+        """Ask, wait, and return the payload of the answer.
+
+        Guarantees: J15.
+        """
         return self._get_response().__await__()
 
     async def _get_response(self) -> dict[str, Any]:
@@ -305,19 +340,27 @@ class JobGroupContext(_Context):
             async for event in group:
                 print(event.worker_name, event.data)
         print(group.responses)
+
+    Guarantees: J5, J6, J7, J8, J11, J12.
     """
 
     @property
     def responses(self) -> dict[str, dict[str, Any]]:
-        """Worker name to its answer, of those that have answered; see ``statuses`` for how (J11)."""
+        """Worker name to the payload of its answer, of the workers that have answered; `statuses` says how they ended.
+
+        Guarantees: J11.
+        """
         return self._entered.in_order(self._entered.responses)
 
     def __aiter__(self) -> _Events[JobGroupEvent]:
-        """Iterate over updates and stream events, in the order of sending, until all have answered (J7)."""
+        """Iterate over updates and stream events, in the order in which they were sent, until all have answered.
+
+        Guarantees: J7.
+        """
         return _Events(self._entered, self._name, JobGroupEvent)
 
     def __await__(self) -> Generator[Any, None, dict[str, dict[str, Any]]]:
-        """Ask, wait, and return the answers by worker name."""
+        """Ask, wait, and return worker name to the payload of its answer."""
         return self._get_responses().__await__()
 
     async def _get_responses(self) -> dict[str, dict[str, Any]]:

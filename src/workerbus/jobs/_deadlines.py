@@ -1,8 +1,9 @@
 """The deadlines of jobs that have no scope of their own to see to them: one heap and one task for all of a worker (J6).
 
-The task sleeps in a scope whose deadline is that of the first item, and is moved when an earlier one comes. It exists
-from the first item on, and nothing wakes it while there is none. An item that need not be looked after any more leaves
-its time in the heap, and nothing else; when most of the heap is such times, they are thrown out.
+The task sleeps in a scope whose deadline is that of the first item. An item with an earlier deadline moves it. The task
+exists from the first item on, and nothing wakes it while there is none. An item that is dropped leaves its time in the
+heap, since nothing can be taken out of the middle of one cheaply; when most of the heap is such times, they are thrown
+out.
 
 Knows nothing of jobs.
 """
@@ -20,16 +21,23 @@ from workerbus._concurrency.lifetime import TaskHost
 T = TypeVar("T")
 
 SPARE: Final = 64
-"""How many times without an item a heap may have beside as many as it has items."""
+"""A heap is cleared of times without an item when it has more of them than items, and this many beside."""
 
 
 class Deadlines(Generic[T]):
     """Items, each with a time, and what is done with those whose time has come.
 
     Args:
-        name: For the task's name.
+        name: The owner's name, from which the task gets its own.
         host: Returns where the task runs.
-        expire: Called with all items whose time has come, those that have waited for longest first.
+        expire: Called with all items whose time has come, the earliest deadline first.
+
+    Attributes:
+        _heap: Deadline and number of each item, and of those that were dropped lately.
+        _items: Number to item, of those that are looked after.
+        _number: The number of the last item.
+        _runs: Whether there is a task.
+        _scope: What the task sleeps in; None where it does not sleep.
     """
 
     __slots__ = ("_expire", "_heap", "_host", "_items", "_name", "_number", "_runs", "_scope")
@@ -48,7 +56,7 @@ class Deadlines(Generic[T]):
         return len(self._items)
 
     def add(self, at: float, item: T) -> int:
-        """Look after an item; returns what to `drop` it by."""
+        """Look after an item until its deadline; returns the number to `drop` it by."""
         self._number += 1
         self._items[self._number] = item
         heappush(self._heap, (at, self._number))
@@ -59,7 +67,7 @@ class Deadlines(Generic[T]):
         return self._number
 
     def drop(self, number: int) -> None:
-        """Look after an item no more; again is a no-op."""
+        """Look after an item no more; nothing happens where its time has come, or it was dropped before."""
         self._items.pop(number, None)
         if not self._items:
             self._heap.clear()
@@ -77,6 +85,12 @@ class Deadlines(Generic[T]):
         self._runs = True
 
     async def _watch(self) -> None:
+        # `add` and `drop` move the deadline of the scope that is there, wherever this task is:
+        #
+        # 1. It sleeps: it wakes at the new deadline.
+        # 2. It has not begun, or is in `expire`: there is no scope, or one that was left, and moving that does nothing.
+        #    The next scope gets its deadline from the heap.
+        # 3. The item that it would have woken for was dropped: it wakes for nothing, drops the time, and sleeps on.
         try:
             while True:
                 with CancelScope(deadline=self._heap[0][0] if self._heap else math.inf) as self._scope:
@@ -87,7 +101,7 @@ class Deadlines(Generic[T]):
         except get_cancelled_exc_class():
             self._runs = False
             if self._items and not cancelled_from_outside():
-                self._start()  # natively, this very task: that is no reason to let jobs wait for ever
+                self._start()  # only this task was cancelled, natively: without another one, jobs would wait for ever
             raise
         finally:
             self._scope = None

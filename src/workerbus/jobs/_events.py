@@ -1,4 +1,4 @@
-"""What a requester sees of jobs: events, and the collected answers."""
+"""What a requester sees of jobs: events, and the collected answers (J7, J11, J16)."""
 
 from typing import Any, ClassVar
 
@@ -12,8 +12,8 @@ class JobEvent(Value):
     """Something that a worker sent while it worked on a job.
 
     Args:
-        type: One of the constants of this class.
-        data: What it sent.
+        type: ``"update"``, ``"stream_start"``, ``"stream_data"`` or ``"stream_end"``: the constants of this class.
+        data: The payload that the worker sent with it; None where there was none.
     """
 
     UPDATE: ClassVar[str] = "update"
@@ -30,9 +30,9 @@ class JobGroupEvent(Value):
     """Something that a worker of a group sent while it worked on the job.
 
     Args:
-        type: One of the constants of this class.
-        worker_name: The worker.
-        data: What it sent.
+        type: ``"update"``, ``"stream_start"``, ``"stream_data"`` or ``"stream_end"``: the constants of this class.
+        worker_name: The worker that sent it.
+        data: The payload that the worker sent with it; None where there was none.
     """
 
     UPDATE: ClassVar[str] = "update"
@@ -50,9 +50,11 @@ class JobGroupResponse(Value):
     """All answers to a job group, given to ``on_job_completed``.
 
     Args:
-        job_id: The job.
-        responses: Worker name to the answer's payload.
-        statuses: Worker name to how it ended; with ``cancel_on_error=False`` not all need be COMPLETED (J11).
+        job_id: The id of the job, which all workers of the group share.
+        responses: Worker name to the payload of its answer, in the order of asking.
+        statuses: Worker name to how its job ended; with ``cancel_on_error=False`` not all need be COMPLETED.
+
+    Guarantees: J11, J16.
     """
 
     job_id: str

@@ -1,4 +1,4 @@
-"""A job group as its requester keeps it: who was asked, who has answered what, and who waits for that.
+"""A job group as its requester keeps it: who was asked, who has answered what, and who waits for that (J8, J11).
 
 State only. What it may become is decided by `_state`; messages and cancel scopes are the business of `_client`.
 """
@@ -28,17 +28,32 @@ class JobGroup:
     """A job that one or several workers were asked for.
 
     Attributes:
-        job_id: Its id, which all its messages carry.
-        worker_names: The workers, in the order of asking.
-        responses: Worker name to the payload of its answer, as they come in.
-        statuses: Worker name to how it ended (J11).
-        cancel_on_error: Whether the first bad answer cancels the others.
-        label: A title for people, if it was given one (N4).
-        cancellable: Whether `request_cancel_job_group` may cancel it (N4).
-        headers: What travels with its messages (X8).
-        state: Where it is; see `workerbus.jobs.Ask`.
-        reason: Why it did not complete, in words.
-        detail: Of a timeout, for whom it waited.
+        job_id: The id that all messages of the job carry.
+        worker_names: The names of the workers, in the order of asking.
+        responses: Worker name to the payload of its answer, in the order in which the answers came.
+        statuses: Worker name to how its job ended.
+        cancel_on_error: Whether the first answer that is not COMPLETED cancels the others.
+        label: A title for people, if it was given one.
+        cancellable: Whether `request_cancel_job_group` may cancel it.
+        headers: What travels with its messages, str by str.
+        state: How far it is; the members of `GroupState` say what each state means.
+        reason: Why it did not complete, in words; ``"timeout"`` where time ran out.
+        detail: After a timeout, which workers it waited for, in words.
+        single: Whether it was asked for as a job of one worker, whose errors are `JobError`, not `JobGroupError`.
+        in_context: Whether a context holds it, which forgets it when it is left.
+        pending: The workers that have not answered, asked or not.
+        asked: The workers whose request has been sent, or is being sent.
+        deadline: When its own ``timeout`` is over, on the event loop's clock; infinite without one.
+        request_deadline: The deadline that travels in its requests: its own, or an enclosing scope's earlier one.
+        scope: What is cancelled when it ends early: its context's scope, or that of the wait for its workers.
+        collects: Whether its events are kept for a loop over the context.
+        events: Kind, worker and payload of the events that no loop has taken yet; None before the first.
+        barrier: The hooks of its answers that have not run; its last hook comes after them. None before the first.
+        suspect_timeout: An answer that looks like the timeout of an enclosing scope, not judged yet.
+        _new_event: Makes an event of the running backend.
+        _changed: What those wait for who want to know of the next change; None where nobody does.
+
+    Guarantees: J8, J11, N4, X8.
     """
 
     __slots__ = (
@@ -108,7 +123,7 @@ class JobGroup:
 
     @property
     def is_done(self) -> bool:
-        """Whether the outcome stands. Workers that were told to stop may still be unwinding."""
+        """Whether the outcome is settled. Workers that were told to stop may still be unwinding."""
         return self.state is not GroupState.OPEN
 
     @property
@@ -118,11 +133,11 @@ class JobGroup:
 
     @property
     def waits(self) -> bool:
-        """Whether some that were asked have not answered."""
+        """Whether `unanswered` has a worker in it; asked often, and so without making the set."""
         return not self.pending.isdisjoint(self.asked)
 
     def asks(self, worker: str, asking: OpenAsks, client: object) -> None:
-        """Note that a worker is asked, here and where those are noted who have asked it."""
+        """Note that a worker is asked: in the group, and in the table of who has asked which worker."""
         self.asked.add(worker)
         groups = asking.get(worker)
         if groups is None:
@@ -131,12 +146,12 @@ class JobGroup:
             groups[self] = client
 
     def takes_back(self, worker: str, asking: OpenAsks) -> None:
-        """Note that a worker has not been asked after all."""
+        """Note that a worker is not asked after all: its request was withdrawn."""
         self.asked.discard(worker)
         self.leaves(worker, asking)
 
     def leaves(self, worker: str, asking: OpenAsks) -> None:
-        """Be none of those any more who have asked a worker; again is a no-op."""
+        """Take the group out of the table of who has asked a worker; nothing happens where it is not in it."""
         groups = asking.get(worker)
         if groups is not None and groups.pop(self, None) is not None and not groups:
             del asking[worker]
@@ -145,7 +160,9 @@ class JobGroup:
         """Wait for the outcome.
 
         Raises:
-            JobGroupError: It did not complete; `JobError` for a job of one worker (J8).
+            JobGroupError: It did not complete; `JobError` for a job of one worker.
+
+        Guarantees: J8.
         """
         while self.state is GroupState.OPEN:
             await self.change()
@@ -154,11 +171,11 @@ class JobGroup:
             raise error
 
     def in_order(self, table: Mapping[str, T]) -> dict[str, T]:
-        """Return a table by worker name in the order of asking, whatever the order of the answers."""
+        """Return a table by worker name, sorted by the order in which the workers were asked."""
         return {name: table[name] for name in self.worker_names if name in table}
 
     def error(self) -> JobError | JobGroupError | None:
-        """Return why the group did not complete, as the exception that says so; None while it may and when it did."""
+        """Return the exception that says why the group did not complete; None while it is open and when it did."""
         if self.state in (GroupState.OPEN, GroupState.COMPLETED):
             return None
         timed_out = self.state is GroupState.TIMED_OUT
@@ -177,7 +194,7 @@ class JobGroup:
         )
 
     def changed(self) -> Event:
-        """Return what is set as soon as something happens to the group."""
+        """Return the event that is set as soon as something happens to the group."""
         if self._changed is None:
             self._changed = self._new_event()
         return self._changed

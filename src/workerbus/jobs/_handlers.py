@@ -1,4 +1,4 @@
-"""``@job`` and ``@worker_ready``: marks on methods, and how a class finds its own.
+"""``@job`` and ``@worker_ready``: marks on methods, and how a class finds its own (J2, J13, W2, N7, N8).
 
 The marks are collected once per class, so that a worker costs nothing for having handlers.
 """
@@ -18,13 +18,13 @@ _READY: Final = "__workerbus_worker_ready__"
 
 @value
 class JobHandler(Value):
-    """A method that handles jobs of a name.
+    """A method of a worker class that handles the jobs of one name.
 
     Args:
-        name: The job name.
-        attribute: The method's name.
+        name: The name of the job.
+        attribute: The name of the method, under which it is looked up when a job comes.
         limit: How many may run at once; None for any number.
-        deferred: Whether it may return and answer later.
+        deferred: Whether it may return without an answer and answer later.
     """
 
     name: str
@@ -34,9 +34,9 @@ class JobHandler(Value):
 
 
 def job(*, name: str, sequential: bool = False, limit: int | None = None, deferred: bool = False) -> Callable[[F], F]:
-    """Make a method the handler of jobs of a name. It runs in a task of its own.
+    """Make a method the handler of the jobs of one name. Each job runs in a task of its own.
 
-    What the handler returns is the answer (J2): a dict is COMPLETED with it, nothing is COMPLETED with ``{}``, an
+    What the handler returns is the answer: a dict is COMPLETED with it, nothing is COMPLETED with ``{}``, an
     exception is ERROR with ``{"error": text, "type": class name}``, and `JobFailure` is FAILED::
 
         @job(name="add")
@@ -44,14 +44,17 @@ def job(*, name: str, sequential: bool = False, limit: int | None = None, deferr
             return {"sum": sum(message.payload["numbers"])}
 
     Args:
-        name: The job name; exact.
-        sequential: One at a time, in the order in which the requests arrived (J13).
-        limit: At most so many at a time, begun in the order of arrival (J13).
-        deferred: The handler may return without an answer and leave the job open; `send_job_response` ends it (J2).
+        name: The name of the job, compared exactly.
+        sequential: Whether jobs run one at a time, in the order in which their requests arrived.
+        limit: How many may run at once; the others begin in the order of arrival. None for any number.
+        deferred: Whether the handler may return without an answer and leave the job open; `send_job_response` ends it.
 
     Raises:
         HandlerTypeError: The method is not async, or does not take the request; a `TypeError`.
-        ValueError: The limit is less than 1, or given together with ``sequential``.
+        ValueError: The name is empty or no str, the limit is less than 1 or no int, or it is given together with
+            ``sequential``.
+
+    Guarantees: J2, J13, N8.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"@job needs a name, a str that is not empty, not {name!r}")
@@ -71,13 +74,18 @@ def job(*, name: str, sequential: bool = False, limit: int | None = None, deferr
 
 
 def worker_ready(*, name: str) -> Callable[[F], F]:
-    """Call a method with the `WorkerReadyData` of a worker whenever it gets ready, and at the start if it is (W2, G1).
+    """Call a method with the `WorkerReadyData` of a worker whenever that worker gets ready.
+
+    If it is ready already, the method is called when the worker that has it starts.
 
     Args:
-        name: The worker to watch for.
+        name: The name of the worker to watch for.
 
     Raises:
         HandlerTypeError: The method is not async, or does not take the data; a `TypeError`.
+        ValueError: The name is empty or no str.
+
+    Guarantees: W2, G1, N8.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"@worker_ready needs the name of a worker, a str that is not empty, not {name!r}")
@@ -105,6 +113,7 @@ def _marked(cls: type, mark: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         for attribute in vars(base):
+            # What counts is what a look-up on the class gives: an override without the decorator is not marked.
             value = getattr(getattr(cls, attribute, None), mark, None)
             if value is not None:
                 found[attribute] = value
@@ -112,7 +121,7 @@ def _marked(cls: type, mark: str) -> dict[str, Any]:
 
 
 def job_handlers(cls: type) -> Mapping[str, JobHandler]:
-    """Collect the ``@job`` methods of a class, by job name.
+    """Return the ``@job`` methods of a class, inherited ones included, by job name.
 
     Raises:
         ValueError: Two methods handle the same name.
@@ -129,7 +138,7 @@ def job_handlers(cls: type) -> Mapping[str, JobHandler]:
 
 
 def ready_handlers(cls: type) -> Mapping[str, tuple[str, ...]]:
-    """Collect the ``@worker_ready`` methods of a class: worker name to method names."""
+    """Return the ``@worker_ready`` methods of a class, inherited ones included: worker name to method names."""
     handlers: dict[str, tuple[str, ...]] = {}
     for attribute, name in _marked(cls, _READY).items():
         handlers[name] = (*handlers.get(name, ()), attribute)

@@ -15,10 +15,10 @@ class Limiter(Generic[T]):
     """Lets at most ``limit`` jobs have a place at once; the others stand in line.
 
     Args:
-        limit: How many.
+        limit: How many jobs may have a place.
 
     Attributes:
-        holders: Those that have a place.
+        holders: The jobs that have a place.
     """
 
     __slots__ = ("_limit", "_line", "holders")
@@ -31,7 +31,7 @@ class Limiter(Generic[T]):
 
     @property
     def line(self) -> list[T]:
-        """Those that wait for a place, the first first."""
+        """The jobs that wait for a place, in order."""
         return list(self._line)
 
     def waits(self, job: T) -> bool:
@@ -47,10 +47,10 @@ class Limiter(Generic[T]):
         return False
 
     def leave(self, job: T) -> T | None:
-        """Free a job's place, or take it out of the line; again is a no-op.
+        """Free a job's place, or take the job out of the line; nothing happens where it is in neither.
 
         Returns:
-            Whose the place is now, if anybody's.
+            The job that has the place now, and is to begin; None if the line is empty.
         """
         if job not in self.holders:
             self._line.pop(job, None)

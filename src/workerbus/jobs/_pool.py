@@ -20,7 +20,12 @@ IDLE_TASKS: Final = 256
 
 
 class _Seat(Generic[T]):
-    """Where an idle task waits for its next job."""
+    """Where an idle task waits for its next job.
+
+    Attributes:
+        event: Set when there is a job.
+        job: The job, once there is one.
+    """
 
     __slots__ = ("event", "job")
 
@@ -33,9 +38,16 @@ class TaskPool(Generic[T]):
     """Runs jobs in tasks of a host.
 
     Args:
-        name: For the tasks' names.
-        perform: Runs one job in the scope that it is given; it raises nothing but cancellation.
+        name: The owner's name, from which the tasks get theirs.
+        perform: Runs one job in the scope that it is given, and returns whether the task may run another one. It
+            raises nothing but what ends the task.
         host: Returns where new tasks run.
+
+    Attributes:
+        busy: The scope of each task that runs a job, to the job.
+        _idle: The tasks that wait for a job, the one that has waited least last.
+        _running: How many jobs run, or are about to.
+        _quiet: Set when none does; made by who waits for that.
     """
 
     __slots__ = ("_host", "_idle", "_name", "_perform", "_quiet", "_running", "busy")
@@ -67,7 +79,7 @@ class TaskPool(Generic[T]):
             self._host().start(self._work, job, name=f"{self._name} job")
 
     def cancel(self) -> None:
-        """Cancel whatever runs, answered or not."""
+        """Cancel all that runs, jobs that are answered already included."""
         for scope in list(self.busy):
             scope.cancel()
 
@@ -81,6 +93,11 @@ class TaskPool(Generic[T]):
     async def _work(self, job: T) -> None:
         base, new_event = copy_context(), event_class()
         with CancelScope() as scope:
+            # The task takes another job only where the last one has left nothing in it:
+            #
+            # 1. `perform` says that the scope was not cancelled; nothing takes that back.
+            # 2. Enough tasks are idle already: this one ends, so that a peak of jobs does not stay in memory.
+            # 3. The context variables are those that the task began with, or can be put back.
             while True:
                 self.busy[scope] = job
                 try:
@@ -104,7 +121,8 @@ class TaskPool(Generic[T]):
             if seat.job is None:
                 self._idle.remove(seat)
             else:
-                # Cancelled in the very step in which it got a job: another task does it.
+                # Cancelled in the very step in which it got a job. That counts as running, and has nobody else to run
+                # it, so another task does.
                 self._host().start(self._work, seat.job, name=f"{self._name} job")
             raise
         assert seat.job is not None

@@ -1,4 +1,7 @@
-"""The methods by which workers and runners ask for jobs: they check their arguments and leave it to the client."""
+"""The methods by which workers and runners ask for jobs (J6, J8, J12, J14-J16, N4, R7, X8).
+
+They check their arguments, and leave the rest to the client.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +14,7 @@ from workerbus.jobs._group import JobGroup
 
 
 class JobContexts(HasCore):
-    """Jobs as contexts: for code that waits for the answer."""
+    """The methods that ask for jobs as contexts: for code that waits for the answer."""
 
     def job(
         self,
@@ -24,22 +27,26 @@ class JobContexts(HasCore):
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
     ) -> JobContext:
-        """Ask one worker for a job, as a context or to be awaited (J8, J15).
+        """Ask one worker for a job, as a context or to be awaited.
 
         Args:
-            worker_name: The worker; if it is not there yet, it is waited for.
-            name: Which of its `@job` handlers.
+            worker_name: The name of the worker; if it is not there yet, it is waited for.
+            name: Which of its `@job` handlers is to do it; without a name, `on_job_request`.
             payload: What the handler needs. Passed by reference, to be treated as read-only.
-            timeout: Seconds for everything, the wait for the worker included (J6).
-            label: A title for people (N4).
-            cancellable: Whether `request_cancel_job_group` may cancel it (N4).
-            headers: Travel with the request, and come back with all that belongs to the job (X8).
+            timeout: Seconds for everything, the wait for the worker included; None for no limit.
+            label: A title for people.
+            cancellable: Whether `request_cancel_job_group` may cancel it.
+            headers: What travels with the request, str by str, and comes back with all that belongs to the job.
 
         Returns:
             The context. Entering it sends the request; leaving it waits for the answer.
 
         Raises:
-            NotRunningError: This worker is not running yet, or no more; a `RuntimeError` (J14).
+            TypeError: An argument is of a wrong type.
+            ValueError: The timeout is negative.
+            NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
+
+        Guarantees: J6, J8, J14, J15, N4, X8.
         """
         check_request((worker_name,), payload, timeout, headers)
         _client(self).check_running()
@@ -67,26 +74,31 @@ class JobContexts(HasCore):
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
     ) -> JobGroupContext:
-        """Ask several workers for the same job at once, as a context (J8).
+        """Ask several workers for the same job at once, as a context.
 
-        All get the same payload. For shares of their own, key it by name, and let each look up ``payload[self.name]``.
+        All get the same payload. To give each its own share, key the payload by worker name, and let each look up
+        ``payload[self.name]``.
 
         Args:
-            *worker_names: The workers; those that are not there yet are waited for. None at all completes at once.
-            name: Which of their `@job` handlers.
+            *worker_names: The names of the workers; those that are not there yet are waited for. A group of none
+                completes at once.
+            name: Which of their `@job` handlers is to do it; without a name, `on_job_request`.
             payload: What the handlers need. Shared by reference, to be treated as read-only.
-            timeout: Seconds for everything, the wait for the workers included (J6).
+            timeout: Seconds for everything, the wait for the workers included; None for no limit.
             cancel_on_error: Whether the first answer that is not COMPLETED cancels the others and raises.
-            label: A title for people (N4).
-            cancellable: Whether `request_cancel_job_group` may cancel it (N4).
-            headers: Travel with the request, and come back with all that belongs to the job (X8).
+            label: A title for people.
+            cancellable: Whether `request_cancel_job_group` may cancel it.
+            headers: What travels with the request, str by str, and comes back with all that belongs to the job.
 
         Returns:
             The context. Entering it sends the requests; leaving it waits for all answers.
 
         Raises:
-            ValueError: A worker is named twice (J12).
-            NotRunningError: This worker is not running yet, or no more; a `RuntimeError` (J14).
+            TypeError: An argument is of a wrong type.
+            ValueError: A worker is named twice, or the timeout is negative.
+            NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
+
+        Guarantees: J6, J8, J12, J14, N4, X8.
         """
         check_request(worker_names, payload, timeout, headers)
         _client(self).check_running()
@@ -105,7 +117,7 @@ class JobContexts(HasCore):
 
 
 class JobRequests(JobContexts):
-    """Jobs without a context as well: for code that goes on and is told by hooks."""
+    """The methods that ask for jobs, without a context as well: for code that goes on and is told by hooks."""
 
     @property
     def job_groups(self) -> dict[str, JobGroup]:
@@ -128,11 +140,15 @@ class JobRequests(JobContexts):
         Waits for the worker to be there and for the request to be sent. The arguments are those of `job`.
 
         Returns:
-            The job id.
+            The id of the job.
 
         Raises:
             JobError: The worker did not come within the timeout.
-            NotRunningError: This worker is not running yet, or no more; a `RuntimeError` (J14).
+            TypeError: An argument is of a wrong type.
+            ValueError: The timeout is negative.
+            NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
+
+        Guarantees: J6, J14, J16.
         """
         check_request((worker_name,), payload, timeout, headers)
         _client(self).check_running()
@@ -158,12 +174,15 @@ class JobRequests(JobContexts):
         Waits for the workers to be there and for the requests to be sent. The arguments are those of `job_group`.
 
         Returns:
-            The job id, which the workers share.
+            The id of the job, which the workers share.
 
         Raises:
             JobGroupError: Not all workers came within the timeout.
-            ValueError: A worker is named twice (J12).
-            NotRunningError: This worker is not running yet, or no more; a `RuntimeError` (J14).
+            TypeError: An argument is of a wrong type.
+            ValueError: A worker is named twice, or the timeout is negative.
+            NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
+
+        Guarantees: J6, J12, J14, J16.
         """
         group = await self.create_job_group_and_request_job(
             list(worker_names),
@@ -189,7 +208,13 @@ class JobRequests(JobContexts):
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
     ) -> JobGroup:
-        """Do what `request_job_group` does, and return the group, whose ``wait()`` waits for the outcome."""
+        """Do what `request_job_group` does, and return the group.
+
+        The arguments and errors are those of `request_job_group`, but that the workers come as a list.
+
+        Returns:
+            The group, whose ``wait()`` waits for the outcome.
+        """
         check_request(worker_names, payload, timeout, headers)
         _client(self).check_running()
         group = _client(self).new_group(
@@ -205,33 +230,37 @@ class JobRequests(JobContexts):
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or a job group of this worker. A job that has ended by itself meanwhile is left alone.
 
-        A context of the group raises its error; without one, no `on_job_completed` comes (J16).
+        A context of the group raises its error; without a context, no `on_job_completed` comes.
 
         Args:
-            job_id: The job.
+            job_id: The id of the job; nothing happens where there is none.
             reason: Why, in words; the workers are told.
+
+        Guarantees: J16.
         """
         _client(self).cancel(job_id, reason)
 
     async def request_cancel_job_group(self, job_id: str, *, reason: str | None = None) -> bool:
-        """Cancel a job or a job group on somebody else's behalf, if it was started with ``cancellable=True`` (N4).
+        """Cancel a job or a job group on somebody else's behalf, if it was started with ``cancellable=True``.
 
         Args:
-            job_id: The job.
+            job_id: The id of the job.
             reason: Why, in words; the workers are told.
 
         Returns:
             Whether it was cancelled.
+
+        Guarantees: N4.
         """
         group = _client(self).groups.get(job_id)
         return group is not None and group.cancellable and _client(self).cancel(job_id, reason)
 
     async def request_job_update(self, job_id: str, worker_name: str) -> None:
-        """Ask a worker how a job is getting on; it may answer with an update.
+        """Ask a worker how a job is getting on; it may send an update.
 
         Args:
-            job_id: The job; if it has ended meanwhile, nobody is asked.
-            worker_name: One of its workers.
+            job_id: The id of the job; if it has ended meanwhile, nobody is asked.
+            worker_name: The name of one of its workers.
 
         Raises:
             ValueError: The worker was not asked for this job.

@@ -1,11 +1,16 @@
-"""The side that answers: one table of open jobs by job id, and what moves them (J1-J4, J6, J9, J12-J14).
+"""The side that answers: one table of open jobs by job id, and what moves them (J1-J6, J9, J10, J12-J14, W6).
 
 A job is in the table from its request until its answer, and every way out of the table is an answer: there is one
 method that sends it, `_answer`, and one place that turns a handler's end into one, `_end_of_handler`. Cancels and
 deadlines only mark the job; the answer comes when its handler has unwound.
 
 Only a handler has a task. A job that waits for its turn, or that its handler has left open, is an entry in the table
-and nothing else: whoever frees a place gives the next in line to the pool, and `Deadlines` sees to its time.
+and nothing else. Three things move it: a message about it; whoever frees a place, who gives the next in line to the
+pool; and `Deadlines`, when its time is up.
+
+Three sides see that a job's time is up, in no certain order: `Deadlines`; the scope of its handler, which cancels that
+by itself; and whoever looks at the job meanwhile, to cancel it or to send something for it. All of them call `_expire`,
+and the table sees to it that only the first one changes anything: one verdict, one `on_job_cancelled`.
 
 The server knows nothing of names and classes: it is given a `Route` for each job that says what to run.
 """
@@ -42,7 +47,7 @@ logger = logging.getLogger("workerbus")
 M = TypeVar("M", bound=BusMessage)
 
 REMEMBERED: Final = 1024
-"""How many ended jobs a worker remembers, to run no request twice (J12)."""
+"""How many ended jobs a worker remembers, to run no request twice."""
 
 
 @value
@@ -50,9 +55,9 @@ class Route(Value):
     """What to run for a job.
 
     Args:
-        run: The handler, bound.
-        deferred: Whether it may return and leave the job open (J2).
-        limiter: Whose turn to wait for (J13).
+        run: The handler, bound to its worker.
+        deferred: Whether the handler may return and leave the job open.
+        limiter: Where the job stands in line for its turn; None for a handler without a limit.
     """
 
     run: Callable[[BusJobRequestMessage], Awaitable[Any]]
@@ -61,7 +66,17 @@ class Route(Value):
 
 
 class OpenJob:
-    """A job that this worker was asked for."""
+    """A job that this worker was asked for.
+
+    Attributes:
+        request: The message that asked for it.
+        route: What is run for it.
+        state: How far it is; the members of `JobState` say what each state means.
+        deadline: When its time is up, on this process's event loop's clock; infinite without a limit.
+        scope: The scope that its handler runs in, while it does.
+        watch: Its number at `Deadlines`, if that looks after it.
+        verdict: Status and payload of its answer, once it was cancelled and its handler has yet to unwind.
+    """
 
     __slots__ = ("deadline", "request", "route", "scope", "state", "verdict", "watch")
 
@@ -77,12 +92,12 @@ class OpenJob:
 
     @property
     def deferred(self) -> bool:
-        """Whether its handler has returned and left it open."""
+        """Whether its handler has returned and left the job open."""
         return self.state is JobState.DEFERRED
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for its turn (J13)."""
+        """Whether it stands in line for its turn."""
         limiter = self.route.limiter
         return limiter is not None and limiter.waits(self)
 
@@ -93,12 +108,12 @@ class OpenJob:
 
 
 def error_payload(exc: BaseException) -> dict[str, Any]:
-    """Return what a requester is told of an exception (J2)."""
+    """Return the payload that tells a requester of an exception."""
     return {"error": text_of(exc), "type": type(exc).__name__}
 
 
 def cancelled_payload(reason: str | None) -> dict[str, Any]:
-    """Return what a requester is told of a cancellation."""
+    """Return the payload that tells a requester of a cancellation."""
     return {"error": reason or "cancelled", "type": "TimeoutError" if reason == TIMEOUT else "Cancelled"}
 
 
@@ -107,8 +122,19 @@ class JobServer:
 
     Args:
         owner: The worker.
-        find: Returns what to run for a request; raises `LookupError` where there is nothing (J3).
-        refusal: Returns status and payload where the worker takes no new jobs (W4, W6), else None.
+        find: Returns what to run for a request; raises `LookupError` where there is nothing.
+        refusal: Returns the status and payload to answer with where the worker takes no new jobs, else None.
+
+    Attributes:
+        jobs: Job id to job, of those that are not answered.
+        early: Job id to the reason of a cancel that came before its request, and the number of the last data message
+            that waited then: when that has been handled, no request can come, and the entry goes.
+        pool: The tasks that handlers run in.
+        ignored: How many requests came a second time.
+        _ended: The ids of the last jobs that were answered, the oldest first.
+        _deadlines: Looks after the time of jobs without a task.
+        _bus: Where answers go; None before the first, as a worker gets its bus late.
+        _no_jobs: Set when no job is open; made by who waits for that.
     """
 
     __slots__ = (
@@ -152,7 +178,7 @@ class JobServer:
         """Start a job, or say at once why not."""
         job_id = message.job_id
         if job_id in self.jobs or job_id in self._ended:
-            self.ignored += 1  # the same request again (J12)
+            self.ignored += 1  # the same request again
             return
         refusal = self._refusal()
         if job_id in self.early:
@@ -177,14 +203,14 @@ class JobServer:
             self._watch(job)
 
     def refuse(self, message: BusJobRequestMessage) -> None:
-        """Answer a request that ``accepts_bus_message`` has refused (J1, N4)."""
+        """Answer a request that ``accepts_bus_message`` has refused."""
         if message.job_id not in self.jobs and message.job_id not in self._ended:
             text = f"worker {self._name!r} does not accept this request"
             self._send(message, JobStatus.FAILED, {"error": text, "type": "Refused"})
             self._remember(message.job_id)
 
     def cancel(self, message: BusJobCancelMessage, last_waiting: int | None) -> None:
-        """Cancel a job; if its request may still be waiting in the data lane, remember that (J9).
+        """Cancel a job; if its request may still be waiting in the data lane, remember that.
 
         Args:
             message: The cancel.
@@ -204,13 +230,13 @@ class JobServer:
             self._hook("on_job_update_requested", message)
 
     def cancel_all(self, status: JobStatus, payload: dict[str, Any]) -> None:
-        """Cancel every job; each is answered with the given status when its handler has unwound (W6)."""
+        """Cancel every job; each is answered with the given status when its handler has unwound."""
         for job in _those_in_line_first(self.jobs.values()):
-            self._expire(job)  # time that was up before stays the reason (J6)
+            self._expire(job)  # a job whose time was up before is answered with a timeout
             self._cancel(job, status, payload)
 
     def answer_all(self, status: JobStatus, payload: dict[str, Any]) -> list[str]:
-        """Answer what is still open, unwound or not: time is up (L4). Returns what handlers still run."""
+        """Answer what is still open, since the wind-down takes no longer; returns which handlers still run."""
         self.cancel_all(status, payload)
         for job in list(self.jobs.values()):
             self._move(job, JobTrigger.ANSWER)
@@ -239,7 +265,7 @@ class JobServer:
         """Return an open job.
 
         Raises:
-            UnknownJobError: There is none of that id; a `RuntimeError` (J14).
+            UnknownJobError: There is no open job of that id; a `RuntimeError`.
         """
         job = self.jobs.get(job_id)
         if job is not None and job.late:
@@ -251,16 +277,16 @@ class JobServer:
 
     @property
     def bus(self) -> Sender:
-        """Where it sends."""
+        """The bus, which the worker has from its attachment on."""
         return self._owner.bus
 
     def message(self, kind: Callable[..., M], job_id: str, data: dict[str, Any] | None) -> M:
-        """Make a message of a class about an open job, for whoever asked for it."""
+        """Make a message of a class about an open job, to whoever asked for the job."""
         request = self.open_job(job_id).request
         return kind(job_id, data, source=self._name, target=request.source, headers=request.headers)
 
     def respond(self, job_id: str, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool) -> None:
-        """Answer a job from the worker's own code. After a cancel the outcome is CANCELLED all the same (J2)."""
+        """Answer a job from the worker's own code. After a cancel the status is that of its verdict all the same."""
         job = self.open_job(job_id)
         if job.verdict is not None:
             status = job.verdict[0]
@@ -268,7 +294,7 @@ class JobServer:
         self._answer(job, status, response, urgent=urgent)
 
     def end_stream(self, job_id: str, data: dict[str, Any] | None) -> None:
-        """End a job by the end of its stream (J14)."""
+        """End a job by the end of its stream."""
         job = self.open_job(job_id)
         if job.verdict is not None:
             self.respond(job_id, job.verdict[0], data, urgent=False)
@@ -283,7 +309,7 @@ class JobServer:
     def _move_to_answered(self, job: OpenJob) -> None:
         self._move(job, JobTrigger.ANSWER)
         if job.scope is not None and job.deadline != math.inf:
-            job.scope.deadline = math.inf  # it was the job's, and the job is over
+            job.scope.deadline = math.inf  # it was the job's; the handler may go on
 
     # --- the moves
 
@@ -348,7 +374,7 @@ class JobServer:
     # --- deadlines
 
     def _watch(self, job: OpenJob) -> None:
-        """See to the deadline of a job that is in no scope, or whose worker wants to be told in time (J6)."""
+        """Look after the time of a job that has no task, or whose worker overrides ``on_job_cancelled``."""
         if job.deadline != math.inf and job.watch is None:
             job.watch = self._deadlines.add(job.deadline, job)
 
@@ -383,7 +409,7 @@ class JobServer:
                 await self._handle(job, scope)
         finally:
             scope.deadline = math.inf
-            self._expire(job)
+            self._expire(job)  # one that was late has not begun, and gets its answer here
         return not scope.cancel_called
 
     async def _handle(self, job: OpenJob, scope: CancelScope) -> None:
@@ -399,7 +425,7 @@ class JobServer:
                 raise
         else:
             if job.deadline != math.inf:
-                self._expire(job)
+                self._expire(job)  # the time may be up, and the loop not have come to cancel the scope
             self._end_of_handler(job, result, None)
         finally:
             job.scope = None
@@ -407,7 +433,7 @@ class JobServer:
     def _handler_failed(self, job: OpenJob, failure: Failure) -> None:
         kind = failure.kind
         if kind is not Kind.EXIT:
-            self._expire(job)
+            self._expire(job)  # where the scope's deadline has cancelled the handler, nobody has said so yet
         if kind is Kind.ERROR and not isinstance(failure.cause, JobFailure):
             when = " after its answer" if job.state is JobState.ANSWERED else ""
             logger.error("the handler of %s failed%s", self._title(job), when, exc_info=failure.cause)
@@ -422,6 +448,12 @@ class JobServer:
         return f"job {job.request.job_name!r} ({job.request.job_id}) at worker {self._name!r}"
 
     def _end_of_handler(self, job: OpenJob, result: object, error: BaseException | None) -> None:
+        # What the end of a handler means for its job depends on where the job was:
+        #
+        # 1. Running, and the handler leaves it open: it goes on without a task and without a scope.
+        # 2. Cancelling: the verdict is the answer, whatever the handler has returned or raised.
+        # 3. Running, and this is the end: what the handler has returned or raised is the answer.
+        # 4. Answered: nothing is left to say. The move has freed its place.
         leaves = error is None and result is None and job.route.deferred
         before = self._move(job, JobTrigger.LEAVE if leaves else JobTrigger.FINISH)
         if job.state is JobState.DEFERRED:
@@ -434,12 +466,12 @@ class JobServer:
 
 
 def _those_in_line_first(jobs: Iterable[OpenJob]) -> list[OpenJob]:
-    """Sort jobs that are about to be cancelled, so that none gets the place of one before it, and a task, in vain."""
+    """Sort jobs that are about to be cancelled: those in line go first, or each place that is freed would start one."""
     return sorted(jobs, key=lambda job: not job.waits)
 
 
 def outcome(result: object, error: BaseException | None, job_name: str | None) -> tuple[JobStatus, dict[str, Any]]:
-    """Slot a handler's end into an answer (J2)."""
+    """Turn what a handler has returned or raised into the status and payload of an answer."""
     if isinstance(error, JobFailure):
         return JobStatus.FAILED, {**error.data, "error": error.reason, "type": "JobFailure"}
     if error is not None:

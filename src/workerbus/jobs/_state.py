@@ -6,8 +6,8 @@ message; whoever asks the table acts on the answer afterwards.
 Rule 2: the two sides do not know each other. `JobState` is that of a job at the worker that was asked; `GroupState`, of
 a job group at the requester.
 
-Rule 3: a pair that is not in a table cannot happen lawfully and is ignored: the state stays. This is how a second
-answer, a late cancel or a duplicate changes nothing.
+Rule 3: a pair that is not in a table changes nothing: the state stays. This is how a second answer, a late cancel or a
+duplicate is ignored.
 
 The diagrams in ``docs/architecture.md`` are drawn from these tables.
 """
@@ -20,7 +20,7 @@ from workerbus._values import plain_members
 
 
 class _Word(Enum):
-    """What the tables are made of."""
+    """A state or a trigger: what the tables are made of."""
 
     if not TYPE_CHECKING:
         # `Enum` hashes by name, in Python: a tenth of the time of a whole job, which looks eight of them up.
@@ -32,11 +32,11 @@ class JobState(_Word):
     """Where a job is, at the worker that was asked."""
 
     QUEUED = "queued"
-    """Accepted. Its handler has not begun; it may be waiting for its turn (J13)."""
+    """Accepted. Its handler has not begun; it may be waiting for its turn."""
     RUNNING = "running"
     """Its handler runs."""
     DEFERRED = "deferred"
-    """Its handler has returned and left it open (J2)."""
+    """Its handler has returned and left it open."""
     CANCELLING = "cancelling"
     """Cancelled; its handler is unwinding."""
     ANSWERED = "answered"
@@ -84,7 +84,7 @@ JOB_TABLE: Final[Mapping[JobState, Mapping[JobTrigger, JobState]]] = {
 }
 
 OPEN_JOBS: Final = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.DEFERRED, JobState.CANCELLING})
-"""Jobs in these states are unanswered. Whatever leads out of them is the one answer (J1)."""
+"""Jobs in these states are unanswered. Whatever leads out of them is the one answer."""
 
 
 @plain_members
