@@ -331,6 +331,21 @@ class HookQueue:
             self._report(call, exc)
 
 
+class NoHooks:
+    """The hooks of what has none and still asks for jobs: a runner. See `workerbus.abc.HookSink`."""
+
+    wanted: frozenset[str] = frozenset()
+
+    def wants(self, name: str) -> bool:
+        return False
+
+    def add(self, call: HookCall, *, system: bool, counted: bool = False) -> None:
+        """Do nothing: it is not called, since nothing is wanted."""
+
+    def add_last(self, call: HookCall, barrier: Barrier | None, *, system: bool) -> None:
+        """Do nothing: it is not called, since nothing is wanted."""
+
+
 def _mark(
     event: Event, lane: Lane[HookCall], passed: Callable[[Lane[HookCall]], None]
 ) -> Callable[[Exception | None], None]:
