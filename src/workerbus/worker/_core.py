@@ -136,7 +136,7 @@ class WorkerCore:
     # --- on a bus
 
     async def attach(self, registry: WorkerRegistry, bus: WorkerBus, runner: RunnerLike | None) -> None:
-        """See `BaseWorker.attach`."""
+        """Attach the worker; what `BaseWorker.attach` does."""
         state = self.state
         check_object(state.worker)
         if state.phase is not Phase.NEW:
@@ -174,7 +174,7 @@ class WorkerCore:
     # --- its start
 
     async def start(self) -> None:
-        """See `BaseWorker.start`."""
+        """Start the worker; what `BaseWorker.start` does."""
         state, lifecycle = self.state, self.lifecycle
         if state.started_at is not None:
             return

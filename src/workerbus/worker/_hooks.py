@@ -326,7 +326,7 @@ class HookQueue:
         return calls
 
     def _count(self, call: HookCall, exc: Exception) -> None:
-        if call.done is None:  # otherwise it is for the one who waits for it
+        if call.done is None:  # otherwise whoever waits for the hook gets the error
             self.failed += 1
             self._report(call, exc)
 
