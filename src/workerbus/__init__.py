@@ -153,9 +153,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Who has no pipelines need not import them.
+    # Imported on first use: programs without pipelines need not load them.
     if name in ("BusBridgeProcessor", "PipelineWorker"):
-        from workerbus import pipeline  # noqa: PLC0415 - that is the point
+        from workerbus import pipeline  # noqa: PLC0415 - on first use
 
         return getattr(pipeline, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

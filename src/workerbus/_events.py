@@ -1,7 +1,7 @@
 """Event handlers: the second form of every hook, added from outside the class (N3).
 
-Handlers are sync or async functions, called with the emitter first and then
-with what the method of the same name gets. Who calls them, and when, is not known here.
+Handlers are sync or async functions, called with the emitter first and then with what the method of the same name gets.
+Who calls them, and when, is not known here.
 """
 
 import inspect
@@ -16,14 +16,15 @@ H = TypeVar("H", bound=Handler)
 
 
 class EventHandlers:
-    """The handlers that were added to one object.
+    """The event handlers that were added to one object.
 
     Args:
-        owner: Whose they are, in an error: the name of its class.
-        names: The events that it has.
+        owner: The name of the object's class, for errors.
+        names: The names of the events that the object has.
 
     Attributes:
-        added: Called with the name of an event that has got a handler.
+        names: As given.
+        added: Called with the name of an event to which a handler was added.
     """
 
     __slots__ = ("_handlers", "_owner", "added", "names")
@@ -50,28 +51,39 @@ class EventHandlers:
         return self._handlers is not None and event_name in self._handlers
 
     def of(self, event_name: str) -> list[Handler]:
-        """Return the handlers of an event, in the order in which they were added."""
+        """Return the handlers of an event, the first added first."""
         return list(self._handlers.get(event_name, ())) if self._handlers is not None else []
 
 
 class EventEmitter(HasCore):
-    """Something with events that functions can be added to. Its core has its `EventHandlers` as ``events``."""
+    """An object with events, to which functions can be added as handlers."""
 
     def add_event_handler(self, event_name: str, handler: Handler) -> None:
-        """Call ``handler`` whenever the event happens (N3).
+        """Call a function whenever an event happens.
 
         Args:
-            event_name: One of the class's events, ``"on_job_update"`` for instance.
-            handler: A sync or async function; it gets this object, and what the method of the same name gets.
+            event_name: The name of one of the class's events, ``"on_job_update"`` for instance.
+            handler: A sync or async function; it gets this object, then what the method of the same name gets.
 
         Raises:
             UnknownEventError: There is no event of that name; a `ValueError`.
             HandlerTypeError: The handler cannot be called; a `TypeError`.
+
+        Guarantees: N3.
         """
         _events_of(self).add(event_name, handler)
 
     def event_handler(self, event_name: str) -> Callable[[H], H]:
-        """Add the decorated function as a handler of the event; see `add_event_handler`."""
+        """Return a decorator that adds a function as a handler of an event; see `add_event_handler`.
+
+        Args:
+            event_name: The name of one of the class's events.
+
+        Raises:
+            UnknownEventError: There is no event of that name; a `ValueError`. Raised when the function is decorated.
+
+        Guarantees: N3.
+        """
 
         def add(handler: H) -> H:
             self.add_event_handler(event_name, handler)
@@ -81,11 +93,12 @@ class EventEmitter(HasCore):
 
 
 def _events_of(emitter: EventEmitter) -> EventHandlers:
+    # The core of every class that has events keeps them under this name.
     events: EventHandlers = core_of(emitter).events
     return events
 
 
 async def call_handler(handler: Handler, *args: Any) -> Any:
-    """Call a handler, and await what it returns if it is async."""
+    """Call a handler and, if it is async, await what it returns."""
     result = handler(*args)
     return await result if inspect.isawaitable(result) else result

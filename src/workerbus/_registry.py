@@ -20,17 +20,24 @@ Watcher = Callable[[WorkerReadyData], Awaitable[None] | None]
 
 
 class WorkerRegistry:
-    """All workers that are known to a runner, its own and those of other runners.
+    """All workers that are ready and known to a runner: its own, and those of other runners.
 
     Args:
-        runner_name: The runner that owns it.
+        runner_name: The name of the runner that the registry belongs to.
+
+    Attributes:
+        on_arrival: Called with the `WorkerReadyData` of a worker whose name is new; set by the runner, like the others.
+        on_departure: Called with that of a worker that was unregistered.
+        on_conflict: Called with that of a worker whose name another runner has.
+
+    Guarantees: G1, G2, G3, G4.
     """
 
     def __init__(self, runner_name: str) -> None:
         self._runner_name = runner_name
         self._local: dict[str, WorkerReadyData] = {}
         self._remote: dict[str, WorkerReadyData] = {}
-        # Other claims to a name that is among the remote ones: each in a table of its own would take twice the memory.
+        # Further claims to a name that is among the remote ones: nearly no name has any, so most need no table for it.
         self._rivals: dict[str, dict[str, WorkerReadyData]] = {}
         self._watchers: dict[str, list[Watcher]] = {}
         self._departure_watchers: dict[str, list[Watcher]] = {}
@@ -41,38 +48,44 @@ class WorkerRegistry:
 
     @property
     def runner_name(self) -> str:
-        """The name of the runner that owns this registry."""
+        """The name of the runner that this registry belongs to."""
         return self._runner_name
 
     @property
     def local_workers(self) -> list[str]:
-        """Names of the workers of this runner."""
+        """The names of the workers of this runner."""
         return list(self._local)
 
     @property
     def remote_workers(self) -> list[str]:
-        """Names of the workers of other runners."""
+        """The names of the workers of other runners."""
         return list(self._remote)
 
     def get(self, worker_name: str) -> WorkerReadyData | None:
-        """Look a worker up; of several of one name, this runner's comes first (G4).
+        """Look up a worker. If several runners have one of that name, this runner's own comes first.
 
         Args:
             worker_name: The name to look up.
 
         Returns:
-            What is known of it, or None.
+            The worker's name and runner; None if no worker of that name is ready.
+
+        Guarantees: G4.
         """
         return self._local.get(worker_name) or self._remote.get(worker_name)
 
     async def register(self, worker_data: WorkerReadyData) -> bool:
-        """Register a worker, and await those who watch for it (G1).
+        """Register a worker, and await those who watch for it.
+
+        A name that another runner has is reported through ``on_conflict``.
 
         Args:
-            worker_data: The worker.
+            worker_data: The worker's name and runner.
 
         Returns:
-            Whether its name was new. A name that another runner has is reported through ``on_conflict`` (G4).
+            Whether the name was new.
+
+        Guarantees: G1, G4.
         """
         name, runner = worker_data.worker_name, worker_data.runner
         new = self.get(name) is None
@@ -94,14 +107,16 @@ class WorkerRegistry:
         return True
 
     async def unregister(self, worker_name: str, runner: str | None = None) -> bool:
-        """Forget a worker, and await those who watch for its departure (G2).
+        """Forget a worker, and await those who watch for its departure.
 
         Args:
-            worker_name: The worker that has gone.
-            runner: The runner that had it; by default this registry's own.
+            worker_name: The name of the worker that has gone.
+            runner: The name of the runner that had it; by default this registry's own.
 
         Returns:
-            Whether it was known.
+            Whether the worker was known.
+
+        Guarantees: G2.
         """
         if runner is None or runner == self._runner_name:
             data = self._local.pop(worker_name, None)
@@ -116,7 +131,7 @@ class WorkerRegistry:
         return True
 
     def _claim(self, data: WorkerReadyData) -> bool:
-        """Note a worker of another runner; returns whether that was known."""
+        """Note a worker of another runner; return whether it was known."""
         first = self._remote.setdefault(data.worker_name, data)
         if first.runner == data.runner:
             return first is not data
@@ -124,7 +139,7 @@ class WorkerRegistry:
         return rivals.setdefault(data.runner, data) is not data
 
     def _give_up(self, name: str, runner: str) -> WorkerReadyData | None:
-        """Forget a worker of another runner; of those that claim its name too, the first takes its place."""
+        """Forget a worker of another runner; of further claims to its name, the first takes its place."""
         rivals = self._rivals.get(name, {})
         data = self._remote.get(name)
         if data is None or data.runner != runner:
@@ -138,11 +153,15 @@ class WorkerRegistry:
         return data
 
     async def watch(self, worker_name: str, handler: Watcher) -> None:
-        """Call a function whenever a worker registers, and now if it is there; again, for the same, is a no-op (G1).
+        """Call a function whenever a worker registers, and now if it is registered.
+
+        A second call for the same worker and function does nothing.
 
         Args:
-            worker_name: The worker to watch for.
-            handler: An async (or sync) function of its `WorkerReadyData`.
+            worker_name: The name of the worker to watch for.
+            handler: An async or sync function; it gets the worker's `WorkerReadyData`.
+
+        Guarantees: G1, G3.
         """
         watchers = self._watchers.setdefault(worker_name, [])
         if handler in watchers:
@@ -153,17 +172,35 @@ class WorkerRegistry:
             await self._call(handler, data)
 
     async def watch_departure(self, worker_name: str, handler: Watcher) -> None:
-        """Call a function whenever a worker unregisters; again, for the same, is a no-op (G2)."""
+        """Call a function whenever a worker unregisters.
+
+        A second call for the same worker and function does nothing.
+
+        Args:
+            worker_name: The name of the worker to watch for.
+            handler: An async or sync function; it gets the worker's `WorkerReadyData`.
+
+        Guarantees: G2, G3.
+        """
         watchers = self._departure_watchers.setdefault(worker_name, [])
         if handler not in watchers:
             watchers.append(handler)
 
     def watches_departure(self, worker_name: str) -> bool:
-        """Whether somebody watches for a worker's departure."""
+        """Whether somebody watches for a worker's departure.
+
+        Args:
+            worker_name: The name of the worker.
+        """
         return worker_name in self._departure_watchers
 
     def unwatch(self, worker_name: str, handler: Watcher) -> None:
-        """Stop calling a function for a worker's arrivals and departures."""
+        """Stop calling a function for a worker's arrivals and departures.
+
+        Args:
+            worker_name: The name of the worker that was watched for.
+            handler: The function, as it was given to `watch` or `watch_departure`; an unknown one is ignored.
+        """
         for table in (self._watchers, self._departure_watchers):
             watchers = table.get(worker_name, [])
             if handler in watchers:
@@ -172,14 +209,17 @@ class WorkerRegistry:
                 table.pop(worker_name, None)
 
     async def wait_for(self, worker_name: str) -> WorkerReadyData:
-        """Wait until a worker is registered; leaves nothing behind, cancelled or not (G2).
+        """Wait until a worker is registered. Nothing is left behind, also if the wait is cancelled.
 
         Args:
-            worker_name: The worker to wait for.
+            worker_name: The name of the worker to wait for.
 
         Returns:
-            What is known of it.
+            The worker's name and runner.
+
+        Guarantees: G2.
         """
+        # In a loop, since the worker may have gone again by the time this task runs.
         while (data := self.get(worker_name)) is None:
             event = Event()
             waiting = self._waiting.setdefault(worker_name, {})
@@ -193,7 +233,11 @@ class WorkerRegistry:
         return data
 
     def near(self, worker_name: str) -> str:
-        """Say which names look like one that is not known."""
+        """Say which known names look like one that is not known, as the end of a sentence.
+
+        Args:
+            worker_name: The name that is not known.
+        """
         return near_names(worker_name, [*self._local, *self._remote])
 
     async def _call(self, watcher: Watcher, data: WorkerReadyData) -> None:

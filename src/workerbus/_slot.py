@@ -1,8 +1,7 @@
-"""The one attribute that the library has on an object of its user's (N6).
+"""The one attribute that the library has on an object of its user's (N6, N8).
 
 A class that users subclass belongs to them: any name that is not documented is theirs to take. So what the library
-needs to keep stands behind one attribute, whose name nobody takes by accident, and its parts get at it through
-`core_of`.
+keeps of such an object is behind one attribute, whose name nobody takes by accident, and is read with `core_of`.
 """
 
 from typing import Any
@@ -11,18 +10,18 @@ from workerbus.errors import NotInitializedError
 
 
 class HasCore:
-    """Something that users subclass, and of which the library keeps something."""
+    """The base of all classes that users subclass and of whose objects the library keeps something."""
 
     __core: Any
 
 
 def set_core(owner: HasCore, core: Any) -> None:
-    """Keep something of an object."""
+    """Let the library keep something of an object: its core."""
     owner._HasCore__core = core  # type: ignore[attr-defined]  # noqa: SLF001 - this module's own
 
 
 def core_of(owner: HasCore) -> Any:
-    """Return what the library keeps of an object.
+    """Return what the library keeps of an object: its core.
 
     Raises:
         NotInitializedError: Its class has an ``__init__`` that does not call that of its base class.

@@ -1,6 +1,8 @@
-"""The messages that travel over a bus. All are frozen: one object reaches every subscriber (N5).
+"""The messages that travel over a bus (B9, J2, J4, J6, J14, N5, R2, R6, W4, W7).
 
-What they have in common, and how to declare one's own, is in `_message`.
+All are frozen: one object reaches every subscriber. What they have in common, and how to declare one's own, is in
+`_message_base`. The class of a message says in which lane it waits, whether it waits for room in a bounded one, and
+whether it is an announcement, which is for runners and observers and not for every worker.
 """
 
 from typing import Any, ClassVar, Final
@@ -12,7 +14,7 @@ from workerbus._message_base import BusSystemMessage as BusSystemMessage
 from workerbus._message_base import bus_message as bus_message
 from workerbus._values import JobStatus, Value, value
 
-# --- of the session and its workers; the library's own, which never wait for room (B9)
+# --- of the session and its workers; the library's own, which never wait for room
 
 
 @bus_message
@@ -20,7 +22,7 @@ class BusActivateWorkerMessage(BusDataMessage):
     """Tells a worker to become active.
 
     Args:
-        args: Forwarded to `on_activated`.
+        args: Passed on to `on_activated`.
     """
 
     bounded: ClassVar[bool] = False
@@ -37,10 +39,12 @@ class BusDeactivateWorkerMessage(BusDataMessage):
 
 @bus_message
 class BusEndMessage(BusDataMessage):
-    """Asks a runner for a graceful end; without a target, every runner on the bus (R6).
+    """Asks a runner for a graceful end; without a target, every runner on the bus.
 
     Args:
         reason: Why, in words.
+
+    Guarantees: R2, R6.
     """
 
     bounded: ClassVar[bool] = False
@@ -51,10 +55,12 @@ class BusEndMessage(BusDataMessage):
 
 @bus_message
 class BusEndWorkerMessage(BusDataMessage):
-    """Tells a worker to end gracefully (R2).
+    """Tells a worker to end gracefully.
 
     Args:
         reason: Why, in words.
+
+    Guarantees: R2.
     """
 
     bounded: ClassVar[bool] = False
@@ -64,10 +70,12 @@ class BusEndWorkerMessage(BusDataMessage):
 
 @bus_message
 class BusCancelMessage(BusSystemMessage):
-    """Asks a runner for an immediate end; without a target, every runner on the bus (R6).
+    """Asks a runner for an immediate end; without a target, every runner on the bus.
 
     Args:
         reason: Why, in words.
+
+    Guarantees: R2, R6.
     """
 
     announcement: ClassVar[bool] = True
@@ -77,10 +85,12 @@ class BusCancelMessage(BusSystemMessage):
 
 @bus_message
 class BusCancelWorkerMessage(BusSystemMessage):
-    """Tells a worker to cancel what it does and to finish (R2).
+    """Tells a worker to cancel what it does and to finish.
 
     Args:
         reason: Why, in words.
+
+    Guarantees: R2.
     """
 
     reason: str | None = None
@@ -91,7 +101,7 @@ class BusAddWorkerMessage(BusSystemMessage, BusLocalMessage):
     """Asks a runner of this process to add a worker.
 
     Args:
-        worker: The worker object itself, which is why the message cannot cross a network.
+        worker: The worker object itself, because of which the message cannot cross a network.
     """
 
     announcement: ClassVar[bool] = True
@@ -101,10 +111,12 @@ class BusAddWorkerMessage(BusSystemMessage, BusLocalMessage):
 
 @bus_message
 class BusWorkerErrorMessage(BusSystemMessage):
-    """Reports an error of a root worker, or of a plain subscriber, to everybody (W7).
+    """Reports an error of a root worker, or of a plain subscriber, to everybody.
 
     Args:
         error: What happened, in words.
+
+    Guarantees: W7.
     """
 
     error: str
@@ -112,10 +124,12 @@ class BusWorkerErrorMessage(BusSystemMessage):
 
 @bus_message
 class BusWorkerLocalErrorMessage(BusSystemMessage, BusLocalMessage):
-    """Reports an error of a child worker to its parent (W7).
+    """Reports an error of a child worker to its parent.
 
     Args:
         error: What happened, in words.
+
+    Guarantees: W7.
     """
 
     error: str
@@ -127,10 +141,10 @@ class WorkerRegistryEntry(Value):
 
     Args:
         name: The worker's name.
-        parent: Its parent's name; None for a root worker.
-        active: Whether it is active.
+        parent: The name of its parent; None for a root worker.
+        active: Whether the worker is active.
         bridged: Whether its pipeline exchanges frames with the bus.
-        started_at: When it became ready, in seconds since the epoch.
+        started_at: When the worker became ready, in seconds since the epoch.
     """
 
     name: str
@@ -142,11 +156,13 @@ class WorkerRegistryEntry(Value):
 
 @bus_message
 class BusWorkerRegistryMessage(BusSystemMessage):
-    """A snapshot of all workers of a runner: sent to all when it starts, and to each that starts later, if it has any.
+    """A snapshot of all workers of a runner.
+
+    The runner sends it to all others when it starts and, if it has workers, to each runner that starts later.
 
     Args:
-        runner: The runner that has them.
-        workers: One entry per worker.
+        runner: The name of the runner.
+        workers: One entry for each of its workers that is ready.
         taken_at: When the snapshot was taken, in seconds since the epoch, by the runner's clock.
     """
 
@@ -162,11 +178,11 @@ class BusWorkerReadyMessage(BusDataMessage):
     """Announces that a worker, the message's source, is ready.
 
     Args:
-        runner: The runner that hosts it.
-        parent: Its parent's name; None for a root worker.
-        active: Whether it starts active.
+        runner: The name of the runner that hosts the worker.
+        parent: The name of its parent; None for a root worker.
+        active: Whether the worker starts active.
         bridged: Whether its pipeline exchanges frames with the bus.
-        started_at: When it became ready, in seconds since the epoch.
+        started_at: When the worker became ready, in seconds since the epoch, by the runner's clock.
     """
 
     bounded: ClassVar[bool] = False
@@ -181,11 +197,13 @@ class BusWorkerReadyMessage(BusDataMessage):
 
 @bus_message
 class BusWorkerGoneMessage(BusDataMessage):
-    """Announces that a worker, the message's source, has finished: its name is free, its jobs are answered (J4).
+    """Announces that a worker, the message's source, has finished: its name is free, its jobs are answered.
 
     Args:
-        runner: The runner that hosted it.
-        finished_at: When it finished, in seconds since the epoch, by the runner's clock.
+        runner: The name of the runner that hosted the worker.
+        finished_at: When the worker finished, in seconds since the epoch, by the runner's clock.
+
+    Guarantees: J4.
     """
 
     bounded: ClassVar[bool] = False
@@ -203,10 +221,12 @@ class BusJobRequestMessage(BusDataMessage):
     """Asks a worker for a job.
 
     Args:
-        job_id: The job; the members of a group share one.
-        job_name: Which `@job` handler is meant.
-        payload: What the handler needs. Shared, to be treated as read-only.
-        seconds_left: How long the requester will wait from now on, in seconds; None for as long as it takes (J6).
+        job_id: The job's id; all workers of a group get the same.
+        job_name: The job's name, by which its `@job` handler is found; None for a job without a name.
+        payload: What the handler needs, as a dict. It is shared, and to be treated as read-only.
+        seconds_left: How many seconds the requester will wait from now on; None for as long as it takes.
+
+    Guarantees: J6.
     """
 
     job_id: str
@@ -217,12 +237,14 @@ class BusJobRequestMessage(BusDataMessage):
 
 @bus_message
 class BusJobResponseMessage(BusDataMessage):
-    """The answer to a job request.
+    """Answers a job request.
 
     Args:
-        job_id: The job.
+        job_id: The job's id.
         status: How it ended.
-        response: The result; for an error ``{"error": text, "type": class name}`` (J2).
+        response: The result, as a dict; for an error ``{"error": text, "type": class name}``.
+
+    Guarantees: J2.
     """
 
     bounded: ClassVar[bool] = False
@@ -235,12 +257,14 @@ class BusJobResponseMessage(BusDataMessage):
 
 @bus_message
 class BusJobResponseUrgentMessage(BusSystemMessage):
-    """The answer to a job request, overtaking the data messages that wait.
+    """Answers a job request, overtaking the data messages that wait.
 
     Args:
-        job_id: The job.
+        job_id: The job's id.
         status: How it ended.
-        response: The result.
+        response: The result, as a dict; for an error ``{"error": text, "type": class name}``.
+
+    Guarantees: J2, J7.
     """
 
     job_id: str
@@ -250,11 +274,11 @@ class BusJobResponseUrgentMessage(BusSystemMessage):
 
 @bus_message
 class BusJobUpdateMessage(BusDataMessage):
-    """Progress of a job.
+    """Tells a requester of the progress of a job.
 
     Args:
-        job_id: The job.
-        update: What there is to tell.
+        job_id: The job's id.
+        update: What there is to tell, as a dict.
     """
 
     of_a_job: ClassVar[bool] = True
@@ -265,11 +289,11 @@ class BusJobUpdateMessage(BusDataMessage):
 
 @bus_message
 class BusJobUpdateUrgentMessage(BusSystemMessage):
-    """Progress of a job, overtaking the data messages that wait.
+    """Tells a requester of the progress of a job, overtaking the data messages that wait.
 
     Args:
-        job_id: The job.
-        update: What there is to tell.
+        job_id: The job's id.
+        update: What there is to tell, as a dict.
     """
 
     job_id: str
@@ -281,7 +305,7 @@ class BusJobUpdateRequestMessage(BusDataMessage):
     """Asks a worker how a job is getting on.
 
     Args:
-        job_id: The job.
+        job_id: The job's id.
     """
 
     bounded: ClassVar[bool] = False
@@ -291,11 +315,11 @@ class BusJobUpdateRequestMessage(BusDataMessage):
 
 @bus_message
 class BusJobCancelMessage(BusSystemMessage):
-    """Tells a worker that its requester wants a job no more.
+    """Tells a worker that a job is not wanted any more.
 
     Args:
-        job_id: The job.
-        reason: Why, in words; ``"timeout"`` where time ran out.
+        job_id: The job's id.
+        reason: Why, in words; ``"timeout"`` where time has run out.
     """
 
     job_id: str
@@ -304,11 +328,11 @@ class BusJobCancelMessage(BusSystemMessage):
 
 @bus_message
 class BusJobStreamStartMessage(BusDataMessage):
-    """Opens a stream of partial results.
+    """Opens a stream of partial results of a job.
 
     Args:
-        job_id: The job.
-        data: About the stream.
+        job_id: The job's id.
+        data: What the worker says about the stream, as a dict.
     """
 
     of_a_job: ClassVar[bool] = True
@@ -319,11 +343,11 @@ class BusJobStreamStartMessage(BusDataMessage):
 
 @bus_message
 class BusJobStreamDataMessage(BusDataMessage):
-    """A partial result.
+    """Carries a partial result of a job.
 
     Args:
-        job_id: The job.
-        data: The result.
+        job_id: The job's id.
+        data: The partial result, as a dict.
     """
 
     of_a_job: ClassVar[bool] = True
@@ -334,11 +358,13 @@ class BusJobStreamDataMessage(BusDataMessage):
 
 @bus_message
 class BusJobStreamEndMessage(BusDataMessage):
-    """Closes a stream, and with it the job, as COMPLETED (J14).
+    """Closes a stream, and with it the job, as COMPLETED.
 
     Args:
-        job_id: The job.
-        data: The job's result.
+        job_id: The job's id.
+        data: The result of the job, as a dict.
+
+    Guarantees: J14.
     """
 
     bounded: ClassVar[bool] = False
@@ -356,13 +382,13 @@ class BusFrameMessage(BusDataMessage):
     """Carries a frame from one pipeline to another.
 
     Args:
-        frame: A `workerbus.pipeline.Frame`; the core does not look into it. Each receiver takes a copy, since all get
-            this one.
-        direction: The `workerbus.pipeline.FrameDirection` in which it shall travel there: DOWNSTREAM frames come in at
-            the first processor, UPSTREAM frames at the last.
-        bridge: The name of the bridge that it belongs to, where there are several.
-        late_since: Not None in what a worker that has been deactivated still had to let out: when it was, in seconds
-            since the epoch. A bridged worker that has become active since then leaves it alone.
+        frame: A `workerbus.pipeline.Frame`; the core does not look into it. All receivers get this one, so each takes a
+            copy.
+        direction: The `workerbus.pipeline.FrameDirection` in which the frame travels there: DOWNSTREAM frames come in
+            at the first processor, UPSTREAM frames at the last.
+        bridge: The name of the bridge that the frame belongs to, where there are several.
+        late_since: When its sender was deactivated, in seconds since the epoch, for a frame that the sender lets out
+            after that; else None. A bridged worker that has become active since then ignores the frame.
     """
 
     frame: Any
@@ -377,7 +403,7 @@ class BusTTSSpeakMessage(BusDataMessage):
 
     Args:
         text: What to say.
-        append_to_context: Whether it becomes part of the conversation.
+        append_to_context: Whether the text becomes part of the conversation; None leaves it to the pipeline.
     """
 
     text: str
@@ -391,4 +417,4 @@ BUILT_IN: Final = frozenset(
     and issubclass(value, BusMessage)
     and value not in (BusMessage, BusDataMessage, BusSystemMessage, BusFrameMessage, BusTTSSpeakMessage)
 )
-"""What an inactive worker still takes, as far as it is its business: everything but frames and custom messages (W4)."""
+"""The classes of messages that an inactive worker still takes: all but frames, speech and custom messages."""

@@ -1,1 +1,1 @@
-"""Runners: what hosts workers, for as long as they live."""
+"""Runners: they host workers, open the bus, and end everything in order."""

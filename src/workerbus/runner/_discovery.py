@@ -2,11 +2,17 @@
 
 A runner that starts sends a snapshot of its workers to all, and each that has workers sends its own to that one alone.
 Nobody answers an answer, so that n runners which meet send no more than n x n snapshots. In between, each worker
-announces that it is ready, and that it has gone. All of it ends up in the runner's registry, and of a runner nothing
-is kept but its workers.
+announces that it is ready, and that it has gone. All of it is entered in the runner's registry. Of another runner
+nothing is kept but its workers.
 
-A network may bring the messages of one runner's workers in any order, its snapshots among them. Each says when it was
-so, by that runner's clock, and what is older than what is known already is no news.
+A network may bring what one runner and its workers announce in any order. So:
+
+1. Each announcement says of when it is, in seconds since the epoch by the clock of its own runner. Times of different
+   runners are never compared.
+2. For each worker of another runner the time of the last news is kept, and what is older than that is dropped.
+3. When a worker has gone, its time is kept for a while, so that an older snapshot does not bring it back. Where the bus
+   is in this process, nothing comes late and that is not needed.
+4. An announcement without a time is taken as news of the time that is known.
 """
 
 import logging
@@ -31,15 +37,16 @@ from workerbus.worker._core import WorkerCore
 
 logger = logging.getLogger("workerbus")
 REMEMBERED: Final = 1_000
-"""Of how many workers that have gone from runners elsewhere it is kept when."""
+"""For how many workers that have gone, the most recent ones, the time is kept."""
 
 
 class _Peer:
     """Another runner, as long as it has workers.
 
     Attributes:
-        near: Whether it is on this very bus, which delivers at once: then nothing of it comes late.
-        here: Its workers, and when it was so.
+        near: Whether it is on this very bus, in this process, so that nothing of it comes late. It is looked up when
+            the first worker arrives: when the last one departs, the runner may have left the bus.
+        here: The names of its workers, each with the time of the last news of it.
     """
 
     __slots__ = ("here", "near")
@@ -50,13 +57,13 @@ class _Peer:
 
 
 class Discovery:
-    """The other runners on a runner's bus.
+    """What a runner knows of the others on its bus, and tells them.
 
     Args:
         name: The runner's name.
-        bus: Its bus.
-        registry: Its registry.
-        workers: Returns its workers.
+        bus: The runner's bus.
+        registry: The runner's registry.
+        workers: Returns the runner's workers.
     """
 
     def __init__(
@@ -67,11 +74,11 @@ class Discovery:
         self._registry = registry
         self._workers = workers
         self._peers: dict[str, _Peer] = {}
-        # Not a dict: it would look at all that were forgotten for which is the first now.
+        # Not a dict: finding the first entry of one takes a look at each that was forgotten before it.
         self._gone: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def send_snapshot(self) -> None:
-        """Tell all which workers are ready here, and have them tell which are there."""
+        """Tell all runners which workers are ready here, and have each tell which are ready there."""
         self._send(self._entries(), None)
 
     def _entries(self) -> list[WorkerRegistryEntry]:
@@ -87,7 +94,7 @@ class Discovery:
         self._bus.post(BusWorkerRegistryMessage(self._name, entries, time.time(), source=self._name, target=target))
 
     async def handle(self, message: BusMessage) -> None:
-        """Take in what another runner, or a worker of its, announces."""
+        """Take note of what another runner, or a worker of another runner, announces."""
         if isinstance(message, BusWorkerReadyMessage):
             await self._arrived(message.runner, message.source, message.started_at)
         elif isinstance(message, BusWorkerGoneMessage):
@@ -98,6 +105,7 @@ class Discovery:
     async def _merge(self, message: BusWorkerRegistryMessage) -> None:
         if message.target is None and (entries := self._entries()):  # it starts, perhaps not for the first time
             self._send(entries, message.runner)
+        # What it had and has no more went unheard: with the runner's last life, or while the network was away.
         neighbour = self._peers.get(message.runner)
         if neighbour is not None:
             there = {entry.name for entry in message.workers}
@@ -105,7 +113,8 @@ class Discovery:
                 await self._departed(message.runner, name, message.taken_at)
         near = self._is_near(message.runner)
         for entry in message.workers:
-            if not near or self._bus.has_subscriber(entry.name):  # else it left while this waited for a watcher
+            # Registering waits for watchers, and near runners go on meanwhile: one of these may have left by now.
+            if not near or self._bus.has_subscriber(entry.name):
                 await self._arrived(message.runner, entry.name, message.taken_at)
 
     def _is_near(self, runner: str) -> bool:
@@ -132,14 +141,14 @@ class Discovery:
             if not neighbour.here:
                 del self._peers[runner]
         if not (self._is_near(runner) if neighbour is None else neighbour.near):
-            self._gone.pop((runner, name), None)
+            self._gone.pop((runner, name), None)  # so that it stands last again, and is forgotten last
             self._gone[runner, name] = known if at is None else at
             if len(self._gone) > REMEMBERED:
                 self._gone.popitem(last=False)
         await self._registry.unregister(name, runner)
 
     def _known(self, neighbour: _Peer | None, runner: str, name: str) -> float:
-        """When the last that is known of a worker was so."""
+        """Return the time of the last news of a worker; minus infinity where there is none."""
         here = None if neighbour is None else neighbour.here.get(name)
         if here is not None:
             return here

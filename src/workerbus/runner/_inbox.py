@@ -1,7 +1,8 @@
-"""A runner's inbox: answers to the jobs that it asked for at once, everything else through two lanes.
+"""A runner's inbox: what is done with a message at once, and what goes through two lanes (B7, N4, R7).
 
-The runner's own workers need no announcement to be known to it, so what they announce is dropped here: starting N
-workers costs the runner nothing per message but this look (B7).
+Answers to jobs that the runner has asked for, and workers that are sent to it, are handled at once; all else, in the
+lanes. The runner knows its own workers without their announcements, so those are dropped here: starting N workers costs
+the runner one look at each message and no more.
 """
 
 import logging
@@ -31,11 +32,15 @@ class RunnerInbox(Inbox):
 
     Args:
         name: The runner's name.
-        client: The runner's jobs.
-        add: Takes a worker that was sent to it.
-        departed: Told when the announcement that a worker of this runner has gone comes back.
+        client: The jobs that the runner has asked for.
+        add: Takes a worker that was sent to the runner.
+        departed: Called with the name of a worker of this runner when the announcement that it has gone comes back.
         handle: Awaited with each other message, one at a time per lane.
-        accepts: Asked before the handling, where the class overrides it (N4); then nothing is handled at once.
+        accepts: The runner's ``accepts_bus_message``, if its class overrides that. Then nothing is handled at once.
+
+    Attributes:
+        delivered: How many messages were handled.
+        failed: How many times the handling of one has raised.
     """
 
     def __init__(
@@ -102,14 +107,14 @@ class RunnerInbox(Inbox):
             logger.error("runner %r failed to handle %s", self.name, type(message).__name__, exc_info=error)
 
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
-        """A runner's lanes have no bound."""
+        """Return None: a runner's lanes have no bound."""
         return None
 
     def open(self, host: TaskHost) -> None:
-        """The bus has started. A runner's lanes run in the runner's tasks; see `run_in`."""
+        """Do nothing: a runner's lanes run in the runner's own tasks and not in those of the bus; see `run_in`."""
 
     def run_in(self, host: TaskHost) -> None:
-        """Run the lanes."""
+        """Run the lanes, in the runner's tasks."""
         self._system.open(host)
         self._data.open(host)
 

@@ -1,9 +1,9 @@
 """Which jobs a worker that has gone can answer no more (J4).
 
-A worker of another runner has gone when its announcement arrives, behind its answers. One of this runner has left the
-registry at once, while its answers may still be on their way over a bus whose publishing takes time: so its
-announcement is waited for too, as it comes back, and the answers before it count. One that is lost counts as come when
-the bound of a wind-down has passed.
+1. A worker of another runner has gone when its announcement arrives, which comes behind its answers.
+2. A worker of this runner leaves the registry at once, while its answers may still be on their way over a bus whose
+   publishing takes time. So its announcement is waited for until it comes back, and the answers before it count.
+3. An announcement that is lost counts as come when the bound of a wind-down, `CLEANUP_SECONDS`, has passed.
 """
 
 from collections import deque
@@ -17,7 +17,13 @@ from workerbus.jobs._group import JobGroup
 
 
 class _Departure:
-    """A worker that has left, and the groups that had asked it."""
+    """A worker that has left, and the groups that had asked it.
+
+    Attributes:
+        worker: The worker's name.
+        groups: The groups that had asked it when it left, each with its client; those that ask later ask a new worker.
+        announced: Set when its announcement has come back, or is not waited for any more.
+    """
 
     __slots__ = ("announced", "groups", "worker")
 
@@ -32,7 +38,7 @@ class OrphanedJobs:
 
     Args:
         name: The runner's name.
-        asking: Which groups of its workers, and of itself, have asked which worker.
+        asking: Which groups of the runner's workers, and of its own, have asked which worker.
     """
 
     def __init__(self, name: str, asking: OpenAsks) -> None:
@@ -41,11 +47,11 @@ class OrphanedJobs:
         self._waiting: dict[str, deque[_Departure]] = {}
 
     def left(self, worker: str, *, announcement_in: TaskHost | None) -> None:
-        """A worker has left.
+        """Note that a worker has left.
 
         Args:
-            worker: Its name.
-            announcement_in: Where to wait for its announcement; None if that has come.
+            worker: The worker's name.
+            announcement_in: The tasks in which to wait for its announcement; None if that has come.
         """
         groups = [(client, group) for group, client in self._asking.get(worker, {}).items()]
         departure = _Departure(worker, groups)
@@ -56,10 +62,10 @@ class OrphanedJobs:
             announcement_in.start(self._wait, departure, name=f"{self._name} departure of {worker}")
 
     def announced(self, worker: str) -> None:
-        """The announcement of a worker of this runner has come back over the bus."""
+        """Note that the announcement of a worker of this runner has come back over the bus."""
         line = self._waiting.get(worker)
         if line:
-            line[0].announced.set()
+            line[0].announced.set()  # one name may have left several times, and comes back in that order
 
     async def quiet(self) -> None:
         """Wait until no announcement is waited for."""

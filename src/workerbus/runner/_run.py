@@ -1,11 +1,13 @@
 """One run: the task group that everything hangs in, the shield around it, and the order of the wind-down (L3, L4, L6).
 
-`Run.open` starts one task, the core, and in it a shield: a cancellation from outside does not reach the core but the
-one who runs it, who comes to `Run.close` with it. That winds down: the core is told to cancel, workers finish from the
-leaves up, then the dispatchers, then the bus, under one deadline; after it the shield is open and what is left is
-cancelled where it stands. Only then does the cancellation go on its way.
+`Run.open` starts one task, the core, and in it a shield: a cancellation from outside does not reach the core, but only
+whoever awaits the run, and comes with that to `Run.close`. There the run is wound down:
 
-Knows a bus and something to serve; nothing of workers.
+1. What is served is told to cancel. Workers finish from the leaves up, then their dispatchers, then the bus.
+2. All of that has one deadline (L4). After it the shield is open, and what is left is cancelled where it stands.
+3. When nothing is left, the cancellation goes on its way.
+
+The module knows a bus, which it opens if nobody else has (R6), and something to serve once (R1), but no workers.
 """
 
 import math
@@ -25,14 +27,15 @@ class Run:
 
     Args:
         name: The runner's name.
-        bus: Opened for the run, unless the program has opened it (R6).
-        clean_up: The shields of the run.
+        bus: The bus; opened for the run, unless the program has opened it.
+        clean_up: The clock of the wind-down, and its shields.
         serve: Awaited in the core, with the tasks of the run; the run is over when it returns.
-        wind_down: Tells what is served to cancel; called when an exception ends the run.
+        wind_down: Tells what is served to cancel, and why; called when an exception ends the run.
 
     Attributes:
-        tasks: The tasks of the run, while there is one.
-        failure: What ended the core, if anything did; `close` raises it.
+        tasks: The tasks of the run, while it lasts.
+        failure: The exception that has ended the core, if one has; `close` raises it.
+        body: The scope of the body that runs meanwhile, where the run is an ``async with``.
         done: Set when nothing of the run is left.
     """
 
@@ -63,7 +66,7 @@ class Run:
         """Start the core, and wait until it serves.
 
         Raises:
-            NotRunningError: There was a run already, or the bus is open for another runner alone (R1, R6).
+            NotRunningError: There was a run already, or the bus is open for another runner alone.
         """
         if self._opened:
             raise NotRunningError(f"runner {self._name!r} has run: a runner runs once, make another")
@@ -89,7 +92,7 @@ class Run:
             await self.close(None)
 
     def serving(self) -> None:
-        """The core has begun to serve."""
+        """Note that the core has begun to serve."""
         self._ready.set()
 
     @property
@@ -99,11 +102,16 @@ class Run:
 
     def cancel_opening(self) -> None:
         """Give up a start that is under way: a bus that does not connect, for instance."""
+        # Nothing runs yet that would have to be wound down, so the shield itself is cancelled.
         if self._shield is not None and not self._ready.is_set():
             self._shield.cancel()
 
     def limit(self, deadline: float) -> bool:
-        """Open the shield at the deadline. Returns whether that is new."""
+        """Let the core be cancelled at a deadline, in seconds of the loop's clock.
+
+        Returns:
+            Whether it had none before; the first one counts.
+        """
         if self._shield is None or self._shield.deadline != math.inf:
             return False
         self._shield.deadline = deadline
@@ -120,6 +128,12 @@ class Run:
         """
         if exc is not None:
             self._interrupted(exc)
+        # Whatever interrupts the wait, it goes on until nothing is left:
+        # 1. It is shielded. A cancelled scope around the run has shown itself before, and would do so again with each
+        #    pass of the loop; an exit, or a native cancellation, still comes through.
+        # 2. After a signal it is not shielded: whoever interrupts now insists, and the wind-down's shields are opened.
+        # 3. Of several exceptions the last one goes on from here, except that a cancellation takes the place of an
+        #    error only, not of an earlier cancellation and not of an exit.
         while not self.done.is_set():
             try:
                 with CancelScope(shield=not self._clean_up.interruptible):
@@ -144,8 +158,9 @@ class Run:
         group, self._group = self._group, None
         assert group is not None
         if isinstance(exc, get_cancelled_exc_class()):
+            # Only the group can tell whether this is the cancellation of its own scope, which ends here.
             return bool(await group.__aexit__(type(exc), exc, exc.__traceback__))
-        # Left without its error, so that it goes on as itself and not in an exception group (L6).
+        # The group is left without the error, so that this goes on as itself and not in an exception group.
         await group.__aexit__(None, None, None)
         if exc is not None:
             raise exc
@@ -166,6 +181,8 @@ class Run:
         except BaseException as exc:  # noqa: BLE001 - raised by close()
             self.failure = unwrap_group(exc)
         finally:
+            # Set in any case: `open` may still wait for the one, and `close` for the other. A body hears of a failure
+            # by being cancelled, since it waits for neither.
             self._ready.set()
             self.done.set()
             if self.failure is not None and self.body is not None:

@@ -1,7 +1,8 @@
-"""`WorkerRunner`, put together from its parts.
+"""`WorkerRunner`, put together from its parts (R1-R7, N3, N4, G4, J4, W6, W7).
 
 How a run is held together and wound down is in `_run`, how it is asked to end, in `_shutdown`; which workers there are,
-in `_hosted`; what runners tell each other, in `_discovery`; what happens inside a worker, in `_worker_life`.
+in `_workers`; what runners tell each other, in `_discovery`, and what that means for jobs, in `_orphans`. What happens
+inside a worker is the subject of `workerbus.worker`.
 """
 
 import gc
@@ -22,18 +23,14 @@ from workerbus._events import EventEmitter, EventHandlers, call_handler
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import core_of, set_core
 from workerbus._values import WorkerErrorData, WorkerReadyData, id_source
-from workerbus.abc import Barrier, HookCall, HookSink, OpenAsks
+from workerbus.abc import HookSink, OpenAsks
 from workerbus.bus._bus import WorkerBus, in_process
 from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, make_inbox
 from workerbus.bus._memory import MemoryBus
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._requests import JobContexts
-from workerbus.messages import (
-    BusCancelMessage,
-    BusEndMessage,
-    BusMessage,
-)
+from workerbus.messages import BusCancelMessage, BusEndMessage, BusMessage
 from workerbus.runner._discovery import Discovery
 from workerbus.runner._inbox import RunnerInbox
 from workerbus.runner._orphans import OrphanedJobs
@@ -43,12 +40,13 @@ from workerbus.runner._signals import report_first_signal
 from workerbus.runner._workers import HostedWorkers
 from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import WorkerCore
+from workerbus.worker._hooks import NoHooks
 
 logger = logging.getLogger("workerbus")
 _new_id = id_source()
 
 GRACE_SECONDS: Final = 5.0
-"""How long, in seconds, a worker may take to end before it is cancelled (R2)."""
+"""How long, in seconds, a worker may take to end before it is cancelled."""
 
 
 class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
@@ -60,27 +58,33 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         await runner.add_workers(Greeter("greeter"))
         await runner.run()
 
-    or, for code that does something itself meanwhile (R1)::
+    or, for code that does something itself meanwhile::
 
         async with WorkerRunner() as runner:
             await runner.add_workers(Greeter("greeter"))
             print(await runner.job("greeter", name="greet", payload={"whom": "world"}))
 
-    Events, for `add_event_handler` (N3): ``on_ready(runner)``, when the workers that were added before the run have
-    started; ``on_error(runner, data)``, with a `WorkerErrorData`, when a root worker reports an error, a worker has
-    failed or could not be started, or another runner claims a name (W7, R4, G4).
+    Events, for `add_event_handler`: ``on_ready(runner)``, when the workers that were added before the run have started;
+    ``on_error(runner, data)``, with a `WorkerErrorData`, when a root worker reports an error, a worker has failed or
+    could not be started, or another runner claims a name.
 
     Args:
-        name: Unique among the runners on the bus; made up by default.
-        bus: The bus; by default a `MemoryBus` of its own. If the program has opened it, it is shared (R6).
-        handle_sigint: Whether SIGINT cancels the run (R5).
-        handle_sigterm: Whether SIGTERM does.
+        name: The runner's name, unique on its bus; by default one is made up.
+        bus: The bus; by default a `MemoryBus` of its own. Several runners may share one that the program has opened.
+        handle_sigint: Whether SIGINT cancels the run.
+        handle_sigterm: Whether SIGTERM cancels the run.
         force_gc: Whether to collect garbage after the run.
-        job_grace: How many seconds jobs under way may go on after an end (R2).
-        grace_period: How many seconds a worker may take to end before it is cancelled (R2).
+        job_grace: How many seconds jobs under way may go on after an end.
+        grace_period: How many seconds a worker may take to end before it is cancelled.
 
     Attributes:
-        signal: The signal that ended the run, if one did (R5).
+        signal: The signal that ended the run, if one did.
+
+    Raises:
+        ValueError: ``job_grace`` or ``grace_period`` is less than 0, or not a number.
+        TypeError: ``bus`` is not a `WorkerBus`.
+
+    Guarantees: G4, N3, R1, R2, R4, R5, R6, W7.
     """
 
     receives: Receives = "own"
@@ -115,7 +119,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         )
         self._force_gc = force_gc
         self.clean_up: CleanUp = CleanUp()
-        self.hooks: HookSink = _NoHooks()
+        self.hooks: HookSink = NoHooks()
         self.job_client: JobClient = JobClient(self)
         self._handlers = EventHandlers(type(self).__name__, frozenset({"on_ready", "on_error"}))
         set_core(self, _RunnerCore(self._handlers, self.job_client, self._make_inbox))
@@ -151,10 +155,12 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         return self._registry
 
     def get_worker(self, name: str) -> BaseWorker | None:
-        """Return the worker of that name, root or child, if this runner hosts it (N4).
+        """Return a worker of this runner, root or child; None if it hosts none of that name.
 
         Args:
             name: The worker's name.
+
+        Guarantees: N4.
         """
         core = self._hosted.workers.get(name)
         return None if core is None else core.state.worker
@@ -168,41 +174,44 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             *workers: The workers; one that was added before is skipped.
 
         Raises:
-            NameTakenError: Another worker has its name; then none of these was added. A `ValueError` (R3).
-            NotRunningError: The runner is ending, or the worker has run already; a `RuntimeError`.
+            NameTakenError: Another worker has the name of one of them, and none was added; a `ValueError`.
+            NotRunningError: The runner is ending, or one of them has run already; a `RuntimeError`.
+            TypeError: One of them is not a worker.
+
+        Guarantees: R3.
         """
         await self._hosted.add_roots(workers)
 
     def check_new(self, worker: BaseWorker) -> bool:
-        """Return whether a worker is new here; raise where it cannot be added (R3)."""
+        """Return whether a worker is new to this runner; raise as `add_workers` does if it cannot be added."""
         return self._hosted.check_new(worker)
 
     def add_ready_listener(self, worker: BaseWorker) -> None:
-        """A worker has got a handler for `on_worker_ready`."""
+        """Note that a worker has got a handler for `on_worker_ready`."""
         self._hosted.add_ready_listener(worker)
 
     def forget(self, worker: BaseWorker) -> None:
-        """A worker has left the bus: its name is free (W6)."""
+        """Note that a worker has left the bus, and its name is free."""
         self._hosted.forget(worker)
 
     def worker_left(self) -> None:
-        """A root worker has finished, or could not be started."""
+        """Note that a root worker has finished, or could not be started."""
         self._shutdown.check()
 
     @property
     def is_ending(self) -> bool:
-        """Whether no worker is taken any more."""
+        """Whether the runner is ending, and takes no more workers."""
         return bool(self._shutdown.asked) or self._shutdown.all_done.is_set()
 
     def known_workers(self) -> list[str]:
-        """Names of the workers that were added, ready or not."""
+        """Return the names of the workers that were added, ready or not."""
         return list(self._hosted.workers)
 
-    # --- jobs of its own (R7)
+    # --- jobs of its own
 
     @property
     def tasks(self) -> TaskHost:
-        """Where the runner's tasks run; `NotRunningError` while it does not."""
+        """Where the runner's tasks run; raises `NotRunningError` while it is not running."""
         if self._run.tasks is None:
             over = self._run.done.is_set()
             when = "any more: a runner runs once" if over else "yet: enter it with 'async with', or await run()"
@@ -215,23 +224,24 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     @property
     def asking(self) -> OpenAsks:
-        """Which groups have asked which worker, so that a departure concerns nobody else (J4)."""
+        """Which job groups have asked which worker, so that a departure concerns nobody else."""
         return self._asking
 
     # --- the run
 
     async def run(self, worker: BaseWorker | None = None, *, auto_end: bool = True) -> None:
-        """Run the workers until the runner has ended (R1).
+        """Run the workers until the runner has ended.
 
         Args:
             worker: Deprecated: a worker to add first.
             auto_end: Whether to end when every root worker has finished, at once if there is none. Otherwise only
-                `end`, `cancel` or a signal ends the run; they count also when they came before it.
+                `end`, `cancel` or a signal ends the run. An `end` or `cancel` from before the run counts too.
 
         Raises:
-            NotRunningError: It has run before, or its bus is another runner's own; a `RuntimeError`.
-            Exception: What made a worker fail, unless an ``on_error`` handler took it; an `ExceptionGroup` of several
-                (R4, L6).
+            NotRunningError: It has run before, or another runner has opened the bus for itself; a `RuntimeError`.
+            Exception: What made a worker fail, unless an ``on_error`` handler took it; an `ExceptionGroup` of several.
+
+        Guarantees: L6, R1, R4.
         """
         if worker is not None:
             warnings.warn("run(worker) is deprecated: use add_workers(worker)", DeprecationWarning, stacklevel=2)
@@ -247,7 +257,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             raise outcome
 
     async def __aenter__(self) -> Self:
-        """Run the workers while a body runs (R1). A cancel cancels the body; an end lets it finish."""
+        """Run the workers while a body runs. A cancel cancels the body; an end lets it finish."""
         await self._open()
         body = self._run.body = CancelScope()
         body.__enter__()
@@ -258,7 +268,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """End gracefully, or cancel if the body raised; return when everything has ended (R1)."""
+        """End gracefully, or cancel if the body has raised; return when everything has ended."""
         body, self._run.body = self._run.body, None
         assert body is not None
         swallowed = bool(body.__exit__(exc_type, exc, traceback))
@@ -313,6 +323,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             self._run.serving()
             await self._shutdown.all_done.wait()
         finally:
+            # After the workers, under the same deadline: what still waits here, which may answer a job of the runner's
+            # own; then its open jobs, which are cancelled; last the event handlers, which hear of all of it.
             self._shutdown.asked = self._shutdown.asked or Asked.END
             with self.clean_up.shield(self.clean_up.begin()):
                 await self._wind_down()
@@ -359,24 +371,28 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     @property
     def takes_errors(self) -> bool:
-        """Whether somebody handles ``on_error``."""
+        """Whether somebody has added a handler for ``on_error``."""
         return "on_error" in self._handlers
 
     # --- ending
 
     async def end(self, reason: str | None = None) -> None:
-        """Ask for a graceful end; `run` returns when it is done (R2). Again is a no-op.
+        """Ask for a graceful end, which `run` waits for. A second call changes nothing.
 
         Args:
             reason: Why, in words; it reaches every worker.
+
+        Guarantees: R2.
         """
         self._shutdown.end(reason)
 
     async def cancel(self, reason: str | None = None) -> None:
-        """Ask for an immediate end, also of an end that is under way; `run` returns when it is done (R2).
+        """Ask for an immediate end, even during a graceful one. `run` waits for it. A second call changes nothing.
 
         Args:
             reason: Why, in words; it reaches every worker.
+
+        Guarantees: R2.
         """
         self._shutdown.cancel(reason)
 
@@ -384,19 +400,20 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._shutdown.cancel(reason)
 
     def _signalled(self, number: signals.Signals) -> None:
+        # The handlers from before are back: the next SIGINT is a KeyboardInterrupt, and shall open the shields.
         self.signal = number
         self.clean_up.interruptible = True
         self._shutdown.cancel(number.name)
 
     async def stop_when_done(self) -> None:
-        """Let all root pipeline workers stop when they have done what they were given."""
+        """Let each root worker that has a pipeline stop when its pipeline has done what it was given."""
         for worker in list(self._hosted.roots.values()):
             await worker.state.worker.stop_when_done()
 
     # --- errors
 
     def worker_error(self, data: WorkerErrorData) -> None:
-        """Let the ``on_error`` handlers know (W7)."""
+        """Run the ``on_error`` handlers."""
         if self.takes_errors:
             self._events.put(("on_error", (data,)))
 
@@ -416,10 +433,10 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         return self._inbox
 
     async def on_bus_message(self, message: BusMessage) -> None:
-        """Handle what concerns a runner: ends, cancels, and the workers of other runners.
+        """Handle what concerns a runner: ends, cancels, and the announcements of other runners.
 
         Args:
-            message: The message.
+            message: The message; one for somebody else is ignored.
         """
         if message.target not in (None, self._name):
             return
@@ -441,7 +458,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
                 listener.presence.tell_ready(data)
 
     def tell_of_others(self, worker: BaseWorker) -> None:
-        """Tell a root worker that has just started of the root workers that are ready."""
+        """Tell a root worker that has just started which root workers are ready."""
         listener = self._hosted.ready_listeners.get(worker.name)
         if listener is not None:
             for name in self._registry.local_workers:
@@ -461,7 +478,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
 
 class PipelineRunner(WorkerRunner):
-    """Deprecated name of `WorkerRunner`."""
+    """The deprecated name of `WorkerRunner`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         warnings.warn("PipelineRunner is deprecated: use WorkerRunner", DeprecationWarning, stacklevel=2)
@@ -469,7 +486,7 @@ class PipelineRunner(WorkerRunner):
 
 
 class _RunnerCore(NamedTuple):
-    """What its inherited methods need of a runner."""
+    """What the methods that a runner inherits need of it."""
 
     events: EventHandlers
     job_client: JobClient
@@ -480,19 +497,3 @@ class _RunnerCore(NamedTuple):
 def _(runner: WorkerRunner, _bus: InboxHost) -> Inbox:
     core: _RunnerCore = core_of(runner)
     return core.make_inbox()
-
-
-class _NoHooks:
-    """A runner has no job hooks."""
-
-    wanted: frozenset[str] = frozenset()
-
-    def wants(self, name: str) -> bool:
-        """Nobody does."""
-        return False
-
-    def add(self, call: HookCall, *, system: bool, counted: bool = False) -> None:
-        """Never called, since nobody wants any."""
-
-    def add_last(self, call: HookCall, barrier: Barrier | None, *, system: bool) -> None:
-        """Never called, since nobody wants any."""

@@ -1,7 +1,12 @@
-"""How a run is asked to end: gracefully, then perhaps at once (R1, R2, R5).
+"""How a run is asked to end: gracefully, then perhaps at once (L4, R1, R2, R5).
 
-What is asked for before the run counts from its start on. Nothing here waits, except the two watchers: one cancels what
-does not end in time, the other names, in the log, what does not even let itself be cancelled.
+1. What is asked for before the run is kept, and done when the run begins.
+2. What is asked for only grows: an end may become a cancel, and a cancel stays one.
+3. An end is a message to each root worker, and has a grace period. After it, the workers that are left are cancelled.
+4. A cancel starts the clock of the wind-down. Workers that have not finished when it has run out are named in the log:
+   they refuse cancellation, and are waited for all the same.
+
+Nothing here waits, except the two watchers for 3 and 4.
 """
 
 import logging
@@ -19,7 +24,7 @@ logger = logging.getLogger("workerbus")
 
 
 class Asked(IntEnum):
-    """What was asked for. It only ever grows."""
+    """What was asked for; the greater value wins."""
 
     NOTHING = 0
     END = 1
@@ -31,14 +36,14 @@ class Shutdown:
 
     Args:
         name: The runner's name.
-        bus: Its bus.
-        run: Its run.
-        clean_up: The shields of the run.
-        roots: Its root workers, by name.
-        grace: Seconds until an end becomes a cancel.
+        bus: The runner's bus.
+        run: The run that is to end.
+        clean_up: The clock of the wind-down.
+        roots: The names of the root workers that have not finished.
+        grace: How many seconds an end may take before it becomes a cancel.
 
     Attributes:
-        asked: What was asked for.
+        asked: What was asked for so far.
         all_done: Set when every root worker has finished and no more will come.
     """
 
@@ -63,7 +68,11 @@ class Shutdown:
         self.all_done: Event = Event()
 
     def begin(self, *, auto_end: bool) -> None:
-        """The run has begun: do what was asked for before."""
+        """Begin to end the run: do what was asked for before it.
+
+        Args:
+            auto_end: Whether the run ends when every root worker has finished.
+        """
         self._auto = auto_end
         if self.asked is Asked.CANCEL:
             self._send_cancels()
@@ -72,23 +81,25 @@ class Shutdown:
         self.check()
 
     def check(self) -> None:
-        """Note whether the last root worker has finished."""
+        """Set `all_done` if the last root worker has finished and the run may end."""
         if not self._roots and (self._auto or self.asked):
             self.all_done.set()
 
     def end(self, reason: str | None) -> None:
-        """Ask for a graceful end; again is a no-op."""
+        """Ask for a graceful end. Where something was asked for before, this changes nothing."""
         if self.asked is Asked.NOTHING:
             self.asked, self._reason = Asked.END, reason
             if self._run.tasks is not None:
                 self._send_ends()
 
     def cancel(self, reason: str | None) -> None:
-        """Ask for an immediate end, also of an end that is under way; again is a no-op."""
+        """Ask for an immediate end, also while a graceful one is under way. A second call changes nothing."""
         if self.asked is not Asked.CANCEL:
             self.asked, self._reason = Asked.CANCEL, reason
             if self._run.body is not None:
                 self._run.body.cancel()
+            # Without tasks there is nobody to send to: either the run comes later, and `begin` sees to it, or it is
+            # just opening its bus, which may take for ever.
             if self._run.tasks is not None:
                 self._send_cancels()
             else:
@@ -102,6 +113,7 @@ class Shutdown:
         self.check()
 
     def _send_cancels(self) -> None:
+        # The clock first, so that all that the messages set off goes by it; one watcher, however often this is called.
         if self._run.limit(self._clean_up.begin()) and self._run.tasks is not None:
             self._run.tasks.start(self._name_the_late, name=f"{self._name} watch")
         for name in list(self._roots):
@@ -110,11 +122,11 @@ class Shutdown:
         self.check()
 
     async def _cancel_late(self) -> None:
-        # Workers that started in time cancel themselves when it is over; this is for those that never got so far.
+        # A worker that has got the end cancels itself when its grace period is over. This is for those that never did.
         with move_on_after(self._grace):
             await self.all_done.wait()
             return
-        self._send_cancels()  # the workers, and not the body of an 'async with'
+        self._send_cancels()  # to the workers; the body of an 'async with' goes on, since nobody has asked for a cancel
 
     async def _name_the_late(self) -> None:
         try:

@@ -1,12 +1,15 @@
-"""Signals, for as long as runners listen to them (R5).
+"""Signals, for as long as runners listen to them (L1, R5).
 
 The first one is reported to every runner that listens to it, and from then on the handlers that were there before are
 back: the next SIGINT is the program's own. Where signals cannot be had, off the main thread for instance, there is a
 warning and no failure.
 
-A process has one handler per signal, and may have several runners, which come and go in any order. So one of them, the
-first in line, has the receiver open for all; when it leaves, the next opens it. The earlier handlers are remembered
-once, and put back when nobody listens any more.
+A process has one handler per signal, and may have several runners, which come and go in any order. They stand in line:
+
+1. The first in line has the receiver open, for the signals of all.
+2. Whenever the line or what it wants changes, the first closes the receiver, and whoever is first then opens it anew.
+3. A signal takes all who listen to it out of the line, and is reported to each.
+4. The earlier handlers are remembered once, before the first receiver is opened, and put back when the line is empty.
 """
 
 import logging
@@ -22,7 +25,14 @@ logger = logging.getLogger("workerbus")
 
 
 class _Listener:
-    """A runner that listens."""
+    """A runner that listens.
+
+    Attributes:
+        signals: The signals that it listens to.
+        report: Called with the first one that comes.
+        news: Set when the line has changed.
+        receiving: The scope in which it has the receiver open for all, while it has.
+    """
 
     def __init__(self, signals: tuple[signal.Signals, ...], report: Callable[[signal.Signals], None]) -> None:
         self.signals = signals
@@ -31,7 +41,7 @@ class _Listener:
         self.receiving: CancelScope | None = None
 
     def nudge(self) -> None:
-        """The line has changed: look again."""
+        """Let the runner look at the line again: it has changed."""
         self.news.set()
         if self.receiving is not None:
             self.receiving.cancel()
@@ -47,7 +57,13 @@ async def report_first_signal(
     *,
     task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
 ) -> None:
-    """Wait for one of the signals, and report it with the earlier handlers back in place."""
+    """Wait for one of the signals, and report it when the earlier handlers are back in place.
+
+    Args:
+        signals: The signals to listen to.
+        report: Called with the first one that comes.
+        task_status: Told when the signals are being received, or cannot be.
+    """
     if threading.current_thread() is not threading.main_thread():
         logger.warning("signals are not handled: this is not the main thread")
         task_status.started()
@@ -55,7 +71,7 @@ async def report_first_signal(
     listener = _Listener(signals, report)
     _line.append(listener)
     if _line[0] is not listener:
-        _line[0].nudge()  # it opens again, for these signals too
+        _line[0].nudge()  # it opens the receiver anew, for these signals too
     started = False
     try:
         while listener in _line:
@@ -66,7 +82,7 @@ async def report_first_signal(
             started = True
             if listener in _line and _line[0] is not listener:
                 await listener.news.wait()
-            listener.news = Event()
+            listener.news = Event()  # in the step of the look at the line that follows, so that no change is missed
     except (NotImplementedError, RuntimeError, ValueError) as exc:
         logger.warning("signals are not handled: %s", exc)
         if not started:
@@ -83,6 +99,7 @@ async def report_first_signal(
 async def _receive(listener: _Listener, task_status: TaskStatus[None] | None) -> None:
     """Wait for a signal on behalf of the whole line, until one comes or the line changes."""
     wanted = {number for each in _line for number in each.signals}
+    # Only what is not remembered yet: between two receivers, asyncio has Python's default handler in place.
     for number in wanted:
         _earlier.setdefault(number, signal.getsignal(number))
     received: signal.Signals | None = None
@@ -92,8 +109,9 @@ async def _receive(listener: _Listener, task_status: TaskStatus[None] | None) ->
         received = await anext(aiter(numbers))
     listener.receiving = None
     if received is None:
-        return
+        return  # the line has changed
     hearing = [each for each in _line if received in each.signals]
+    # The handlers are back before anybody hears of the signal: a second one is the program's own, however soon it is.
     for each in hearing:
         _line.remove(each)
     if not _line:
@@ -104,7 +122,7 @@ async def _receive(listener: _Listener, task_status: TaskStatus[None] | None) ->
 
 
 def _restore() -> None:
-    # asyncio leaves Python's default handler behind, where it should be the one that was there before.
+    # When its receiver is closed, asyncio puts Python's default handler in place, whatever was there before.
     for number, handler in _earlier.items():
         if handler is not None and signal.getsignal(number) is not handler:
             signal.signal(number, handler)

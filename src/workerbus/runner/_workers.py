@@ -1,7 +1,7 @@
-"""The workers of one runner: adding them, running them, and what happens when one fails (R3, R4).
+"""The workers of one runner: adding them, running them, and what happens when one fails (B7, L1, R3, R4, W7).
 
-A worker is in the table from the moment when it is admitted until its name is free again (W6). The roots among them are
-what a run waits for. What is in the tables is the library's part of a worker, its core; the user's object is in that.
+A worker is in the table from when it is added until its name is free again (W6). A run waits for the roots among them.
+What is in the tables is the library's part of each worker, its core, which refers to the user's object.
 """
 
 import logging
@@ -22,22 +22,22 @@ logger = logging.getLogger("workerbus")
 
 
 class HostRunner(RunnerLike, Protocol):
-    """What the hosting needs of its runner."""
+    """What `HostedWorkers` needs of its runner."""
 
     @property
     def bus(self) -> WorkerBus:
-        """Its bus."""
+        """The bus that the workers are attached to."""
 
     @property
     def registry(self) -> WorkerRegistry:
-        """Its registry."""
+        """The registry that the workers share."""
 
     @property
     def takes_errors(self) -> bool:
-        """Whether somebody handles ``on_error``."""
+        """Whether somebody has added a handler for ``on_error``."""
 
     def worker_left(self) -> None:
-        """A root worker has finished, or could not be started."""
+        """Note that a root worker has finished, or could not be started."""
 
 
 class HostedWorkers:
@@ -45,13 +45,13 @@ class HostedWorkers:
 
     Args:
         runner: The runner.
-        run: Where they run.
+        run: The run in whose tasks they run.
 
     Attributes:
-        workers: All of them, by name.
-        roots: Those without a parent.
-        ready_listeners: The roots that want to hear of the others (B7).
-        errors: What made workers fail, as far as nobody took it (R4).
+        workers: All workers, by name.
+        roots: The workers without a parent, by name.
+        ready_listeners: The roots that want to hear when other roots are ready, by name.
+        errors: What made workers fail and was not taken by a parent or an ``on_error`` handler.
     """
 
     def __init__(self, runner: HostRunner, run: Run) -> None:
@@ -89,7 +89,12 @@ class HostedWorkers:
             self._admit(core)
 
     def check_new(self, worker: Any) -> bool:
-        """Return whether a worker is new here; raise where it cannot be added (R3)."""
+        """Return whether a worker is new to this runner.
+
+        Raises:
+            NameTakenError: Another worker has its name.
+            NotRunningError: The runner is ending, or the worker has run already.
+        """
         runner, core = self._runner, core_of(worker)
         name = core.state.name
         known = self.workers.get(name)
@@ -104,7 +109,7 @@ class HostedWorkers:
         return True
 
     def add_sent(self, message: BusAddWorkerMessage) -> None:
-        """Admit a worker that was sent over the bus: a child of one of ours, as a rule."""
+        """Admit a worker that came in a message: as a rule, a child of a worker of this runner."""
         worker = message.worker
         if not is_worker(worker):
             error = f"cannot add {worker!r}: it is no worker"
@@ -131,7 +136,11 @@ class HostedWorkers:
             self._start(core)
 
     def start_all(self) -> list[WorkerCore]:
-        """Run the workers that were admitted; the others, when they are. Returns those that it has started."""
+        """Start the workers that were admitted, and from now on each that is.
+
+        Returns:
+            Those that this call has started.
+        """
         self._serving = True
         first = [core for core in self.workers.values() if core.state.admitted]
         for core in first:
@@ -143,7 +152,7 @@ class HostedWorkers:
             self._run.tasks.start(self.host, core, name=f"worker {core.state.name}")
 
     def add_ready_listener(self, worker: Any) -> None:
-        """A root worker wants to hear of the others; only those are told, so that a start costs O(1) (B7)."""
+        """Note that a root worker wants to hear of the others; only those are told, so that a start costs O(1)."""
         core = core_of(worker)
         if self.roots.get(core.state.name) is core:
             self.ready_listeners[core.state.name] = core
@@ -153,9 +162,9 @@ class HostedWorkers:
         try:
             await state.worker.attach(registry=runner.registry, bus=runner.bus, worker_runner=runner)
         except BaseException as exc:
-            if state.phase is Phase.ATTACHED:
+            if state.phase is Phase.ATTACHED:  # it is on the bus, and its own attach() failed after that
                 with runner.clean_up.shield():
-                    await state.worker.stop()  # it is on the bus already
+                    await state.worker.stop()
             if isinstance(exc, Exception):
                 state.has_attached(exc)
             raise
@@ -188,10 +197,14 @@ class HostedWorkers:
             self._runner.worker_left()
             if not isinstance(exc, Exception):
                 raise
-            return False  # the one who adds it gets the error
+            return False  # whoever adds it gets the error
         return True
 
     def _finished(self, core: WorkerCore, crash: Exception | None) -> None:
+        # Who hears of a crash:
+        # 1. The parent, or for a root the runner and everybody, from the worker's own presence.
+        # 2. The runner too, where a parent does not handle it.
+        # 3. If the runner has no handler either, whoever awaits run().
         state = core.state
         self.forget(state.worker)
         if self.roots.get(state.name) is core:
@@ -208,7 +221,7 @@ class HostedWorkers:
         self._runner.worker_left()
 
     def forget(self, worker: Any) -> None:
-        """A worker has left the bus: its name is free (W6)."""
+        """Note that a worker has left the bus, and its name is free."""
         core = core_of(worker)
         name = core.state.name
         if self.workers.get(name) is core:
@@ -218,6 +231,6 @@ class HostedWorkers:
                 del self.roots[name]
 
     async def stop_unstarted(self) -> None:
-        """Let go of workers that a run which could not begin has left attached (L1)."""
+        """Stop the workers that are still attached after a run that could not begin, or that came too late for it."""
         for core in list(self.workers.values()):
             await core.state.worker.stop()

@@ -1,4 +1,7 @@
-"""`BaseWorker`: what users subclass. What the library needs of a worker is behind one attribute; see `_core`."""
+"""`BaseWorker`: what users subclass (W1-W7, N4, N6, R2, G1).
+
+What the library needs of a worker is behind one attribute; see `_core`. Most methods here only hand on to it.
+"""
 
 from typing import Any
 
@@ -30,15 +33,19 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     """A worker: it has a name, is active or not, handles messages, asks for jobs and does jobs.
 
     Subclass it, put `job` over the methods that do the work, override the hooks that you need, and give it to a
-    `WorkerRunner`. Names that are not documented here are free for attributes and methods of your own (N6). A ``name``
-    in the class body is the name of its workers.
+    `WorkerRunner`. Names that are not documented here are free for attributes and methods of your own. A ``name`` in
+    the class body is the name of its workers.
 
     Args:
-        name: Unique on the bus; by default that of the class body, or made up.
-        active: Whether it is active from its start on. An inactive one takes no new jobs and no custom messages (W4).
+        name: The worker's name, unique on the bus. By default it is the one in the class body; where there is none,
+            one is made up.
+        active: Whether the worker is active from its start on. An inactive worker takes no new jobs and no custom
+            messages.
 
     Raises:
-        ValueError: The name is empty, or another than that of the class body.
+        ValueError: The name is empty, or differs from the one in the class body.
+
+    Guarantees: N6, W4.
     """
 
     receives: Receives = "own"
@@ -72,17 +79,35 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
     @property
     def bus(self) -> WorkerBus:
-        """The bus that it is attached to; `RuntimeError` before that (W1)."""
+        """The bus that the worker is attached to.
+
+        Raises:
+            NotRunningError: The worker is not attached yet; a `RuntimeError`.
+
+        Guarantees: W1.
+        """
         return core_of(self).state.bus
 
     @property
     def registry(self) -> WorkerRegistry:
-        """Its runner's registry; `RuntimeError` before it is attached (W1)."""
+        """The registry of its runner.
+
+        Raises:
+            NotRunningError: The worker is not attached yet; a `RuntimeError`.
+
+        Guarantees: W1.
+        """
         return core_of(self).state.registry
 
     @property
     def worker_runner(self) -> RunnerLike:
-        """The runner that hosts it; `RuntimeError` before one does (N4)."""
+        """The runner that hosts the worker.
+
+        Raises:
+            NotRunningError: No runner hosts it yet; a `RuntimeError`.
+
+        Guarantees: N4.
+        """
         state = core_of(self).state
         if state.runner is None:
             raise NotRunningError(f"worker {state.name!r} has no runner yet: add it to one")
@@ -90,36 +115,36 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
     @property
     def active(self) -> bool:
-        """Whether it is active. It is not before it has started."""
+        """Whether the worker is active; always False before it has started."""
         return core_of(self).state.active
 
     @property
     def activation_args(self) -> dict[str, Any] | None:
-        """What it was last activated with; None while it is inactive."""
+        """The arguments of its last activation, as a dict; None while it is inactive."""
         return core_of(self).state.activation_args
 
     @property
     def parent(self) -> str | None:
-        """Its parent's name; None for a root worker."""
+        """The name of its parent; None for a root worker."""
         return core_of(self).state.parent_name
 
     @property
     def children(self) -> "list[BaseWorker]":
-        """The workers that were added to this one."""
+        """The workers that were added to this one and have not finished, the first added first."""
         return [child.worker for child in core_of(self).state.children]
 
     @property
     def started_at(self) -> float | None:
-        """When it became ready, in seconds since the epoch; None before that."""
+        """When the worker became ready, in seconds since the epoch; None before that."""
         return core_of(self).state.started_at
 
     @property
     def bridged(self) -> bool:
-        """Whether its pipeline exchanges frames with the bus; not for a worker without one."""
+        """Whether its pipeline exchanges frames with the bus; False for a worker without a pipeline."""
         return False
 
     def statistics(self) -> WorkerStatistics:
-        """Return a snapshot of its counts."""
+        """Return a snapshot of the worker's counts."""
         core = core_of(self)
         return WorkerStatistics(
             active_jobs=len(core.job_server.jobs),
@@ -133,7 +158,9 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     async def attach(
         self, *, registry: WorkerRegistry, bus: WorkerBus, worker_runner: RunnerLike | None = None
     ) -> None:
-        """Attach to a bus and a registry. The runner calls it; the worker is subscribed when it returns (W1).
+        """Attach the worker to a bus and a registry. The runner calls this.
+
+        The worker is subscribed to the bus when it returns.
 
         Args:
             registry: The runner's registry.
@@ -141,66 +168,82 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             worker_runner: The runner.
 
         Raises:
-            NotRunningError: It is attached, or has run: a worker object runs once (W6).
-            NameTakenError: Its name is taken on the bus; a `ValueError` (R3).
+            NotRunningError: The worker is attached, or has run: a worker object runs once. A `RuntimeError`.
+            NameTakenError: Its name is taken on the bus; a `ValueError`.
+
+        Guarantees: R3, W1, W6.
         """
         await core_of(self).attach(registry, bus, worker_runner)
 
     async def run(self, params: WorkerParams) -> None:
-        """Run until the worker is to stop. Override it for a worker with work of its own; call `start` in it.
+        """Run until the worker is to stop.
 
-        An error in here ends the worker (W7). When it returns, the worker finishes.
+        Override it for a worker with work of its own, and call `start` in it. When it returns, the worker finishes; an
+        exception that it raises ends the worker as failed.
 
         Args:
-            params: What to run in.
+            params: What the worker runs in: its own task group.
+
+        Guarantees: W7.
         """
         await self.start()
         await core_of(self).lifecycle.until_stopped()
 
     async def start(self) -> None:
-        """Become ready: announce and register, then activate if so wished, then watch (W2).
+        """Start the worker: announce and register it, activate it if it starts active, then begin its watches.
 
-        Returns when the first `on_activated` has; raises what that raised.
+        Returns when the first `on_activated` has returned, and raises what that has raised. A second call does nothing.
+
+        Guarantees: W2.
         """
         await core_of(self).start()
 
     async def stop(self) -> None:
-        """Stop now: cancel what it does, answer what is open, finish (W6).
+        """Stop now: cancel what the worker does, answer its open jobs CANCELLED, and finish.
 
-        From outside it returns when the worker has finished. From a hook or a job handler of this worker it only asks,
-        and returns at once. Again is a no-op.
+        Called from outside, it returns when the worker has finished. Called from a hook or a job handler of this
+        worker, it only asks, and returns at once. A second call changes nothing.
+
+        Guarantees: W6.
         """
         await core_of(self).lifecycle.stop()
 
     async def cleanup(self) -> None:
-        """Release what the worker holds; called once, at its end, when its handlers have unwound.
+        """Release what the worker holds. The library calls this once, when the worker's handlers have unwound.
 
-        Override it for resources of your own. It is given until the deadline of the wind-down (L4).
+        Override it for resources of your own. It is cancelled at the deadline of the wind-down, `CLEANUP_SECONDS` after
+        that began.
+
+        Guarantees: L4.
         """
         core = core_of(self)
         if core.state.phase is Phase.ATTACHED:
             await core.lifecycle.stop()
 
     async def wait(self) -> None:
-        """Wait until the worker has finished."""
+        """Wait until the worker and its children have finished."""
         await core_of(self).state.finished.wait()
 
     async def stop_when_done(self) -> None:
-        """Stop when the pipeline has done what it was given; a worker without one has nothing to wait for."""
+        """Stop when the pipeline has done what it was given. For a worker without a pipeline, this does nothing."""
 
     async def add_workers(self, *workers: "BaseWorker", watch: bool = True) -> None:
-        """Make workers the children of this one; they end before it does (W5).
+        """Make workers the children of this one; they finish before it does.
 
         Children that are added before this worker has started are started with it.
 
         Args:
             *workers: The children; one that is a child already is skipped.
-            watch: Whether `on_worker_ready` tells when they are ready.
+            watch: Whether this worker's `on_worker_ready` runs when they are ready.
 
         Raises:
-            ParentError: A worker has another parent, is this worker, or is above it; a `ValueError`.
-            NameTakenError: Another worker has its name; a `ValueError` (R3).
-            NotRunningError: The runner is ending, or the child has run already; a `RuntimeError`.
+            ParentError: A worker has another parent, is this worker, is above it, or was started before; a
+                `ValueError`.
+            NameTakenError: Another worker has its name; a `ValueError`.
+            NotRunningError: This worker or its runner is ending; a `RuntimeError`.
+            TypeError: One of them is not a worker.
+
+        Guarantees: R3, W5.
         """
         if strangers := [child for child in workers if not isinstance(child, BaseWorker)]:
             raise TypeError(f"children are workers, not {strangers[0]!r}")
@@ -210,10 +253,12 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             await core.lifecycle.start_children(children)
 
     async def watch_workers(self, *worker_names: str) -> None:
-        """Let `on_worker_ready` tell when workers get ready, at once for those that are (G1).
+        """Have `on_worker_ready` run when the named workers get ready, and at once for those that are.
 
         Args:
-            *worker_names: The workers; again, for the same, is a no-op.
+            *worker_names: The names of the workers; one that is watched already is skipped.
+
+        Guarantees: G1.
         """
         presence = core_of(self).presence
         for name in worker_names:
@@ -222,49 +267,59 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     # --- what it says to others
 
     async def end(self, *, reason: str | None = None) -> None:
-        """Ask for a graceful end of everything that this worker's runner runs (R2, R6).
+        """Ask for a graceful end of everything that this worker's runner runs.
 
         Args:
-            reason: Why, in words.
+            reason: Why, in words; it reaches every worker of the runner.
+
+        Guarantees: R2, R6.
         """
         await self.bus.send(BusEndMessage(reason, source=self.name, target=self.worker_runner.name))
 
     async def cancel(self, *, reason: str | None = None) -> None:
-        """Ask for an immediate end of everything that this worker's runner runs (R2, R6).
+        """Ask for an immediate end of everything that this worker's runner runs.
 
         Args:
-            reason: Why, in words; it reaches every worker.
+            reason: Why, in words; it reaches every worker of the runner.
+
+        Guarantees: R2, R6.
         """
         await self.bus.send(BusCancelMessage(reason, source=self.name, target=self.worker_runner.name))
 
     async def send_bus_message(self, message: BusMessage) -> None:
-        """Send a message; see `WorkerBus.send`.
+        """Send a message over the bus; see `WorkerBus.send`.
 
         Args:
-            message: The message.
+            message: The message, with or without a target.
         """
         await self.bus.send(message)
 
     async def send_bus_error_message(self, error: str) -> None:
-        """Report an error: a child's to its parent, a root's to its runner and to everybody (W7).
+        """Report an error of this worker.
+
+        A child's error goes to its parent; a root worker's, to its runner and to everybody on the bus.
 
         Args:
             error: What happened, in words.
+
+        Guarantees: W7.
         """
         core_of(self).presence.report_error(error)
 
     async def activate_worker(
         self, worker_name: str, *, args: WorkerActivationArgs | None = None, deactivate_self: bool = False
     ) -> None:
-        """Activate a worker (W3).
+        """Activate a worker.
 
         Args:
-            worker_name: The worker.
+            worker_name: The name of the worker to activate.
             args: Passed to its `on_activated`, as a dict.
-            deactivate_self: Whether to hand over: this worker is inactive before the other is active.
+            deactivate_self: Whether to hand over: this worker becomes inactive before the other becomes active.
 
         Raises:
-            UnknownWorkerError: There is no such worker; nothing was changed. A `LookupError`.
+            UnknownWorkerError: Neither runner nor registry knows the name; nothing was changed. A `LookupError`.
+
+        Guarantees: W3.
         """
         await _reach(core_of(self), worker_name)
         data = None if args is None else args.to_dict()
@@ -279,17 +334,19 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         """Deactivate a worker.
 
         Args:
-            worker_name: The worker.
+            worker_name: The name of the worker to deactivate.
 
         Raises:
-            UnknownWorkerError: There is no such worker. A `LookupError` (W3).
+            UnknownWorkerError: Neither runner nor registry knows the name; a `LookupError`.
+
+        Guarantees: W3.
         """
         await _reach(core_of(self), worker_name)
         await self.bus.send(BusDeactivateWorkerMessage(source=self.name, target=worker_name))
 
 
 async def _reach(core: WorkerCore, worker_name: str) -> None:
-    """Return when a worker is on the bus; raise `UnknownWorkerError` where nobody knows it."""
+    """Wait until a worker is on the bus; raise `UnknownWorkerError` where nobody knows it."""
     registry, runner = core.state.registry, core.state.runner
     if registry.get(worker_name) is not None:
         return

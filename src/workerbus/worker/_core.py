@@ -1,14 +1,18 @@
-"""All that the library needs of a worker, put together from its parts, behind one attribute of the user's object (N6).
+"""All that the library needs of a worker, put together from its parts, behind one attribute of the user's object.
+
+It keeps N6 and, in `WorkerCore.start`, W2.
 
 | part | its subject |
 |---|---|
-| `WorkerState` | what the others share |
-| `TreeNode` | parent and children |
-| `Presence` | how it makes itself known, hears of others, and leaves |
+| `WorkerState` | what the other parts share |
+| `TreeNode` | parent and children; the base class of `WorkerState` |
+| `Presence` | how the worker makes itself known, hears of others, and leaves |
 | `WorkerLifecycle` | its one task, and the ways to its end |
+| `WindDown` | what is done at its end, and in which order |
 | `MessageDispatch` | what messages change, by their class |
 
-A worker's class says what the library has to know of it once: which hooks it overrides, which jobs and watches it has.
+What the library has to know of a worker's class is found out once for each class: the hooks that it overrides, its jobs
+and its watches.
 """
 
 import time
@@ -39,12 +43,12 @@ from workerbus.worker._wind_down import WindDown
 
 
 class WorkerClass(NamedTuple):
-    """What is known of a class of workers.
+    """What the library knows of a class of workers.
 
     Attributes:
-        overridden: The hooks that it overrides.
+        overridden: The names of the hooks that the class overrides.
         job_handlers: Its ``@job`` methods, by job name.
-        ready_handlers: Its ``@worker_ready`` methods: worker name to method names.
+        ready_handlers: The names of its ``@worker_ready`` methods, by the name of the worker that they watch for.
     """
 
     overridden: frozenset[str]
@@ -56,10 +60,10 @@ _classes: "WeakKeyDictionary[type, WorkerClass]" = WeakKeyDictionary()
 
 
 def look_at_class(cls: type, base: type) -> WorkerClass:
-    """Check a class of workers, and return what is to be known of it.
+    """Check a class of workers, and return what the library has to know of it.
 
     Raises:
-        ReservedNameError: It uses a documented name for something else; a `TypeError`.
+        ReservedNameError: The class uses a documented name for something else; a `TypeError`.
         ValueError: Two methods handle the same job.
     """
     check_class(cls)
@@ -71,7 +75,10 @@ def look_at_class(cls: type, base: type) -> WorkerClass:
 
 
 def known_class(cls: type, base: type) -> WorkerClass:
-    """Return what is known of a class; looked up when the first of its workers is made, behind all decorators."""
+    """Return what is known of a class.
+
+    It is looked up when the first worker of the class is made: by then all class decorators have been applied.
+    """
     known = _classes.get(cls)
     if known is None:
         known = _classes[cls] = look_at_class(cls, base)
@@ -84,18 +91,19 @@ class WorkerCore:
     Args:
         worker: The user's object.
         base: `BaseWorker`, whose methods are the defaults.
-        name: Its name.
+        name: The worker's name.
         active: Whether it is active from its start on.
 
     Attributes:
-        state: What its parts share.
-        events: Its event handlers.
-        tree: Its parent and children.
-        presence: How it makes itself known.
-        lifecycle: Its life.
-        dispatch: What messages do.
-        became_ready: Called in the step in which it has started, for the library's own kinds of worker.
-        extension: What such a kind of worker keeps.
+        state: What the parts share, with the worker's place in the tree.
+        events: The worker's event handlers.
+        presence: Makes the worker known, hears of others, and leaves.
+        lifecycle: Runs the worker's task, and ends it.
+        dispatch: Does what messages ask for.
+        job_client: The jobs that the worker has asked for.
+        job_server: The jobs that the worker was asked for.
+        became_ready: Called in the step in which the worker starts; set by the library's own kinds of worker.
+        extension: What such a kind of worker keeps of its own.
     """
 
     __slots__ = (
@@ -128,7 +136,7 @@ class WorkerCore:
     # --- on a bus
 
     async def attach(self, registry: WorkerRegistry, bus: WorkerBus, runner: RunnerLike | None) -> None:
-        """See `BaseWorker.attach`."""
+        """Attach the worker; what `BaseWorker.attach` does."""
         state = self.state
         check_object(state.worker)
         if state.phase is not Phase.NEW:
@@ -144,7 +152,7 @@ class WorkerCore:
         state.phase = Phase.ATTACHED
 
     def make_inbox(self, bus: InboxHost) -> WorkerInbox:
-        """Return the inbox in which the bus leaves this worker's messages (B6)."""
+        """Return the inbox in which the bus leaves this worker's messages."""
         state = self.state
         worker = state.worker
         asks = type(worker).accepts_bus_message is not BusSubscriber.accepts_bus_message
@@ -166,7 +174,7 @@ class WorkerCore:
     # --- its start
 
     async def start(self) -> None:
-        """See `BaseWorker.start`."""
+        """Start the worker; what `BaseWorker.start` does."""
         state, lifecycle = self.state, self.lifecycle
         if state.started_at is not None:
             return
@@ -174,6 +182,7 @@ class WorkerCore:
         state.started_at = time.time()
         lifecycle.adopt_context()
         await self.presence.announce()
+        # Activated first, then the messages that came before the start: one of them may deactivate the worker again.
         activation = self.dispatch.activate(None, first=True) if state.starts_active else None
         state.inbox.start(tasks)
         if self.became_ready is not None:
@@ -186,12 +195,13 @@ class WorkerCore:
         for child in state.children:
             if state.runner is not None and not state.runner.is_ending:
                 await lifecycle.start_child(child)
+        # Last, since the hook may ask a child, or this worker itself, for a job: by now both can answer.
         if activation is not None:
             await activation.result()
 
 
 def is_worker(value: object) -> TypeGuard[_slot.HasCore]:
-    """Whether something is a worker."""
+    """Whether a value is a worker."""
     return isinstance(value, _slot.HasCore) and isinstance(_slot.core_of(value), WorkerCore)
 
 

@@ -1,4 +1,4 @@
-"""What a message changes at a worker at once, by its class: a table, and what it needs.
+"""What a message changes at a worker at once, by its class: a table, and what it needs (J3, W2, W4, W6).
 
 Handling a message here is synchronous: state moves, jobs are started or refused, hooks are queued, never run. It is
 done in the step of whoever sent the message; see `_inbox`. What counts is the worker's state at this moment, whatever
@@ -33,7 +33,7 @@ from workerbus.worker._state import WorkerState
 
 
 class Outcome:
-    """The outcome of a hook that somebody waits for."""
+    """The outcome of a hook that somebody waits for: nothing, or the error that it raised."""
 
     __slots__ = ("_done", "_error")
 
@@ -42,7 +42,7 @@ class Outcome:
         self._error: Exception | None = None
 
     def set(self, error: Exception | None) -> None:
-        """The hook has run."""
+        """Note that the hook has run, and what it raised, if anything."""
         self._error = error
         self._done.set()
 
@@ -54,18 +54,19 @@ class Outcome:
 
 
 class MessageDispatch:
-    """What messages do to a worker.
+    """Does what messages ask of a worker.
 
     Args:
-        state: The worker's.
+        state: The worker's state.
         cancel: Cancels the worker.
-        end: Ends it gracefully.
-        handlers: Its ``@job`` methods.
+        end: Ends the worker gracefully.
+        handlers: Its ``@job`` methods, by job name.
 
     Attributes:
-        handled_at_once: What is done with a message for everybody or for this worker while it is active, by the
-            message's class. Synchronous, in the step of whoever sends it. For the library's own kinds of worker.
-        active_changed: Called in the step in which the worker becomes active or inactive.
+        handled_at_once: Message class to a function that is called with each message of that class that is for this
+            worker or for everybody, while the worker is active; synchronous, in the step of whoever sends it. Set by
+            the library's own kinds of worker.
+        active_changed: Called with True or False in the step in which the worker becomes active or inactive.
     """
 
     __slots__ = (
@@ -100,6 +101,7 @@ class MessageDispatch:
         """Do what the library has to do with a message, and queue what the user wants to."""
         kind, state = type(message), self._state
         mine = message.target == self._name
+        # What comes back from a worker that was asked is taken whether this worker is active or not.
         by_client = JobClient.HANDLERS.get(kind)
         if by_client is not None:
             if mine:
@@ -114,13 +116,14 @@ class MessageDispatch:
         if handle is not None:
             if mine:
                 handle(self, message)
+        # Only system messages get here before the start; a worker that will be active then hears of them.
         elif not state.active and kind not in BUILT_IN and not state.will_be_active:
             return
         elif kind in self.handled_at_once and state.active and message.target in (None, self._name):
             self.handled_at_once[kind](message)
         if "on_bus_message" in state.hooks.wanted:
             self._tell(message, mine)
-        if kind is BusEndWorkerMessage and mine:
+        if kind is BusEndWorkerMessage and mine:  # behind its own hook, which is among those that still run
             self._end_worker(message)  # type: ignore[arg-type]  # just looked
 
     def _tell(self, message: BusMessage, mine: bool) -> None:
@@ -131,7 +134,15 @@ class MessageDispatch:
     # --- activation
 
     def activate(self, args: dict[str, Any] | None, *, first: bool = False) -> Outcome | None:
-        """Become active; returns what to wait for at the start, if there is a hook to run (W2)."""
+        """Become active.
+
+        Args:
+            args: What the hook gets.
+            first: Whether this is the activation at the start, whose hook the start waits for.
+
+        Returns:
+            What to wait for, if this is the first activation and there is a hook to run.
+        """
         state = self._state
         state.active = True
         state.activation_args = args
@@ -162,7 +173,7 @@ class MessageDispatch:
     # --- jobs
 
     def refusal(self) -> tuple[JobStatus, dict[str, Any]] | None:
-        """Return how a new job is answered where none is taken (W4, W6)."""
+        """Return the status and payload with which a new job is refused; None where jobs are taken."""
         if not self._state.takes_jobs:
             return JobStatus.CANCELLED, {"error": f"worker {self._name!r} is stopping", "type": "Cancelled"}
         if not self._state.active:
@@ -170,7 +181,11 @@ class MessageDispatch:
         return None
 
     def find_handler(self, message: BusJobRequestMessage) -> Route:
-        """Return what to run for a request; raises `LookupError` where there is nothing (J3)."""
+        """Return what to run for a request.
+
+        Raises:
+            LookupError: The worker has nothing for it; the text names the jobs that it has.
+        """
         state, name = self._state, message.job_name
         if name is not None:
             route = self._routes.get(name)
@@ -205,7 +220,7 @@ class MessageDispatch:
         self.deactivate()
 
     def _end(self, _message: BusEndWorkerMessage) -> None:
-        """After the hook for it has been queued; see `handle`."""
+        """Do nothing yet: the worker ends when the hook for the message has been queued; see `handle`."""
 
     def _request(self, message: BusJobRequestMessage) -> None:
         self._state.job_server.request(message)

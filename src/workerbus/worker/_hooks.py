@@ -1,4 +1,4 @@
-"""Hooks: the methods to override, and the queue in which they wait (W8, N3).
+"""Hooks: the methods to override, and the queue in which they wait (W7, W8, N3, J16).
 
 A worker's built-in handling never runs a hook. It leaves a `HookCall` here, in the lane of the message, and goes on;
 the lane's dispatcher runs the overridden method and then the event handlers of the same name. Where nobody overrode and
@@ -55,111 +55,128 @@ HOOKS: Final = frozenset(
 
 
 class WorkerHooks(EventEmitter):
-    """The hooks of a worker. Override them, or add event handlers of the same names (N3).
+    """The hooks of a worker. Override them, or add event handlers of the same names.
 
-    They run one at a time per lane, in the order of the messages (W8). An exception is logged and reported, and nothing
-    else stops for it (W7).
+    They run one at a time per lane, in the order of the messages. An exception that one raises is logged and reported,
+    and stops nothing else.
+
+    Guarantees: N3, W7, W8.
     """
 
     async def on_activated(self, args: dict[str, Any] | None) -> None:
-        """This worker was activated. The first time, at its start, an error in here ends the worker (W2).
+        """This worker was activated.
+
+        An exception in the first call, which is part of the worker's start, ends the worker as failed.
 
         Args:
-            args: What the one who activated it gave along.
+            args: What `activate_worker` was given, as a dict; None where that was nothing, and at the start.
+
+        Guarantees: W2.
         """
 
     async def on_deactivated(self) -> None:
         """This worker was deactivated."""
 
     async def on_worker_ready(self, data: WorkerReadyData) -> None:
-        """Another worker is ready: a local root worker, a child of this one, or one that is watched.
+        """Another worker is ready: a root worker of the same runner, a child of this one, or one that is watched.
 
         Args:
-            data: Who.
+            data: The worker that is ready, and its runner.
         """
 
     async def on_worker_failed(self, data: WorkerErrorData) -> None:
-        """A child of this worker has reported an error (W7).
+        """A child of this worker has reported an error.
 
         Args:
-            data: Who, and what.
+            data: The child, and what it has reported.
+
+        Guarantees: W7.
         """
 
     async def on_job_request(self, message: BusJobRequestMessage) -> Any:
-        """A job was requested that no ``@job`` method handles. Runs as a job handler, and may answer later (J2).
+        """A job was requested that no ``@job`` method handles. This hook runs as a job handler, and may answer later.
 
         Args:
             message: The request.
+
+        Returns:
+            The answer, as a dict; None leaves the job open, to be answered later.
+
+        Guarantees: J2.
         """
 
     async def on_job_response(self, message: BusJobResponseMessage | BusJobResponseUrgentMessage) -> None:
-        """A worker has answered a job of this one.
+        """A worker has answered a job that this one has asked for.
 
         Args:
             message: The answer, whatever its status.
         """
 
     async def on_job_update(self, message: BusJobUpdateMessage | BusJobUpdateUrgentMessage) -> None:
-        """A worker tells of progress.
+        """A worker tells of the progress of a job that this one has asked for.
 
         Args:
             message: The update.
         """
 
     async def on_job_update_requested(self, message: BusJobUpdateRequestMessage) -> None:
-        """A requester wants to know how a job is getting on; `send_job_update` tells it.
+        """A requester wants to know how a job of this worker is getting on; answer with `send_job_update`.
 
         Args:
-            message: Which job.
+            message: The request, with the job's id.
         """
 
     async def on_job_completed(self, result: JobGroupResponse) -> None:
-        """All workers of a job have answered. Comes once, after every `on_job_response` of the job (J16).
+        """All workers of a job have answered. It runs once, after every `on_job_response` of the job.
 
         Args:
-            result: The answers.
+            result: The answers, by worker.
+
+        Guarantees: J16.
         """
 
     async def on_job_error(self, message: BusJobResponseMessage | BusJobResponseUrgentMessage) -> None:
-        """A bad answer, or the timeout, has cancelled a job; no `on_job_completed` will come.
+        """A bad answer, or the timeout, has cancelled a job; its `on_job_completed` will not run.
 
         Args:
-            message: The answer; for a timeout, a CANCELLED one in the name of a worker that is late.
+            message: The bad answer. For a timeout it is a CANCELLED one, in the name of a worker that has not answered.
         """
 
     async def on_job_stream_start(self, message: BusJobStreamStartMessage) -> None:
-        """A worker opens a stream.
+        """A worker begins to stream its results for a job that this one has asked for.
 
         Args:
-            message: About the stream.
+            message: What the worker says about the stream.
         """
 
     async def on_job_stream_data(self, message: BusJobStreamDataMessage) -> None:
-        """A worker sends a partial result.
+        """A worker has streamed a partial result.
 
         Args:
-            message: The result.
+            message: The partial result.
         """
 
     async def on_job_stream_end(self, message: BusJobStreamEndMessage) -> None:
-        """A worker closes its stream, which is its answer.
+        """A worker has ended its stream, which is its answer to the job.
 
         Args:
-            message: The job's result.
+            message: The result of the job.
         """
 
     async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
-        """A job of this worker was cancelled by its requester, or its time is up: then the reason is ``"timeout"``.
+        """A job that this worker does was cancelled by its requester, or has run out of time.
 
         Args:
-            message: Which job, and why.
+            message: The job's id and the reason, which is ``"timeout"`` where time has run out.
         """
 
     async def on_bus_message(self, message: BusMessage) -> None:
-        """A message has come; called after the built-in handling of it, for messages of the library too (B6).
+        """A message has come. The hook runs after the built-in handling, for the library's own messages too.
 
         Args:
             message: The message.
+
+        Guarantees: B6.
         """
 
 
@@ -167,11 +184,17 @@ class HookQueue:
     """A worker's hooks that wait to be run.
 
     Args:
-        owner: Whose methods and event handlers they are.
-        name: Its name.
-        overridden: The hooks that its class overrides.
-        events: Its event handlers.
-        report: Called with a hook and the exception that it raised (W7).
+        owner: The user's object, whose methods are called.
+        name: The worker's name.
+        overridden: The names of the hooks that its class overrides.
+        events: The worker's event handlers.
+        report: Called with a hook and the exception that it raised.
+
+    Attributes:
+        wanted: The names of the hooks that are overridden, or whose event somebody handles.
+        failed: How many times a hook has raised.
+        system: The lane of the hooks that system messages have caused.
+        data: The lane of all other hooks.
     """
 
     __slots__ = ("_events", "_overridden", "_owner", "_report", "data", "failed", "system", "wanted")
@@ -194,7 +217,7 @@ class HookQueue:
         self.data: Lane[HookCall] = Lane(f"{name} data", self.run, first=(self.system,))
 
     def wants(self, name: str) -> bool:
-        """Whether anybody has overridden the hook or handles its event."""
+        """Whether somebody has overridden the hook or handles its event."""
         return name in self.wanted
 
     def want(self, name: str) -> None:
@@ -202,7 +225,13 @@ class HookQueue:
         self.wanted |= {name}
 
     def add(self, call: HookCall, *, system: bool, counted: bool = False) -> None:
-        """Run the hook when those before it in its lane have run."""
+        """Run the hook when those before it in its lane have run.
+
+        Args:
+            call: The hook.
+            system: Whether a system message has caused it.
+            counted: Whether it takes room in a bounded data lane.
+        """
         lane = self.system if system else self.data
         if lane.ready is not None and lane.room is None:
             lane.ready(call)
@@ -212,14 +241,14 @@ class HookQueue:
             lane.put(call)
 
     def add_last(self, call: HookCall, barrier: Barrier | None, *, system: bool) -> None:
-        """Run the hook when those that the barrier counts have run, if there are any (W8, J16)."""
+        """Run the hook when those that the barrier counts have run, if there are any."""
         if barrier is not None and barrier.pending:
             barrier.last = call
         else:
             self.add(call, system=system)
 
     def open(self, host: TaskHost) -> None:
-        """Run the hooks in a worker's tasks."""
+        """Run the hooks, in tasks of the worker's host."""
         self.system.open(host)
         self.data.open(host)
 
@@ -242,10 +271,11 @@ class HookQueue:
         """Mark the ends of both lanes as they are now.
 
         Args:
-            passed: Called in a lane's step when the hooks before its mark have run; now, if none waits.
+            passed: Called with a lane, in that lane's own step, when the hooks before its mark have run. Where no hook
+                waits or runs, it is called now.
 
         Returns:
-            One event per lane that has something to run, set when it has.
+            One event for each lane that has something to run, set when it has run it.
         """
         events: list[Event] = []
         for lane in (self.system, self.data):
@@ -280,6 +310,7 @@ class HookQueue:
         if barrier is not None:
             barrier.pending -= 1
             if not barrier.pending and barrier.last is not None:
+                # The group's last hook runs here, behind those it waited for, whichever lane it would have been in.
                 last, barrier.last = barrier.last, None
                 await self.run(last)
         if native is not None:
@@ -295,9 +326,24 @@ class HookQueue:
         return calls
 
     def _count(self, call: HookCall, exc: Exception) -> None:
-        if call.done is None:  # otherwise it is for the one who waits for it
+        if call.done is None:  # otherwise whoever waits for the hook gets the error
             self.failed += 1
             self._report(call, exc)
+
+
+class NoHooks:
+    """The hooks of what has none and still asks for jobs: a runner. See `workerbus.abc.HookSink`."""
+
+    wanted: frozenset[str] = frozenset()
+
+    def wants(self, name: str) -> bool:
+        return False
+
+    def add(self, call: HookCall, *, system: bool, counted: bool = False) -> None:
+        """Do nothing: it is not called, since nothing is wanted."""
+
+    def add_last(self, call: HookCall, barrier: Barrier | None, *, system: bool) -> None:
+        """Do nothing: it is not called, since nothing is wanted."""
 
 
 def _mark(

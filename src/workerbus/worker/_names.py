@@ -13,7 +13,7 @@ from workerbus.errors import ReservedNameError
 
 
 def is_own(cls: type) -> bool:
-    """Whether a class is the library's."""
+    """Whether a class is part of the library."""
     return cls.__module__.partition(".")[0] == "workerbus"
 
 
@@ -30,10 +30,10 @@ def _own_base(cls: type) -> type:
 
 
 def check_class(cls: type) -> None:
-    """Refuse a class in which a documented name stands for something else, wherever that came from.
+    """Refuse a class in which a documented name stands for something else, be it from the class or from a mixin.
 
     Raises:
-        ReservedNameError: It does; a `TypeError`.
+        ReservedNameError: There is such a name; a `TypeError`.
     """
     for name, original in _documented(_own_base(cls)).items():
         value = inspect.getattr_static(cls, name)
@@ -42,10 +42,10 @@ def check_class(cls: type) -> None:
 
 
 def check_object(worker: object) -> None:
-    """Refuse an object on which a documented method has been replaced by something that cannot be called.
+    """Refuse an object on which a documented name has been set to something that cannot take its place.
 
     Raises:
-        ReservedNameError: One has; a `TypeError`.
+        ReservedNameError: There is such a name; a `TypeError`.
     """
     documented = _documented(_own_base(type(worker)))
     for name, value in vars(worker).items():
@@ -54,10 +54,10 @@ def check_object(worker: object) -> None:
 
 
 def check_handlers(cls: type, names: Iterable[str]) -> None:
-    """Refuse a handler of the user's under the name of a method that the library calls, or that he inherits from it.
+    """Refuse job and watch handlers under a documented name, which is called for something else.
 
     Raises:
-        ReservedNameError: There is one; a `TypeError`.
+        ReservedNameError: There is such a handler; a `TypeError`.
     """
     documented = _documented(_own_base(cls))
     for name in names:
@@ -66,7 +66,7 @@ def check_handlers(cls: type, names: Iterable[str]) -> None:
 
 
 def class_name_of(cls: type) -> str | None:
-    """Return the name that a class body gives to its workers, if it does."""
+    """Return the name that a class body gives to its workers; None if it gives none."""
     name = inspect.getattr_static(cls, "name")
     return name if isinstance(name, str) else None
 

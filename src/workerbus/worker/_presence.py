@@ -1,4 +1,4 @@
-"""How a worker makes itself known, hears of others, and leaves; and who is told of its errors (W2, W6, W7, G1)."""
+"""How a worker makes itself known, hears of others, and leaves; and who is told of its errors (W2, W6, W7, R4, G1)."""
 
 import logging
 import time
@@ -23,15 +23,15 @@ _TOLD: Final = 256
 
 
 class Presence:
-    """One worker among the others.
+    """What one worker and the others know of each other.
 
     Args:
-        state: The worker's.
-        ready_handlers: Its ``@worker_ready`` methods: worker name to method names.
+        state: The worker's state.
+        ready_handlers: The names of its ``@worker_ready`` methods, by the name of the worker that they watch for.
 
     Attributes:
         ready_handlers: As given.
-        before_leaving: Awaited before it leaves the bus.
+        before_leaving: Functions to await before the worker leaves the bus, in their order.
     """
 
     __slots__ = ("_most_told", "_state", "_told", "_watched", "before_leaving", "ready_handlers")
@@ -55,19 +55,20 @@ class Presence:
         await state.registry.register(ready)
 
     def leaves_at_once(self) -> bool:
-        """Whether `leave` waits for nobody: no one watches for the departure, and the bus has no code of its own."""
+        """Whether `leave` waits for nobody: no one watches for the departure, and the bus does not override a step."""
         state = self._state
         unsubscribe = type(state.bus).unsubscribe is WorkerBus.unsubscribe
         return unsubscribe and not self.before_leaving and not state.registry.watches_departure(state.name)
 
     async def leave(self) -> None:
-        """Leave bus and registry: the name is free. The last step of the worker's end (W6)."""
+        """Leave bus and registry, the last step of the worker's end; its name is free when this returns."""
         state = self._state
         registry, bus, worker = state.registry, state.bus, state.worker
         try:
             for step in self.before_leaving or ():
                 await step()
         finally:
+            # Off the bus first, and out of the registry last: whoever watches for the departure can use the name.
             for watched in self._watched or ():
                 registry.unwatch(watched, self.tell_ready)
             state.active, state.activation_args = False, None
@@ -82,7 +83,7 @@ class Presence:
     # --- others
 
     async def watch(self, name: str) -> None:
-        """Let `on_worker_ready` tell when a worker gets ready, at once if it is (G1)."""
+        """Have the hooks run when the named worker gets ready, at once if it is ready now."""
         if self._watched is None:
             self._watched = set()
         self._watched.add(name)
@@ -91,11 +92,12 @@ class Presence:
     def tell_ready(self, data: WorkerReadyData) -> None:
         """Queue the hooks for a worker that is ready, once for each time that it gets ready."""
         hooks, registry = self._state.hooks, self._state.registry
+        # The same object is the same occasion: that of a root worker which is watched as well comes twice.
         if self._told.get(data.worker_name) is data:
             return
         if len(self._told) >= self._most_told:
             self._told = {name: told for name, told in self._told.items() if registry.get(name) is told}
-            self._most_told = max(_TOLD, 2 * len(self._told))  # so that a look at all comes ever more rarely
+            self._most_told = max(_TOLD, 2 * len(self._told))  # so that looking at all costs O(1) for each
         self._told[data.worker_name] = data
         if "on_worker_ready" in hooks.wanted:
             hooks.add(HookCall("on_worker_ready", (data,)), system=False)
@@ -105,7 +107,7 @@ class Presence:
     # --- errors
 
     def hook_failed(self, call: HookCall, exc: Exception) -> None:
-        """Log and report what a hook has raised (W7)."""
+        """Log and report what a hook has raised."""
         job_id = getattr(call.cause, "job_id", None)
         of_job = f" (job {job_id})" if job_id else ""
         logger.error("%s of worker %r failed%s", call.name, self._state.name, of_job, exc_info=exc)
@@ -114,7 +116,7 @@ class Presence:
             self.report_error(f"{call.name}: {type(exc).__name__}: {text_of(exc)}{of_job}")
 
     def report_error(self, error: str) -> None:
-        """Tell the parent, or the runner and everybody (W7)."""
+        """Report an error: to the parent or, for a root worker, to the runner and to everybody."""
         state = self._state
         parent = state.parent_name
         if parent is not None:
@@ -125,7 +127,11 @@ class Presence:
             state.runner.worker_error(WorkerErrorData(state.name, error))
 
     def report_failure(self, error: str) -> bool:
-        """Report that `run` has failed; returns whether a parent takes care of it, so that nobody else need (R4)."""
+        """Report that `run` has failed.
+
+        Returns:
+            Whether a parent hears of it and handles it, so that the runner need not raise it.
+        """
         if not self._state.is_connected:
             return False
         self.report_error(error)

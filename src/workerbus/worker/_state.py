@@ -1,7 +1,8 @@
 """What the parts of one worker share: what it is, where it is in its life, and what it asks and answers with.
 
-There is nothing here that decides anything. Whoever changes a field says so in its own module: the phase is the
-lifecycle's, activity the dispatch's. The parts do not know each other: `WorkerCore` puts them together.
+Nothing here decides anything. Each field is changed by one part: the phase by the lifecycle and the wind-down, activity
+by the dispatch. The parts do not know each other: `WorkerCore` puts them together. It is where W1 is kept, and, for
+what is asked of a worker that is not running, J14.
 """
 
 from typing import Any, Self
@@ -22,30 +23,34 @@ from workerbus.worker._types import Phase
 
 
 class WorkerState(TreeNode):
-    """The state of one worker, and its place in the tree of them.
+    """The state of one worker, and its place in the tree of workers.
 
     Args:
         worker: The user's object.
         base: `BaseWorker`, whose methods are the defaults.
-        name: Its name.
+        name: The worker's name.
         active: Whether it is active from its start on.
         events: Its event handlers.
 
     Attributes:
-        runner: What hosts it, once something does.
+        worker: The user's object.
+        starts_active: Whether the worker is active from its start on.
+        events: Its event handlers.
+        runner: The runner that hosts it, once one does.
         started_at: When it became ready, in seconds since the epoch; None before that.
         active: Whether it is active.
-        activation_args: What it was last activated with.
+        activation_args: The arguments of its last activation; None while it is inactive.
         phase: Where it is in its life.
-        admitted: Whether a runner has taken it, so that its name is its own there.
-        closing: Whether it stops, and takes no more jobs and children.
-        reason: Why it ends, in words, if somebody has said so (R2).
+        admitted: Whether a runner hosts it and it has its name there.
+        closing: Whether it is stopping, and takes no more jobs and children.
+        reason: Why it ends, in words, if somebody has said so.
         final_message: The cancel that ends it, if one does.
-        attached: Set when it is on the bus, or could not get there because of ``attach_error``.
-        ready: Set when it has started, or has finished without that.
-        finished: Set when it and its children have finished (W5).
+        attach_error: What kept it from being attached, if anything did.
+        attached: Set when it is on the bus, or could not be attached.
+        ready: Set when it has started, or has finished without having started.
+        finished: Set when it and its children have finished.
         clean_up: The clock of its wind-down.
-        hooks: Its hooks that wait.
+        hooks: The hooks that wait to be run.
         job_client: The jobs that it has asked for.
         job_server: The jobs that it was asked for.
     """
@@ -88,31 +93,31 @@ class WorkerState(TreeNode):
     # --- what it is attached to
 
     def connect(self, bus: WorkerBus | None, registry: WorkerRegistry | None, runner: RunnerLike | None) -> None:
-        """Note what it is attached to; None where that has failed."""
+        """Note what the worker is attached to; None, three times, if it could not be attached."""
         self._bus, self._registry, self.runner = bus, registry, runner
 
     @property
     def is_connected(self) -> bool:
-        """Whether it has a bus."""
+        """Whether the worker has a bus."""
         return self._bus is not None
 
     @property
     def bus(self) -> WorkerBus:
-        """Its bus; `NotRunningError` before it is attached (W1)."""
+        """The worker's bus; raises `NotRunningError` before it is attached."""
         if self._bus is None:
             raise NotRunningError(f"worker {self.name!r} has no bus yet: it is attached when a runner gets it")
         return self._bus
 
     @property
     def registry(self) -> WorkerRegistry:
-        """Its runner's registry; `NotRunningError` before it is attached (W1)."""
+        """Its runner's registry; raises `NotRunningError` before it is attached."""
         if self._registry is None:
             raise NotRunningError(f"worker {self.name!r} has no registry yet: it is attached when a runner gets it")
         return self._registry
 
     @property
     def inbox(self) -> WorkerInbox:
-        """Its inbox; `NotRunningError` before it is attached."""
+        """The worker's inbox; raises `NotRunningError` before it is attached."""
         if self._inbox is None:
             raise NotRunningError(f"worker {self.name!r} is not attached to a bus")
         return self._inbox
@@ -123,14 +128,14 @@ class WorkerState(TreeNode):
 
     @property
     def graces(self) -> tuple[float, float]:
-        """Its runner's grace period and job grace, in seconds (R2)."""
+        """Its runner's grace period and job grace, in seconds."""
         return (0.0, 0.0) if self.runner is None else (self.runner.grace_period, self.runner.job_grace)
 
     # --- where it is in its life
 
     @property
     def is_running(self) -> bool:
-        """Whether its task has begun and not come to its end."""
+        """Whether its task has begun, and the worker has not finished."""
         return self._tasks is not None and self.phase is not Phase.FINISHED
 
     @property
@@ -140,7 +145,7 @@ class WorkerState(TreeNode):
 
     @property
     def tasks(self) -> TaskHost:
-        """Where its tasks run; `NotRunningError` while it is not running (J14)."""
+        """Where its tasks run; raises `NotRunningError` while the worker is not running."""
         if self._tasks is None or self.phase is Phase.FINISHED:
             raise NotRunningError(f"worker {self.name!r} is {self.phase.value}")
         return self._tasks
@@ -151,65 +156,65 @@ class WorkerState(TreeNode):
 
     @property
     def takes_children(self) -> bool:
-        """Whether children could still finish before this worker does (W5)."""
+        """Whether children that are added now could still finish before this worker does."""
         return not self.closing and self.phase not in (Phase.STOPPING, Phase.FINISHED)
 
     @property
     def is_unstarted(self) -> bool:
-        """Whether nobody has begun to start it."""
+        """Whether nobody has begun to start the worker."""
         return self.phase is Phase.NEW and not self.admitted
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether it was started and has not finished."""
+        """Whether the worker was started and has not finished."""
         return self.admitted and self.phase is not Phase.FINISHED
 
     def check_name(self, child: Self) -> None:
-        """Raise where the runner cannot take a child (R3)."""
+        """Raise if this worker's runner cannot host a child."""
         if self.runner is not None:
             self.runner.check_new(child.worker)
 
     @property
     def parent_name(self) -> str | None:
-        """Its parent's name; None for a root worker."""
+        """The name of its parent; None for a root worker."""
         return None if self.parent is None else self.parent.name
 
     @property
     def takes_jobs(self) -> bool:
-        """Whether new jobs are accepted (W6)."""
+        """Whether the worker is in a phase in which it accepts new jobs."""
         return not self.closing and self.phase in (Phase.RUNNING, Phase.ATTACHED)
 
     @property
     def will_be_active(self) -> bool:
-        """Whether it has not started yet, and will be active when it has."""
+        """Whether the worker has not started yet, and will be active when it has."""
         return self.starts_active and self.started_at is None
 
     @property
     def runs_by_default(self) -> bool:
-        """Whether `run` only waits for the end."""
+        """Whether the class leaves `run` as it is, which only waits for the end."""
         return getattr(self.worker.run, "__func__", None) is self._base.run
 
     @property
     def cleans_up_by_default(self) -> bool:
-        """Whether `cleanup` does nothing."""
+        """Whether the class leaves `cleanup` as it is, which does nothing."""
         return getattr(self.worker.cleanup, "__func__", None) is self._base.cleanup
 
     def attaching(self) -> None:
-        """Note that it is being added, perhaps not for the first time."""
+        """Note that the worker is being attached, perhaps after an attempt that failed."""
         if self.attached.is_set():
             self.attached, self.attach_error = LazyEvent(), None
 
     def has_attached(self, error: Exception | None = None) -> None:
-        """Note that it has been attached, or could not be."""
+        """Note that the worker was attached, or why it could not be."""
         self.attach_error = error
         self.attached.set()
 
     def stopped_payload(self) -> dict[str, Any]:
-        """What requesters are told whose jobs its end has cancelled."""
+        """Return what requesters are told whose jobs the worker's end has cancelled."""
         return {"error": self.reason or f"worker {self.name!r} stopped", "type": "Cancelled"}
 
     async def until_attached(self) -> None:
-        """Wait until the runner has attached the worker; raise what went wrong."""
+        """Wait until the runner has attached the worker; raise what has kept it from doing so."""
         await self.attached.wait()
         if self.attach_error is not None:
             raise self.attach_error
@@ -217,11 +222,11 @@ class WorkerState(TreeNode):
     # --- as the one that asks for jobs and answers them; see `JobPeer`
 
     def check_running(self) -> None:
-        """Raise `NotRunningError` unless it has started and not finished: only then are answers received (J14)."""
+        """Raise `NotRunningError` unless the worker has started and not finished: only then can answers reach it."""
         if self.tasks and self.started_at is None:
             raise NotRunningError(f"worker {self.name!r} is not running yet: it asks for jobs from its start() on")
 
     @property
     def asking(self) -> OpenAsks:
-        """The runner's table of who has been asked."""
+        """The runner's table of which groups have asked which worker."""
         return {} if self.runner is None else self.runner.asking

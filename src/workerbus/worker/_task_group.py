@@ -1,6 +1,7 @@
 """The task group that a worker's ``run()`` gets: one that tells at once when a task in it fails (N2, W7).
 
-An ordinary task group tells when it is left, and that is after the worker's jobs have been answered.
+An ordinary task group raises its errors when it is left. That is after the wind-down, in which the worker's jobs are
+answered, and those answers have to say what has failed.
 """
 
 from collections.abc import Callable, Coroutine
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 
 class WorkerTaskGroup(TaskGroup):
-    """A task group that was entered elsewhere.
+    """The task group that a worker's `run` is given; it is entered and left by the library.
 
     Args:
         group: Where the tasks run.

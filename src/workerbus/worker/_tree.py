@@ -1,7 +1,8 @@
-"""A worker's parent and children: who may be whose (W5).
+"""A worker's parent and children: who may be a child of whom (R3, W5).
 
-The tasks of children hang beside their parent's, not below it. That they finish first is kept by the parent's
-lifecycle, which asks here for those that have not. What a node is besides, a subclass says: see `WorkerState`.
+The tasks of children run beside their parent's, not below it. That children finish first is ensured by the parent's
+lifecycle and wind-down, which ask here for those that have not. All else that a worker is, the subclass `WorkerState`
+knows.
 """
 
 from abc import ABC, abstractmethod
@@ -16,13 +17,13 @@ class TreeNode(ABC):
     """One worker's place in the tree.
 
     Args:
-        name: Its name.
+        name: The worker's name.
 
     Attributes:
         name: As given.
-        parent: Its parent, if it has one.
-        watched: Whether its parent wants to know when it is ready.
-        child_left: Called when a child has finished, or is a child no more.
+        parent: The worker's parent, if it has one.
+        watched: Whether the parent wants to know when this worker is ready.
+        child_left: Called when a child of this worker has finished, or is a child no more.
     """
 
     __slots__ = ("_children", "child_left", "name", "parent", "watched")
@@ -30,7 +31,7 @@ class TreeNode(ABC):
     def __init__(self, name: str) -> None:
         self.name: str = name
         self.parent: Self | None = None
-        # Not a dict, which would look at all that have left for the first of those that have not.
+        # Not a dict: a look for its first or last entry passes over all that were removed there.
         self._children: OrderedDict[str, Self] | None = None  # most workers never have any
         self.watched: bool = True
         self.child_left: Callable[[], None] = _nobody_minds
@@ -38,32 +39,35 @@ class TreeNode(ABC):
     @property
     @abstractmethod
     def takes_children(self) -> bool:
-        """Whether children could still finish before this worker does."""
+        """Whether children that are added now could still finish before this worker does."""
 
     @property
     @abstractmethod
     def is_unstarted(self) -> bool:
-        """Whether nobody has begun to start it."""
+        """Whether nobody has begun to start the worker."""
 
     @property
     @abstractmethod
     def is_unfinished(self) -> bool:
-        """Whether it was started and has not finished."""
+        """Whether the worker was started and has not finished."""
 
     @abstractmethod
     def check_name(self, child: Self) -> None:
-        """Raise where the runner cannot take a child (R3)."""
+        """Raise if this worker's runner cannot host a child."""
 
     @property
     def children(self) -> list[Self]:
-        """Those that were added and have not finished, the first added first."""
+        """The children that were added and have not finished, the first added first."""
         return [] if self._children is None else list(self._children.values())
 
     def adopt(self, nodes: Sequence[Self], *, watch: bool) -> list[Self]:
-        """Make workers children, all or none; returns those that are new.
+        """Make workers children of this one, all or none.
+
+        Returns:
+            Those that were no children of this worker before.
 
         Raises:
-            ParentError: A worker has another parent, is this worker, or is above it.
+            ParentError: A worker has another parent, is this worker, is above it, or was started before.
             NameTakenError: Another worker has its name.
             NotRunningError: This worker, or its runner, is ending.
         """
@@ -115,22 +119,22 @@ class TreeNode(ABC):
                 yield child
 
     def leave_parent(self) -> None:
-        """This worker has finished, or could not be added: its parent need not wait for it any more."""
+        """Be a child no more: this worker has finished, or was not added, and its parent need not wait for it."""
         parent = self.parent
         if parent is not None:
             parent.remove(self)
             parent.child_left()
 
     def remove(self, child: "TreeNode") -> None:
-        """Have a child no more."""
+        """Forget a child."""
         if self._children is not None and self._children.get(child.name) is child:
             del self._children[child.name]
 
     def disown(self) -> None:
-        """This worker has not been added after all, and is free for another parent."""
+        """Have no parent any more: this worker was not added after all, and another may adopt it."""
         self.leave_parent()
         self.parent = None
 
 
 def _nobody_minds() -> None:
-    """Before the worker is put together."""
+    """Do nothing: what is called before the worker is put together."""

@@ -1,4 +1,4 @@
-"""What a worker runs in and is activated with, where it is in its life, and its counts."""
+"""What a worker runs in and is activated with, where it is in its life, and its counts (J12, N2)."""
 
 from enum import Enum
 from typing import Any, Self
@@ -12,11 +12,13 @@ from workerbus._values import Value, plain_members, value
 
 @value
 class WorkerParams(Value):
-    """What a runner gives a worker to run in (N2).
+    """What a runner gives a worker to run in.
 
     Args:
         task_group: The worker's own task group. What is started in it ends with the worker; an exception in it ends the
             worker as one of ``run()`` does.
+
+    Guarantees: N2.
     """
 
     task_group: TaskGroup
@@ -38,14 +40,14 @@ class WorkerActivationArgs:
     """What a worker is told when it is activated. Subclass it, with ``attrs.frozen``, for fields of your own.
 
     Args:
-        metadata: Whatever the two workers agree on.
+        metadata: A dict of whatever the two workers have agreed on.
     """
 
     metadata: dict[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Build from a dict; keys that are no fields are ignored."""
+        """Build the arguments from a dict, as `on_activated` gets it; keys that are not fields are ignored."""
         names = {field.name for field in attrs.fields(cls)}
         return cls(**{key: value for key, value in data.items() if key in names})
 
@@ -58,14 +60,16 @@ class WorkerActivationArgs:
 
 @value
 class WorkerStatistics(Value):
-    """A snapshot of a worker (J12).
+    """A snapshot of a worker's counts.
 
     Args:
-        active_jobs: Jobs that it was asked for and has not answered.
-        job_groups: Job groups that it has asked for and that are not over.
-        ignored: Answers, updates and stream messages from strangers or after the answer that counted, and requests that
-            came twice.
-        failed_hooks: How many times a hook raised.
+        active_jobs: How many jobs the worker was asked for and has not answered.
+        job_groups: How many job groups it has asked for that are not over.
+        ignored: How many messages it has ignored: answers, updates and stream messages from workers that it had not
+            asked, or that came after the answer that counted, and requests that came twice.
+        failed_hooks: How many times a hook has raised.
+
+    Guarantees: J12.
     """
 
     active_jobs: int
