@@ -1,13 +1,13 @@
 """Pipelines: frames, processors, the worker that runs them, and their bridges to the bus (P1-P5).
 
 A `Frame` travels DOWNSTREAM or UPSTREAM from one `FrameProcessor` to its neighbour. Each processor has a
-`ProcessorInbox` with two lanes, system and data; a lane is a queue and one parked task. Pushing puts a frame into the
-neighbour's lane, in the pusher's step. A `Pipeline` is a row of processors, a `ParallelPipeline` a fork: neither has
-tasks. `PipelineWorker` is a `BaseWorker` that runs one: `RunningPipeline` starts and ends it, and its two `Edge`s are
-where frames leave, for nowhere or, by way of a `BusEdge`, for the bus. `BusBridgeProcessor` does so in the middle.
-Observers get what they see in queues of their own.
+`ProcessorInbox` with two lanes, system and data; a lane is a queue and one task that waits for frames. Pushing puts a
+frame into the neighbour's lane, in the pusher's step. A `Pipeline` is a row of processors, a `ParallelPipeline` a fork:
+neither has tasks. `PipelineWorker` is a `BaseWorker` that runs a pipeline: `RunningPipeline` starts and ends it. Frames
+leave it at its two `Edge`s; if the worker is bridged, a `BusEdge` sends them on to the bus. A `BusBridgeProcessor`
+exchanges frames with the bus in the middle of a pipeline. Each observer has a queue of its own.
 
-The core does not know any of this.
+The other packages do not know any of this.
 """
 
 from workerbus.pipeline._bridge import BusBridgeProcessor

@@ -1,4 +1,8 @@
-"""`BusBridgeProcessor`: a bridge to the bus in the middle of a pipeline (P4)."""
+"""`BusBridgeProcessor`: a bridge to the bus in the middle of a pipeline (P2, P4, W4).
+
+It is on the bus from its worker's attachment to its departure. What comes before the pipeline runs is kept here; what
+comes before the start waits in the inboxes, behind the gate.
+"""
 
 import math
 from typing import Any
@@ -17,21 +21,26 @@ from workerbus.pipeline._processor_inbox import inbox_of
 
 
 class BusBridgeProcessor(FrameProcessor, BusSubscriber):
-    """Exchanges frames with other workers over the bus, in the middle of a pipeline (P4).
+    """Exchanges frames with other workers over the bus, in the middle of a pipeline.
 
-    Frames that come to it go to the bus and not on. Lifecycle and excluded frames go on and not to the bus; an
-    `InterruptionFrame` does both. Frames that come from the bus are pushed into the pipeline in their direction, in
-    their order, as soon as that has started; while its worker is inactive, none come in (W4). What came over this
+    A frame that comes to the bridge goes to the bus, and not on. Lifecycle and excluded frames go on, and not to the
+    bus; an `InterruptionFrame` goes both ways. A frame that comes from the bus is pushed on in its direction, in its
+    order, when the pipeline has started; while the worker is inactive, none comes in. A frame that came in over this
     bridge is not sent out by it again.
 
     Args:
         bus: The bus.
-        worker_name: The worker that it belongs to: the source of what it sends.
-        target_task: The one worker to exchange frames with; by default, all.
-        bridge: The name of this bridge. If given, what it sends bears it, and only what bears it comes in.
+        worker_name: The name of the worker that the bridge belongs to: the source of what it sends.
+        target_task: The name of the one worker to exchange frames with; by default, all.
+        bridge: The name of the bridge. If given, its messages bear it, and only messages that bear it bring frames in.
         exclude_frames: Classes of frames that do not cross.
-        name: Its name as a processor and as a subscriber, unique on the bus; made up by default.
-        max_buffer_size: How many downstream frames may wait for it.
+        name: The name as a processor and as a subscriber, unique on the bus; made up by default.
+        max_buffer_size: How many downstream frames may wait for the bridge before those who push have to wait, too.
+
+    Raises:
+        TypeError: ``bus`` is no bus, or ``exclude_frames`` has something else than classes of frames in it.
+
+    Guarantees: P4, W4.
     """
 
     receives: Receives = "all"
@@ -54,21 +63,21 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
         inbox_of(self).visitor = _Bridge(self, bus, worker_name, target_task, bridge, excluded)
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
-        """Subscribe to the bus, if that has not been done.
+        """Subscribe to the bus, if that has not been done when the worker was attached.
 
         Args:
-            setup: What there is to know.
+            setup: What the processor may need.
         """
         await super().setup(setup)
         await _bridge_of(self).attached()
 
     async def cleanup(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe from the bus."""
         await super().cleanup()
         await _bridge_of(self).departed()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Send a frame to the bus, or pass it on here.
+        """Send a frame to the bus, or push it on; an interruption goes both ways.
 
         Args:
             frame: The frame.
@@ -84,15 +93,15 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
 
 
 class _Bridge:
-    """What the library keeps of a bridge, which is on the bus from its worker's attachment to its departure.
+    """What the library keeps of a bridge.
 
     Args:
         processor: The bridge.
-        bus: Where it sends and hears.
-        worker_name: The worker that it belongs to.
-        target: The one worker to exchange frames with; None for all.
-        tag: What it puts on its messages, and listens to; None for nothing and everything.
-        excluded: Classes of frames that stay here.
+        bus: Where it sends messages, and takes them from.
+        worker_name: The name of the worker that it belongs to.
+        target: The name of the one worker to exchange frames with; None for all.
+        tag: What its messages bear, and those that it takes; None for nothing, and for all.
+        excluded: Classes of frames that do not cross.
     """
 
     def __init__(
@@ -114,11 +123,11 @@ class _Bridge:
         self._deduplicator = Deduplicator()
 
     async def attached(self) -> None:
-        """Subscribe, so that what comes before the start is there then (P2)."""
+        """Subscribe, so that what is sent before the start is not lost."""
         await self._bus.subscribe(self._processor)
 
     def joined(self) -> None:
-        """Push what has come so far; it waits for the start."""
+        """Push what has come so far; it waits for the start in the inboxes."""
         early, self._early = self._early, []
         for message in early:
             self.came(message)
@@ -128,7 +137,7 @@ class _Bridge:
         await self._bus.unsubscribe(self._processor)
 
     def keeps(self, frame: Frame) -> bool:
-        """Whether a frame stays here."""
+        """Whether a frame stays in this pipeline."""
         return frame.is_local or isinstance(frame, self._excluded) or came_by(frame, self._processor)
 
     async def send(self, frame: Frame, direction: FrameDirection) -> None:
@@ -176,7 +185,7 @@ def _(processor: BusBridgeProcessor, _bus: InboxHost) -> Inbox:
 
 
 class _BridgeInbox(Inbox):
-    """Hands frames to a bridge at once; all other messages cost a look at their class."""
+    """Hands frames to a bridge in the sender's step; all other messages cost a look at their class."""
 
     def __init__(self, name: str, bridge: _Bridge) -> None:
         super().__init__(name, receives="all", announcements=False)
@@ -192,10 +201,10 @@ class _BridgeInbox(Inbox):
         return None
 
     def open(self, host: TaskHost) -> None:
-        """Nothing waits here: what comes before the start waits in the pipeline."""
+        """Do nothing: no message waits here, what comes before the start waits in the pipeline."""
 
     def close(self) -> None:
-        """Nothing is under way here."""
+        """Do nothing: no message is under way here."""
 
     @property
     def depth(self) -> int:

@@ -1,11 +1,14 @@
 """What crosses between the ends of a pipeline and the bus (P3, W3).
 
-Frames come in at once, in the step of whoever sends them, while the worker is active. Frames go out while it is active,
-and after that until what it had taken has come through: a deactivation sends a marker through the pipeline, behind
-everything that waits there, down, up, and down and up again. So what was taken goes out, and what processors make of it
-in their handlers, even where that goes there and back; what comes later does not. An activation in between makes the
-marker void. What goes out so late is not for the worker that has taken over, which would take it for something to work
-on: it says since when it has been late, and who has become active since then leaves it alone.
+Frames come in while the worker is active, in the step of whoever sends them. Frames go out while it is active, and
+after that until what it had taken has come through.
+
+**A deactivation** sends a marker through the pipeline, behind everything that waits there: down, up, and down and up
+again. So what was taken still goes out, and so does what processors make of it in their handlers, even where that goes
+there and back; what comes later does not. An activation in between makes the marker void.
+
+A frame that goes out after the deactivation is late: it says since when. It is not for the worker that has taken over,
+which would take it for something to work on: whoever has become active since then leaves it alone.
 """
 
 import time
@@ -21,12 +24,15 @@ from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Waiting
 
 
 class Sending:
-    """Messages that a pusher waits for to be sent.
+    """Messages to be sent by the pusher, who waits for that.
 
     Args:
-        bus: Where.
-        messages: What.
+        bus: Where to send them.
+        messages: The messages, one for each bridge.
         before: What is to be sent first: branches push from tasks of their own, and the bus may take its time.
+
+    Attributes:
+        sent: Set when the messages were sent, or never will be.
     """
 
     __slots__ = ("_before", "_bus", "_messages", "sent")
@@ -38,27 +44,27 @@ class Sending:
         self.sent: LazyEvent = LazyEvent()
 
     async def wait(self) -> None:
-        """Send them."""
+        """Send the messages, behind those that go before."""
         try:
             if self._before is not None:
                 await self._before.sent.wait()
-                self._before = None  # or each would keep all before it
+                self._before = None  # else each would keep all those before it alive
             for message in self._messages:
                 await self._bus.send(message)
         finally:
             self.give_up()
 
     def give_up(self) -> None:
-        """Nothing is sent before `wait`."""
+        """Let those behind go on; what was not sent by `wait` will not be."""
         self.sent.set()
 
 
 SENDERS: Final = 256
-"""How many senders a receiver keeps apart: workers may come and go for ever."""
+"""How many senders a receiver remembers at most: workers may come and go for ever."""
 
 
 class Deduplicator:
-    """Knows the second copy of a frame whose sender belongs to several bridges: they come one after the other."""
+    """Recognises further copies of a frame whose sender belongs to several bridges: they come one after the other."""
 
     def __init__(self) -> None:
         self._last: dict[tuple[str, FrameDirection], tuple[int, set[str | None]]] = {}
@@ -67,7 +73,7 @@ class Deduplicator:
         """Whether the frame has just come from the same sender over another bridge."""
         key, number, bridge = (message.source, message.direction), message.frame.id, message.bridge
         if bridge is None:
-            return False  # who belongs to several names them
+            return False  # a sender that belongs to several bridges names one in each message
         last, bridges = self._last.get(key, (None, set()))
         if last == number and bridge not in bridges:
             bridges.add(bridge)
@@ -79,14 +85,18 @@ class Deduplicator:
 
 
 def frame_of(message: BusFrameMessage) -> Frame | None:
-    """Return what a message carries, if it is a frame with a direction; whatever else it is, it is not for us."""
+    """Return the frame that a message carries; None if it carries something else, or has no direction."""
     if isinstance(message.frame, Frame) and isinstance(message.direction, FrameDirection):
         return message.frame
     return None
 
 
 def checked_types(name: str, types: Any) -> tuple[type[Frame], ...]:
-    """Return frame types as a tuple.
+    """Return classes of frames as a tuple; one class alone and None are fine, too.
+
+    Args:
+        name: The name of the argument, for the error.
+        types: The classes.
 
     Raises:
         TypeError: They are something else.
@@ -100,13 +110,17 @@ def checked_types(name: str, types: Any) -> tuple[type[Frame], ...]:
 
 
 class BusEdge:
-    """The bridge at the ends of one worker's pipeline.
+    """The bridge between the ends of one worker's pipeline and the bus.
 
     Args:
-        name: The worker.
-        bridges: The names of the bridges that it belongs to; none for all.
-        excluded: Classes of frames that stay here.
+        name: The worker's name.
+        bridges: The names of the bridges that the worker belongs to; none for all.
+        excluded: Classes of frames that do not cross.
     """
+
+    # `_open` says for each direction whether frames that leave go out. `_closing` is set while they do so although the
+    # worker is inactive: those are late. `_since` is when the worker has become active, or inactive, by the wall clock,
+    # since other processes compare it with theirs. `_epoch` numbers these changes: a marker of an earlier one is void.
 
     def __init__(self, name: str, bridges: tuple[str, ...], excluded: tuple[type[Frame], ...]) -> None:
         self._name = name
@@ -132,7 +146,11 @@ class BusEdge:
         return None if self._deduplicator.seen(message) else received(frame, self)
 
     def outgoing(self, frame: Frame, direction: FrameDirection, bus: WorkerBus, may_wait: bool) -> Waiting | None:
-        """Send a frame that leaves the pipeline, if it may go; returns what to wait for."""
+        """Send a frame that leaves the pipeline, if it may go out.
+
+        Returns:
+            What the pusher has to wait for, where the bus may take its time; None if nothing.
+        """
         if not self._open[direction] or frame.is_local or came_by(frame, BUS) or isinstance(frame, self._excluded):
             return None
         late = self._since if self._closing else None
@@ -145,18 +163,27 @@ class BusEdge:
         return None
 
     def opened(self) -> None:
-        """The worker is active."""
+        """Let frames out: the worker has become active."""
         self._epoch += 1
         self._since = time.time()
         self._closing = False
         self._open = {DOWNSTREAM: True, UPSTREAM: True}
 
     def closing(self, put: Callable[[Marker, FrameDirection], None]) -> None:
-        """The worker is active no more: let what is in the pipeline out, and then nothing.
+        """Let out what is in the pipeline, and then nothing: the worker has become inactive.
 
         Args:
             put: Puts a marker in where frames that travel in a direction come in.
         """
+        # A marker arrives when everything that was before it on its way has come out. There are four legs:
+        #
+        # 1. Down: all that was on its way down is out. Its handlers may have pushed something up.
+        # 2. Up: all that was on its way up, and what leg 1 has caused, is out. Its handlers may have pushed down again.
+        # 3. Down: what leg 2 has caused is out; nothing more goes out downstream.
+        # 4. Up: what leg 3 has caused is out; nothing more goes out upstream, and the worker is no longer late.
+        #
+        # Four, because a frame that goes there and back is usual (a question and its answer), and one that goes to and
+        # fro for ever must not keep the ends open. `arrived` gets the legs that are left, that of the marker first.
         self._epoch += 1
         self._since = time.time()
         self._closing = True

@@ -1,11 +1,11 @@
-"""Frames: what travels through a pipeline.
+"""Frames: what travels through a pipeline (P1-P3, P5).
 
 A frame is mutable and equal to nothing but itself. Its class says how it travels: a `SystemFrame` overtakes, a
 `DataFrame` or `ControlFrame` keeps its place, and an `UninterruptibleFrame` survives interruptions. What the lanes need
 to know of a frame is a class variable here, set once per class, so that pushing looks nothing up.
 
-Own frames with fields are declared with `frame_type` (or with ``attrs.define``). A class that nothing would build a
-constructor for is refused when the first one is made, with an error that names the decorator.
+A user's own frames with fields are declared with `frame_type` (or with ``attrs.define``). A class that has fields but
+no constructor for them is refused when its first frame is made, with an error that names the decorator.
 """
 
 import copy
@@ -29,7 +29,7 @@ _next_id: Final = count(1).__next__
 
 
 class FrameDirection(Enum):
-    """The way in which a frame travels: towards the sink, or back towards the source."""
+    """The way in which a frame travels: DOWNSTREAM to the sink, or UPSTREAM back to the source."""
 
     DOWNSTREAM = 1
     UPSTREAM = 2
@@ -54,22 +54,26 @@ def _frame(cls: type[T]) -> type[T]:
 
 
 class UninterruptibleFrame:
-    """A mixin: an interruption neither drops the frame where it waits nor cancels its handling."""
+    """A mixin for frames that an interruption neither drops where they wait nor cancels while they are handled."""
 
     __slots__ = ()
 
 
 @_frame
 class Frame:
-    """The base of all frames. Subclass `SystemFrame`, `DataFrame` or `ControlFrame`.
+    """The base of all frames; do not subclass it, but `SystemFrame`, `DataFrame` or `ControlFrame`.
 
     Args:
-        pts: Its presentation timestamp, in nanoseconds.
-        metadata: Whatever processors want to note on it.
+        pts: The presentation timestamp, in nanoseconds.
+        metadata: Whatever processors want to note on the frame.
 
     Attributes:
-        id: Its number, unique in this process.
-        marks: Where it has been; the library's own.
+        id: The number of the frame, unique in this process.
+        marks: Where the frame has been: used by the library alone.
+        is_system: Whether frames of this class go into the system lane.
+        is_uninterruptible: Whether interruptions spare frames of this class.
+        is_local: Whether frames of this class stay in their pipeline and never cross a bridge.
+        is_joined: Whether a fork lets frames of this class on only when all branches have let them out.
     """
 
     is_system: ClassVar[bool] = False
@@ -83,7 +87,7 @@ class Frame:
     marks: dict[object, Any] | None = field(init=False, default=None)
 
     def __init_subclass__(cls) -> None:
-        """Settle how the class travels, and refuse what could not work."""
+        """Set how frames of the class travel, and refuse a class that could not work."""
         super().__init_subclass__()
         cls.is_uninterruptible = issubclass(cls, UninterruptibleFrame)
         if sum(issubclass(cls, lane) for lane in _LANES) > 1:
@@ -95,7 +99,7 @@ class Frame:
             cls.__new__ = _REFUSAL  # type: ignore[method-assign]  # taken back by frame_type
 
     def __copy__(self) -> Self:
-        """Another frame, with a number and metadata of its own: it has been nowhere yet."""
+        """Return another frame with the same content, with a number and metadata of its own, and without marks."""
         cls = type(self)
         twin = object.__new__(cls)
         for name in [its.name for its in getattr(cls, "__attrs_attrs__", ())]:
@@ -107,7 +111,7 @@ class Frame:
 
     @property
     def name(self) -> str:
-        """Its class and number, for logs."""
+        """The class and the number of the frame, for logs: ``TextFrame#7``."""
         return f"{type(self).__name__}#{self.id}"
 
     def __repr__(self) -> str:
@@ -117,7 +121,7 @@ class Frame:
 
 @dataclass_transform(eq_default=False, field_specifiers=(field,))
 def frame_type(cls: type[T]) -> type[T]:
-    """Make a frame of a class with annotated fields: they become arguments, in their order.
+    """Make the annotated fields of a frame class arguments of its constructor, in their order.
 
     ::
 
@@ -129,7 +133,7 @@ def frame_type(cls: type[T]) -> type[T]:
         await worker.queue_frame(Reading(21.5))
 
     Raises:
-        FrameTypeError: It is no subclass of `SystemFrame`, `DataFrame` or `ControlFrame`; a `TypeError`.
+        FrameTypeError: The class is no subclass of `SystemFrame`, `DataFrame` or `ControlFrame`; a `TypeError`.
     """
     if not (isinstance(cls, type) and issubclass(cls, tuple(_LANES))):
         raise FrameTypeError(
@@ -142,19 +146,28 @@ def frame_type(cls: type[T]) -> type[T]:
 
 @_frame
 class SystemFrame(Frame):
-    """A frame that overtakes data and control frames, and that no interruption drops."""
+    """A frame that overtakes data and control frames, and that no interruption drops.
+
+    Guarantees: P1.
+    """
 
     is_system: ClassVar[bool] = True
 
 
 @_frame
 class DataFrame(Frame):
-    """A frame with content, in the order in which it was pushed. An interruption drops it."""
+    """A frame with content. It keeps its place among data and control frames; an interruption drops it.
+
+    Guarantees: P1.
+    """
 
 
 @_frame
 class ControlFrame(Frame):
-    """A frame that says something about those around it, in order with them. An interruption drops it."""
+    """A frame that says something about the data frames around it, in order with them; an interruption drops it.
+
+    Guarantees: P1.
+    """
 
 
 _LANES.extend((SystemFrame, DataFrame, ControlFrame))
@@ -165,7 +178,10 @@ _LANES.extend((SystemFrame, DataFrame, ControlFrame))
 
 @_frame
 class StartFrame(SystemFrame):
-    """The first frame: it has reached the sink before any processor handles another one (P2)."""
+    """The first frame: it reaches the sink before any processor handles another one. The worker sends it.
+
+    Guarantees: P2.
+    """
 
     is_local: ClassVar[bool] = True
     is_joined: ClassVar[bool] = True
@@ -173,10 +189,12 @@ class StartFrame(SystemFrame):
 
 @_frame
 class CancelFrame(SystemFrame):
-    """Ends the pipeline at once; what waits is dropped, and what is being handled is cancelled (P2).
+    """Ends the pipeline at once: frames that wait are dropped, and handlers are cancelled.
 
     Args:
         reason: Why, in words.
+
+    Guarantees: P2.
     """
 
     is_local: ClassVar[bool] = True
@@ -187,12 +205,14 @@ class CancelFrame(SystemFrame):
 
 @_frame
 class EndFrame(ControlFrame, UninterruptibleFrame):
-    """Ends the pipeline when it has reached the sink, behind all that was queued before it (P2).
+    """Ends the pipeline when it reaches the sink, behind all frames that were queued before it.
 
-    What is on its way upstream then, and system frames, are let arrive, too.
+    System frames, and frames that are on their way upstream at that moment, still arrive.
 
     Args:
         reason: Why, in words.
+
+    Guarantees: P2.
     """
 
     is_local: ClassVar[bool] = True
@@ -206,7 +226,9 @@ class StopFrame(ControlFrame, UninterruptibleFrame):
     """Ends the pipeline like an `EndFrame`, but leaves its processors as they are.
 
     Their ``cleanup()`` is not called, so what they hold stays open, and they may be put into another `Pipeline`. Their
-    tasks end all the same: none outlives its pipeline (L1).
+    tasks end all the same: no task outlives its pipeline.
+
+    Guarantees: L1, P2.
     """
 
     is_local: ClassVar[bool] = True
@@ -215,13 +237,15 @@ class StopFrame(ControlFrame, UninterruptibleFrame):
 
 @_frame
 class ErrorFrame(SystemFrame):
-    """Something has gone wrong; travels upstream to the worker (P1).
+    """Tells the worker, upstream, that something has gone wrong.
 
     Args:
-        error: What, in words.
+        error: What has gone wrong, in words.
         fatal: Whether the worker is to be cancelled.
         processor: The name of the processor where it happened.
         exception: What was raised, if anything.
+
+    Guarantees: P1.
     """
 
     is_local: ClassVar[bool] = True
@@ -234,10 +258,10 @@ class ErrorFrame(SystemFrame):
 
 @_frame
 class InterruptionFrame(SystemFrame):
-    """Interrupts: each processor that it gets to drops what waits and cancels what it does (P1).
+    """Interrupts each processor that it comes to: frames that wait there are dropped, and the handler is cancelled.
 
-    `UninterruptibleFrame`s are spared, and frames that come behind it are. It crosses bridges, since those who work for
-    a pipeline have to be interrupted with it.
+    `SystemFrame`s and `UninterruptibleFrame`s are spared, and so are frames that come behind it. It crosses bridges,
+    since workers that do something for a pipeline have to be interrupted with it.
     """
 
 
@@ -249,7 +273,7 @@ class TextFrame(DataFrame):
     """A piece of text.
 
     Args:
-        text: The text.
+        text: The text, of any length.
     """
 
     text: str
@@ -257,11 +281,13 @@ class TextFrame(DataFrame):
 
 @_frame
 class TTSSpeakFrame(DataFrame):
-    """Something to be spoken.
+    """A text to be spoken.
 
     Args:
         text: What to say.
-        append_to_context: Whether it becomes part of the conversation.
+        append_to_context: Whether it becomes part of the conversation; None where whoever asks does not say.
+
+    Guarantees: P5.
     """
 
     text: str
@@ -276,7 +302,7 @@ class Marker(ControlFrame, UninterruptibleFrame):
     """Goes through a pipeline behind everything that is in it, system frames included; no processor sees it.
 
     Args:
-        arrived: Called where it leaves the pipeline.
+        arrived: Called when the marker leaves the pipeline.
     """
 
     is_local: ClassVar[bool] = True
@@ -286,11 +312,11 @@ class Marker(ControlFrame, UninterruptibleFrame):
 
 
 BUS: Final = object()
-"""The mark of a frame that came in over a bus (P3)."""
+"""The mark of a frame that came in over a bus."""
 
 
 def received(frame: Frame, by: object) -> Frame:
-    """Return a receiver's own copy of a frame that a bus has brought: a bus hands the same one to everybody."""
+    """Return a receiver's own copy of a frame from the bus, which hands the same object to everybody."""
     twin = copy.copy(frame)
     twin.id, twin.marks = frame.id, {BUS: True, by: True}
     return twin

@@ -1,4 +1,4 @@
-"""Observers: who watches frames go by, without slowing them.
+"""Observers: they watch the frames of a pipeline without slowing them (L4).
 
 Each observer has a queue and a task of its own. Where nobody watches, nothing of this exists.
 """
@@ -26,8 +26,8 @@ class FrameProcessed:
     Args:
         processor: The processor.
         frame: The frame.
-        direction: The way in which it travels.
-        timestamp: When, in seconds, by the event loop's clock.
+        direction: The way in which the frame travels.
+        timestamp: When that was, in seconds, by the event loop's clock.
     """
 
     processor: FrameProcessor
@@ -41,11 +41,11 @@ class FramePushed:
     """A processor has pushed a frame.
 
     Args:
-        source: The processor.
-        destination: The one that gets it; None where the frame leaves the pipeline or goes into branches.
+        source: The processor that has pushed the frame.
+        destination: The processor that gets it; None where the frame leaves the pipeline or goes into branches.
         frame: The frame.
-        direction: The way in which it travels.
-        timestamp: When, in seconds, by the event loop's clock.
+        direction: The way in which the frame travels.
+        timestamp: When that was, in seconds, by the event loop's clock.
     """
 
     source: FrameProcessor
@@ -56,37 +56,39 @@ class FramePushed:
 
 
 class Observer:
-    """Watches the frames of a pipeline; override what is of interest.
+    """Watches the frames of a pipeline; subclass it and override what is of interest.
 
-    It is called from a task of its own, one call at a time, in the order of what happened. However slow it is, no frame
-    waits for it. What it raises is logged, and it goes on. What it has not seen when the pipeline is cancelled, it does
-    not see; at a graceful end it is given until the deadline of the wind-down (L4).
+    The methods are called from a task of the observer's own, one call at a time, in the order of what happened. However
+    slow they are, no frame waits for them. An exception is logged, and the observer goes on. When the pipeline ends
+    gracefully, an observer that is behind is waited for within the wind-down; when it is cancelled, it is not.
+
+    Guarantees: L4.
     """
 
     async def on_process_frame(self, data: FrameProcessed) -> None:
-        """A processor begins with a frame.
+        """Called when a processor has begun to process a frame.
 
         Args:
-            data: Which, and when.
+            data: The processor, the frame, and when it was.
         """
 
     async def on_push_frame(self, data: FramePushed) -> None:
-        """A processor pushes a frame.
+        """Called when a processor has pushed a frame.
 
         Args:
-            data: Which, where to, and when.
+            data: The frame, from where to where, and when it was.
         """
 
 
 class Watch:
-    """All who watch one pipeline.
+    """All observers of one pipeline, and the time of the last frame; see `Watcher`.
 
     Args:
         observers: The observers; none where only the time is wanted.
-        name: For their tasks' names.
+        name: The worker's name, for the names of their tasks.
 
     Attributes:
-        touched: When a frame was last seen, by the event loop's clock.
+        touched: When the last frame was seen, in seconds, by the event loop's clock.
     """
 
     def __init__(self, observers: Iterable[Observer], name: str) -> None:
@@ -117,7 +119,7 @@ class Watch:
             self._pushed.append(lane)
 
     def open(self, host: TaskHost) -> None:
-        """Let the observers see what goes by from now on.
+        """Let the observers see what happens from now on.
 
         Args:
             host: Where their tasks run.
@@ -127,7 +129,7 @@ class Watch:
             lane.open(host)
 
     def processing(self, processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> None:
-        """A processor begins with a frame."""
+        """Note that a processor begins with a frame."""
         now = self.touched = current_time()
         if self._processed:
             data = FrameProcessed(processor, frame, direction, now)
@@ -137,7 +139,7 @@ class Watch:
     def pushing(
         self, source: FrameProcessor, destination: FrameProcessor | None, frame: Frame, direction: FrameDirection
     ) -> None:
-        """A processor pushes a frame."""
+        """Note that a processor pushes a frame."""
         now = self.touched = current_time()
         if self._pushed:
             data = FramePushed(source, destination, frame, direction, now)
@@ -145,11 +147,11 @@ class Watch:
                 lane.put(data)
 
     async def quiet(self) -> None:
-        """Wait until the observers have seen everything."""
+        """Wait until the observers have been told of everything."""
         for lane in self._lanes:
             await lane.quiet()
 
     def close(self) -> None:
-        """Tell them nothing more."""
+        """Tell the observers nothing more, and cancel what they do."""
         for lane in self._lanes:
             lane.close(cancel=True)

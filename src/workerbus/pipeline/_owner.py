@@ -1,4 +1,7 @@
-"""What a processor knows of its worker: how it is set up with one, and what it may ask of it."""
+"""What a processor knows of its worker: how it is set up with one, and what it may ask of it (N4, R2, W3, W7).
+
+A processor needs no more of a worker than this, so that `_processor` need not know `_worker`.
+"""
 
 from abc import abstractmethod
 from collections.abc import AsyncIterable, Iterable
@@ -17,10 +20,10 @@ from workerbus.worker._types import WorkerActivationArgs
 
 
 class FrameWorker(JobAnswers, JobRequests):
-    """A worker that frames can be queued at, as its processors see it; every `PipelineWorker` is one.
+    """A worker with a pipeline, as its processors see it; every `PipelineWorker` is one.
 
-    It asks for jobs and answers them like any worker. What it is beyond that, its start and its end, its children and
-    its hooks, does not concern a processor.
+    Frames can be queued at it, and it asks for jobs and answers them like any worker. Its start, its children and its
+    hooks do not concern a processor.
     """
 
     # --- what it is
@@ -33,48 +36,54 @@ class FrameWorker(JobAnswers, JobRequests):
     @property
     @abstractmethod
     def bus(self) -> WorkerBus:
-        """The bus that it is attached to."""
+        """The bus that the worker is attached to."""
 
     @property
     @abstractmethod
     def registry(self) -> WorkerRegistry:
-        """Its runner's registry."""
+        """The registry of the worker's runner."""
 
     @property
     @abstractmethod
     def worker_runner(self) -> RunnerLike:
-        """The runner that hosts it; `RuntimeError` if none does (N4)."""
+        """The runner that hosts the worker.
+
+        Raises:
+            RuntimeError: No runner does.
+
+        Guarantees: N4.
+        """
 
     @property
     @abstractmethod
     def active(self) -> bool:
-        """Whether it is active. It is not before it has started."""
+        """Whether the worker is active; before it has started, it is not."""
 
     @property
     @abstractmethod
     def activation_args(self) -> dict[str, Any] | None:
-        """What it was last activated with; None while it is inactive."""
+        """What the worker was last activated with, as a dict; None while it is inactive."""
 
     @property
     @abstractmethod
     def parent(self) -> str | None:
-        """Its parent's name; None for a root worker."""
+        """The name of the worker's parent; None for a root worker."""
 
     @property
     @abstractmethod
     def started_at(self) -> float | None:
-        """When it became ready, in seconds since the epoch; None before that."""
+        """When the worker became ready, in seconds since the epoch; None before that."""
 
     @property
     @abstractmethod
     def bridged(self) -> bool:
-        """Whether its pipeline exchanges frames with the bus."""
+        """Whether the worker's pipeline exchanges frames with the bus at its ends."""
 
     # --- frames
 
     @abstractmethod
     async def queue_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
-        """Let a frame into the pipeline.
+        """Put a frame into the pipeline; see `PipelineWorker.queue_frame`.
 
         Args:
             frame: The frame.
@@ -85,37 +94,44 @@ class FrameWorker(JobAnswers, JobRequests):
     async def queue_frames(
         self, frames: Iterable[Frame] | AsyncIterable[Frame], direction: FrameDirection = FrameDirection.DOWNSTREAM
     ) -> None:
-        """Let frames into the pipeline, one after the other.
+        """Put frames into the pipeline, one after the other.
 
         Args:
-            frames: The frames.
+            frames: The frames; from an async iterable, as they come.
             direction: The way in which they travel.
         """
 
     @abstractmethod
     async def stop_when_done(self) -> None:
-        """End when everything that was queued so far has been handled. Does not wait for that; again is a no-op."""
+        """Ask the worker to end when every frame that was queued so far has been handled, and return at once.
+
+        A second call does nothing.
+        """
 
     @abstractmethod
     async def stop(self) -> None:
-        """Stop now; see `BaseWorker.stop`. From a processor's handler it only asks, and returns at once."""
+        """Stop now; see `BaseWorker.stop`. In a processor's handler it only asks, and returns at once."""
 
     # --- what it says to others
 
     @abstractmethod
     async def end(self, *, reason: str | None = None) -> None:
-        """Ask for a graceful end of everything that its runner runs (R2, R6).
+        """Ask for a graceful end of everything that the worker's runner runs.
 
         Args:
             reason: Why, in words.
+
+        Guarantees: R2, R6.
         """
 
     @abstractmethod
     async def cancel(self, *, reason: str | None = None) -> None:
-        """Ask for an immediate end of everything that its runner runs (R2, R6).
+        """Ask for an immediate end of everything that the worker's runner runs.
 
         Args:
             reason: Why, in words; it reaches every worker.
+
+        Guarantees: R2, R6.
         """
 
     @abstractmethod
@@ -128,45 +144,51 @@ class FrameWorker(JobAnswers, JobRequests):
 
     @abstractmethod
     async def send_bus_error_message(self, error: str) -> None:
-        """Report an error: a child's to its parent, a root's to its runner and to everybody (W7).
+        """Report an error: a child's to its parent, a root's to its runner and to everybody.
 
         Args:
             error: What happened, in words.
+
+        Guarantees: W7.
         """
 
     @abstractmethod
     async def activate_worker(
         self, worker_name: str, *, args: WorkerActivationArgs | None = None, deactivate_self: bool = False
     ) -> None:
-        """Activate a worker (W3).
+        """Activate a worker.
 
         Args:
             worker_name: The worker.
-            args: Passed to its `on_activated`, as a dict.
+            args: Passed to the worker's `on_activated`, as a dict.
             deactivate_self: Whether to hand over: this worker is inactive before the other is active.
 
         Raises:
             UnknownWorkerError: There is no such worker; nothing was changed. A `LookupError`.
+
+        Guarantees: W3.
         """
 
     @abstractmethod
     async def deactivate_worker(self, worker_name: str) -> None:
-        """Deactivate a worker (W3).
+        """Deactivate a worker.
 
         Args:
             worker_name: The worker.
 
         Raises:
             UnknownWorkerError: There is no such worker. A `LookupError`.
+
+        Guarantees: W3.
         """
 
 
 @frozen
 class FrameProcessorSetup:
-    """What a processor is set up with.
+    """What a processor's `setup` gets.
 
     Args:
-        worker: The worker whose pipeline it stands in.
+        worker: The worker whose pipeline the processor stands in.
     """
 
     worker: FrameWorker

@@ -1,7 +1,10 @@
-"""`Pipeline` and `ParallelPipeline`: how processors stand to each other.
+"""`Pipeline` and `ParallelPipeline`: how processors are connected (P1).
 
 Nothing here has a task. A pipeline in a pipeline is spliced in, and costs nothing. A fork puts a frame into every
 branch in the step of whoever pushes it, and what comes out of a branch goes on in the step of whoever lets it out.
+
+Which branches have let a frame out is noted on the frame itself, by fork: so nothing is left behind for frames that
+never come out.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +18,7 @@ from workerbus.pipeline._processor_inbox import ProcessorInbox, inbox_of
 
 
 class Pipeline:
-    """Processors in a row; frames go DOWNSTREAM from the first to the last, and UPSTREAM back (P1).
+    """Processors in a row; frames go DOWNSTREAM from the first to the last, and UPSTREAM back.
 
     ::
 
@@ -25,7 +28,10 @@ class Pipeline:
         processors: Processors, pipelines and parallel pipelines, from the source to the sink.
 
     Raises:
-        ProcessorInUseError: One of them stands in a pipeline already; a `ValueError`.
+        ProcessorInUseError: One of them stands in a pipeline already, or comes twice; a `ValueError`.
+        TypeError: One of them is something else.
+
+    Guarantees: P1.
     """
 
     def __init__(self, processors: "Iterable[FrameProcessor | Pipeline | ParallelPipeline]") -> None:
@@ -39,12 +45,12 @@ class Pipeline:
 
     @property
     def processors(self) -> list[FrameProcessor]:
-        """All processors in it, those of nested pipelines included."""
+        """All processors in the pipeline, those of nested pipelines included, from the source to the sink."""
         return [processor for part in self.parts for processor in _processors(part)]
 
     @property
     def inboxes(self) -> list[ProcessorInbox]:
-        """The inboxes of all processors in it."""
+        """The inboxes of all processors in the pipeline, in their order."""
         return [inbox_of(processor) for processor in self.processors]
 
     # --- as a piece
@@ -55,16 +61,16 @@ class Pipeline:
 
     @property
     def down_entry(self) -> Port:
-        """Where frames come in from upstream."""
+        """Where frames come in that travel downstream: at the first part."""
         return self._pieces[0].down_entry
 
     @property
     def up_entry(self) -> Port:
-        """Where frames come in from downstream."""
+        """Where frames come in that travel upstream: at the last part."""
         return self._pieces[-1].up_entry
 
     def connect(self, previous: Port, following: Port) -> None:
-        """Connect its parts with each other, and the ends with what is outside."""
+        """Connect the parts with each other, and the first and the last one with what is outside."""
         pieces = self._pieces
         ups = [previous, *(piece.up_entry for piece in pieces[:-1])]
         downs = [*(piece.down_entry for piece in pieces[1:]), following]
@@ -72,13 +78,15 @@ class Pipeline:
             piece.connect(up, down)
 
     def join(self, running: Running) -> None:
-        """Make its processors part of a running pipeline."""
+        """Make all processors part of a running pipeline."""
         for processor in self.processors:
+            # The base class's own `process_frame` must do nothing, as overrides call it first. So what passes on all
+            # frames of a processor that overrides nothing is its `push_frame`.
             passes = type(processor).process_frame is FrameProcessor.process_frame
             inbox_of(processor).join(running, processor.push_frame if passes else processor.process_frame)
 
     def release(self) -> None:
-        """Let go of its parts: they may be put into another pipeline (`StopFrame`)."""
+        """Let the parts be put into another pipeline, after a `StopFrame`."""
         for part in self.parts:
             if isinstance(part, FrameProcessor):
                 inbox_of(part).claimed = False
@@ -91,18 +99,20 @@ class Pipeline:
 class ParallelPipeline:
     """Branches side by side, each of which gets every frame.
 
-    What the branches let out goes on. A frame that comes out of several of them, the same object, goes on once, with
-    the first. Lifecycle frames go on when all branches have let them out: an `EndFrame` waits for the slowest branch.
-    An `InterruptionFrame` empties all branches the moment when it comes, and goes on with the first that lets it out,
-    so that a branch may keep it back.
+    A frame that a branch lets out goes on. If several branches let out the same frame object, it goes on once, when the
+    first of them does. Lifecycle frames go on when all branches have let them out: an `EndFrame` waits for the slowest
+    branch. An `InterruptionFrame` empties all branches at the moment when it comes, and goes on when the first branch
+    lets it out; a branch may keep it back.
 
-    Branches share the frame objects: one that changes a frame should make a new one.
+    Branches share the frame objects: a processor that would change a frame should make a new one.
 
     Args:
-        *branches: Lists of processors, or pipelines.
+        *branches: Lists of processors, or pipelines; at least one.
 
     Raises:
-        ProcessorInUseError: One of them stands in a pipeline already; a `ValueError`.
+        ProcessorInUseError: One of them stands in a pipeline already, or comes twice; a `ValueError`.
+        ValueError: There is no branch.
+        TypeError: One of them is something else.
     """
 
     def __init__(self, *branches: "Sequence[FrameProcessor | Pipeline | ParallelPipeline] | Pipeline") -> None:
@@ -122,19 +132,19 @@ class ParallelPipeline:
 
     @property
     def processors(self) -> list[FrameProcessor]:
-        """All processors of all branches."""
+        """All processors of all branches, branch by branch."""
         return [processor for branch in self.branches for processor in branch.processors]
 
     # --- as a piece
 
     @property
     def down_entry(self) -> Port:
-        """Where frames come in from upstream."""
+        """Where frames come in that travel downstream: at all branches."""
         return self._down
 
     @property
     def up_entry(self) -> Port:
-        """Where frames come in from downstream."""
+        """Where frames come in that travel upstream: at all branches."""
         return self._up
 
     def connect(self, previous: Port, following: Port) -> None:
@@ -144,19 +154,29 @@ class ParallelPipeline:
             branch.connect(Exit(self._up, branch, previous), Exit(self._down, branch, following))
 
     def release(self) -> None:
-        """Let go of its branches."""
+        """Let the branches be put into another pipeline, after a `StopFrame`."""
         for branch in self.branches:
             branch.claimed = False
             branch.release()
 
 
 class Fork:
-    """Puts a frame into every branch, and notes on the frame who has yet to let it out.
+    """Puts a frame into every branch, and decides when it goes on.
 
     Args:
         entries: Where the branches begin.
         inboxes: All inboxes of all branches, which an interruption empties.
+
+    Attributes:
+        got_start: Whether the `StartFrame` has come to all branches.
     """
+
+    # Under this fork, a frame's ``marks`` hold:
+    #
+    # 1. a set of branches, of a frame that goes on when all have let it out: those that have done so;
+    # 2. None, of any other frame: it goes on when the first branch lets it out;
+    # 3. `_GONE`, of a frame that has gone on: what else comes out of it is dropped;
+    # 4. nothing, of a frame that was made in a branch: it goes on at once.
 
     owner: Any = None
 
@@ -166,7 +186,7 @@ class Fork:
         self.got_start: bool = False
 
     def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
-        """Put the frame into every branch, and wait for those that have no room."""
+        """Put the frame into every branch; what is returned waits for all that have no room."""
         if frame.marks is None:
             frame.marks = {}
         frame.marks[self] = set() if frame.is_joined else None
@@ -181,7 +201,7 @@ class Fork:
     def lets_on(self, frame: Frame, branch: Pipeline) -> bool:
         """Whether a frame that a branch lets out is to go on now."""
         if frame.marks is None or self not in frame.marks:
-            return True  # it was made in there
+            return True  # case 4
         out = frame.marks[self]
         if out is _GONE:
             return False
@@ -193,7 +213,7 @@ class Fork:
         return True
 
     def empty_but(self, branch: Pipeline, frame: Frame) -> None:
-        """Let an interruption that was made in one branch empty the others, too: it is for the whole pipeline."""
+        """Empty the other branches for an interruption that was made in one: it is for the whole pipeline."""
         if frame.marks is None or self not in frame.marks:
             own = set(branch.inboxes)
             for inbox in self._inboxes:
@@ -208,9 +228,12 @@ class Exit:
     """Where a branch lets frames out.
 
     Args:
-        fork: Where they have come in.
+        fork: Where the frames have come in; it decides whether they go on.
         branch: The branch.
-        outside: Where they go on to.
+        outside: Where frames go on to.
+
+    Attributes:
+        got_start: Whether the branch has let the `StartFrame` out.
     """
 
     owner: Any = None
@@ -222,7 +245,7 @@ class Exit:
         self.got_start: bool = False
 
     def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
-        """Pass the frame on, if it is the time."""
+        """Pass the frame on, if it is to go on now."""
         if not self.got_start:
             self.got_start = isinstance(frame, StartFrame)
         if not self._fork.lets_on(frame, self._branch):
@@ -233,7 +256,7 @@ class Exit:
 
 
 class _All:
-    """Several things to wait for."""
+    """Waits for several things, one after the other; a wait that is cancelled gives up all of them."""
 
     __slots__ = ("_waitings",)
 
@@ -257,12 +280,12 @@ def _processors(part: FrameProcessor | Pipeline | ParallelPipeline) -> list[Fram
 
 
 def claim(parts: Sequence[FrameProcessor | Pipeline | ParallelPipeline]) -> None:
-    """Note that parts belong to a pipeline, all or none.
+    """Note that parts belong to a pipeline, all of them or none.
 
     Raises:
-        ProcessorInUseError: One belongs to a pipeline already, or comes twice; a `ValueError`.
-        TypeError: One is nothing of which pipelines are made.
-        NotInitializedError: One has an ``__init__`` that does not call ``super().__init__()``; a `RuntimeError`.
+        ProcessorInUseError: A part belongs to a pipeline already, or comes twice; a `ValueError`.
+        TypeError: A part is neither a processor nor a pipeline.
+        NotInitializedError: A part has an ``__init__`` that does not call ``super().__init__()``; a `RuntimeError`.
     """
     claimants: list[ProcessorInbox | Pipeline | ParallelPipeline] = []
     for part in parts:

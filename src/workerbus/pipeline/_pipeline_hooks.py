@@ -1,7 +1,7 @@
-"""The hooks of a pipeline worker, and the queue in which they wait (N3).
+"""The hooks of a pipeline worker, and the queue in which they wait (N3, P1, P6, W7).
 
-They have a queue of their own, beside those of every worker: it goes on until the pipeline has come to its end, when
-the others have been closed.
+They have a queue of their own, beside those of every worker: it has to go on until the pipeline has come to its end,
+when the others have been closed.
 """
 
 from collections.abc import Awaitable, Callable
@@ -27,48 +27,51 @@ PIPELINE_HOOKS: Final = frozenset(
 
 
 class PipelineHooks(EventEmitter):
-    """What a pipeline worker tells. Override the methods, or add event handlers of the same names (N3).
+    """The hooks of a pipeline worker: override the methods, or add event handlers of the same names.
 
-    They run one at a time, in the order of what happened. An exception is logged and reported, and nothing else stops
-    for it (W7).
+    They run one at a time, in the order of what happened. An exception is logged and reported; it stops nothing else.
+
+    Guarantees: N3, W7.
     """
 
     async def on_pipeline_started(self, frame: StartFrame) -> None:
-        """The pipeline has started.
+        """Called when the pipeline has started.
 
         Args:
-            frame: What has come through.
+            frame: The frame that has come through.
         """
 
     async def on_pipeline_finished(self, frame: EndFrame | StopFrame | CancelFrame) -> None:
-        """The pipeline has come to its end; called once, before the processors are cleaned up.
+        """Called once, when the pipeline has come to its end, before the processors are cleaned up.
 
         Args:
-            frame: What has ended it.
+            frame: The frame that has ended the pipeline.
         """
 
     async def on_pipeline_error(self, frame: ErrorFrame) -> None:
-        """An error has come up in the pipeline (P1).
+        """Called when an error has come up in the pipeline.
 
         Args:
-            frame: Which.
+            frame: The error, in words and, if there is one, as an exception.
+
+        Guarantees: P1.
         """
 
     async def on_idle_timeout(self) -> None:
-        """No frame was pushed or processed for ``idle_timeout`` seconds; again after as many more."""
+        """Called when no frame was pushed or processed for ``idle_timeout`` seconds, and after as many more again."""
 
     async def on_frame_reached_upstream(self, frame: Frame) -> None:
-        """A frame has left the pipeline at its source end; see `PipelineWorker.set_reached_upstream_filter`.
+        """Called when a frame has left the pipeline upstream, at its source.
 
         Args:
-            frame: Which.
+            frame: The frame; see `PipelineWorker.set_reached_upstream_filter`.
         """
 
     async def on_frame_reached_downstream(self, frame: Frame) -> None:
-        """A frame has left the pipeline at its sink end; see `PipelineWorker.set_reached_downstream_filter`.
+        """Called when a frame has left the pipeline downstream, at its sink.
 
         Args:
-            frame: Which.
+            frame: The frame; see `PipelineWorker.set_reached_downstream_filter`.
         """
 
 
@@ -76,12 +79,12 @@ class PipelineEvents:
     """The hooks of one pipeline worker that wait to be run.
 
     Args:
-        owner: Whose they are.
-        name: Its name.
-        handlers: Its event handlers.
+        owner: The worker.
+        name: The worker's name.
+        handlers: The worker's event handlers.
 
     Attributes:
-        filters: Which frames are told of when they leave, by direction.
+        filters: By direction, the classes of frames that the hooks are told of when they leave.
     """
 
     def __init__(self, owner: PipelineHooks, name: str, handlers: EventHandlers) -> None:
@@ -92,26 +95,26 @@ class PipelineEvents:
         self.filters: dict[FrameDirection, tuple[type[Frame], ...]] = {DOWNSTREAM: (Frame,), UPSTREAM: (Frame,)}
 
     def begin(self, run: Callable[[HookCall], Awaitable[None]]) -> None:
-        """Keep hooks from now on, to be run when they are let run.
+        """Keep the hooks that are due from now on, until `let_run`.
 
         Args:
-            run: Runs one.
+            run: Runs one hook.
         """
         self._lane = Lane(f"{self._name} pipeline events", run)
 
     def let_run(self, tasks: TaskHost) -> None:
-        """Run them."""
+        """Run the hooks that wait, and those that come."""
         assert self._lane is not None
         self._lane.open(tasks)
 
     def emit(self, event: str, *args: Any) -> None:
-        """Run a hook when those before it have run, if anybody wants it."""
+        """Run a hook when those before it have run; one that nobody has overridden or added costs nothing more."""
         assert self._lane is not None
         if self._wanted(event):
             self._lane.put(HookCall(event, args))
 
     def left(self, frame: Frame, direction: FrameDirection) -> None:
-        """Tell that a frame has left, if anybody wants to know."""
+        """Run the hook for a frame that has left the pipeline, if anybody wants to know."""
         event = "on_frame_reached_downstream" if direction is DOWNSTREAM else "on_frame_reached_upstream"
         if self._wanted(event) and isinstance(frame, self.filters[direction]):
             self.emit(event, frame)
@@ -121,11 +124,11 @@ class PipelineEvents:
         return event in self._handlers or getattr(type(owner), event) is not getattr(PipelineHooks, event)
 
     async def quiet(self) -> None:
-        """Wait until none waits or runs."""
+        """Wait until no hook waits or runs."""
         assert self._lane is not None
         await self._lane.quiet()
 
     def close(self) -> None:
-        """Run no more, and cancel the one that runs."""
+        """Run no more hooks, and cancel the one that runs."""
         assert self._lane is not None
         self._lane.close(cancel=True)

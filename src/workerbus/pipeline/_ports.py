@@ -1,6 +1,7 @@
 """How the parts of a pipeline see each other: a `Port` takes frames, a `Piece` has two of them.
 
-A frame is put into the next port in the step of whoever pushes it. What has to wait there says so with a `Waiting`.
+A frame is put into the next port in the step of whoever pushes it. Where the pusher has to wait, for room or for the
+bus, `Port.put` returns a `Waiting`.
 """
 
 from collections.abc import Callable, Coroutine, Iterable
@@ -16,68 +17,73 @@ Entry = tuple[Frame, FrameDirection]
 
 
 class Waiting(Protocol):
-    """Something that a pusher has to wait for."""
+    """What a pusher has to wait for: room in an inbox, or a bus that is to take messages."""
 
     async def wait(self) -> None:
-        """Wait for it; if cancelled, give up."""
+        """Wait until the frame is in; a wait that is cancelled gives up."""
 
     def give_up(self) -> None:
-        """Wait for it no more, if it has not come."""
+        """Stop waiting: a frame that is not in yet will not be put in."""
 
 
 class Port(Protocol):
-    """Where frames go in.
-
-    Attributes:
-        owner: The processor that it belongs to, if it does to one.
-        got_start: Whether the start has come here.
-    """
+    """A place that frames are put into: a processor's inbox, a fork, an end of the pipeline."""
 
     @property
     def owner(self) -> Any:
-        """The processor that it belongs to, or None."""
+        """The processor that the port belongs to; None for a fork and for an end of the pipeline."""
 
     @property
     def got_start(self) -> bool:
-        """Whether the `StartFrame` has come here."""
+        """Whether the `StartFrame` has been put in here."""
 
     def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
-        """Take a frame. Where there is no room for it yet, and the pusher may wait, return what to wait for."""
+        """Take a frame.
+
+        Args:
+            frame: The frame.
+            direction: The way in which it travels.
+            may_wait: Whether the pusher can wait for room. Otherwise the frame goes in past the bound, but not ahead of
+                those who stand in line.
+
+        Returns:
+            What the pusher has to wait for; None if nothing.
+        """
 
 
 class TaskHandle(Protocol):
-    """A task of a pipeline."""
+    """A task that a processor has started with `FrameProcessor.create_task`."""
 
     def cancel(self) -> None:
-        """Cancel it."""
+        """Cancel the task; returns without waiting for its end."""
 
     async def wait(self) -> None:
-        """Wait until it is over."""
+        """Wait until the task is over, however it ends."""
 
 
 class Watcher(Protocol):
-    """Sees frames go by.
+    """Is told of the frames that are pushed and processed.
 
     Attributes:
-        touched: When it last saw one, by the event loop's clock.
+        touched: When the last frame was seen, in seconds, by the event loop's clock.
     """
 
     touched: float
 
     def open(self, host: TaskHost) -> None:
-        """Begin to watch, in tasks that run there."""
+        """Let observers see what happens from now on, in tasks of ``host``."""
 
     def processing(self, processor: Any, frame: Frame, direction: FrameDirection) -> None:
-        """A processor begins with a frame."""
+        """Note that a processor begins with a frame."""
 
     def pushing(self, source: Any, destination: Any, frame: Frame, direction: FrameDirection) -> None:
-        """A processor pushes a frame."""
+        """Note that a processor pushes a frame."""
 
     async def quiet(self) -> None:
-        """Wait until everything that was seen has been told."""
+        """Wait until the observers have been told of everything."""
 
     def close(self) -> None:
-        """Tell nothing more."""
+        """Tell the observers nothing more."""
 
 
 class Running(Protocol):
@@ -85,7 +91,7 @@ class Running(Protocol):
 
     @property
     def worker(self) -> Any:
-        """The worker that it belongs to."""
+        """The worker that the pipeline belongs to."""
 
     @property
     def takes_frames(self) -> bool:
@@ -93,30 +99,30 @@ class Running(Protocol):
 
     @property
     def watcher(self) -> Watcher | None:
-        """Who watches, if anybody does."""
+        """Who watches the frames; None if nobody does."""
 
     def start(
         self, function: Callable[..., Coroutine[Any, Any, Any]], args: Iterable[Any], *, name: str, owner: str
     ) -> TaskHandle:
-        """Start a task that ends with the pipeline."""
+        """Start a task that ends with the pipeline; ``owner`` is the processor that the log names."""
 
     def start_failed(self, exc: Exception) -> None:
-        """A processor could not start."""
+        """Note that a processor has raised instead of passing the `StartFrame` on."""
 
     def fatal(self, frame: ErrorFrame) -> None:
-        """A fatal error has come up before the start."""
+        """Note that a fatal error has come up before the start."""
 
 
 class Piece(Protocol):
-    """Something that stands in a row in a pipeline."""
+    """A part of a pipeline that stands between two others: a processor's inbox, a pipeline, a fork."""
 
     @property
     def down_entry(self) -> Port:
-        """Where frames come in from upstream."""
+        """Where frames come in that travel downstream."""
 
     @property
     def up_entry(self) -> Port:
-        """Where frames come in from downstream."""
+        """Where frames come in that travel upstream."""
 
     def connect(self, previous: Port, following: Port) -> None:
-        """Say where its frames go to, upstream and downstream."""
+        """Set where frames go that leave upstream (``previous``) and downstream (``following``)."""

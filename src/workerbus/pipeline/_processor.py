@@ -1,4 +1,7 @@
-"""`FrameProcessor`: what a pipeline is made of. Everything that it has in common with others is in its inbox."""
+"""`FrameProcessor`: what a pipeline is made of (P1, P2, N6).
+
+The class belongs to whoever subclasses it: all that the library keeps of a processor is in its `ProcessorInbox`.
+"""
 
 import math
 from collections import Counter
@@ -20,7 +23,7 @@ _numbers: Final[Counter[str]] = Counter()
 
 
 class FrameProcessor(HasCore):
-    """A step of a pipeline: takes frames, and pushes frames on.
+    """A step of a pipeline: it takes frames, and pushes frames on.
 
     Subclass it and override `process_frame`::
 
@@ -31,12 +34,18 @@ class FrameProcessor(HasCore):
                     frame = TextFrame(frame.text.upper())
                 await self.push_frame(frame, direction)
 
-    What it does not push on goes no further; lifecycle frames must go on (P2). One that does not override it passes
-    everything on. A slow processor delays what is behind it in the pipeline, and nothing else.
+    A frame that is not pushed on goes no further; lifecycle frames must be pushed on. A processor that does not
+    override `process_frame` passes everything on. A slow processor delays what is behind it in the pipeline, and
+    nothing else.
 
     Args:
-        name: For logs; made up by default.
-        max_buffer_size: How many downstream frames may wait for it before those who push have to wait, too.
+        name: The name of the processor, for logs; made up by default.
+        max_buffer_size: How many downstream frames may wait for the processor before those who push have to wait, too.
+
+    Raises:
+        ValueError: ``max_buffer_size`` is less than 1.
+
+    Guarantees: P1, P2.
     """
 
     def __init__(self, name: str | None = None, *, max_buffer_size: float = math.inf) -> None:
@@ -55,69 +64,77 @@ class FrameProcessor(HasCore):
 
     @property
     def name(self) -> str:
-        """Its name, for logs."""
+        """The name of the processor, for logs."""
         return inbox_of(self).name
 
     @property
     def worker(self) -> FrameWorker:
-        """The worker whose pipeline it stands in: to queue frames there and, once it has started, to ask for jobs.
+        """The worker whose pipeline the processor stands in: takes frames and, once it has started, asks for jobs.
 
         Raises:
-            NotRunningError: Its pipeline has not been started; a `RuntimeError`.
+            NotRunningError: The pipeline has not been started; a `RuntimeError`.
         """
         worker: FrameWorker = inbox_of(self).require_running().worker
         return worker
 
     @property
     def next(self) -> "FrameProcessor | None":
-        """The processor downstream of it; None at an end, before a fork, and while it does not run."""
+        """The next processor downstream; None at the sink, before a fork, and while the pipeline does not run."""
         port = inbox_of(self).following
         return None if port is None else port.owner
 
     @property
     def previous(self) -> "FrameProcessor | None":
-        """The processor upstream of it; None at an end, behind a fork, and while it does not run."""
+        """The next processor upstream; None at the source, behind a fork, and while the pipeline does not run."""
         port = inbox_of(self).previous
         return None if port is None else port.owner
 
     # --- to be overridden
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
-        """Get ready, before the start. An error in here ends the worker (W7, R4).
+        """Get ready. Called once, before the `StartFrame`; an exception ends the worker.
 
         Args:
-            setup: What there is to know.
+            setup: What the processor may need, its worker for instance.
+
+        Guarantees: R4, W7.
         """
 
     async def cleanup(self) -> None:
-        """Release what it holds: called once, when the pipeline is over, if `setup` has returned (L4)."""
+        """Release what the processor holds. Called once, when the pipeline is over, if `setup` has returned.
+
+        It is waited for until the deadline of the worker's wind-down; an exception is logged.
+
+        Guarantees: L4.
+        """
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Process a frame: one system frame and one other at a time (P1).
+        """Process a frame; at most one system frame and one other frame are processed at the same time.
 
-        What it raises is logged and becomes an `ErrorFrame`, and the next frame is processed. An error in the handling
-        of the `StartFrame` ends the worker; after one in that of an `EndFrame`, a `StopFrame` or a `CancelFrame`, that
-        goes on by itself.
+        An exception is logged and becomes an `ErrorFrame`, and the next frame is processed. If it is the `StartFrame`
+        that was not pushed on, the worker ends; an `EndFrame`, a `StopFrame` or a `CancelFrame` goes on by itself.
 
         Args:
             frame: The frame.
             direction: The way in which it travels.
+
+        Guarantees: P1, P2.
         """
 
     # --- to be called
 
     async def push_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
-        """Push a frame to the neighbour.
+        """Push a frame to the neighbour, which handles it in a task of its own.
 
-        Waits only for room, where the neighbour is bounded; every 64th call lets other tasks run, after the frame is
-        in.
+        Waits only for room, where the neighbour is bounded. Every 64th call lets other tasks run, when the frame is in.
 
         Args:
             frame: The frame.
-            direction: The way.
+            direction: DOWNSTREAM to the next processor, UPSTREAM to the previous one.
 
         Raises:
             NotRunningError: The pipeline has not been started; a `RuntimeError`.
+            TypeError: It is no frame, or no direction.
         """
         inbox = inbox_of(self)
         if direction is DOWNSTREAM:
@@ -144,28 +161,30 @@ class FrameProcessor(HasCore):
         raise NotRunningError(f"processor {inbox_of(self).name!r} cannot push yet: its pipeline has not been started")
 
     async def broadcast_frame(self, frame_class: Callable[..., Frame], *args: Any, **kwargs: Any) -> None:
-        """Push a frame each way: two of them, so that neither disturbs the other.
+        """Push a new frame downstream, and another one upstream.
 
         Args:
-            frame_class: Their class.
-            *args: For its constructor.
-            **kwargs: For its constructor.
+            frame_class: The class of the frames.
+            *args: Arguments of its constructor.
+            **kwargs: Keyword arguments of its constructor.
         """
         await self.push_frame(frame_class(*args, **kwargs), DOWNSTREAM)
         await self.push_frame(frame_class(*args, **kwargs), UPSTREAM)
 
     async def broadcast_interruption(self) -> None:
-        """Interrupt the whole pipeline from here, this processor first. A handler that calls it is let finish."""
+        """Interrupt the whole pipeline, beginning with this processor; the handler that calls this may finish."""
         inbox_of(self).drop(spare_own_task=True)
         await self.broadcast_frame(InterruptionFrame)
 
     async def push_error(self, error: str, *, fatal: bool = False, exception: BaseException | None = None) -> None:
-        """Report an error to the worker, by way of the processors upstream.
+        """Report an error to the worker, with an `ErrorFrame` that goes upstream.
 
         Args:
             error: What happened, in words.
             fatal: Whether the worker is to be cancelled.
             exception: What was raised, if anything.
+
+        Guarantees: P1.
         """
         frame = ErrorFrame(error, fatal=fatal, processor=self.name, exception=exception)
         await self.push_frame(frame, UPSTREAM)
@@ -173,18 +192,19 @@ class FrameProcessor(HasCore):
     def create_task(
         self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: str | None = None
     ) -> TaskHandle:
-        """Start a task that ends with the processor. What it raises becomes an `ErrorFrame`.
+        """Start a task that is cancelled when the pipeline ends. An exception is logged and becomes an `ErrorFrame`.
 
         Args:
             function: An async function.
-            *args: What it gets.
-            name: For logs.
+            *args: Its arguments.
+            name: The name of the task, for logs; by default that of the function.
 
         Returns:
             A handle with ``cancel()`` and an async ``wait()``.
 
         Raises:
-            NotRunningError: The pipeline does not run; a `RuntimeError`.
+            NotRunningError: The pipeline has not been started, or is over; a `RuntimeError`.
+            HandlerTypeError: ``function`` cannot be called, as a coroutine cannot; a `TypeError`.
         """
         if not callable(function):
             if isinstance(function, Coroutine):

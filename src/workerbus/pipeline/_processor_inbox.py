@@ -4,12 +4,15 @@ An inbox has two lanes. System frames go before data frames: while those wait, w
 after at most one more where handlers never suspend. What is put in is there when ``put`` returns.
 
 * **The gate.** Before the start has reached the sink an inbox takes the `StartFrame` and nothing else; the rest waits,
-  and goes into the lanes in its order when the gate is opened (P2).
+  and goes into the lanes in its order when the gate is opened.
 * **Room.** A bounded inbox counts the downstream frames of its data lane, and lets pushers stand in line. Upstream
   frames are not counted, so that two neighbours never wait for each other.
-* **Interruptions** act where they are put, not where they are handled: what waits at that moment is dropped, what comes
-  later is not.
-* **The end.** A halted inbox takes only a `CancelFrame`; an ended one, nothing.
+* **Interruptions** act when they are put in, not when they are handled: what waits at that moment is dropped, what
+  comes later is not.
+* **The end.** A frame that ends the pipeline passes on even if the processor raises. One that the processor keeps
+  without raising is noted in ``kept``. A halted inbox takes only a `CancelFrame`; an ended one, nothing.
+
+It does not know what a pipeline is, or why one ends.
 """
 
 import logging
@@ -44,13 +47,13 @@ Process = Callable[[Frame, FrameDirection], Awaitable[None]]
 
 
 class Stage(Enum):
-    """Where an inbox is in its life."""
+    """Where an inbox is in its life; the stages come in this order, and OPEN and HALTED may be left out."""
 
-    IDLE = 0
-    GATED = 1
-    OPEN = 2
-    HALTED = 3
-    ENDED = 4
+    IDLE = 0  # its pipeline does not run yet: it takes nothing
+    GATED = 1  # it takes the `StartFrame`; the rest waits
+    OPEN = 2  # it takes everything
+    HALTED = 3  # it takes a `CancelFrame` alone
+    ENDED = 4  # it takes nothing any more
 
 
 class Processor(Protocol):
@@ -58,31 +61,34 @@ class Processor(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the processor, for logs."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Process a frame."""
+        """Process a frame; see `FrameProcessor.process_frame`."""
 
 
 class Visitor(Protocol):
-    """A processor that is there before and after its pipeline runs."""
+    """What a processor has to do before and after its pipeline runs."""
 
     async def attached(self) -> None:
-        """The worker has been attached to its bus."""
+        """Called when the worker has been attached to its bus."""
 
     def joined(self) -> None:
-        """The pipeline is being started: frames may be pushed, and wait for the start."""
+        """Called just before the `StartFrame` is sent: frames may be pushed, and wait for the start."""
 
     async def departed(self) -> None:
-        """The worker leaves."""
+        """Called when the worker leaves its bus."""
 
 
 class Passing:
-    """A port that notes whether a certain frame has been put into it.
+    """A port that notes whether a certain frame has been put into it, and passes on everything.
 
     Args:
-        frame: Which.
-        port: Where it really goes.
+        frame: The frame to look for.
+        port: Where all frames really go.
+
+    Attributes:
+        passed: Whether the frame has been put in.
     """
 
     __slots__ = ("_frame", "_port", "passed")
@@ -94,37 +100,37 @@ class Passing:
 
     @property
     def owner(self) -> Any:
-        """See `Port`."""
         return self._port.owner
 
     @property
     def got_start(self) -> bool:
-        """See `Port`."""
         return self._port.got_start
 
     def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
-        """See `Port`."""
         self.passed = self.passed or frame is self._frame
         return self._port.put(frame, direction, may_wait)
 
 
 class ProcessorInbox:
-    """Where frames wait for a processor.
+    """Where frames wait for a processor, and all that the library needs of a processor.
 
     Args:
         owner: The processor.
-        name: Its name.
-        limit: How many downstream frames may wait in its data lane.
+        name: The processor's name.
+        limit: How many downstream frames may wait in the data lane.
 
     Attributes:
-        previous: Where it pushes to upstream.
-        following: Where it pushes to downstream.
-        pushed: How many frames it has pushed.
-        running: The pipeline that it runs in.
-        set_up: Whether the processor has been set up.
-        tasks: How many tasks of its own it has running.
-        kept: The last frame that ends a pipeline and that it has handled without passing it on.
-        visitor: Wants to know when the worker is attached and departs; None for most.
+        owner: The processor.
+        name: The processor's name.
+        previous: Where the processor pushes to upstream; None until its pipeline runs.
+        following: Where the processor pushes to downstream; None until its pipeline runs.
+        pushed: How many frames the processor has pushed.
+        running: The pipeline that the processor runs in; None until then.
+        got_start: Whether the `StartFrame` has come here.
+        set_up: Whether the processor's ``setup()`` has returned.
+        tasks: How many of the tasks that the processor has started still run.
+        kept: The frame that was to end the pipeline, where the processor has handled it and not passed it on.
+        visitor: What the processor does when the worker is attached and when it leaves; None for most.
         claimed: Whether the processor stands in a pipeline.
     """
 
@@ -160,7 +166,7 @@ class ProcessorInbox:
         self.reset()
 
     def reset(self) -> None:
-        """Be as new, for another pipeline."""
+        """Make the inbox as new, so that the processor can be put into another pipeline."""
         self._stage = Stage.IDLE
         self._open = False
         self._early: list[Entry] = []
@@ -180,16 +186,16 @@ class ProcessorInbox:
 
     @property
     def down_entry(self) -> Port:
-        """Itself."""
+        """Where frames come in that travel downstream: this inbox."""
         return self
 
     @property
     def up_entry(self) -> Port:
-        """Itself."""
+        """Where frames come in that travel upstream: this inbox, too."""
         return self
 
     def connect(self, previous: Port, following: Port) -> None:
-        """Say where the processor pushes to."""
+        """Set where the processor pushes to, upstream and downstream."""
         self.previous, self.following = previous, following
 
     def join(self, running: Running, process: Process) -> None:
@@ -199,6 +205,16 @@ class ProcessorInbox:
             running: The pipeline.
             process: What to await with each frame: the processor's ``process_frame``, as a rule.
         """
+        # Three kinds of frame are not simply processed:
+        #
+        # 1. An interruption waits until the handler that it has cancelled has unwound: what that still pushes goes
+        #    ahead of the interruption, and is dropped by it further on. Then it lets the data lane go on, whatever
+        #    comes of it: `_enter` has put it on hold.
+        # 2. A marker is for no processor. It passes when the system lane is quiet, so that it is behind what system
+        #    frames have pushed. It does not wait in the data lane for that moment, since data frames may not be held
+        #    back.
+        # 3. A frame that ends the pipeline has to pass on, whatever the processor does; see `_process_last`. Not so the
+        #    `StartFrame`: a processor that raises instead of passing it on has failed to start, and ends the worker.
         watcher = running.watcher
         if watcher is not None:
             plain = process
@@ -221,7 +237,6 @@ class ProcessorInbox:
 
         async def process_joined(frame: Frame, direction: FrameDirection) -> None:
             if isinstance(frame, Marker):
-                # Behind system frames, too, which wait or are handled now, and without holding data frames back.
                 system.when_quiet(partial(self._port(direction).put, frame, direction, False))
             elif isinstance(frame, StartFrame):
                 await process(frame, direction)
@@ -241,6 +256,14 @@ class ProcessorInbox:
 
     def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
         """Take a frame; see `Port.put`."""
+        # Room, in this order:
+        #
+        # 1. Where there is a line, the frame goes into it, whether or not there is room, and whether or not the pusher
+        #    can wait: frames of one direction keep their order. A pusher that cannot wait leaves the frame there.
+        # 2. Where there is no line and no room, a pusher that can wait begins a line.
+        # 3. There, a pusher that cannot wait puts the frame in past the bound.
+        #
+        # System frames and upstream frames take no room and never wait.
         if not self._open:
             return self._put_closed(frame, direction, may_wait)
         if frame.is_system:
@@ -254,7 +277,6 @@ class ProcessorInbox:
         return None
 
     def _stand_in_line(self, entry: Entry, may_wait: bool) -> Waiting | None:
-        # Where nobody waits for it, too: it must not get ahead of those who do.
         waiter = self._room.stand(entry, self._enter_from_line)
         return waiter if may_wait else None
 
@@ -273,12 +295,18 @@ class ProcessorInbox:
             self._data.add(entry)
             return
         if isinstance(frame, InterruptionFrame):
-            self._data.held += 1
+            self._data.held += 1  # until it has been passed on, by `process_system` in `join`
             if self._open:
-                self.drop()
+                self.drop()  # one that came before the start has dropped what was there when it was put in
         self._system.add(entry)
 
     def _put_closed(self, frame: Frame, direction: FrameDirection, may_wait: bool) -> Waiting | None:
+        # While the gate is closed:
+        #
+        # 1. The `StartFrame` goes into the lane: every processor handles it, and passes it on to the next.
+        # 2. A fatal error goes to the worker at once: here it would wait for a start that may never come.
+        # 3. All else waits in one list, in the order in which it came, data frames within the bound as ever; an
+        #    interruption drops what came before it.
         if self._stage is Stage.GATED:
             assert self.running is not None
             if isinstance(frame, StartFrame) and direction is DOWNSTREAM:
@@ -300,11 +328,13 @@ class ProcessorInbox:
         return None
 
     def open(self) -> None:
-        """Let in what has come before the start, and from now on what comes (P2)."""
+        """Let in what has come before the start, and from now on what comes."""
         self._stage = Stage.OPEN
         early, self._early = self._early, []
         for entry in early:
             self._enter(entry)
+        # Last: until then `_enter` drops nothing. An early interruption did that when it came, and those who stand in
+        # line have come behind it.
         self._open = True
 
     def _left_data(self, direction: FrameDirection) -> None:
@@ -317,8 +347,15 @@ class ProcessorInbox:
         """Drop the frames that wait and cancel the one that is being handled, as far as they are interruptible.
 
         Args:
-            spare_own_task: Whether a handler that calls this is let finish.
+            spare_own_task: Whether to let the handler finish if it is the one that calls this.
         """
+        # The order of the steps matters:
+        #
+        # 1. Drop what waits, in the lane and before the gate, and count anew the room that the rest takes: dropped
+        #    frames never leave the lane one by one.
+        # 2. Let those in line go on without putting their frames in: those frames came before the interruption, too.
+        # 3. Cancel the handler. It has not left the lane's task yet when this returns; `_until_unwound` waits for it.
+        # 4. Let in who still stands in line, with a frame that is spared: nothing else would until a frame is taken.
         data = self._data
         if data is None:
             return
@@ -336,6 +373,7 @@ class ProcessorInbox:
         self._room.admit()
 
     async def _until_unwound(self) -> None:
+        # Not for ever: a handler that refuses cancellation must not keep the interruption from the processors behind.
         assert self._data is not None
         unwound = self._data.unwound
         if unwound is None:
@@ -353,7 +391,13 @@ class ProcessorInbox:
         return port
 
     async def _process_last(self, process: Process, frame: Frame, direction: FrameDirection) -> None:
-        """Process a frame that ends the pipeline; if the processor raises instead of passing it on, do that for it."""
+        # A frame that ends the pipeline must get through. Whether the processor has passed it on is seen at the port
+        # to its neighbour, since it may do so in a function of its own, or in a task:
+        #
+        # 1. It has pushed the frame on, and perhaps raised afterwards: nothing is left to do.
+        # 2. It has raised, or was cancelled, before that: the frame goes on by itself.
+        # 3. It has returned and kept the frame. It may still push it on later, after work of its own, so it is only
+        #    noted; `RunningPipeline.mind_the_end` decides when that has taken too long.
         port = self._port(direction)
         passing = Passing(frame, port)
         self._lead(direction, passing)
@@ -375,7 +419,14 @@ class ProcessorInbox:
             self.previous = port
 
     def failed(self, frame: Frame | None, exc: Exception) -> None:
-        """Log what the processor raised and tell the worker, past the processors upstream (P1)."""
+        """Log what the processor raised, and tell the worker by way of the processors upstream.
+
+        Args:
+            frame: The frame that it was processing; None if a task of its own has raised.
+            exc: What it raised.
+        """
+        # A processor that fails before it has passed the `StartFrame` on has not started, and nothing can be sent
+        # through a pipeline that has not: the worker is told directly, and ends.
         assert self.running is not None
         assert self.previous is not None
         what = "a task" if frame is None else frame.name
@@ -402,17 +453,22 @@ class ProcessorInbox:
 
     @property
     def late_with_start(self) -> bool:
-        """Whether the start has come here and not gone on."""
+        """Whether the `StartFrame` has come here and was not pushed on."""
         return self.got_start and self.following is not None and not self.following.got_start
 
     def require_running(self) -> Running:
-        """Return the pipeline; raise `NotRunningError` before there is one."""
+        """Return the pipeline.
+
+        Raises:
+            NotRunningError: It has not been started; a `RuntimeError`.
+        """
         if self.running is None:
             raise NotRunningError(f"processor {self.name!r} is not running yet: its pipeline has not been started")
         return self.running
 
     def halt(self) -> None:
-        """Drop and cancel everything; take only a `CancelFrame` from now on (P2)."""
+        """Drop and cancel everything; take only a `CancelFrame` from now on."""
+        # The data lane ends with its task. The system lane goes on: it is to handle the `CancelFrame`.
         assert self._system is not None
         assert self._data is not None
         self._stage, self._open = Stage.HALTED, False
@@ -422,7 +478,7 @@ class ProcessorInbox:
         self._system.cancel_current()
 
     def end(self) -> None:
-        """Take nothing more."""
+        """Drop and cancel everything, and take nothing more."""
         self._stage, self._open = Stage.ENDED, False
         self._release()
         for lane in (self._system, self._data):

@@ -1,12 +1,15 @@
-"""A pipeline that runs: its tasks, its two ends, and how it starts and ends (P2, L1, L4).
+"""A pipeline that runs: its tasks, its two ends, and how it starts and ends (P2, P6, L1, L4, W4).
 
-It does not know why it is to end; that is the worker's business. What it does:
+It does not know why it is to end: `PipelineSession` decides that, and calls these in this order:
 
 1. **set up** the processors, one after the other;
-2. **start**: send the `StartFrame`; when that has reached the sink, open every inbox;
-3. **drain**: when an `EndFrame` has come through, wait for what is on its way upstream, and for system frames;
-4. **cancel**: drop everything, send a `CancelFrame`, and wait for it half of the wind-down's time at most;
-5. **close**: cancel all tasks, wait for them, and clean the processors up, until the deadline of the wind-down.
+2. **start**: send the `StartFrame`; when that has reached the sink and the worker has started, open every inbox;
+3. **drain**: when an `EndFrame` has come through, wait for frames that are on their way upstream, and for system
+   frames;
+4. **cancel**, instead of 3: drop everything, send a `CancelFrame`, and wait for it half of the wind-down's time at
+   most;
+5. **close**, in any case: cancel all tasks, wait for them, and clean the processors up, until the deadline of the
+   wind-down.
 """
 
 import logging
@@ -33,10 +36,10 @@ class Processor(Protocol):
     """A processor, as the running pipeline sees it."""
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
-        """Get ready, before the start."""
+        """Get ready; see `FrameProcessor.setup`."""
 
     async def cleanup(self) -> None:
-        """Release what it holds."""
+        """Release what the processor holds; see `FrameProcessor.cleanup`."""
 
 
 class Row(Piece, Protocol):
@@ -44,17 +47,21 @@ class Row(Piece, Protocol):
 
     @property
     def inboxes(self) -> list[ProcessorInbox]:
-        """The inboxes of all processors."""
+        """The inboxes of all processors, in their order."""
 
     def join(self, running: Running) -> None:
         """Make the processors part of a running pipeline."""
 
     def release(self) -> None:
-        """Let go of the processors: they may be put into another pipeline."""
+        """Let the processors be put into another pipeline."""
 
 
 class FrameTask:
-    """A task that ends with its processor, or when it is cancelled."""
+    """A task of a pipeline; see `TaskHandle`.
+
+    Attributes:
+        owner: The name of the processor or the worker that it belongs to, for logs.
+    """
 
     __slots__ = ("_over", "_scope", "owner")
 
@@ -64,15 +71,13 @@ class FrameTask:
         self.owner: str = owner
 
     def cancel(self) -> None:
-        """Cancel it."""
         self._scope.cancel()
 
     async def wait(self) -> None:
-        """Wait until it is over."""
         await self._over.wait()
 
     async def run(self, function: Callable[..., Coroutine[Any, Any, Any]], args: Iterable[Any]) -> None:
-        """Be the task."""
+        """Do the work of the task; called in the task itself."""
         try:
             with self._scope:
                 await function(*args)
@@ -84,8 +89,11 @@ class Edge:
     """An end of a pipeline, where frames leave it, in the step of whoever pushes them.
 
     Args:
-        left: Called with each frame that leaves.
+        left: Called with each frame that leaves, but for the `StartFrame`; returns what the pusher has to wait for.
         started: Called when the `StartFrame` leaves.
+
+    Attributes:
+        got_start: Whether the `StartFrame` has left here.
     """
 
     owner: Any = None
@@ -99,7 +107,7 @@ class Edge:
         self.got_start: bool = False
 
     def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
-        """Let a frame out."""
+        """Let a frame out, or keep it until the start; what comes after a cancel, but for its frame, is dropped."""
         if self._open:
             return self._left(frame, direction, may_wait)
         if self._halted:
@@ -125,12 +133,12 @@ class Edge:
 
 @frozen
 class Tellers:
-    """Whom a running pipeline tells what.
+    """What a running pipeline calls, and asks, when something happens in it.
 
     Args:
         left: Called with each frame that leaves the pipeline.
-        started: Called when the start has reached the sink, before any other frame is handled.
-        fatal: Called with an error that makes it pointless to go on.
+        started: Called when the `StartFrame` has reached the sink, before any other frame is handled.
+        fatal: Called with a fatal error that comes up before the start.
         takes_frames: Returns whether frames may come in from the bus.
     """
 
@@ -144,20 +152,24 @@ class RunningPipeline:
     """Starts a pipeline, and ends it.
 
     Args:
-        worker: Whose it is.
-        row: What runs.
-        host: Where its tasks run.
-        clean_up: Its shields.
-        watcher: Who watches the frames.
-        tell: Whom to tell what.
+        worker: The worker that the pipeline belongs to.
+        row: The processors, connected.
+        host: Where the pipeline's tasks run.
+        clean_up: Gives out the shields of the worker's wind-down.
+        watcher: Who watches the frames; None if nobody does.
+        tell: What to call when something happens.
 
     Attributes:
-        inboxes: The inboxes of its processors, in their order.
+        worker: The worker that the pipeline belongs to.
+        watcher: Who watches the frames; None if nobody does.
+        inboxes: The inboxes of the processors, in their order.
+        head: The end where frames leave upstream.
+        tail: The end where frames leave downstream.
         down_entry: Where frames come in that travel downstream.
         up_entry: Where frames come in that travel upstream.
         settled: Set when the pipeline has started, or could not.
-        is_open: Whether it has started, and is not being cancelled.
-        error: What a processor raised at the start.
+        is_open: Whether the pipeline has started, and is not being cancelled.
+        error: What the first processor that could not start has raised; None if none has.
     """
 
     def __init__(
@@ -193,7 +205,17 @@ class RunningPipeline:
     def start(
         self, function: Callable[..., Coroutine[Any, Any, Any]], args: Iterable[Any], *, name: str, owner: str
     ) -> FrameTask:
-        """Start a task that ends with the pipeline."""
+        """Start a task that ends with the pipeline.
+
+        Args:
+            function: An async function.
+            args: Its arguments.
+            name: The task's name.
+            owner: The name of the processor or the worker that the task belongs to, for logs.
+
+        Raises:
+            NotRunningError: The pipeline is over; a `RuntimeError`.
+        """
         if self._closed:
             raise NotRunningError(f"processor {owner!r} is not running any more")
         task = FrameTask(owner)
@@ -211,29 +233,29 @@ class RunningPipeline:
 
     @property
     def takes_frames(self) -> bool:
-        """Whether frames may come in from the bus: the worker is active, or will be when it has started (W4, P2)."""
+        """Whether frames may come in from the bus: the worker is active, or will be when it has started."""
         return self._tell.takes_frames()
 
     def start_failed(self, exc: Exception) -> None:
-        """A processor has raised instead of passing the start on."""
+        """Note that a processor has raised instead of passing the `StartFrame` on: the pipeline cannot start."""
         self.error = self.error or exc
         self.settled.set()
 
     def fatal(self, frame: ErrorFrame) -> None:
-        """A fatal error has come up before the start."""
+        """Note that a fatal error has come up before the start."""
         self._tell.fatal(frame)
 
     # --- the start
 
     async def set_up(self) -> None:
-        """Set the processors up, in their order; raises what one of them raises."""
+        """Set the processors up, one after the other, in their order; what one of them raises comes out."""
         for inbox in self.inboxes:
             processor: Processor = inbox.owner
             await processor.setup(FrameProcessorSetup(self.worker))
             inbox.set_up = True
 
     def send_start(self) -> None:
-        """Send the `StartFrame`."""
+        """Send the `StartFrame`; what bridges have kept from before goes into the inboxes first, and waits there."""
         for inbox in self.inboxes:
             if inbox.visitor is not None:
                 inbox.visitor.joined()
@@ -247,7 +269,8 @@ class RunningPipeline:
         self.settled.set()
 
     def open(self) -> None:
-        """Handle frames from now on: the worker has started, too, so that a processor may ask for jobs."""
+        """Let frames be handled from now on: the worker has started, too, so that a processor may ask for jobs."""
+        # All in one step: an inbox only fills its lanes here, so no frame is handled before every inbox is open.
         if self.is_open:
             for inbox in self.inboxes:
                 inbox.open()
@@ -255,7 +278,7 @@ class RunningPipeline:
             self.tail.open()
 
     async def name_the_slow(self, seconds: float) -> None:
-        """Warn of processors that have not passed the start on in time."""
+        """Log which processors keep the pipeline from starting, if it has not started in so many seconds."""
         with move_on_after(seconds):
             await self.settled.wait()
             return
@@ -272,12 +295,18 @@ class RunningPipeline:
     # --- the end
 
     async def mind_the_end(self, seconds: float, lost: Callable[[], None]) -> None:
-        """Say what an end that is under way waits for, again and again (P2).
+        """Watch over an end that is under way: log what it waits for, and give it up where it is lost.
 
         Args:
             seconds: How long to wait before each look.
-            lost: Called where nothing can bring it on any more: a processor has not passed it on, and does nothing.
+            lost: Called when the frame that is to end the pipeline is lost: a processor has kept it, and does nothing
+                any more that could still push it on.
         """
+        # A queued end may take as long as its frames do, so time alone decides nothing. At each look:
+        #
+        # 1. A processor has kept the end and is at work: it may be about to push it on, from a task of its own, say.
+        # 2. A processor has kept it and is idle: the end is taken for lost, however short a time ago it was kept.
+        # 3. Nobody has kept it: it waits behind frames. Those who are at work are named, once for each set of names.
         told: list[str] = []
         while True:
             await sleep(seconds)
@@ -294,20 +323,30 @@ class RunningPipeline:
                 logger.warning(text, self.worker.name, seconds, ", ".join(map(repr, busy)) or "nobody")
 
     def drain_upstream(self, then: Callable[[], None]) -> None:
-        """Call a function when the frames that are on their way upstream now have arrived."""
+        """Call a function when all frames that are on their way upstream now have arrived."""
+        # An end has come out downstream: nothing is before it any more on that way, but answers to what it has driven
+        # on may be on their way back.
         self.up_entry.put(Marker(then), UPSTREAM, False)
 
     async def system_quiet(self) -> None:
-        """Wait until the system frames that are on their way now have arrived."""
+        """Wait until the system frames that are on their way now, in either direction, have arrived."""
+        # Along the pipeline and back: what a system frame makes a processor push, either way, is put into the next
+        # inbox before its own is quiet.
         for inbox in (*self.inboxes, *reversed(self.inboxes)):
             await inbox.system_quiet()
 
     def cancel_arrived(self) -> None:
-        """The `CancelFrame` has reached the sink."""
+        """Note that the `CancelFrame` has reached the sink."""
         self._cancelled.set()
 
     async def cancel(self, frame: CancelFrame) -> None:
-        """Drop everything and send a `CancelFrame` through, if the start has been (P2)."""
+        """Drop everything and send a `CancelFrame` through; where the `StartFrame` has not been through, do nothing."""
+        # The order of the steps matters:
+        #
+        # 1. Close the ends: what handlers still push while they unwind must not reach the worker or the bus.
+        # 2. Halt every inbox before the frame is put into the first: none may take anything else any more.
+        # 3. Wait for the frame half of the time, and leave the other half to `close`. A processor that does not push it
+        #    on cannot keep the worker: all tasks are cancelled then.
         if not self.is_open:
             return
         self.is_open = False
@@ -325,9 +364,16 @@ class RunningPipeline:
         """End all tasks, and clean the processors up.
 
         Args:
-            deadline: Until when to wait, by the event loop's clock.
+            deadline: Until when to wait, in seconds, by the event loop's clock.
             clean: Whether to clean up; not after a `StopFrame`.
         """
+        # The order of the steps matters:
+        #
+        # 1. No task can be started from here on, not even by a handler that unwinds: the list below is complete.
+        # 2. Inboxes end before their tasks are waited for: what those still push goes nowhere.
+        # 3. `cleanup()` comes when the processor's tasks have ended, so that none of them uses what it releases; or
+        #    when the deadline has passed, with a warning that names those who refuse to end.
+        # 4. Only what has been set up is cleaned up.
         self._closed = True
         for inbox in self.inboxes:
             inbox.end()

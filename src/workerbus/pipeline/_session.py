@@ -1,11 +1,11 @@
-"""The session of a worker's pipeline: what comes in, what leaves, why it ends, and who is told (P2, P3).
+"""The session of a worker's pipeline: what comes in, what leaves, why it ends, and who is told (P2, P3, P6, W3).
 
-A `PipelineSession` is there before the pipeline runs and after it, when it keeps or refuses frames. How a pipeline
-starts and ends is in `_running`; when it does is here:
+A `PipelineSession` is there before the pipeline runs, when it keeps frames, and after it, when it refuses them. How a
+pipeline starts and ends is in `_running`; when it does is here:
 
-1. It starts; what was queued before waits for that. Then the worker starts, too.
-2. It ends when an `EndFrame` or a `StopFrame` has come through, or when somebody cancels: the first one decides, and is
-   the **verdict**.
+1. The pipeline starts; what was queued before waits for that. Then the worker starts, too.
+2. It ends when an `EndFrame` or a `StopFrame` has come through, or when somebody cancels: the first of these decides.
+   It is the **verdict**, and never changes.
 3. The wind-down is the same for all, under one deadline; a cancel sends its `CancelFrame` through first.
 """
 
@@ -45,13 +45,17 @@ class PipelineSession:
 
     Args:
         worker: The worker.
-        row: What runs.
-        bus_edge: Its bridge to the bus, if it has one.
-        events: Who is told what.
-        watch: Who watches the frames, if anybody does.
-        idle_timeout: After how many seconds without a frame it is idle; None for never.
-        cancel_on_idle_timeout: Whether it is cancelled then.
+        row: The processors, connected.
+        bus_edge: The bridge to the bus; None for a worker that is not bridged.
+        events: Runs the worker's hooks.
+        watch: Who watches the frames; None if nobody does.
+        idle_timeout: After how many seconds without a frame the worker is idle; None for never.
+        cancel_on_idle_timeout: Whether the worker is cancelled when it is idle.
     """
+
+    # `_shutdown` is set when an end has been let in: nothing comes in behind it. `_verdict` is set when the pipeline is
+    # over: nothing comes in at all. `_started` says whether the hooks have been told of the start, and not of the end
+    # yet; `_opened`, whether frames are handled.
 
     def __init__(
         self,
@@ -86,11 +90,24 @@ class PipelineSession:
     # --- frames come in
 
     def queue(self, frame: Frame, direction: FrameDirection) -> Waiting | None:
-        """Let a frame of the user's in; returns what to wait for.
+        """Let in a frame that the user has queued.
+
+        Args:
+            frame: The frame.
+            direction: The way in which it travels.
+
+        Returns:
+            What the user has to wait for; None if nothing.
 
         Raises:
-            NotRunningError: It would never be handled; a `RuntimeError`.
+            NotRunningError: The frame would never be handled; a `RuntimeError`.
         """
+        # 1. The pipeline is over: refuse everything.
+        # 2. A cancel counts at once, before the start, too.
+        # 3. An end is under way, and this would come in behind it: another end is not needed, anything else is refused.
+        #    System frames overtake the end, and upstream frames do not meet it: both still come in.
+        # 4. The frame is the end: it goes in without waiting for room. If whoever queues it had to wait, and was
+        #    cancelled meanwhile, it would be no end, though all that came behind it was refused.
         worker = self._worker
         if self._verdict is not None:
             raise NotRunningError(f"worker {worker.name!r} takes no frames any more: its pipeline is over")
@@ -104,18 +121,18 @@ class PipelineSession:
             if self._shutdown:
                 return None
             self._shutdown = ends
-        waiting = self._put(frame, direction, may_wait=not ends)  # one that is cancelled while it waits would be none
+        waiting = self._put(frame, direction, may_wait=not ends)
         if ends:
             self._mind_the_end()
         return waiting
 
     def came(self, frame: Frame, direction: FrameDirection) -> None:
-        """Let a frame in that nobody waits for; one that would come behind the end is dropped."""
+        """Let in a frame from the bus, for which nobody waits; one that would come in behind an end is dropped."""
         if self._verdict is None and not (self._shutdown and direction is DOWNSTREAM):
             self._put(frame, direction, may_wait=False)
 
     def end(self, reason: str | None = None) -> None:
-        """Let the `EndFrame` in, behind all that was queued so far; again is a no-op."""
+        """Let an `EndFrame` in, behind all that was queued so far, unless an end is under way already."""
         self._end_with(EndFrame(reason))
 
     def _end_with(self, frame: EndFrame | StopFrame) -> None:
@@ -125,6 +142,8 @@ class PipelineSession:
             self._mind_the_end()
 
     def _mind_the_end(self) -> None:
+        # From the moment when frames are handled: before it, an end that was queued waits for the start, which has a
+        # warning of its own. `worker_started` calls this again.
         state, running = self._state, self._running
         if running is not None and self._opened:
             args = (max(1.0, sum(state.graces)), partial(self._decide, EndFrame(state.reason)))
@@ -145,7 +164,7 @@ class PipelineSession:
         return self._state.will_be_active if self._active is None else self._active
 
     def active_changed(self, active: bool) -> None:
-        """Let frames out to the bus, or soon no more (W3)."""
+        """Let frames out to the bus, or stop that when what is in the pipeline now has come out."""
         self._active = active
         if self._bus_edge is None:
             return
@@ -158,7 +177,7 @@ class PipelineSession:
         self._put(marker, direction, may_wait=False)
 
     def worker_started(self) -> None:
-        """The worker has started, in this step: frames are handled from now on (P2)."""
+        """Let frames be handled from now on; called in the step in which the worker gets ready."""
         if self._running is not None:
             self._running.open()
             self._opened = True
@@ -179,6 +198,11 @@ class PipelineSession:
         return self._bus_edge.outgoing(frame, direction, self._worker.bus, may_wait)
 
     def _lifecycle(self, frame: Frame, direction: FrameDirection) -> None:
+        # 1. A `CancelFrame` at the sink: it has got through, so the wind-down need not wait for it any longer. At the
+        #    source: a processor asks for it.
+        # 2. An end at the sink: nothing comes in behind it, from processors of this pipeline either. It decides when
+        #    what is on its way upstream has arrived.
+        # 3. An end at the source: a processor asks for it. A new frame goes in, behind all that was queued.
         assert self._running is not None
         if isinstance(frame, ErrorFrame):
             self._failed(frame)
@@ -202,12 +226,13 @@ class PipelineSession:
             self.cancel(CancelFrame(frame.error))
 
     def cancel(self, frame: CancelFrame) -> None:
-        """End at once."""
+        """End at once; where the end has been decided already, do not wait for the rest of it."""
         self._decide(frame)
         if self._body is not None:
             self._body.cancel()
 
     def _decide(self, frame: EndFrame | StopFrame | CancelFrame) -> None:
+        # The first one counts: an end that has come through stays an end, even if a cancel cuts it short.
         if self._verdict is None:
             self._verdict = frame
             self._through.set()
@@ -215,10 +240,17 @@ class PipelineSession:
     # --- it runs
 
     async def run(self) -> None:
-        """Run the pipeline to its end, in the worker's own tasks.
+        """Run the pipeline to its end.
 
-        The cancellation of a worker's ``run()`` does not reach those, so that a `CancelFrame` can still get through.
+        Its tasks are the worker's own: the cancellation of the worker's ``run()`` does not reach them, so that a
+        `CancelFrame` can still get through.
         """
+        # The ways to the end:
+        #
+        # 1. It was cancelled before it could begin: nothing has run, and nobody is told.
+        # 2. An end has come through: wait for system frames, run the hooks, and only then wind down.
+        # 3. A cancel, from within or without, or an error at the start, leaves the body where it stands. `_wind_down`
+        #    tells the hooks then.
         if self._verdict is not None:
             return
         state = self._state
@@ -250,7 +282,7 @@ class PipelineSession:
         await running.settled.wait()
         if running.error is not None:
             raise running.error
-        # Not before: a handler may ask for jobs, which takes a worker that runs.
+        # Hooks run from here on, and not before: a handler may ask for jobs, which takes a worker that runs.
         self._events.let_run(self._state.tasks)
         await self._state.worker.start()
         running.start(self._end_when_asked, (), name=f"{worker.name} end of pipeline", owner=worker.name)
@@ -259,7 +291,8 @@ class PipelineSession:
             running.start(self._watch_idle, args, name=f"{worker.name} idle timeout", owner=worker.name)
 
     def _started_at_sink(self, frame: StartFrame) -> None:
-        self._active = self._state.will_be_active  # it starts right after this, and what goes on in between counts
+        # The worker starts right after this, and activations in between count: they call `active_changed`.
+        self._active = self._state.will_be_active
         if self._bus_edge is not None and self._active:
             self._bus_edge.opened()
         self._started = True
@@ -288,8 +321,16 @@ class PipelineSession:
             self._events.emit("on_pipeline_finished", self._verdict)
 
     async def _wind_down(self, running: RunningPipeline) -> None:
+        # One deadline covers all of it:
+        #
+        # 1. If nothing has decided, the body was cancelled or has failed: that is a cancel. The hooks may run, too,
+        #    where a start that was cut short had not let them.
+        # 2. A cancel sends its frame through; that takes at most half of the time (see `RunningPipeline.cancel`).
+        # 3. The hooks, and after an end the observers, get half of what is left.
+        # 4. In any case, the pipeline is closed: its tasks are cancelled, and its processors cleaned up.
+        # 5. After a `StopFrame` the processors are free for another pipeline: not before all their tasks have ended.
         state, events = self._state, self._events
-        self._decide(CancelFrame(state.reason))  # if nothing else has
+        self._decide(CancelFrame(state.reason))
         events.let_run(state.tasks)
         deadline = state.clean_up.begin()
         try:

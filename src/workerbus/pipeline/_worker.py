@@ -1,7 +1,7 @@
-"""`PipelineWorker`: a worker whose work is a pipeline.
+"""`PipelineWorker`: a worker whose work is a pipeline (P1-P6).
 
-Here is what its user calls, and what it does with messages. The session of the pipeline is in `_session`; what crosses
-between its ends and the bus, in `_bus_edge`.
+Here is what its user calls, and what it does with messages. When the pipeline starts and ends is decided in `_session`;
+what crosses between its ends and the bus, in `_bus_edge`.
 """
 
 from collections.abc import AsyncIterable, Iterable
@@ -30,31 +30,39 @@ from workerbus.worker._types import WorkerParams
 class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
     """A worker that runs a pipeline.
 
-    It starts when the `StartFrame` has come through, and ends when an `EndFrame`, a `StopFrame` or a `CancelFrame` has.
-    An end (R2, `stop_when_done`, or an `EndFrame` that you queue) drains the pipeline; a cancel (R2, a fatal error, or
-    a `CancelFrame`) does not, and takes no longer than the deadline of the wind-down (P2, L4). A processor asks the
-    worker for its end by pushing an `EndFrame` or a `CancelFrame` upstream.
+    It is ready when the `StartFrame` has come through, and ends when an `EndFrame`, a `StopFrame` or a `CancelFrame`
+    has. An end (the runner's, `stop_when_done`, or an `EndFrame` that is queued) drains the pipeline. A cancel (the
+    runner's, a fatal error, or a `CancelFrame`) does not, and takes no longer than the deadline of the wind-down. A
+    processor asks the worker for its end by pushing an `EndFrame` or a `CancelFrame` upstream.
 
-    A ``bridged`` worker exchanges frames with the bus at both ends of its pipeline, while it is active (P3). DOWNSTREAM
-    frames from the bus come in at the first processor, UPSTREAM ones at the last; what leaves at an end goes out to the
-    bus, too, except for lifecycle and excluded frames and for those that came in over the bus. A worker that is
+    A ``bridged`` worker exchanges frames with the bus at both ends of its pipeline, while it is active. DOWNSTREAM
+    frames from the bus come in at the first processor, UPSTREAM frames at the last. A frame that leaves at an end goes
+    out to the bus, too, unless it is a lifecycle frame, is excluded, or came in over the bus. A worker that is
     deactivated takes nothing more from that moment on. What it had taken, and what its processors make of that in their
-    handlers, still goes out; what they do in tasks of their own does not. So a hand-over (W3) in one process loses no
-    frame, doubles none, and sends none late. Where a bus takes time to deliver, frames that arrive between the two
-    steps of a hand-over meet nobody.
+    handlers, still goes out; what they do in tasks of their own does not. So a hand-over in one process loses no frame,
+    doubles none, and sends none late. Where a bus takes time to deliver, a frame that arrives between the two steps of
+    a hand-over is taken by nobody.
 
-    Besides the hooks of every worker there are those below; they run in a queue of their own, one at a time.
+    Besides the hooks of every worker it has ``on_pipeline_…``, ``on_frame_reached_…`` and ``on_idle_timeout``. They run
+    in a queue of their own, one at a time.
 
     Args:
         pipeline: The pipeline.
-        name: Unique on the bus; made up by default.
-        active: Whether it is active from its start on.
-        bridged: With which bridges it exchanges frames: None, with none; ``()``, with all; names, with those. What it
-            sends goes out once for each name.
+        name: The name of the worker, unique on the bus; made up by default.
+        active: Whether the worker is active from its start on.
+        bridged: The names of the bridges to exchange frames with; ``()`` for all, None for none. What the worker sends
+            goes out once for each name.
         exclude_frames: Classes of frames that never cross.
         observers: Who watches the frames.
-        idle_timeout: After how many seconds without a frame it is idle; None for never.
-        cancel_on_idle_timeout: Whether it is cancelled then, after `on_idle_timeout` has been queued.
+        idle_timeout: After how many seconds without a frame the worker is idle; None for never.
+        cancel_on_idle_timeout: Whether an idle worker is cancelled, after `on_idle_timeout` has been queued.
+
+    Raises:
+        ProcessorInUseError: The pipeline belongs to a worker, or to another pipeline, already; a `ValueError`.
+        TypeError: An argument has the wrong type.
+        ValueError: ``idle_timeout`` is not more than 0.
+
+    Guarantees: L4, P2, P3, R2, W3.
     """
 
     def __init__(
@@ -105,36 +113,42 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
 
     @property
     def pipeline(self) -> Pipeline:
-        """Its pipeline."""
+        """The pipeline that the worker runs."""
         return _part_of(self).pipeline
 
     @property
     def bridged(self) -> bool:
-        """Whether its pipeline exchanges frames with the bus."""
+        """Whether the pipeline exchanges frames with the bus at its ends."""
         return _part_of(self).bus_edge is not None
 
     def set_reached_upstream_filter(self, types: tuple[type[Frame], ...]) -> None:
-        """Say which frames `on_frame_reached_upstream` is for; all by default.
+        """Choose the frames that `on_frame_reached_upstream` is called for; by default, all.
 
         Args:
             types: Classes of frames.
+
+        Raises:
+            TypeError: It is something else.
         """
         _part_of(self).events.filters[UPSTREAM] = checked_types("types", types)
 
     def set_reached_downstream_filter(self, types: tuple[type[Frame], ...]) -> None:
-        """Say which frames `on_frame_reached_downstream` is for; all by default.
+        """Choose the frames that `on_frame_reached_downstream` is called for; by default, all.
 
         Args:
             types: Classes of frames.
+
+        Raises:
+            TypeError: It is something else.
         """
         _part_of(self).events.filters[DOWNSTREAM] = checked_types("types", types)
 
     # --- frames
 
     async def queue_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
-        """Let a frame into the pipeline. What is queued before the start waits for it (P2).
+        """Put a frame into the pipeline; a frame that is queued before the start waits for it.
 
-        Waits only for room, where the first processor is bounded; every 64th call lets other tasks run.
+        Waits only for room, where the first processor is bounded. Every 64th call lets other tasks run.
 
         Args:
             frame: The frame. An `EndFrame` ends the worker behind what was queued before it, a `CancelFrame` at once.
@@ -143,6 +157,10 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         Raises:
             NotRunningError: The pipeline is over, or an end is queued, behind which no frame would be handled; a
                 `RuntimeError`.
+            TypeError: It is no frame, or no direction.
+            ValueError: It is a `StartFrame`, which the worker alone sends.
+
+        Guarantees: P2.
         """
         if not isinstance(frame, Frame) or not isinstance(direction, FrameDirection):
             raise TypeError(f"a Frame is queued, in a FrameDirection; not {frame!r}, {direction!r}")
@@ -159,7 +177,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
     async def queue_frames(
         self, frames: Iterable[Frame] | AsyncIterable[Frame], direction: FrameDirection = FrameDirection.DOWNSTREAM
     ) -> None:
-        """Let frames into the pipeline, one after the other; see `queue_frame`.
+        """Put frames into the pipeline, one after the other; see `queue_frame`.
 
         Args:
             frames: The frames; from an async iterable, as they come.
@@ -173,7 +191,12 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
                 await self.queue_frame(frame, direction)
 
     async def stop_when_done(self) -> None:
-        """End when everything that was queued so far has been handled. Does not wait for that; again is a no-op."""
+        """Ask the worker to end when every frame that was queued so far has been handled, and return at once.
+
+        A second call does nothing.
+
+        Guarantees: P2.
+        """
         _part_of(self).session.end()
 
     # --- its life
@@ -181,21 +204,28 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
     async def attach(
         self, *, registry: WorkerRegistry, bus: WorkerBus, worker_runner: RunnerLike | None = None
     ) -> None:
-        """Attach to a bus and a registry; see `BaseWorker.attach`. Its bridges are subscribed, too, when it returns."""
+        """Attach to a bus and a registry; see `BaseWorker.attach`.
+
+        Bridges in the middle of the pipeline are subscribed, too, when this returns.
+        """
         await super().attach(registry=registry, bus=bus, worker_runner=worker_runner)
         for visitor in _part_of(self).visitors:
             await visitor.attached()
 
     async def run(self, params: WorkerParams) -> None:
-        """Run the pipeline; see `BaseWorker.run`."""
+        """Run the pipeline to its end; see `BaseWorker.run`."""
         await _part_of(self).session.run()
 
 
 class PipelinePart:
-    """What the library keeps of a pipeline worker beside what it keeps of each.
+    """What the library keeps of a pipeline worker beside what it keeps of every worker.
 
     Attributes:
-        queued: How many frames its user has queued.
+        pipeline: The pipeline.
+        bus_edge: The bridge between the ends of the pipeline and the bus; None for a worker that is not bridged.
+        events: Runs the pipeline's hooks.
+        session: Takes frames in, and decides when the pipeline starts and ends.
+        queued: How many frames the user has queued.
     """
 
     __slots__ = ("_name", "bus_edge", "events", "pipeline", "queued", "session")
@@ -213,13 +243,13 @@ class PipelinePart:
     # --- messages, handled in the step of whoever sends them
 
     def frame_came(self, message: BusFrameMessage) -> None:
-        """Let in the frame that a message brings."""
+        """Let in the frame that a message brings, if it concerns this worker."""
         frame = None if self.bus_edge is None else self.bus_edge.incoming(message)
         if frame is not None:
             self.session.came(frame, message.direction)
 
     def speak(self, message: BusTTSSpeakMessage) -> None:
-        """Let in a frame that asks to speak (P5)."""
+        """Let in a frame that asks to speak; a worker does not take its own broadcasts."""
         if message.source != self._name or message.target == self._name:
             self.session.came(TTSSpeakFrame(message.text, message.append_to_context), DOWNSTREAM)
 
@@ -227,7 +257,7 @@ class PipelinePart:
 
     @property
     def visitors(self) -> list[Visitor]:
-        """The processors that are there before and after the pipeline runs."""
+        """What processors have to do before and after the pipeline runs."""
         return [inbox.visitor for inbox in self.pipeline.inboxes if inbox.visitor is not None]
 
     async def depart(self) -> None:

@@ -4,7 +4,7 @@ from workerbus.errors import WorkerBusError
 
 
 class StuckError(WorkerBusError):
-    """A program under `run` does not come to its end; the text names the tasks that wait, and for what.
+    """Raised by `run` for a program that does not come to its end; the text names the tasks that wait, and for what.
 
     Args:
         headline: What is wrong, in one sentence.
@@ -12,7 +12,7 @@ class StuckError(WorkerBusError):
         time: Seconds of virtual time that had passed.
 
     Attributes:
-        waiting: The paragraphs.
+        waiting: A paragraph for each task that waits.
         time: Seconds of virtual time that had passed.
     """
 
@@ -23,12 +23,12 @@ class StuckError(WorkerBusError):
 
 
 class DeadlockError(StuckError):
-    """Nothing can ever happen again: every task waits, and no timer runs."""
+    """Raised when nothing can ever happen again: every task waits, and no timer runs."""
 
 
 class TimeLimitError(StuckError):
-    """The virtual time that the program was given is over."""
+    """Raised when a program has not ended in the virtual time that it was given."""
 
 
 class SpinError(StuckError):
-    """Tasks run on and on, and none ever waits."""
+    """Raised when tasks run on and on, and there is never a moment in which all of them wait."""

@@ -1,4 +1,7 @@
-"""What a program must not leave behind: tasks, signal handlers, subscribers, registry entries, open jobs (L1)."""
+"""What a program must not leave behind: tasks, signal handlers, subscribers, registry entries, open jobs (L1).
+
+It looks into what the library keeps, and asks nothing of the program under test.
+"""
 
 import signal
 from collections.abc import AsyncIterator, Iterable
@@ -29,7 +32,7 @@ _TABLES: Final = {
 
 
 def assert_no_jobs(*owners: BaseWorker | WorkerRunner) -> None:
-    """Fail if a job is open, a job group is not over, or a job's handler still runs.
+    """Raise an `AssertionError` if a job is open, a job group is not over, or a job's handler still runs.
 
     ::
 
@@ -44,8 +47,8 @@ def assert_no_jobs(*owners: BaseWorker | WorkerRunner) -> None:
         *owners: The workers and runners to look at; a runner's workers are looked at, too.
 
     Raises:
-        AssertionError: It says which jobs there are.
-        TypeError: One of them is neither; nothing would be looked at.
+        AssertionError: There are such jobs; the text says which.
+        TypeError: An owner is neither a worker nor a runner.
     """
     _check(owners, (BaseWorker, WorkerRunner), "assert_no_jobs looks at workers and runners")
     _fail("jobs are left", _jobs_of(_with_workers(owners)))
@@ -53,7 +56,7 @@ def assert_no_jobs(*owners: BaseWorker | WorkerRunner) -> None:
 
 @asynccontextmanager
 async def nothing_left(*owners: Owner, stays: Iterable[str] = ()) -> AsyncIterator[None]:
-    """Fail if the block leaves anything behind; an exception of the block's own goes through instead.
+    """Raise an `AssertionError` if the block leaves anything behind; an exception of its own goes through instead.
 
     ::
 
@@ -64,16 +67,18 @@ async def nothing_left(*owners: Owner, stays: Iterable[str] = ()) -> AsyncIterat
                 async with runner:
                     await runner.job("echo", payload={"n": 1})
 
-    Of every program: tasks and signal handlers. Of each runner: subscribers of its bus, whether that is open, entries
-    in its registry, workers, and jobs. Of each bus: subscribers, and whether it is open. Of each worker: jobs.
+    It always looks at tasks and signal handlers; at a runner's bus (subscribers, and whether it is open), registry,
+    workers and jobs; at a bus's subscribers, and whether it is open; and at a worker's jobs.
 
     Args:
-        *owners: The runners, workers and buses to look at; none at all looks at tasks and signal handlers.
+        *owners: The runners, workers and buses to look at; by default only tasks and signal handlers are looked at.
         stays: Names of subscribers that may stay.
 
     Raises:
-        AssertionError: It says what is left, and of a task, where it waits.
-        TypeError: An owner is none of these.
+        AssertionError: Something is left; the text says what, and where tasks wait.
+        TypeError: An owner is neither a runner nor a worker nor a bus.
+
+    Guarantees: L1.
     """
     _check(owners, (BaseWorker, WorkerRunner, WorkerBus), "nothing_left looks at runners, workers and buses")
     tasks = {task.id for task in get_running_tasks()}
@@ -90,12 +95,12 @@ async def nothing_left(*owners: Owner, stays: Iterable[str] = ()) -> AsyncIterat
 
 
 def signal_handlers() -> list[Any]:
-    """Return the handlers of the signals that runners handle."""
+    """Return the handlers, now, of the signals that runners handle."""
     return [signal.getsignal(number) for number in SIGNALS]
 
 
 def left_in(registry: WorkerRegistry) -> dict[str, Any]:
-    """Return what a registry still holds, by the names of its tables: workers, watches, and those that wait."""
+    """Return the tables of a registry that are not empty, by name: workers, watches, and those that wait."""
     return {name: table for name, table in vars(registry).items() if isinstance(table, dict) and table}
 
 

@@ -1,4 +1,4 @@
-"""A pytest plugin: programs in virtual time on each backend, under seeds of one's choice, and buses that tell.
+"""A pytest plugin: programs in virtual time, on each backend and under chosen seeds, and buses that tell what passed.
 
 Put ``pytest_plugins = ["workerbus.testing.fixtures"]`` into the ``conftest.py`` at the root of the tests, and write::
 
@@ -10,15 +10,15 @@ Put ``pytest_plugins = ["workerbus.testing.fixtures"]`` into the ``conftest.py``
 
         assert workerbus_run(ask) == {"n": 1}
 
-The tests are plain functions; async ones run in virtual time, too, where a ``conftest.py`` says so to anyio's plugin::
+The tests are plain functions. Async tests run in virtual time, too, where a ``conftest.py`` tells anyio's plugin so::
 
     @pytest.fixture
     def anyio_backend(workerbus_anyio_backend):
         return workerbus_anyio_backend
 
-Each test runs once per backend; ``--workerbus-seed`` says under which schedules: ``--workerbus-seed=7`` for one,
-``--workerbus-seed=0-19`` for twenty of them, ``--workerbus-seed=random`` for one that is drawn anew. Whatever fails in
-a program says its backend and seed; below it stands what the buses have to tell.
+Each test runs once for each backend; ``--workerbus-seed`` says under which schedules: ``--workerbus-seed=7`` for one,
+``--workerbus-seed=0-19`` for twenty, ``--workerbus-seed=random`` for one that is drawn anew. The report of a test that
+fails says backend and seed, and what the buses have recorded.
 """
 
 import secrets
@@ -48,8 +48,8 @@ class VirtualRun:
     """Runs async functions in virtual time; see `workerbus.testing.run`.
 
     Args:
-        backend: On which backend.
-        seed: Under which seed.
+        backend: The backend, ``"asyncio"`` or ``"trio"``.
+        seed: The seed that the order of the tasks is drawn from.
     """
 
     backend: str
@@ -65,13 +65,16 @@ class VirtualRun:
         """Run an async function to its end.
 
         Args:
-            async_fn: What to run.
+            async_fn: The async function.
             args: Its arguments.
-            limit: Seconds of virtual time that it may take.
+            limit: Seconds of virtual time that it may take; a week by default.
             patience: Real seconds without anything happening before the clock jumps.
 
         Returns:
-            What it returns.
+            What the function returns.
+
+        Raises:
+            StuckError: The function does not come to its end; see `workerbus.testing.run`.
         """
         __tracebackhide__ = True
         return run(async_fn, *args, backend=self.backend, seed=self.seed, limit=limit, patience=patience)
@@ -82,19 +85,19 @@ class FaultyBuses:
     """Makes faulty buses under one seed, and keeps their stories for the report.
 
     Args:
-        seed: What the faults are drawn from.
-        item: The test.
+        seed: The seed that the faults are drawn from.
+        item: The test that the report is about.
     """
 
     seed: int
     item: pytest.Item
 
     def __call__(self, faults: Faults | None = None, *, bus: WorkerBus | None = None, name: str = "left") -> FaultyBus:
-        """Return a `FaultyBus`.
+        """Return a new `FaultyBus`.
 
         Args:
-            faults: What may happen; by default nothing.
-            bus: What everything goes over, by default a new `MemoryBus`.
+            faults: What may happen to messages; by default nothing.
+            bus: The bus that everything goes over; by default a new `MemoryBus`.
             name: The name of the first end.
         """
         faulty = FaultyBus(MemoryBus() if bus is None else bus, seed=self.seed, faults=faults, name=name)
@@ -104,7 +107,7 @@ class FaultyBuses:
 
 @pytest.fixture(scope="session", params=[name for name in BACKENDS if name == "asyncio" or find_spec(name)])
 def workerbus_backend(request: pytest.FixtureRequest) -> str:
-    """The name of the backend under test: each that is installed. Override the fixture to test fewer."""
+    """The name of the backend under test, in turn each that is installed; override the fixture to test fewer."""
     return str(request.param)
 
 
@@ -117,7 +120,7 @@ def workerbus_seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="session")
 def workerbus_run(workerbus_backend: str, workerbus_seed: int) -> VirtualRun:
-    """Runs an async function in virtual time: ``workerbus_run(async_fn, *args)``. May be used in hypothesis tests."""
+    """Runs an async function in virtual time: ``workerbus_run(async_fn, *args)``; also within hypothesis tests."""
     return VirtualRun(workerbus_backend, workerbus_seed)
 
 
@@ -125,14 +128,14 @@ def workerbus_run(workerbus_backend: str, workerbus_seed: int) -> VirtualRun:
 def workerbus_anyio_backend(
     request: pytest.FixtureRequest, workerbus_backend: str, workerbus_seed: int
 ) -> tuple[str, dict[str, Any]]:
-    """What ``anyio_backend`` returns for async tests to run in virtual time, under anyio's pytest plugin."""
+    """What the ``anyio_backend`` fixture of anyio's plugin is to return, so that async tests run in virtual time."""
     _tells(request.node, "schedule", lambda: f"backend={workerbus_backend!r}, seed={workerbus_seed}")
     return virtual_backend(workerbus_backend, seed=workerbus_seed)
 
 
 @pytest.fixture
 def workerbus_recording_bus(request: pytest.FixtureRequest) -> RecordingBus:
-    """A new `RecordingBus`; if the test fails, what was sent stands in the report."""
+    """A new `RecordingBus`; if the test fails, the report shows what was sent."""
     bus = RecordingBus()
     _tells(request.node, "messages", bus.story)
     return bus
@@ -140,7 +143,7 @@ def workerbus_recording_bus(request: pytest.FixtureRequest) -> RecordingBus:
 
 @pytest.fixture
 def workerbus_faulty_bus(request: pytest.FixtureRequest, workerbus_seed: int) -> FaultyBuses:
-    """Makes faulty buses: ``workerbus_faulty_bus(Faults(delay=0.2))``; if the test fails, their stories are shown."""
+    """Makes faulty buses: ``workerbus_faulty_bus(Faults(delay=0.2))``; the report of a failed test shows the faults."""
     return FaultyBuses(workerbus_seed, request.node)
 
 
@@ -175,7 +178,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let the buses of a test that has failed tell their stories."""
+    """Add the stories of its buses to the report of a test that has failed."""
     report = yield
     if report.failed:
         for title, story in item.stash.get(_STORIES, []):

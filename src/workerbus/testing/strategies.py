@@ -1,7 +1,8 @@
 """Hypothesis strategies: messages, payloads, names, seeds, and whole job groups.
 
-What they draw shrinks towards the simplest case (no delay, an empty payload, nobody who is asked), and is shown as code
-that can be pasted into a plain test. Importing this module lets `hypothesis.strategies.from_type` make it, too.
+What they draw shrinks towards the simplest case (no delay, an empty payload, a group of no workers), and is shown as
+code that can be pasted into a plain test. Importing this module also registers messages, behaviours and plans with
+`hypothesis.strategies.from_type`.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -36,17 +37,17 @@ _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 
 
 def seeds() -> st.SearchStrategy[int]:
-    """Seeds of a schedule, for `workerbus.testing.run`."""
+    """Seeds for the schedules of `workerbus.testing.run`."""
     return st.integers(0, 2**32 - 1)
 
 
 def names() -> st.SearchStrategy[str]:
-    """Names of anything: any text that is not empty."""
+    """Names of anything: any text that is not empty, often of lower-case letters alone."""
     return st.text(_LETTERS, min_size=1, max_size=8) | st.text(min_size=1, max_size=20)
 
 
 def worker_names() -> st.SearchStrategy[str]:
-    """Names of workers: short, readable, and equal now and then."""
+    """Names of workers: one to three lower-case letters, so that two of them are equal now and then."""
     return st.text(_LETTERS, min_size=1, max_size=3)
 
 
@@ -54,16 +55,16 @@ def delays(max_delay: float = 3.0) -> st.SearchStrategy[float]:
     """Numbers of seconds, 0 included, in steps of a quarter of a second.
 
     Args:
-        max_delay: The longest.
+        max_delay: The longest, in seconds.
     """
     return st.integers(0, int(max_delay / RESOLUTION)).map(lambda steps: steps * RESOLUTION)
 
 
 def payloads(max_size: int = 3) -> st.SearchStrategy[dict[str, Any]]:
-    """Payloads as they can cross any bus: dicts of what JSON has, nested.
+    """Payloads that can cross any bus: dicts of what JSON has, nested.
 
     Args:
-        max_size: How many entries, at most, on each level.
+        max_size: How many entries there are at most on each level.
     """
     return st.dictionaries(_keys(), _values(max_size), max_size=max_size)
 
@@ -92,8 +93,8 @@ def messages(kinds: Iterable[type[M]] | None = None) -> st.SearchStrategy[M]:
     """Messages, with all their fields.
 
     Args:
-        kinds: Their classes, those made with `bus_message` included, whose fields are drawn by their annotations. By
-            default all of the library's own.
+        kinds: The classes of messages to draw from; by default all of the library's own. Those made with `bus_message`
+            may be among them: their fields are drawn by their annotations.
     """
     classes = MESSAGES if kinds is None else tuple(kinds)
     return st.sampled_from(classes).flatmap(_of_kind)  # type: ignore[arg-type]  # M is BusMessage where kinds is None
@@ -105,7 +106,7 @@ def _concrete() -> tuple[type[BusMessage], ...]:
 
 
 MESSAGES: Final = _concrete()
-"""All message classes that the library has."""
+"""All message classes of the library that can be sent."""
 
 
 @cache
@@ -171,10 +172,12 @@ def behaviours(
 
     Args:
         max_delay: The longest wait before an update, a chunk or the end, in seconds.
-        ends: What a job may come to, the simplest first.
-        max_sends: How many updates, and how many chunks, at most.
+        ends: How a job may end, the simplest first; see `Behaviour`.
+        max_sends: How many updates there are at most, and how many chunks.
         max_clean_up: How long a cancelled handler may go on, in seconds. From `workerbus.CLEANUP_SECONDS` on,
-            requesters leave without its answer (J5).
+            requesters leave without its answer.
+
+    Guarantees: J5.
     """
     return _behaviours(max_delay, ends, max_sends, max_clean_up)
 
@@ -222,14 +225,14 @@ def group_plans(
     requesters: Sequence[Requester] = REQUESTERS,
     payload: st.SearchStrategy[dict[str, Any] | None] | None = None,
 ) -> st.SearchStrategy[GroupPlan]:
-    """Job groups that are sure to end, for `run_group_plan`; the simplest asks nobody and waits.
+    """Plans of job groups that are sure to end, for `run_group_plan`; the simplest asks no worker, and waits.
 
     Args:
-        max_workers: How many workers, at most.
+        max_workers: How many workers there are at most.
         max_delay: The longest wait, timeouts included, in seconds.
-        behaviour: What each worker does, by default any of `behaviours`.
-        requesters: What the requester may do, the simplest first.
-        payload: The payload, by default none.
+        behaviour: What each worker does; by default any of `behaviours`.
+        requesters: What the requester may do, the simplest first; see `GroupPlan`.
+        payload: The payload of the job; by default none.
     """
     each = behaviours(max_delay) if behaviour is None else behaviour
     return _group_plans(max_workers, max_delay, each, requesters, st.none() if payload is None else payload)
@@ -260,7 +263,7 @@ def _group_plans(
 # --- faults
 
 Befalls = Literal["delay", "duplicate", "lose", "split"]
-"""What can befall a message on a `FaultyBus`."""
+"""What can happen to a message on a `FaultyBus`."""
 
 
 def fault_plans(
@@ -273,8 +276,8 @@ def fault_plans(
 
     Args:
         max_delay: The longest delay, and the longest split, in seconds.
-        kinds: What may happen; ``("delay", "duplicate")`` where every message shall arrive.
-        max_probability: The highest probability of a message's being doubled, lost, or the beginning of a split.
+        kinds: What may happen; ``("delay", "duplicate")`` where every message is to arrive.
+        max_probability: The highest probability of each of these: a message is doubled, is lost, or begins a split.
     """
     never = st.just(0.0)
     probability = st.integers(0, int(max_probability * 20)).map(lambda twentieths: twentieths / 20)

@@ -1,11 +1,11 @@
-"""What arrives at an end of a faulty network.
+"""What arrives at an end of a faulty network (B2, B8, B9).
 
-All of it goes through one lane and is handed on by one task, in the order of arrival: a system message overtakes at its
-subscriber, as everywhere (B2), and not on the way. Where lanes are bounded, what finds one full waits in a task of its
-own, in line, so that answers behind it are not held up (B9).
+All messages go through one lane and are handed on by one task, in the order of arrival: a system message overtakes at
+its subscriber, as everywhere, and not on the way. Where lanes are bounded, a message that finds one full waits in line,
+in a task of its own, so that answers behind it are not held up.
 
-What a split keeps from arriving is held, by the end at which it was sent; when the split is over it goes into the lane,
-before all that arrives later.
+What a split keeps from arriving is held here, by the end at which it was sent. When the split is over it goes into the
+lane, before all that arrives later.
 """
 
 import math
@@ -24,12 +24,12 @@ from workerbus.testing.buses._network import Network
 
 
 class Arrivals(BusSubscriber):
-    """Stands on the wrapped bus for an end.
+    """The subscriber of the wrapped bus that takes what is for an end.
 
     Args:
-        end: Where messages are delivered.
-        network: Knows who is cut off from whom.
-        concerns_somebody: Whether there is somebody at the end for a message.
+        end: The end, where messages are delivered.
+        network: Knows which ends are cut off from each other.
+        concerns_somebody: Returns whether a message is for somebody at the end.
     """
 
     def __init__(self, end: WorkerBus, network: Network, concerns_somebody: Callable[[BusMessage], bool]) -> None:
@@ -41,7 +41,7 @@ class Arrivals(BusSubscriber):
 
     @property
     def name(self) -> str:
-        """The name on the wrapped bus."""
+        """The subscriber's name on the wrapped bus."""
         return f"faulty end {self._end.name}"
 
     async def open(self) -> None:
@@ -51,7 +51,7 @@ class Arrivals(BusSubscriber):
         await self._network.bus.subscribe(self)
 
     async def close(self) -> int:
-        """Let nothing arrive any more. Returns how many messages were held back until now."""
+        """Let nothing arrive any more; returns how many messages were still held back."""
         lane, self._lane = self._lane, None
         if lane is not None:
             lane.close()  # first: what comes next may be cancelled
@@ -61,7 +61,7 @@ class Arrivals(BusSubscriber):
         return held
 
     def take(self, message: BusMessage) -> None:
-        """Take a message from the wrapped bus, unless a split is in its way. A local one never crosses (B8)."""
+        """Take a message from the wrapped bus, unless it is a local one, or a split is in its way."""
         if message.local or self._lane is None:
             return
         end, network = self._end.name, self._network
@@ -89,7 +89,7 @@ class Arrivals(BusSubscriber):
         await self._end.deliver(message)
 
     def release(self) -> int:
-        """Let in what no split holds back any more. Returns how many messages that were."""
+        """Let in what no split holds back any more; returns how many messages that were."""
         released = 0
         for home in [home for home in self._held if self._network.cut(home, self._end.name) is None]:
             for message in self._held.pop(home):
@@ -100,7 +100,7 @@ class Arrivals(BusSubscriber):
 
     @property
     def depth(self) -> int:
-        """How many messages have come and were not handed on yet."""
+        """How many messages have come, and wait to be handed on."""
         return (self._lane.waiting if self._lane is not None else 0) + sum(map(len, self._held.values()))
 
 
@@ -119,10 +119,10 @@ class _ArrivalsInbox(Inbox):
         return None
 
     def open(self, host: TaskHost) -> None:
-        """The lane runs in the tasks of the end."""
+        """Do nothing: the lane runs in the tasks of the end."""
 
     def close(self) -> None:
-        """The end closes the lane."""
+        """Do nothing: the end closes the lane."""
 
     @property
     def depth(self) -> int:

@@ -1,7 +1,7 @@
 """What is under way from an end of a faulty network, and the task that sends it when it is due.
 
-What leaves leaves in the order of the moments at which it is due, and no sender's moments go back, so that a sender's
-messages keep their order. The task exists only while something waits.
+Messages leave in the order of the moments at which they are due. Of one sender's messages none is due before an earlier
+one, so that they keep their order. The task exists only while something waits.
 """
 
 import heapq
@@ -23,8 +23,8 @@ class Carrier:
     """The messages that are under way from an end.
 
     Args:
-        name: For the task's name.
-        bus: Where they are sent.
+        name: The name of the end, for that of the task.
+        bus: The bus over which they are sent.
         tasks: Returns where the task runs.
     """
 
@@ -41,16 +41,21 @@ class Carrier:
         self._hurry = False
 
     def open(self) -> None:
-        """Let messages wait for their moments."""
+        """Let messages wait until they are due."""
         self._hurry = False
 
     def due(self, source: str, delay: float) -> float:
-        """Return when a sender's next message may go, if it shall wait that many seconds."""
+        """Return when a sender's next message is due.
+
+        Args:
+            source: The sender.
+            delay: How many seconds the message is to wait.
+        """
         now = current_time()
         return now if self._hurry else max(now + delay, self._last_due.get(source, now))
 
     async def send(self, message: BusMessage, due: float) -> None:
-        """Send a message when it is due: at once, if that is now and none of its sender's waits."""
+        """Send a message when it is due; at once, if that is now and no other message of its sender waits."""
         if due <= current_time() and not self._pending[message.source]:
             await self._bus.send(message)
             return
@@ -86,7 +91,7 @@ class Carrier:
             self._pending[message.source] -= 1
 
     async def hurry(self) -> int:
-        """Stop the task, and from now on let nothing wait. Returns how many messages do."""
+        """Stop the task, and let no further message wait; returns how many messages wait now."""
         self._hurry = True
         if self._carried is not None:
             self._sooner.set()
@@ -94,12 +99,12 @@ class Carrier:
         return len(self._waiting)
 
     async def send_the_rest(self) -> None:
-        """Send what waits, in order."""
+        """Send the messages that wait, in order, without waiting until they are due."""
         while self._waiting:
             await self._send_next()
 
     def drop(self) -> int:
-        """Forget what waits. Returns how many messages that were."""
+        """Drop the messages that wait; returns how many that were."""
         dropped = len(self._waiting)
         self._waiting.clear()
         self._pending.clear()

@@ -1,7 +1,7 @@
-"""What may befall a message, and the draw that decides it.
+"""What may happen to a message, and the draw that decides it.
 
-A draw depends on the seed, on the sender and on which of the sender's messages it is, and on nothing else: tasks may be
-scheduled as they like, and one probability may be changed without changing what the others decide.
+A draw depends on the seed, on the sender and on the number of the message among those of its sender, and on nothing
+else: the order of tasks does not change it, and neither does another probability.
 """
 
 import math
@@ -17,7 +17,7 @@ Seconds = float | tuple[float, float]
 
 
 def _span(value: Seconds) -> tuple[float, float]:
-    """A number is a range that begins at 0; the validator sees to what is neither."""
+    # A number is a range that begins at 0; the validator sees to what is neither.
     return (0.0, value) if isinstance(value, int | float) and not isinstance(value, bool) else value  # type: ignore[return-value]  # a bool is refused there, too
 
 
@@ -47,9 +47,9 @@ class Fate:
     """What was drawn for one message.
 
     Args:
-        lost: Whether it goes nowhere.
-        delays: Seconds before it goes out, one number for each time that it does.
-        split: Seconds for which its sender's end is cut off, beginning with this message; None if it is not.
+        lost: Whether the message goes nowhere.
+        delays: Seconds before the message goes out, one number for each time that it does.
+        split: Seconds for which the sender's end is cut off, beginning with this message; None if it is not.
     """
 
     lost: bool = False
@@ -62,19 +62,20 @@ UNTOUCHED = Fate()
 
 @frozen(kw_only=True)
 class Faults:
-    """A plan of what a `FaultyBus` does to messages. Each is drawn for itself; by default nothing happens to any.
+    """A plan of what a `FaultyBus` does to messages; by default, nothing.
 
-    Whatever is drawn, the messages of one sender go out in the order in which it sent them.
+    What happens to a message is drawn for each one. Whatever is drawn, the messages of one sender go out in the order
+    in which they were sent.
 
     Args:
         delay: Seconds that a message is kept before it goes out: between 0 and this, or a range (least, most).
         duplicate: The probability that a message goes out twice, each time with a delay of its own.
         lose: The probability that a message never goes out.
         split: The probability that a message begins a split, which cuts its sender's end off from all others.
-        split_seconds: How long such a split lasts: between 0 and this, or a range (least, most).
+        split_seconds: How many seconds such a split lasts: between 0 and this, or a range (least, most).
         split_loses: Whether messages that meet a split are lost; otherwise they arrive when it is over.
-        spare: Says for a message that no fault shall be drawn for it. It waits its turn all the same, behind delayed
-            ones of its sender, and splits stop it.
+        spare: Called with each message; if it returns something true, no fault is drawn for that one. The message still
+            waits behind delayed ones of its sender, and splits stop it.
 
     Raises:
         TypeError: A value is not of the kind that is said here.
@@ -95,16 +96,16 @@ class Faults:
         return bool(self.delay[1] or self.duplicate or self.lose or self.split)
 
     def draw(self, message: BusMessage, seed: object, sender: str, number: int) -> Fate:
-        """Draw what becomes of a message.
+        """Draw what happens to a message.
 
         Args:
             message: The message, for ``spare``.
             seed: The seed of all draws.
-            sender: Who sent it.
+            sender: The name of the sender.
             number: Which of the sender's messages it is.
 
         Returns:
-            Always the same for the same seed, sender and number.
+            What was drawn; always the same for the same seed, sender and number.
         """
         if not self.draws or (self.spare is not None and self.spare(message)):
             return UNTOUCHED

@@ -1,8 +1,8 @@
-"""A bus on which messages are late, doubled, lost or held back, as a seed decides.
+"""A bus on which messages are late, doubled, lost or held back, as a seed decides (B8, B9, R6).
 
 A `FaultyBus` is one end of a network, and the network is another bus: what is published at an end goes out over that
-bus, sooner or later (`Carrier`), and from there everything arrives at every end (`Arrivals`). What happens on the way
-out is drawn here, by sender; splits are met where messages arrive. What the ends share is in `Network`.
+bus, sooner or later (`Carrier`), and from there everything arrives at every end (`Arrivals`). What happens to a message
+on its way out is drawn here; splits stop it where it arrives. What the ends share is in `Network`.
 """
 
 import math
@@ -24,10 +24,10 @@ from workerbus.testing.buses._telling import counted, in_seconds
 
 
 class FaultyBus(WorkerBus):
-    """One end of a network that does to messages what a plan says (`Faults`), as drawn from a seed.
+    """One end of a network that does to messages what a plan (`Faults`) says, as drawn from a seed.
 
-    It wraps any bus and is one itself. One end alone stands for a runner whose messages to itself take that way, too;
-    in a test with several runners each has its own end, and sees the others' workers as remote::
+    It wraps any bus and is one itself. A runner on an end sends even the messages to its own workers over the network.
+    In a test with several runners each has its own end, and sees the others' workers as remote::
 
         async with FaultyBus(MemoryBus(), seed=7, faults=Faults(delay=0.2, lose=0.01)) as left:
             right = left.end("right")
@@ -35,23 +35,28 @@ class FaultyBus(WorkerBus):
             left.split("left", "right", seconds=2.0)
         print(left)
 
-    The same seed and the same program in virtual time give the same story. A draw is made by sender and by which of its
-    messages it is, so give names to runners and workers: made-up ones are numbered as they are met.
+    The same seed and the same program in virtual time give the same story. What happens to a message depends on its
+    sender's name, so give names to runners and workers: made-up ones are numbered as they are met.
 
     An end opens the wrapped bus, if nobody else has, and closes it. A wrapped bus that a runner has opened, with its
-    own end, is that runner's alone; to share it, open it, or an end, around all runners (R6). An end that closes sends
-    what is still delayed at once, in order; what a split held back from it never arrives. Both are in the story.
+    own end, is that runner's alone; to share it, open it, or an end, around all runners. An end that closes sends what
+    is still delayed at once, in order; what a split held back from it never arrives. Both are in the story.
 
-    Local messages stay at their end (B8). What is sent on the wrapped bus past the ends arrives at all of them,
-    untouched. A sender is at the end where it sent last.
+    Local messages stay at their end. What is sent on the wrapped bus itself arrives at all ends, untouched. A sender is
+    at the end where it sent last.
 
     Args:
-        bus: What everything goes over.
-        seed: What is drawn from.
-        faults: What may happen; by default nothing.
+        bus: The bus that everything goes over.
+        seed: The seed that faults are drawn from.
+        faults: What may happen to messages; by default nothing.
         name: The end's name, in the story and in logs.
-        max_buffer_size: How many messages may wait in each data lane of a subscriber at this end. More wait at the end,
-            in line, and not their senders, who are elsewhere (B9).
+        max_buffer_size: How many messages may wait in each data lane of a subscriber at this end. Further messages wait
+            at the end, in line; their senders, who are elsewhere, do not.
+
+    Raises:
+        TypeError: ``bus`` is no bus, or a `FaultyBus` itself, or ``faults`` is no `Faults`.
+
+    Guarantees: B8, B9, R6.
     """
 
     _network: Network
@@ -72,14 +77,16 @@ class FaultyBus(WorkerBus):
         self._join(Network(bus, seed, _checked(faults if faults is not None else Faults())), name, max_buffer_size)
 
     def end(self, name: str, *, max_buffer_size: float = math.inf) -> "FaultyBus":
-        """Return another end of the network; seed, plan and story are shared.
+        """Return another end of the network; it shares seed, plan and story with the first.
 
         Args:
-            name: Its name.
-            max_buffer_size: How many messages may wait in each data lane there (B9).
+            name: The name of the new end.
+            max_buffer_size: How many messages may wait in each data lane of a subscriber there.
 
         Raises:
             NameTakenError: There is an end of that name; a `ValueError`.
+
+        Guarantees: B9.
         """
         other = FaultyBus.__new__(FaultyBus)
         other._join(self._network, name, max_buffer_size)  # noqa: SLF001 - another of this very class
@@ -97,12 +104,12 @@ class FaultyBus(WorkerBus):
 
     @property
     def seed(self) -> int | str:
-        """What the network draws from."""
+        """The seed that the network's faults are drawn from."""
         return self._network.seed
 
     @property
     def faults(self) -> Faults:
-        """The network's plan. It may be set at any time, at any end, and holds for what is sent from then on."""
+        """The network's plan; it may be set at any time, at any end, and holds for what is sent from then on."""
         return self._network.faults
 
     @faults.setter
@@ -115,7 +122,7 @@ class FaultyBus(WorkerBus):
         return list(self._network.story)
 
     def story(self) -> str:
-        """Return a line for each fault of the network so far: when, in seconds since its first end opened, and what."""
+        """Return a line for each fault of the network so far: seconds since its first end opened, and what happened."""
         return self._network.tell()
 
     def __str__(self) -> str:
@@ -127,14 +134,15 @@ class FaultyBus(WorkerBus):
         """Cut ends off from each other, from now on.
 
         Args:
-            sides: For each side the name of an end, or names. One side alone is cut off from all other ends; none at
-                all means each end for itself. An end that comes later is on no side.
-            seconds: For how long; None until `heal`.
-            loses: Whether what meets the split is lost; otherwise it arrives, in order, when the split is over. By
+            sides: For each side the name of an end, or several names. One side alone is cut off from all other ends;
+                without any, each end is cut off from each other. An end that comes later is on no side.
+            seconds: How many seconds the split lasts; None until `heal` is called.
+            loses: Whether messages that meet the split are lost; otherwise they arrive, in order, when it is over. By
                 default as the plan says.
 
         Raises:
-            ValueError: A name is that of no end or comes twice, there are no two sides, or the seconds are negative.
+            ValueError: There is no end of a name, a name comes twice, there are no two sides, or the seconds are
+                negative.
         """
         if seconds is not None and not 0 <= seconds < math.inf:
             raise ValueError(f"seconds must be a number, finite and not less than 0, or None, not {seconds!r}")
@@ -146,21 +154,23 @@ class FaultyBus(WorkerBus):
             self._network.heal(split)
 
     def watch(self, split: Split) -> None:
-        """End a split when its time is over. For the network."""
+        """End a split when its time is over; called by the network."""
         if split.until is not None:
             self.tasks.start(self._network.heal_in_time, split, name=f"{self.name} split")
 
     def release(self) -> int:
-        """Let in what no split holds back any more. For the network."""
+        """Let in what no split holds back any more; called by the network."""
         return self._arrivals.release()
 
     # --- lifetime
 
     async def __aenter__(self) -> Self:
-        """Open the end, and the wrapped bus if nobody has (R6).
+        """Open the end, and the wrapped bus if nobody has.
 
         Raises:
-            NotRunningError: It is open already, or the wrapped bus is a runner's own; a `RuntimeError`.
+            NotRunningError: The end is open already, or the wrapped bus is a runner's own; a `RuntimeError`.
+
+        Guarantees: R6.
         """
         async with AsyncExitStack() as stack:
             await self._open_wrapped(stack)
@@ -172,7 +182,7 @@ class FaultyBus(WorkerBus):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """Close the end, and the wrapped bus if this has opened it."""
+        """Close the end, and the wrapped bus if the end has opened it."""
         closing, self._closing = self._closing, None
         if closing is None:
             raise NotRunningError(f"bus {self.name!r} is not open")
@@ -206,6 +216,8 @@ class FaultyBus(WorkerBus):
 
     async def stop(self) -> None:
         """Send what is still delayed, and let nothing arrive any more."""
+        # This may be cancelled while messages are sent: whatever is left then is dropped, the story says so, and the
+        # end leaves the wrapped bus in any case.
         try:
             delayed = await self._carrier.hurry()
             if delayed:
@@ -226,7 +238,7 @@ class FaultyBus(WorkerBus):
     # --- messages
 
     async def publish(self, message: BusMessage) -> None:
-        """Send a message over the wrapped bus, if and when and as often as was drawn for it."""
+        """Send a message over the wrapped bus, when and as often as was drawn for it."""
         network = self._network
         fate = network.fate(self.name, message)
         if fate.lost:

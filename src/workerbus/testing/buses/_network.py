@@ -1,8 +1,8 @@
 """What the ends of one faulty network share: the draws, the splits, and the story.
 
-Everything here is synchronous and decides; the ends act. Who is cut off from whom is asked when a message arrives: an
-end knows from the sender's name at which end it was sent. Each open end has a timer for each split that ends by itself,
-so that it ends whichever of them closes first; the first of the timers does it.
+What happens is decided here, and the ends act. Whether a split stops a message is decided when it arrives: the sender's
+name says at which end it was sent. Each open end has a timer for each split that ends by itself, so that the split ends
+whichever of the ends closes before; the first of the timers ends it.
 """
 
 from collections import Counter
@@ -27,12 +27,12 @@ class Fault:
     """Something that a `FaultyBus` did.
 
     Args:
-        time: When, in seconds, as `anyio.current_time` has it.
-        kind: What it was. ``"hurried"``: an end closed, and what was still delayed went out at once; ``"dropped"``: it
-            closed, and what a split had held back from it never arrived.
-        text: What it was, in words.
-        message: The message that it befell, where it was one.
-        seconds: For how long, of a delay, and of a split that ends by itself.
+        time: When it happened, in seconds, by the clock of `anyio.current_time`.
+        kind: What kind of fault it was. ``"hurried"``: an end closed, and what was still delayed went out at once;
+            ``"dropped"``: an end closed, and what a split had held back from it never arrived.
+        text: What happened, in words.
+        message: The message that it happened to; None for what happened to an end.
+        seconds: How many seconds a delay lasts, or a split that ends by itself; None for all else.
     """
 
     time: float
@@ -47,10 +47,10 @@ class Split:
     """Sides that hear nothing of each other.
 
     Args:
-        sides: The names of the ends on each.
-        until: When it ends by itself, as `anyio.current_time` has it; None for when `heal` is called.
-        loses: Whether what meets it is lost.
-        over: Set when it has ended.
+        sides: For each side, the names of the ends on it.
+        until: When the split ends by itself, by the clock of `anyio.current_time`; None if `heal` has to be called.
+        loses: Whether messages that meet the split are lost.
+        over: Set when the split has ended.
     """
 
     sides: tuple[frozenset[str], ...]
@@ -75,7 +75,7 @@ _LAST: Final = 5
 
 
 def stories() -> list[str]:
-    """Tell of the networks that are open what they have kept from arriving, the last of it; a paragraph for each."""
+    """Return a paragraph for each network that is open: the last of what it has kept from arriving."""
     told: list[str] = []
     for network in list(_networks):
         faults = [fault for fault in network.story if fault.kind in _KEPT_BACK]
@@ -92,26 +92,36 @@ class End(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name, unique in the network."""
+        """The name of the end, unique in the network."""
 
     @property
     def is_open(self) -> bool:
-        """Whether messages come and go."""
+        """Whether messages come and go here."""
 
     def watch(self, split: Split) -> None:
         """End a split when its time is over."""
 
     def release(self) -> int:
-        """Let in what no split holds back any more. Returns how many messages that were."""
+        """Let in what no split holds back any more; returns how many messages that were."""
 
 
 class Network:
     """What the ends of one network share.
 
     Args:
-        bus: What everything goes over.
-        seed: What is drawn from.
-        faults: The plan.
+        bus: The bus that everything goes over.
+        seed: The seed that faults are drawn from.
+        faults: The plan of what may happen to messages.
+
+    Attributes:
+        bus: The bus that everything goes over.
+        seed: The seed that faults are drawn from.
+        faults: The plan; it may be changed at any time.
+        story: The faults so far, in the order in which they happened.
+        teller: Finds words for messages, and numbers for made-up names.
+        begun: When the first end was opened, by the clock of `anyio.current_time`; None before that.
+        ends: The ends, by name.
+        splits: The splits that have not ended, in the order in which they began.
     """
 
     def __init__(self, bus: WorkerBus, seed: int | str, faults: Faults) -> None:
@@ -129,32 +139,32 @@ class Network:
         _networks.add(self)
 
     def add(self, end: End) -> None:
-        """Take in an end.
+        """Add an end to the network.
 
         Raises:
-            NameTakenError: There is one of that name; a `ValueError`.
+            NameTakenError: There is an end of that name; a `ValueError`.
         """
         if end.name in self.ends:
             raise NameTakenError(end.name, f"the network over bus {self.bus.name!r}")
         self.ends[end.name] = end
 
     def begin(self) -> None:
-        """An end has opened: the story counts from the first."""
+        """Note that an end has opened; the times in the story count from the first one."""
         if self.begun is None:
             self.begun = current_time()
 
     def note(self, kind: FaultKind, text: str, *, seconds: float | None = None) -> None:
-        """Go on with the story."""
+        """Add a fault to the story."""
         self.story.append(Fault(current_time(), kind, text, seconds=seconds))
 
     def befalls(self, kind: FaultKind, message: BusMessage, what: str, *, seconds: float | None = None) -> None:
-        """Go on with the story, with what befalls a message."""
+        """Add to the story what happens to a message."""
         self.story.append(Fault(current_time(), kind, f"{self.teller.calls(message)} {what}", message, seconds))
 
     # --- sending
 
     def fate(self, end: str, message: BusMessage) -> Fate:
-        """Draw what becomes of a message that is sent at an end, and see to the split that it begins."""
+        """Draw what happens to a message that is sent at an end, and begin the split that was drawn with it, if any."""
         source = self.teller.name(message.source)
         self.teller.job(message)  # so that jobs are numbered as they are asked for, faults or not
         self._homes[message.source] = end
@@ -170,8 +180,13 @@ class Network:
     def split(self, sides: Sequence[str | Collection[str]], *, for_seconds: float | None, loses: bool | None) -> None:
         """Cut sides off from each other.
 
+        Args:
+            sides: See `FaultyBus.split`.
+            for_seconds: How many seconds the split lasts; None until it is healed.
+            loses: Whether messages that meet the split are lost; None for as the plan says.
+
         Raises:
-            ValueError: A name is that of no end, or comes twice, or there is nothing to split.
+            ValueError: There is no end of a name, a name comes twice, or there are no two sides.
         """
         named = [frozenset([side] if isinstance(side, str) else side) for side in sides]
         named = [side for side in named if side] or [frozenset([name]) for name in self.ends]
@@ -195,11 +210,11 @@ class Network:
                 end.watch(split)
 
     def home(self, message: BusMessage) -> str | None:
-        """Return the end at which a message's sender is; None for one that sends past the ends."""
+        """Return the end at which a message's sender is; None for a sender on the wrapped bus itself."""
         return self._homes.get(message.source)
 
     def cut(self, home: str, end: str) -> Split | None:
-        """Return what keeps messages of one end from arriving at another, if anything does."""
+        """Return the split that keeps messages of one end from arriving at another; of several, one that loses them."""
         cuts = [split for split in self.splits if split.parts(home, end)]
         return next((split for split in cuts if split.loses), cuts[0] if cuts else None)
 
@@ -209,7 +224,7 @@ class Network:
         self.befalls("lost", message, f"is lost on its way to {end}: {split} are split")
 
     def heal(self, split: Split) -> None:
-        """End a split; again is a no-op."""
+        """End a split, if it has not ended yet."""
         if split not in self.splits:
             return
         self.splits.remove(split)
@@ -233,7 +248,7 @@ class Network:
     # --- telling
 
     def tell(self) -> str:
-        """Return the story so far."""
+        """Return the story so far, a line for each fault."""
         begun = self.begun or 0.0
         times = [f"{fault.time - begun:.2f} s" for fault in self.story]
         width = max(map(len, times), default=0)

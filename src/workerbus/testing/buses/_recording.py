@@ -1,7 +1,7 @@
-"""A bus that keeps what was sent over it.
+"""A bus that keeps what was sent over it (O1).
 
-A `MemoryBus` with a tap (O1) that keeps what passes: in its sender's step, just before it is handed out. Nothing of B1
-to B9 changes; `RecordingBus.wait_for` applies its conditions in the task that waits.
+It is a `MemoryBus` with a tap, which keeps each message in its sender's step, just before it is handed out. Nothing of
+B1 to B9 changes. `RecordingBus.wait_for` checks its conditions in the task that waits, not in the sender's step.
 """
 
 import math
@@ -23,8 +23,8 @@ class RecordedMessage:
     """A message that was sent.
 
     Args:
-        number: Which one it was on its bus, from 1; `RecordingBus.clear` does not start again.
-        time: When it was sent, in seconds, as `anyio.current_time` has it.
+        number: Which message of its bus it was, from 1; `RecordingBus.clear` does not begin again.
+        time: When it was sent, in seconds, by the clock of `anyio.current_time`.
         message: The message itself.
     """
 
@@ -34,7 +34,7 @@ class RecordedMessage:
 
 
 class _Waiting:
-    """What has been sent since somebody began to wait."""
+    """What has been sent since somebody began to wait, and was not looked at yet."""
 
     __slots__ = ("came", "news")
 
@@ -58,10 +58,14 @@ class RecordingBus(MemoryBus):
             request = await bus.wait_for(BusJobRequestMessage, target="tts")
         print(bus)
 
-    A `send` that raised, because the message was none or because it met the sender's own full lane, is not kept. One
-    that was cancelled while it waited for room is: some may have got it.
+    A message whose `send` raised, because it was no message or met the sender's own full lane, is not kept. A message
+    whose `send` was cancelled while it waited for room is kept: some subscribers may have got it.
 
-    See `WorkerBus` for the parameters.
+    Args:
+        max_buffer_size: How many messages may wait in each data lane; see `WorkerBus`.
+        name: The name of the bus, for logs; made up by default.
+
+    Guarantees: O1.
     """
 
     def __init__(self, *, max_buffer_size: float = math.inf, name: str | None = None) -> None:
@@ -75,7 +79,7 @@ class RecordingBus(MemoryBus):
     # --- keeping
 
     async def start(self) -> None:
-        """Let the story begin."""
+        """Begin the story, whose times count from here."""
         await super().start()
         if self._begun is None:
             self._begun = current_time()
@@ -92,7 +96,7 @@ class RecordingBus(MemoryBus):
 
     @property
     def records(self) -> list[RecordedMessage]:
-        """What was sent, in the order of sending."""
+        """The messages that were sent, in the order of sending."""
         numbered = enumerate(self._kept, self._forgotten + 1)
         return [RecordedMessage(number, time, message) for number, (time, message) in numbered]
 
@@ -129,11 +133,11 @@ class RecordingBus(MemoryBus):
         """Return the messages that were sent, in the order of sending.
 
         Args:
-            kind: Only those of this class.
-            source: Only those of this sender.
-            target: Only those for this one.
-            job_id: Only those about this job.
-            matching: Only those for which this returns something true.
+            kind: Only messages of this class.
+            source: Only messages of this sender.
+            target: Only messages for this subscriber.
+            job_id: Only messages about this job.
+            matching: Only messages for which this returns something true.
         """
         wanted = _condition(kind, source, target, job_id, matching)
         return [message for _, each in self._kept if (message := wanted(each)) is not None]
@@ -168,14 +172,15 @@ class RecordingBus(MemoryBus):
         job_id: str | None = None,
         matching: Callable[[Any], object] | None = None,
     ) -> Any:
-        """Wait for a message to be sent; one that was sent already counts. Leaves nothing behind.
+        """Wait for a message to be sent; one that was sent already counts.
 
         Args:
-            kind: Of which class.
-            source: By whom.
-            target: For whom.
-            job_id: About which job.
-            matching: Called with each message that is all this; true says that it is the one.
+            kind: The class of the message.
+            source: The sender; by default, any.
+            target: The subscriber that it is for; by default, any.
+            job_id: The job that it is about; by default, any.
+            matching: Called with each message that is as the others say; the first for which it returns something true
+                is the one.
 
         Returns:
             The first such message.
@@ -196,7 +201,7 @@ class RecordingBus(MemoryBus):
             self._waiting.discard(waiting)
 
     def clear(self) -> None:
-        """Forget what was sent so far."""
+        """Forget the messages that were sent so far."""
         self._forgotten += len(self._kept)
         self._kept.clear()
 

@@ -46,7 +46,7 @@ _short.maxlevel = 3
 
 
 class Teller:
-    """Finds words for messages, and numbers for what has a made-up name."""
+    """Finds words for messages, and small numbers for made-up names and job ids."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
@@ -85,7 +85,7 @@ class Teller:
         return f"{self.name(message.source)} -> {target}"
 
     def says(self, message: BusMessage) -> str:
-        """Return what a message says, as the rest of a sentence about its sender."""
+        """Return what a message says, as a sentence without its subject, which is the sender: ``activates it``."""
         verb = _VERBS.get(type(message))
         text = f"sends {_shown(message)}" if verb is None else verb(self, message)
         return _MADE_UP.sub(lambda found: self._jobs.get(found[0]) or self.name(found[0]), text)
@@ -99,7 +99,7 @@ class Teller:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names as an enumeration: ``a, b and c``."""
+    """Return names as a list in words: ``a, b and c``."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
 
@@ -110,7 +110,7 @@ def in_seconds(value: float) -> str:
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
-    """Return how many there are of something, in words; by default, many are one with an s."""
+    """Return a number with its noun: ``1 message``, ``2 messages``; by default the plural is the singular with an s."""
     return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 

@@ -1,7 +1,7 @@
 """`cancel_at_every_checkpoint`: cut a piece of a program wherever it can be cut, and see what is left of it.
 
-How a scenario is driven and cut is in `_cutting`. Here: one run after the other, what each must leave behind, and words
-for where it went wrong.
+How a scenario is driven and cut is in `_cutting`. Here is the rest: one run after the other, what each must have
+cleaned up, and words for where it went wrong.
 """
 
 import inspect
@@ -21,7 +21,7 @@ Outcome = Literal["cut", "finished", "raised"]
 
 
 class CutError(Exception):
-    """What ``how="raise"`` raises, unless it is given something else."""
+    """Raised in a scenario by ``how="raise"``, unless ``error`` says something else."""
 
 
 @frozen
@@ -31,10 +31,11 @@ class Checkpoint:
     Args:
         number: Which of the scenario's checkpoints it is, from 1.
         where: The innermost line of the program's own code there, as ``file:line``.
-        statement: That line.
+        statement: The text of that line.
         inside: The line of workerbus that it waits in, as ``file:line in function``; empty if there is none.
-        outcome: How the scenario ended: ``"cut"``, what cut it came out of it; ``"finished"``, it came to its end all
-            the same, behind a shield, say; ``"raised"``, it raised something else, where that is allowed.
+        outcome: How the scenario ended. ``"cut"``: the cancellation, or the exception, came out of it. ``"finished"``:
+            it came to its end all the same, behind a shield for instance. ``"raised"``: it raised something else, where
+            that is allowed.
     """
 
     number: int
@@ -52,11 +53,11 @@ class CheckpointReport:
     """What `cancel_at_every_checkpoint` has done.
 
     Args:
-        scenario: The scenario's name.
-        backend: The backend.
+        scenario: The name of the scenario.
+        backend: The backend on which it ran.
         seed: The seed of the schedule.
-        how: How it was cut.
-        checkpoints: The checkpoints at which it was cut; none where the backend knows no such cut.
+        how: How the scenario was cut.
+        checkpoints: The checkpoints at which it was cut, in order; none where the backend knows no such cut.
     """
 
     scenario: str
@@ -66,7 +67,11 @@ class CheckpointReport:
     checkpoints: tuple[Checkpoint, ...]
 
     def of(self, outcome: Outcome) -> tuple[Checkpoint, ...]:
-        """Return those with a certain outcome."""
+        """Return the checkpoints with a certain outcome.
+
+        Args:
+            outcome: ``"cut"``, ``"finished"`` or ``"raised"``.
+        """
         return tuple(each for each in self.checkpoints if each.outcome == outcome)
 
     def __str__(self) -> str:
@@ -119,7 +124,7 @@ def cancel_at_every_checkpoint(
     only: int | None = None,
     max_runs: int = 1_000,
 ) -> CheckpointReport:
-    """Run a scenario again and again, cut each time at another of its checkpoints, and check what is left.
+    """Run a scenario again and again, cut it each time at another of its checkpoints, and check what is left.
 
     The first run is not cut. Then, in run k, the scenario is cut at its k-th checkpoint, until it ends before that.
     Each run has an event loop of its own, in virtual time (see `run`), and a set-up of its own::
@@ -145,24 +150,25 @@ def cancel_at_every_checkpoint(
         def test_an_echo_can_be_cancelled_wherever_it_waits(backend):
             cancel_at_every_checkpoint(ask, set_up=an_echo, check=still_answers, backend=backend)
 
-    Of every run it also demands that the cut came out of the scenario, and that no task and no signal handler is left
-    after the set-up. What fails is raised as it is, with a note that says where the scenario had been cut.
+    In every run the cancellation or exception must come out of the scenario, and no task and no signal handler may be
+    left after the set-up. What fails is raised as it is, with a note that says where the scenario had been cut.
 
     Args:
         scenario: An async function, called with what the set-up yields. It runs in a task of its own.
-        set_up: Returns an async context manager, anew for each run; without it, scenario and check have no argument.
+        set_up: Returns an async context manager, a new one for each run; without it, scenario and check have no
+            argument.
         check: Called after the scenario, within the set-up, with the same argument; sync or async.
         backend: ``"asyncio"`` or ``"trio"``.
         seed: What the order of the tasks is drawn from.
-        how: ``"scope"``, by a cancel scope around the scenario; ``"native"``, by asyncio's ``Task.cancel()``;
-            ``"race"``, by that too, in the moment in which what the scenario waits for has come and it has not yet
-            heard of it; ``"raise"``, by an exception, shield or not, except where the backend itself can only be
-            cancelled: in the end of a task group, or waiting for a lock. On trio there is neither ``"native"`` nor
-            ``"race"``: only the run that is not cut takes place.
-        error: For ``"raise"``, makes the exception: `KeyboardInterrupt`, say.
-        goes_through: Whether what has cut the scenario must come out of it.
-        only: Cut at this checkpoint alone, to look into a failure.
-        max_runs: How many checkpoints are too many.
+        how: How the scenario is cut. ``"scope"``: by a cancel scope around it. ``"native"``: by asyncio's
+            ``Task.cancel()``. ``"race"``: by the same, at the moment when what the scenario waits for has come, and the
+            scenario has not been woken up yet. ``"raise"``: by an exception, even behind a shield, except where the
+            backend can only be cancelled: at the end of a task group, or waiting for a lock. On trio there is neither
+            ``"native"`` nor ``"race"``: only the run that is not cut takes place.
+        error: For ``"raise"``, makes the exception; `KeyboardInterrupt`, for instance.
+        goes_through: Whether the cancellation or exception must come out of the scenario.
+        only: The one checkpoint to cut at, to look into a failure; by default, all.
+        max_runs: How many checkpoints there may be.
 
     Returns:
         Where the scenario was cut, and how each run ended.
@@ -170,7 +176,8 @@ def cancel_at_every_checkpoint(
     Raises:
         AssertionError: The scenario went on in spite of a cancellation, or something was left.
         RuntimeError: There are more than ``max_runs`` checkpoints.
-        ValueError: There are fewer than ``only``.
+        TypeError: Scenario or set-up are not functions of the kind that is said here.
+        ValueError: There are fewer checkpoints than ``only``, or an argument has no such value.
         BaseException: Whatever scenario, set-up or check have raised.
     """
     for what, value in (("scenario", scenario), ("set_up", set_up or _nothing)):
@@ -215,7 +222,15 @@ class _Runs:
     seed: int
 
     def run(self, number: int, total: int) -> tuple[Checkpoint | None, int]:
-        """Cut at a checkpoint; returns where that was, if there was one, and how many there were."""
+        """Run the scenario once.
+
+        Args:
+            number: The checkpoint to cut at, from 1; 0 for none.
+            total: How many checkpoints there are when nothing is cut, for the note in an exception.
+
+        Returns:
+            Where the scenario was cut, if it was, and how many checkpoints there were.
+        """
         play = _Play(number, lambda: make_cut(self.how, self.error))
         try:
             run(self._run, play, backend=self.backend, seed=self.seed)
@@ -261,7 +276,7 @@ class _Runs:
 
 
 class _Play:
-    """The scenario in one run."""
+    """One run of the scenario: it is driven in `run`, and judged in `judge`, when its task group has been left."""
 
     def __init__(self, at: int, make_cut: Callable[[], Cut]) -> None:
         self._at = at
@@ -272,7 +287,7 @@ class _Play:
         self.outcome: Outcome = "finished"
 
     async def run(self, driven: Coroutine[Any, Any, object]) -> None:
-        """Run it in this task, whatever comes of it."""
+        """Run the scenario in this task, and keep what it raises for `judge`."""
         cut = self._cut = self._make_cut()  # here, since a cancel scope belongs to an event loop
         self.driven = Driven(driven, self._at, cut)
         try:
@@ -292,7 +307,11 @@ class _Play:
             self._error = exc
 
     def judge(self, goes_through: bool) -> None:
-        """Raise what is wrong with its end."""
+        """Raise what is wrong with the end of the scenario."""
+        # 1. It raised what had cut it, alone or in a group: that is as it should be. `run` has seen to a cancellation.
+        # 2. It was cut and raised something else: that is wrong, unless it is allowed.
+        # 3. It was not cut, and raised: that is wrong.
+        # 4. A cancellation or exception has come to it, and it returned: it has swallowed that, unless it is allowed.
         assert self.driven is not None
         error, intended = self._error, getattr(self._cut, "error", None)
         if error is not None and self._cut.made:

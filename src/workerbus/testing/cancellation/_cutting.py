@@ -1,7 +1,7 @@
-"""Driving a coroutine by hand, so that it can be cut at a checkpoint of one's choice.
+"""Driving a coroutine by hand, so that it can be cut at a chosen checkpoint (L5).
 
 `Driven` passes on whatever the coroutine yields to the event loop, and whatever comes back, as it is; it knows nothing
-of the backend's traps and futures. It counts, and just before the chosen yield is passed on it makes the cut: then a
+of the backend's traps and futures. It counts, and makes the cut just before it passes the chosen yield on: so a
 cancellation arrives at exactly that checkpoint, or at the next one that is not shielded.
 """
 
@@ -28,7 +28,7 @@ _CANCELLED_ONLY: Final = (
     "Semaphore.acquire",
     "Condition.wait",
 )
-"""Functions of anyio, asyncio and trio that would be torn by anything but a cancellation."""
+"""Functions of anyio, asyncio and trio that would be left in disorder by anything but a cancellation."""
 _OTHERS: Final = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
 
 
@@ -38,7 +38,7 @@ class Position:
 
     Args:
         where: The innermost line of the program's own code, as ``file:line``.
-        statement: That line.
+        statement: The text of that line.
         inside: The innermost line of workerbus below it, as ``file:line in function``; empty if there is none.
     """
 
@@ -51,7 +51,11 @@ class Position:
 
 
 def place_of(frames: Sequence[FrameType]) -> Position:
-    """Return where a coroutine is that is suspended in these frames, outermost first."""
+    """Return where a coroutine is suspended.
+
+    Args:
+        frames: The frames in which it is, outermost first.
+    """
     own, inside = frames[0], ""
     for frame in frames[1:]:
         file = Path(frame.f_code.co_filename)
@@ -64,10 +68,10 @@ def place_of(frames: Sequence[FrameType]) -> Position:
 
 
 class Cut:
-    """One way to cut a coroutine; this one does not.
+    """A way to cut a coroutine; this one does nothing, for the run that is not cut.
 
     Attributes:
-        made: Whether it has been made.
+        made: Whether the cut has been made.
     """
 
     def __init__(self) -> None:
@@ -77,22 +81,22 @@ class Cut:
         """Make the cut, in the running task, before what it has yielded is passed on.
 
         Args:
-            yielded: What it has yielded.
-            frames: The frames in which it stands, outermost first.
+            yielded: What the coroutine has yielded.
+            frames: The frames in which it is suspended, outermost first.
 
         Returns:
-            An exception that is to be raised where the coroutine waits.
+            An exception that is to be raised where the coroutine waits; None for a cut that is a cancellation.
         """
         self.made = True
         return None
 
     def comes_through(self) -> bool:
-        """Whether a cancellation that comes at this checkpoint would be of this cut's making."""
+        """Whether a cancellation that comes at this checkpoint would be due to this cut."""
         return True
 
 
 class ScopeCut(Cut):
-    """Cancels a scope around it; a shield keeps that off."""
+    """Cancels a scope around the coroutine; a shield keeps that off."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +108,7 @@ class ScopeCut(Cut):
         self.scope.cancel()
 
     def comes_through(self) -> bool:
-        """Not behind a shield: what comes there is of a scope inside it, whose time is up."""
+        """Whether no shield is in between: behind one, a cancellation is due to a scope inside it, whose time is up."""
         return current_effective_deadline() == -math.inf
 
 
@@ -121,7 +125,8 @@ class RaceCut(Cut):
     """Calls ``Task.cancel()`` when what the task waits for has come, and the task has not yet heard of it."""
 
     def make(self, yielded: object, frames: Sequence[FrameType]) -> None:
-        """Cancel the task before its own callback wakes it up."""
+        """Cancel the task when the future is done, before the task's own callback is called."""
+        # asyncio adds the task's callback when the yield is passed on, after this one, and calls them in order.
         task, cut = _current_task(), super().make
 
         def cancel(_: object) -> None:
@@ -135,14 +140,14 @@ class RaceCut(Cut):
 
 
 class RaiseCut(Cut):
-    """Raises an exception."""
+    """Raises an exception where the coroutine waits, behind a shield, too."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
         self.error: BaseException = error
 
     def make(self, yielded: object, frames: Sequence[FrameType]) -> BaseException | None:
-        """Return the exception, where that is possible."""
+        """Return the exception; None where a backend can deal with nothing but a cancellation."""
         if any(frame.f_code.co_qualname in _CANCELLED_ONLY for frame in frames):
             return None
         super().make(yielded, frames)
@@ -150,7 +155,12 @@ class RaiseCut(Cut):
 
 
 def make_cut(how: How, error: Callable[[], BaseException]) -> Cut:
-    """Return a new cut of a kind."""
+    """Return a new cut.
+
+    Args:
+        how: Its kind.
+        error: For ``"raise"``, makes the exception.
+    """
     if how == "raise":
         return RaiseCut(error())
     kinds: dict[How, type[Cut]] = {"scope": ScopeCut, "native": NativeCut, "race": RaceCut}
@@ -163,12 +173,12 @@ class Driven:
     Args:
         driven: The coroutine.
         at: At which of its checkpoints the cut is made, from 1; 0 for none.
-        cut: How.
+        cut: How it is cut.
 
     Attributes:
-        count: How many checkpoints there were.
-        place: Where it was cut, if it was.
-        reached: Whether the cut has reached the coroutine.
+        count: How many checkpoints there were so far.
+        place: Where the coroutine was cut; None if it was not.
+        reached: Whether the cancellation, or the exception, has come to the coroutine.
     """
 
     def __init__(self, driven: Coroutine[Any, Any, object], at: int, cut: Cut) -> None:
@@ -182,6 +192,17 @@ class Driven:
     @coroutine
     def drive(self) -> Generator[Any, Any, object]:
         """Run the coroutine to its end; returns what it returns, and raises what it raises."""
+        # At each checkpoint, in this order:
+        #
+        # 1. The cut is made before the yield is passed on. The backend begins the wait afterwards, finds the task
+        #    cancelled, and ends that very wait.
+        # 2. Whether a cancellation that comes would be due to the cut is asked before the wait, too: when it has come,
+        #    scopes may have been left.
+        # 3. What comes back goes into the coroutine as it has come. A cancellation may come in two ways: asyncio raises
+        #    it here, trio sends an outcome, which raises it inside.
+        # 4. To raise something else, the wait is ended first, by a cancellation of its own that nobody sees
+        #    (`_GivenUp`): a future or a trap that nobody waits for any more would wake the task up at another place.
+        # 5. `GeneratorExit` is for this generator, since the loop drops the task: the coroutine is closed with it.
         driven, cut = self._driven, self._cut
         advance: Callable[[Any], Any] = driven.send
         argument: Any = None
@@ -200,7 +221,7 @@ class Driven:
             try:
                 if error is None:
                     advance, argument = driven.send, (yield yielded)
-                    came = getattr(argument, "error", None)  # trio sends what it raises
+                    came = getattr(argument, "error", None)  # of an outcome, case 3
                 else:
                     with _GivenUp():
                         yield yielded
@@ -214,9 +235,9 @@ class Driven:
 
 
 class _GivenUp:
-    """Around a yield: the wait is ended at once, by a cancellation, so that the backend is left in order.
+    """A context around a yield: ends the wait at once, by a cancellation, so that the backend is left in order.
 
-    A coroutine that is driven stays in one task, so that the scope is left where it was entered (L5).
+    It is entered and left inside a generator, but always in the same task, since a driven coroutine stays in one.
     """
 
     def __init__(self) -> None:

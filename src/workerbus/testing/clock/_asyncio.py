@@ -1,9 +1,9 @@
 """An asyncio loop in virtual time, whose tasks run in an order drawn from a seed.
 
-Only public hooks of asyncio are used: the selector that a loop is given learns from `select` when the loop is idle,
-and for how long; and `call_soon` is where a task's next step is queued. The steps are put into a batch instead, and the
-loop gets a call for each that takes any one of the batch. What is queued meanwhile is of the next batch, so that a task
-which lets others run does so, as ever on asyncio. All other callbacks keep their order.
+Only public hooks of asyncio are used. The selector that a loop is given learns from `select` when the loop is idle, and
+until when. `call_soon` is where a task's next step is queued: the step is put into a batch instead, and the loop gets a
+call that takes any one step of the batch. A step that is queued meanwhile belongs to the next batch, so that a task
+which lets others run does so, as always on asyncio. All other callbacks keep their order.
 """
 
 import asyncio
@@ -43,6 +43,12 @@ class _Selector(selectors.DefaultSelector):
         self.loop: VirtualLoop | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        # A timeout of 0 says that something can run. Otherwise the loop is idle, and this is tried in turn:
+        #
+        # 1. Wait in real time for what comes from outside, as long as the user has asked for: not at all by default.
+        # 2. If a thread is at work, wait for it in real time; it takes no virtual time. The loop asks again soon.
+        # 3. Wake those who wait for the program to settle: that has to be before time passes.
+        # 4. Let time jump to the next timer, without waiting. The loop looks at the clock next, and finds it due.
         loop = self.loop
         assert loop is not None
         if timeout is not None and timeout <= 0:
@@ -58,12 +64,16 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """The loop.
+    """An asyncio loop in virtual time.
 
     Args:
         seed: What the order of the tasks is drawn from; None for asyncio's own, first in, first out.
         limit: Seconds of virtual time that the program may take.
         patience: Real seconds without anything happening before the clock jumps.
+
+    Attributes:
+        virtual: The clock.
+        main: The program's main task.
     """
 
     def __init__(self, seed: int | None, limit: float, patience: float) -> None:
@@ -83,7 +93,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(selector)
 
     def time(self) -> float:
-        """Seconds of virtual time."""
+        """Return the seconds of virtual time that have passed."""
         return self.virtual.look()
 
     # --- the order of tasks
@@ -91,12 +101,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def call_soon(
         self, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> asyncio.Handle:
-        """Queue a callback; of the steps of tasks, any may be next."""
+        """Queue a callback; if it is a step of a task, any step of its batch may be next."""
+        # A batch is sorted by tasks, and not by when they became ready: that can depend on the order of objects in a
+        # set, hence on their addresses, and the same draw would then give another schedule in another process.
         task = getattr(callback, "__self__", None)
         if self._random is None or not isinstance(task, asyncio.Task):
             return super().call_soon(callback, *args, context=context)
         self._queued += 1
-        number = self._numbers.setdefault(task, self._queued)  # in the order of their first steps
+        number = self._numbers.setdefault(task, self._queued)  # tasks are numbered in the order of their first steps
         insort(self._next_batch, (number, self._queued, callback, args, context), key=lambda step: step[:2])
         return super().call_soon(self._next_step, context=self._no_context)
 
@@ -113,22 +125,22 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     # --- idle moments
 
     def turn(self) -> None:
-        """Something runs."""
+        """Note that the loop turns, and has something to run."""
         self._polled = False
         self.virtual.turn()
 
     def call_at(
         self, when: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """Queue a callback for a moment; one that never comes would be taken for a timer that runs."""
-        if when == math.inf:
+        """Queue a callback for a moment."""
+        if when == math.inf:  # it never comes: in the loop's queue it would look like a timer that runs
             return asyncio.TimerHandle(when, callback, args, self, context)
         return super().call_at(when, callback, *args, context=context)
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args
     ) -> "asyncio.Future[T]":
-        """Run a function in a thread, whose end is waited for in real time."""
+        """Run a function in a thread, whose end the clock waits for in real time."""
         future = super().run_in_executor(executor, func, *args)
         self._executing += 1
         future.add_done_callback(self._executed)
@@ -138,7 +150,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._executing -= 1
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Wait for the threads, which another thread does."""
+        """Wait until the threads have ended; asyncio does that in yet another thread."""
         self._executing += 1
         try:
             await super().shutdown_default_executor()
@@ -146,13 +158,23 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._executing -= 1
 
     def thread_is_at_work(self, *, timer: bool) -> bool:
-        """Whether something waits for a thread that does not wait for time to pass itself."""
+        """Whether something waits for a thread, and that does not itself wait for time to pass.
+
+        Args:
+            timer: Whether a timer runs, so that time can pass.
+        """
+        # Of the threads that tasks wait for, some may wait for the loop themselves (`anyio.from_thread`):
+        #
+        # 1. One of them does not: it is at work.
+        # 2. All of them do, and no timer runs: only they can bring the program on, so they are given real time.
+        # 3. All of them do, and a timer runs: time may pass, but not at the first look. A thread that the loop has just
+        #    answered still seems to wait for it until it is scheduled.
         if self._executing:
             return True
         if active_count() == 1:
             return False
         used, waiting = threads_of(task.get_coro() for task in asyncio.all_tasks(self))
-        polled, self._polled = self._polled, True  # one that waits for the loop may have been answered just now
+        polled, self._polled = self._polled, True
         return bool(used) and (used > waiting or not timer or not polled)
 
     async def until_settled(self) -> None:
@@ -166,7 +188,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 self._settling.remove(future)
 
     def settle(self) -> bool:
-        """Wake those who wait for this moment; returns whether there were any."""
+        """Wake those who wait in `until_settled`; returns whether there were any."""
         settling, self._settling = self._settling, []
         for future in settling:
             if not future.done():
@@ -179,12 +201,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return describe([Waiter(task.get_name(), task.get_coro(), main=task is main, id=id(task)) for task in tasks])
 
     def _push(self) -> None:
+        # Natively, since no shield keeps that off.
         for task in asyncio.all_tasks(self):
             task.cancel("workerbus.testing: the program is stuck in its wind-down")
 
 
 def options(seed: int | None, limit: float, patience: float) -> dict[str, Any]:
-    """What `anyio.run` needs to run a program in virtual time."""
+    """Return the backend options with which `anyio.run` runs a program in virtual time."""
     return {"loop_factory": lambda: VirtualLoop(seed, limit, patience)}
 
 

@@ -31,18 +31,18 @@ def run(
 ) -> T:
     """Run an async function to its end, in virtual time.
 
-    Time begins at 0 and stands still while anything can run; when nothing can, it jumps to the next deadline, so that a
-    timeout of an hour takes no longer than it takes to compute. A program that can never go on is not waited for: it is
-    cancelled, and the error names the tasks that wait and what each waits for.
+    Time begins at 0 and stands still while anything can run. When nothing can, it jumps to the next deadline, so that a
+    timeout of an hour is over at once. A program that can never go on is not waited for: it is cancelled, and the error
+    names the tasks that wait and what each waits for.
 
-    Of the tasks that can run, the next one is drawn from the seed, so that tasks meet in many orders, and in the same
-    one again for the same seed. Any exception that leaves carries a note with backend and seed.
+    Of the tasks that can run, the next one is drawn from the seed: tasks run in another order for another seed, and in
+    the same order for the same one. An exception that comes out carries a note with backend and seed.
 
-    Work in threads (`anyio.to_thread`) is waited for in real time, and takes no virtual time. Sockets, processes and
-    threads that call in from outside are not seen: give ``patience``.
+    Work in threads (`anyio.to_thread`) is waited for in real time, and takes no virtual time. The clock does not see
+    sockets, processes and threads that call in from outside: where there are any, give ``patience``.
 
     Args:
-        async_fn: What to run.
+        async_fn: The async function.
         args: Its arguments.
         backend: ``"asyncio"`` or ``"trio"``.
         seed: What the order of the tasks is drawn from; None for the backend's own order.
@@ -56,6 +56,8 @@ def run(
         DeadlockError: Nothing could happen any more.
         TimeLimitError: The limit was reached.
         SpinError: Some task never waits.
+        TypeError: ``async_fn`` is no async function, or an argument has the wrong type.
+        ValueError: There is no such backend, or ``limit`` or ``patience`` is no number of seconds.
     """
 
     async def main() -> Any:
@@ -100,13 +102,23 @@ def _awaitable(async_fn: object, result: Awaitable[T]) -> Awaitable[T]:
 def virtual_backend(
     backend: str, *, seed: int | None = 0, limit: float = ONE_WEEK, patience: float = 0.0
 ) -> tuple[str, dict[str, Any]]:
-    """Return a backend with options for virtual time, as anyio's pytest plugin takes it; see `run` for the arguments.
+    """Return a backend and its options for virtual time, as anyio's pytest plugin takes them.
 
     ::
 
         @pytest.fixture
         def anyio_backend():
             return virtual_backend("asyncio", seed=7)
+
+    Args:
+        backend: ``"asyncio"`` or ``"trio"``.
+        seed: What the order of the tasks is drawn from; None for the backend's own order.
+        limit: Seconds of virtual time that a test may take.
+        patience: Real seconds without anything happening before the clock jumps.
+
+    Raises:
+        TypeError: ``seed`` is no whole number.
+        ValueError: There is no such backend, or ``limit`` or ``patience`` is no number of seconds.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
@@ -120,12 +132,12 @@ def virtual_backend(
 
 
 def _module(backend: str) -> Any:
-    # So that trio is imported only where it runs.
+    # Late, so that trio is imported only where it runs.
     return import_module(f"workerbus.testing.clock._{backend}")
 
 
 async def settle() -> None:
-    """Wait until nothing can happen without time passing: every other task waits.
+    """Wait until every other task waits, so that nothing more can happen before time passes.
 
     Unlike `anyio.wait_all_tasks_blocked`, which on asyncio looks again after 0.1 seconds, it takes no virtual time.
     """
@@ -138,10 +150,10 @@ async def settle() -> None:
 
 
 async def advance(seconds: float) -> None:
-    """Let virtual time pass, and everything happen that is due by then.
+    """Let virtual time pass, and wait until everything has happened that is due by then.
 
     Args:
-        seconds: How much.
+        seconds: How much time.
 
     Raises:
         ValueError: It is no number of seconds, or less than 0: time does not go back.

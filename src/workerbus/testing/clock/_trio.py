@@ -1,7 +1,7 @@
 """trio in virtual time, with its tasks in an order drawn from a seed.
 
-The clock is one of trio's public kind. trio asks it how long to wait only when nothing can run, and that is the idle
-moment; an instrument counts the other turns of the loop. The order of tasks has no public hook: trio shuffles each
+The clock is one of trio's public kind. trio asks it how long to wait only when nothing can run: that is the idle
+moment. An instrument counts the other turns of the loop. The order of tasks has no public hook: trio shuffles each
 batch with a random generator of its own, which is seeded here for the time of a run, as trio's own pytest plugin does.
 """
 
@@ -35,7 +35,7 @@ def _tasks() -> list[Task]:
 
 
 class _Clock(trio.abc.Clock, trio.abc.Instrument):
-    """A clock that jumps, and that notices when it is not asked."""
+    """A clock that jumps when nothing can run, and an instrument that sees the other turns of the loop."""
 
     def __init__(self, seed: int | None, limit: float, patience: float) -> None:
         self.virtual = VirtualTime(limit, self._waiting, self._push)
@@ -49,7 +49,7 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
         self.main: Task | None = None
 
     def start_clock(self) -> None:
-        """Time begins at 0."""
+        """Do nothing: time begins at 0."""
 
     def before_run(self) -> None:
         """Let trio draw its schedule from the seed."""
@@ -59,31 +59,43 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
             scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # final only for type checkers
 
     def after_run(self) -> None:
-        """Put trio's scheduler back."""
+        """Put trio's scheduler back as it was."""
         if self._before is not None:
             state, allowed = self._before
             scheduler._r.setstate(state)
             scheduler._ALLOW_DETERMINISTIC_SCHEDULING = allowed  # type: ignore[misc]  # put back
 
     def current_time(self) -> float:
-        """Seconds of virtual time; the loop asks in each turn."""
+        """Return the seconds of virtual time that have passed; trio asks in each turn of the loop."""
+        # Out of here an error ends the run. What an instrument raises, trio only logs: see `before_io_wait`.
         if self._error is not None:
             error, self._error = self._error, None
             raise error
         return self.virtual.look()
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Nothing can run until a deadline: look whether something comes in from outside, then be there."""
+        """Return how long to wait when nothing can run until a deadline: not at all, once the clock has jumped there.
+
+        Args:
+            deadline: When the next timer is due, in seconds of virtual time; `math.inf` if none runs.
+        """
+        # trio asks anew after each wait in which nothing has happened, and gets these answers in turn:
+        #
+        # 1. Somebody is in `wait_all_tasks_blocked`: as long as that asks for. It has to end before time passes.
+        # 2. Once since something last ran: as long as the user has asked for, for what comes from outside.
+        # 3. A thread is at work: a moment of real time. Threads that all wait for the loop themselves count only where
+        #    no timer runs, or at the first look: one that was answered just now still seems to wait.
+        # 4. Not at all: the clock stands at the deadline now, and trio finds it due.
         self._asked = True
         if scheduler.GLOBAL_RUN_CONTEXT.runner.waiting_for_idle:
-            return math.inf  # trio wakes those first, when it has waited as long as they ask for
+            return math.inf
         if not self._looked:
             self._looked = True
             return self._patience
         if active_count() > 1:
             used, waiting = threads_of(task.coro for task in _tasks())
             if used and (used > waiting or deadline == math.inf or not self._polled):
-                self._polled = True  # one that waits for the loop may have been answered just now
+                self._polled = True
                 self.virtual.thread_at_work()
                 return THREAD_POLL
         self._looked = False
@@ -91,16 +103,16 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
         return 0.0
 
     def before_io_wait(self, timeout: float) -> None:
-        """The loop turns."""
+        """Note that the loop turns; if it has not asked how long to wait, it has something to run."""
         if not self._asked:
             try:
                 self.virtual.turn()
             except StuckError as exc:
-                self._error = exc  # trio would only log it here
+                self._error = exc  # `current_time` raises it
         self._asked = False
 
     def before_task_step(self, task: Task) -> None:
-        """Something runs."""
+        """Note that something runs: at the next idle moment all questions are asked anew."""
         self._looked = self._polled = False
 
     def _waiting(self) -> tuple[str, ...]:
@@ -109,6 +121,7 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
         return describe([Waiter(task.name, task.coro, main=task is self.main, id=id(task)) for task in tasks])
 
     def _push(self) -> None:
+        # The scopes are cancelled already; what keeps the cancellation from a task is a shield.
         for task in _tasks():
             status: Any = task._cancel_status
             while status is not None:
@@ -117,7 +130,7 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
 
 
 def options(seed: int | None, limit: float, patience: float) -> dict[str, Any]:
-    """What `anyio.run` needs to run a program in virtual time."""
+    """Return the backend options with which `anyio.run` runs a program in virtual time."""
     clock = _Clock(seed, limit, patience)
     return {"clock": clock, "instruments": [clock]}
 

@@ -4,7 +4,10 @@ A backend tells when its loop has turned (`VirtualTime.turn`) and when nothing i
 (`VirtualTime.idle`); the clock then stands at that moment. Where there is no such moment, the program is stuck: its
 main scope is cancelled, so that it can wind down, and `run` raises the error that was made when it got stuck.
 
-Knows neither backend.
+A program can be stuck without being idle: it turns on and on, or looks at the clock until some time has passed. So
+turns and looks take a little virtual time when there are many of them, and after very many the program is given up.
+
+It knows neither backend.
 """
 
 import math
@@ -19,17 +22,17 @@ from workerbus.testing._errors import DeadlockError, SpinError, StuckError, Time
 FREE_TURNS: Final = 1_000
 """How many turns of the loop take no time, from one idle moment to the next."""
 SECONDS_PER_TURN: Final = 0.001
-"""What each further turn takes: a program that spins until a deadline gets there."""
+"""What each further turn takes, so that a program which spins until a deadline gets there."""
 FREE_LOOKS: Final = 10_000
 """How many looks at the clock take no time, within one turn of the loop."""
 SECONDS_PER_LOOK: Final = 0.001
-"""What each further look takes: code that looks until some time has passed gets there."""
+"""What each further look takes, so that code which looks until some time has passed gets there."""
 MOST_TURNS: Final = 200_000
 """How many turns there may be from one idle moment to the next."""
 MOST_SECONDS: Final = 20.0
 """How many seconds of real time there may be from one idle moment to the next, whatever the turns do."""
 MOST_JUMPS: Final = 1_000_000
-"""How many times the clock may jump: a program whose only work is a heartbeat is not watched for a week of those."""
+"""How many times the clock may jump, so that a program which only sends heartbeats is not run for a whole week."""
 MOST_THREAD_SECONDS: Final = 60.0
 """How many seconds of real time a thread may be at work while all else waits for it."""
 WIND_DOWN: Final = 3_600.0
@@ -47,9 +50,10 @@ class VirtualTime:
         push: Breaks what keeps a program from winding down, shields included.
 
     Attributes:
-        now: Seconds since the beginning, to whoever does not depend on it.
-        scope: The scope to cancel; without one, the error comes out of the loop itself.
-        error: Why the program does not come to its end.
+        now: Seconds since the beginning; reading it takes no time, unlike `look`.
+        scope: The scope around the program, to be cancelled when it is stuck; without one, the error comes out of the
+            loop itself.
+        error: Why the program does not come to its end; None if it does.
     """
 
     def __init__(self, limit: float, waiting: Callable[[], tuple[str, ...]], push: Callable[[], None]) -> None:
@@ -67,14 +71,14 @@ class VirtualTime:
         self.error: StuckError | None = None
 
     def look(self) -> float:
-        """Return the seconds since the beginning, to the program."""
+        """Return the seconds since the beginning to the program, which may be looking in a loop."""
         self._looks += 1
         if self._looks > FREE_LOOKS:
             self.now += SECONDS_PER_LOOK
         return self.now
 
     def turn(self) -> None:
-        """The loop turns, and has something to run."""
+        """Note that the loop turns, and has something to run."""
         self._looks = 0
         self._turns += 1
         if self._turns > FREE_TURNS:
@@ -89,7 +93,10 @@ class VirtualTime:
             )
 
     def idle(self, until: float) -> None:
-        """Nothing runs until a moment, which has now come; `math.inf` where there is none.
+        """Jump to the next moment at which something is due, as nothing can run before.
+
+        Args:
+            until: That moment, in seconds since the beginning; `math.inf` if there is none.
 
         Raises:
             StuckError: The program did not wind down either.
@@ -110,7 +117,7 @@ class VirtualTime:
             self.now = max(self.now, until)
 
     def thread_at_work(self) -> None:
-        """Everything waits, and a thread is at work.
+        """Note that everything waits for a thread, which is at work.
 
         Raises:
             StuckError: The program did not wind down either.
@@ -122,6 +129,11 @@ class VirtualTime:
             self._stuck(TimeLimitError, f"a thread has been at work for {MOST_THREAD_SECONDS:g} seconds of real time")
 
     def _stuck(self, kind: type[StuckError], headline: str) -> None:
+        # 1. The first time, the error is made here, while all tasks still stand where they wait. Then the program is
+        #    cancelled, so that it winds down; the error is raised when it has. Without a scope, it is raised at once.
+        # 2. Stuck again, in the wind-down: the error notes where. Then whatever keeps the cancellation off is broken,
+        #    a few times, since clean-up may wait again and again.
+        # 3. Too often: the error comes out of the loop, and leaves the tasks where they are.
         if self.error is None:
             self.error = kind(f"{headline} (at {self.now:g} s)", self._waiting(), self.now)
             if self.scope is None:

@@ -4,14 +4,18 @@ from collections.abc import Mapping, Sequence
 
 
 def circles_in(waits: Mapping[int, Sequence[int]]) -> list[list[int]]:
-    """Return circles among waits; each task is in one at most.
+    """Return the circles among waits; each task is in one circle at most.
 
     Args:
-        waits: Task to the tasks all of which it waits for.
+        waits: For each task, by number, the tasks all of which it waits for.
 
     Returns:
-        Each circle from its first task on; the last one waits for the first.
+        Each circle as a list of tasks, each of which waits for the next one, and the last for the first. It begins with
+        its lowest number.
     """
+    # A depth-first search without recursion, since chains of waits can be long: `path` is the chain from the start to
+    # where the search is, `ahead` what is still to be looked at for each task of it. A task that is met again on the
+    # path closes a circle. A task that is done is on no other circle that would be reported.
     found: list[list[int]] = []
     done: set[int] = set()
     for start in waits:

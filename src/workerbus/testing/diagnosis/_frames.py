@@ -1,4 +1,8 @@
-"""The frames in which tasks are suspended, and threads at work: what there is to see of a program that waits."""
+"""The frames in which tasks are suspended, and threads at work: what can be seen of a program that waits.
+
+It does not know what the frames mean: that is in `_waiting` for those of the library, and in `_primitives` for those of
+anyio, trio and asyncio.
+"""
 
 import gc
 import sys
@@ -8,7 +12,7 @@ from typing import Any, Final
 
 
 def links_of(coro: Any) -> Iterator[Any]:
-    """What a coroutine is made of, outermost first: frames, and at the end what the innermost one awaits."""
+    """Yield what a coroutine is made of, outermost first: frames, and at the end what the innermost one awaits."""
     while coro is not None:
         frame = next(
             (getattr(coro, name) for name in ("cr_frame", "gi_frame", "ag_frame") if hasattr(coro, name)), None
@@ -26,12 +30,12 @@ def links_of(coro: Any) -> Iterator[Any]:
 
 
 _BY_HAND: Final = ("Driven.drive", "workerbus.testing.cancellation._cutting")
-"""What drives a coroutine by hand, and awaits nothing."""
+"""The frame that drives a coroutine by hand: it awaits nothing, so that the coroutine is found in its variables."""
 _DRIVERS: Final = ("coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable")
 
 
 def _driven(awaitable: Any) -> Any:
-    """These show what they drive to nobody but the garbage collector."""
+    # These have no attribute for what they drive; only the garbage collector can be asked for it.
     if type(awaitable).__name__ not in _DRIVERS:
         return None
     for each in gc.get_referents(awaitable):
@@ -41,12 +45,12 @@ def _driven(awaitable: Any) -> Any:
 
 
 def frames_of(coro: Any) -> Iterator[FrameType]:
-    """The frames in which a coroutine is suspended, outermost first."""
+    """Yield the frames in which a coroutine is suspended, outermost first."""
     return (link for link in links_of(coro) if isinstance(link, FrameType))
 
 
 def future_of(coro: Any) -> Any:
-    """The future that a coroutine waits for in the end, on asyncio; None where it is none."""
+    """Return the asyncio future that the innermost part of a coroutine waits for; None if it waits for none."""
     *_, last = links_of(coro)
     return next((each for each in gc.get_referents(last) if hasattr(each, "add_done_callback")), None)
 
@@ -57,7 +61,7 @@ _MACHINERY: Final = frozenset(
 
 
 def module_of(frame: FrameType) -> str:
-    """The name of a frame's module."""
+    """Return the name of a frame's module; empty if it has none."""
     name = frame.f_globals.get("__name__", "")
     return name if isinstance(name, str) else ""
 
@@ -72,7 +76,14 @@ _WAIT_IN_THREADS: Final = {"run_async_from_thread", "_send_message_to_trio"}
 
 
 def threads_of(coros: Iterable[Any]) -> tuple[int, int]:
-    """How many threads coroutines wait for, and how many of these wait for the loop themselves, or seem to."""
+    """Count threads.
+
+    Args:
+        coros: The coroutines of all tasks.
+
+    Returns:
+        How many threads the coroutines wait for, and how many threads of the process wait for an event loop.
+    """
     used = sum(
         any(frame.f_code.co_name in _USE_THREADS and is_machinery(frame) for frame in frames_of(coro)) for coro in coros
     )

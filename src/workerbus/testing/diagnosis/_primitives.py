@@ -1,4 +1,8 @@
-"""What tasks wait for in anyio, trio and asyncio, in words: read off the frames of these libraries."""
+"""What tasks wait for in anyio, trio and asyncio, in words: read off the frames of these libraries.
+
+Functions are known by their qualified names, since these libraries' classes are not all public. A name that is not
+known here is shown as it is.
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +14,25 @@ from attrs import frozen
 from workerbus.testing.diagnosis._frames import future_of, module_of
 
 Key = tuple[str, object] | tuple[str, object, object]
-"""What a task can be known by: a job at a worker, its id, or that of the lane from which it takes."""
+"""What a task can be found by: the job that it does at a worker, its own id, or the id of the lane that it serves."""
 
 
 @frozen
 class Wait:
+    """What a task waits for.
+
+    Args:
+        rank: Where the task stands in the list, the likeliest cause first. -1: it does not wait; 0: for something that
+            nobody is known to bring; 1: for an answer, a turn, room, a thread or a timer; 2: for tasks to end; 3: for a
+            runner to end.
+        text: What it waits for, in words.
+        on: What other tasks it waits for, for all of them; empty where they are not known.
+        verb: What comes before the text.
+    """
+
     rank: int
     text: str
     on: tuple[Key, ...] = ()
-    """All of these, where they are known."""
     verb: str = "waits "
 
 
@@ -68,7 +82,7 @@ _GOES_ON: Final = Wait(-1, "does not wait: it goes on and on, and only lets othe
 
 
 def _timer(frame: FrameType) -> Wait | None:
-    """What is no wait for a timer, though it sleeps."""
+    # A sleep that is no wait for a timer: for ever, or for no time at all; None if it is one.
     names = frame.f_locals
     if "deadline" in names:
         return _FOR_EVER if names["deadline"] == math.inf else None
@@ -79,13 +93,15 @@ def _timer(frame: FrameType) -> Wait | None:
 
 
 def primitive(coro: Any, below: Sequence[FrameType], titles: dict[int, str]) -> Wait:
-    """Say for what a task waits.
+    """Say what a task waits for.
 
     Args:
-        coro: Its coroutine.
+        coro: The task's coroutine.
         below: The frames in which it is suspended below the program's own, outermost first.
-        titles: How tasks are called, by their ids.
+        titles: What tasks are called, by their ids.
     """
+    # The outermost function that is known says most: `TaskGroup.__aexit__` waits in an event, but for its tasks. Where
+    # none is known, the outermost one is named, and where there is no frame, the program awaits a future itself.
     for frame in below:
         if frame.f_code.co_qualname in _PRIMITIVES:
             rank, text = _PRIMITIVES[frame.f_code.co_qualname]
@@ -106,7 +122,7 @@ def primitive(coro: Any, below: Sequence[FrameType], titles: dict[int, str]) -> 
 
 
 def _owner(frame: FrameType, titles: dict[int, str]) -> tuple[str, Key] | None:
-    """Say who holds a lock."""
+    # Who holds a lock: of what tasks wait for, locks alone have an owner in their statistics.
     statistics = getattr(frame.f_locals.get("self"), "statistics", None)
     owner = getattr(statistics(), "owner", None) if callable(statistics) else None
     if owner is None:

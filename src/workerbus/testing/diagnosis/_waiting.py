@@ -1,9 +1,13 @@
 """What tasks wait for, in words: read off the frames in which they are suspended.
 
-On the way from a task's outermost frame to its innermost, frames of the library say what the task is for (a job, a
-hook, `run()`); the innermost frame of the program's own code says where it stands; and the frames below that, the
-library's or anyio's, say for what it waits. Frames of the library are recognised by their code objects, so that a
-method which is renamed is noticed at import.
+From a task's outermost frame to its innermost one:
+
+1. Frames of the library say what the task is for: a job, a hook, a worker's `run()` (`_ROLES`).
+2. The innermost frame of the program's own code says where the task stands.
+3. The frames below that, the library's (`_WAITS`) or anyio's (`_primitives`), say what it waits for.
+
+Frames of the library are recognised by their code objects, so that a method which is renamed is noticed at import. Of
+their variables, names are read that no type checker sees: the tests of each sentence notice when one changes.
 
 Some jobs wait without a task: for their turn, or, left open by their handlers, for an answer. They are found in the
 tables of the workers that run.
@@ -47,11 +51,11 @@ from workerbus.worker._wind_down import WindDown
 
 Names = dict[str, Any]
 MOST: Final = 20
-"""How many tasks are described."""
+"""How many tasks are described at most."""
 ALIKE: Final = 3
-"""How many of those that wait for the same in the same place."""
+"""How many tasks are described at most of those that wait for the same thing in the same place."""
 MOST_NAMES: Final = 10
-"""How many names there are in one sentence."""
+"""How many names there are at most in one sentence."""
 _JOB_ID: Final = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")
 
 
@@ -60,10 +64,10 @@ class Waiter:
     """A task that waits.
 
     Args:
-        name: Its name.
-        coro: Its coroutine.
+        name: The task's name.
+        coro: The task's coroutine.
         main: Whether it is the program's main task.
-        id: By which anyio tells tasks apart.
+        id: The id by which anyio tells tasks apart; None if it is not known.
     """
 
     name: str
@@ -134,7 +138,7 @@ def _call(call: Any) -> str:
 
 
 def _behind(frames: Sequence[FrameType]) -> str:
-    """What cannot begin before a hook, or the processing of a frame, is over."""
+    # What cannot begin before a hook, or the processing of a frame, is over.
     texts: list[str] = []
     for frame in frames:
         if frame.f_code is Lane._take_all.__code__ and any(each.f_code is HookQueue.run.__code__ for each in frames):
@@ -172,7 +176,7 @@ def _runner_of(registry: WorkerRegistry) -> WorkerRunner | None:
 
 
 def _late(registry: WorkerRegistry, name: str) -> str:
-    """Why a worker that runs is not ready."""
+    # Why a worker that runs is not ready.
     runner = _runner_of(registry)
     worker = None if runner is None else runner.get_worker(name)
     running = core_of(worker).extension.session._running if isinstance(worker, PipelineWorker) else None
@@ -219,8 +223,10 @@ def _turn(job: OpenJob) -> Wait:
     limiter = job.route.limiter
     requests = [holder.request for holder in limiter.holders] if limiter is not None else []
     others = [_job_title(request.job_id, request.job_name) for request in requests]
-    keys = tuple(("job", request.job_id, request.target) for request in requests[:1])  # one place free is enough
+    keys = tuple(("job", request.job_id, request.target) for request in requests[:1])
     have = "has" if len(others) == 1 else "have"
+    # Of several jobs that have their turn, the first one to end is enough. A `Wait` is for all that it names: so it
+    # names the job if it is the only one, and otherwise none, lest a circle be found where there is none.
     return Wait(1, f"for its turn, which {', '.join(others)} {have}", keys if len(requests) == 1 else ())
 
 
@@ -281,7 +287,19 @@ _LANES: Final = (Lane._take_all.__code__, FrameLane._take_all.__code__)
 
 
 class _Task:
-    """A task, taken apart: what it is for, and where it stands."""
+    """A task, taken apart: what it is for, and where it stands.
+
+    Attributes:
+        waiter: The task.
+        frames: The frames in which it is suspended, outermost first.
+        own: The innermost frame of the program's own code; None if there is none.
+        below: The frames below that; all of them if there is none.
+        title: What the task is called.
+        of_whom: The worker or the runner whose own task it is; None for any other.
+        servers: The job servers of the workers that live in it.
+        inboxes: The inboxes of the processors whose lanes it runs.
+        keys: What it can be found by, when others wait for it.
+    """
 
     def __init__(self, waiter: Waiter) -> None:
         self.waiter = waiter
@@ -303,7 +321,15 @@ class _Task:
         ]
 
     def wait(self, titles: dict[int, str], inboxes: Sequence[ProcessorInbox]) -> Wait | None:
-        """For what it waits; None if it is one of the library's own, which waits for something to do."""
+        """Return what the task waits for; None for one of the library's own that waits for something to do.
+
+        Args:
+            titles: What tasks are called, by their ids.
+            inboxes: The inboxes of all processors, to find the one whose line somebody stands in.
+        """
+        # Innermost first, as a wait of the library may contain others, and the innermost one knows best. Pipelines and
+        # bounded lanes of the bus have the same line for room: in a delivery, the frame around it knows whose lane it
+        # is. A task without a frame of the program's own, and without a known wait, is idle if it is the library's.
         for frame in reversed(self.below):
             if frame.f_code is RoomWaiter.wait.__code__ and _DELIVERY not in {each.f_code for each in self.below}:
                 return _room(frame.f_locals["self"], inboxes)
@@ -325,7 +351,7 @@ class _Task:
         return wait
 
     def place(self) -> str:
-        """Where it stands in the program's own code."""
+        """Return where the task stands in the program's own code; empty if there is none in it."""
         if self.own is None:
             return ""
         code = self.own.f_code
@@ -335,7 +361,7 @@ class _Task:
 
 
 class _JobWithoutTask:
-    """A job that waits for its turn, or for somebody to answer it."""
+    """A job that waits for its turn, or for somebody to answer it; it looks like a `_Task`, and stands nowhere."""
 
     def __init__(self, job: OpenJob) -> None:
         self._job = job
@@ -347,13 +373,11 @@ class _JobWithoutTask:
         self.keys: list[Key] = [("job", job.request.job_id, job.request.target)]
 
     def wait(self, _titles: dict[int, str], _inboxes: Sequence[ProcessorInbox]) -> Wait:
-        """For what it waits."""
         if self._job.deferred:
             return Wait(0, "for somebody to answer it: its handler has returned, and left it open")
         return _turn(self._job)
 
     def place(self) -> str:
-        """It stands nowhere."""
         return ""
 
 
@@ -368,7 +392,15 @@ def describe(waiters: Sequence[Waiter], *, jobs: bool = True) -> tuple[str, ...]
     Args:
         waiters: The tasks.
         jobs: Whether to describe the jobs that wait without a task, too.
+
+    Returns:
+        Circles, then tasks, then how many more there are, who is idle, and what faulty buses have kept from arriving.
     """
+    # 1. Each task says what it waits for. Those of the library's own that have nothing to do are only named.
+    # 2. Of tasks that wait for the same thing in the same place, whatever the job's id, the first few are described and
+    #    the rest counted.
+    # 3. They are sorted by rank, and then so that no task comes before those that it waits for: causes come first. The
+    #    list is cut after that, so that consequences are left out, and not causes.
     every = [_Task(waiter) for waiter in waiters]
     tasks: list[_Task | _JobWithoutTask] = [*every, *(_jobs_of(every) if jobs else [])]
     titles = {task.waiter.id: task.title for task in tasks if task.waiter.id is not None}
@@ -411,7 +443,8 @@ def _edges(tasks: Sequence[_Task | _JobWithoutTask], waits: "Sequence[Wait | Non
 
 
 def _causes_first(found: list[tuple[int, str]], edges: dict[int, list[int]], circles: list[list[int]]) -> list[str]:
-    """In the same order, but nobody before those for whom he is known to wait, unless in a circle with them."""
+    # In the same order, but no task before those that it is known to wait for, unless it is in a circle with them. The
+    # way leads through tasks that are not described, too: `edges` has all of them, `texts` only some.
     circle_of = {number: index for index, circle in enumerate(circles) for number in circle}
     texts, seen = dict(found), set[int]()
     order: list[str] = []

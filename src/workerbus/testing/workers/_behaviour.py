@@ -1,4 +1,4 @@
-"""What a scripted worker does with a job, as a value: to be compared, drawn by hypothesis, and pasted into a test."""
+"""What a scripted worker does with a job, as a value that can be compared, drawn and pasted into a test (J2, W7)."""
 
 import math
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ class ScriptedError(Exception):
 
 
 class Pasteable:
-    """A mixin for attrs classes: a repr that is the call that makes the object, without what is as by default."""
+    """A mixin for attrs classes: the repr is the call that makes the object, without arguments that have defaults."""
 
     __slots__ = ()
 
@@ -62,7 +62,7 @@ def _pasteable(value: object) -> str:
 
 
 def seconds(_: object, its: "Attribute[Any]", value: object) -> None:
-    """Validate a number of seconds."""
+    """Validate a number of seconds, for attrs: finite, and not less than 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValueError(f"{its.name} is a number of seconds, not less than 0, not {value!r}")
 
@@ -97,7 +97,7 @@ def _tuple_or_none(value: Iterable[dict[str, Any]] | None) -> tuple[dict[str, An
 
 @frozen(repr=False)
 class Behaviour(Pasteable):
-    """What a `ScriptedWorker` does with a job: send updates, stream chunks, then come to an end.
+    """What a `ScriptedWorker` does with a job: it sends updates, streams chunks, and then ends the job.
 
     ::
 
@@ -108,23 +108,30 @@ class Behaviour(Pasteable):
         Behaviour("hang", clean_up=0.5)  # never answers, and takes its time when it is cancelled
 
     Args:
-        end: What it comes to. ``"answer"``: the answer of ``status`` and ``response``. ``"raise"``: ``error`` is
-            raised, which the requester sees as ERROR, or as FAILED if it is a `JobFailure` (J2). ``"hang"``: it waits
-            until it is cancelled. ``"defer"``: it is left open until the test calls ``worker.answer(job_id)``.
-            ``"stop"``: the worker stops itself, in the middle of the job. ``"crash"``: the worker's ``run()`` raises
-            ``error`` (W7).
-        after: How many seconds pass before the end, behind the last update or chunk.
-        status: How it answers; with chunks, anything but COMPLETED breaks the stream off.
-        response: What it answers; with chunks, the data of the stream's end.
+        end: How the job ends. ``"answer"``: with an answer, of ``status`` and ``response``. ``"raise"``: the handler
+            raises ``error``, which the requester sees as ERROR, or as FAILED if it is a `JobFailure`. ``"hang"``: the
+            handler waits until it is cancelled. ``"defer"``: the job is left open until the test calls
+            ``worker.answer(job_id)``. ``"stop"``: the worker stops itself, in the middle of the job. ``"crash"``: the
+            worker's ``run()`` raises ``error``.
+        after: How many seconds pass before the end, after the last update or chunk.
+        status: The status of the answer; with chunks, anything but COMPLETED breaks the stream off.
+        response: The answer, as a dict; with chunks, the data of the stream's end.
         urgent: Whether the answer overtakes the data messages that wait at the requester.
-        updates: Progress that it sends first.
-        urgent_updates: Whether those overtake the data messages that wait at the requester.
-        chunks: Partial results, streamed after the updates; None for no stream, an empty tuple for an empty stream.
+        updates: The updates that are sent first, as dicts.
+        urgent_updates: Whether the updates overtake the data messages that wait at the requester.
+        chunks: Partial results, as dicts, streamed after the updates; None for no stream, an empty tuple for an empty
+            stream.
         every: How many seconds pass before each update and each chunk.
-        error: What "raise" and "crash" raise; by default a `ScriptedError`.
-        clean_up: For how many seconds it goes on, shielded, when it is cancelled.
+        error: The exception that "raise" and "crash" raise; by default a `ScriptedError`.
+        clean_up: For how many seconds the handler goes on, shielded, when it is cancelled.
         insists: Whether it answers all the same after that, as code does that swallows cancellation. The requester gets
-            CANCELLED, with this response (J2).
+            CANCELLED, with this response.
+
+    Raises:
+        TypeError: A value is not of the kind that is said here.
+        ValueError: There is no such end or status, or seconds are negative.
+
+    Guarantees: J2, W7.
     """
 
     end: End = field(default="answer", validator=_end)
@@ -144,7 +151,7 @@ class Behaviour(Pasteable):
 
     @property
     def seconds(self) -> float:
-        """How long it takes to its end, in seconds, if nobody cancels it; infinite where it has none of its own."""
+        """How many seconds the job takes if nobody cancels it; infinite where it does not end by itself."""
         if self.end in ("hang", "defer"):
             return math.inf
         return self.after + self.every * (len(self.updates) + len(self.chunks or ()))

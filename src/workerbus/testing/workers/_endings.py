@@ -8,7 +8,13 @@ from workerbus.worker._base import BaseWorker
 
 
 async def end_of_script(worker: BaseWorker, behaviour: Behaviour, group: TaskGroup | None) -> None:
-    """End a job as its script says, other than with an answer."""
+    """End a job as its script says, other than with an answer.
+
+    Args:
+        worker: The worker.
+        behaviour: What the script says.
+        group: The worker's task group, for one that crashes.
+    """
     match behaviour.end:
         case "raise":
             raise _error(behaviour)

@@ -23,18 +23,26 @@ class News:
         self._has_left = False
 
     def tell(self) -> None:
-        """Something has happened."""
+        """Wake those who wait: something has happened."""
         if self._changed is not None:
             self._changed.set()
             self._changed = None
 
     async def leave(self) -> None:
-        """The worker leaves: whoever still waits is told that nothing comes."""
+        """Fail those who still wait: the worker leaves, and nothing more will happen at it."""
         self._has_left = True
         self.tell()
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until a condition holds."""
+        """Wait until a condition holds.
+
+        Args:
+            condition: Is asked now, and whenever something has happened.
+            what: The condition in words, for the error.
+
+        Raises:
+            AssertionError: The worker has finished before.
+        """
         while not condition():
             if self._has_left:
                 ran = ", ".join(self._hooks()) or "none"

@@ -1,7 +1,7 @@
 """A job group as a value: who is asked, what each does with the job, what the requester does, and how it came out.
 
-`run_group_plan` plays a plan for real, on a runner of its own. With the strategy
-`workerbus.testing.strategies.group_plans`, a law about job groups is three lines.
+`run_group_plan` carries a plan out, on a runner of its own (J5, J6, R4). With the strategy
+`workerbus.testing.strategies.group_plans`, a law about job groups takes three lines.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ Ended = Literal["completed", "failed", "timeout", "cancelled", "raised"]
 
 
 class RequesterError(Exception):
-    """Raised in the body of a group by a requester whose plan says "raise"."""
+    """Raised in the body of a group whose `GroupPlan` has ``requester="raise"``."""
 
 
 def _requester(_: object, __: object, value: object) -> None:
@@ -52,15 +52,20 @@ class GroupPlan(Pasteable):
         GroupPlan({"a": Behaviour("hang", clean_up=0.5)}, requester="cancelled", at=1.0)
 
     Args:
-        workers: Worker name to what it does with the job, in the order of asking.
-        timeout: The group's timeout, in seconds.
+        workers: By name, what each worker does with the job; they are asked in this order.
+        timeout: The group's timeout, in seconds; None for none.
         cancel_on_error: Whether the first bad answer cancels the others.
         requester: What the requester does in the body of the group. ``"wait"``: nothing, it waits for the answers.
             ``"iterate"``: it collects the events. ``"raise"``: it raises a `RequesterError` after ``at`` seconds.
             ``"cancelled"``: it waits, and is cancelled after ``at`` seconds. ``"deadline"``: it waits in a scope whose
-            deadline is ``at`` seconds away, which therefore travels with the request (J6).
-        at: See there, in seconds.
-        payload: The job's payload.
+            deadline is ``at`` seconds away, which therefore travels with the request.
+        at: After how many seconds the requester raises, is cancelled, or has its deadline.
+        payload: The job's payload, as a dict.
+
+    Raises:
+        ValueError: There is no such requester, or seconds are negative.
+
+    Guarantees: J6.
     """
 
     workers: dict[str, Behaviour] = field(converter=_behaviours)
@@ -72,7 +77,7 @@ class GroupPlan(Pasteable):
 
     @property
     def ends(self) -> bool:
-        """Whether it is sure to end: one that only waits needs a timeout, or workers that all come to an end."""
+        """Whether the group is sure to end: a timeout, the requester, or all workers see to that."""
         if self.timeout is not None or self.requester not in ("wait", "iterate"):
             return True
         return all(behaviour.end not in ("hang", "defer") for behaviour in self.workers.values())
@@ -85,15 +90,17 @@ class GroupOutcome:
     Args:
         ended: ``"completed"``, ``"failed"`` (a `JobGroupError`), ``"timeout"`` (one that is a `TimeoutError`, too),
             ``"cancelled"``, or ``"raised"`` (the requester's own error went through).
-        reason: Why it did not complete, in words; None if it is no `JobGroupError` that says.
-        statuses: Worker name to how it ended, of those that have answered, in the order of asking.
-        responses: Worker name to its answer.
-        events: What the requester saw, if it iterated.
-        seconds: From asking until the group had been left.
-        asked: The workers that began the job.
-        cancelled: The workers whose job was cancelled under way.
-        busy: The workers whose handlers still ran when the group had been left (J5).
-        error: The exception that came out of the group.
+        reason: The `JobGroupError`'s reason, in words; None if there was no such error.
+        statuses: By name, how the job ended at each worker that has answered, in the order of asking.
+        responses: By name, what each of them answered, as a dict.
+        events: The events that the requester saw, if it iterated.
+        seconds: How many seconds it took from asking until the group had been left.
+        asked: The names of the workers that began the job.
+        cancelled: The names of the workers whose job was cancelled under way.
+        busy: The names of the workers whose handlers still ran when the group had been left.
+        error: The exception that came out of the group; None if none did.
+
+    Guarantees: J5.
     """
 
     ended: Ended
@@ -109,7 +116,7 @@ class GroupOutcome:
 
 
 async def run_group_plan(plan: GroupPlan, bus: WorkerBus | None = None) -> GroupOutcome:
-    """Play a plan: run the workers, ask them, and return how it came out.
+    """Carry a plan out: run the workers, ask them, and return how it came out.
 
     ::
 
@@ -127,8 +134,11 @@ async def run_group_plan(plan: GroupPlan, bus: WorkerBus | None = None) -> Group
             assert outcome.ended != "completed" or outcome.statuses.keys() == plan.workers.keys()
 
     Args:
-        plan: The plan. One that does not end (see `GroupPlan.ends`) is waited for until it is cancelled.
-        bus: The bus to play it on, by default a new `MemoryBus`; it must not be open.
+        plan: The plan. One that does not end (see `GroupPlan.ends`) is waited for until this is cancelled.
+        bus: The bus of the runner, not open yet; by default a new `MemoryBus`.
+
+    Returns:
+        How the group came out.
     """
     workers = {name: ScriptedWorker(name, behaviour) for name, behaviour in plan.workers.items()}
     async with WorkerRunner(bus=bus, handle_sigint=False) as runner:
@@ -145,7 +155,7 @@ async def run_group_plan(plan: GroupPlan, bus: WorkerBus | None = None) -> Group
 
 
 def _taken(*_: object) -> None:
-    """Workers crash where their script says so: that is no failure of the run (R4)."""
+    """Take an error: a worker that crashes because its script says so is no failure of the run."""
 
 
 async def _play(plan: GroupPlan, runner: WorkerRunner, workers: dict[str, ScriptedWorker]) -> GroupOutcome:

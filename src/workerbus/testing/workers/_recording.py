@@ -16,12 +16,12 @@ from workerbus.worker._hooks import HOOKS
 
 @frozen
 class HookRun:
-    """A hook that has run.
+    """A run of a hook.
 
     Args:
-        hook: Its name, ``"on_job_response"`` for instance.
-        args: What it was called with.
-        error: What it raised, cancellation included; None if it returned.
+        hook: The name of the hook, ``"on_job_response"`` for instance.
+        args: What the hook was called with.
+        error: What the hook raised, cancellation included; None if it returned.
     """
 
     hook: str
@@ -49,8 +49,8 @@ def _recorded(hook: str) -> Callable[..., Awaitable[None]]:
 class RecordingWorker(BaseWorker):
     """A worker that writes down which of its hooks have run, and with what.
 
-    As it is, it does nothing else: a requester, or somebody who only listens. In front of a worker class of your own,
-    as in ``class Spy(RecordingWorker, Assistant): ...``, it records that one's hooks.
+    On its own it does nothing else, which is enough for a requester or a listener. In front of a worker class of your
+    own, as in ``class Spy(RecordingWorker, Assistant): ...``, it records the hooks of that class.
 
     ::
 
@@ -65,7 +65,11 @@ class RecordingWorker(BaseWorker):
             assert requester.ran("on_job_error") == []
 
     Not recorded are ``on_job_request``, which is a job's handler (see `ScriptedWorker`), event handlers, and
-    ``on_bus_message`` for the library's own messages; frames and messages of your own are.
+    ``on_bus_message`` for the library's own messages. For frames and for your own messages it is recorded.
+
+    Args:
+        name: The name of the worker, unique on the bus; made up by default.
+        active: Whether the worker is active from its start on.
 
     Attributes:
         recorded: The hooks that have run, in the order in which they ended.
@@ -83,7 +87,10 @@ class RecordingWorker(BaseWorker):
         vars()[_hook] = _recorded(_hook)
 
     def ran(self, hook: str) -> list[HookRun]:
-        """Return the runs of one hook so far.
+        """Return the runs of one hook so far, in order.
+
+        Args:
+            hook: The name of the hook.
 
         Raises:
             UnknownEventError: There is no hook of that name; a `ValueError`.
@@ -93,34 +100,34 @@ class RecordingWorker(BaseWorker):
         return [run for run in self.recorded if run.hook == hook]
 
     async def until(self, hook: str, count: int = 1) -> HookRun:
-        """Wait until a hook has run, at once if it has.
+        """Wait until a hook has run so many times; if it has already, return at once.
 
         Args:
-            hook: Its name.
+            hook: The name of the hook.
             count: How many times.
 
         Returns:
             The ``count``-th run.
 
         Raises:
-            AssertionError: The worker has finished before.
+            AssertionError: The worker has finished before that.
             UnknownEventError: There is no hook of that name; a `ValueError`.
         """
         await self.__news.until(lambda: len(self.ran(hook)) >= count, f"{hook} has run {count} times")
         return self.ran(hook)[count - 1]
 
     async def until_message(self, kind: type[BusMessage], count: int = 1) -> BusMessage:
-        """Wait until a message of your own, or a frame, has been handled, at once if it has.
+        """Wait until so many messages of a class have been handled; if they have already, return at once.
 
         Args:
-            kind: Its class.
-            count: How many of them.
+            kind: The class: of your own messages, or of those that bring frames.
+            count: How many messages.
 
         Returns:
-            The ``count``-th.
+            The ``count``-th message.
 
         Raises:
-            AssertionError: The worker has finished before.
+            AssertionError: The worker has finished before that.
         """
 
         def got() -> list[BusMessage]:
@@ -131,5 +138,5 @@ class RecordingWorker(BaseWorker):
 
 
 def news_of(worker: RecordingWorker) -> News:
-    """Return what wakes those who wait for a worker."""
+    """Return the `News` of a worker, with which those who wait for it are woken."""
     return worker._RecordingWorker__news  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 - this module's own

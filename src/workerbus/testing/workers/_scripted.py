@@ -1,7 +1,7 @@
 """Ready-made workers for tests: one that follows a script, and one that echoes.
 
-They keep what happened, so that a test waits for it (``until…``) and asserts about it afterwards. None of them knows
-virtual time: their seconds are those of whatever clock the test runs under.
+They keep what has happened, so that a test can wait for it (``until…``) and assert about it afterwards. None of them
+knows virtual time: their seconds are those of the clock that the test runs under.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from workerbus.testing.workers._recording import RecordingWorker, news_of
 from workerbus.worker._types import WorkerParams
 
 Script = Behaviour | Sequence[Behaviour]
-"""What to do with one job after the other; the last behaviour stands for all further ones."""
+"""What to do with one job after the other; the last behaviour is for all further ones, too."""
 
 
 class ScriptedWorker(RecordingWorker):
@@ -37,7 +37,7 @@ class ScriptedWorker(RecordingWorker):
                 assert await runner.job("flaky", name="crawl") == {"pages": 3}
             assert [message.job_name for message in worker.requests] == ["crawl", "crawl"]
 
-    and with a job that the test itself answers, when it has seen enough::
+    The test itself may answer a job, when it has seen enough::
 
         async def test_a_job_is_answered_by_hand():
             worker = ScriptedWorker("human", {"approve": Behaviour("defer")})
@@ -49,17 +49,21 @@ class ScriptedWorker(RecordingWorker):
                 assert job.response == {"approved": True}
 
     Args:
-        name: Unique on the bus; made up by default.
-        script: A `Behaviour` for every job; several, for one job after the other, of which the last is for all further
-            ones; or a mapping from job name to either, in which a job of no other name is answered ERROR. By default
-            every job is answered at once, COMPLETED with ``{}``.
-        active: Whether it is active from its start on.
+        name: The name of the worker, unique on the bus; made up by default.
+        script: What the worker does. A `Behaviour`, for every job; several of them, for one job after the other, the
+            last one for all further jobs; or a mapping from job names to either, where a job of another name is
+            answered ERROR. By default every job is answered at once, COMPLETED with ``{}``.
+        active: Whether the worker is active from its start on.
 
     Attributes:
-        requests: The job requests that it has begun, in order.
-        cancelled: Ids of the jobs that were cancelled under way, or while they were deferred.
-        running: The requests whose handlers run now, by job id; `active_jobs` has those that are open.
+        requests: The requests of the jobs that have begun, in order.
+        cancelled: The ids of the jobs that were cancelled under way, or while they were deferred.
+        running: By job id, the requests whose handlers run now; `active_jobs` has the jobs that are open.
         peak: How many handlers have run at the same time, at most.
+
+    Raises:
+        TypeError: The script has something else in it than behaviours.
+        ValueError: The script has no behaviour.
     """
 
     def __init__(
@@ -95,13 +99,13 @@ class ScriptedWorker(RecordingWorker):
         """Answer an open job, whatever the script says about it.
 
         Args:
-            job_id: The job; by default the one that has been open for longest.
-            response: The result.
-            status: How it ended.
+            job_id: The id of the job; by default, of the one that has been open for longest.
+            response: The answer, as a dict.
+            status: The status of the answer.
             urgent: Whether the answer overtakes the data messages that wait at the requester.
 
         Raises:
-            UnknownJobError: It is not open; a `RuntimeError`.
+            UnknownJobError: The job is not open; a `RuntimeError`.
             LookupError: No job is open.
         """
         if job_id is None:
@@ -112,37 +116,39 @@ class ScriptedWorker(RecordingWorker):
         await self.send_job_response(job_id, response, status=status, urgent=urgent)
 
     async def until_requested(self, count: int = 1) -> BusJobRequestMessage:
-        """Wait until jobs have begun here, at once if they have.
+        """Wait until so many jobs have begun here; if they have already, return at once.
 
         Args:
-            count: How many.
+            count: How many jobs.
 
         Returns:
-            The ``count``-th request.
+            The request of the ``count``-th job.
 
         Raises:
-            AssertionError: The worker has finished before.
+            AssertionError: The worker has finished before that.
         """
         await news_of(self).until(lambda: len(self.requests) >= count, f"{count} jobs have begun")
         return self.requests[count - 1]
 
     async def until_cancelled(self, count: int = 1) -> str:
-        """Wait until jobs have been cancelled here, at once if they have; their handlers may still be cleaning up.
+        """Wait until so many jobs have been cancelled here; if they have already, return at once.
+
+        Their handlers may still be cleaning up.
 
         Args:
-            count: How many.
+            count: How many jobs.
 
         Returns:
-            The id of the ``count``-th.
+            The id of the ``count``-th job.
 
         Raises:
-            AssertionError: The worker has finished before.
+            AssertionError: The worker has finished before that.
         """
         await news_of(self).until(lambda: len(self.cancelled) >= count, f"{count} jobs have been cancelled")
         return self.cancelled[count - 1]
 
     def response_to(self, message: BusJobRequestMessage, behaviour: Behaviour) -> dict[str, Any]:
-        """Return the response for a request; override it where it depends on the payload.
+        """Return the response to a request, as a dict; override it where the response depends on the payload.
 
         Args:
             message: The request.
@@ -156,7 +162,7 @@ class ScriptedWorker(RecordingWorker):
         await super().run(params)
 
     async def on_job_request(self, message: BusJobRequestMessage) -> dict[str, Any] | None:
-        """Do what the script says."""
+        """Do with the job what the script says."""
         behaviour = self.__behaviour(message.job_name)
         self.requests.append(message)
         self.running[message.job_id] = message
@@ -173,7 +179,7 @@ class ScriptedWorker(RecordingWorker):
             del self.running[message.job_id]
 
     async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
-        """Note it; of a deferred job, nothing else tells."""
+        """Note that the job was cancelled; a deferred one has no handler any more that would notice."""
         self.__was_cancelled(message.job_id)
         await super().on_job_cancelled(message)
 
@@ -238,16 +244,21 @@ class EchoWorker(ScriptedWorker):
                 assert await runner.job("echo", payload={"n": 1}) == {"n": 1}
 
     Args:
-        name: Unique on the bus; made up by default.
+        name: The name of the worker, unique on the bus; made up by default.
         after: How many seconds pass before the answer.
-        active: Whether it is active from its start on.
+        active: Whether the worker is active from its start on.
     """
 
     def __init__(self, name: str | None = None, *, after: float = 0.0, active: bool = True) -> None:
         super().__init__(name, Behaviour(after=after), active=active)
 
     def response_to(self, message: BusJobRequestMessage, behaviour: Behaviour) -> dict[str, Any]:
-        """Return the payload."""
+        """Return a copy of the request's payload.
+
+        Args:
+            message: The request.
+            behaviour: What the script says.
+        """
         return dict(message.payload or {})
 
 
