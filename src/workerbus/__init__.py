@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from workerbus._lifetime import CLEANUP_SECONDS
 from workerbus._registry import WorkerRegistry
 from workerbus._runner import PipelineRunner, WorkerRunner
+from workerbus._statistics import RunnerStatistics, WorkerSnapshot
 from workerbus._vocabulary import JobStatus, WorkerErrorData, WorkerReadyData
 from workerbus._worker import BaseWorker
 from workerbus._worker_types import WorkerActivationArgs, WorkerParams, WorkerStatistics
@@ -33,6 +34,8 @@ from workerbus.jobs import (
     JobGroupContext,
     JobGroupEvent,
     JobGroupResponse,
+    JobGroupSnapshot,
+    JobSnapshot,
     job,
     worker_ready,
 )
@@ -117,7 +120,9 @@ __all__ = [
     "JobGroupError",
     "JobGroupEvent",
     "JobGroupResponse",
+    "JobGroupSnapshot",
     "JobGroupTimeoutError",
+    "JobSnapshot",
     "JobStatus",
     "JobTimeoutError",
     "MemoryBus",
@@ -128,6 +133,7 @@ __all__ = [
     "PipelineRunner",
     "PipelineWorker",
     "ReservedNameError",
+    "RunnerStatistics",
     "SubscriberStatistics",
     "UnknownEventError",
     "UnknownJobError",
@@ -141,6 +147,7 @@ __all__ = [
     "WorkerRegistry",
     "WorkerRegistryEntry",
     "WorkerRunner",
+    "WorkerSnapshot",
     "WorkerStatistics",
     "bus_message",
     "job",

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from workerbus._registry import WorkerRegistry
 from workerbus._run import Run
+from workerbus._statistics import Totals
 from workerbus._vocabulary import WorkerErrorData
 from workerbus._worker import BaseWorker
 from workerbus._worker_types import Phase
@@ -50,6 +51,7 @@ class Hosting:
         roots: Those without a parent.
         curious: The roots that want to hear of the others (B7).
         errors: What made workers fail, as far as nobody took it (R4).
+        gone: The counts of the workers that have gone (O2).
     """
 
     def __init__(self, runner: HostRunner, run: Run) -> None:
@@ -59,6 +61,7 @@ class Hosting:
         self.roots: dict[str, BaseWorker] = {}
         self.curious: dict[str, BaseWorker] = {}
         self.errors: list[Exception] = []
+        self.gone: Totals = Totals()
         self._serving = False
 
     # --- adding
@@ -200,6 +203,8 @@ class Hosting:
         """A worker has left the bus: its name is free (W6)."""
         if self.workers.get(worker.name) is worker:
             del self.workers[worker.name]
+            if worker.life.phase is not Phase.NEW:  # else it was never attached, and has nothing to count
+                self.gone.add_worker(worker)
             self.curious.pop(worker.name, None)
             if self._run.tasks is None and self.roots.get(worker.name) is worker:
                 del self.roots[worker.name]

@@ -24,6 +24,7 @@ from workerbus._registry import WorkerRegistry
 from workerbus._run import Run
 from workerbus._runner_inbox import RunnerInbox
 from workerbus._signals import report_first_signal
+from workerbus._statistics import RunnerStatistics, snapshot
 from workerbus._vocabulary import WorkerErrorData, WorkerReadyData, id_source
 from workerbus._worker import BaseWorker
 from workerbus.abc import Fence, HookCall, HookSink
@@ -152,6 +153,23 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             name: The worker's name.
         """
         return self._hosting.workers.get(name)
+
+    def statistics(self) -> RunnerStatistics:
+        """Return a snapshot of everything that the runner hosts, of its bus, and of its own jobs (O2).
+
+        Call it where the runner runs: ages and deadlines are read off that clock. It shows no payload (O3).
+        """
+        workers = list(self._hosting.workers.values())
+        counts = self._hosting.gone.with_workers(workers, self.job_client.requested)
+        return RunnerStatistics(
+            name=self._name,
+            workers={worker.name: snapshot(worker) for worker in workers},
+            bus=self._bus.statistics(),
+            job_groups=tuple(group.snapshot() for group in self.job_client.groups.values()),
+            jobs_answered=counts.answered,
+            jobs_requested=counts.requested,
+            hooks_failed=counts.failed,
+        )
 
     # --- workers
 

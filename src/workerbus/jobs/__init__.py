@@ -4,7 +4,7 @@ from workerbus.jobs._contexts import JobContext, JobGroupContext
 from workerbus.jobs._decorators import job, worker_ready
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import ASK_TABLE, JOB_TABLE
-from workerbus.jobs._types import JobEvent, JobGroupEvent, JobGroupResponse
+from workerbus.jobs._types import JobEvent, JobGroupEvent, JobGroupResponse, JobGroupSnapshot, JobSnapshot
 
 __all__ = [
     "ASK_TABLE",
@@ -15,6 +15,8 @@ __all__ = [
     "JobGroupContext",
     "JobGroupEvent",
     "JobGroupResponse",
+    "JobGroupSnapshot",
+    "JobSnapshot",
     "job",
     "worker_ready",
 ]

@@ -22,7 +22,7 @@ from anyio import (
     sleep,
 )
 
-from workerbus._lifetime import event_class, scope_class
+from workerbus._lifetime import event_class, running_backend, scope_class
 from workerbus._vocabulary import JobStatus, id_source
 from workerbus.abc import Fence, HookCall, JobPeer
 from workerbus.bus._core import never_waits
@@ -62,19 +62,33 @@ class JobClient:
         owner: Whose jobs they are.
 
     Attributes:
+        requested: How many requests were sent (O2).
         never_waits: Whether a request never waits to be sent, as far as that is known: from the first job on.
     """
 
-    __slots__ = ("_name", "_new_event", "_owner", "closed", "groups", "ignored", "never_waits", "new_scope")
+    __slots__ = (
+        "_enclosing_deadline",
+        "_name",
+        "_new_event",
+        "_owner",
+        "closed",
+        "groups",
+        "ignored",
+        "never_waits",
+        "new_scope",
+        "requested",
+    )
 
     def __init__(self, owner: JobPeer) -> None:
         self._owner = owner
         self._name = owner.name
         self._new_event: type[Event] | None = None
+        self._enclosing_deadline: Callable[[], float] = current_effective_deadline
         self.new_scope: type[CancelScope] = CancelScope
         self.never_waits: bool = False
         self.groups: dict[str, JobGroup] = {}
         self.ignored: int = 0
+        self.requested: int = 0
         self.closed: bool = False
 
     # --- asking
@@ -100,6 +114,7 @@ class JobClient:
         """Put a new group into the table; its time starts now."""
         if self._new_event is None:
             self._new_event, self.new_scope = event_class(), scope_class()
+            self._enclosing_deadline = running_backend().current_effective_deadline
             self.never_waits = never_waits(self._owner.bus)
         group = JobGroup(
             _new_id(),
@@ -125,7 +140,7 @@ class JobClient:
         for worker in group.worker_names:
             if known(worker) is None:
                 await self._wait_for(worker, group)
-        group.travels = deadline = min(group.deadline, current_effective_deadline())
+        group.travels = deadline = min(group.deadline, self._enclosing_deadline())
         for worker in group.worker_names:
             if known(worker) is None:
                 await self._wait_for(worker, group)  # it left while others were being asked
@@ -136,6 +151,7 @@ class JobClient:
                 group.job_id, job_name, payload, left, source=source, target=worker, headers=group.headers
             )
             group.asked.add(worker)
+            self.requested += 1
             try:
                 await bus.send(request)
             except BaseException:
@@ -278,10 +294,8 @@ class JobClient:
     def _time_up(self, group: JobGroup, by: str | None = None) -> None:
         late = [by] if by else sorted(group.missing) or group.worker_names
         if self._settle(group, AskEvent.TIME_UP, TIMEOUT) and "on_job_error" in self._owner.hooks.wanted and late:
-            message = BusJobResponseMessage(
-                group.job_id, JobStatus.CANCELLED, {"error": TIMEOUT, "type": "TimeoutError"},
-                source=late[0], target=self._name, headers=group.headers,
-            )  # fmt: skip
+            response = {"error": TIMEOUT, "type": "TimeoutError"}
+            message = group.answer(late[0], JobStatus.CANCELLED, response, to=self._name)
             self._queue_last(group, "on_job_error", message, message)
         self._forget_if_over(group)
 
@@ -314,10 +328,7 @@ class JobClient:
         """Answer in the place of a worker that has gone, if it has not done so itself (J4)."""
         if worker in group.unanswered and self.groups.get(group.job_id) is group:
             response = {"error": f"worker {worker!r} left without an answer", "type": "WorkerGone"}
-            message = BusJobResponseMessage(
-                group.job_id, JobStatus.ERROR, response, source=worker, target=self._name, headers=group.headers
-            )
-            self._answered(group, message, response)
+            self._answered(group, group.answer(worker, JobStatus.ERROR, response, to=self._name), response)
 
     def _forget_if_over(self, group: JobGroup) -> None:
         if not group.in_context and group.state is not Ask.OPEN and not group.waits:
@@ -352,9 +363,7 @@ class JobClient:
             return
         if group.state is Ask.OPEN:
             self._event(group, JobGroupEvent.STREAM_END, message, message.data)
-        response = BusJobResponseMessage(
-            group.job_id, JobStatus.COMPLETED, message.data, source=message.source, target=message.target
-        )
+        response = group.answer(message.source, JobStatus.COMPLETED, message.data, to=self._name)
         self._answered(group, response, message.data or {}, hook="on_job_stream_end", cause=message)
 
     def _answered(
@@ -470,9 +479,8 @@ class JobClient:
             known = ", ".join(map(repr, group.worker_names))
             raise ValueError(f"worker {worker_name!r} was not asked for job {job_id}; asked were {known}")
         if worker_name in group.unanswered:
-            await self._owner.bus.send(
-                BusJobUpdateRequestMessage(job_id, source=self._name, target=worker_name, headers=group.headers)
-            )
+            message = BusJobUpdateRequestMessage(job_id, source=self._name, target=worker_name, headers=group.headers)
+            await self._owner.bus.send(message)
 
     HANDLERS: ClassVar[Mapping[type[BusMessage], Callable[["JobClient", Any], None]]] = {
         BusJobResponseMessage: _on_response,

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from anyio import CancelScope, Event
+from anyio import CancelScope, Event, current_time
 
 from workerbus._vocabulary import JobStatus
 from workerbus.abc import Fence
@@ -19,6 +19,7 @@ from workerbus.errors import (
     JobTimeoutError,
 )
 from workerbus.jobs._state import Ask
+from workerbus.jobs._types import JobGroupSnapshot
 from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
 
 T = TypeVar("T")
@@ -133,6 +134,16 @@ class JobGroup:
         if error is not None:
             raise error
 
+    def snapshot(self) -> JobGroupSnapshot:
+        """Return what there is to say of it now (O2)."""
+        return JobGroupSnapshot(
+            job_id=self.job_id,
+            label=self.label,
+            state=self.state.value,
+            waits_for=tuple(name for name in self.worker_names if name in self.missing),
+            seconds_left=None if self.deadline == math.inf else max(0.0, self.deadline - current_time()),
+        )
+
     def in_order(self, table: Mapping[str, T]) -> dict[str, T]:
         """Return a table by worker name in the order of asking, whatever the order of the answers."""
         return {name: table[name] for name in self.worker_names if name in table}
@@ -155,6 +166,12 @@ class JobGroup:
             responses=self.in_order(self.responses),
             detail=self.detail or "",
         )
+
+    def answer(
+        self, worker: str, status: JobStatus, response: dict[str, Any] | None, *, to: str
+    ) -> BusJobResponseMessage:
+        """Return an answer that no worker has sent: the library gives it in the worker's place."""
+        return BusJobResponseMessage(self.job_id, status, response, source=worker, target=to, headers=self.headers)
 
     def changed(self) -> Event:
         """Return what is set as soon as something happens to the group."""

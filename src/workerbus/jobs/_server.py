@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from anyio import CancelScope, Event, current_time, get_cancelled_exc_class, sleep_until
 
-from workerbus._lifetime import cancelled_from_outside, without_cancellation
+from workerbus._lifetime import cancelled_from_outside, running_backend, without_cancellation
 from workerbus._vocabulary import JobStatus, Value, value
 from workerbus.abc import HookCall, JobPeer, Sender
 from workerbus.errors import JobFailure, UnknownJobError, text_of
@@ -23,6 +23,7 @@ from workerbus.jobs._client import TIMEOUT
 from workerbus.jobs._limiter import Limiter, Turn
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._state import OPEN_JOBS, Job, JobEvent, next_job
+from workerbus.jobs._types import JobSnapshot
 from workerbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -57,14 +58,15 @@ class Route(Value):
 class OpenJob:
     """A job that this worker was asked for."""
 
-    __slots__ = ("deadline", "over", "request", "route", "scope", "state", "turn", "verdict", "watch")
+    __slots__ = ("deadline", "over", "request", "route", "scope", "since", "state", "turn", "verdict", "watch")
 
-    def __init__(self, request: BusJobRequestMessage, route: Route) -> None:
+    def __init__(self, request: BusJobRequestMessage, route: Route, now: float) -> None:
         self.request: BusJobRequestMessage = request
         self.route: Route = route
         self.state: Job = Job.QUEUED
         left = request.seconds_left
-        self.deadline: float = math.inf if left is None else current_time() + left
+        self.since: float = now
+        self.deadline: float = math.inf if left is None else now + left
         self.turn: Turn | None = None if route.limiter is None else route.limiter.stand()
         self.scope: CancelScope | None = None
         self.watch: CancelScope | None = None
@@ -94,9 +96,25 @@ class JobServer:
         owner: The worker.
         find: Returns what to run for a request; raises `LookupError` where there is nothing (J3).
         refusal: Returns status and payload where the worker takes no new jobs (W4, W6), else None.
+
+    Attributes:
+        answered: How many requests were answered, by status (O2).
     """
 
-    __slots__ = ("_bus", "_ended", "_find", "_name", "_owner", "_refusal", "early", "ignored", "jobs", "pool")
+    __slots__ = (
+        "_bus",
+        "_ended",
+        "_find",
+        "_name",
+        "_now",
+        "_owner",
+        "_refusal",
+        "answered",
+        "early",
+        "ignored",
+        "jobs",
+        "pool",
+    )
 
     def __init__(
         self,
@@ -107,6 +125,7 @@ class JobServer:
         self._owner = owner
         self._bus: Sender | None = None
         self._name = owner.name
+        self._now: Callable[[], float] | None = None
         self._find = find
         self._refusal = refusal
         self.jobs: dict[str, OpenJob] = {}
@@ -114,6 +133,7 @@ class JobServer:
         self.early: dict[str, tuple[str | None, int]] = {}
         self.pool: TaskPool[OpenJob] = TaskPool(owner.name, self._perform, lambda: owner.tasks)
         self.ignored: int = 0
+        self.answered: dict[JobStatus, int] = {}
 
     # --- requests and cancels
 
@@ -139,7 +159,9 @@ class JobServer:
             self._send(message, *refusal)
             self._remember(job_id)
             return
-        job = self.jobs[job_id] = OpenJob(message, route)
+        if self._now is None:
+            self._now = running_backend().current_time
+        job = self.jobs[job_id] = OpenJob(message, route, self._now())
         self.pool.submit(job)
 
     def refuse(self, message: BusJobRequestMessage) -> None:
@@ -184,6 +206,23 @@ class JobServer:
             self._answer(job, *(job.verdict or (status, payload)))
         return [f"job {job.request.job_name!r} ({job.request.job_id})" for job in self.pool.busy.values()]
 
+    def snapshots(self) -> tuple[JobSnapshot, ...]:
+        """Return what there is to say of the open jobs now (O2)."""
+        if not self.jobs:
+            return ()
+        now = current_time()
+        return tuple(
+            JobSnapshot(
+                job_id=job_id,
+                name=job.request.job_name,
+                requester=job.request.source,
+                state=job.state.value,
+                age=now - job.since,
+                seconds_left=None if job.deadline == math.inf else max(0.0, job.deadline - now),
+            )
+            for job_id, job in self.jobs.items()
+        )
+
     # --- what the worker's own code sends
 
     def open_job(self, job_id: str) -> OpenJob:
@@ -217,9 +256,7 @@ class JobServer:
         self._move_to_answered(job)
         request = job.request
         self._forget(job)
-        self._owner.bus.post(
-            BusJobStreamEndMessage(job_id, data, source=self._name, target=request.source, headers=request.headers)
-        )
+        self._send(request, JobStatus.COMPLETED, data, stream_end=True)
 
     def _move_to_answered(self, job: OpenJob) -> None:
         before, job.state = job.state, next_job(job.state, JobEvent.ANSWER)
@@ -267,15 +304,30 @@ class JobServer:
             del ended[next(iter(ended))]
 
     def _send(
-        self, request: BusJobRequestMessage, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool = False
+        self,
+        request: BusJobRequestMessage,
+        status: JobStatus,
+        response: dict[str, Any] | None,
+        *,
+        urgent: bool = False,
+        stream_end: bool = False,
     ) -> None:
-        kind = BusJobResponseUrgentMessage if urgent else BusJobResponseMessage
+        """Send an answer: the one place that all of them pass, and are counted in (O2)."""
+        try:
+            self.answered[status] += 1
+        except KeyError:
+            self.answered[status] = 1
+        job_id, name, to, headers = request.job_id, self._name, request.source, request.headers
+        message: BusMessage
+        if stream_end:
+            message = BusJobStreamEndMessage(job_id, response, source=name, target=to, headers=headers)
+        else:
+            kind = BusJobResponseUrgentMessage if urgent else BusJobResponseMessage
+            message = kind(job_id, status, response, source=name, target=to, headers=headers)
         bus = self._bus
         if bus is None:
             bus = self._bus = self._owner.bus
-        bus.post(
-            kind(request.job_id, status, response, source=self._name, target=request.source, headers=request.headers)
-        )
+        bus.post(message)
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if name in self._owner.hooks.wanted:
