@@ -31,6 +31,8 @@ from workerbus.jobs import (
     JobGroupContext,
     JobGroupEvent,
     JobGroupResponse,
+    JobGroupSnapshot,
+    JobSnapshot,
     job,
     worker_ready,
 )
@@ -67,6 +69,7 @@ from workerbus.messages import (
     bus_message,
 )
 from workerbus.runner._runner import PipelineRunner, WorkerRunner
+from workerbus.runner._statistics import RunnerStatistics, WorkerSnapshot
 from workerbus.worker import BaseWorker
 from workerbus.worker._types import WorkerActivationArgs, WorkerParams, WorkerStatistics
 
@@ -120,7 +123,9 @@ __all__ = [
     "JobGroupError",
     "JobGroupEvent",
     "JobGroupResponse",
+    "JobGroupSnapshot",
     "JobGroupTimeoutError",
+    "JobSnapshot",
     "JobStatus",
     "JobTimeoutError",
     "MemoryBus",
@@ -132,6 +137,7 @@ __all__ = [
     "PipelineRunner",
     "PipelineWorker",
     "ReservedNameError",
+    "RunnerStatistics",
     "SubscriberStatistics",
     "UnknownEventError",
     "UnknownJobError",
@@ -145,6 +151,7 @@ __all__ = [
     "WorkerRegistry",
     "WorkerRegistryEntry",
     "WorkerRunner",
+    "WorkerSnapshot",
     "WorkerStatistics",
     "bus_message",
     "job",

@@ -14,8 +14,8 @@ from support.deadlines import Waiting
 from support.requesters import Listener, Raw
 from support.workers import running
 from workerbus import BaseWorker, BusJobRequestMessage, JobFailure, JobStatus, job
+from workerbus.jobs._open_job import OpenJob
 from workerbus.jobs._pool import TaskPool
-from workerbus.jobs._server import OpenJob
 from workerbus.worker._core import core_of
 
 

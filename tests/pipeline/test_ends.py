@@ -482,3 +482,25 @@ async def test_a_cancelled_queueing_of_an_end_is_no_half_an_end() -> None:
         await worker.stop_when_done()
         await worker.wait()
     assert [type(frame) for frame in ends] == [EndFrame]
+
+
+class PushesLater(FrameProcessor):
+    """Keeps the end for a second, and pushes it on from a task of its own."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, EndFrame):
+            self.create_task(self.push_later, frame, direction)
+        else:
+            await self.push_frame(frame, direction)
+
+    async def push_later(self, frame: Frame, direction: FrameDirection) -> None:
+        await sleep(1)
+        await self.push_frame(frame, direction)
+
+
+async def test_an_end_that_a_processor_has_pushed_on_late_drains_as_long_as_it_takes() -> None:
+    """P2: it is not taken for one that was kept, however long the processors behind work."""
+    last = Spy()
+    await run_through(worker_of(PushesLater(), Spy(slow(3)), last), *texts(*range(5)))
+    assert last.heard == [str(n) for n in range(5)]

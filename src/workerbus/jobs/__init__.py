@@ -1,7 +1,7 @@
 """Jobs: the two tables, the side that asks, the side that answers, and what users see of both."""
 
 from workerbus.jobs._contexts import JobContext, JobGroupContext
-from workerbus.jobs._events import JobEvent, JobGroupEvent, JobGroupResponse
+from workerbus.jobs._events import JobEvent, JobGroupEvent, JobGroupResponse, JobGroupSnapshot, JobSnapshot
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._handlers import job, worker_ready
 from workerbus.jobs._state import GROUP_TABLE, JOB_TABLE
@@ -15,6 +15,8 @@ __all__ = [
     "JobGroupContext",
     "JobGroupEvent",
     "JobGroupResponse",
+    "JobGroupSnapshot",
+    "JobSnapshot",
     "job",
     "worker_ready",
 ]

@@ -5,15 +5,12 @@ Knows nothing of jobs that are open.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from workerbus._values import JobStatus
 from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
 
 Response = BusJobResponseMessage | BusJobResponseUrgentMessage
-
-TIMEOUT: Final = "timeout"
-"""The word for a deadline that has passed: the reason of a cancel, and the ``error`` of an answer."""
 
 
 def check_request(worker_names: Sequence[str], payload: object, timeout: object, headers: object) -> None:

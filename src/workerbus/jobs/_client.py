@@ -27,10 +27,10 @@ from workerbus._concurrency.lifetime import event_class, scope_class
 from workerbus._values import JobStatus, id_source
 from workerbus.abc import Barrier, HookCall, JobPeer, OpenAsks
 from workerbus.errors import NotRunningError
-from workerbus.jobs._checks import TIMEOUT, Response, repaired
+from workerbus.jobs._checks import Response, repaired
 from workerbus.jobs._events import JobGroupEvent, JobGroupResponse
 from workerbus.jobs._group import JobGroup
-from workerbus.jobs._state import GroupState, GroupTrigger, next_group
+from workerbus.jobs._state import TIMEOUT, GroupState, GroupTrigger, next_group
 from workerbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -66,10 +66,14 @@ class JobClient:
         never_waits: Whether a request never waits to be sent; False until the first job, when the bus is known.
         new_scope: The running backend's class of cancel scopes, once there was a job.
         ignored: How many answers, updates and stream events came from workers from which none were due.
+        requested: How many requests were sent.
         closed: Whether the owner stops, and asks for nothing more.
     """
 
-    __slots__ = ("_asking", "_name", "_new_event", "_owner", "closed", "groups", "ignored", "never_waits", "new_scope")
+    __slots__ = (
+        "_asking", "_name", "_new_event", "_owner", "closed", "groups", "ignored", "never_waits", "new_scope",
+        "requested",
+    )  # fmt: skip
 
     def __init__(self, owner: JobPeer) -> None:
         self._owner = owner
@@ -80,6 +84,7 @@ class JobClient:
         self.groups: dict[str, JobGroup] = {}
         self._asking: OpenAsks = {}
         self.ignored: int = 0
+        self.requested: int = 0
         self.closed: bool = False
 
     # --- asking
@@ -140,6 +145,7 @@ class JobClient:
                 group.job_id, job_name, payload, left, source=source, target=worker, headers=group.headers
             )
             group.asks(worker, self._asking, self)
+            self.requested += 1
             try:
                 await bus.send(request)
             except BaseException:
@@ -280,10 +286,8 @@ class JobClient:
     def _time_up(self, group: JobGroup, by: str | None = None) -> None:
         late = [by] if by else sorted(group.pending) or group.worker_names
         if self._settle(group, GroupTrigger.TIME_UP, TIMEOUT) and "on_job_error" in self._owner.hooks.wanted and late:
-            message = BusJobResponseMessage(
-                group.job_id, JobStatus.CANCELLED, {"error": TIMEOUT, "type": "TimeoutError"},
-                source=late[0], target=self._name, headers=group.headers,
-            )  # fmt: skip
+            response = {"error": TIMEOUT, "type": "TimeoutError"}
+            message = group.answer(late[0], JobStatus.CANCELLED, response, to=self._name)
             self._queue_last(group, "on_job_error", message, message)
         self._forget_if_over(group)
 
@@ -316,10 +320,7 @@ class JobClient:
         """Answer a group in the place of a worker that has gone, unless the worker has answered."""
         if worker in group.unanswered and self.groups.get(group.job_id) is group:
             response = {"error": f"worker {worker!r} left without an answer", "type": "WorkerGone"}
-            message = BusJobResponseMessage(
-                group.job_id, JobStatus.ERROR, response, source=worker, target=self._name, headers=group.headers
-            )
-            self._answered(group, message, response)
+            self._answered(group, group.answer(worker, JobStatus.ERROR, response, to=self._name), response)
 
     def _forget_if_over(self, group: JobGroup) -> None:
         if not group.in_context and group.state is not GroupState.OPEN and not group.waits:
@@ -355,9 +356,7 @@ class JobClient:
             return
         if group.state is GroupState.OPEN:
             self._event(group, JobGroupEvent.STREAM_END, message, message.data)
-        response = BusJobResponseMessage(
-            group.job_id, JobStatus.COMPLETED, message.data, source=message.source, target=message.target
-        )
+        response = group.answer(message.source, JobStatus.COMPLETED, message.data, to=self._name)
         self._answered(group, response, message.data or {}, hook="on_job_stream_end", cause=message)
 
     def _answered(
@@ -479,9 +478,8 @@ class JobClient:
             known = ", ".join(map(repr, group.worker_names))
             raise ValueError(f"worker {worker_name!r} was not asked for job {job_id}; asked were {known}")
         if worker_name in group.unanswered:
-            await self._owner.bus.send(
-                BusJobUpdateRequestMessage(job_id, source=self._name, target=worker_name, headers=group.headers)
-            )
+            message = BusJobUpdateRequestMessage(job_id, source=self._name, target=worker_name, headers=group.headers)
+            await self._owner.bus.send(message)
 
     HANDLERS: ClassVar[Mapping[type[BusMessage], Callable[["JobClient", Any], None]]] = {
         BusJobResponseMessage: _on_response,

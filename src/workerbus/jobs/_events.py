@@ -46,6 +46,47 @@ class JobGroupEvent(Value):
 
 
 @value
+class JobSnapshot(Value):
+    """A job that a worker was asked for and has not answered; nothing of its payload.
+
+    Args:
+        job_id: Its id.
+        name: Which `@job` handler was meant.
+        requester: Who asked.
+        state: Where it is: ``"queued"``, ``"running"``, ``"deferred"`` or ``"cancelling"``.
+        age: For how long it has been here, in seconds.
+        seconds_left: How long its requester will wait from now on, in seconds; None for as long as it takes.
+    """
+
+    job_id: str
+    name: str | None
+    requester: str
+    state: str
+    age: float
+    seconds_left: float | None
+
+
+@value
+class JobGroupSnapshot(Value):
+    """A job or a job group that somebody has asked for and that is not over; nothing of payloads.
+
+    Args:
+        job_id: Its id.
+        label: Its title for people.
+        state: Where it is: ``"open"``, or ``"failed"``, ``"timed out"``, ``"cancelled"`` or ``"completed"`` while
+            answers are still waited for, or its context has not been left.
+        waits_for: The workers that have not answered, in the order of asking.
+        seconds_left: How long it has left, in seconds; None for as long as it takes.
+    """
+
+    job_id: str
+    label: str | None
+    state: str
+    waits_for: tuple[str, ...]
+    seconds_left: float | None
+
+
+@value
 class JobGroupResponse(Value):
     """All answers to a job group, given to ``on_job_completed``.
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from anyio import CancelScope, Event
+from anyio import CancelScope, Event, current_time
 
 from workerbus._values import JobStatus
 from workerbus.abc import Barrier, OpenAsks
@@ -18,6 +18,7 @@ from workerbus.errors import (
     JobGroupTimeoutError,
     JobTimeoutError,
 )
+from workerbus.jobs._events import JobGroupSnapshot
 from workerbus.jobs._state import GroupState
 from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
 
@@ -170,6 +171,16 @@ class JobGroup:
         if error is not None:
             raise error
 
+    def snapshot(self) -> JobGroupSnapshot:
+        """Return a snapshot of the group; there is nothing of its payload in it."""
+        return JobGroupSnapshot(
+            job_id=self.job_id,
+            label=self.label,
+            state=self.state.value,
+            waits_for=tuple(name for name in self.worker_names if name in self.pending),
+            seconds_left=None if self.deadline == math.inf else max(0.0, self.deadline - current_time()),
+        )
+
     def in_order(self, table: Mapping[str, T]) -> dict[str, T]:
         """Return a table by worker name, sorted by the order in which the workers were asked."""
         return {name: table[name] for name in self.worker_names if name in table}
@@ -192,6 +203,12 @@ class JobGroup:
             responses=self.in_order(self.responses),
             detail=self.detail or "",
         )
+
+    def answer(
+        self, worker: str, status: JobStatus, response: dict[str, Any] | None, *, to: str
+    ) -> BusJobResponseMessage:
+        """Return an answer that no worker has sent: the library gives it in the worker's place."""
+        return BusJobResponseMessage(self.job_id, status, response, source=worker, target=to, headers=self.headers)
 
     def changed(self) -> Event:
         """Return the event that is set as soon as something happens to the group."""

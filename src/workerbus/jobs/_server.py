@@ -18,20 +18,22 @@ The server knows nothing of names and classes: it is given a `Route` for each jo
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from anyio import CancelScope, Event, current_time
 
 from workerbus._concurrency.failures import Failure, Kind, sort_failure
-from workerbus._values import JobStatus, Value, value
+from workerbus._values import JobStatus
 from workerbus.abc import HookCall, JobPeer, Sender
-from workerbus.errors import JobFailure, UnknownJobError, text_of
-from workerbus.jobs._checks import TIMEOUT, check_seconds_left
+from workerbus.errors import JobFailure, UnknownJobError
+from workerbus.jobs._checks import check_seconds_left
 from workerbus.jobs._deadlines import Deadlines
-from workerbus.jobs._limiter import Limiter
+from workerbus.jobs._events import JobSnapshot
+from workerbus.jobs._open_job import OpenJob, Route, those_in_line_first
+from workerbus.jobs._outcomes import cancelled_payload, error_payload, outcome
 from workerbus.jobs._pool import TaskPool
-from workerbus.jobs._state import OPEN_JOBS, JobState, JobTrigger, next_job
+from workerbus.jobs._state import OPEN_JOBS, TIMEOUT, JobState, JobTrigger, next_job
 from workerbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -50,73 +52,6 @@ REMEMBERED: Final = 1024
 """How many ended jobs a worker remembers, to run no request twice."""
 
 
-@value
-class Route(Value):
-    """What to run for a job.
-
-    Args:
-        run: The handler, bound to its worker.
-        deferred: Whether the handler may return and leave the job open.
-        limiter: Where the job stands in line for its turn; None for a handler without a limit.
-    """
-
-    run: Callable[[BusJobRequestMessage], Awaitable[Any]]
-    deferred: bool = False
-    limiter: "Limiter[OpenJob] | None" = None
-
-
-class OpenJob:
-    """A job that this worker was asked for.
-
-    Attributes:
-        request: The message that asked for it.
-        route: What is run for it.
-        state: How far it is; the members of `JobState` say what each state means.
-        deadline: When its time is up, on this process's event loop's clock; infinite without a limit.
-        scope: The scope that its handler runs in, while it does.
-        watch: Its number at `Deadlines`, if that looks after it.
-        verdict: Status and payload of its answer, once it was cancelled and its handler has yet to unwind.
-    """
-
-    __slots__ = ("deadline", "request", "route", "scope", "state", "verdict", "watch")
-
-    def __init__(self, request: BusJobRequestMessage, route: Route) -> None:
-        self.request: BusJobRequestMessage = request
-        self.route: Route = route
-        self.state: JobState = JobState.QUEUED
-        left = request.seconds_left
-        self.deadline: float = math.inf if left is None else current_time() + left
-        self.scope: CancelScope | None = None
-        self.watch: int | None = None
-        self.verdict: tuple[JobStatus, dict[str, Any]] | None = None
-
-    @property
-    def deferred(self) -> bool:
-        """Whether its handler has returned and left the job open."""
-        return self.state is JobState.DEFERRED
-
-    @property
-    def waits(self) -> bool:
-        """Whether it stands in line for its turn."""
-        limiter = self.route.limiter
-        return limiter is not None and limiter.waits(self)
-
-    @property
-    def late(self) -> bool:
-        """Whether its time is up."""
-        return self.deadline != math.inf and self.deadline <= current_time()
-
-
-def error_payload(exc: BaseException) -> dict[str, Any]:
-    """Return the payload that tells a requester of an exception."""
-    return {"error": text_of(exc), "type": type(exc).__name__}
-
-
-def cancelled_payload(reason: str | None) -> dict[str, Any]:
-    """Return the payload that tells a requester of a cancellation."""
-    return {"error": reason or "cancelled", "type": "TimeoutError" if reason == TIMEOUT else "Cancelled"}
-
-
 class JobServer:
     """The jobs that a worker was asked for.
 
@@ -130,6 +65,7 @@ class JobServer:
         early: Job id to the reason of a cancel that came before its request, and the number of the last data message
             that waited then: when that has been handled, no request can come, and the entry goes.
         pool: The tasks that handlers run in.
+        answered: Status to how many requests were answered so; one that did not occur is missing.
         ignored: How many requests came a second time.
         _ended: The ids of the last jobs that were answered, the oldest first.
         _deadlines: Looks after the time of jobs without a task.
@@ -146,6 +82,7 @@ class JobServer:
         "_no_jobs",
         "_owner",
         "_refusal",
+        "answered",
         "early",
         "ignored",
         "jobs",
@@ -171,6 +108,7 @@ class JobServer:
         self._deadlines: Deadlines[OpenJob] = Deadlines(owner.name, lambda: owner.tasks, self._expire_all)
         self._no_jobs: Event | None = None
         self.ignored: int = 0
+        self.answered: dict[JobStatus, int] = {}
 
     # --- requests and cancels
 
@@ -231,7 +169,7 @@ class JobServer:
 
     def cancel_all(self, status: JobStatus, payload: dict[str, Any]) -> None:
         """Cancel every job; each is answered with the given status when its handler has unwound."""
-        for job in _those_in_line_first(self.jobs.values()):
+        for job in those_in_line_first(self.jobs.values()):
             self._expire(job)  # a job whose time was up before is answered with a timeout
             self._cancel(job, status, payload)
 
@@ -258,6 +196,23 @@ class JobServer:
                 await self._no_jobs.wait()
             else:
                 await self.pool.quiet()
+
+    def snapshots(self) -> tuple[JobSnapshot, ...]:
+        """Return a snapshot of each open job; there is nothing of its payload in it."""
+        if not self.jobs:
+            return ()
+        now = current_time()
+        return tuple(
+            JobSnapshot(
+                job_id=job_id,
+                name=job.request.job_name,
+                requester=job.request.source,
+                state=job.state.value,
+                age=now - job.since,
+                seconds_left=None if job.deadline == math.inf else max(0.0, job.deadline - now),
+            )
+            for job_id, job in self.jobs.items()
+        )
 
     # --- what the worker's own code sends
 
@@ -302,9 +257,7 @@ class JobServer:
         self._move_to_answered(job)
         request = job.request
         self._forget(job)
-        self._owner.bus.post(
-            BusJobStreamEndMessage(job_id, data, source=self._name, target=request.source, headers=request.headers)
-        )
+        self._send(request, JobStatus.COMPLETED, data, stream_end=True)
 
     def _move_to_answered(self, job: OpenJob) -> None:
         self._move(job, JobTrigger.ANSWER)
@@ -357,15 +310,30 @@ class JobServer:
             ended.popitem(last=False)
 
     def _send(
-        self, request: BusJobRequestMessage, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool = False
+        self,
+        request: BusJobRequestMessage,
+        status: JobStatus,
+        response: dict[str, Any] | None,
+        *,
+        urgent: bool = False,
+        stream_end: bool = False,
     ) -> None:
-        kind = BusJobResponseUrgentMessage if urgent else BusJobResponseMessage
+        # All answers pass here, and are counted here.
+        try:
+            self.answered[status] += 1
+        except KeyError:
+            self.answered[status] = 1
+        job_id, name, to, headers = request.job_id, self._name, request.source, request.headers
+        message: BusMessage
+        if stream_end:
+            message = BusJobStreamEndMessage(job_id, response, source=name, target=to, headers=headers)
+        else:
+            kind = BusJobResponseUrgentMessage if urgent else BusJobResponseMessage
+            message = kind(job_id, status, response, source=name, target=to, headers=headers)
         bus = self._bus
         if bus is None:
             bus = self._bus = self._owner.bus
-        bus.post(
-            kind(request.job_id, status, response, source=self._name, target=request.source, headers=request.headers)
-        )
+        bus.post(message)
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if name in self._owner.hooks.wanted:
@@ -388,7 +356,7 @@ class JobServer:
                 self._hook("on_job_cancelled", message)
 
     def _expire_all(self, jobs: list[OpenJob]) -> None:
-        for job in _those_in_line_first(jobs):
+        for job in those_in_line_first(jobs):
             self._expire(job)
 
     # --- the task of a handler
@@ -463,23 +431,3 @@ class JobServer:
             self._answer(job, *job.verdict)
         elif before is JobState.RUNNING and job.state is JobState.OVER:
             self._answer(job, *outcome(result, error, job.request.job_name))
-
-
-def _those_in_line_first(jobs: Iterable[OpenJob]) -> list[OpenJob]:
-    """Sort jobs that are about to be cancelled: those in line go first, or each place that is freed would start one."""
-    return sorted(jobs, key=lambda job: not job.waits)
-
-
-def outcome(result: object, error: BaseException | None, job_name: str | None) -> tuple[JobStatus, dict[str, Any]]:
-    """Turn what a handler has returned or raised into the status and payload of an answer."""
-    if isinstance(error, JobFailure):
-        return JobStatus.FAILED, {**error.data, "error": error.reason, "type": "JobFailure"}
-    if error is not None:
-        return JobStatus.ERROR, error_payload(error)
-    if result is None:
-        return JobStatus.COMPLETED, {}
-    if isinstance(result, dict):
-        return JobStatus.COMPLETED, result
-    return JobStatus.ERROR, error_payload(
-        TypeError(f"the handler of job {job_name!r} returned {type(result).__name__}; return a dict, or nothing")
-    )

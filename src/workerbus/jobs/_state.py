@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 from workerbus._values import plain_members
 
+TIMEOUT: Final = "timeout"
+"""The word for a deadline that has passed: the reason of a cancel, and the ``error`` of an answer."""
+
 
 class _Word(Enum):
     """A state or a trigger: what the tables are made of."""

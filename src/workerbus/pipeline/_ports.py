@@ -51,6 +51,42 @@ class Port(Protocol):
         """
 
 
+class Passing:
+    """A port that notes whether a certain frame has been put into it, and passes on everything.
+
+    Args:
+        frame: The frame to look for.
+        port: Where all frames really go.
+
+    Attributes:
+        passed: Whether the frame has been put in.
+        then: Called when it is put in, if that is set.
+    """
+
+    __slots__ = ("_frame", "_port", "passed", "then")
+
+    def __init__(self, frame: Frame, port: Port) -> None:
+        self._frame = frame
+        self._port = port
+        self.passed: bool = False
+        self.then: Callable[[], None] | None = None
+
+    @property
+    def owner(self) -> Any:
+        return self._port.owner
+
+    @property
+    def got_start(self) -> bool:
+        return self._port.got_start
+
+    def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
+        if frame is self._frame:
+            self.passed = True
+            if self.then is not None:
+                self.then()
+        return self._port.put(frame, direction, may_wait)
+
+
 class TaskHandle(Protocol):
     """A task that a processor has started with `FrameProcessor.create_task`."""
 

@@ -38,7 +38,7 @@ from workerbus.pipeline._frames import (
     Marker,
     StartFrame,
 )
-from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Port, Running, TaskHandle, Waiting
+from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Passing, Port, Running, TaskHandle, Waiting
 
 logger = logging.getLogger("workerbus")
 
@@ -78,37 +78,6 @@ class Visitor(Protocol):
 
     async def departed(self) -> None:
         """Called when the worker leaves its bus."""
-
-
-class Passing:
-    """A port that notes whether a certain frame has been put into it, and passes on everything.
-
-    Args:
-        frame: The frame to look for.
-        port: Where all frames really go.
-
-    Attributes:
-        passed: Whether the frame has been put in.
-    """
-
-    __slots__ = ("_frame", "_port", "passed")
-
-    def __init__(self, frame: Frame, port: Port) -> None:
-        self._frame = frame
-        self._port = port
-        self.passed: bool = False
-
-    @property
-    def owner(self) -> Any:
-        return self._port.owner
-
-    @property
-    def got_start(self) -> bool:
-        return self._port.got_start
-
-    def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
-        self.passed = self.passed or frame is self._frame
-        return self._port.put(frame, direction, may_wait)
 
 
 class ProcessorInbox:
@@ -397,20 +366,25 @@ class ProcessorInbox:
         # 1. It has pushed the frame on, and perhaps raised afterwards: nothing is left to do.
         # 2. It has raised, or was cancelled, before that: the frame goes on by itself.
         # 3. It has returned and kept the frame. It may still push it on later, after work of its own, so it is only
-        #    noted; `RunningPipeline.mind_the_end` decides when that has taken too long.
+        #    noted, until then; `RunningPipeline.mind_the_end` decides when that has taken too long.
         port = self._port(direction)
         passing = Passing(frame, port)
         self._lead(direction, passing)
         try:
             await process(frame, direction)
         except BaseException:
+            self._lead(direction, port)
             if not passing.passed:
                 port.put(frame, direction, False)
             raise
+        if passing.passed:
+            self._let_go(direction, port)
         else:
-            self.kept = None if passing.passed else frame
-        finally:
-            self._lead(direction, port)
+            self.kept, passing.then = frame, partial(self._let_go, direction, port)
+
+    def _let_go(self, direction: FrameDirection, port: Port) -> None:
+        self.kept = None
+        self._lead(direction, port)
 
     def _lead(self, direction: FrameDirection, port: Port) -> None:
         if direction is DOWNSTREAM:

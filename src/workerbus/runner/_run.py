@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 
 from workerbus._concurrency.failures import unwrap_group
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
-from workerbus.bus import WorkerBus
+from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NotRunningError
 
 

@@ -14,12 +14,9 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from anyio import CancelScope
-from anyio.lowlevel import cancel_shielded_checkpoint
 
-from workerbus._concurrency.failures import own_error
-from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
-from workerbus._events import EventEmitter, EventHandlers, call_handler
+from workerbus._events import EventEmitter, EventHandlers
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import core_of, set_core
 from workerbus._values import WorkerErrorData, WorkerReadyData, id_source
@@ -32,11 +29,13 @@ from workerbus.jobs._client import JobClient
 from workerbus.jobs._requests import JobContexts
 from workerbus.messages import BusCancelMessage, BusEndMessage, BusMessage
 from workerbus.runner._discovery import Discovery
+from workerbus.runner._events import RunnerEvents
 from workerbus.runner._inbox import RunnerInbox
 from workerbus.runner._orphans import OrphanedJobs
 from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
 from workerbus.runner._signals import report_first_signal
+from workerbus.runner._statistics import RunnerStatistics, snapshot
 from workerbus.runner._workers import HostedWorkers
 from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import WorkerCore
@@ -126,7 +125,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._asking: OpenAsks = {}
         self._orphans = OrphanedJobs(self._name, self._asking)
         self._inbox: RunnerInbox | None = None
-        self._events: Lane[tuple[str, tuple[Any, ...]]] = Lane(f"{self._name} events", self._fire)
+        self._events = RunnerEvents(self, self._name, self._handlers, self.clean_up)
         self._run = Run(self._name, self._bus, self.clean_up, self._serve, self._cancel)
         self._hosted = HostedWorkers(self, self._run)
         self._discovery = Discovery(self._name, self._bus, self._registry, self._hosted.workers.values)
@@ -164,6 +163,25 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         """
         core = self._hosted.workers.get(name)
         return None if core is None else core.state.worker
+
+    def statistics(self) -> RunnerStatistics:
+        """Return a snapshot of everything that the runner hosts, of its bus, and of its own jobs.
+
+        Call it where the runner runs: ages and deadlines are read off that clock. It shows no payload.
+
+        Guarantees: O2, O3.
+        """
+        workers = [core.state for core in self._hosted.workers.values()]
+        counts = self._hosted.gone.with_workers(workers, self.job_client.requested)
+        return RunnerStatistics(
+            name=self._name,
+            workers={state.name: snapshot(state) for state in workers},
+            bus=self._bus.statistics(),
+            job_groups=tuple(group.snapshot() for group in self.job_client.groups.values()),
+            jobs_answered=counts.answered,
+            jobs_requested=counts.requested,
+            hooks_failed=counts.failed,
+        )
 
     # --- workers
 
@@ -331,12 +349,12 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             self.job_client.close("the runner ended")
             with self.clean_up.shield():
                 await self.job_client.quiet()
-            await self._close_events()
+            await self._events.close()
             await self._bus.unsubscribe(self)
 
     def _start_all(self, tasks: TaskHost) -> None:
         first = self._hosted.start_all()
-        if "on_ready" in self._handlers:
+        if self._events.wanted("on_ready"):
             tasks.start(self._tell_ready, first, name=f"{self._name} ready")
         self._shutdown.begin(auto_end=self._auto_end)
 
@@ -346,33 +364,15 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         await self._inbox.quiet()
         await self._events.quiet()
 
-    async def _close_events(self) -> None:
-        self._events.close(cancel=True)
-        with self.clean_up.shield() as shield:
-            await self._events.quiet()
-        if shield.cancelled_caught:
-            for _ in range(2):  # it was cancelled in this very step: see whether it goes
-                await cancel_shielded_checkpoint()
-        if shield.cancelled_caught and self._events.busy:
-            logger.warning("runner %r waits for an event handler that refuses cancellation", self._name)
-
     async def _tell_ready(self, workers: list[WorkerCore]) -> None:
         for worker in workers:
             await worker.state.ready.wait()
-        self._events.put(("on_ready", ()))
-
-    async def _fire(self, event: tuple[str, tuple[Any, ...]]) -> None:
-        name, args = event
-        for handler in self._handlers.of(name):
-            try:
-                await call_handler(handler, self, *args)
-            except BaseException as exc:
-                logger.error("a handler of %s of runner %r failed", name, self._name, exc_info=await own_error(exc))
+        self._events.emit("on_ready")
 
     @property
     def takes_errors(self) -> bool:
         """Whether somebody has added a handler for ``on_error``."""
-        return "on_error" in self._handlers
+        return self._events.wanted("on_error")
 
     # --- ending
 
@@ -415,7 +415,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
     def worker_error(self, data: WorkerErrorData) -> None:
         """Run the ``on_error`` handlers."""
         if self.takes_errors:
-            self._events.put(("on_error", (data,)))
+            self._events.emit("on_error", data)
 
     # --- messages
 

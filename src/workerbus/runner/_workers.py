@@ -15,6 +15,7 @@ from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NameTakenError, NotRunningError, text_of
 from workerbus.messages import BusAddWorkerMessage
 from workerbus.runner._run import Run
+from workerbus.runner._statistics import Totals
 from workerbus.worker._core import WorkerCore, core_of, is_worker
 from workerbus.worker._types import Phase
 
@@ -52,6 +53,7 @@ class HostedWorkers:
         roots: The workers without a parent, by name.
         ready_listeners: The roots that want to hear when other roots are ready, by name.
         errors: What made workers fail and was not taken by a parent or an ``on_error`` handler.
+        gone: The counts of the workers that have gone.
     """
 
     def __init__(self, runner: HostRunner, run: Run) -> None:
@@ -61,6 +63,7 @@ class HostedWorkers:
         self.roots: dict[str, WorkerCore] = {}
         self.ready_listeners: dict[str, WorkerCore] = {}
         self.errors: list[Exception] = []
+        self.gone: Totals = Totals()
         self._serving = False
 
     # --- adding
@@ -226,6 +229,8 @@ class HostedWorkers:
         name = core.state.name
         if self.workers.get(name) is core:
             del self.workers[name]
+            if core.state.phase is not Phase.NEW:  # else it was never attached, and has nothing to count
+                self.gone.add_worker(core.state)
             self.ready_listeners.pop(name, None)
             if self._run.tasks is None and self.roots.get(name) is core:
                 del self.roots[name]

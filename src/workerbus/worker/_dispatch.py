@@ -16,7 +16,7 @@ from workerbus.abc import HookCall
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._handlers import JobHandler
 from workerbus.jobs._limiter import Limiter
-from workerbus.jobs._server import OpenJob, Route
+from workerbus.jobs._open_job import OpenJob, Route
 from workerbus.messages import (
     BUILT_IN,
     BusActivateWorkerMessage,

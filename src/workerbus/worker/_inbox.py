@@ -174,9 +174,16 @@ class WorkerInbox(Inbox):
     @property
     def depth(self) -> int:
         """How many messages wait, for their handling or for a hook."""
-        waiting = len(self._system or ()) + len(self._data or ())
-        waiting += self._hook_system.waiting + self._hook_data.waiting
-        return waiting + sum(lane.waiting for lane in self._intake or ())
+        return sum(self.depths.values())
+
+    @property
+    def depths(self) -> dict[str, int]:
+        """How many messages and hooks wait, by lane."""
+        system = len(self._system or ()) + self._hook_system.waiting
+        data = len(self._data or ()) + self._hook_data.waiting
+        if self._intake is not None:
+            system, data = system + self._intake[0].waiting, data + self._intake[1].waiting
+        return {"system": system, "data": data}
 
     def statistics(self) -> SubscriberStatistics:
         """Return a snapshot of the counts; hooks that raised are counted as failed."""

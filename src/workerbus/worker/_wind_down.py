@@ -21,7 +21,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from workerbus._concurrency.failures import own_error
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall
-from workerbus.jobs._server import error_payload
+from workerbus.jobs._outcomes import error_payload
 from workerbus.messages import BusCancelWorkerMessage
 from workerbus.worker._state import WorkerState
 from workerbus.worker._types import Phase

@@ -30,8 +30,9 @@ from workerbus.errors import text_of
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._contexts import _Context, _Events
 from workerbus.jobs._group import JobGroup
+from workerbus.jobs._open_job import OpenJob
 from workerbus.jobs._pool import TaskPool
-from workerbus.jobs._server import JobServer, OpenJob
+from workerbus.jobs._server import JobServer
 from workerbus.pipeline._frame_lane import FrameLane
 from workerbus.pipeline._processor_inbox import ProcessorInbox
 from workerbus.pipeline._worker import PipelineWorker

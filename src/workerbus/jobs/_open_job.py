@@ -1,0 +1,76 @@
+"""A job that a worker was asked for, as the server keeps it until it is answered; nothing here decides anything."""
+
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from anyio import CancelScope, current_time
+
+from workerbus._values import JobStatus, Value, value
+from workerbus.jobs._limiter import Limiter
+from workerbus.jobs._state import JobState
+from workerbus.messages import BusJobRequestMessage
+
+
+@value
+class Route(Value):
+    """What to run for a job.
+
+    Args:
+        run: The handler, bound to its worker.
+        deferred: Whether the handler may return and leave the job open.
+        limiter: Where the job stands in line for its turn; None for a handler without a limit.
+    """
+
+    run: Callable[[BusJobRequestMessage], Awaitable[Any]]
+    deferred: bool = False
+    limiter: "Limiter[OpenJob] | None" = None
+
+
+class OpenJob:
+    """A job that this worker was asked for.
+
+    Attributes:
+        request: The message that asked for it.
+        route: What is run for it.
+        since: When it came, on this process's event loop's clock.
+        state: How far it is; the members of `JobState` say what each state means.
+        deadline: When its time is up, on this process's event loop's clock; infinite without a limit.
+        scope: The scope that its handler runs in, while it does.
+        watch: Its number at `Deadlines`, if that looks after it.
+        verdict: Status and payload of its answer, once it was cancelled and its handler has yet to unwind.
+    """
+
+    __slots__ = ("deadline", "request", "route", "scope", "since", "state", "verdict", "watch")
+
+    def __init__(self, request: BusJobRequestMessage, route: Route) -> None:
+        self.request: BusJobRequestMessage = request
+        self.route: Route = route
+        self.state: JobState = JobState.QUEUED
+        left = request.seconds_left
+        self.since: float = current_time()
+        self.deadline: float = math.inf if left is None else self.since + left
+        self.scope: CancelScope | None = None
+        self.watch: int | None = None
+        self.verdict: tuple[JobStatus, dict[str, Any]] | None = None
+
+    @property
+    def deferred(self) -> bool:
+        """Whether its handler has returned and left the job open."""
+        return self.state is JobState.DEFERRED
+
+    @property
+    def waits(self) -> bool:
+        """Whether it stands in line for its turn."""
+        limiter = self.route.limiter
+        return limiter is not None and limiter.waits(self)
+
+    @property
+    def late(self) -> bool:
+        """Whether its time is up."""
+        return self.deadline != math.inf and self.deadline <= current_time()
+
+
+def those_in_line_first(jobs: Iterable[OpenJob]) -> list[OpenJob]:
+    """Sort jobs that are about to be cancelled: those in line go first, or each place that is freed would start one."""
+    return sorted(jobs, key=lambda job: not job.waits)

@@ -1,0 +1,32 @@
+"""What a requester is told: of what a handler has returned or raised, and of a cancellation (J2, J6)."""
+
+from typing import Any
+
+from workerbus._values import JobStatus
+from workerbus.errors import JobFailure, text_of
+from workerbus.jobs._state import TIMEOUT
+
+
+def error_payload(exc: BaseException) -> dict[str, Any]:
+    """Return the payload that tells a requester of an exception."""
+    return {"error": text_of(exc), "type": type(exc).__name__}
+
+
+def cancelled_payload(reason: str | None) -> dict[str, Any]:
+    """Return the payload that tells a requester of a cancellation."""
+    return {"error": reason or "cancelled", "type": "TimeoutError" if reason == TIMEOUT else "Cancelled"}
+
+
+def outcome(result: object, error: BaseException | None, job_name: str | None) -> tuple[JobStatus, dict[str, Any]]:
+    """Turn what a handler has returned or raised into the status and payload of an answer."""
+    if isinstance(error, JobFailure):
+        return JobStatus.FAILED, {**error.data, "error": error.reason, "type": "JobFailure"}
+    if error is not None:
+        return JobStatus.ERROR, error_payload(error)
+    if result is None:
+        return JobStatus.COMPLETED, {}
+    if isinstance(result, dict):
+        return JobStatus.COMPLETED, result
+    return JobStatus.ERROR, error_payload(
+        TypeError(f"the handler of job {job_name!r} returned {type(result).__name__}; return a dict, or nothing")
+    )
