@@ -474,8 +474,8 @@ class WorkerBus(ABC):
             else:
                 full.append(lane)
                 waiters.append(lane.room.stand(message, inbox.take))
-        self._hand_out(message, ready)
         try:
+            self._hand_out(message, ready)
             for waiter in waiters:
                 await waiter.wait()
         finally:

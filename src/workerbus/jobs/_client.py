@@ -23,7 +23,7 @@ from anyio import (
     sleep,
 )
 
-from workerbus._concurrency.lifetime import event_class, scope_class
+from workerbus._concurrency.lifetime import event_class, running_backend, scope_class
 from workerbus._values import JobStatus, id_source
 from workerbus.abc import Barrier, HookCall, JobPeer, OpenAsks
 from workerbus.errors import NotRunningError
@@ -71,8 +71,8 @@ class JobClient:
     """
 
     __slots__ = (
-        "_asking", "_name", "_new_event", "_owner", "closed", "groups", "ignored", "never_waits", "new_scope",
-        "requested",
+        "_asking", "_enclosing_deadline", "_name", "_new_event", "_owner", "closed", "groups", "ignored", "never_waits",
+        "new_scope", "requested",
     )  # fmt: skip
 
     def __init__(self, owner: JobPeer) -> None:
@@ -81,6 +81,7 @@ class JobClient:
         self._new_event: type[Event] | None = None
         self.new_scope: type[CancelScope] = CancelScope
         self.never_waits: bool = False
+        self._enclosing_deadline: Callable[[], float] = current_effective_deadline
         self.groups: dict[str, JobGroup] = {}
         self._asking: OpenAsks = {}
         self.ignored: int = 0
@@ -111,6 +112,7 @@ class JobClient:
         if self._new_event is None:
             self._new_event, self.new_scope = event_class(), scope_class()
             self._asking = self._owner.asking
+            self._enclosing_deadline = running_backend().current_effective_deadline
             self.never_waits = self._owner.bus.never_waits
         group = JobGroup(
             _new_id(),
@@ -131,18 +133,20 @@ class JobClient:
     async def ask(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
         """Wait for the workers and send them their requests."""
         known, bus, source = self._owner.registry.get, self._owner.bus, self._name
+        job_id, headers, left = group.job_id, group.headers, None
         for worker in group.worker_names:
             if known(worker) is None:
                 await self._wait_for(worker, group)
-        group.request_deadline = deadline = min(group.deadline, current_effective_deadline())
+        group.request_deadline = deadline = min(group.deadline, self._enclosing_deadline())
         for worker in group.worker_names:
             if known(worker) is None:
                 await self._wait_for(worker, group)  # it left while others were being asked
             if group.state is not GroupState.OPEN:
                 return
-            left = None if deadline == math.inf else max(0.0, deadline - current_time())
+            if deadline != math.inf:
+                left = max(0.0, deadline - current_time())
             request = BusJobRequestMessage(
-                group.job_id, job_name, payload, left, source=source, target=worker, headers=group.headers
+                job_id, job_name, payload, left, source=source, target=worker, headers=headers
             )
             group.asks(worker, self._asking, self)
             self.requested += 1
@@ -256,7 +260,7 @@ class JobClient:
         group.state = state
         group.reason = reason
         if state is GroupState.TIMED_OUT:
-            group.detail = self._late(group)
+            group.detail = group.late(self._owner.registry)
         if state is not GroupState.COMPLETED:
             self._tell(group.unanswered, group, reason)
             if group.scope is not None:
@@ -265,18 +269,6 @@ class JobClient:
             group.scope.deadline = math.inf  # the deadline was the job's, and the body may take longer
         group.notify()
         return True
-
-    def _late(self, group: JobGroup) -> str:
-        registry = self._owner.registry
-        missing = [name for name in group.worker_names if name in group.pending and registry.get(name) is None]
-        texts = [f"worker {name!r} was not there; {registry.near(name)}" for name in missing[:1]]
-        # Workers whose clock was a moment ahead have answered "timeout": they were late as well.
-        late = group.unanswered.union(
-            name for name, answer in group.responses.items() if answer.get("error") == TIMEOUT
-        )
-        if late:
-            texts.append(f"no answer from {', '.join(map(repr, sorted(late)[:5]))}")
-        return "; ".join(texts)
 
     def _tell(self, workers: Sequence[str] | set[str], group: JobGroup, reason: str | None) -> None:
         bus, source = self._owner.bus, self._name

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from anyio import CancelScope, Event, current_time
 
 from workerbus._values import JobStatus
-from workerbus.abc import Barrier, OpenAsks
+from workerbus.abc import Barrier, Directory, OpenAsks
 from workerbus.errors import (
     JobError,
     JobGroupError,
@@ -19,7 +19,7 @@ from workerbus.errors import (
     JobTimeoutError,
 )
 from workerbus.jobs._events import JobGroupSnapshot
-from workerbus.jobs._state import GroupState
+from workerbus.jobs._state import TIMEOUT, GroupState
 from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
 
 T = TypeVar("T")
@@ -180,6 +180,16 @@ class JobGroup:
             waits_for=tuple(name for name in self.worker_names if name in self.pending),
             seconds_left=None if self.deadline == math.inf else max(0.0, self.deadline - current_time()),
         )
+
+    def late(self, registry: Directory) -> str:
+        """Return who has not come or not answered in time, in words."""
+        absent = [name for name in self.worker_names if name in self.pending and registry.get(name) is None]
+        texts = [f"worker {name!r} was not there; {registry.near(name)}" for name in absent[:1]]
+        # Workers whose clock was a moment ahead have answered "timeout": they were late as well.
+        late = self.unanswered.union(name for name, answer in self.responses.items() if answer.get("error") == TIMEOUT)
+        if late:
+            texts.append(f"no answer from {', '.join(map(repr, sorted(late)[:5]))}")
+        return "; ".join(texts)
 
     def in_order(self, table: Mapping[str, T]) -> dict[str, T]:
         """Return a table by worker name, sorted by the order in which the workers were asked."""

@@ -43,12 +43,12 @@ class OpenJob:
 
     __slots__ = ("deadline", "request", "route", "scope", "since", "state", "verdict", "watch")
 
-    def __init__(self, request: BusJobRequestMessage, route: Route) -> None:
+    def __init__(self, request: BusJobRequestMessage, route: Route, now: float) -> None:
         self.request: BusJobRequestMessage = request
         self.route: Route = route
         self.state: JobState = JobState.QUEUED
         left = request.seconds_left
-        self.since: float = current_time()
+        self.since: float = now
         self.deadline: float = math.inf if left is None else self.since + left
         self.scope: CancelScope | None = None
         self.watch: int | None = None

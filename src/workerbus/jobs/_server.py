@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 from anyio import CancelScope, Event, current_time
 
 from workerbus._concurrency.failures import Failure, Kind, sort_failure
+from workerbus._concurrency.lifetime import running_backend
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall, JobPeer, Sender
 from workerbus.errors import JobFailure, UnknownJobError
@@ -80,6 +81,7 @@ class JobServer:
         "_find",
         "_name",
         "_no_jobs",
+        "_now",
         "_owner",
         "_refusal",
         "answered",
@@ -109,6 +111,7 @@ class JobServer:
         self._no_jobs: Event | None = None
         self.ignored: int = 0
         self.answered: dict[JobStatus, int] = {}
+        self._now: Callable[[], float] | None = None
 
     # --- requests and cancels
 
@@ -134,11 +137,16 @@ class JobServer:
             self._send(message, *refusal)
             self._remember(job_id)
             return
-        job = self.jobs[job_id] = OpenJob(message, route)
+        job = self.jobs[job_id] = OpenJob(message, route, self._clock())
         if route.limiter is None or route.limiter.stand(job):
             self.pool.submit(job)
         else:
             self._watch(job)
+
+    def _clock(self) -> float:
+        if self._now is None:
+            self._now = running_backend().current_time
+        return self._now()
 
     def refuse(self, message: BusJobRequestMessage) -> None:
         """Answer a request that ``accepts_bus_message`` has refused."""
