@@ -21,7 +21,7 @@ class WorkerSnapshot(Value):
     """A worker at one moment.
 
     Args:
-        name: Its name.
+        name: The worker's name.
         phase: Where it is in its life: ``"new"``, ``"attached"``, ``"running"``, ``"stopping"`` or ``"finished"``.
         parent: Its parent's name; None for a root worker.
         active: Whether it is active.
@@ -50,7 +50,7 @@ class RunnerStatistics(Value):
     The three counts are of the whole run: those of workers that have gone are in them, and they only go up.
 
     Args:
-        name: Its name.
+        name: The runner's name.
         workers: Name to what there is to say of that worker, of those that it hosts now, children included.
         bus: What its bus has seen.
         job_groups: The jobs and job groups that it has asked for itself and that are not over.
