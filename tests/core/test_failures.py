@@ -80,7 +80,9 @@ async def test_several_errors_stay_a_group_without_the_cancellations() -> None:
     assert failure.cause.subgroup(KeyError) is not None
 
 
-@pytest.mark.parametrize("shape", [lambda c: c, lambda c: group(c), lambda c: group(c, group(c, c))])
+@pytest.mark.parametrize(
+    "shape", [lambda c: c, lambda c: group(c), lambda c: group(c, group(c, c)), lambda c: group(group(c, c), c)]
+)
 async def test_a_cancellation_from_outside_is_let_through_alone(shape: Make) -> None:
     """L3: whatever groups it came in."""
     cancel = await a_cancellation()
