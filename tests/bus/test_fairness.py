@@ -1,5 +1,6 @@
 """B2: sending is no checkpoint, and yet others run now and then."""
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,7 @@ from support.messages import note
 from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import BusJobRequestMessage, BusMessage, MemoryBus
+from workerbus.bus._bus import DELIVERIES
 
 
 class Ticker:
@@ -136,3 +138,21 @@ async def test_a_subscriber_that_never_waits_lets_others_run_now_and_then() -> N
         await plain.until(640)
         stop = True
     assert some(seen[-1] - seen[0])
+
+
+async def test_a_sender_of_broadcasts_to_many_lets_others_run_sooner() -> None:
+    """B2: after some thousand deliveries, however few sends those took."""
+    ran_after: list[int] = []
+    sent = 0
+
+    async def other() -> None:
+        ran_after.append(sent)
+
+    async with MemoryBus() as bus, anyio.create_task_group() as tasks:
+        for number in range(600):
+            await bus.subscribe(Plain(str(number)))
+        tasks.start_soon(other)
+        while sent < 20:
+            sent += 1
+            await bus.send(note(sent))
+    assert ran_after == [math.ceil(DELIVERIES / 600)]
