@@ -219,3 +219,18 @@ async def test_a_worker_may_receive_what_is_meant_for_others() -> None:
         await runner.bus.send(note(2, target="nobody"))
         await anyio.wait_all_tasks_blocked()
     assert got == [note(1, target="other"), note(2, target="nobody")]
+
+
+async def test_a_worker_that_ends_in_the_middle_of_a_job_hears_of_messages_alone() -> None:
+    """B6: there is no last one where nobody has cancelled it."""
+    hearing = Hearing()
+    async with running(hearing) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("job", "w", "wait")
+        await hearing.begun.wait()
+        await runner.end()
+        await hearing.wait()
+        await raw.answer("job")
+    assert all(isinstance(message, BusMessage) for message, _ in hearing.got)
+    assert hearing.found(BusEndWorkerMessage) == [None]
+    assert hearing.found(BusCancelWorkerMessage) == []
