@@ -1,5 +1,6 @@
 """B2: sending is no checkpoint, and yet others run now and then."""
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,7 @@ from support.messages import note
 from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import BusJobRequestMessage, BusMessage, MemoryBus
+from workerbus.bus._bus import DELIVERIES
 
 
 class Ticker:
@@ -136,3 +138,23 @@ async def test_a_subscriber_that_never_waits_lets_others_run_now_and_then() -> N
         await plain.until(640)
         stop = True
     assert some(seen[-1] - seen[0])
+
+
+async def test_a_sender_of_broadcasts_to_many_lets_others_run_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B2: after some thousand deliveries, however few sends those took."""
+    paused_after: list[int] = []
+    sent = 0
+
+    async def pause() -> None:
+        paused_after.append(sent)
+        await checkpoint()
+
+    monkeypatch.setattr("workerbus.bus._bus.cancel_shielded_checkpoint", pause)
+    async with MemoryBus() as bus:
+        for number in range(600):
+            await bus.subscribe(Plain(str(number)))
+        while sent < 20:
+            sent += 1
+            await bus.send(note(sent))
+    each = math.ceil(DELIVERIES / 600)
+    assert paused_after == [each, 2 * each]

@@ -115,3 +115,93 @@ async def test_a_lane_that_steps_aside_gives_back_what_it_had_begun_to_take() ->
         data.put(2)
         assert data.close() == [1, 2]
     assert handled == []
+
+
+async def test_a_lane_that_is_closed_ends_its_idle_dispatcher() -> None:
+    """B5: nothing has to be cancelled for it."""
+    async with anyio.create_task_group() as tasks:
+        lane: Lane[int] = Lane("lane", ignore)
+        lane.open(host := TaskHost(tasks, CleanUp()))
+        lane.put(1)
+        await anyio.wait_all_tasks_blocked()
+        assert (lane.begun, host.running) == (1, 1)
+        lane.close()
+    assert host.running == 0
+
+
+def test_what_waits_in_a_lane_before_it_is_opened_can_be_looked_at() -> None:
+    """B4: and waits on."""
+    lane = Lane[int]("lane", ignore, room=Room(9))
+    lane.put(1)
+    lane.put_counted(2)
+    assert lane.look() == [1, 2]
+    assert lane.look() == [1, 2]
+    assert lane.waiting == 2
+
+
+async def test_a_lane_goes_on_beside_one_that_nothing_has_come_for() -> None:
+    """B2: only what waits in there goes first, and nothing does."""
+    handled: list[int] = []
+
+    async def handle(item: int) -> None:
+        handled.append(item)
+
+    async with anyio.create_task_group() as tasks:
+        system: Lane[int] = Lane("system", handle)
+        data: Lane[int] = Lane("data", handle, first=(system,))
+        data.open(TaskHost(tasks, CleanUp()))
+        data.put(1)
+        with anyio.move_on_after(1):
+            await data.quiet()
+        tasks.cancel_scope.cancel()
+    assert handled == [1]
+
+
+async def test_nothing_more_is_begun_after_an_error_that_came_along_with_a_cancellation() -> None:
+    """B2, L6: the error is reported, and the cancellation comes again."""
+    begun: list[int] = []
+    failed: list[str] = []
+
+    async def handle(item: int) -> None:
+        begun.append(item)
+        try:
+            await anyio.sleep_forever()
+        except BaseException as exc:
+            raise BaseExceptionGroup("both", [ValueError("it failed as well"), exc]) from None
+
+    async with anyio.create_task_group() as tasks:
+        lane: Lane[int] = Lane("lane", handle, failed=lambda item, exc: failed.append(f"{item}: {exc}"))
+        lane.open(TaskHost(tasks, CleanUp()))
+        lane.put(1)
+        lane.put(2)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert failed == ["1: it failed as well"]
+    assert begun == [1]
+    assert lane.close() == [2]
+
+
+def test_another_task_goes_on_where_a_handler_was_cancelled_natively() -> None:
+    """B2, W7: that is reported, and ends the one task."""
+    handled_in: list[object] = []
+    failed: list[int] = []
+
+    async def handle(item: int) -> None:
+        task = asyncio.current_task()
+        handled_in.append(task)
+        if item == 1 and task is not None:
+            task.cancel()
+            await checkpoint()
+
+    async def example() -> None:
+        async with anyio.create_task_group() as tasks:
+            lane: Lane[int] = Lane("lane", handle, failed=lambda item, _: failed.append(item))
+            lane.open(TaskHost(tasks, CleanUp()))
+            lane.put(1)
+            lane.put(2)
+            await lane.quiet()
+            tasks.cancel_scope.cancel()
+
+    clock.run(example, backend="asyncio")
+    assert failed == [1]
+    assert handled_in[0] is not handled_in[1]

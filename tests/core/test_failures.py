@@ -7,6 +7,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from support import clock
 from workerbus._concurrency.failures import Failure, Kind, own_error, sort_failure
 
 
@@ -79,7 +80,9 @@ async def test_several_errors_stay_a_group_without_the_cancellations() -> None:
     assert failure.cause.subgroup(KeyError) is not None
 
 
-@pytest.mark.parametrize("shape", [lambda c: c, lambda c: group(c), lambda c: group(c, group(c, c))])
+@pytest.mark.parametrize(
+    "shape", [lambda c: c, lambda c: group(c), lambda c: group(c, group(c, c)), lambda c: group(group(c, c), c)]
+)
 async def test_a_cancellation_from_outside_is_let_through_alone(shape: Make) -> None:
     """L3: whatever groups it came in."""
     cancel = await a_cancellation()
@@ -150,3 +153,44 @@ def test_a_native_cancellation_is_known_as_one() -> None:
 
     asyncio.run(main())
     assert kinds == [Kind.NATIVE]
+
+
+async def test_an_exit_in_a_group_is_raised_although_the_scope_is_cancelled() -> None:
+    """L6: it ends the program, and a cancellation only the scope."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(KeyboardInterrupt):
+            await sort_failure(group(ERROR, EXIT)).pass_on()
+
+
+def test_a_native_cancellation_in_a_group_gives_way_to_that_of_the_cancelled_scope() -> None:
+    """L3: the scope would not take it for its own."""
+
+    async def example() -> bool:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await sort_failure(group(asyncio.CancelledError())).pass_on()
+        return scope.cancelled_caught
+
+    assert clock.run(example, backend="asyncio") is True
+
+
+async def test_an_error_alone_lets_no_cancellation_come_before_its_time() -> None:
+    """J2: whoever reports it goes on to where it waits next."""
+    went_on = False
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await sort_failure(ERROR).let_cancel()
+        went_on = True
+    assert went_on
+
+
+async def test_a_cancellation_that_is_an_error_says_which() -> None:
+    """W7: with the cancellation as its cause."""
+    cancellation = await a_cancellation()
+    alone = sort_failure(cancellation).error
+    assert (str(alone), alone.__cause__) == ("a cancellation of its own task", cancellation)
+    several = group(cancellation, cancellation)
+    of_others = sort_failure(several).error
+    assert str(of_others) == "it let a cancellation of something else through"
+    assert of_others.__cause__ is several

@@ -164,3 +164,57 @@ def test_a_native_cancellation_of_the_task_stops_nothing() -> None:
             assert it.expired == [(4.0, ["one"])]
 
     clock.run(example, backend="asyncio")
+
+
+async def test_what_is_due_at_one_time_expires_in_the_order_in_which_it_came() -> None:
+    async with watched() as it:
+        for item in "abcd":
+            it.add(1.0, item)
+        await sleep(2)
+        assert it.expired == [(1.0, ["a", "b", "c", "d"])]
+
+
+async def test_the_heap_has_few_times_more_than_it_has_items() -> None:
+    async with watched() as it:
+        numbers = [it.add(5.0, str(number)) for number in range(300)]
+        for number in numbers[:-1]:
+            it.deadlines.drop(number)
+            assert len(it.deadlines._heap) <= 2 * len(it.deadlines) + SPARE
+
+
+async def test_the_first_is_the_first_although_most_of_the_heap_was_thrown_out() -> None:
+    async with watched() as it:
+        spare = [it.add(0.5, "dropped")]
+        it.add(10.0, "ten")
+        it.add(1.0, "one")
+        spare += [it.add(20.0, "dropped") for _ in range(2 * SPARE)]
+        for number in spare:
+            it.deadlines.drop(number)
+        assert len(it.deadlines._heap) < len(spare)
+        await sleep(11)
+        assert it.expired == [(1.0, ["one"]), (10.0, ["ten"])]
+
+
+async def test_what_is_dropped_after_the_end_is_dropped() -> None:
+    async with watched() as it:
+        first, second = it.add(1.0, "first"), it.add(2.0, "second")
+        await settle()
+    it.deadlines.drop(first)
+    it.deadlines.drop(second)
+    assert len(it.deadlines) == 0
+
+
+def test_a_native_cancellation_while_there_is_nothing_to_watch_stops_nothing_that_comes() -> None:
+    async def example() -> None:
+        async with watched() as it:
+            before = asyncio.all_tasks()
+            it.deadlines.drop(it.add(1.0, "dropped"))
+            await settle()
+            [task] = asyncio.all_tasks() - before
+            task.cancel()
+            await settle()
+            it.add(2.0, "kept")
+            await sleep(3)
+            assert it.expired == [(2.0, ["kept"])]
+
+    clock.run(example, backend="asyncio")

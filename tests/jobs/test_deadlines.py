@@ -560,3 +560,16 @@ def test_what_has_ended_a_job_first_is_told_though_its_handler_does_not_end(
         "worker 'doing' is late: not all that it does has ended in time",
         "worker 'doing' waits for handlers that refuse cancellation: job 'do' (job)",
     ]
+
+
+@pytest.mark.parametrize("left", [0, -1.5])
+async def test_a_job_whose_time_was_up_when_it_came_is_answered_and_not_begun(left: float) -> None:
+    """J6: though nobody in the worker wants to be told."""
+    helper = Helper("helper")
+    async with running(helper) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("job", "helper", "echo", seconds_left=left)
+        assert await raw.answer("job") == (JobStatus.CANCELLED, {"error": "timeout", "type": "TimeoutError"})
+        await raw.settle()
+        assert len(raw.answers("job")) == 1
+        assert helper.calls == []

@@ -129,6 +129,26 @@ async def test_a_handler_that_ends_the_program_has_answered() -> None:
         assert len(raw.answers("job")) == 1
 
 
+async def test_a_handler_that_ends_the_program_when_its_time_is_up_answers_with_its_end() -> None:
+    """J1, J6, L3: the end counts, and not that it was late."""
+
+    async def leaves(worker: Doing, message: BusJobRequestMessage) -> None:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            raise SystemExit(3) from None
+
+    async with MemoryBus() as bus:
+        raw = await Raw.on(bus)
+        runner = WorkerRunner(bus=bus, handle_sigint=False)
+        await runner.add_workers(Doing("doing", leaves))
+        await raw.ask("job", "doing", "do", seconds_left=1.0)
+        with pytest.raises(SystemExit) as caught:
+            await runner.run()
+        assert caught.value.code == 3
+        assert await raw.answer("job") == (JobStatus.ERROR, {"error": "3", "type": "SystemExit"})
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("answered", [False, True])
 async def test_what_runs_beside_a_handler_that_ends_the_program_is_answered_as_cancelled(

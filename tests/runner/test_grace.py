@@ -8,7 +8,15 @@ from support.endings import HANGING, SOON, Endless, Told, Working, hanging, outc
 from support.leaks import nothing_left
 from support.runners import quiet_runner
 from support.workers import Helper, running
-from workerbus import BusEndWorkerMessage, JobError, JobStatus, WorkerRunner
+from workerbus import (
+    BaseWorker,
+    BusEndWorkerMessage,
+    BusJobRequestMessage,
+    JobError,
+    JobStatus,
+    WorkerRunner,
+    job,
+)
 
 
 async def test_a_second_end_does_not_begin_the_grace_period_again() -> None:
@@ -69,6 +77,25 @@ async def test_a_deferred_job_is_under_way_until_it_is_answered() -> None:
         await sleep(1.0)
         await working.send_job_response(working.calls[0])
         await working.wait()
+    assert outcomes == ["completed"]
+
+
+async def test_an_end_comes_as_soon_as_a_handler_that_had_answered_returns() -> None:
+    """R2: it waits for the handler, and not for the rest of the grace."""
+
+    class Slow(BaseWorker):
+        @job(name="work")
+        async def work(self, message: BusJobRequestMessage) -> None:
+            await self.send_job_response(message.job_id)
+            await sleep(1.0)
+
+    slow, outcomes = Slow("slow"), list[str]()
+    async with running(slow, job_grace=5.0) as runner:
+        begun = current_time()
+        await outcome(runner, "slow", "work", outcomes)
+        await runner.end()
+        await slow.wait()
+        assert 1.0 - SOON < current_time() - begun < 1.0 + SOON
     assert outcomes == ["completed"]
 
 

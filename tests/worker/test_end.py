@@ -10,7 +10,7 @@ from support import clock
 from support.requesters import Raw
 from support.runners import quiet_runner
 from support.subscribers import Plain
-from support.workers import Helper, running
+from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
     BusCancelMessage,
@@ -237,3 +237,25 @@ async def test_a_worker_asks_its_own_runner_to_end_and_says_who_asks(
         await (helper.end if kind is BusEndMessage else helper.cancel)(reason="enough")
         [message] = await observer.until(1, kind)
     assert message == kind("enough", source="helper", target="runner")
+
+
+async def test_a_worker_is_stopping_while_its_handlers_unwind(caplog: pytest.LogCaptureFixture) -> None:
+    """W6: and says so; it is not late while they have time."""
+    seen: list[str] = []
+
+    async def unwinds(worker: Doing, message: BusJobRequestMessage) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.5)
+            seen.append(repr(worker))
+
+    worker = Doing("doing", unwinds)
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("job", "doing", "do")
+        await settle()
+        await runner.cancel("enough")
+    assert seen == ["<Doing 'doing', stopping>"]
+    assert caplog.messages == []

@@ -1,6 +1,7 @@
 """B6, W8: what `on_bus_message` hears, and when."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ from support.messages import Note, alarm, note
 from support.requesters import Raw
 from support.workers import Helper, running
 from workerbus import (
+    BaseWorker,
     BusActivateWorkerMessage,
     BusCancelWorkerMessage,
     BusDeactivateWorkerMessage,
@@ -20,6 +22,7 @@ from workerbus import (
     BusWorkerGoneMessage,
     BusWorkerReadyMessage,
     JobStatus,
+    WorkerParams,
     WorkerRunner,
 )
 
@@ -219,3 +222,40 @@ async def test_a_worker_may_receive_what_is_meant_for_others() -> None:
         await runner.bus.send(note(2, target="nobody"))
         await anyio.wait_all_tasks_blocked()
     assert got == [note(1, target="other"), note(2, target="nobody")]
+
+
+async def test_a_worker_that_ends_in_the_middle_of_a_job_hears_of_messages_alone() -> None:
+    """B6: there is no last one where nobody has cancelled it."""
+    hearing = Hearing()
+    async with running(hearing) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("job", "w", "wait")
+        await hearing.begun.wait()
+        await runner.end()
+        await hearing.wait()
+        await raw.answer("job")
+    assert all(isinstance(message, BusMessage) for message, _ in hearing.got)
+    assert hearing.found(BusEndWorkerMessage) == [None]
+    assert hearing.found(BusCancelWorkerMessage) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(None, "its parent stopped"), (OSError("down"), "its parent failed: down")]
+)
+async def test_a_child_hears_from_its_parent_why_it_is_cancelled(error: OSError | None, reason: str) -> None:
+    """W5, B6: where nobody has given a reason."""
+    child = Hearing("child")
+
+    class Parent(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            await self.add_workers(child)
+            await eventually(lambda: self.registry.get("child") is not None)
+            if error is not None:
+                raise error
+
+    with nullcontext() if error is None else pytest.raises(OSError, match="down"):
+        async with running(parent := Parent("parent")):
+            await parent.wait()
+    cancels = [message for message, _ in child.got if isinstance(message, BusCancelWorkerMessage)]
+    assert [(message.reason, message.source) for message in cancels] == [(reason, "parent")]

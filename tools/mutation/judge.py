@@ -2,8 +2,10 @@
 
     python tools/mutation/judge.py            the score of each module, as rows of a table; then what nobody has judged
     python tools/mutation/judge.py --names    the names of what nobody has judged, to run them again with more tests
+    python tools/mutation/judge.py --stale    the lines of the page that name no mutant any more
 
-A mutant is judged by a line in ``docs/mutants.md`` that names its module, its function and what it puts there.
+A mutant is judged by a line in ``docs/mutants.md`` that names its module, its function and what it puts there. A mutant
+that has not been run counts for nothing.
 """
 
 import json
@@ -48,20 +50,25 @@ def function_of(key: str) -> str:
     return name.removeprefix("xǁ").replace("ǁ", ".") if "ǁ" in name else name.removeprefix("x_")
 
 
-def results() -> Iterator[tuple[str, dict[str, int]]]:
-    """Yield each module, and the exit code of the tests for each of its mutants."""
+def results() -> Iterator[tuple[str, dict[str, int | None]]]:
+    """Yield each module, and the exit code of the tests for each of its mutants; None for one that was not run."""
     for file in sorted(Path("mutants", SOURCE).rglob("*.meta")):
-        codes: dict[str, int] = json.loads(file.read_text())["exit_code_by_key"]
+        codes: dict[str, int | None] = json.loads(file.read_text())["exit_code_by_key"]
         if codes:
             yield str(file.relative_to(Path("mutants", SOURCE)))[: -len(".meta")], codes
 
 
-def survivors(module: str, codes: dict[str, int]) -> Iterator[tuple[str, Mutant]]:
+def mutant(module: str, key: str) -> Mutant:
+    """Return a mutant that mutmut names so."""
+    diff = get_diff_for_mutant(key, path=SOURCE / module).splitlines()
+    return Mutant(module, function_of(key), shown(diff))
+
+
+def survivors(module: str, codes: dict[str, int | None]) -> Iterator[tuple[str, Mutant]]:
     """Yield what has survived in a module, with mutmut's names for it."""
     for key, code in codes.items():
         if code in STAYED_GREEN:
-            diff = get_diff_for_mutant(key, path=SOURCE / module).splitlines()
-            yield key, Mutant(module, function_of(key), shown(diff))
+            yield key, mutant(module, key)
 
 
 def judged() -> dict[Mutant, str]:
@@ -77,6 +84,16 @@ def judged() -> dict[Mutant, str]:
     return found
 
 
+def stale() -> Iterator[Mutant]:
+    """Yield what the page names and mutmut does not make."""
+    page = judged()
+    functions = {(named.module, named.function) for named in page}
+    there = {
+        mutant(module, key) for module, codes in results() for key in codes if (module, function_of(key)) in functions
+    }
+    yield from (named for named in page if named not in there)
+
+
 def row(name: str, counts: Counter[str]) -> str:
     """Return a row of the score."""
     every, same = counts["every"], counts["same"]
@@ -87,15 +104,20 @@ def row(name: str, counts: Counter[str]) -> str:
 
 def main() -> None:
     """Print the score, and what is to be judged."""
+    if "--stale" in sys.argv:
+        sys.stdout.writelines(f"- {each.module} `{each.function}`: `{each.text}`\n" for each in stale())
+        return
     page, whole = judged(), Counter[str]()
     rows, unjudged, names = list[str](), list[str](), list[str]()
     for module, codes in results():
-        counts = Counter(every=len(codes))
-        for name, mutant in survivors(module, codes):
-            heading = page.get(mutant)
+        counts = Counter(every=sum(code is not None for code in codes.values()))
+        if not counts["every"]:
+            continue
+        for name, survivor in survivors(module, codes):
+            heading = page.get(survivor)
             if heading is None:
                 counts["open"] += 1
-                unjudged.append(f"- {module} `{mutant.function}`: `{mutant.text}`")
+                unjudged.append(f"- {module} `{survivor.function}`: `{survivor.text}`")
                 names.append(name)
             else:
                 counts["same"] += heading == CHANGES_NOTHING
