@@ -123,6 +123,8 @@ def main() -> None:
                 counts["same"] += heading == CHANGES_NOTHING
         whole.update(counts)
         rows.append(row(f"`{module}`", counts))
+    if not rows:
+        sys.exit("No mutant has been run yet: python tools/mutation/mutate.py run")
     lines = names if "--names" in sys.argv else [*rows, row("together", whole), *unjudged]
     sys.stdout.writelines(f"{line}\n" for line in lines)
 
