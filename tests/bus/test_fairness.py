@@ -141,7 +141,7 @@ async def test_a_subscriber_that_never_waits_lets_others_run_now_and_then() -> N
 
 
 async def test_a_sender_of_broadcasts_to_many_lets_others_run_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """B2: after some thousand deliveries, however few sends those took."""
+    """B2: after so many deliveries, however few sends those took."""
     paused_after: list[int] = []
     sent = 0
 
@@ -157,4 +157,4 @@ async def test_a_sender_of_broadcasts_to_many_lets_others_run_sooner(monkeypatch
             sent += 1
             await bus.send(note(sent))
     each = math.ceil(DELIVERIES / 600)
-    assert paused_after == [each, 2 * each]
+    assert paused_after == list(range(each, 21, each))

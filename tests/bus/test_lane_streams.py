@@ -103,3 +103,30 @@ async def test_a_lane_that_is_forgotten_closes_its_stream() -> None:
     gc.collect()
     assert kept[0].statistics().open_send_streams == 0
     kept[0].close()
+
+
+async def test_a_dispatcher_parks_only_when_nothing_comes_while_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B1, B2: once it has taken several messages it yields, and looks again; so a flood with pauses wakes nobody."""
+    parked = yielded = 0
+
+    def park() -> anyio.Event:
+        nonlocal parked
+        parked += 1
+        return anyio.Event()
+
+    async def let_five_more_come() -> None:
+        nonlocal yielded
+        yielded += 1
+        for _ in range(5 if yielded < 10 else 0):
+            bus.post(BusDataMessage(source="a"))
+
+    monkeypatch.setattr("workerbus._concurrency.lane.event_class", lambda: park)
+    monkeypatch.setattr("workerbus._concurrency.lane.checkpoint", let_five_more_come)
+    async with MemoryBus() as bus:
+        plain = Plain("plain")
+        await bus.subscribe(plain)
+        for _ in range(5):
+            bus.post(BusDataMessage(source="a"))
+        await plain.until(50)
+        await anyio.wait_all_tasks_blocked()
+        assert (yielded, parked) == (10, 1)

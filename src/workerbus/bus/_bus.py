@@ -16,7 +16,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from anyio import Event, create_task_group, get_cancelled_exc_class, get_current_task
 from anyio.abc import TaskGroup
@@ -466,11 +466,13 @@ class WorkerBus(ABC):
     async def _hand_out_in_line(self, message: BusMessage) -> None:
         """Put a message into the inbox of everybody whom it concerns; those that have no room now are waited for."""
         ready: list[Inbox] = []
+        full: list[Lane[Any]] = []  # for the testing module, which reads it off the frame when nothing goes on
         waiters: list[RoomWaiter[BusMessage]] = []
         for inbox, lane in [(inbox, inbox.full_lane(message)) for inbox in self._recipients(message)]:
             if lane is None or lane.room is None:
                 ready.append(inbox)
             else:
+                full.append(lane)
                 waiters.append(lane.room.stand(message, inbox.take))
         try:
             self._hand_out(message, ready)
