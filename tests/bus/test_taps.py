@@ -130,7 +130,7 @@ async def test_what_could_not_be_sent_does_not_pass() -> None:
     seen = tapped(bus)
     async with bus:
         with pytest.raises(MessageTypeError):
-            await bus.send("hello")  # type: ignore[arg-type]
+            await bus.send("hello")  # type: ignore[arg-type]  # what is refused
         await bus.send(note(0, "it"))
         await blocked.wait()
     assert seen == [note(0, "it"), note(1, "it")]

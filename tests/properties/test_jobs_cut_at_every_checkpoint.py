@@ -5,15 +5,16 @@ the same names, and ends normally; somebody who watches the bus has then seen on
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 from anyio import CancelScope, create_task_group, sleep
 from anyio.abc import TaskGroup
-from attrs import define, frozen
+from attrs import define
 
+from support.cuts import Case, cuts_of
 from support.leaks import nothing_left
 from support.requesters import Raw
 from support.workers import Helper
@@ -31,23 +32,12 @@ from workerbus import (
     job,
 )
 from workerbus._slot import core_of
-from workerbus.testing import CheckpointReport, cancel_at_every_checkpoint
 from workerbus.testing.cancellation._cutting import How
 
 pytestmark = pytest.mark.slow
 
 
 ANSWERS = BusJobResponseMessage | BusJobResponseUrgentMessage | BusJobStreamEndMessage
-WAYS: list[tuple[str, How]] = [
-    ("asyncio", "scope"),
-    ("asyncio", "native"),
-    ("asyncio", "race"),
-    ("asyncio", "raise"),
-    ("trio", "scope"),
-    ("trio", "raise"),
-]
-SLOW_WAYS = [("asyncio", "scope"), ("asyncio", "native"), ("trio", "scope")]
-"""Those that are tried where sending takes time, and there are many more checkpoints."""
 
 
 class Slow(MemoryBus):
@@ -179,14 +169,7 @@ async def goes_on_later(it: Program) -> None:
     await goes_on(it)
 
 
-@frozen
-class Case:
-    scenario: Callable[[Program], Coroutine[Any, Any, object]]
-    set_up: Callable[[], AbstractAsyncContextManager[Program]]
-    check: Callable[[Program], Awaitable[object]]
-
-
-CASES: dict[str, Case] = {}
+CASES: dict[str, Case[Program]] = {}
 
 
 def case(
@@ -385,30 +368,8 @@ async def requesting_a_job_of_nobody(it: Program) -> None:
         await it.me.request_job("nobody", name="do", timeout=3)
 
 
-def cut(name: str, backend: str, how: How, seed: int = 0, only: int | None = None) -> CheckpointReport:
-    """Cut a case at every checkpoint, or at one."""
-    it = CASES[name]
-    check = goes_on_later if how == "raise" else it.check  # an interrupt waits for nobody
-    return cancel_at_every_checkpoint(
-        it.scenario,
-        set_up=it.set_up,
-        check=check,
-        backend=backend,
-        how=how,
-        seed=seed,
-        error=KeyboardInterrupt,
-        only=only,
-    )
-
-
-def runs() -> Iterator[Any]:
-    for name in CASES:
-        for backend, how in WAYS:
-            if "slow" not in name or (backend, how) in SLOW_WAYS:
-                yield pytest.param(name, backend, how, id=f"{name}-{backend}-{how}")
-
-
-@pytest.mark.parametrize(("name", "backend", "how"), list(runs()))
+@pytest.mark.parametrize(("name", "backend", "how"), list(cuts_of(CASES)))
 def test_what_was_promised_holds_wherever_an_operation_is_cut(name: str, backend: str, how: How) -> None:
-    report = cut(name, backend, how, seed=WAYS.index((backend, how)))
+    check = goes_on_later if how == "raise" else None  # an interrupt waits for nobody
+    report = CASES[name].cut(backend, how, check=check)
     assert report.checkpoints, "nothing was cut"

@@ -3,15 +3,16 @@
 As in ``test_jobs_cut_at_every_checkpoint``, for what concerns lives rather than jobs.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 from anyio import create_task_group, sleep
 from anyio.abc import TaskGroup
-from attrs import define, field, frozen
+from attrs import define, field
 
+from support.cuts import Case, cuts_of
 from support.leaks import left_in, nothing_left
 from support.messages import Note, note
 from support.workers import Helper
@@ -25,22 +26,11 @@ from workerbus import (
     WorkerRegistry,
     WorkerRunner,
 )
-from workerbus.testing import CheckpointReport, cancel_at_every_checkpoint
 from workerbus.testing.cancellation._cutting import How
 
 pytestmark = pytest.mark.slow
 
 
-WAYS: list[tuple[str, How]] = [
-    ("asyncio", "scope"),
-    ("asyncio", "native"),
-    ("asyncio", "race"),
-    ("asyncio", "raise"),
-    ("trio", "scope"),
-    ("trio", "raise"),
-]
-SLOW_WAYS = [("asyncio", "scope"), ("asyncio", "native"), ("trio", "scope")]
-"""Those that are tried where sending takes time, and there are many more checkpoints."""
 A_WHILE = 12.0
 """Seconds in which everything that was begun comes to its end."""
 
@@ -182,14 +172,7 @@ def unopened(
     return set_up
 
 
-@frozen
-class Case:
-    scenario: Callable[[Program], Coroutine[Any, Any, object]]
-    set_up: SetUp
-    check: Callable[[Program], Awaitable[object]]
-
-
-CASES: dict[str, Case] = {}
+CASES: dict[str, Case[Program]] = {}
 
 
 def case(
@@ -585,29 +568,7 @@ for name, scenario, set_up, check in (
     CASES[name] = Case(scenario, set_up, check)  # type: ignore[arg-type]  # each with a subject of its own
 
 
-def cut(name: str, backend: str, how: How, seed: int = 0, only: int | None = None) -> CheckpointReport:
-    """Cut a case at every checkpoint, or at one."""
-    it = CASES[name]
-    return cancel_at_every_checkpoint(
-        it.scenario,
-        set_up=it.set_up,
-        check=it.check,
-        backend=backend,
-        how=how,
-        seed=seed,
-        error=KeyboardInterrupt,
-        only=only,
-    )
-
-
-def runs() -> Iterator[Any]:
-    for name in CASES:
-        for backend, how in WAYS:
-            if "slow" not in name or (backend, how) in SLOW_WAYS:
-                yield pytest.param(name, backend, how, id=f"{name}-{backend}-{how}")
-
-
-@pytest.mark.parametrize(("name", "backend", "how"), list(runs()))
+@pytest.mark.parametrize(("name", "backend", "how"), list(cuts_of(CASES)))
 def test_a_life_is_whole_wherever_an_operation_is_cut(name: str, backend: str, how: How) -> None:
-    report = cut(name, backend, how, seed=WAYS.index((backend, how)))
+    report = CASES[name].cut(backend, how)
     assert report.checkpoints, "nothing was cut"
