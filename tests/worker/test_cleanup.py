@@ -16,12 +16,14 @@ from workerbus import (
     BaseWorker,
     BusCancelWorkerMessage,
     BusEndWorkerMessage,
+    BusJobRequestMessage,
     BusMessage,
     JobStatus,
     MemoryBus,
     WorkerParams,
     WorkerRegistry,
     WorkerRunner,
+    job,
 )
 from workerbus.testing import settle
 
@@ -84,7 +86,8 @@ async def test_a_cleanup_that_raises_is_logged_and_the_worker_finishes(
         assert (await raw.answer("1"))[0] is JobStatus.CANCELLED
         assert runner.registry.get("w") is None
         await runner.job("peer", name="echo")
-    assert [record for record in caplog.records if record.exc_info and record.exc_info[1] is worker.error]
+    told = [record for record in caplog.records if record.exc_info and record.exc_info[1] is worker.error]
+    assert [record.getMessage() for record in told] == ["cleanup() of worker 'w' failed"]
 
 
 def test_cleanup_runs_where_a_handler_refuses_to_be_cancelled(backend: str) -> None:
@@ -259,3 +262,122 @@ async def test_a_worker_that_never_starts_can_be_stopped() -> None:
         await worker.stop()
         assert worker.started_at is None
         assert not runner.bus.has_subscriber("w")
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+async def test_only_a_clean_up_that_hangs_is_called_late(hangs: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """L4"""
+
+    class Slow(Helper):
+        async def cleanup(self) -> None:
+            await anyio.sleep(10 * CLEANUP_SECONDS if hangs else CLEANUP_SECONDS / 2)
+
+    worker = Slow("w")
+    async with running(worker):
+        await worker.stop()
+    told = "worker 'w' is late: its cleanup() has not ended in time"
+    assert [text for text in caplog.messages if "late" in text] == ([told] if hangs else [])
+
+
+async def test_who_watches_for_the_departure_holds_up_no_worker_that_has_nothing_to_clean_up() -> None:
+    """L4: that wait is bounded, too."""
+    worker = Helper("w")
+
+    async def hang(_: object) -> None:
+        await anyio.sleep(10 * CLEANUP_SECONDS)
+
+    async with running(worker) as runner:
+        await runner.registry.watch_departure("w", hang)
+        begun = anyio.current_time()
+        await worker.stop()
+        assert anyio.current_time() - begun == pytest.approx(CLEANUP_SECONDS)
+
+
+class Refusing(Cleaning):
+    """Its handler of ``refuse`` goes on for ten seconds, whatever happens; so does a hook, once it gets a `Note`."""
+
+    @job(name="refuse")
+    async def refuse(self, message: BusJobRequestMessage | None = None) -> None:
+        with anyio.CancelScope(shield=True):
+            self.begun.set()
+            await anyio.sleep(5 * CLEANUP_SECONDS)
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if isinstance(message, Note):
+            await self.refuse()
+
+
+async def with_a_late_child(parent: BaseWorker, runner: WorkerRunner) -> None:
+    """Give a worker a child that takes longer to end than anybody waits."""
+    child = Refusing("child")
+    await parent.add_workers(child)
+    await runner.registry.wait_for("child")
+    await runner.bus.send(note(1, "child"))
+    await child.begun.wait()
+
+
+async def test_a_worker_whose_children_are_late_has_nothing_under_way_when_it_cleans_up() -> None:
+    """W6, L4: the time for all of it is over by then."""
+    log: list[str] = []
+
+    class Parent(Cleaning):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    log.append("hook")
+
+        async def cleanup(self) -> None:
+            log.append("cleanup")
+            await super().cleanup()
+
+    parent = Parent("parent")
+    async with running(parent) as runner:
+        await with_a_late_child(parent, runner)
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "parent", "wait")
+        await runner.bus.send(note(2, "parent"))
+        await settle()
+        await parent.stop()
+        assert (await raw.answer("1"))[0] is JobStatus.CANCELLED
+    assert parent.cleaned == [True]
+    assert log == ["hook", "cleanup"]
+
+
+async def test_a_worker_whose_children_are_late_names_the_handlers_that_refuse(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """L4: they were cancelled only when the time was over, and those that go then are not named."""
+    parent = Refusing("parent")
+    async with running(parent) as runner:
+        await with_a_late_child(parent, runner)
+        raw = await Raw.on(runner.bus)
+        for job_id, name in [("1", "wait"), ("2", "refuse"), ("3", "refuse")]:
+            await raw.ask(job_id, "parent", name)
+        await settle()
+        await parent.stop()
+    told = [text for text in caplog.messages if "refuse cancellation" in text]
+    handlers = "job 'refuse' (2), job 'refuse' (3)"
+    assert told == [f"worker 'parent' waits for handlers that refuse cancellation: {handlers}"]
+
+
+async def test_a_worker_that_cleans_up_takes_no_children() -> None:
+    """W5, W6: they could not finish before it does; its run() has returned of itself."""
+    refused: list[str] = []
+
+    class Brief(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+
+        async def cleanup(self) -> None:
+            try:
+                await self.add_workers(Helper("child"))
+            except RuntimeError as exc:
+                refused.append(str(exc))
+
+    worker = Brief("brief")
+    async with quiet_runner() as runner:
+        await runner.add_workers(worker)
+        await worker.wait()
+    assert refused == ["worker 'brief' is ending: 'child' could not finish before it"]

@@ -12,7 +12,7 @@ from support.listeners import Chooser
 from support.messages import Note, note
 from support.requesters import Listener, Raw
 from support.runners import quiet_runner
-from support.workers import Helper, running
+from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
     BusDeactivateWorkerMessage,
@@ -178,6 +178,59 @@ async def test_stop_cancels_what_the_worker_has_asked_for() -> None:
         await peer.unwound.wait()
         assert worker.job_groups == {}
         assert runner.get_worker("peer") is peer
+
+
+async def test_stop_waits_for_those_whom_the_worker_has_asked() -> None:
+    """W6: what it was all that it had under way."""
+    asker, lingering = Helper("asker"), Lingering("lingering")
+    async with running(asker, lingering):
+        await asker.request_job("lingering", name="linger")
+        await lingering.begun.wait()
+        begun = current_time()
+        await asker.stop()
+        assert current_time() - begun == pytest.approx(1)
+
+
+async def test_a_job_is_cancelled_by_a_stop_whatever_its_handler_returns() -> None:
+    """W6, J2: it had not answered."""
+    begun, release = anyio.Event(), anyio.Event()
+
+    async def finish(worker: Doing, message: BusJobRequestMessage) -> dict[str, Any]:
+        with anyio.CancelScope(shield=True):
+            begun.set()
+            await release.wait()
+        return {"done": True}
+
+    worker = Doing("w", finish)
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "w", "do")
+        await begun.wait()
+        async with anyio.create_task_group() as group:
+            group.start_soon(worker.stop)
+            await settle()
+            release.set()
+        assert await raw.answer("1") == (JobStatus.CANCELLED, {"error": "worker 'w' stopped", "type": "Cancelled"})
+
+
+async def test_stop_cancels_a_handler_that_has_answered_and_goes_on() -> None:
+    """W6: nobody waits until it ends of itself."""
+    answered = anyio.Event()
+
+    async def go_on(worker: Doing, message: BusJobRequestMessage) -> None:
+        await worker.send_job_response(message.job_id, {"done": True})
+        answered.set()
+        await anyio.sleep_forever()
+
+    worker = Doing("w", go_on)
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "w", "do")
+        await answered.wait()
+        begun = current_time()
+        await worker.stop()
+        assert current_time() == begun
+        assert await raw.answer("1") == (JobStatus.COMPLETED, {"done": True})
 
 
 async def test_no_job_begins_once_stop_was_called() -> None:
