@@ -21,6 +21,7 @@ from workerbus import (
     BusSubscriber,
     MemoryBus,
     NameTakenError,
+    WorkerErrorData,
     WorkerParams,
     WorkerRunner,
 )
@@ -123,7 +124,7 @@ async def test_another_worker_under_a_taken_name_is_a_value_error(when: str) -> 
     async with runner:
         await runner.registry.wait_for("taken")
         if when == "during":
-            with pytest.raises(ValueError, match="taken"):
+            with pytest.raises(ValueError, match=f"the name 'taken' is taken on runner {runner.name!r}"):
                 await runner.add_workers(Helper("taken"))
         assert runner.get_worker("taken") is helper
         assert await runner.job("taken", name="echo")
@@ -146,8 +147,9 @@ async def test_no_worker_takes_the_name_of_another_subscriber(name: str) -> None
 async def test_one_name_twice_in_a_call_adds_nobody() -> None:
     """R3."""
     runner = quiet_runner()
-    with pytest.raises(ValueError, match="name"):
+    with pytest.raises(NameTakenError, match="is taken on this call") as caught:
         await runner.add_workers(Helper("other"), Helper("name"), Helper("name"))
+    assert caught.value.name == "name"
     assert runner.get_worker("other") is None
     assert runner.bus.statistics().subscribers == {}
 
@@ -184,9 +186,9 @@ async def test_a_worker_that_has_run_cannot_run_again() -> None:
     helper = Helper("helper")
     async with running(helper) as runner:
         await helper.stop()
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="^worker 'helper' is not running any more"):
             await runner.add_workers(helper)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="^worker 'helper' is not running any more"):
         await quiet_runner().add_workers(helper)
 
 
@@ -298,7 +300,9 @@ async def test_a_run_ends_when_the_last_root_worker_could_not_be_attached() -> N
             await super().subscribe(subscriber)
 
     first = Helper("first")
+    told: list[WorkerErrorData] = []
     runner = WorkerRunner(bus=Late(), handle_sigint=False)
+    runner.add_event_handler("on_error", lambda _, data: told.append(data))
     await runner.add_workers(first)
     async with anyio.create_task_group() as group:
         group.start_soon(runner.run)
@@ -308,6 +312,7 @@ async def test_a_run_ends_when_the_last_root_worker_could_not_be_attached() -> N
         await first.stop()
         await settle()
         may_fail.set()
+    assert told == [WorkerErrorData("late", "OSError: no room")]
 
 
 async def test_a_run_that_cannot_begin_lets_go_of_all_its_workers() -> None:
@@ -333,6 +338,37 @@ async def test_a_root_worker_that_could_not_be_attached_is_free_again() -> None:
         bus.broken = False
         await runner.add_workers(child)
         assert await runner.job("child", name="echo") == {"worker": "child", "payload": None}
+
+
+async def test_a_worker_that_was_never_on_the_bus_is_not_stopped() -> None:
+    """W6, N7: there is no end of it."""
+    stopped: list[str] = []
+
+    class Stopping(Helper):
+        async def stop(self) -> None:
+            stopped.append(self.name)
+            await super().stop()
+
+    async with running(bus=Picky("worker")) as runner:
+        with pytest.raises(OSError, match="no room"):
+            await runner.add_workers(Stopping("worker"))
+    assert stopped == []
+
+
+async def test_a_worker_that_could_not_leave_the_bus_properly_is_hosted_no_more() -> None:
+    """W6"""
+
+    class Clinging(MemoryBus):
+        async def unsubscribe(self, subscriber: BusSubscriber) -> None:
+            await super().unsubscribe(subscriber)
+            if subscriber.name == "worker":
+                raise OSError("no connection")
+
+    worker = Helper("worker")
+    with pytest.raises(OSError, match="no connection"):  # noqa: PT012 - the block itself raises
+        async with running(worker, bus=Clinging()) as runner:
+            await worker.stop()
+            assert runner.get_worker("worker") is None
 
 
 @pytest.mark.parametrize("child", [False, True])
@@ -362,21 +398,38 @@ async def test_what_is_no_worker_is_refused() -> None:
 
 
 async def test_a_message_that_adds_no_worker_is_reported() -> None:
-    told = anyio.Event()
+    told: list[WorkerErrorData] = []
     async with running() as runner:
-        runner.add_event_handler("on_error", lambda _, data: told.set())
+        runner.add_event_handler("on_error", lambda _, data: told.append(data))
         await runner.bus.send(BusAddWorkerMessage("nobody", source="me", target=runner.name))
-        await told.wait()
+        await settle()
+    assert told == [WorkerErrorData("me", "cannot add 'nobody': it is no worker")]
 
 
 async def test_a_message_that_adds_a_second_worker_of_a_name_is_reported() -> None:
-    errors: list[str] = []
+    errors: list[WorkerErrorData] = []
     async with running(Helper("one")) as runner:
-        runner.add_event_handler("on_error", lambda _, data: errors.append(data.error))
+        runner.add_event_handler("on_error", lambda _, data: errors.append(data))
         await runner.bus.send(BusAddWorkerMessage(Helper("one"), source="me", target=runner.name))
         await anyio.wait_all_tasks_blocked()
-    assert len(errors) == 1
-    assert "'one'" in errors[0]
+        assert errors == [WorkerErrorData("one", str(NameTakenError("one", f"runner {runner.name!r}")))]
+
+
+async def test_a_worker_that_is_sent_again_is_started_once() -> None:
+    """R3"""
+
+    class Counting(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            self.calls.append("run")
+            await super().run(params)
+
+    worker = Counting("worker")
+    async with running() as runner:
+        for _ in range(2):
+            await runner.bus.send(BusAddWorkerMessage(worker, source="me", target=runner.name))
+        await runner.registry.wait_for("worker")
+        await settle()
+        assert worker.calls == ["run"]
 
 
 class SubscribingInSteps(MemoryBus):

@@ -90,7 +90,7 @@ async def test_who_takes_the_name_of_one_that_leaves_is_known_from_then_on() -> 
         runner.registry.unwatch("worker", replace)
 
 
-def ready(at: float, name: str = "remote") -> BusMessage:
+def ready(at: float | None, name: str = "remote") -> BusMessage:
     return BusWorkerReadyMessage("elsewhere", started_at=at, source=name)
 
 
@@ -125,8 +125,76 @@ async def test_of_workers_that_have_gone_the_last_ones_are_remembered() -> None:
     async with WorkerRunner(handle_sigint=False) as runner:
         for number in range(REMEMBERED + 10):
             await runner.bus.send(gone(2, f"worker {number}"))
-        await tell(runner, *(ready(1, f"worker {REMEMBERED + number}") for number in range(10)))
+        await tell(runner, *(ready(1, f"worker {number}") for number in (10, *range(REMEMBERED, REMEMBERED + 10))))
         assert runner.registry.remote_workers == []
+
+
+async def test_a_worker_that_has_gone_again_is_remembered_like_those_that_go_now() -> None:
+    """G2: and not like those that went when it first did."""
+    async with WorkerRunner(handle_sigint=False) as runner:
+        for number in range(REMEMBERED):
+            await runner.bus.send(gone(1, f"worker {number}"))
+        await tell(runner, gone(3, "worker 0"), gone(1), ready(2, "worker 0"))
+        assert runner.registry.remote_workers == []
+
+
+async def test_a_worker_that_has_come_back_is_not_among_those_that_have_gone() -> None:
+    """G2"""
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await tell(runner, gone(1), ready(2))
+        assert runner._discovery._gone == {}
+
+
+async def test_nothing_is_kept_of_a_worker_that_has_gone_from_a_runner_on_the_same_bus() -> None:
+    """G2: nothing of it comes late; also where it was not known, and where its runner has left by now."""
+    suspended, go_on = anyio.Event(), anyio.Event()
+
+    async def hold_up(_: object) -> None:
+        suspended.set()
+        await go_on.wait()
+
+    async with MemoryBus() as bus, runner_on(bus, "here") as here:
+        async with runner_on(bus, "there") as there:
+            await tell(here, BusWorkerGoneMessage("there", 1.0, source="unknown"))
+            await there.add_workers(Helper("remote"))
+            await here.registry.wait_for("remote")
+            await here.registry.watch_departure("unknown", hold_up)
+            await here.registry.register(WorkerReadyData("unknown", "there"))
+            await bus.send(BusWorkerGoneMessage("there", 2.0, source="unknown"))
+            await suspended.wait()
+        go_on.set()
+        await settle()
+        assert here.registry.remote_workers == []
+        assert here._discovery._gone == {}
+        here.registry.unwatch("unknown", hold_up)
+
+
+async def test_a_list_says_of_each_worker_how_it_is() -> None:
+    """G1, N1: and of when the list is, by the clock of the workers on it."""
+
+    class Bridged(Helper):
+        @property
+        def bridged(self) -> bool:
+            return True
+
+    bus = RecordingBus()
+    async with bus, runner_on(bus, "A") as a:
+        parent, child = Helper("parent"), Bridged("child", active=False)
+        await a.add_workers(parent)
+        await parent.add_workers(child)
+        await a.registry.wait_for("child")
+        async with runner_on(bus, "B") as b:
+            await b.registry.wait_for("child")
+        [asking] = bus.messages(BusWorkerRegistryMessage, source="B")
+        [answer] = bus.messages(BusWorkerRegistryMessage, target="B")
+        assert asking.workers == []
+        assert answer.workers == [
+            WorkerRegistryEntry("parent", None, True, False, started_at=parent.started_at),
+            WorkerRegistryEntry("child", "parent", False, True, started_at=child.started_at),
+        ]
+        assert child.started_at is not None
+        assert answer.taken_at is not None
+        assert child.started_at <= answer.taken_at
 
 
 async def test_a_list_that_was_sent_to_one_alone_is_not_answered() -> None:
@@ -268,6 +336,12 @@ def snapshot(at: float, *names: str) -> BusMessage:
         ([ready(1), gone(2), ready(3)], True),
         ([snapshot(3, "remote"), gone(2)], True),
         ([snapshot(3, "remote"), gone(4)], False),
+        ([ready(1), ready(1, "other"), snapshot(2)], False),
+        ([ready(1, "other"), gone(2), ready(1)], False),
+        ([ready(3), ready(1), gone(2)], True),
+        ([gone(3), gone(1), ready(2)], False),
+        ([gone(2), ready(None), gone(1)], True),
+        ([ready(1), gone(1), ready(1)], True),
     ],
 )
 async def test_what_is_older_than_what_is_known_of_a_worker_is_no_news(messages: list[BusMessage], there: bool) -> None:
@@ -276,7 +350,7 @@ async def test_what_is_older_than_what_is_known_of_a_worker_is_no_news(messages:
         for message in messages:
             await runner.bus.send(message)
             await anyio.wait_all_tasks_blocked()
-        assert runner.registry.remote_workers == (["remote"] if there else [])
+        assert ("remote" in runner.registry.remote_workers) == there
 
 
 async def test_of_workers_that_have_gone_little_is_kept() -> None:

@@ -25,17 +25,21 @@ from workerbus import (
 
 
 @pytest.mark.parametrize("kind", [Crashing, FailingStart])
-async def test_a_crashed_worker_leaves_the_others_running_and_run_raises_at_the_end(kind: type[BaseWorker]) -> None:
-    """R4."""
+async def test_a_crashed_worker_leaves_the_others_running_and_run_raises_at_the_end(
+    kind: type[BaseWorker], caplog: pytest.LogCaptureFixture
+) -> None:
+    """R4, W7: and says whose error it is."""
     failing = kind("failing")
     runner = quiet_runner()
-    with pytest.raises(ValueError, match="failing"):  # noqa: PT012 - the block itself raises
+    with pytest.raises(ValueError, match="failing") as caught:  # noqa: PT012 - the block itself raises
         async with runner:
             await runner.add_workers(failing, Helper("helper"))
             if isinstance(failing, Crashing):
                 failing.now.set()
             await failing.wait()
             assert await runner.job("helper", name="echo")
+    assert caught.value.__notes__ == ["raised by worker 'failing'"]
+    assert "worker 'failing' failed" in caplog.messages
 
 
 async def test_an_error_of_a_hook_does_not_make_run_raise() -> None:

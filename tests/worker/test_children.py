@@ -5,6 +5,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio import current_time
+from anyio.lowlevel import checkpoint
 
 from support.broken_buses import Broken, Picky
 from support.conditions import eventually
@@ -157,6 +158,36 @@ async def test_a_child_whose_attach_fails_harms_nobody_else() -> None:
         assert (await runner.job("peer", name="echo"))["worker"] == "peer"
         await parent.add_workers(Helper("child"))
         assert (await runner.job("child", name="echo"))["worker"] == "child"
+
+
+class SlowToAdd(MemoryBus):
+    """A bus as a transport may be: what adds a worker is a moment under way."""
+
+    async def send(self, message: BusMessage) -> None:
+        if isinstance(message, BusAddWorkerMessage):
+            await checkpoint()
+        await super().send(message)
+
+
+@pytest.mark.parametrize("bus", [MemoryBus, SlowToAdd])
+async def test_of_two_children_of_one_name_that_are_added_at_once_one_is_refused(bus: type[MemoryBus]) -> None:
+    """W5, R3: they have two parents, and whoever adds the one that comes later hears of it."""
+    refused: list[str] = []
+
+    async def add(parent: Helper) -> None:
+        try:
+            await parent.add_workers(Helper("child"))
+        except NameTakenError as exc:
+            refused.append(exc.name)
+
+    one, other = Helper("one"), Helper("other")
+    async with running(one, other, bus=bus()) as runner:
+        async with anyio.create_task_group() as group:
+            group.start_soon(add, one)
+            group.start_soon(add, other)
+        assert refused == ["child"]
+        assert await runner.job("child", name="echo")
+    assert sorted(len(parent.children) for parent in (one, other)) == [0, 0]
 
 
 async def test_a_child_whose_name_was_taken_in_the_meantime_is_refused() -> None:

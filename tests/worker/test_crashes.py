@@ -9,7 +9,7 @@ from support.conditions import eventually
 from support.failures import Crashing, Errors, Parent, crash, tracebacks
 from support.requesters import Raw
 from support.workers import Helper, running
-from workerbus import BaseWorker, JobStatus, WorkerParams, WorkerRunner
+from workerbus import BaseWorker, JobStatus, WorkerErrorData, WorkerParams, WorkerRunner
 
 
 @pytest.mark.parametrize("how", ["run", "start", "task"])
@@ -102,7 +102,7 @@ async def test_a_crashed_child_that_concerns_no_parent_is_not_lost(handled: bool
     except ValueError as exc:
         caught = exc
     assert (caught is None) == handled
-    assert [data.worker_name for data in errors.told] == ["child"] * handled
+    assert errors.told == [WorkerErrorData("child", "ValueError: boom")] * handled
 
 
 async def test_the_first_activation_of_a_child_that_fails_concerns_its_parent() -> None:

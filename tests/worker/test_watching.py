@@ -7,6 +7,7 @@ from support.buses import PoliteBus
 from support.job_handlers import never
 from support.workers import Doing, Helper, running
 from workerbus import BusActivateWorkerMessage, BusMessage, JobError, WorkerErrorData, WorkerReadyData
+from workerbus.testing import settle
 from workerbus.worker._core import core_of
 
 
@@ -74,6 +75,23 @@ async def test_a_failing_hook_is_named_in_the_log_and_in_the_report(caplog: pyte
         await anyio.wait_all_tasks_blocked()
     assert told == [WorkerErrorData("curious", "on_worker_ready: ValueError: oh")]
     assert caplog.messages == ["on_worker_ready of worker 'curious' failed"]
+
+
+async def test_a_child_hears_of_no_root_that_it_does_not_watch() -> None:
+    """N3, W5: wherever its handler was added."""
+    told: list[str] = []
+    parent, child = Helper("parent"), Helper("child")
+    await parent.add_workers(child)
+    async with running(parent) as runner:
+        await runner.registry.wait_for("child")
+        child.add_event_handler("on_worker_ready", lambda _, data: told.append(data.worker_name))
+        await runner.add_workers(Helper("root"))
+        await runner.registry.wait_for("root")
+        await child.watch_workers("watched")
+        await runner.add_workers(Helper("watched"))
+        await runner.registry.wait_for("watched")
+        await settle()
+    assert told == ["watched"]
 
 
 async def test_a_hook_for_a_worker_waits_for_the_hooks_before_it() -> None:
