@@ -3,6 +3,7 @@
 from contextvars import ContextVar
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,8 +12,10 @@ from support import clock
 from support.conditions import eventually
 from support.messages import Alarm, Note, alarm, note
 from support.requesters import Raw
+from support.runners import quiet_runner
 from support.workers import Helper, running
 from workerbus import BusJobRequestMessage, BusMessage, WorkerParams, job
+from workerbus.testing import settle
 
 quickly = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -139,3 +142,22 @@ async def test_all_variables_that_a_handler_has_changed_are_put_back() -> None:
         for _ in range(3):
             await runner.job("careless", name="set")
     assert seen == [["the worker's"] * 3] * 3
+
+
+async def test_a_start_that_somebody_else_calls_lends_a_worker_no_context_variables() -> None:
+    """W8: they would be those of its own task."""
+    started = anyio.Event()
+
+    class Started(Placed):
+        async def run(self, params: WorkerParams) -> None:
+            await started.wait()
+            await super().run(params)
+
+    async with quiet_runner() as runner:
+        worker = Started(place="nowhere")
+        await runner.add_workers(worker)
+        await settle()
+        where.set("somebody else")
+        await worker.start()
+        started.set()
+        assert (await runner.job("w", name="look"))["where"] == "nowhere"

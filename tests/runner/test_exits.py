@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from anyio import sleep_forever
+from anyio import Event, current_time, sleep_forever
 
 from support import clock
 from support.leaks import nothing_left
@@ -11,6 +11,7 @@ from support.remarks import Remark
 from support.runners import quiet_runner
 from support.subscribers import Plain
 from support.wind_downs import Logged
+from support.workers import Doing, running
 from workerbus import (
     BaseWorker,
     BusCancelWorkerMessage,
@@ -203,7 +204,7 @@ EVERYWHERE = (
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("form", ["run", "async with"])
-@pytest.mark.parametrize("place", sorted({*EVERYWHERE} - {"task"}))  # out of a task of its own, asyncio ends the loop
+@pytest.mark.parametrize("place", EVERYWHERE)
 def test_what_ends_programs_arrives_as_itself(place: str, form: str, kind: type[BaseException], backend: str) -> None:
     """L3: wherever the user's code raises it, and nothing is left."""
 
@@ -233,3 +234,37 @@ async def test_one_cause_is_one_plain_exception(place: str, form: str) -> None:
         with pytest.raises(ValueError, match="from here") as caught:
             await it.runner.run(auto_end=False) if form == "run" else await run_around_a_body(it.runner, leave=True)
         assert caught.value is it.exc
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_in_a_handler_cuts_a_wind_down_short(kind: type[BaseException], backend: str) -> None:
+    """R5: where a signal has begun it."""
+    times: list[float] = []
+
+    class Lingering(Doing):
+        async def cleanup(self) -> None:
+            await sleep_forever()
+
+    async def interrupt(worker: BaseWorker, message: BusJobRequestMessage) -> None:
+        begun.set()
+        try:
+            await sleep_forever()
+        finally:
+            raise kind
+
+    async def main() -> None:
+        try:
+            async with running(Lingering("lingering", interrupt)) as runner:
+                await runner.bus.send(BusJobRequestMessage("1", "do", source=runner.name, target="lingering"))
+                await begun.wait()
+                times.append(current_time())
+                runner.clean_up.interruptible = True
+                await runner.cancel()
+                await sleep_forever()
+        finally:
+            times.append(current_time())
+
+    begun = Event()
+    with pytest.raises(kind):
+        clock.run(main, backend=backend)
+    assert times[1] == times[0]

@@ -186,14 +186,15 @@ async def test_the_grace_period_counts_for_the_end_of_a_single_worker(place: str
         assert await runner.job("helper", name="echo")
 
 
-async def test_the_grace_period_is_five_seconds() -> None:
-    """R2: by default."""
+async def test_the_grace_period_is_five_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    """R2: by default; a worker that has taken longer is named."""
     endless, runner = Endless("endless"), quiet_runner()
     runner.add_event_handler("on_ready", lambda _: runner.end())
     await runner.add_workers(endless)
     begun = current_time()
     await runner.run()
     assert 5.0 - SOON < current_time() - begun < 5.0 + SOON
+    assert "worker 'endless' has not ended in 5 seconds and is cancelled" in caplog.messages
 
 
 async def test_a_child_that_hangs_is_cancelled_after_one_grace_period() -> None:

@@ -161,7 +161,7 @@ def test_a_native_cancel_is_not_lost_while_a_runner_winds_down_for_its_bodys_err
     run(main)
 
 
-@pytest.mark.parametrize("where", ["run", "task", "cleanup"])
+@pytest.mark.parametrize("where", ["run", "task", "cleanup", "cleanup after an error"])
 def test_a_worker_whose_own_task_is_cancelled_natively_takes_no_other_with_it(where: str) -> None:
     """R4, W7: also when the worker has hooks, whose dispatchers end with it. It does not end in silence either."""
 
@@ -182,9 +182,11 @@ def test_a_worker_whose_own_task_is_cancelled_natively_takes_no_other_with_it(wh
             elif where == "task":
                 params.task_group.start_soon(self.be_cancelled)
                 await sleep_forever()
+            elif where == "cleanup after an error":
+                raise ValueError("before that")
 
         async def cleanup(self) -> None:
-            if where == "cleanup":
+            if where.startswith("cleanup"):
                 await self.be_cancelled()
 
     async def main() -> None:

@@ -23,7 +23,7 @@ from workerbus import (
     WorkerReadyData,
     WorkerRunner,
 )
-from workerbus.testing import settle
+from workerbus.testing import RecordingBus, settle
 
 
 async def test_added_workers_are_children() -> None:
@@ -249,6 +249,31 @@ async def test_a_child_that_is_added_while_the_others_start_is_started_once() ->
     assert runs == ["brief"]
 
 
+async def test_a_child_that_is_added_while_its_parent_is_announced_is_started_once() -> None:
+    """R3, W5: whoever watches for the parent is told in that moment."""
+
+    class Counting(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            self.calls.append("run")
+            await super().run(params)
+
+    parent, child, bus = Helper("parent"), Counting("child"), RecordingBus()
+
+    async def add(_: WorkerReadyData) -> None:
+        await parent.add_workers(child)
+
+    async with running(bus=bus) as runner:
+        await runner.registry.watch("parent", add)
+        await runner.add_workers(parent)
+        assert await runner.job("child", name="echo")
+        assert await runner.job("parent", name="echo")
+        runner.registry.unwatch("parent", add)
+        assert child.calls[0] == "run"
+        assert child.calls.count("run") == 1
+        [message] = bus.messages(BusAddWorkerMessage)
+        assert (message.worker, message.source, message.target) == (child, "parent", runner.name)
+
+
 async def test_a_worker_that_was_sent_to_the_runner_without_a_parent_is_a_root() -> None:
     """W5: `BusAddWorkerMessage` alone makes nobody a child"""
     worker = Helper("w")
@@ -350,6 +375,16 @@ async def test_a_child_that_could_not_be_attached_at_its_parent_s_start_is_free_
         await runner.registry.wait_for("other")
         await other.add_workers(child)
         assert await runner.job("child", name="echo") == {"worker": "child", "payload": None}
+
+
+async def test_a_child_that_was_started_before_one_that_fails_stays_a_child() -> None:
+    """W5: of those that are added together."""
+    parent, good = Helper("parent"), Helper("good")
+    async with running(parent) as runner:
+        with pytest.raises(OSError, match="no device"):
+            await parent.add_workers(good, Unattachable("bad"))
+        assert parent.children == [good]
+        assert await runner.job("good", name="echo")
 
 
 async def test_a_child_that_cannot_be_attached_is_an_error_of_who_adds_it_alone() -> None:

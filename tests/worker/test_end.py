@@ -20,13 +20,14 @@ from workerbus import (
     BusJobRequestMessage,
     BusMessage,
     BusWorkerGoneMessage,
+    JobError,
     JobStatus,
     MemoryBus,
     WorkerParams,
     WorkerRunner,
     job,
 )
-from workerbus.testing import settle
+from workerbus.testing import RecordingBus, settle
 
 
 async def test_a_worker_whose_run_returns_has_finished() -> None:
@@ -173,7 +174,74 @@ async def test_a_task_whose_job_is_cancelled_by_the_end_has_not_failed(caplog: p
     async with running(insists, other):
         await other.begun.wait()
         await insists.stop()
-    assert "a task of worker 'insists' failed while it ended" in caplog.text
+    [record] = [record for record in caplog.records if record.exc_info]
+    assert record.getMessage() == "a task of worker 'insists' failed while it ended"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], JobError)
+
+
+async def test_a_worker_that_nobody_ends_outlives_its_grace() -> None:
+    """R2"""
+    async with running(Helper("w"), grace_period=1) as runner:
+        await anyio.sleep(10)
+        assert await runner.job("w", name="echo")
+
+
+@pytest.mark.parametrize("with_child", [False, True])
+async def test_of_two_ends_the_first_says_why(with_child: bool) -> None:
+    """R2: also while the worker waits for its children."""
+    worker, child, bus = Helper("w"), Helper("child"), RecordingBus()
+    async with running(worker, job_grace=1, bus=bus) as runner:
+        raw = await Raw.on(runner.bus)
+        if with_child:
+            await worker.add_workers(child)
+            await raw.ask("1", "child", "wait")
+            await child.begun.wait()
+        await raw.ask("2", "w", "wait")
+        await worker.begun.wait()
+        for reason in ("the first", "the second"):
+            await runner.bus.send(BusEndWorkerMessage(reason, source="test", target="w"))
+        begun = anyio.current_time()
+        await worker.wait()
+        assert anyio.current_time() - begun == pytest.approx(1 + with_child)
+        for job_id in ["1"] * with_child + ["2"]:
+            assert await raw.answer(job_id) == (JobStatus.CANCELLED, {"error": "the first", "type": "Cancelled"})
+        told = bus.messages(BusEndWorkerMessage, target="child")
+        assert [(message.source, message.reason) for message in told] == [("w", "the first")] * with_child
+
+
+async def test_a_worker_is_stopping_while_its_jobs_have_their_grace() -> None:
+    """O2, R2"""
+    worker = Helper("w")
+    async with running(worker, job_grace=1) as runner:
+        await (await Raw.on(runner.bus)).ask("1", "w", "wait")
+        await worker.begun.wait()
+        await runner.bus.send(BusEndWorkerMessage(source="test", target="w"))
+        await settle()
+        assert runner.statistics().workers["w"].phase == "stopping"
+
+
+async def test_of_two_cancels_the_first_says_why() -> None:
+    """R2, W6: it is the one that has cancelled the jobs, and the one that the worker hears of."""
+    told: list[str | None] = []
+    worker = Helper("w")
+
+    def note(_: object, message: BusMessage) -> None:
+        if isinstance(message, BusCancelWorkerMessage):
+            told.append(message.reason)
+
+    worker.add_event_handler("on_bus_message", note)
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "w", "wait")
+        await raw.ask("2", "w", "wait")
+        await worker.begun.wait()
+        for reason in ("the first", "the second"):
+            await runner.bus.send(BusCancelWorkerMessage(reason, source="test", target="w"))
+        await worker.wait()
+        answer = (JobStatus.CANCELLED, {"error": "the first", "type": "Cancelled"})
+        assert [await raw.answer(job_id) for job_id in ("1", "2")] == [answer, answer]
+    assert told == ["the first"]
 
 
 async def test_an_end_before_the_start_leaves_the_whole_of_its_grace() -> None:

@@ -401,6 +401,29 @@ class SlowToSubscribe(MemoryBus):
         await super().subscribe(subscriber)
 
 
+async def test_an_end_lets_the_hook_finish_that_a_child_has_caused_by_its_end() -> None:
+    """W5, R2"""
+    heard: list[BusMessage] = []
+
+    class Slow(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Alarm):
+                await anyio.sleep(1)
+                heard.append(message)
+
+    class Alarming(Helper):
+        async def cleanup(self) -> None:
+            await self.send_bus_message(last)
+
+    parent, last = Slow("parent"), alarm(1, "parent")
+    async with running(parent) as runner:
+        await parent.add_workers(Alarming("child"))
+        await runner.registry.wait_for("child")
+        await end(parent, runner)
+        await parent.wait()
+    assert heard == [last]
+
+
 async def test_an_end_reaches_a_child_that_is_on_its_way_to_the_bus() -> None:
     """R2, W5: it ends when it has come there, and not when the grace period is over."""
     bus, parent = SlowToSubscribe(), Helper("parent")

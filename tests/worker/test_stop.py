@@ -15,6 +15,7 @@ from support.runners import quiet_runner
 from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
+    BusCancelWorkerMessage,
     BusDeactivateWorkerMessage,
     BusEndWorkerMessage,
     BusJobCancelMessage,
@@ -414,6 +415,23 @@ async def test_stop_from_inside_only_asks(place: str) -> None:
         assert runner.get_worker("peer") is not None
 
 
+async def test_a_run_that_stops_its_own_worker_is_left_to_return() -> None:
+    """W6: it is not cancelled, whatever it does before."""
+    log: list[str] = []
+
+    class Brief(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            await self.stop()
+            await anyio.sleep(1)
+            log.append("returns")
+
+    worker = Brief("w")
+    async with running(worker):
+        await worker.wait()
+    assert log == ["returns"]
+
+
 async def test_workers_may_stop_each_other() -> None:
     """W6: both calls come from outside, and neither waits for ever"""
 
@@ -486,6 +504,60 @@ async def test_a_worker_that_is_stopped_before_the_run_does_not_run() -> None:
     await worker.stop()
     await runner.run()
     assert worker.started_at is None
+
+
+async def test_a_worker_that_was_never_attached_can_be_stopped_and_is_as_new() -> None:
+    """W6: nothing has begun."""
+    worker = Helper("w")
+    await worker.stop()
+    async with running(worker) as runner:
+        assert await runner.job("w", name="echo")
+
+
+async def test_a_worker_that_is_stopped_as_soon_as_it_was_added_does_not_run() -> None:
+    """W6: its task begins only then."""
+
+    class Counting(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            self.calls.append("run")
+            await super().run(params)
+
+    worker = Counting("w")
+    async with running() as runner:
+        await runner.add_workers(worker)
+        await worker.stop()
+        await settle()
+        assert not runner.bus.has_subscriber("w")
+    assert worker.calls == []
+
+
+async def test_a_worker_that_is_cancelled_before_the_run_can_be_stopped() -> None:
+    """W6: by who has added it, as it will not be run any more."""
+    worker = Helper("w")
+    async with MemoryBus() as bus:
+        runner = quiet_runner(bus=bus)
+        await runner.add_workers(worker)
+        await bus.send(BusCancelWorkerMessage("not needed", source="test", target="w"))
+        await worker.stop()
+        await worker.wait()
+        assert not bus.has_subscriber("w")
+
+
+async def test_a_worker_that_was_cancelled_before_it_began_may_stop_itself() -> None:
+    """W6: in its clean-up."""
+    log: list[str] = []
+
+    class Stopping(Helper):
+        async def cleanup(self) -> None:
+            await self.stop()
+            log.append("stopped")
+
+    worker = Stopping("w")
+    runner = quiet_runner()
+    await runner.add_workers(worker)
+    await runner.cancel()
+    await runner.run()
+    assert log == ["stopped"]
 
 
 async def test_the_name_of_a_worker_that_is_stopped_before_the_run_is_free() -> None:

@@ -11,8 +11,18 @@ from anyio import get_current_task
 
 from support import clock
 from support.messages import Alarm, Note, alarm, note
+from support.requesters import Raw
+from support.runners import quiet_runner
 from support.workers import Helper, running
-from workerbus import BaseWorker, BusMessage, NotRunningError, WorkerParams, WorkerRunner
+from workerbus import (
+    BaseWorker,
+    BusEndWorkerMessage,
+    BusMessage,
+    NotRunningError,
+    UnknownJobError,
+    WorkerParams,
+    WorkerRunner,
+)
 from workerbus.testing import settle
 
 
@@ -178,3 +188,56 @@ async def test_the_tasks_of_a_worker_s_hooks_say_whose_they_are() -> None:
         await runner.bus.send(alarm(1, target="naming"))
         await anyio.wait_all_tasks_blocked()
     assert names == ["naming data dispatcher", "naming system dispatcher"]
+
+
+async def test_the_tasks_of_a_run_that_returns_are_cancelled() -> None:
+    """W10: they end with the worker."""
+    cancelled: list[bool] = []
+
+    async def stay() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.append(True)
+
+    async def do(params: WorkerParams) -> None:
+        params.task_group.start_soon(stay)
+        await settle()
+
+    await run_alone(Grouped(do))
+    assert cancelled == [True]
+
+
+async def test_a_task_that_fails_with_an_error_of_the_library_ends_its_worker() -> None:
+    """W7: it is an error like any other, as long as nobody ends the worker."""
+
+    async def ask_for_nothing(worker: BaseWorker) -> None:
+        await worker.send_job_response("no job")
+
+    async def do(params: WorkerParams) -> None:
+        params.task_group.start_soon(ask_for_nothing, worker)
+        await anyio.sleep_forever()
+
+    worker = Grouped(do)
+    with pytest.raises(UnknownJobError):
+        await run_alone(worker)
+
+
+async def test_the_tasks_of_a_worker_say_whose_they_are() -> None:
+    """L1: whoever looks for what hangs finds its name."""
+
+    class Silent(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            self.begun.set()
+            await anyio.sleep_forever()
+
+    busy, silent = Helper("busy"), Silent("silent")
+    async with quiet_runner(job_grace=1) as runner:
+        await runner.add_workers(busy, silent)
+        await (await Raw.on(runner.bus)).ask("1", "busy", "wait")
+        for worker in (busy, silent):
+            await worker.begun.wait()
+            await runner.bus.send(BusEndWorkerMessage(source="test", target=worker.name))
+        await settle()
+        names = {task.name for task in anyio.get_running_tasks()}
+    assert {"worker busy", "busy end", "worker silent", "silent grace period"} <= names
