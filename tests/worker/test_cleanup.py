@@ -18,6 +18,7 @@ from workerbus import (
     BusEndWorkerMessage,
     BusJobRequestMessage,
     BusMessage,
+    BusSubscriber,
     JobStatus,
     MemoryBus,
     WorkerParams,
@@ -26,6 +27,7 @@ from workerbus import (
     job,
 )
 from workerbus.testing import settle
+from workerbus.worker._core import core_of
 
 
 async def stopped(worker: BaseWorker, runner: WorkerRunner) -> None:
@@ -279,18 +281,34 @@ async def test_only_a_clean_up_that_hangs_is_called_late(hangs: bool, caplog: py
     assert [text for text in caplog.messages if "late" in text] == ([told] if hangs else [])
 
 
-async def test_who_watches_for_the_departure_holds_up_no_worker_that_has_nothing_to_clean_up() -> None:
-    """L4: that wait is bounded, too."""
-    worker = Helper("w")
+class Clinging(MemoryBus):
+    """A bus that nobody leaves in time."""
 
-    async def hang(_: object) -> None:
+    async def unsubscribe(self, subscriber: BusSubscriber) -> None:
+        await super().unsubscribe(subscriber)
         await anyio.sleep(10 * CLEANUP_SECONDS)
 
-    async with running(worker) as runner:
-        await runner.registry.watch_departure("w", hang)
+
+@pytest.mark.parametrize("what", ["watcher", "bus", "step"])
+async def test_a_worker_that_has_nothing_to_clean_up_leaves_in_time(what: str) -> None:
+    """L4: whoever watches for its departure, the bus, and what its kind of worker does before it leaves are bounded."""
+    worker = Helper("w")
+
+    async def hang(*_: object) -> None:
+        await anyio.sleep(10 * CLEANUP_SECONDS)
+
+    async with running(worker, bus=Clinging() if what == "bus" else MemoryBus()) as runner:
+        if what == "watcher":
+            await runner.registry.watch_departure("w", hang)
+        elif what == "step":
+            core_of(worker).presence.before_leaving = [hang]
         begun = anyio.current_time()
         await worker.stop()
         assert anyio.current_time() - begun == pytest.approx(CLEANUP_SECONDS)
+        if what == "watcher":
+            runner.registry.unwatch("w", hang)
+        else:
+            await runner.cancel()
 
 
 class Refusing(Cleaning):

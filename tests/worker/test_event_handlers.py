@@ -10,7 +10,21 @@ from support.conditions import eventually
 from support.hooks import HOOKS, Peer, provoke, with_hook
 from support.messages import Note, note
 from support.workers import Helper, running
-from workerbus import BaseWorker, BusJobRequestMessage, BusMessage, WorkerReadyData, WorkerRunner, job
+from workerbus import (
+    BaseWorker,
+    BusJobRequestMessage,
+    BusMessage,
+    UnknownEventError,
+    WorkerReadyData,
+    WorkerRunner,
+    job,
+)
+
+
+def test_a_handler_for_an_event_that_there_is_not_is_refused() -> None:
+    """N3, N8: the error names the class, and what is near."""
+    with pytest.raises(UnknownEventError, match=r"^Helper has no event 'on_activate'; .*'on_activated'"):
+        Helper("w").add_event_handler("on_activate", lambda *_: None)
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -30,8 +30,46 @@ from workerbus import (
     WorkerRunner,
     worker_ready,
 )
-from workerbus.testing import settle
+from workerbus.testing import RecordingBus, settle
 from workerbus.worker._presence import Presence
+
+
+async def test_a_worker_says_how_it_is_when_it_is_ready() -> None:
+    """W2, N1"""
+
+    class Bridged(Helper):
+        @property
+        def bridged(self) -> bool:
+            return True
+
+    parent, child, bus = Helper("parent"), Bridged("child", active=False), RecordingBus()
+    async with running(parent, bus=bus) as runner:
+        await parent.add_workers(child)
+        await runner.registry.wait_for("child")
+        said = [
+            (message.source, message.runner, message.parent, message.active, message.bridged, message.started_at)
+            for message in bus.messages(BusWorkerReadyMessage)
+        ]
+        assert said == [
+            ("parent", runner.name, None, True, False, parent.started_at),
+            ("child", runner.name, "parent", False, True, child.started_at),
+        ]
+
+
+async def test_a_worker_that_never_started_says_nothing_when_it_leaves() -> None:
+    """W2, W9: nobody knew of it."""
+
+    class Silent(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            self.begun.set()
+            await anyio.sleep_forever()
+
+    worker, bus = Silent("w"), RecordingBus()
+    async with quiet_runner(bus=bus) as runner:
+        await runner.add_workers(worker)
+        await worker.begun.wait()
+        await worker.stop()
+        assert bus.messages(source="w") == []
 
 
 async def test_a_start_announces_and_registers_before_it_activates() -> None:

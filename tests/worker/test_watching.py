@@ -5,6 +5,7 @@ import pytest
 
 from support.buses import PoliteBus
 from support.job_handlers import never
+from support.leaks import left_in
 from support.workers import Doing, Helper, running
 from workerbus import BusActivateWorkerMessage, BusMessage, JobError, WorkerErrorData, WorkerReadyData
 from workerbus.testing import settle
@@ -75,6 +76,16 @@ async def test_a_failing_hook_is_named_in_the_log_and_in_the_report(caplog: pyte
         await anyio.wait_all_tasks_blocked()
     assert told == [WorkerErrorData("curious", "on_worker_ready: ValueError: oh")]
     assert caplog.messages == ["on_worker_ready of worker 'curious' failed"]
+
+
+async def test_nothing_stays_of_what_a_worker_has_watched() -> None:
+    """G1, G2: for whomever it waited."""
+    curious = Curious()
+    async with running(curious) as runner:
+        await curious.watch_workers("one", "other")
+        await curious.watch_workers("third")
+        await curious.stop()
+        assert left_in(runner.registry) == {}
 
 
 async def test_a_child_hears_of_no_root_that_it_does_not_watch() -> None:
