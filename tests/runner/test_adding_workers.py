@@ -186,9 +186,9 @@ async def test_a_worker_that_has_run_cannot_run_again() -> None:
     helper = Helper("helper")
     async with running(helper) as runner:
         await helper.stop()
-        with pytest.raises(RuntimeError, match="^worker 'helper' is not running any more"):
+        with pytest.raises(RuntimeError, match=r"^worker 'helper' is not running any more"):
             await runner.add_workers(helper)
-    with pytest.raises(RuntimeError, match="^worker 'helper' is not running any more"):
+    with pytest.raises(RuntimeError, match=r"^worker 'helper' is not running any more"):
         await quiet_runner().add_workers(helper)
 
 
