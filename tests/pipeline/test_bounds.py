@@ -157,6 +157,34 @@ async def test_what_an_interruption_spares_still_takes_room() -> None:
     assert sink.heard == ["being handled", "waits", "waits too", "comes later"]
 
 
+async def test_upstream_frames_that_an_interruption_spares_take_no_room() -> None:
+    """P1: an inbox that is empty has room."""
+    gate = Gate()
+    spy = Spy(for_texts(gate), max_buffer_size=1)
+    async with flowing(spy) as worker:
+        for word in ("being handled", "waits"):
+            await worker.queue_frame(Firm(word), UP)
+            await settle()
+        await worker.queue_frame(InterruptionFrame())
+        await worker.queue_frame(TextFrame("has room while they wait"))
+        gate.open()
+        await spy.until(3)
+        await worker.queue_frames(texts("has room", "when they are gone"))
+        await spy.until(5)
+    assert spy.heard == ["being handled", "waits", "has room while they wait", "has room", "when they are gone"]
+
+
+async def test_upstream_frames_that_an_early_interruption_spares_take_no_room() -> None:
+    """P1, P2: the same before the start."""
+    spy = Spy(max_buffer_size=1)
+    worker = worker_of(spy)
+    await worker.queue_frame(Firm("up"), UP)
+    await worker.queue_frame(InterruptionFrame())
+    async with running(worker):
+        await worker.queue_frames(texts("a", "b", "c"))
+        await spy.until(4)
+
+
 async def test_a_cancel_releases_those_who_wait_for_room() -> None:
     """P2"""
     gate = Gate()

@@ -28,6 +28,7 @@ from workerbus.pipeline import (
     Frame,
     FrameDirection,
     InterruptionFrame,
+    ParallelPipeline,
     Pipeline,
     StopFrame,
     TextFrame,
@@ -160,6 +161,14 @@ async def test_what_came_over_a_bridge_is_not_sent_out_by_it_again() -> None:
     assert sent(bus, "front") == []
 
 
+class TakesNothing(Spy):
+    """Keeps all texts."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        if not isinstance(frame, TextFrame):
+            await super().process_frame(frame, direction)
+
+
 async def test_a_frame_goes_from_one_bridge_to_another() -> None:
     """P4"""
     bus, last = RecordingBus(), Spy()
@@ -173,6 +182,27 @@ async def test_a_frame_goes_from_one_bridge_to_another() -> None:
         await last.until()
     assert [(m.frame.text, m.bridge) for m in bus.messages(BusFrameMessage, source="front")] == [("x", "two")]
     assert last.heard == ["y"]
+
+
+@pytest.mark.parametrize("way", [DOWN, UP])
+@pytest.mark.parametrize("forked", [False, True])
+async def test_what_came_over_a_bridge_does_not_leave_by_the_ends_of_its_pipeline(
+    way: FrameDirection, forked: bool
+) -> None:
+    """P3, P4: one worker that is bridged in the middle and at its ends."""
+    bus, before, after = RecordingBus(), Spy(), Spy()
+    bridge: Any = BusBridgeProcessor(bus=bus, worker_name="front")
+    if forked:
+        bridge = ParallelPipeline([bridge], [TakesNothing()])
+    async with running(worker_of(before, bridge, after, bridged=("ends",), name="front"), bus=bus) as runner:
+        await runner.registry.wait_for("front")
+        await bus.send(over_the_bus(TextFrame("came by the bus"), way, bridge="middle"))
+        await (after if way is DOWN else before).until()
+        await settle()
+        assert sent(bus, "front") == []
+        await (after if way is DOWN else before).push_frame(TextFrame("its own"), way)
+        await settle()
+    assert sent(bus, "front") == ["its own"]
 
 
 @BUSES

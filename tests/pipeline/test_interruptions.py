@@ -18,6 +18,7 @@ from support.pipelines import (
     hang,
     run_through,
     said_done,
+    slow,
     texts,
     worker_of,
 )
@@ -206,6 +207,23 @@ async def test_a_second_interruption_holds_the_first_one_up_no_longer(caplog: py
         await sink.until(2, InterruptionFrame)
         assert current_time() == begin + 0.5
     assert "after an interruption" not in caplog.text
+
+
+async def test_what_comes_behind_two_interruptions_is_dropped_by_neither() -> None:
+    """P1: it waits until both have been passed on, where the first takes its time as well as where the second does."""
+
+    async def take_time(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, InterruptionFrame):
+            await sleep(1)
+
+    first, second, sink = Spy(take_time), Spy(slow(1)), Spy()
+    async with flowing(first, second, sink) as worker:
+        await worker.queue_frames([InterruptionFrame(), InterruptionFrame(), TextFrame("behind both")])
+        await second.until(2, InterruptionFrame)
+        await second.until(1)
+        await sleep(2)
+    assert [type(frame) for frame in second.got[1:4]] == [InterruptionFrame, InterruptionFrame, TextFrame]
+    assert sink.heard == ["behind both"]
 
 
 # --- processors that interrupt
