@@ -7,6 +7,7 @@ from anyio import current_time, sleep, sleep_forever
 from workerbus import CLEANUP_SECONDS
 from workerbus._concurrency.failures import unwrap_group
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
+from workerbus.testing import settle
 
 
 async def test_a_shield_that_is_asked_for_when_somebody_has_insisted_holds_nothing_off() -> None:
@@ -20,6 +21,30 @@ async def test_a_shield_that_is_asked_for_when_somebody_has_insisted_holds_nothi
     assert current_time() == begin
 
 
+async def test_who_insists_opens_all_shields_and_nothing_stays_of_them() -> None:
+    """R5, G2: one inside another, and of a part of the wind-down."""
+    whole = CleanUp()
+    begin = current_time()
+    with whole.shield() as outer:
+        with CleanUp(whole).shield() as inner:
+            assert whole.shields == {outer, inner}
+            whole.abandon()
+            await sleep_forever()
+        assert inner.cancelled_caught
+        await sleep_forever()
+    assert outer.cancelled_caught
+    assert current_time() == begin
+    assert whole.shields == set()
+
+
+async def test_a_wind_down_that_has_begun_keeps_its_deadline() -> None:
+    """L4: however often its clock is started."""
+    clean_up = CleanUp()
+    deadline = clean_up.begin()
+    await sleep(CLEANUP_SECONDS / 2)
+    assert clean_up.begin() == deadline
+
+
 @pytest.mark.parametrize("first", ["part", "whole"])
 async def test_of_a_part_and_the_whole_the_earlier_deadline_counts(first: str) -> None:
     """L4: one that began its clean-up before the run did gets no more time for it."""
@@ -27,6 +52,7 @@ async def test_of_a_part_and_the_whole_the_earlier_deadline_counts(first: str) -
     part = CleanUp(whole)
     clocks = [part, whole] if first == "part" else [whole, part]
     deadline = clocks[0].begin()
+    assert part.begun == deadline
     await sleep(CLEANUP_SECONDS / 2)
     clocks[1].begin()
     assert part.deadline() == deadline
@@ -35,10 +61,29 @@ async def test_of_a_part_and_the_whole_the_earlier_deadline_counts(first: str) -
 def test_a_wind_down_is_interrupted_once() -> None:
     """R5: from then on the run is shielded again, since only the user's own clean-up can take time."""
     clean_up = CleanUp()
+    assert not clean_up.interrupt()
+    assert not clean_up.abandoned
     clean_up.interruptible = True
     assert clean_up.interrupt()
+    assert clean_up.abandoned
     assert not clean_up.interruptible
     assert not clean_up.interrupt()
+
+
+async def test_a_host_knows_how_many_of_its_tasks_run() -> None:
+    """L1: an owner that ends cancels them if there are any."""
+    one, other = anyio.Event(), anyio.Event()
+    async with anyio.create_task_group() as group:
+        host = TaskHost(group, CleanUp())
+        assert host.running == 0
+        host.start(one.wait, name="one")
+        host.start(other.wait, name="other")
+        assert host.running == 2
+        one.set()
+        await settle()
+        assert host.running == 1
+        other.set()
+    assert host.running == 0
 
 
 async def test_of_two_exits_the_first_one_counts() -> None:

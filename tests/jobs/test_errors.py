@@ -11,20 +11,24 @@ from anyio.lowlevel import checkpoint
 from support import clock
 from support.contexts import SlowToUnwind, answer_as, read_and_fail
 from support.job_handlers import never
+from support.requesters import Raw
 from support.workers import Doing, Helper, running
 from workerbus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
+    BusMessage,
     JobContext,
     JobError,
     JobFailure,
     JobGroupContext,
     JobGroupError,
     JobStatus,
+    MemoryBus,
     NotRunningError,
     WorkerRunner,
     job,
 )
+from workerbus.testing import settle
 
 
 @pytest.mark.parametrize("name", ["fail", "paint"])
@@ -41,6 +45,35 @@ async def test_an_error_of_a_worker_cancels_the_body(name: str) -> None:
     assert error.statuses == {"helper": JobStatus.ERROR}
     assert error.responses["helper"]["error"] in error.reason
     assert not isinstance(error, TimeoutError)
+
+
+async def test_an_error_says_which_worker_has_answered_what_and_no_more() -> None:
+    """J8: whom else it has asked matters after a timeout alone."""
+    async with running(Helper("bad"), Helper("busy")) as runner:
+        with pytest.raises(JobGroupError) as caught:
+            await runner.job_group("busy", "bad", name="fail")
+        error = caught.value
+        assert str(error) == f"job group {error.job_id}: {error.reason}"
+        assert error.reason in [f"worker {name!r} answered error: it went wrong" for name in ("bad", "busy")]
+
+
+async def test_an_error_of_one_worker_ends_the_wait_for_room_at_another() -> None:
+    """J8, B9: also in the first group that somebody asks for, before it knows the bus."""
+    release = anyio.Event()
+
+    class Busy(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            await release.wait()
+
+    bad, busy = Helper("bad"), Busy("busy")
+    async with running(bad, busy, bus=MemoryBus(max_buffer_size=1)) as runner:
+        raw = await Raw.on(runner.bus)
+        for job_id in ("handled", "waits"):
+            await raw.ask(job_id, "busy", "echo")
+            await settle()
+        with pytest.raises(JobGroupError, match="it went wrong"):
+            await runner.job_group("bad", "busy", name="fail")
+        release.set()
 
 
 async def test_an_error_of_one_worker_cancels_the_body_and_the_others() -> None:
