@@ -18,6 +18,7 @@ from workerbus import (
     BusSubscriber,
     MemoryBus,
     NameTakenError,
+    ParentError,
     WorkerBus,
     WorkerParams,
     WorkerReadyData,
@@ -135,6 +136,28 @@ async def test_nobody_is_its_own_ancestor() -> None:
     with pytest.raises(ValueError, match="'parent'"):
         await parent.add_workers(parent)
     assert child.children == []
+
+
+async def test_a_worker_that_was_attached_by_hand_is_nobody_s_child() -> None:
+    """W5: nobody would start it."""
+    parent, other = Helper("parent"), Helper("other")
+    async with running(parent) as runner:
+        await other.attach(registry=runner.registry, bus=runner.bus)
+        with pytest.raises(ParentError, match="it has been started already"):
+            await parent.add_workers(other)
+        assert parent.children == []
+        await other.stop()
+
+
+async def test_where_one_name_is_taken_none_of_the_children_is_added() -> None:
+    """W5, R3"""
+    parent, free, taken = Helper("parent"), Helper("free"), Helper("taken")
+    async with running(parent, Helper("taken")) as runner:
+        with pytest.raises(NameTakenError, match="'taken'"):
+            await parent.add_workers(free, taken)
+        await settle()
+        assert parent.children == []
+        assert runner.registry.get("free") is None
 
 
 async def test_two_children_of_one_name_are_refused_and_stay_free() -> None:

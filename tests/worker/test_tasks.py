@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio import get_current_task
+from anyio.abc import TaskStatus
 
 from support import clock
 from support.messages import Alarm, Note, alarm, note
@@ -125,12 +126,64 @@ async def test_an_error_of_a_workers_own_task_ends_it_however_it_comes(how: str)
         await runner.run()
 
 
+async def test_a_task_that_says_when_it_has_started_gets_its_arguments_and_its_name() -> None:
+    """N2: as in anyio's own task groups."""
+    seen: list[object] = []
+
+    async def serve(port: int, *, task_status: TaskStatus[int]) -> None:
+        seen.append(get_current_task().name)
+        task_status.started(port)
+        await anyio.sleep_forever()
+
+    async def do(params: WorkerParams) -> None:
+        seen.append(await params.task_group.start(serve, 80, name="its own"))
+
+    await run_alone(Grouped(do))
+    assert seen == ["its own", 80]
+
+
+async def test_a_worker_may_cancel_the_tasks_of_its_group() -> None:
+    """N2: as in anyio's own task groups."""
+    cancelled: list[bool] = []
+
+    async def stay() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.append(True)
+
+    async def do(params: WorkerParams) -> None:
+        params.task_group.start_soon(stay)
+        await settle()
+        params.task_group.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await settle()
+            assert cancelled == [True]
+
+    await run_alone(Grouped(do))
+    assert cancelled == [True]
+
+
+async def test_a_run_that_fails_while_it_has_tasks_fails_with_its_own_error() -> None:
+    """W7, L6: and not with their cancellation."""
+
+    async def do(params: WorkerParams) -> None:
+        params.task_group.start_soon(anyio.sleep_forever)
+        await settle()
+        raise ValueError("oh")
+
+    with pytest.raises(ValueError, match="oh"):
+        await run_alone(Grouped(do))
+
+
 async def test_a_worker_s_task_group_is_entered_already() -> None:
     refused = anyio.Event()
 
     class Entering(BaseWorker):
         async def run(self, params: WorkerParams) -> None:
-            with pytest.raises(NotRunningError, match="entered already"):
+            with pytest.raises(NotRunningError, match=r"^a worker's task group is left when the worker ends$"):
+                await params.task_group.__aexit__(None, None, None)
+            with pytest.raises(NotRunningError, match=r"^a worker's task group is entered already: "):
                 async with params.task_group:
                     pass
             refused.set()
