@@ -89,16 +89,21 @@ async def test_an_event_handler_of_on_job_request_may_answer_later(is_async: boo
         assert asked.response == {"late": True}
 
 
-@pytest.mark.parametrize("name", ["paint", None])
-async def test_a_job_without_a_handler_is_an_error_that_says_what_there_is(name: str | None) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name", "error"),
+    [
+        (Helper, "paint", "job 'paint'; the jobs that it has: 'echo', 'fail', 'wait'"),
+        (Helper, None, "jobs without a name; the jobs that it has: 'echo', 'fail', 'wait'"),
+        (BaseWorker, "paint", "job 'paint'; the jobs that it has: none"),
+    ],
+)
+async def test_a_job_without_a_handler_is_an_error_that_says_what_there_is(
+    kind: type[BaseWorker], name: str | None, error: str
+) -> None:
     """J3: it names the job, the worker and the jobs that it has."""
-    async with running(Helper("helper")) as runner:
-        status, response = await outcome_of(runner, "helper", name=name)
-    assert status == JobStatus.ERROR
-    assert "'helper'" in response["error"]
-    for known in ("'echo'", "'fail'", "'wait'"):
-        assert known in response["error"]
-    assert name is None or "'paint'" in response["error"]
+    async with running(kind("w")) as runner:
+        status, response = await outcome_of(runner, "w", name=name)
+    assert (status, response["error"]) == (JobStatus.ERROR, f"worker 'w' has no handler for {error}")
 
 
 async def test_a_job_without_a_handler_goes_to_an_overridden_on_job_request() -> None:

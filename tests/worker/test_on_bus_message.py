@@ -122,6 +122,7 @@ async def test_a_worker_that_receives_all_obeys_only_its_own() -> None:
         await peer.wait()
         await eventually(lambda: worker.found(BusCancelWorkerMessage))
         assert worker.active
+        assert worker.statistics().ignored == 0
         assert (await runner.job("w", name="echo"))["worker"] == "w"
     assert raw.answers("1") == [(JobStatus.COMPLETED, {"worker": "peer", "payload": None})]
     assert worker.found(BusDeactivateWorkerMessage)

@@ -264,7 +264,8 @@ async def test_no_job_begins_while_a_stopped_worker_waits_for_its_children() -> 
         group.start_soon(parent.stop)
         await anyio.wait_all_tasks_blocked()
         await raw.ask("2", "parent", "echo")
-        assert (await raw.answer("2"))[0] is JobStatus.CANCELLED
+        refusal = {"error": "worker 'parent' is stopping", "type": "Cancelled"}
+        assert await raw.answer("2") == (JobStatus.CANCELLED, refusal)
         child.release.set()
     assert parent.calls == []
 
