@@ -61,6 +61,31 @@ async def test_urgent_answers_do_not_overtake_the_completion(urgent: tuple[bool,
     assert [name for name, _ in asker.heard] == ["response", "response", "completed"]
 
 
+async def test_an_urgent_last_answer_does_not_complete_a_group_before_a_slow_hook_of_it() -> None:
+    """J16, W8: it does not wait for that hook itself."""
+    gate, heard = anyio.Event(), list[str]()
+
+    class Asker(Helper):
+        async def on_job_response(self, message: BusJobResponseMessage | BusJobResponseUrgentMessage) -> None:
+            if message.source == "one":
+                await gate.wait()
+            heard.append(message.source)
+
+        async def on_job_completed(self, result: JobGroupResponse) -> None:
+            heard.append("completed")
+
+    asker = Asker("asker")
+    async with running(asker) as runner, ghost(runner, "one", "two"):
+        job_id = await asker.request_job_group("one", "two")
+        for name, kind in (("one", BusJobResponseMessage), ("two", BusJobResponseUrgentMessage)):
+            await runner.bus.send(kind(job_id, JobStatus.COMPLETED, {}, source=name, target="asker"))
+        await settle()
+        assert heard == ["two"]
+        gate.set()
+        await settle()
+    assert heard == ["two", "one", "completed"]
+
+
 async def test_a_cancelled_group_never_completes() -> None:
     """J16: even if all its workers answer."""
     asker, helper = Listener("asker"), Helper("helper")

@@ -20,6 +20,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+from workerbus.testing import settle
 
 
 async def test_a_job_handler_waits_for_room_in_its_workers_own_lane() -> None:
@@ -37,6 +38,44 @@ async def test_a_job_handler_waits_for_room_in_its_workers_own_lane() -> None:
         async with runner.job("it", name="send"):
             log.release.set()
         await eventually(lambda: len(log.done) == 2)
+
+
+async def test_a_lane_takes_as_many_as_it_has_room_for() -> None:
+    """B9: beside the one that is handled; the next sender waits."""
+    log = Log(holds=Note)
+    async with running(Listener("it", log), bus=MemoryBus(max_buffer_size=3)) as runner:
+        for n in range(4):
+            await runner.bus.send(note(n, "it"))
+            await settle()
+        async with anyio.create_task_group() as group:
+            group.start_soon(runner.bus.send, note(4, "it"))
+            await settle()
+            assert runner.bus.statistics().subscribers["it"].depth == 3
+            log.release.set()
+        await eventually(lambda: len(log.done) == 5)
+
+
+async def test_the_hooks_of_activations_take_no_room() -> None:
+    """B9: what the library queues for itself is not counted."""
+    gate = anyio.Event()
+
+    class Slow(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                await gate.wait()
+
+        async def on_activated(self, args: object) -> None:
+            self.calls.append("activated")
+
+    worker = Slow("it")
+    async with running(worker, bus=MemoryBus(max_buffer_size=1)) as runner:
+        await runner.bus.send(note(0, "it"))
+        await settle()
+        await runner.bus.send(BusActivateWorkerMessage(None, source="me", target="it"))
+        with anyio.move_on_after(1) as scope:
+            await runner.bus.send(note(1, "it"))
+        assert not scope.cancelled_caught
+        gate.set()
 
 
 class Asker(Helper):

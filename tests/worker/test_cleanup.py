@@ -7,7 +7,7 @@ import pytest
 from anyio import current_time
 
 from support import clock
-from support.messages import Note, note
+from support.messages import Alarm, Note, alarm, note
 from support.requesters import Raw
 from support.runners import quiet_runner
 from support.workers import Helper, running
@@ -178,13 +178,16 @@ async def test_a_hook_that_fails_while_it_is_cancelled_is_the_last() -> None:
     assert [message for message in begun if isinstance(message, Note)] == []
 
 
-async def test_a_hook_that_is_cancelled_has_unwound_when_the_worker_cleans_up() -> None:
+@pytest.mark.parametrize("send", [note, alarm])
+async def test_a_hook_that_is_cancelled_has_unwound_when_the_worker_cleans_up(
+    send: Callable[[int, str], BusMessage],
+) -> None:
     """W6: nothing else ran, and nothing waited."""
     log: list[str] = []
 
     class Tidy(Helper):
         async def on_bus_message(self, message: BusMessage) -> None:
-            if isinstance(message, Note):
+            if isinstance(message, Note | Alarm):
                 try:
                     await anyio.sleep_forever()
                 finally:
@@ -197,7 +200,7 @@ async def test_a_hook_that_is_cancelled_has_unwound_when_the_worker_cleans_up() 
 
     worker = Tidy("worker")
     async with running(worker):
-        await worker.send_bus_message(note(1, "worker"))
+        await worker.send_bus_message(send(1, "worker"))
         await settle()
         await worker.stop()
     assert log == ["hook", "cleanup"]

@@ -7,6 +7,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from support import clock
+from support.messages import alarm, note
 from support.requesters import Raw
 from support.runners import quiet_runner
 from support.subscribers import Plain
@@ -208,6 +209,23 @@ async def test_of_two_ends_the_first_says_why(with_child: bool) -> None:
             assert await raw.answer(job_id) == (JobStatus.CANCELLED, {"error": "the first", "type": "Cancelled"})
         told = bus.messages(BusEndWorkerMessage, target="child")
         assert [(message.source, message.reason) for message in told] == [("w", "the first")] * with_child
+
+
+async def test_what_is_sent_right_behind_an_end_has_no_hook() -> None:
+    """R2: its hook would be the first to run."""
+    heard: list[BusMessage] = []
+    worker = Helper("w")
+    worker.add_event_handler("on_bus_message", lambda _, message: heard.append(message))
+    async with running(worker, job_grace=1) as runner:
+        await (await Raw.on(runner.bus)).ask("1", "w", "wait")
+        await worker.begun.wait()
+        await settle()
+        await runner.bus.send(BusEndWorkerMessage(source="test", target="w"))
+        late = [note(1, "w"), alarm(2, "w")]
+        for message in late:
+            await runner.bus.send(message)
+        await worker.wait()
+    assert not any(message in heard for message in late)
 
 
 async def test_a_worker_is_stopping_while_its_jobs_have_their_grace() -> None:

@@ -127,6 +127,28 @@ async def test_a_hook_that_awaits_something_cancelled_stops_nothing(hook: str) -
         subject.release.set()
 
 
+@pytest.mark.parametrize("backend", ["asyncio"])
+async def test_a_hook_behind_one_that_was_cancelled_natively_runs_in_a_task_of_its_own() -> None:
+    """W7: in a task that was cancelled, its task groups could not catch their own cancellation."""
+    tasks: list[object] = []
+
+    class Cancelled(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                task = asyncio.current_task()
+                assert task is not None
+                tasks.append(task)
+                if message.n == 0:
+                    task.cancel()
+                    await anyio.sleep(1)
+
+    async with running(Cancelled("w")) as runner:
+        for n in range(2):
+            await runner.bus.send(note(n, "w"))
+        await settle()
+    assert len(tasks) == len(set(tasks)) == 2
+
+
 async def test_hooks_that_raise_at_everything_do_not_answer_each_other_for_ever() -> None:
     """W7: an error that is caused by the report of one is not reported"""
 

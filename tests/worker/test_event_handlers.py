@@ -1,9 +1,10 @@
 """N3: both forms of a hook: the overridden method, and event handlers of the same name."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from support.conditions import eventually
@@ -19,6 +20,21 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+
+
+async def test_a_handler_may_return_any_awaitable() -> None:
+    """N3: it is awaited, whatever its class."""
+    calls: list[str] = []
+
+    class Later:
+        def __await__(self) -> Generator[Any, Any, None]:
+            yield from anyio.lowlevel.checkpoint().__await__()
+            calls.append("awaited")
+
+    worker = Helper("w")
+    worker.add_event_handler("on_activated", lambda *_: Later())
+    async with running(worker):
+        await eventually(lambda: calls == ["awaited"])
 
 
 def test_a_handler_for_an_event_that_there_is_not_is_refused() -> None:

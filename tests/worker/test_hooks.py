@@ -26,6 +26,7 @@ from workerbus import (
     job,
     worker_ready,
 )
+from workerbus.testing import settle
 
 quickly = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -50,6 +51,29 @@ async def test_a_hook_may_await_a_job(hook: str, asked: str, form: str) -> None:
         await provoke(hook, subject, peer, runner)
         await eventually(lambda: asked in answers)
         subject.release.set()
+
+
+async def test_the_hook_of_a_system_message_overtakes_hooks_that_never_wait() -> None:
+    """B2, W8: all but one of those that are queued."""
+    heard: list[BusMessage] = []
+    gate, urgent = anyio.Event(), alarm(0, "w")
+
+    class Hearing(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note) and message.n == 0:
+                await gate.wait()
+            elif isinstance(message, Note) and message.n == 1:
+                await self.send_bus_message(urgent)
+            heard.append(message)
+
+    notes = [note(n, "w") for n in range(10)]
+    async with running(Hearing("w")) as runner:
+        for each in notes:
+            await runner.bus.send(each)
+        await settle()
+        gate.set()
+        await eventually(lambda: notes[-1] in heard)
+    assert heard.index(urgent) <= heard.index(notes[3])
 
 
 class Choosy(Helper):
