@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support import clock
-from support.messages import note
+from support.messages import Alarm, Note, alarm, note
 from support.requesters import Listener, Raw
 from support.workers import Helper, running
 from workerbus import (
@@ -237,6 +237,32 @@ class Refusing(Helper):
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
         return not isinstance(message, self.refuses)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (["note", "note", "cancel", "request"], JobStatus.COMPLETED),
+        (["note", "request", "cancel"], JobStatus.CANCELLED),
+        (["request", "cancel", "alarm"], JobStatus.CANCELLED),
+    ],
+)
+async def test_what_a_worker_refuses_counts_among_what_a_cancel_has_overtaken(
+    sent: list[str], status: JobStatus
+) -> None:
+    """J9, N4: data messages do, and system messages do not."""
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(Refusing("worker", (Note, Alarm)))
+    raw = await Raw.on(runner.bus)
+    for what in sent:
+        if what == "cancel":
+            await raw.cancel("job", "worker")
+        elif what == "request":
+            await raw.ask("job", "worker", "echo")
+        else:
+            await runner.bus.send(note(1, "worker") if what == "note" else alarm(1, "worker"))
+    async with runner:
+        assert (await raw.answer("job"))[0] is status
 
 
 @pytest.mark.parametrize("kind", [Helper, Refusing])

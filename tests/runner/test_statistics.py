@@ -295,8 +295,9 @@ async def test_a_worker_that_has_not_started_tells_what_waits_for_it(kind: type[
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(kind("worker"))
     await runner.bus.send(note(1, "worker"))
+    await runner.bus.send(alarm(2, "worker"))
     found = runner.statistics().workers["worker"]
-    assert (found.phase, found.lanes) == ("attached", {"system": 0, "data": 1})
+    assert (found.phase, found.lanes) == ("attached", {"system": int(kind is Choosing), "data": 1})
     async with runner:
         pass
 

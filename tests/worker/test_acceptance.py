@@ -229,16 +229,18 @@ class Refusing(Helper):
         return not isinstance(message, self.refuses)
 
 
-async def test_a_choice_that_fails_is_counted() -> None:
-    """N4, B9: the message is handled all the same."""
+async def test_a_choice_that_fails_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """N4, B9: the message is handled all the same, and the log says whose choice it was."""
 
     class Broken(Helper):
         def accepts_bus_message(self, message: BusMessage) -> bool:
             raise ValueError("cannot choose")
 
     async with running(Broken("worker")) as runner:
-        assert await runner.job("worker", name="echo")
-        assert runner.bus.statistics().subscribers["worker"].failed >= 1
+        for number in (1, 2):
+            assert await runner.job("worker", name="echo")
+            assert runner.bus.statistics().subscribers["worker"].failed == number
+    assert set(caplog.messages) == {"accepts_bus_message of worker 'worker' failed; the message is accepted"}
 
 
 async def test_who_refuses_a_request_for_another_answers_nothing() -> None:

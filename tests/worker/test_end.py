@@ -262,6 +262,20 @@ async def test_of_two_cancels_the_first_says_why() -> None:
     assert told == ["the first"]
 
 
+async def test_a_message_before_the_start_is_no_end() -> None:
+    """R2: a start may take longer than the grace."""
+
+    class Late(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            await anyio.sleep(10)
+            await super().run(params)
+
+    async with quiet_runner(grace_period=1) as runner:
+        await runner.add_workers(Late("w"))
+        await runner.bus.send(note(1, "w"))
+        assert await runner.job("w", name="echo")
+
+
 async def test_an_end_before_the_start_leaves_the_whole_of_its_grace() -> None:
     """R2: that of the jobs, too."""
 

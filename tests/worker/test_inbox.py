@@ -18,8 +18,8 @@ from workerbus.worker._inbox import WorkerInbox
 Early = OrderedDict[str, tuple[str | None, int]]
 
 
-def inbox_with(handle: Any, early: Early | None = None) -> WorkerInbox:
-    """An inbox of a worker that has started."""
+def inbox_with(handle: Any, early: Early | None = None, *, started: bool = True) -> WorkerInbox:
+    """An inbox of a worker that has started, or has not."""
     hooks = HookQueue(object(), "worker", frozenset(), EventHandlers("Worker", frozenset()), lambda call, error: None)
     inbox = WorkerInbox(
         "worker",
@@ -34,13 +34,19 @@ def inbox_with(handle: Any, early: Early | None = None) -> WorkerInbox:
         refuse=lambda request: None,
         end_waits=lambda end: None,
     )
-    host: Any = TaskHost(None, CleanUp())  # type: ignore[arg-type]  # it starts nothing
-    inbox.start(host)
+    if started:
+        start(inbox)
     return inbox
 
 
-def test_of_what_comes_while_a_message_is_handled_the_system_messages_are_next() -> None:
-    """B2, B1: one at a time, system first, each lane in the order of sending."""
+def start(inbox: WorkerInbox) -> None:
+    host: Any = TaskHost(None, CleanUp())  # type: ignore[arg-type]  # it starts nothing
+    inbox.start(host)
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_of_what_comes_while_a_message_is_handled_the_system_messages_are_next(started: bool) -> None:
+    """B2, B1, W2: one at a time, system first, each lane in the order of sending; also what waited for the start."""
     handled: list[BusMessage] = []
     later = [note(1), alarm(1), note(2), alarm(2)]
 
@@ -50,27 +56,82 @@ def test_of_what_comes_while_a_message_is_handled_the_system_messages_are_next()
             inbox.take(later.pop(0))
             assert len(handled) == 1  # nothing is handled within the handling of another
 
-    inbox = inbox_with(handle)
+    inbox = inbox_with(handle, started=started)
     inbox.take(note(0))
+    if not started:
+        assert handled == []
+        start(inbox)
     assert [isinstance(message, BusSystemMessage) for message in handled] == [False, True, True, False, False]
     assert [message.n for message in handled if isinstance(message, Note | Alarm)] == [0, 1, 2, 1, 2]
 
 
-def test_a_message_that_cannot_be_handled_does_not_hold_up_the_next() -> None:
-    """B3: it is counted as failed."""
+@pytest.mark.parametrize("later", [[note(1), alarm(1), note(2), alarm(2)], [alarm(1), alarm(2)]])
+def test_before_the_start_system_messages_are_handled_one_at_a_time(later: list[BusMessage]) -> None:
+    """B2, W2: data messages wait for the start meanwhile."""
+    handled: list[BusMessage] = []
+    coming = list(later)
+
+    def handle(message: BusMessage) -> None:
+        handled.append(message)
+        while coming:
+            inbox.take(coming.pop(0))
+            assert len(handled) == 1  # nothing is handled within the handling of another
+
+    first = alarm(0)
+    inbox = inbox_with(handle, started=False)
+    inbox.take(first)
+    assert handled == [first, *(message for message in later if isinstance(message, Alarm))]
+    start(inbox)
+    assert handled[3:] == [message for message in later if isinstance(message, Note)]
+
+
+def test_a_start_within_the_handling_of_a_message_handles_nothing_itself() -> None:
+    """B2: whoever handles one goes on with the others."""
+    log: list[str] = []
+
+    def handle(message: BusMessage) -> None:
+        log.append("begin")
+        if len(log) == 1:
+            inbox.take(note(1))
+            start(inbox)
+        log.append("end")
+
+    inbox = inbox_with(handle, started=False)
+    inbox.take(alarm(0))
+    assert log == ["begin", "end", "begin", "end"]
+
+
+def test_a_closed_inbox_handles_nothing_any_more() -> None:
+    """B5: whoever started it once more, too."""
+    handled: list[BusMessage] = []
+    first = note(0)
+    inbox = inbox_with(handled.append)
+    inbox.take(first)
+    inbox.close()
+    inbox.take(note(1))
+    start(inbox)
+    inbox.take(note(2))
+    inbox.take(alarm(3))
+    assert handled == [first]
+
+
+def test_a_message_that_cannot_be_handled_does_not_hold_up_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    """B3: it is counted as failed, and named in the log."""
     handled: list[BusMessage] = []
 
     def handle(message: BusMessage) -> None:
         handled.append(message)
         if len(handled) == 1:
             inbox.take(note(2))
+        if len(handled) < 3:
             raise ValueError("broken")
 
     inbox = inbox_with(handle)
     inbox.take(note(1))
     inbox.take(note(3))
     assert len(handled) == 3
-    assert (inbox.statistics().delivered, inbox.statistics().failed) == (3, 1)
+    assert (inbox.statistics().delivered, inbox.statistics().failed) == (3, 2)
+    assert caplog.messages == ["worker 'worker' failed to handle Note"] * 2
 
 
 async def test_a_worker_handles_what_its_own_handling_of_a_message_sends_to_it() -> None:

@@ -9,12 +9,13 @@ from anyio import current_time
 from support.buses import Wire
 from support.conditions import eventually
 from support.listeners import Chooser
-from support.messages import Note, note
+from support.messages import Note, alarm, note
 from support.requesters import Listener, Raw
 from support.runners import quiet_runner
 from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
+    BusActivateWorkerMessage,
     BusCancelWorkerMessage,
     BusDeactivateWorkerMessage,
     BusEndWorkerMessage,
@@ -22,6 +23,7 @@ from workerbus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusMessage,
+    BusSubscriber,
     JobStatus,
     MemoryBus,
     NotRunningError,
@@ -32,6 +34,7 @@ from workerbus import (
     worker_ready,
 )
 from workerbus.testing import RecordingBus, settle
+from workerbus.worker._core import core_of
 
 
 class Lingering(Helper):
@@ -530,6 +533,58 @@ async def test_a_worker_that_is_stopped_as_soon_as_it_was_added_does_not_run() -
         await settle()
         assert not runner.bus.has_subscriber("w")
     assert worker.calls == []
+
+
+async def test_what_comes_while_a_worker_that_has_not_started_leaves_the_bus_is_dropped() -> None:
+    """W6: on a bus that takes a second for it."""
+
+    class Slow(MemoryBus):
+        async def unsubscribe(self, subscriber: BusSubscriber) -> None:
+            await anyio.sleep(1)
+            await super().unsubscribe(subscriber)
+
+    worker, runner = Helper("w"), quiet_runner(bus=Slow())
+    await runner.add_workers(worker)
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker.stop)
+        await settle()
+        await runner.bus.send(note(1, "w"))
+    await worker.wait()
+
+
+@pytest.mark.parametrize("kind", [Helper, Choosy])
+async def test_a_worker_that_is_stopped_before_the_run_closes_its_lanes(kind: type[Helper]) -> None:
+    """W6, B1: no stream of it is left open, whatever has waited there."""
+    worker, runner = kind("w"), quiet_runner()
+    worker.add_event_handler("on_bus_message", lambda *_: None)
+    await runner.add_workers(worker)
+    for message in (note(1, "w"), alarm(1, "w")):
+        await runner.bus.send(message)
+    state = core_of(worker).state
+    hooks, inbox = state.hooks, state.inbox
+    await worker.stop()
+    assert [lane.closed for lane in (hooks.system, hooks.data, *(inbox._intake or ()))].count(False) == 0
+
+
+async def test_a_worker_that_stops_before_its_start_is_not_activated_any_more() -> None:
+    """W6, W2: by what has waited for the start."""
+    active: list[bool] = []
+
+    class Silent(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            self.begun.set()
+            await anyio.sleep_forever()
+
+        async def cleanup(self) -> None:
+            active.append(self.active)
+
+    worker = Silent("w", active=False)
+    async with quiet_runner() as runner:
+        await runner.add_workers(worker)
+        await worker.begun.wait()
+        await runner.bus.send(BusActivateWorkerMessage(None, source="test", target="w"))
+        await worker.stop()
+    assert active == [False]
 
 
 async def test_a_worker_that_is_cancelled_before_the_run_can_be_stopped() -> None:

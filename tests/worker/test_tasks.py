@@ -284,9 +284,15 @@ async def test_the_tasks_of_a_worker_say_whose_they_are() -> None:
             self.begun.set()
             await anyio.sleep_forever()
 
+    class Choosy(Helper):
+        def accepts_bus_message(self, message: BusMessage) -> bool:
+            return True
+
     busy, silent = Helper("busy"), Silent("silent")
     async with quiet_runner(job_grace=1) as runner:
-        await runner.add_workers(busy, silent)
+        await runner.add_workers(busy, silent, Choosy("choosy"))
+        await runner.bus.send(note(1, "choosy"))
+        await runner.bus.send(alarm(1, "choosy"))
         await (await Raw.on(runner.bus)).ask("1", "busy", "wait")
         for worker in (busy, silent):
             await worker.begun.wait()
@@ -294,3 +300,4 @@ async def test_the_tasks_of_a_worker_say_whose_they_are() -> None:
         await settle()
         names = {task.name for task in anyio.get_running_tasks()}
     assert {"worker busy", "busy end", "worker silent", "silent grace period"} <= names
+    assert {"choosy system intake dispatcher", "choosy data intake dispatcher"} <= names
