@@ -7,7 +7,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from support.pipelines import Spy, flowing, run_through, texts, worker_of
-from workerbus import NotRunningError, PipelineWorker
+from workerbus import CLEANUP_SECONDS, HandlerTypeError, NotRunningError, PipelineWorker
 from workerbus.pipeline import (
     EndFrame,
     ErrorFrame,
@@ -108,16 +108,91 @@ async def test_no_task_is_started_before_or_after_the_pipeline_runs() -> None:
     await run_through(worker_of(spy))
     with pytest.raises(NotRunningError, match="'spy' is not running any more"):
         spy.create_task(nothing)
+    with pytest.raises(NotRunningError, match="'spy' is not running any more"):
+        spy.create_task(nothing())
 
 
-async def test_a_coroutine_is_no_function() -> None:
+async def test_a_task_is_made_of_a_coroutine_and_its_name() -> None:
+    """N1"""
+    names: list[Any] = []
+
+    async def look() -> None:
+        names.append(anyio.get_current_task().name)
+
+    spy = Spy(name="spy")
+    async with flowing(spy):
+        await spy.create_task(look()).wait()
+        await spy.create_task(look(), "looks").wait()
+        await spy.create_task(look(), name="sees").wait()
+    assert [name.split("spy ")[1] for name in names] == ["look", "looks", "sees"]
+
+
+def not_async(*_args: object) -> int:
+    return 7
+
+
+@pytest.mark.parametrize(("work", "said"), [(not_async, "'not_async' is not async"), ("a word", "not 'a word'")])
+async def test_what_is_neither_function_nor_coroutine_is_refused_at_once(work: Any, said: str) -> None:
+    """N8"""
+    spy = Spy()
+    async with flowing(spy):
+        with pytest.raises(HandlerTypeError, match=said):
+            spy.create_task(work)
+
+
+async def test_a_coroutine_takes_no_arguments() -> None:
+    """N8: and it is closed, so that nobody warns of it."""
+
     async def nothing() -> None:
         pass
 
     spy = Spy()
     async with flowing(spy):
-        with pytest.raises(TypeError, match="create_task takes a function and its arguments"):
-            spy.create_task(nothing())  # type: ignore[arg-type]  # as it is refused
+        for args in ((7,), ("name", "and more")):
+            with pytest.raises(HandlerTypeError, match="a coroutine and its name, not a coroutine and"):
+                spy.create_task(nothing(), *args)
+        with pytest.raises(HandlerTypeError, match="a coroutine and its name"):
+            spy.create_task(nothing(), "name", name="another")
+
+
+async def test_cancel_task_returns_when_the_task_has_ended() -> None:
+    """N1"""
+    log: list[str] = []
+
+    async def run() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1)
+            log.append("has ended")
+
+    maker = Maker(run())
+    async with flowing(maker):
+        await settle()
+        await maker.cancel_task(maker.task)
+        assert log == ["has ended"]
+        await maker.cancel_task(maker.task)
+
+
+@pytest.mark.parametrize("timeout", [None, 0.5])
+async def test_cancel_task_does_not_wait_for_ever(timeout: float | None, caplog: pytest.LogCaptureFixture) -> None:
+    """N1, L4: a task that refuses is told of."""
+    seconds = CLEANUP_SECONDS if timeout is None else timeout
+
+    async def refuse() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(CLEANUP_SECONDS + 1)
+
+    spy = Spy(name="spy")
+    async with flowing(spy):
+        task = spy.create_task(refuse())
+        await settle()
+        before = anyio.current_time()
+        await spy.cancel_task(task, timeout)
+        assert anyio.current_time() == before + seconds
+        assert f"a task of processor 'spy' has not ended {seconds:g} seconds after" in caplog.text
+        await task.wait()
 
 
 async def test_a_task_of_a_processor_is_not_interrupted() -> None:

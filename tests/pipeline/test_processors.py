@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+from anyio import fail_after
 
-from support.pipelines import DOWN, Spy, flowing, run_through, texts, worker_of
+from support.pipelines import DOWN, Gate, Spy, flowing, for_texts, run_through, texts, worker_of
 from support.workers import Helper
 from workerbus import NotRunningError
 from workerbus.pipeline import (
@@ -58,6 +59,79 @@ async def test_broadcast_frame_sends_one_frame_each_way() -> None:
         [up], [down] = await first.until(), await last.until()
     assert up is not down
     assert (up.pts, down.pts) == (3, 3)
+
+
+async def test_broadcast_frame_instance_sends_a_copy_each_way() -> None:
+    """N1"""
+    first, middle, last = Spy(), Spy(), Spy()
+    frame = TextFrame("x", pts=3, metadata={"by": "me"})
+    async with flowing(first, middle, last):
+        await middle.broadcast_frame_instance(frame)
+        [up], [down] = await first.until(), await last.until()
+    assert len({frame.id, up.id, down.id}) == 3
+    up.metadata["by"] = "another"
+    assert (down.metadata, frame.metadata, down.pts) == ({"by": "me"}, {"by": "me"}, 3)
+    assert first.heard == last.heard == ["x"]
+
+
+async def test_a_frame_that_is_queued_at_a_processor_is_handled_there_in_its_turn() -> None:
+    """N1, P1"""
+    first, middle, last = Spy(), Spy(), Spy()
+    async with flowing(first, middle, last):
+        await middle.queue_frame(TextFrame("a"))
+        await middle.queue_frame(TextFrame("up"), FrameDirection.UPSTREAM)
+        await middle.queue_frame(TextFrame("b"))
+        await last.until(2)
+        await first.until()
+    assert (first.heard, middle.heard, last.heard) == (["up"], ["a", "up", "b"], ["a", "b"])
+
+
+async def test_queue_frame_of_a_processor_waits_for_room_as_a_push_does() -> None:
+    """P1"""
+    gate = Gate()
+    spy = Spy(for_texts(gate), max_buffer_size=1)
+    async with flowing(spy):
+        await spy.queue_frame(TextFrame("being handled"))
+        await gate.reached.wait()
+        await spy.queue_frame(TextFrame("waits"))
+        with pytest.raises(TimeoutError), fail_after(1):
+            await spy.queue_frame(TextFrame("has no room"))
+        gate.open()
+    assert spy.heard == ["being handled", "waits"]
+
+
+async def test_what_cannot_be_queued_at_a_processor_is_refused() -> None:
+    """N8"""
+    spy = Spy(name="spy")
+    with pytest.raises(NotRunningError, match="'spy' is not running yet"):
+        await spy.queue_frame(TextFrame("x"))
+    async with flowing(spy):
+        for args in (("x", DOWN), (TextFrame("x"), "down")):
+            with pytest.raises(TypeError, match="a Frame is queued, in a FrameDirection; not"):
+                await spy.queue_frame(*args)
+
+
+@pytest.mark.parametrize("kind", [FrameProcessor, Spy])
+@pytest.mark.parametrize("when", ["before the start", "while it runs"])
+async def test_process_frame_may_be_replaced_on_the_object(kind: Any, when: str) -> None:
+    """N7: as a test's patch does it."""
+    got: list[str] = []
+    processor, last = kind(), Spy()
+
+    async def instead(frame: Frame, direction: FrameDirection) -> None:
+        got.append(type(frame).__name__)
+        await processor.push_frame(frame, direction)
+
+    if when == "before the start":
+        processor.process_frame = instead
+    async with flowing(processor, last) as worker:
+        await worker.queue_frame(TextFrame("x"))
+        await last.until(1)
+        processor.process_frame = instead
+        await worker.queue_frame(TextFrame("y"))
+        await last.until(2)
+    assert got[-2:] == ["TextFrame", "EndFrame"]
+    assert got[:2] == (["StartFrame", "TextFrame"] if when == "before the start" else ["TextFrame", "EndFrame"])
 
 
 async def test_frames_pushed_after_the_end_go_nowhere() -> None:

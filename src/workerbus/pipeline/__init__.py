@@ -10,6 +10,7 @@ exchanges frames with the bus in the middle of a pipeline. Each observer has a q
 The other packages do not know any of this.
 """
 
+from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus.pipeline._bridge import BusBridgeProcessor
 from workerbus.pipeline._frames import (
     CancelFrame,
@@ -31,7 +32,6 @@ from workerbus.pipeline._frames import (
 from workerbus.pipeline._observers import FrameProcessed, FramePushed, Observer
 from workerbus.pipeline._owner import FrameProcessorSetup, FrameWorker
 from workerbus.pipeline._pipeline import ParallelPipeline, Pipeline
-from workerbus.pipeline._ports import TaskHandle
 from workerbus.pipeline._processor import FrameProcessor
 from workerbus.pipeline._session import START_SECONDS
 from workerbus.pipeline._worker import PipelineWorker

@@ -6,22 +6,31 @@ the lane goes on.
 The rules of order:
 
 1. A lane with a lane in ``first`` begins nothing while that one has frames waiting and is not suspended in a handler.
-2. A lane that is ``held`` begins nothing. An interruption holds the data lane until it has been passed on: what comes
-   behind it must not get ahead of it.
+2. A lane that is ``held`` begins nothing, and nothing waits for what it has. An interruption holds the data lane until
+   it has been passed on: what comes behind it must not get ahead of it. A processor that pauses holds a lane, too.
 3. After 64 frames without a pause the task yields once, so that a flood starves nobody.
 4. A handler that gets its own task cancelled natively ends that task, not the lane: another one goes on.
 """
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from anyio import CancelScope, Event, get_cancelled_exc_class, get_current_task
 from anyio.lowlevel import checkpoint
 
 from workerbus._concurrency.failures import Kind, cancelled_from_outside, sort_failure
+from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus._values import BATCH
 from workerbus.pipeline._frames import Frame, FrameDirection
-from workerbus.pipeline._ports import Entry, TaskHandle
+from workerbus.pipeline._ports import Entry
+
+
+class Target(Protocol):
+    """Who handles the frames of a lane."""
+
+    def process_frame(self, frame: Frame, direction: FrameDirection, /) -> Awaitable[None]:
+        """Handle a frame; see `FrameProcessor.process_frame`."""
 
 
 class FrameLane:
@@ -29,14 +38,14 @@ class FrameLane:
 
     Args:
         start: Starts a task that runs the given function.
-        handle: Awaited with each frame.
-        failed: Called with a frame and what its handling raised.
-        joined: Awaited, instead of ``handle``, with each frame that has to get through whatever happens
-            (``is_joined``).
+        target: Its ``process_frame`` is awaited with each frame, and looked up for each.
+        failed: Awaited with a frame and what its handling raised.
+        joined: Awaited, instead of that, with each frame that has to get through whatever happens (``is_joined``).
         taken: Called with the direction of each frame that is taken out of the queue.
         first: The lane whose waiting frames go before this one's.
 
     Attributes:
+        target: Whose ``process_frame`` is awaited with each frame.
         entries: The frames that wait, each with its direction.
         current: The frame that is being handled; None while there is none.
         held: How many holds there are; while it is not 0, no frame is begun.
@@ -47,7 +56,6 @@ class FrameLane:
     __slots__ = (
         "_failed",
         "_first",
-        "_handle",
         "_joined",
         "_scope",
         "_start",
@@ -58,6 +66,7 @@ class FrameLane:
         "current",
         "entries",
         "held",
+        "target",
         "task_id",
         "unwound",
     )
@@ -65,14 +74,14 @@ class FrameLane:
     def __init__(
         self,
         start: "Callable[[FrameLane], TaskHandle]",
-        handle: Callable[[Frame, FrameDirection], Awaitable[None]],
-        failed: Callable[[Frame, Exception], None],
+        target: Target,
+        failed: Callable[[Frame, Exception], Awaitable[None]],
         joined: Callable[[Frame, FrameDirection], Awaitable[None]],
         taken: Callable[[FrameDirection], None] | None = None,
         first: "FrameLane | None" = None,
     ) -> None:
         self._start = start
-        self._handle = handle
+        self.target: Target = target
         self._failed = failed
         self._joined = joined
         self._taken = taken
@@ -155,7 +164,7 @@ class FrameLane:
         # 2. Rule 1 looks at ``first`` before each frame: it may have got some while the last one was handled.
         # 3. ``unwound`` is set in any case, also where the handler swallowed the cancellation: an interruption waits
         #    for it. Then the task leaves the cancelled scope before it takes another frame.
-        entries, first, handle, taken = self.entries, self._first, self._handle, self._taken
+        entries, first, taken = self.entries, self._first, self._taken
         batch = 0
         while True:
             if not entries or self.held:
@@ -167,7 +176,7 @@ class FrameLane:
                 await self._wake.wait()
                 batch = 0
                 continue
-            if first is not None and first.entries and first.current is None:
+            if first is not None and first.entries and first.current is None and not first.held:
                 await checkpoint()  # rule 1
                 continue
             frame, direction = entries.popleft()
@@ -178,7 +187,7 @@ class FrameLane:
                 if frame.is_joined:
                     await self._joined(frame, direction)
                 else:
-                    await handle(frame, direction)
+                    await self.target.process_frame(frame, direction)
             except BaseException as exc:  # noqa: BLE001 - raised again, unless it is the handler's own fault
                 await self._sort_out(frame, exc)
             finally:
@@ -196,7 +205,7 @@ class FrameLane:
     async def _sort_out(self, frame: Frame, exc: BaseException) -> None:
         failure = sort_failure(exc)
         await failure.pass_on()
-        self._failed(frame, failure.error)
+        await self._failed(frame, failure.error)
         if failure.kind is Kind.NATIVE:
             raise exc  # rule 4
         await failure.let_cancel()

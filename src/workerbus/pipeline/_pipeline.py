@@ -82,8 +82,8 @@ class Pipeline:
         for processor in self.processors:
             # The base class's own `process_frame` must do nothing, as overrides call it first. So what passes on all
             # frames of a processor that overrides nothing is its `push_frame`.
-            passes = type(processor).process_frame is FrameProcessor.process_frame
-            inbox_of(processor).join(running, processor.push_frame if passes else processor.process_frame)
+            passes = getattr(processor.process_frame, "__func__", None) is FrameProcessor.process_frame
+            inbox_of(processor).join(running, PassesOn(processor) if passes else processor)
 
     def release(self) -> None:
         """Let the parts be put into another pipeline, after a `StopFrame`."""
@@ -273,6 +273,21 @@ class _All:
     def give_up(self) -> None:
         for waiting in self._waitings:
             waiting.give_up()
+
+
+class PassesOn:
+    """Handles the frames of a processor that overrides nothing, unless a test, say, puts something in its place."""
+
+    __slots__ = ("_processor",)
+
+    def __init__(self, processor: FrameProcessor) -> None:
+        self._processor = processor
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        process = self._processor.process_frame
+        if getattr(process, "__func__", None) is FrameProcessor.process_frame:
+            process = self._processor.push_frame
+        await process(frame, direction)
 
 
 def _processors(part: FrameProcessor | Pipeline | ParallelPipeline) -> list[FrameProcessor]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 from workerbus._concurrency.lifetime import TaskHost
+from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus.pipeline._frames import ErrorFrame, Frame, FrameDirection
 
 DOWNSTREAM = FrameDirection.DOWNSTREAM
@@ -87,14 +88,17 @@ class Passing:
         return self._port.put(frame, direction, may_wait)
 
 
-class TaskHandle(Protocol):
-    """A task that a processor has started with `FrameProcessor.create_task`."""
+class Visitor(Protocol):
+    """What a processor has to do before and after its pipeline runs."""
 
-    def cancel(self) -> None:
-        """Cancel the task; returns without waiting for its end."""
+    async def attached(self) -> None:
+        """Called when the worker has been attached to its bus."""
 
-    async def wait(self) -> None:
-        """Wait until the task is over, however it ends."""
+    def joined(self) -> None:
+        """Called just before the `StartFrame` is sent: frames may be pushed, and wait for the start."""
+
+    async def departed(self) -> None:
+        """Called when the worker leaves its bus."""
 
 
 class Watcher(Protocol):

@@ -3,26 +3,29 @@
 The class belongs to whoever subclasses it: all that the library keeps of a processor is in its `ProcessorInbox`.
 """
 
+import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Final
 
 from anyio.lowlevel import checkpoint
 
 from workerbus._concurrency.failures import own_error
-from workerbus._slot import HasCore, set_core
+from workerbus._concurrency.own_tasks import TaskHandle, Work, discard, end_task, work_of
+from workerbus._events import EventEmitter
+from workerbus._slot import set_core
 from workerbus._values import BATCH
-from workerbus.errors import HandlerTypeError, NotRunningError
+from workerbus.errors import NotRunningError
 from workerbus.pipeline._frames import ErrorFrame, Frame, FrameDirection, InterruptionFrame
 from workerbus.pipeline._owner import FrameProcessorSetup, FrameWorker
-from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, TaskHandle
+from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM
 from workerbus.pipeline._processor_inbox import ProcessorInbox, inbox_of
 
 _numbers: Final[Counter[str]] = Counter()
 
 
-class FrameProcessor(HasCore):
+class FrameProcessor(EventEmitter):
     """A step of a pipeline: it takes frames, and pushes frames on.
 
     Subclass it and override `process_frame`::
@@ -38,6 +41,10 @@ class FrameProcessor(HasCore):
     override `process_frame` passes everything on. A slow processor delays what is behind it in the pipeline, and
     nothing else.
 
+    Event handlers (`add_event_handler`) are awaited where it happens, and hold the processor up while they run:
+    ``on_before_process_frame``, ``on_after_process_frame``, ``on_before_push_frame`` and ``on_after_push_frame`` get
+    the processor and the frame, ``on_error`` the processor and the `ErrorFrame` that it has sent upstream.
+
     Args:
         name: The name of the processor, for logs; made up by default.
         max_buffer_size: How many downstream frames may wait for the processor before those who push have to wait, too.
@@ -45,7 +52,7 @@ class FrameProcessor(HasCore):
     Raises:
         ValueError: ``max_buffer_size`` is less than 1.
 
-    Guarantees: P1, P2.
+    Guarantees: N3, P1, P2.
     """
 
     def __init__(self, name: str | None = None, *, max_buffer_size: float = math.inf) -> None:
@@ -137,6 +144,9 @@ class FrameProcessor(HasCore):
             TypeError: It is no frame, or no direction.
         """
         inbox = inbox_of(self)
+        heard = inbox.heard
+        if heard:
+            await inbox.events.tell("on_before_push_frame", frame)
         if direction is DOWNSTREAM:
             port = inbox.following
         elif direction is UPSTREAM:
@@ -145,12 +155,13 @@ class FrameProcessor(HasCore):
             raise TypeError(f"direction is a FrameDirection, not {direction!r}")
         if port is None or not isinstance(frame, Frame):
             self._refuse(frame)
-        running = inbox.running
-        if running.watcher is not None:  # type: ignore[union-attr]  # set together with the ports
-            running.watcher.pushing(self, port.owner, frame, direction)  # type: ignore[union-attr]  # the same
+        if heard and inbox.running.watcher is not None:  # type: ignore[union-attr]  # set together with the ports
+            inbox.running.watcher.pushing(self, port.owner, frame, direction)  # type: ignore[union-attr]  # the same
         waiting = port.put(frame, direction)  # type: ignore[union-attr]  # not None: refused above
         if waiting is not None:
             await waiting.wait()
+        if heard:
+            await inbox.events.tell("on_after_push_frame", frame)
         inbox.pushed += 1
         if not inbox.pushed % BATCH:
             await checkpoint()
@@ -171,32 +182,95 @@ class FrameProcessor(HasCore):
         await self.push_frame(frame_class(*args, **kwargs), DOWNSTREAM)
         await self.push_frame(frame_class(*args, **kwargs), UPSTREAM)
 
+    async def broadcast_frame_instance(self, frame: Frame) -> None:
+        """Push a copy of a frame downstream, and another one upstream; each has a number and metadata of its own.
+
+        Args:
+            frame: The frame; it is not pushed itself.
+        """
+        await self.push_frame(copy.copy(frame), DOWNSTREAM)
+        await self.push_frame(copy.copy(frame), UPSTREAM)
+
     async def broadcast_interruption(self) -> None:
         """Interrupt the whole pipeline, beginning with this processor; the handler that calls this may finish."""
         inbox_of(self).drop(spare_own_task=True)
         await self.broadcast_frame(InterruptionFrame)
 
-    async def push_error(self, error: str, *, fatal: bool = False, exception: BaseException | None = None) -> None:
+    async def queue_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
+        """Put a frame into this processor's own lane, as its neighbours do: it is handled when its turn has come.
+
+        Waits only for room, where the processor is bounded.
+
+        Args:
+            frame: The frame.
+            direction: The way in which it travels.
+
+        Raises:
+            NotRunningError: The pipeline has not been started; a `RuntimeError`.
+            TypeError: It is no frame, or no direction.
+        """
+        if not isinstance(frame, Frame) or not isinstance(direction, FrameDirection):
+            raise TypeError(f"a Frame is queued, in a FrameDirection; not {frame!r}, {direction!r}")
+        inbox = inbox_of(self)
+        inbox.require_running()
+        waiting = inbox.put(frame, direction)
+        if waiting is not None:
+            await waiting.wait()
+
+    async def push_error(self, error_msg: str, exception: BaseException | None = None, fatal: bool = False) -> None:
         """Report an error to the worker, with an `ErrorFrame` that goes upstream.
 
         Args:
-            error: What happened, in words.
-            fatal: Whether the worker is to be cancelled.
+            error_msg: What happened, in words.
             exception: What was raised, if anything.
+            fatal: Whether the worker is to be cancelled.
 
         Guarantees: P1.
         """
-        frame = ErrorFrame(error, fatal=fatal, processor=self.name, exception=exception)
+        frame = ErrorFrame(error_msg, fatal=fatal, processor=self.name, exception=exception)
         await self.push_frame(frame, UPSTREAM)
+        await inbox_of(self).events.tell("on_error", frame)
 
-    def create_task(
-        self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: str | None = None
-    ) -> TaskHandle:
+    # --- pauses
+
+    async def pause_processing_frames(self) -> None:
+        """Begin no data or control frame, until `resume_processing_frames`; what comes waits in its order.
+
+        The frame that is being processed goes on. An interruption drops what waits, a cancel ends the pause, and an end
+        waits for it.
+
+        Raises:
+            NotRunningError: The pipeline has not been started; a `RuntimeError`.
+
+        Guarantees: P1, P2.
+        """
+        inbox_of(self).pause(system=False)
+
+    async def pause_processing_system_frames(self) -> None:
+        """Begin no system frame, until `resume_processing_system_frames`; interruptions wait, too."""
+        inbox_of(self).pause(system=True)
+
+    async def resume_processing_frames(self) -> None:
+        """Go on with data and control frames; where they are not paused, do nothing."""
+        inbox_of(self).resume(system=False)
+
+    async def resume_processing_system_frames(self) -> None:
+        """Go on with system frames; where they are not paused, do nothing."""
+        inbox_of(self).resume(system=True)
+
+    # --- tasks
+
+    def create_task(self, function: Work, *args: Any, name: str | None = None) -> TaskHandle:
         """Start a task that is cancelled when the pipeline ends. An exception is logged and becomes an `ErrorFrame`.
 
+        ::
+
+            self.create_task(self.listen, microphone)
+            self.create_task(self.listen(microphone), "listening")
+
         Args:
-            function: An async function.
-            *args: Its arguments.
+            function: An async function, or a coroutine.
+            *args: The function's arguments; with a coroutine, the name of the task.
             name: The name of the task, for logs; by default that of the function.
 
         Returns:
@@ -204,23 +278,35 @@ class FrameProcessor(HasCore):
 
         Raises:
             NotRunningError: The pipeline has not been started, or is over; a `RuntimeError`.
-            HandlerTypeError: ``function`` cannot be called, as a coroutine cannot; a `TypeError`.
+            HandlerTypeError: ``function`` is neither; a `TypeError`.
+
+        Guarantees: L1, N1.
         """
-        if not callable(function):
-            if isinstance(function, Coroutine):
-                function.close()
-            raise HandlerTypeError(f"create_task takes a function and its arguments, not {function!r}")
+        work, label = work_of(function, args, name)
         inbox = inbox_of(self)
-        running = inbox.require_running()
-        label = name or getattr(function, "__name__", "task")
 
         async def run() -> None:
             inbox.tasks += 1
             try:
-                await function(*args)
+                await work
             except BaseException as exc:  # noqa: BLE001 - sorted, logged and reported there
-                inbox.failed(None, await own_error(exc))
+                await inbox.failed(None, await own_error(exc))
             finally:
                 inbox.tasks -= 1
 
-        return running.start(run, (), name=f"{inbox.name} {label}", owner=inbox.name)
+        try:
+            return inbox.require_running().start(run, (), name=f"{inbox.name} {label}", owner=inbox.name)
+        except NotRunningError:
+            discard(work)
+            raise
+
+    async def cancel_task(self, task: TaskHandle, timeout: float | None = None) -> None:
+        """Cancel a task of `create_task`, and wait until it has ended.
+
+        Args:
+            task: The task.
+            timeout: How long to wait, in seconds, before a warning is all that is done; by default, `CLEANUP_SECONDS`.
+
+        Guarantees: L4.
+        """
+        await end_task(task, timeout, f"processor {self.name!r}")

@@ -9,6 +9,7 @@ after at most one more where handlers never suspend. What is put in is there whe
   frames are not counted, so that two neighbours never wait for each other.
 * **Interruptions** act when they are put in, not when they are handled: what waits at that moment is dropped, what
   comes later is not.
+* **Pauses** hold a lane: what comes waits. An interruption drops what waits there, as always.
 * **The end.** A frame that ends the pipeline passes on even if the processor raises. One that the processor keeps
   without raising is noted in ``kept``. A halted inbox takes only a `CancelFrame`; an ended one, nothing.
 
@@ -17,18 +18,18 @@ It does not know what a pipeline is, or why one ends.
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
 from enum import Enum
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from anyio import get_current_task, move_on_after
 
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
+from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus._concurrency.room import Room
 from workerbus._slot import HasCore, core_of
 from workerbus.errors import NotRunningError, text_of
-from workerbus.pipeline._frame_lane import FrameLane
+from workerbus.pipeline._frame_lane import FrameLane, Target
 from workerbus.pipeline._frames import (
     CancelFrame,
     ErrorFrame,
@@ -38,12 +39,10 @@ from workerbus.pipeline._frames import (
     Marker,
     StartFrame,
 )
-from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Passing, Port, Running, TaskHandle, Waiting
+from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Passing, Port, Running, Visitor, Waiting
+from workerbus.pipeline._processor_events import Calls, ProcessorEvents, watched
 
 logger = logging.getLogger("workerbus")
-
-
-Process = Callable[[Frame, FrameDirection], Awaitable[None]]
 
 
 class Stage(Enum):
@@ -54,30 +53,6 @@ class Stage(Enum):
     OPEN = 2  # it takes everything
     HALTED = 3  # it takes a `CancelFrame` alone
     ENDED = 4  # it takes nothing any more
-
-
-class Processor(Protocol):
-    """A processor, as its inbox sees it."""
-
-    @property
-    def name(self) -> str:
-        """The name of the processor, for logs."""
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Process a frame; see `FrameProcessor.process_frame`."""
-
-
-class Visitor(Protocol):
-    """What a processor has to do before and after its pipeline runs."""
-
-    async def attached(self) -> None:
-        """Called when the worker has been attached to its bus."""
-
-    def joined(self) -> None:
-        """Called just before the `StartFrame` is sent: frames may be pushed, and wait for the start."""
-
-    async def departed(self) -> None:
-        """Called when the worker leaves its bus."""
 
 
 class ProcessorInbox:
@@ -99,6 +74,8 @@ class ProcessorInbox:
         set_up: Whether the processor's ``setup()`` has returned.
         tasks: How many of the tasks that the processor has started still run.
         kept: The frame that was to end the pipeline, where the processor has handled it and not passed it on.
+        events: The event handlers of the processor.
+        heard: Whether somebody is to be told of what the processor pushes.
         visitor: What the processor does when the worker is attached and when it leaves; None for most.
         claimed: Whether the processor stands in a pipeline.
     """
@@ -108,12 +85,17 @@ class ProcessorInbox:
         "_data",
         "_early",
         "_open",
+        "_paused",
+        "_plain",
         "_room",
         "_stage",
         "_system",
+        "_target",
         "claimed",
+        "events",
         "following",
         "got_start",
+        "heard",
         "kept",
         "name",
         "owner",
@@ -125,13 +107,14 @@ class ProcessorInbox:
         "visitor",
     )
 
-    def __init__(self, owner: Processor, name: str, limit: float = math.inf) -> None:
+    def __init__(self, owner: Target, name: str, limit: float = math.inf) -> None:
         self.owner: Any = owner
         self.name: str = name
         self._room: Room[Entry] = Room(limit)
         self._bounded = self._room.bounded
         self.claimed: bool = False
         self.visitor: Visitor | None = None
+        self.events: ProcessorEvents = ProcessorEvents(owner, name, self._event_added)
         self.reset()
 
     def reset(self) -> None:
@@ -142,6 +125,10 @@ class ProcessorInbox:
         self._room = Room(self._room.limit)
         self._system: FrameLane | None = None
         self._data: FrameLane | None = None
+        self._paused: set[FrameLane] = set()
+        self._plain: Target = self.owner
+        self._target: Target = self.owner
+        self.heard: bool = False
         self.previous: Port | None = None
         self.following: Port | None = None
         self.running: Running | None = None
@@ -167,59 +154,93 @@ class ProcessorInbox:
         """Set where the processor pushes to, upstream and downstream."""
         self.previous, self.following = previous, following
 
-    def join(self, running: Running, process: Process) -> None:
+    def join(self, running: Running, target: Target) -> None:
         """Become part of a running pipeline.
 
         Args:
             running: The pipeline.
-            process: What to await with each frame: the processor's ``process_frame``, as a rule.
+            target: Whose ``process_frame`` to await with each frame: the processor, as a rule.
         """
-        # Three kinds of frame are not simply processed:
-        #
-        # 1. An interruption waits until the handler that it has cancelled has unwound: what that still pushes goes
-        #    ahead of the interruption, and is dropped by it further on. Then it lets the data lane go on, whatever
-        #    comes of it: `_enter` has put it on hold.
-        # 2. A marker is for no processor. It passes when the system lane is quiet, so that it is behind what system
-        #    frames have pushed. It does not wait in the data lane for that moment, since data frames may not be held
-        #    back.
-        # 3. A frame that ends the pipeline has to pass on, whatever the processor does; see `_process_last`. Not so the
-        #    `StartFrame`: a processor that raises instead of passing it on has failed to start, and ends the worker.
-        watcher = running.watcher
-        if watcher is not None:
-            plain = process
-
-            async def process(frame: Frame, direction: FrameDirection) -> None:
-                watcher.processing(self.owner, frame, direction)
-                await plain(frame, direction)
-
-        async def process_system(frame: Frame, direction: FrameDirection) -> None:
-            if not isinstance(frame, InterruptionFrame):
-                await process(frame, direction)
-                return
-            try:
-                await self._until_unwound()
-                await process(frame, direction)
-            finally:
-                data.release()
-
         taken = self._left_data if self._bounded else None
-
-        async def process_joined(frame: Frame, direction: FrameDirection) -> None:
-            if isinstance(frame, Marker):
-                system.when_quiet(partial(self._port(direction).put, frame, direction, False))
-            elif isinstance(frame, StartFrame):
-                await process(frame, direction)
-            else:
-                await self._process_last(process, frame, direction)
-
-        system = FrameLane(self._start_lane, process_system, self.failed, process_joined)
-        data = FrameLane(self._start_lane, process, self.failed, process_joined, taken, system)
+        system = FrameLane(self._start_lane, Calls(self._process_system), self.failed, self._process_joined)
+        data = FrameLane(self._start_lane, target, self.failed, self._process_joined, taken, system)
         self._system, self._data, self.running, self._stage = system, data, running, Stage.GATED
+        self._plain = target
+        self.refit()
+
+    def refit(self) -> None:
+        """Have those told who watch, or whose event handlers are there, and nobody else: called when that changes."""
+        running, data = self.running, self._data
+        if running is not None and data is not None:
+            self._target = data.target = watched(self.events.around(self._plain), self.owner, running.watcher)
+            self.heard = running.watcher is not None or self.events.hears_pushes
+
+    def _event_added(self, _event: str) -> None:
+        self.refit()
 
     def _start_lane(self, lane: FrameLane) -> TaskHandle:
         assert self.running is not None
         kind = "data" if lane is self._data else "system"
         return self.running.start(lane.run, (), name=f"{self.name} {kind}", owner=self.name)
+
+    # --- how frames are handled that are not simply processed
+
+    async def _process_system(self, frame: Frame, direction: FrameDirection) -> None:
+        # An interruption waits until the handler that it has cancelled has unwound: what that still pushes goes ahead
+        # of the interruption, and is dropped by it further on. Then it lets the data lane go on, whatever comes of it:
+        # `_enter` has put it on hold.
+        if not isinstance(frame, InterruptionFrame):
+            await self._target.process_frame(frame, direction)
+            return
+        assert self._data is not None
+        data = self._data
+        try:
+            await self._until_unwound()
+            await self._target.process_frame(frame, direction)
+        finally:
+            data.release()
+
+    async def _process_joined(self, frame: Frame, direction: FrameDirection) -> None:
+        # 1. A marker is for no processor. It passes when the system lane is quiet, so that it is behind what system
+        #    frames have pushed. It does not wait in the data lane for that moment, since data frames may not be held
+        #    back.
+        # 2. A processor that raises instead of passing the `StartFrame` on has failed to start, and ends the worker.
+        # 3. A frame that ends the pipeline has to pass on, whatever the processor does; see `_process_last`.
+        assert self._system is not None
+        if isinstance(frame, Marker):
+            self._system.when_quiet(partial(self._pass_marker, frame, direction))
+        elif isinstance(frame, StartFrame):
+            await self._target.process_frame(frame, direction)
+        else:
+            await self._process_last(frame, direction)
+
+    def _pass_marker(self, frame: Marker, direction: FrameDirection) -> None:
+        self._port(direction).put(frame, direction, False)
+
+    # --- pauses
+
+    def pause(self, *, system: bool) -> None:
+        """Begin no frame of a lane, until `resume`; nothing happens where it is paused already.
+
+        Args:
+            system: Whether it is the lane of the system frames.
+        """
+        self.require_running()
+        lane = self._system if system else self._data
+        if lane is not None and lane not in self._paused:
+            self._paused.add(lane)
+            lane.held += 1
+
+    def resume(self, *, system: bool) -> None:
+        """Go on with the frames of a lane that is paused.
+
+        Args:
+            system: Whether it is the lane of the system frames.
+        """
+        lane = self._system if system else self._data
+        if lane is not None and lane in self._paused:
+            self._paused.remove(lane)
+            lane.release()
 
     # --- frames come
 
@@ -359,7 +380,7 @@ class ProcessorInbox:
         assert port is not None
         return port
 
-    async def _process_last(self, process: Process, frame: Frame, direction: FrameDirection) -> None:
+    async def _process_last(self, frame: Frame, direction: FrameDirection) -> None:
         # A frame that ends the pipeline must get through. Whether the processor has passed it on is seen at the port
         # to its neighbour, since it may do so in a function of its own, or in a task:
         #
@@ -371,7 +392,7 @@ class ProcessorInbox:
         passing = Passing(frame, port)
         self._lead(direction, passing)
         try:
-            await process(frame, direction)
+            await self._target.process_frame(frame, direction)
         except BaseException:
             self._lead(direction, port)
             if not passing.passed:
@@ -392,7 +413,7 @@ class ProcessorInbox:
         else:
             self.previous = port
 
-    def failed(self, frame: Frame | None, exc: Exception) -> None:
+    async def failed(self, frame: Frame | None, exc: Exception) -> None:
         """Log what the processor raised, and tell the worker by way of the processors upstream.
 
         Args:
@@ -411,6 +432,7 @@ class ProcessorInbox:
             text = f"{type(exc).__name__}: {text_of(exc)}"
             error = ErrorFrame(text, processor=self.name, exception=exc)
             self.previous.put(error, UPSTREAM, False)
+            await self.events.tell("on_error", error)
 
     # --- the end
 
@@ -448,6 +470,7 @@ class ProcessorInbox:
         self._stage, self._open = Stage.HALTED, False
         self._release()
         self._data.end()
+        self.resume(system=True)
         self._system.entries.clear()
         self._system.cancel_current()
 

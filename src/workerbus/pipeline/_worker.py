@@ -19,8 +19,7 @@ from workerbus.pipeline._observers import Observer, Watch
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._pipeline import Pipeline, claim
 from workerbus.pipeline._pipeline_hooks import PIPELINE_HOOKS, PipelineEvents, PipelineHooks
-from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM
-from workerbus.pipeline._processor_inbox import Visitor
+from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Visitor
 from workerbus.pipeline._session import PipelineSession
 from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import core_of

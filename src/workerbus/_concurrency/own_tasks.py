@@ -1,0 +1,77 @@
+"""Tasks that users start: what `create_task` takes, and what `cancel_task` does, wherever there is one (N1, L1).
+
+In which group such a task runs, and what becomes of its errors, is not known here.
+"""
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from anyio import move_on_after
+
+from workerbus._concurrency.lifetime import CLEANUP_SECONDS
+from workerbus.errors import HandlerTypeError
+
+logger = logging.getLogger("workerbus")
+
+Work = Callable[..., Awaitable[Any]] | Awaitable[Any]
+
+
+class TaskHandle(Protocol):
+    """A task that was started with ``create_task``."""
+
+    def cancel(self) -> None:
+        """Cancel the task; returns without waiting for its end."""
+
+    async def wait(self) -> None:
+        """Wait until the task is over, however it ends."""
+
+
+def work_of(work: Work, args: tuple[Any, ...], name: str | None) -> tuple[Awaitable[Any], str]:
+    """Return what a new task is to await, and what the task is called.
+
+    Args:
+        work: An async function, or a coroutine.
+        args: The function's arguments; with a coroutine, nothing but its name.
+        name: The name of the task; None for that of the function.
+
+    Raises:
+        HandlerTypeError: It is neither; a `TypeError`.
+    """
+    if inspect.isawaitable(work):
+        if name is None and len(args) == 1 and isinstance(args[0], str):
+            name, args = args[0], ()
+        if args:
+            discard(work)
+            raise HandlerTypeError(f"create_task takes a coroutine and its name, not a coroutine and {args!r}")
+        return work, name or str(getattr(work, "__name__", "task"))
+    if not callable(work):
+        raise HandlerTypeError(f"create_task takes an async function and its arguments, or a coroutine, not {work!r}")
+    label = name or str(getattr(work, "__name__", "task"))
+    made = work(*args)
+    if not inspect.isawaitable(made):
+        raise HandlerTypeError(f"create_task takes an async function, and {label!r} is not async: it returned {made!r}")
+    return made, label
+
+
+def discard(work: Awaitable[Any]) -> None:
+    """Close a coroutine that no task will await."""
+    if inspect.iscoroutine(work):
+        work.close()
+
+
+async def end_task(task: TaskHandle, timeout: float | None, owner: str) -> None:
+    """Cancel a task and wait until it has ended.
+
+    Args:
+        task: The task.
+        timeout: How long to wait, in seconds; by default, as long as clean-up may take.
+        owner: Whose task it is, for the log.
+    """
+    seconds = CLEANUP_SECONDS if timeout is None else timeout
+    task.cancel()
+    with move_on_after(seconds) as limit:
+        await task.wait()
+    if limit.cancelled_caught:
+        logger.warning("a task of %s has not ended %g seconds after it was cancelled", owner, seconds)

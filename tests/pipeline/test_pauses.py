@@ -1,0 +1,164 @@
+"""Processors that pause: what waits, what does not, and how a pause ends."""
+
+import pytest
+from anyio import fail_after
+
+from support.pipelines import UP, Alert, Firm, Gate, Spy, flowing, for_texts, texts, worker_of
+from support.workers import running
+from workerbus import NotRunningError, WorkerRunner
+from workerbus.pipeline import CancelFrame, EndFrame, Frame, InterruptionFrame, TextFrame
+from workerbus.testing import nothing_left, settle
+
+
+async def test_a_paused_processor_begins_no_frame_but_system_frames() -> None:
+    """P1: both directions wait, and go on in their order."""
+    spy, last = Spy(), Spy()
+    async with flowing(spy, last) as worker:
+        await spy.pause_processing_frames()
+        await worker.queue_frames(texts("a", "b"))
+        await worker.queue_frame(TextFrame("up"), UP)
+        await worker.queue_frame(Alert("!"))
+        await last.until(1, Alert)
+        await settle()
+        assert spy.heard == ["!"]
+        await spy.resume_processing_frames()
+        await spy.until(3)
+    assert [text for text in spy.heard if text != "up"] == ["!", "a", "b"]
+
+
+async def test_a_processor_that_pauses_while_it_handles_a_frame_finishes_that_one() -> None:
+    """P1"""
+    gate = Gate()
+
+    async def pause(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, TextFrame) and frame.text == "pause":
+            await spy.pause_processing_frames()
+            await gate(spy, frame)
+
+    spy, last = Spy(pause), Spy()
+    async with flowing(spy, last) as worker:
+        await worker.queue_frames(texts("pause", "waits"))
+        await gate.reached.wait()
+        gate.open()
+        await last.until(1)
+        await settle()
+        assert (spy.heard, last.heard) == (["pause"], ["pause"])
+        await spy.resume_processing_frames()
+        await last.until(2)
+
+
+async def test_system_frames_pause_on_their_own() -> None:
+    """P1: data frames go on meanwhile."""
+    spy = Spy()
+    async with flowing(spy) as worker:
+        await spy.pause_processing_system_frames()
+        await worker.queue_frame(Alert("!"))
+        await worker.queue_frames(texts("a", "b"))
+        await spy.until(2)
+        assert spy.heard == ["a", "b"]
+        await spy.resume_processing_system_frames()
+        await spy.until(1, Alert)
+
+
+async def test_pauses_do_not_add_up() -> None:
+    """P1: one resume ends them; one too many does nothing."""
+    spy = Spy()
+    async with flowing(spy) as worker:
+        for _ in range(3):
+            await spy.pause_processing_frames()
+        await worker.queue_frame(TextFrame("a"))
+        for _ in range(2):
+            await spy.resume_processing_frames()
+        await spy.until(1)
+        await spy.pause_processing_frames()
+        await worker.queue_frame(TextFrame("b"))
+        await settle()
+        assert spy.heard == ["a"]
+        await spy.resume_processing_frames()
+        await spy.until(2)
+
+
+async def test_an_interruption_drops_what_a_pause_holds_and_does_not_end_it() -> None:
+    """P1"""
+    spy, last = Spy(), Spy()
+    async with flowing(spy, last) as worker:
+        await spy.pause_processing_frames()
+        await worker.queue_frames([TextFrame("goes"), Firm("stays")])
+        await worker.queue_frame(InterruptionFrame())
+        await worker.queue_frame(TextFrame("comes later"))
+        await last.until(1, InterruptionFrame)
+        await settle()
+        assert spy.heard == []
+        await spy.resume_processing_frames()
+        await spy.until(2)
+    assert spy.heard == ["stays", "comes later"]
+
+
+async def test_an_end_waits_for_the_end_of_a_pause() -> None:
+    """P2: an end that is queued comes behind what waits."""
+    spy = Spy()
+    async with flowing(spy) as worker:
+        await spy.pause_processing_frames()
+        await worker.queue_frames(texts("a"))
+        await worker.queue_frame(EndFrame())
+        await settle()
+        assert spy.heard == []
+        await spy.resume_processing_frames()
+        await worker.wait()
+    assert spy.log[-3:] == ["TextFrame", "EndFrame", "cleanup"]
+
+
+@pytest.mark.parametrize("system", [False, True])
+async def test_a_cancel_gets_through_a_pause(system: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """P2, L4"""
+    spy = Spy()
+    worker = worker_of(spy, name="w")
+    async with nothing_left(), running(worker):
+        await (spy.pause_processing_system_frames() if system else spy.pause_processing_frames())
+        await worker.queue_frames([TextFrame("a"), Alert("!")])
+        await settle()
+        await worker.queue_frame(CancelFrame())
+        await worker.wait()
+    assert spy.log[-2:] == ["CancelFrame", "cleanup"]
+    assert "has not got through" not in caplog.text
+
+
+async def test_a_pause_of_system_frames_holds_an_end_up_no_longer_than_the_grace() -> None:
+    """P2, R2"""
+    spy = Spy()
+    runner = WorkerRunner(handle_sigint=False)
+    async with nothing_left(runner), runner:
+        await runner.add_workers(worker_of(spy, name="w"))
+        await runner.registry.wait_for("w")
+        await spy.pause_processing_system_frames()
+        await spy.queue_frame(Alert("!"))
+        await runner.end()
+    assert spy.heard == []
+
+
+async def test_a_bound_holds_while_a_processor_is_paused() -> None:
+    """P1"""
+    spy = Spy(for_texts(Gate()), max_buffer_size=2)
+    async with flowing(spy) as worker:
+        await spy.pause_processing_frames()
+        await worker.queue_frames(texts("a", "b"))
+        waits = [spy.queue_frame(TextFrame("c")), worker.queue_frame(TextFrame("d"))]
+        for each in waits:
+            with pytest.raises(TimeoutError):
+                await within_a_second(each)
+        spy.on = None
+        await spy.resume_processing_frames()
+        await spy.until(2)
+    assert spy.heard == ["a", "b"]
+
+
+async def within_a_second(what: object) -> None:
+    with fail_after(1):
+        await what  # type: ignore[misc]  # a coroutine
+
+
+async def test_a_processor_pauses_while_its_pipeline_runs() -> None:
+    """N8"""
+    with pytest.raises(NotRunningError, match="is not running yet"):
+        await Spy().pause_processing_frames()
+    await Spy().resume_processing_frames()
