@@ -17,7 +17,7 @@ class HasCore:
 
 def set_core(owner: HasCore, core: Any) -> None:
     """Let the library keep something of an object: its core."""
-    owner._HasCore__core = core  # type: ignore[attr-defined]  # noqa: SLF001 - this module's own
+    object.__setattr__(owner, "_HasCore__core", core)  # past a class that is frozen, or has a __setattr__ of its own
 
 
 def core_of(owner: HasCore) -> Any:

@@ -91,13 +91,7 @@ class HookCall:
 
 
 class HookSink(Protocol):
-    """Where hooks are left to be run, one at a time per lane.
-
-    Attributes:
-        wanted: The names of the hooks that somebody has overridden, or whose event somebody handles.
-    """
-
-    wanted: frozenset[str]
+    """Where hooks are left to be run, one at a time per lane."""
 
     def wants(self, name: str) -> bool:
         """Whether somebody has overridden the hook, or handles its event."""

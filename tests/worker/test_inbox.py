@@ -9,7 +9,7 @@ import pytest
 
 from support.messages import Alarm, Note, alarm, note
 from support.workers import Helper, running
-from workerbus import BusJobRequestMessage, BusMessage, BusSystemMessage, JobGroupError, job
+from workerbus import BaseWorker, BusJobRequestMessage, BusMessage, BusSystemMessage, JobGroupError, job
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._events import EventHandlers
 from workerbus.worker._hooks import HookQueue
@@ -20,7 +20,8 @@ Early = OrderedDict[str, tuple[str | None, int]]
 
 def inbox_with(handle: Any, early: Early | None = None, *, started: bool = True) -> WorkerInbox:
     """An inbox of a worker that has started, or has not."""
-    hooks = HookQueue(object(), "worker", frozenset(), EventHandlers("Worker", frozenset()), lambda call, error: None)
+    events = EventHandlers("Worker", frozenset())
+    hooks = HookQueue(BaseWorker("worker"), "worker", frozenset(), events, lambda call, error: None)
     inbox = WorkerInbox(
         "worker",
         receives="own",

@@ -277,7 +277,7 @@ class JobClient:
 
     def _time_up(self, group: JobGroup, by: str | None = None) -> None:
         late = [by] if by else sorted(group.pending) or group.worker_names
-        if self._settle(group, GroupTrigger.TIME_UP, TIMEOUT) and "on_job_error" in self._owner.hooks.wanted and late:
+        if self._settle(group, GroupTrigger.TIME_UP, TIMEOUT) and self._owner.hooks.wants("on_job_error") and late:
             response = {"error": TIMEOUT, "type": "TimeoutError"}
             message = group.answer(late[0], JobStatus.CANCELLED, response, to=self._name)
             self._queue_last(group, "on_job_error", message, message)
@@ -369,7 +369,7 @@ class JobClient:
         group.responses[worker] = response
         if group.state is GroupState.OPEN:
             hooks = self._owner.hooks
-            if hook in hooks.wanted:
+            if hooks.wants(hook):
                 if group.barrier is None:
                     group.barrier = Barrier()
                 group.barrier.pending += 1
@@ -402,7 +402,7 @@ class JobClient:
                 self._settle(
                     group, GroupTrigger.BAD_ANSWER, f"worker {message.source!r} answered {message.status}: {text}"
                 )
-                if "on_job_error" in self._owner.hooks.wanted:
+                if self._owner.hooks.wants("on_job_error"):
                     self._queue_last(group, "on_job_error", message, message)
                 return
         if group.pending or group.suspect_timeout is not None:
@@ -420,7 +420,7 @@ class JobClient:
             self._judge(group, message, message.response or {})
 
     def _complete(self, group: JobGroup, cause: BusMessage | None) -> None:
-        if self._settle(group, GroupTrigger.LAST_ANSWER) and "on_job_completed" in self._owner.hooks.wanted:
+        if self._settle(group, GroupTrigger.LAST_ANSWER) and self._owner.hooks.wants("on_job_completed"):
             result = JobGroupResponse(group.job_id, group.in_order(group.responses), group.in_order(group.statuses))
             self._queue_last(group, "on_job_completed", result, cause)
 
@@ -452,11 +452,10 @@ class JobClient:
         if group is not None and group.state is GroupState.OPEN:
             if group.collects:
                 self._event(group, JobGroupEvent.STREAM_DATA, message, message.data)
-            if "on_job_stream_data" in self._owner.hooks.wanted:
-                self._hook("on_job_stream_data", message)
+            self._hook("on_job_stream_data", message)
 
     def _hook(self, name: str, message: BusMessage) -> None:
-        if name in self._owner.hooks.wanted:
+        if self._owner.hooks.wants(name):
             self._owner.hooks.add(HookCall(name, (message,), message), system=bool(message.system))
 
     # --- requests about a job

@@ -1,18 +1,27 @@
 """``@job`` and ``@worker_ready``: marks on methods, and how a class finds its own (J2, J13, W2, N7, N8).
 
-The marks are collected once per class, so that a worker costs nothing for having handlers.
+The marks are collected once per class, so that a worker costs nothing for having handlers. They say which attributes
+are handlers; what an attribute is at the moment is looked up when a job comes.
+
+A decorator returns a copy of the function, with its mark. So a function may be a handler in several classes and under
+several names, and marks that are stacked on one method all count.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import wraps
+from types import FunctionType
+from typing import Any, Final, ParamSpec, TypeVar
 
+from workerbus._methods import is_sync, takes
 from workerbus._values import Value, value
 from workerbus.errors import HandlerTypeError
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
+P = ParamSpec("P")
+R = TypeVar("R")
 
-_JOB: Final = "__workerbus_job__"
+_JOBS: Final = "__workerbus_jobs__"
 _READY: Final = "__workerbus_worker_ready__"
 
 
@@ -33,6 +42,21 @@ class JobHandler(Value):
     deferred: bool = False
 
 
+def _with_parentheses(decorator: Callable[P, R]) -> Callable[P, R]:
+    """Refuse a decorator that is written without its parentheses, or gets the name without saying so."""
+
+    @wraps(decorator)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if args:
+            what = getattr(decorator, "__name__", "")
+            name = repr(args[0]) if isinstance(args[0], str) else '"…"'
+            raise HandlerTypeError(f"@{what} is written @{what}(name={name}), with parentheses and a name")
+        return decorator(*args, **kwargs)
+
+    return checked
+
+
+@_with_parentheses
 def job(*, name: str, sequential: bool = False, limit: int | None = None, deferred: bool = False) -> Callable[[F], F]:
     """Make a method the handler of the jobs of one name. Each job runs in a task of its own.
 
@@ -43,6 +67,9 @@ def job(*, name: str, sequential: bool = False, limit: int | None = None, deferr
         async def add(self, message: BusJobRequestMessage) -> dict:
             return {"sum": sum(message.payload["numbers"])}
 
+    Stacked over one method, it is the handler of all the names. A subclass that overrides the method need not repeat
+    the decorator.
+
     Args:
         name: The name of the job, compared exactly.
         sequential: Whether jobs run one at a time, in the order in which their requests arrived.
@@ -50,11 +77,12 @@ def job(*, name: str, sequential: bool = False, limit: int | None = None, deferr
         deferred: Whether the handler may return without an answer and leave the job open; `send_job_response` ends it.
 
     Raises:
-        HandlerTypeError: The method is not async, or does not take the request; a `TypeError`.
+        HandlerTypeError: The method is not async, or does not take the request, or the decorator was written without
+            parentheses; a `TypeError`.
         ValueError: The name is empty or no str, the limit is less than 1 or no int, or it is given together with
             ``sequential``.
 
-    Guarantees: J2, J13, N8.
+    Guarantees: J2, J13, N7, N8.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"@job needs a name, a str that is not empty, not {name!r}")
@@ -65,70 +93,104 @@ def job(*, name: str, sequential: bool = False, limit: int | None = None, deferr
 
     def mark(method: F) -> F:
         _check(method, f"@job(name={name!r})", "message")
-        attribute = getattr(method, "__name__", "")
-        handler = JobHandler(name, attribute, 1 if sequential else limit, deferred)
-        setattr(method, _JOB, handler)
-        return method
+        return _marked(method, _JOBS, JobHandler(name, "", 1 if sequential else limit, deferred))
 
     return mark
 
 
+@_with_parentheses
 def worker_ready(*, name: str) -> Callable[[F], F]:
     """Call a method with the `WorkerReadyData` of a worker whenever that worker gets ready.
 
-    If it is ready already, the method is called when the worker that has it starts.
+    If it is ready already, the method is called when the worker that has it starts. Stacked over one method, it watches
+    for all the names.
 
     Args:
         name: The name of the worker to watch for.
 
     Raises:
-        HandlerTypeError: The method is not async, or does not take the data; a `TypeError`.
+        HandlerTypeError: The method is not async, or does not take the data, or the decorator was written without
+            parentheses; a `TypeError`.
         ValueError: The name is empty or no str.
 
-    Guarantees: W2, G1, N8.
+    Guarantees: W2, G1, N7, N8.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"@worker_ready needs the name of a worker, a str that is not empty, not {name!r}")
 
     def mark(method: F) -> F:
         _check(method, f"@worker_ready(name={name!r})", "data")
-        setattr(method, _READY, name)
-        return method
+        return _marked(method, _READY, name)
 
     return mark
 
 
 def _check(method: object, where: str, parameter: str) -> None:
-    if not inspect.iscoroutinefunction(method):
+    if not callable(method) or is_sync(method) or inspect.isclass(method):
         raise HandlerTypeError(f"{where} goes over an async method, not over {method!r}")
-    try:
-        inspect.signature(method).bind(object(), object())
-    except TypeError:
-        raise HandlerTypeError(
-            f"{where} goes over a method (self, {parameter}), not {inspect.signature(method)}"
-        ) from None
+    if not takes(method, object(), object()):
+        shown = inspect.signature(method, follow_wrapped=False)
+        raise HandlerTypeError(f"{where} goes over a method (self, {parameter}), not {shown}")
 
 
-def _marked(cls: type, mark: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _marked(method: F, mark: str, what: object) -> F:
+    marks = (what, *getattr(method, mark, ()))
+    if isinstance(method, FunctionType):
+        method = _copy(method)
+    setattr(method, mark, marks)
+    return method
+
+
+def _copy(function: Any) -> Any:
+    copy = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    for attribute in ("__kwdefaults__", "__annotations__", "__qualname__", "__module__", "__doc__", "__type_params__"):
+        if hasattr(function, attribute):
+            setattr(copy, attribute, getattr(function, attribute))
+    copy.__dict__.update(function.__dict__)
+    return copy
+
+
+def _attributes(cls: type, mark: str) -> dict[str, tuple[Any, ...]]:
+    """Return the marks on the methods of a class, by attribute; the nearest class that has marks on it decides."""
+    found: dict[str, tuple[Any, ...]] = {}
     for base in reversed(cls.__mro__):
-        for attribute in vars(base):
-            # What counts is what a look-up on the class gives: an override without the decorator is not marked.
-            value = getattr(getattr(cls, attribute, None), mark, None)
-            if value is not None:
-                found[attribute] = value
-    return found
+        for attribute, raw in list(vars(base).items()):
+            marks = _own_marks(raw, mark) or _own_marks(getattr(cls, attribute, None), mark)
+            if marks is not None:
+                found[attribute] = marks
+    return {attribute: marks for attribute, marks in found.items() if callable(getattr(cls, attribute, None))}
 
 
-def job_handlers(cls: type) -> Mapping[str, JobHandler]:
+def _own_marks(value: object, mark: str) -> tuple[Any, ...] | None:
+    try:
+        # Not by getattr: a stand-in for something else would be asked for what it stands for.
+        marks = object.__getattribute__(value, "__dict__").get(mark)
+    except AttributeError:
+        return None
+    return marks if type(marks) is tuple else None
+
+
+def job_handlers(cls: type, earlier: Iterable[JobHandler] = ()) -> Mapping[str, JobHandler]:
     """Return the ``@job`` methods of a class, inherited ones included, by job name.
+
+    Args:
+        cls: The class.
+        earlier: Its handlers when it was made. A decorator of the class may have replaced the functions since.
 
     Raises:
         ValueError: Two methods handle the same name.
     """
+    marked = _attributes(cls, _JOBS)
+    found = [
+        JobHandler(declared.name, attribute, declared.limit, declared.deferred)
+        for attribute, marks in marked.items()
+        for declared in marks
+    ]
+    found += [each for each in earlier if each.attribute not in marked and callable(getattr(cls, each.attribute, None))]
     handlers: dict[str, JobHandler] = {}
-    for attribute, declared in _marked(cls, _JOB).items():
-        handler = JobHandler(declared.name, attribute, declared.limit, declared.deferred)
+    for handler in found:
         other = handlers.setdefault(handler.name, handler)
         if other is not handler:
             raise ValueError(
@@ -137,9 +199,20 @@ def job_handlers(cls: type) -> Mapping[str, JobHandler]:
     return handlers
 
 
-def ready_handlers(cls: type) -> Mapping[str, tuple[str, ...]]:
-    """Return the ``@worker_ready`` methods of a class, inherited ones included: worker name to method names."""
+def ready_handlers(cls: type, earlier: Mapping[str, tuple[str, ...]] | None = None) -> Mapping[str, tuple[str, ...]]:
+    """Return the ``@worker_ready`` methods of a class, inherited ones included: worker name to method names.
+
+    Args:
+        cls: The class.
+        earlier: Those that it had when it was made, or None. A decorator of the class may have replaced them since.
+    """
+    marked = _attributes(cls, _READY)
     handlers: dict[str, tuple[str, ...]] = {}
-    for attribute, name in _marked(cls, _READY).items():
-        handlers[name] = (*handlers.get(name, ()), attribute)
+    for attribute, names in marked.items():
+        for name in dict.fromkeys(names):
+            handlers[name] = (*handlers.get(name, ()), attribute)
+    for name, attributes in (earlier or {}).items():
+        lost = [each for each in attributes if each not in marked and callable(getattr(cls, each, None))]
+        if lost:
+            handlers[name] = (*handlers.get(name, ()), *lost)
     return handlers

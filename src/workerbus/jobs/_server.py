@@ -344,7 +344,7 @@ class JobServer:
         bus.post(message)
 
     def _hook(self, name: str, message: BusMessage) -> None:
-        if name in self._owner.hooks.wanted:
+        if self._owner.hooks.wants(name):
             self._owner.hooks.add(HookCall(name, (message,), message), system=bool(message.system))
 
     # --- deadlines
@@ -377,7 +377,7 @@ class JobServer:
             await self._handle(job, scope)
             return not scope.cancel_called
         scope.deadline = job.deadline
-        if "on_job_cancelled" in self._owner.hooks.wanted:
+        if self._owner.hooks.wants("on_job_cancelled"):
             # The scope cancels the handler by itself, but tells nobody, and the handler may take long to unwind.
             self._watch(job)
         try:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._events import EventEmitter, EventHandlers
+from workerbus._methods import is_default
 from workerbus.abc import HookCall
 from workerbus.pipeline._frames import CancelFrame, EndFrame, ErrorFrame, Frame, FrameDirection, StartFrame, StopFrame
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM
@@ -75,6 +76,9 @@ class PipelineHooks(EventEmitter):
         """
 
 
+_DEFAULTS: Final = {name: getattr(PipelineHooks, name) for name in PIPELINE_HOOKS}
+
+
 class PipelineEvents:
     """The hooks of one pipeline worker that wait to be run.
 
@@ -120,8 +124,7 @@ class PipelineEvents:
             self.emit(event, frame)
 
     def _wanted(self, event: str) -> bool:
-        owner = self._owner
-        return event in self._handlers or getattr(type(owner), event) is not getattr(PipelineHooks, event)
+        return event in self._handlers or not is_default(self._owner, event, _DEFAULTS[event])
 
     async def quiet(self) -> None:
         """Wait until no hook waits or runs."""

@@ -17,6 +17,7 @@ from anyio import CancelScope
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._events import EventEmitter, EventHandlers
+from workerbus._methods import is_default
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import core_of, set_core
 from workerbus._values import WorkerErrorData, WorkerReadyData, id_source
@@ -38,7 +39,7 @@ from workerbus.runner._signals import report_first_signal
 from workerbus.runner._statistics import RunnerStatistics, snapshot
 from workerbus.runner._workers import HostedWorkers
 from workerbus.worker._base import BaseWorker
-from workerbus.worker._core import WorkerCore
+from workerbus.worker._core import ACCEPTS, WorkerCore
 from workerbus.worker._hooks import NoHooks
 
 logger = logging.getLogger("workerbus")
@@ -421,14 +422,13 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     def _make_inbox(self) -> Inbox:
         """Return the inbox in which the bus leaves this runner's messages."""
-        asks = type(self).accepts_bus_message is not BusSubscriber.accepts_bus_message
         self._inbox = RunnerInbox(
             self._name,
             client=self.job_client,
             add=self._hosted.add_sent,
             departed=self._orphans.announced,
             handle=self.on_bus_message,
-            accepts=self.accepts_bus_message if asks else None,
+            accepts=None if is_default(self, "accepts_bus_message", ACCEPTS) else self.accepts_bus_message,
         )
         return self._inbox
 
@@ -459,6 +459,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     def tell_of_others(self, worker: BaseWorker) -> None:
         """Tell a root worker that has just started which root workers are ready."""
+        self._hosted.add_if_listening(worker)  # its hook may have been put there since it was added
         listener = self._hosted.ready_listeners.get(worker.name)
         if listener is not None:
             for name in self._registry.local_workers:

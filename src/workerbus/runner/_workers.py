@@ -132,8 +132,7 @@ class HostedWorkers:
         self.workers[state.name] = core
         if state.parent is None:
             self.roots[state.name] = core
-            if "on_worker_ready" in state.hooks.wanted:
-                self.add_ready_listener(state.worker)
+            self.add_if_listening(state.worker)
         state.admitted = True
         if self._serving:
             self._start(core)
@@ -153,6 +152,11 @@ class HostedWorkers:
     def _start(self, core: WorkerCore) -> None:
         if self._run.tasks is not None:
             self._run.tasks.start(self.host, core, name=f"worker {core.state.name}")
+
+    def add_if_listening(self, worker: Any) -> None:
+        """Note that a root worker wants to hear of the others, if it does."""
+        if core_of(worker).state.hooks.wants("on_worker_ready"):
+            self.add_ready_listener(worker)
 
     def add_ready_listener(self, worker: Any) -> None:
         """Note that a root worker wants to hear of the others; only those are told, so that a start costs O(1)."""

@@ -3,7 +3,7 @@
 What the library needs of a worker is behind one attribute; see `_core`. Most methods here only hand on to it.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import set_core
@@ -52,7 +52,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        look_at_class(cls, BaseWorker)  # for its mistakes; the class may still be decorated
+        look_at_class(cls)  # for its mistakes; the class may still be decorated
 
     def __init__(self, name: str | None = None, *, active: bool = True) -> None:
         if name is not None and (not isinstance(name, str) or not name):
@@ -61,7 +61,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         in_class = class_name_of(kind)
         if in_class is not None and name not in (None, in_class):
             raise ValueError(f"workers of class {kind.__name__} are called {in_class!r} by the class, not {name!r}")
-        set_core(self, WorkerCore(self, BaseWorker, in_class or name or f"{kind.__name__}-{_new_id()}", active=active))
+        set_core(self, WorkerCore(self, _DEFAULTS, in_class or name or f"{kind.__name__}-{_new_id()}", active=active))
 
     def __repr__(self) -> str:
         state = core_of(self).state
@@ -343,6 +343,9 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         """
         await _reach(core_of(self), worker_name)
         await self.bus.send(BusDeactivateWorkerMessage(source=self.name, target=worker_name))
+
+
+_DEFAULTS: Final = {"run": BaseWorker.run, "stop": BaseWorker.stop, "cleanup": BaseWorker.cleanup}
 
 
 async def _reach(core: WorkerCore, worker_name: str) -> None:

@@ -17,12 +17,13 @@ and its watches.
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 from weakref import WeakKeyDictionary
 
 from workerbus import _slot
 from workerbus._concurrency.lifetime import CleanUp
 from workerbus._events import EventHandlers
+from workerbus._methods import is_default
 from workerbus._registry import WorkerRegistry
 from workerbus.abc import RunnerLike
 from workerbus.bus._bus import WorkerBus
@@ -32,7 +33,7 @@ from workerbus.jobs._client import JobClient
 from workerbus.jobs._handlers import JobHandler, job_handlers, ready_handlers
 from workerbus.jobs._server import JobServer
 from workerbus.worker._dispatch import MessageDispatch
-from workerbus.worker._hooks import HOOKS, HookQueue
+from workerbus.worker._hooks import DEFAULTS, HOOKS, HookQueue
 from workerbus.worker._inbox import WorkerInbox
 from workerbus.worker._lifecycle import WorkerLifecycle
 from workerbus.worker._names import check_class, check_handlers, check_object
@@ -56,10 +57,17 @@ class WorkerClass(NamedTuple):
     ready_handlers: Mapping[str, tuple[str, ...]]
 
 
+ACCEPTS: Final = BusSubscriber.accepts_bus_message
+"""The library's own, which accepts everything."""
+
+_made: "WeakKeyDictionary[type, WorkerClass]" = WeakKeyDictionary()
+"""What is known of each class from when it was made, before it was decorated."""
+
 _classes: "WeakKeyDictionary[type, WorkerClass]" = WeakKeyDictionary()
+"""What is known of each class of which there is a worker."""
 
 
-def look_at_class(cls: type, base: type) -> WorkerClass:
+def look_at_class(cls: type) -> WorkerClass:
     """Check a class of workers, and return what the library has to know of it.
 
     Raises:
@@ -67,21 +75,26 @@ def look_at_class(cls: type, base: type) -> WorkerClass:
         ValueError: Two methods handle the same job.
     """
     check_class(cls)
-    overridden = frozenset(name for name in HOOKS if getattr(cls, name) is not getattr(base, name))
-    known = WorkerClass(overridden, job_handlers(cls), ready_handlers(cls))
+    overridden = frozenset(name for name in HOOKS if getattr(cls, name) is not DEFAULTS[name])
+    earlier = _made.get(cls)
+    if earlier is None:
+        known = _made[cls] = WorkerClass(overridden, job_handlers(cls), ready_handlers(cls))
+    else:
+        jobs = job_handlers(cls, earlier.job_handlers.values())
+        known = WorkerClass(overridden, jobs, ready_handlers(cls, earlier.ready_handlers))
     check_handlers(cls, [each.attribute for each in known.job_handlers.values()])
     check_handlers(cls, [name for names in known.ready_handlers.values() for name in names])
     return known
 
 
-def known_class(cls: type, base: type) -> WorkerClass:
+def known_class(cls: type) -> WorkerClass:
     """Return what is known of a class.
 
     It is looked up when the first worker of the class is made: by then all class decorators have been applied.
     """
     known = _classes.get(cls)
     if known is None:
-        known = _classes[cls] = look_at_class(cls, base)
+        known = _classes[cls] = look_at_class(cls)
     return known
 
 
@@ -90,7 +103,7 @@ class WorkerCore:
 
     Args:
         worker: The user's object.
-        base: `BaseWorker`, whose methods are the defaults.
+        defaults: The library's own methods by name: `run`, `stop`, `cleanup`.
         name: The worker's name.
         active: Whether it is active from its start on.
 
@@ -111,10 +124,10 @@ class WorkerCore:
         "tree",
     )  # fmt: skip
 
-    def __init__(self, worker: BusSubscriber, base: type, name: str, *, active: bool) -> None:
-        known = known_class(type(worker), base)
+    def __init__(self, worker: BusSubscriber, defaults: Mapping[str, Any], name: str, *, active: bool) -> None:
+        known = known_class(type(worker))
         events = self.events = EventHandlers(type(worker).__name__, HOOKS)
-        state = self.state = WorkerState(worker, base, name, active=active, events=events)
+        state = self.state = WorkerState(worker, defaults, name, active=active, events=events)
         presence = self.presence = Presence(state, known.ready_handlers)
         state.hooks = HookQueue(worker, name, known.overridden, events, presence.hook_failed)
         self.job_client = state.job_client = JobClient(state)
@@ -155,14 +168,13 @@ class WorkerCore:
         """Return the inbox in which the bus leaves this worker's messages."""
         state = self.state
         worker = state.worker
-        asks = type(worker).accepts_bus_message is not BusSubscriber.accepts_bus_message
         inbox = state.inbox = WorkerInbox(
             state.name,
             receives=worker.receives,
             handle=self.dispatch.handle,
-            accepts=worker.accepts_bus_message if asks else None,
+            accepts=None if is_default(worker, "accepts_bus_message", ACCEPTS) else worker.accepts_bus_message,
             hooks=(state.hooks.data, state.hooks.system),
-            hears=lambda: "on_bus_message" in state.hooks.wanted,
+            hears=lambda: state.hooks.wants("on_bus_message"),
             failed_hooks=lambda: state.hooks.failed,
             max_buffer_size=bus.max_buffer_size,
             early=state.job_server.early,

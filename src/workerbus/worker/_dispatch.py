@@ -5,7 +5,7 @@ done in the step of whoever sent the message; see `_inbox`. What counts is the w
 it is when a hook runs later.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 
 from anyio import Event
@@ -29,6 +29,7 @@ from workerbus.messages import (
     BusMessage,
     BusWorkerLocalErrorMessage,
 )
+from workerbus.worker._hooks import ON_BUS_MESSAGE
 from workerbus.worker._state import WorkerState
 
 
@@ -51,6 +52,13 @@ class Outcome:
         await self._done.wait()
         if self._error is not None:
             raise self._error
+
+
+def _looked_up(worker: Any, attribute: str) -> Callable[[BusJobRequestMessage], Awaitable[Any]]:
+    def run(message: BusJobRequestMessage) -> Awaitable[Any]:
+        return getattr(worker, attribute)(message)  # type: ignore[no-any-return]  # awaited, whatever it is
+
+    return run
 
 
 class MessageDispatch:
@@ -106,14 +114,10 @@ class MessageDispatch:
         if by_client is not None:
             if mine:
                 by_client(state.job_client, message)
-            if "on_bus_message" in state.hooks.wanted:
-                self._tell(message, mine)
-            return
-        if kind is BusCancelWorkerMessage and mine:
+        elif kind is BusCancelWorkerMessage and mine:
             self._cancel(message)  # type: ignore[arg-type]  # just looked
             return  # its on_bus_message comes last of all, in the wind-down
-        handle = self.TABLE.get(kind)
-        if handle is not None:
+        elif (handle := self.TABLE.get(kind)) is not None:
             if mine:
                 handle(self, message)
         # Only system messages get here before the start; a worker that will be active then hears of them.
@@ -121,7 +125,9 @@ class MessageDispatch:
             return
         elif kind in self.handled_at_once and state.active and message.target in (None, self._name):
             self.handled_at_once[kind](message)
-        if "on_bus_message" in state.hooks.wanted:
+        # As `wants` does it: the call would cost every message a twelfth of its time.
+        hooks, name = state.hooks, "on_bus_message"
+        if name in hooks.wanted or name in hooks.own or hooks.kind.on_bus_message is not ON_BUS_MESSAGE:
             self._tell(message, mine)
         if kind is BusEndWorkerMessage and mine:  # behind its own hook, which is among those that still run
             self._end_worker(message)  # type: ignore[arg-type]  # just looked
@@ -148,7 +154,7 @@ class MessageDispatch:
         state.activation_args = args
         if self.active_changed is not None:
             self.active_changed(True)
-        if "on_activated" not in state.hooks.wanted:
+        if not state.hooks.wants("on_activated"):
             return None
         outcome = Outcome() if first else None
         done = None if outcome is None else outcome.set
@@ -167,7 +173,7 @@ class MessageDispatch:
 
     def _queue(self, hook: str, args: tuple[Any, ...], cause: BusMessage | None) -> None:
         hooks = self._state.hooks
-        if hook in hooks.wanted:
+        if hooks.wants(hook):
             hooks.add(HookCall(hook, args, cause), system=bool(cause is not None and cause.system))
 
     # --- jobs
@@ -194,10 +200,10 @@ class MessageDispatch:
             handler = self._handlers.get(name)
             if handler is not None:
                 limiter: Limiter[OpenJob] | None = None if handler.limit is None else Limiter(handler.limit)
-                method = getattr(state.worker, handler.attribute)
-                route = self._routes[name] = Route(method, handler.deferred, limiter)
+                run = _looked_up(state.worker, handler.attribute)
+                route = self._routes[name] = Route(run, handler.deferred, limiter)
                 return route
-        if "on_job_request" in state.hooks.wanted:
+        if state.hooks.wants("on_job_request"):
             return Route(self._on_job_request, deferred=True)
         has = ", ".join(map(repr, sorted(self._handlers))) or "none"
         what = "jobs without a name" if name is None else f"job {name!r}"

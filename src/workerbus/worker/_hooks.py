@@ -5,7 +5,7 @@ the lane's dispatcher runs the overridden method and then the event handlers of 
 nobody listens, nothing is queued, and no stream and no task exist.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, Final
@@ -16,6 +16,7 @@ from workerbus._concurrency.failures import Kind, sort_failure
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._events import EventEmitter, EventHandlers
+from workerbus._methods import is_default
 from workerbus._values import WorkerErrorData, WorkerReadyData
 from workerbus.abc import Barrier, HookCall
 from workerbus.jobs._events import JobGroupResponse
@@ -180,24 +181,36 @@ class WorkerHooks(EventEmitter):
         """
 
 
+DEFAULTS: Final = {name: getattr(WorkerHooks, name) for name in HOOKS}
+"""The library's own hooks, which do nothing, by name."""
+
+ON_BUS_MESSAGE: Final = DEFAULTS["on_bus_message"]
+
+
 class HookQueue:
     """A worker's hooks that wait to be run.
+
+    Whether somebody wants a hook is asked anew each time: it may be put on the object or patched on the class at any
+    time.
 
     Args:
         owner: The user's object, whose methods are called.
         name: The worker's name.
-        overridden: The names of the hooks that its class overrides.
+        overridden: The names of the hooks that its class overrides, as far as that is known.
         events: The worker's event handlers.
         report: Called with a hook and the exception that it raised.
 
     Attributes:
-        wanted: The names of the hooks that are overridden, or whose event somebody handles.
+        wanted: The names of the hooks that are known to be wanted: the class overrides them, or their events have
+            handlers.
+        own: The attributes of the user's object itself.
+        kind: The class of the user's object.
         failed: How many times a hook has raised.
         system: The lane of the hooks that system messages have caused.
         data: The lane of all other hooks.
     """
 
-    __slots__ = ("_events", "_overridden", "_owner", "_report", "data", "failed", "system", "wanted")
+    __slots__ = ("_events", "_owner", "_report", "data", "failed", "kind", "own", "system", "wanted")
 
     def __init__(
         self,
@@ -208,9 +221,10 @@ class HookQueue:
         report: Callable[[HookCall, Exception], None],
     ) -> None:
         self._owner = owner
-        self._overridden = overridden
         self._events = events
         self.wanted: frozenset[str] = overridden
+        self.own: Mapping[str, Any] = owner.__dict__
+        self.kind: Any = type(owner)
         self._report = report
         self.failed: int = 0
         self.system: Lane[HookCall] = Lane(f"{name} system", self.run)
@@ -218,7 +232,8 @@ class HookQueue:
 
     def wants(self, name: str) -> bool:
         """Whether somebody has overridden the hook or handles its event."""
-        return name in self.wanted
+        # Not by making the bound method: that would be twice as slow, for each hook that nobody wants.
+        return name in self.wanted or name in self.own or getattr(self.kind, name) is not DEFAULTS[name]
 
     def want(self, name: str) -> None:
         """Run the hook from now on: it has got an event handler."""
@@ -249,6 +264,7 @@ class HookQueue:
 
     def open(self, host: TaskHost) -> None:
         """Run the hooks, in tasks of the worker's host."""
+        self.own = self._owner.__dict__  # which its __init__ may have replaced since
         self.system.open(host)
         self.data.open(host)
 
@@ -319,7 +335,7 @@ class HookQueue:
     def _calls(self, call: HookCall) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
         owner, name, args = self._owner, call.name, call.args
         calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-        if name in self._overridden or (name and name not in HOOKS):
+        if name and (name not in DEFAULTS or not is_default(owner, name, DEFAULTS[name])):
             calls.append((getattr(owner, name), args))
         if name in self._events:
             calls.extend((handler, (owner, *args)) for handler in self._events.of(name))
@@ -333,8 +349,6 @@ class HookQueue:
 
 class NoHooks:
     """The hooks of what has none and still asks for jobs: a runner. See `workerbus.abc.HookSink`."""
-
-    wanted: frozenset[str] = frozenset()
 
     def wants(self, name: str) -> bool:
         return False

@@ -99,7 +99,7 @@ class Presence:
             self._told = {name: told for name, told in self._told.items() if registry.get(name) is told}
             self._most_told = max(_TOLD, 2 * len(self._told))  # so that looking at all costs O(1) for each
         self._told[data.worker_name] = data
-        if "on_worker_ready" in hooks.wanted:
+        if hooks.wants("on_worker_ready"):
             hooks.add(HookCall("on_worker_ready", (data,)), system=False)
         for attribute in self.ready_handlers.get(data.worker_name, ()):
             hooks.add(HookCall(attribute, (data,)), system=False)
@@ -136,4 +136,4 @@ class Presence:
             return False
         self.report_error(error)
         parent = self._state.parent
-        return parent is not None and "on_worker_failed" in parent.hooks.wanted
+        return parent is not None and parent.hooks.wants("on_worker_failed")

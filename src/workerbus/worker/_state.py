@@ -5,10 +5,12 @@ by the dispatch. The parts do not know each other: `WorkerCore` puts them togeth
 what is asked of a worker that is not running, J14.
 """
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from workerbus._concurrency.lifetime import CleanUp, LazyEvent, TaskHost
 from workerbus._events import EventHandlers
+from workerbus._methods import is_default
 from workerbus._registry import WorkerRegistry
 from workerbus.abc import OpenAsks, RunnerLike
 from workerbus.bus._bus import WorkerBus
@@ -27,7 +29,7 @@ class WorkerState(TreeNode):
 
     Args:
         worker: The user's object.
-        base: `BaseWorker`, whose methods are the defaults.
+        defaults: The library's own methods by name: `run`, `stop`, `cleanup`.
         name: The worker's name.
         active: Whether it is active from its start on.
         events: Its event handlers.
@@ -56,7 +58,7 @@ class WorkerState(TreeNode):
     """
 
     __slots__ = (
-        "_base", "_bus", "_inbox", "_registry", "_tasks", "activation_args", "active", "admitted", "attach_error",
+        "_bus", "_defaults", "_inbox", "_registry", "_tasks", "activation_args", "active", "admitted", "attach_error",
         "attached", "clean_up", "closing", "events", "final_message", "finished", "hooks", "job_client", "job_server",
         "phase", "ready", "reason", "runner", "started_at", "starts_active", "worker",
     )  # fmt: skip
@@ -65,10 +67,12 @@ class WorkerState(TreeNode):
     job_client: JobClient
     job_server: JobServer
 
-    def __init__(self, worker: Any, base: Any, name: str, *, active: bool, events: EventHandlers) -> None:
+    def __init__(
+        self, worker: Any, defaults: Mapping[str, Any], name: str, *, active: bool, events: EventHandlers
+    ) -> None:
         super().__init__(name)
         self.worker: Any = worker
-        self._base = base
+        self._defaults = defaults
         self.starts_active: bool = active
         self.events: EventHandlers = events
         self._bus: WorkerBus | None = None
@@ -191,13 +195,13 @@ class WorkerState(TreeNode):
 
     @property
     def runs_by_default(self) -> bool:
-        """Whether the class leaves `run` as it is, which only waits for the end."""
-        return getattr(self.worker.run, "__func__", None) is self._base.run
+        """Whether `run` is the library's own, which only waits for the end."""
+        return is_default(self.worker, "run", self._defaults["run"])
 
     @property
     def cleans_up_by_default(self) -> bool:
-        """Whether the class leaves `cleanup` as it is, which does nothing."""
-        return getattr(self.worker.cleanup, "__func__", None) is self._base.cleanup
+        """Whether `cleanup` is the library's own, which does nothing."""
+        return is_default(self.worker, "cleanup", self._defaults["cleanup"])
 
     def attaching(self) -> None:
         """Note that the worker is being attached, perhaps after an attempt that failed."""

@@ -95,7 +95,7 @@ class WindDown:
 
     @property
     def _tells_of_cancel(self) -> bool:
-        return self._state.final_message is not None and "on_bus_message" in self._state.hooks.wanted
+        return self._state.final_message is not None and self._state.hooks.wants("on_bus_message")
 
     async def _cancel_children(self) -> None:
         state = self._state
