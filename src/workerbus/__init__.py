@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
+from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus._registry import WorkerRegistry
 from workerbus._values import JobStatus, WorkerErrorData, WorkerReadyData
 from workerbus.bus import AsyncQueueBus, BusStatistics, BusSubscriber, MemoryBus, SubscriberStatistics, WorkerBus
@@ -139,6 +140,7 @@ __all__ = [
     "ReservedNameError",
     "RunnerStatistics",
     "SubscriberStatistics",
+    "TaskHandle",
     "UnknownEventError",
     "UnknownJobError",
     "UnknownWorkerError",

@@ -51,17 +51,19 @@ class Told(Helper):
 
 
 class Endless(Told):
-    """Its `run()` knows no end."""
+    """Its `run()` knows of the end, and does not come to it."""
 
     async def run(self, params: WorkerParams) -> None:
         await self.start()
+        await params.wait_for_end()
         await sleep_forever()
 
 
 class Unstarted(Told):
-    """Its `run()` never comes to `start()`."""
+    """Its `run()` knows of the end, and never comes to `start()`."""
 
     async def run(self, params: WorkerParams) -> None:
+        assert not params.ending
         self.held.set()
         await sleep_forever()
 

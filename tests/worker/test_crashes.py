@@ -177,7 +177,7 @@ async def test_no_error_of_a_worker_s_tasks_is_lost(caplog: pytest.LogCaptureFix
         async def run(self, params: WorkerParams) -> None:
             await self.start()
             params.task_group.start_soon(self.other)
-            await anyio.wait_all_tasks_blocked()
+            await params.wait_for_end()
             raise first
 
     caught: BaseException | None = None

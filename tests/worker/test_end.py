@@ -104,11 +104,11 @@ async def test_a_job_that_was_asked_for_just_before_the_end_has_its_grace() -> N
 
 
 def test_an_end_of_a_worker_that_never_starts_has_its_grace_too(backend: str) -> None:
-    """R2: for an end of a single worker"""
+    """R2: for an end of a single worker, if it knows that it is to end"""
 
     class Silent(BaseWorker):
         async def run(self, params: WorkerParams) -> None:
-            await anyio.sleep_forever()
+            await params.wait_for_end()
 
     async def main() -> None:
         worker = Silent("w")
@@ -281,6 +281,7 @@ async def test_an_end_before_the_start_leaves_the_whole_of_its_grace() -> None:
 
     class Late(Helper):
         async def run(self, params: WorkerParams) -> None:
+            assert not params.ending
             await anyio.sleep(2)
             await super().run(params)
 

@@ -281,6 +281,7 @@ async def test_the_tasks_of_a_worker_say_whose_they_are() -> None:
 
     class Silent(Helper):
         async def run(self, params: WorkerParams) -> None:
+            assert not params.ending
             self.begun.set()
             await anyio.sleep_forever()
 

@@ -1,16 +1,16 @@
-"""Tasks that users start: what `create_task` takes, and what `cancel_task` does, wherever there is one (N1, L1).
+"""Tasks that users start: what `create_task` takes and returns, and what `cancel_task` does (N1, L1, W10).
 
 In which group such a task runs, and what becomes of its errors, is not known here.
 """
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
 
-from anyio import move_on_after
+from anyio import CancelScope, move_on_after
 
-from workerbus._concurrency.lifetime import CLEANUP_SECONDS
+from workerbus._concurrency.lifetime import CLEANUP_SECONDS, LazyEvent
 from workerbus.errors import HandlerTypeError
 
 logger = logging.getLogger("workerbus")
@@ -18,14 +18,58 @@ logger = logging.getLogger("workerbus")
 Work = Callable[..., Awaitable[Any]] | Awaitable[Any]
 
 
-class TaskHandle(Protocol):
-    """A task that was started with ``create_task``."""
+class TaskHandle:
+    """A task that was started with ``create_task``.
+
+    Guarantees: W10.
+    """
+
+    __slots__ = ("_name", "_over", "_scope")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._scope = CancelScope()
+        self._over = LazyEvent()
+
+    def __repr__(self) -> str:
+        state = "over" if self.done() else "being cancelled" if self._scope.cancel_called else "running"
+        return f"<task {self._name!r}, {state}>"
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self.wait().__await__()
 
     def cancel(self) -> None:
         """Cancel the task; returns without waiting for its end."""
+        self._scope.cancel()
+
+    def done(self) -> bool:
+        """Whether the task is over, however it has ended."""
+        return self._over.is_set()
+
+    def get_name(self) -> str:
+        """Return the name of the task, which begins with that of its owner."""
+        return self._name
 
     async def wait(self) -> None:
-        """Wait until the task is over, however it ends."""
+        """Wait until the task is over, however it ends; to await the handle does the same.
+
+        An error of the task has been reported by then, and is not raised here.
+        """
+        await self._over.wait()
+
+
+class OwnTask(TaskHandle):
+    """The same, as those see it who run it."""
+
+    __slots__ = ()
+
+    async def run(self, work: Awaitable[Any]) -> None:
+        """Do the work of the task; called in the task itself."""
+        try:
+            with self._scope:
+                await work
+        finally:
+            self._over.set()
 
 
 def work_of(work: Work, args: tuple[Any, ...], name: str | None) -> tuple[Awaitable[Any], str]:

@@ -174,9 +174,13 @@ class JobClient:
                 finally:
                     group.scope = outer
             if scope.cancelled_caught and group.state is GroupState.OPEN:
-                near = registry.near(worker)
-                logger.warning("%r still waits for worker %r, which is not there; %s", self._name, worker, near)
+                logger.warning("%r still waits for %s", self._name, self._absent(worker, ", which is not there"))
                 patience = math.inf
+
+    def _absent(self, worker: str, how: str = " was not there") -> str:
+        if self._owner.bus.has_subscriber(worker):
+            return f"worker {worker!r} is on the bus, but has not started: has a run() of its own called start()?"
+        return f"worker {worker!r}{how}; {self._owner.registry.near(worker)}"
 
     async def ask_without_context(
         self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None
@@ -260,7 +264,7 @@ class JobClient:
         group.state = state
         group.reason = reason
         if state is GroupState.TIMED_OUT:
-            group.detail = group.late(self._owner.registry)
+            group.detail = group.late(self._owner.registry, self._absent)
         if state is not GroupState.COMPLETED:
             self._tell(group.unanswered, group, reason)
             if group.scope is not None:

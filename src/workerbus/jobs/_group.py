@@ -181,10 +181,10 @@ class JobGroup:
             seconds_left=None if self.deadline == math.inf else max(0.0, self.deadline - current_time()),
         )
 
-    def late(self, registry: Directory) -> str:
-        """Return who has not come or not answered in time, in words."""
+    def late(self, registry: Directory, describe: Callable[[str], str]) -> str:
+        """Return who has not come or not answered in time, in words; ``describe`` says it of one who has not come."""
         absent = [name for name in self.worker_names if name in self.pending and registry.get(name) is None]
-        texts = [f"worker {name!r} was not there; {registry.near(name)}" for name in absent[:1]]
+        texts = [describe(name) for name in absent[:1]]
         # Workers whose clock was a moment ahead have answered "timeout": they were late as well.
         late = self.unanswered.union(name for name, answer in self.responses.items() if answer.get("error") == TIMEOUT)
         if late:

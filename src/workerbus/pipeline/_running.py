@@ -16,11 +16,12 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
-from anyio import CancelScope, Event, move_on_after, sleep
+from anyio import Event, move_on_after, sleep
 from attrs import frozen
 
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
+from workerbus._concurrency.own_tasks import OwnTask
 from workerbus.errors import NotRunningError
 from workerbus.pipeline._frames import CancelFrame, ErrorFrame, Frame, FrameDirection, Marker, StartFrame
 from workerbus.pipeline._owner import FrameProcessorSetup, FrameWorker
@@ -56,33 +57,18 @@ class Row(Piece, Protocol):
         """Let the processors be put into another pipeline."""
 
 
-class FrameTask:
+class FrameTask(OwnTask):
     """A task of a pipeline; see `TaskHandle`.
 
     Attributes:
         owner: The name of the processor or the worker that it belongs to, for logs.
     """
 
-    __slots__ = ("_over", "_scope", "owner")
+    __slots__ = ("owner",)
 
-    def __init__(self, owner: str) -> None:
-        self._scope = CancelScope()
-        self._over = Event()
+    def __init__(self, name: str, owner: str) -> None:
+        super().__init__(name)
         self.owner: str = owner
-
-    def cancel(self) -> None:
-        self._scope.cancel()
-
-    async def wait(self) -> None:
-        await self._over.wait()
-
-    async def run(self, function: Callable[..., Coroutine[Any, Any, Any]], args: Iterable[Any]) -> None:
-        """Do the work of the task; called in the task itself."""
-        try:
-            with self._scope:
-                await function(*args)
-        finally:
-            self._over.set()
 
 
 class Edge:
@@ -218,7 +204,7 @@ class RunningPipeline:
         """
         if self._closed:
             raise NotRunningError(f"processor {owner!r} is not running any more")
-        task = FrameTask(owner)
+        task = FrameTask(name, owner)
         self._tasks.add(task)
         self._host.start(self._run, task, function, args, name=name)
         return task
@@ -227,7 +213,7 @@ class RunningPipeline:
         self, task: FrameTask, function: Callable[..., Coroutine[Any, Any, Any]], args: Iterable[Any]
     ) -> None:
         try:
-            await task.run(function, args)
+            await task.run(function(*args))
         finally:
             self._tasks.discard(task)
 

@@ -213,6 +213,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
 
     async def run(self, params: WorkerParams) -> None:
         """Run the pipeline to its end; see `BaseWorker.run`."""
+        core_of(self).lifecycle.heed_end()
         await _part_of(self).session.run()
 
 

@@ -5,6 +5,7 @@ What the library needs of a worker is behind one attribute; see `_core`. Most me
 
 from typing import Any, Final
 
+from workerbus._concurrency.own_tasks import TaskHandle, Work, end_task
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import set_core
 from workerbus._values import id_source
@@ -178,14 +179,21 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     async def run(self, params: WorkerParams) -> None:
         """Run until the worker is to stop.
 
-        Override it for a worker with work of its own, and call `start` in it. When it returns, the worker finishes; an
-        exception that it raises ends the worker as failed.
+        Override it for a worker with work of its own. When it returns, the worker finishes; an exception that it raises
+        ends the worker as failed. Three things to know:
+
+        * Call `start` in it, or ``await super().run(params)``, which does: before that, nobody hears of the worker.
+        * To be let return when the worker is to end, ``await super().run(params)`` or ``await params.wait_for_end()``,
+          or look at ``params.ending`` now and then. One that has done none of these when an end is due is cancelled
+          then, without a grace period, and named in the log.
+        * Work that goes on beside it belongs into `create_task`, or into ``params.task_group``.
 
         Args:
-            params: What the worker runs in: its own task group.
+            params: What the worker runs in: its own task group, and the word when it is to end.
 
-        Guarantees: W7.
+        Guarantees: W7, W10.
         """
+        core_of(self).lifecycle.heed_end()
         await self.start()
         await core_of(self).lifecycle.until_stopped()
 
@@ -223,6 +231,44 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     async def wait(self) -> None:
         """Wait until the worker and its children have finished."""
         await core_of(self).state.finished.wait()
+
+    def create_task(self, function: Work, *args: Any, name: str | None = None) -> TaskHandle:
+        """Start a task that ends with the worker: it is cancelled with the worker's handlers, unless it has ended.
+
+        An end does not wait for it. An exception is logged and reported as that of a hook, and ends nothing else. The
+        task has the worker's context variables, and not those of the code that starts it.
+
+        ::
+
+            self.create_task(self.poll, 0.5)
+            self.create_task(self.poll(0.5), "polling")
+
+        Args:
+            function: An async function, or a coroutine.
+            *args: The function's arguments; with a coroutine, the name of the task.
+            name: The name of the task, for logs; by default that of the function.
+
+        Returns:
+            A handle with ``cancel()``, ``done()`` and an async ``wait()``.
+
+        Raises:
+            NotRunningError: The worker is not running yet, or no more; a `RuntimeError`.
+            HandlerTypeError: ``function`` is neither; a `TypeError`.
+
+        Guarantees: L1, N1, W7, W10.
+        """
+        return core_of(self).create_task(function, args, name)
+
+    async def cancel_task(self, task: TaskHandle, timeout: float | None = None) -> None:
+        """Cancel a task of `create_task`, and wait until it has ended.
+
+        Args:
+            task: The task.
+            timeout: How long to wait, in seconds, before a warning is all that is done; by default, `CLEANUP_SECONDS`.
+
+        Guarantees: L4, W10.
+        """
+        await end_task(task, timeout, f"worker {self.name!r}")
 
     async def stop_when_done(self) -> None:
         """Stop when the pipeline has done what it was given. For a worker without a pipeline, this does nothing."""

@@ -22,10 +22,11 @@ from weakref import WeakKeyDictionary
 
 from workerbus import _slot
 from workerbus._concurrency.lifetime import CleanUp
+from workerbus._concurrency.own_tasks import TaskHandle, Work, discard, work_of
 from workerbus._events import EventHandlers
 from workerbus._methods import is_default
 from workerbus._registry import WorkerRegistry
-from workerbus.abc import RunnerLike
+from workerbus.abc import HookCall, RunnerLike
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusSubscriber, InboxHost
 from workerbus.errors import NotRunningError
@@ -37,6 +38,7 @@ from workerbus.worker._hooks import DEFAULTS, HOOKS, HookQueue
 from workerbus.worker._inbox import WorkerInbox
 from workerbus.worker._lifecycle import WorkerLifecycle
 from workerbus.worker._names import check_class, check_handlers, check_object
+from workerbus.worker._own_tasks import OwnTasks
 from workerbus.worker._presence import Presence
 from workerbus.worker._state import WorkerState
 from workerbus.worker._types import Phase
@@ -210,6 +212,25 @@ class WorkerCore:
         # Last, since the hook may ask a child, or this worker itself, for a job: by now both can answer.
         if activation is not None:
             await activation.result()
+
+    # --- tasks of its own
+
+    def create_task(self, function: Work, args: tuple[Any, ...], name: str | None) -> TaskHandle:
+        """Start a task; what `BaseWorker.create_task` does."""
+        state = self.state
+        work, label = work_of(function, args, name)
+        try:
+            host = state.tasks
+        except NotRunningError:
+            discard(work)
+            raise
+        if state.own_tasks is None:
+            state.own_tasks = OwnTasks(state.name, self._task_failed)
+            state.own_tasks.closed = state.winding_down
+        return state.own_tasks.start(host, work, label)
+
+    def _task_failed(self, label: str, exc: Exception) -> None:
+        self.presence.hook_failed(HookCall(f"task {label!r}", ()), exc)
 
 
 def is_worker(value: object) -> TypeGuard[_slot.HasCore]:

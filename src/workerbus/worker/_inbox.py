@@ -171,6 +171,12 @@ class WorkerInbox(Inbox):
         """How many data messages wait for their built-in handling."""
         return len(self._data or ()) if self._intake is None else self._intake[1].waiting
 
+    def holds_work(self) -> bool:
+        """Whether a data message waits that the worker would do something with; its end is none."""
+        waiting = [*(self._data or ())] if self._intake is None else self._intake[1].look()
+        mine = [message for message in waiting if not isinstance(message, BusEndWorkerMessage)]
+        return any(self._hears() or message.target == self.name for message in mine)
+
     @property
     def depth(self) -> int:
         """How many messages wait, for their handling or for a hook."""

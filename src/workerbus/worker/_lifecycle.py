@@ -4,7 +4,7 @@
 its hooks and job handlers run. The three ways to the end:
 
 * An **end** lets the hooks run that were queued before it, ends the children, gives jobs their grace, and then lets
-  `run()` return.
+  `run()` return. One that has never asked whether the worker is to end cannot know, and is cancelled then.
 * A **cancel** cancels `run()`.
 * `stop()` cancels it too, unless `run()` itself has called `stop()`: then it is left to return.
 
@@ -14,9 +14,11 @@ Whichever way `run()` comes to its end, the same wind-down follows; see `_wind_d
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, copy_context
+from typing import Final
 
 from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class, get_current_task, move_on_after
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from workerbus._concurrency.failures import cancelled_from_outside, own_error
 from workerbus._concurrency.lane import Lane
@@ -33,6 +35,11 @@ logger = logging.getLogger("workerbus")
 
 _inside: "ContextVar[WorkerLifecycle | None]" = ContextVar("workerbus_inside", default=None)
 
+_UNHEEDING: Final = (
+    "worker %r is to end and its run() is cancelled: to be let return, it has to await super().run(params) or "
+    "params.wait_for_end(), or to look at params.ending"
+)
+
 
 class WorkerLifecycle:
     """The life of one worker.
@@ -47,6 +54,7 @@ class WorkerLifecycle:
     __slots__ = (
         "_awaited_end",
         "_errors",
+        "_heeds_end",
         "_leave",
         "_lived",
         "_run_is_over",
@@ -78,6 +86,7 @@ class WorkerLifecycle:
         self._shutdown = False
         self._lived = False
         self._run_is_over = False
+        self._heeds_end = False
         self._awaited_end: BusEndWorkerMessage | None = None
         self._errors: list[Exception] = []
 
@@ -136,7 +145,7 @@ class WorkerLifecycle:
         # 3. The wind-down runs, and gets the first error: requesters whose jobs are open are told of that.
         # 4. What fails in the wind-down itself is one more error of the worker, or an exit.
         try:
-            await self._run(WorkerParams(WorkerTaskGroup(group, self._task_failed)))
+            await self._run(WorkerParams(WorkerTaskGroup(group, self._task_failed), _EndOfRun(self)))
         except (KeyboardInterrupt, SystemExit) as exc:
             tasks.end_with(exc)
         finally:
@@ -169,6 +178,8 @@ class WorkerLifecycle:
             else:
                 with CancelScope() as self._run_scope:
                     await state.worker.run(params)
+                    if state.started_at is None and not state.closing:
+                        logger.warning("run() of worker %r has returned without calling start()", state.name)
         except BaseException as exc:  # noqa: BLE001 - sorted there; reported by the runner
             self._errors.append(await own_error(exc))
 
@@ -196,6 +207,15 @@ class WorkerLifecycle:
         """Let handlers start with the context variables of the task that starts the worker, if it is the worker's."""
         if _inside.get() is self:
             self._state.tasks.context = copy_context()
+
+    def heed_end(self) -> None:
+        """Note that `run` will return when the worker is to stop."""
+        self._heeds_end = True
+
+    @property
+    def is_to_stop(self) -> bool:
+        """Whether `run` is to return."""
+        return self._stop.is_set()
 
     async def until_stopped(self) -> None:
         """Wait until the worker is to stop; what the default `run` does."""
@@ -283,9 +303,23 @@ class WorkerLifecycle:
             self._state.tasks.start(self._cancel_if_late, name=f"{self._state.name} grace period")
 
     async def _cancel_if_late(self) -> None:
-        with move_on_after(sum(self._state.graces)):
-            await self._state.finished.wait()
+        state = self._state
+        unheeding = not await self._run_may_heed()
+        if unheeding and state.started_at is None and not state.inbox.holds_work():
+            logger.warning("worker %r is to end and is cancelled: its run() has not called start()", state.name)
+            self._let_go(cancel_run=True)
+            return
+        with move_on_after(sum(state.graces)):
+            await state.finished.wait()
         self._let_go(cancel_run=True)
+
+    async def _run_may_heed(self) -> bool:
+        # Whether run() knows that it is to return. Two passes of the loop, since it may have only now begun, or come
+        # out of start() or of a job whose end this worker has waited for.
+        if not self._state.runs_by_default:
+            for _ in range(2):
+                await checkpoint()
+        return self._heeds_end or self._run_is_over or self._state.runs_by_default
 
     def _seal_lane(self, lane: Lane[HookCall]) -> None:
         # Called in the lane's own step, so that the hook behind the mark does not slip through. With children, the
@@ -301,7 +335,8 @@ class WorkerLifecycle:
         # 2. The children, so that none outlives its parent; they may still report to this worker.
         # 3. The hooks that the children have caused. From here on none is queued any more.
         # 4. The jobs, those that this worker does: they get their own grace, and are then left to the wind-down.
-        # 5. run() may return, and the wind-down follows it. Whoever does not get there in time is cancelled.
+        # 5. run() may return, and the wind-down follows it. Whoever does not get there in time is cancelled, and a
+        #    run() that cannot know that it is to return, at once.
         state = self._state
         grace_period, job_grace = state.graces
         with move_on_after(grace_period + job_grace):
@@ -314,6 +349,9 @@ class WorkerLifecycle:
             with move_on_after(job_grace):
                 await state.job_server.quiet()
             self._stop.set()
+            if not await self._run_may_heed():
+                logger.warning(_UNHEEDING, state.name)
+                self._let_go(cancel_run=True)
             await state.finished.wait()  # this task ends with the worker
         logger.warning("worker %r has not ended in %g seconds and is cancelled", state.name, grace_period)
         self._let_go(cancel_run=True)
@@ -325,3 +363,20 @@ class WorkerLifecycle:
             state.bus.post(BusEndWorkerMessage(reason, source=state.name, target=child.name))
         for child in state.unfinished():
             await child.finished.wait()
+
+
+class _EndOfRun:
+    """What a user's ``run()`` sees of its worker's end. Whoever looks at it knows when to return."""
+
+    __slots__ = ("_life",)
+
+    def __init__(self, life: WorkerLifecycle) -> None:
+        self._life = life
+
+    def is_set(self) -> bool:
+        self._life.heed_end()
+        return self._life.is_to_stop
+
+    async def wait(self) -> None:
+        self._life.heed_end()
+        await self._life.until_stopped()

@@ -20,6 +20,7 @@ from workerbus.jobs._server import JobServer
 from workerbus.messages import BusCancelWorkerMessage
 from workerbus.worker._hooks import HookQueue
 from workerbus.worker._inbox import WorkerInbox
+from workerbus.worker._own_tasks import OwnTasks
 from workerbus.worker._tree import TreeNode
 from workerbus.worker._types import Phase
 
@@ -55,12 +56,14 @@ class WorkerState(TreeNode):
         hooks: The hooks that wait to be run.
         job_client: The jobs that it has asked for.
         job_server: The jobs that it was asked for.
+        own_tasks: The tasks that its own code has started; None before the first.
+        winding_down: Whether its wind-down has come to what it does.
     """
 
     __slots__ = (
         "_bus", "_defaults", "_inbox", "_registry", "_tasks", "activation_args", "active", "admitted", "attach_error",
         "attached", "clean_up", "closing", "events", "final_message", "finished", "hooks", "job_client", "job_server",
-        "phase", "ready", "reason", "runner", "started_at", "starts_active", "worker",
+        "own_tasks", "phase", "ready", "reason", "runner", "started_at", "starts_active", "winding_down", "worker",
     )  # fmt: skip
 
     hooks: HookQueue
@@ -93,6 +96,8 @@ class WorkerState(TreeNode):
         self.ready: LazyEvent = LazyEvent()
         self.finished: LazyEvent = LazyEvent()
         self.clean_up: CleanUp = CleanUp()
+        self.own_tasks: OwnTasks | None = None  # most workers never have any
+        self.winding_down: bool = False
 
     # --- what it is attached to
 
@@ -202,6 +207,11 @@ class WorkerState(TreeNode):
     def cleans_up_by_default(self) -> bool:
         """Whether `cleanup` is the library's own, which does nothing."""
         return is_default(self.worker, "cleanup", self._defaults["cleanup"])
+
+    @property
+    def has_own_tasks(self) -> bool:
+        """Whether tasks of the worker's own run."""
+        return self.own_tasks is not None and not self.own_tasks.idle
 
     def attaching(self) -> None:
         """Note that the worker is being attached, perhaps after an attempt that failed."""

@@ -1,13 +1,23 @@
 """What a worker runs in and is activated with, where it is in its life, and its counts (J12, N2)."""
 
 from enum import Enum
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import attrs
 from anyio.abc import TaskGroup
-from attrs import frozen
+from attrs import field, frozen
 
 from workerbus._values import Value, plain_members, value
+
+
+class EndSignal(Protocol):
+    """Whether a worker is to end, as its `run()` sees it."""
+
+    def is_set(self) -> bool:
+        """Whether the worker is to end."""
+
+    async def wait(self) -> None:
+        """Wait until the worker is to end."""
 
 
 @value
@@ -17,11 +27,25 @@ class WorkerParams(Value):
     Args:
         task_group: The worker's own task group. What is started in it ends with the worker; an exception in it ends the
             worker as one of ``run()`` does.
+        end: Says when `run()` is to return; see `ending` and `wait_for_end`.
 
-    Guarantees: N2.
+    Guarantees: N2, W10.
     """
 
     task_group: TaskGroup
+    _end: EndSignal = field(repr=False, eq=False)
+
+    @property
+    def ending(self) -> bool:
+        """Whether `run()` is to return: the worker's hooks have run, its children have finished, its jobs are done.
+
+        A `run()` that has asked is let return, for as long as the grace period lasts.
+        """
+        return self._end.is_set()
+
+    async def wait_for_end(self) -> None:
+        """Wait until `run()` is to return; what the default `run()` does after `start()`."""
+        await self._end.wait()
 
 
 @plain_members

@@ -3,8 +3,8 @@
 Under one deadline, which the whole run shares:
 
 1. The children are cancelled and waited for; the worker still takes messages meanwhile.
-2. The worker takes no new jobs. Its job handlers, its hooks and the job groups that it has asked for are cancelled, and
-   waited for.
+2. The worker takes no new jobs. Its job handlers, its hooks, its own tasks and the job groups that it has asked for are
+   cancelled, and waited for.
 3. Jobs that are still open are answered, whether their handlers have unwound or not. Requests that still wait in the
    inbox are refused.
 4. `cleanup()` is called, if the class overrides it. Then the worker leaves bus and registry, and its name is free.
@@ -68,6 +68,8 @@ class WindDown:
                     # The groups last, since handlers and hooks may ask for jobs even while they unwind.
                     await state.job_server.pool.quiet()
                     await state.hooks.quiet()
+                    if state.own_tasks is not None:
+                        await state.own_tasks.quiet()
                     await state.job_client.quiet()
                     if self._tells_of_cancel:  # the lanes are closed by now, so it is run here
                         await state.hooks.run(HookCall("on_bus_message", (state.final_message,), state.final_message))
@@ -90,7 +92,7 @@ class WindDown:
         # Most workers of a large program are idle at their end: those need no scope, no cancel and no checkpoint, and
         # 1,000 of them start and stop 1.04 to 1.13 times as fast.
         state = self._state
-        no_jobs = state.job_server.idle and not state.job_client.groups
+        no_jobs = state.job_server.idle and not state.job_client.groups and not state.has_own_tasks
         return no_jobs and state.hooks.idle and not self._tells_of_cancel and not state.has_unfinished
 
     @property
@@ -120,6 +122,9 @@ class WindDown:
         state.job_server.cancel_all(*self._verdict())
         state.job_server.pool.cancel()
         state.hooks.close(cancel=True)
+        state.winding_down = True
+        if state.own_tasks is not None:
+            state.own_tasks.close()
 
     def _refuse_the_rest(self) -> list[str]:
         # Sets the phase and cancels again what step 2 has cancelled, since step 2 may not have been reached.
