@@ -96,15 +96,25 @@ class WorkerReadyData(Value):
 
 @value
 class WorkerErrorData(Value):
-    """An error that a worker reported.
+    """An error that a worker reported, or of which it has ended.
 
     Args:
-        worker_name: The name of the worker that reported it.
+        worker_name: The name of the worker.
         error: What happened, in words.
+        exception: What was raised, where that was in this process and something was.
+        origin: What has raised it: the name of a hook or of a handler, or ``"run"``; None where nothing was raised.
+        fatal: Whether the worker has ended of it. Otherwise it lives on.
+
+    Two are compared by the worker and the text alone.
+
+    Guarantees: W9.
     """
 
     worker_name: str
     error: str
+    exception: BaseException | None = field(default=None, eq=False, repr=False)
+    origin: str | None = field(default=None, eq=False, metadata={IF_SET: True})
+    fatal: bool = field(default=False, eq=False)
 
 
 def id_source() -> Callable[[], str]:

@@ -81,13 +81,13 @@ class HookCall:
         cause: BusMessage | None = None,
         *,
         barrier: Barrier | None = None,
-        done: Callable[[Exception | None], None] | None = None,
+        done: Callable[[BaseException | None], None] | None = None,
     ) -> None:
         self.name: str = name
         self.args: tuple[Any, ...] = args
         self.cause: BusMessage | None = cause
         self.barrier: Barrier | None = barrier
-        self.done: Callable[[Exception | None], None] | None = done
+        self.done: Callable[[BaseException | None], None] | None = done
 
 
 class HookSink(Protocol):

@@ -7,6 +7,8 @@ whether it is an announcement, which is for runners and observers and not for ev
 
 from typing import Any, ClassVar, Final
 
+from attrs import field
+
 from workerbus._message_base import BusDataMessage as BusDataMessage
 from workerbus._message_base import BusLocalMessage as BusLocalMessage
 from workerbus._message_base import BusMessage as BusMessage
@@ -124,15 +126,21 @@ class BusWorkerErrorMessage(BusSystemMessage):
 
 @bus_message
 class BusWorkerLocalErrorMessage(BusSystemMessage, BusLocalMessage):
-    """Reports an error of a child worker to its parent.
+    """Reports an error of a child worker to its parent. The fields are those of `WorkerErrorData`.
 
     Args:
         error: What happened, in words.
+        exception: What was raised, if anything was.
+        origin: What has raised it.
+        fatal: Whether the worker has ended of it.
 
-    Guarantees: W7.
+    Guarantees: W7, W9.
     """
 
     error: str
+    exception: BaseException | None = field(default=None, eq=False, repr=False)
+    origin: str | None = None
+    fatal: bool = False
 
 
 @value

@@ -31,6 +31,7 @@ def group(*exceptions: BaseException) -> BaseExceptionGroup[BaseException]:
 
 
 ERROR, OTHER_ERROR, EXIT, PANIC = ValueError("x"), KeyError("y"), KeyboardInterrupt(), Panic("z")
+CLOSED = GeneratorExit()
 Make = Callable[[BaseException], BaseException]
 
 ALWAYS: list[tuple[str, Make, Kind, BaseException]] = [
@@ -42,9 +43,10 @@ ALWAYS: list[tuple[str, Make, Kind, BaseException]] = [
     ("an exit", lambda _: EXIT, Kind.EXIT, EXIT),
     ("an exit beside an error", lambda _: group(ERROR, EXIT), Kind.EXIT, EXIT),
     ("an exit beside a cancellation", lambda cancel: group(cancel, EXIT), Kind.EXIT, EXIT),
-    ("a panic", lambda _: PANIC, Kind.OTHER, PANIC),
-    ("a panic in a group", lambda _: group(PANIC), Kind.OTHER, PANIC),
-    ("a panic beside a cancellation", lambda cancel: group(cancel, PANIC), Kind.OTHER, PANIC),
+    ("a panic", lambda _: PANIC, Kind.PANIC, PANIC),
+    ("a panic in a group", lambda _: group(PANIC), Kind.PANIC, PANIC),
+    ("a coroutine that is closed", lambda _: CLOSED, Kind.CLOSED, CLOSED),
+    ("a panic beside a cancellation", lambda cancel: group(cancel, PANIC), Kind.PANIC, PANIC),
 ]
 
 
@@ -116,8 +118,9 @@ async def test_what_is_not_the_codes_own_fault_is_raised() -> None:
     """R5: an exit out of a group, as itself."""
     with pytest.raises(KeyboardInterrupt):
         await own_error(group(ERROR, EXIT))
-    with pytest.raises(Panic):
-        await own_error(PANIC)
+    with pytest.raises(GeneratorExit):
+        await own_error(CLOSED)
+    assert await own_error(PANIC) is PANIC
     assert await own_error(group(ERROR)) is ERROR
 
 
@@ -194,3 +197,11 @@ async def test_a_cancellation_that_is_an_error_says_which() -> None:
     of_others = sort_failure(several).error
     assert str(of_others) == "it let a cancellation of something else through"
     assert of_others.__cause__ is several
+
+
+async def test_a_panic_beside_an_error_is_one_and_both_are_told() -> None:
+    """J2, L6"""
+    failure = sort_failure(group(ERROR, await a_cancellation(), PANIC))
+    assert failure.kind is Kind.PANIC
+    assert isinstance(failure.error, BaseExceptionGroup)
+    assert failure.error.exceptions == (ERROR, PANIC)

@@ -7,18 +7,22 @@ import anyio
 import pytest
 from anyio import current_time
 
+from support.conditions import eventually
+from support.failures import Errors, tracebacks
 from support.pipelines import DOWN, UP, Alert, Spy, boom, flowing, for_texts, run_through, texts, work, worker_of
-from support.workers import running
-from workerbus import CLEANUP_SECONDS, WorkerRunner
+from support.workers import Helper, running
+from workerbus import CLEANUP_SECONDS, PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
     CancelFrame,
     EndFrame,
     ErrorFrame,
     Frame,
     FrameDirection,
+    FrameProcessed,
     FrameProcessor,
     FrameProcessorSetup,
     InterruptionFrame,
+    Observer,
     Pipeline,
     StartFrame,
     StopFrame,
@@ -249,6 +253,76 @@ async def test_a_clean_up_that_fails_or_hangs_keeps_no_other_from_it(caplog: pyt
     assert all(spy.log[-1] == "cleanup" for spy in spies)
     assert "cleanup() of processor 'fails' failed" in caplog.text
     assert "cleanup() of processor 'hangs' has not ended in time" in caplog.text
+
+
+# --- exceptions that are no `Exception`
+
+
+class Panic(BaseException):
+    """What a native extension raises when it panics."""
+
+
+@pytest.mark.parametrize("where", ["setup", "start", "data", "system", "task", "hook"])
+async def test_a_panic_ends_the_worker_and_no_other(where: str, caplog: pytest.LogCaptureFixture) -> None:
+    """J2, W9: of a processor, of its task, or of a hook"""
+    panic = Panic("out of bounds")
+
+    class Panics(Spy):
+        async def setup(self, setup: FrameProcessorSetup) -> None:
+            await super().setup(setup)
+            self.panic("setup")
+            if where == "task":
+                self.create_task(self.fail)
+
+        async def fail(self) -> None:
+            self.panic("task")
+
+        async def process_frame(self, frame: Frame, direction: Any) -> None:
+            self.panic({StartFrame: "start", TextFrame: "data", Alert: "system"}.get(type(frame), ""))
+            await super().process_frame(frame, direction)
+
+        def panic(self, place: str) -> None:
+            if place == where:
+                raise panic
+
+    worker = worker_of(Spy(), Panics(name="panics"), Spy(), name="w")
+    if where == "hook":
+        worker.add_event_handler("on_frame_reached_downstream", boom_with(panic))
+    async with running(Helper("other")) as runner:
+        errors = await Errors().of(runner)
+        await worker.queue_frame(TextFrame("x"))
+        await worker.queue_frame(Alert("x"))
+        await runner.add_workers(worker)
+        await worker.wait()
+        assert (await runner.job("other", name="echo"))["worker"] == "other"
+        await eventually(lambda: errors.told)
+    assert [(data.exception, data.fatal) for data in errors.told] == [(panic, True)]
+    assert tracebacks(caplog, panic)
+
+
+def boom_with(exc: BaseException) -> Any:
+    def fail(*_: object) -> None:
+        raise exc
+
+    return fail
+
+
+async def test_a_panic_of_an_observer_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """J2, P1"""
+    panic = Panic("out of bounds")
+
+    class Panics(Observer):
+        async def on_process_frame(self, data: FrameProcessed) -> None:
+            raise panic
+
+    spy = Spy()
+    worker = PipelineWorker(Pipeline([spy]), name="w", observers=[Panics()])
+    async with running(worker):
+        await worker.queue_frame(TextFrame("x"))
+        await spy.until(1)
+        await eventually(lambda: tracebacks(caplog, panic))
+        await worker.queue_frame(TextFrame("y"))
+        await spy.until(2)
 
 
 # --- exceptions that end programs

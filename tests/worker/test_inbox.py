@@ -34,6 +34,7 @@ def inbox_with(handle: Any, early: Early | None = None, *, started: bool = True)
         early=OrderedDict() if early is None else early,
         refuse=lambda request: None,
         end_waits=lambda end: None,
+        panicked=lambda error, origin: None,
     )
     if started:
         start(inbox)

@@ -8,16 +8,21 @@
 | a cancellation alone | no | NATIVE | that |
 | a group of nothing but cancellations | no | ERROR | one that says so |
 | a `KeyboardInterrupt` or `SystemExit`, alone or in a group | yes or no | EXIT | that |
-| any other `BaseException` | yes or no | OTHER | that |
+| a `GeneratorExit`: somebody closes the coroutine | yes or no | CLOSED | that |
+| any other `BaseException`, alone or in a group | yes or no | PANIC | that; of a group, what is no cancellation |
 
 On trio, code that is cancelled may raise a group of `Cancelled` and of what its clean-up raised, hence the second row.
 A cancellation without a cancelled scope is a native one, of asyncio's: somebody has cancelled this very task, or code
 in it has raised `CancelledError`. It concerns what runs in the task, and nobody else.
+
+A panic is an exception that is no `Exception`, and yet not meant to end programs: a native extension has panicked, say,
+or a test framework has failed a test. It is an error of the code that raised it, and what that code belongs to, a
+worker, cannot be trusted any more: it is finished.
 """
 
 import math
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from anyio import current_effective_deadline, get_cancelled_exc_class
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -30,7 +35,11 @@ class Kind(Enum):
     NATIVE = "its task was cancelled natively: report that, and let the task end"
     CANCELLED = "it was cancelled with what is around it: let the cancellation through"
     EXIT = "the program is to end: let that through"
-    OTHER = "nothing that the library knows: let it through"
+    PANIC = "it failed beyond what code expects: report the error, and finish the worker that the code belongs to"
+    CLOSED = "its coroutine is being closed, and must not wait: let that through"
+
+
+_OWN: Final = frozenset({Kind.ERROR, Kind.NATIVE, Kind.PANIC})
 
 
 class Failure(NamedTuple):
@@ -49,12 +58,12 @@ class Failure(NamedTuple):
     @property
     def own(self) -> bool:
         """Whether it is the fault of the code that raised it, and is to be reported."""
-        return self.kind is Kind.ERROR or self.kind is Kind.NATIVE
+        return self.kind in _OWN
 
     @property
-    def error(self) -> Exception:
+    def error(self) -> BaseException:
         """What to report: a native cancellation as an error that says so."""
-        if isinstance(self.cause, Exception):
+        if self.kind is not Kind.NATIVE:
             return self.cause
         error = RuntimeError("a cancellation of its own task")
         error.__cause__ = self.cause
@@ -92,10 +101,23 @@ def sort_failure(exc: BaseException) -> Failure:
         cause.__cause__ = exc
     if isinstance(cause, Exception):
         return Failure(Kind.ERROR, exc, cause)
-    return Failure(Kind.OTHER, exc, cause)
+    return Failure(Kind.CLOSED if isinstance(cause, GeneratorExit) else Kind.PANIC, exc, cause)
 
 
-async def own_error(exc: BaseException) -> Exception:
+def is_panic(error: BaseException) -> bool:
+    """Whether an error that was sorted, as the code's own, is a panic."""
+    return not isinstance(error, Exception)
+
+
+def own_error_of_call(exc: BaseException) -> BaseException:
+    """Do what `own_error` does, for what a sync function has raised: no cancellation can have come up in it."""
+    failure = sort_failure(exc)
+    if not failure.own:
+        raise failure.cause
+    return failure.error
+
+
+async def own_error(exc: BaseException) -> BaseException:
     """Return what is to be reported of code that has failed; raise what is not its own fault."""
     failure = sort_failure(exc)
     await failure.pass_on()

@@ -60,6 +60,7 @@ class JobServer:
         owner: The worker.
         find: Returns what to run for a request; raises `LookupError` where there is nothing.
         refusal: Returns the status and payload to answer with where the worker takes no new jobs, else None.
+        panicked: Called with an exception that is no `Exception`, and with the name of the handler that has raised it.
 
     Attributes:
         jobs: Job id to job, of those that are not answered.
@@ -83,6 +84,7 @@ class JobServer:
         "_no_jobs",
         "_now",
         "_owner",
+        "_panicked",
         "_refusal",
         "answered",
         "early",
@@ -96,12 +98,14 @@ class JobServer:
         owner: JobPeer,
         find: Callable[[BusJobRequestMessage], Route],
         refusal: Callable[[], tuple[JobStatus, dict[str, Any]] | None],
+        panicked: Callable[[BaseException, str], None],
     ) -> None:
         self._owner = owner
         self._bus: Sender | None = None
         self._name = owner.name
         self._find = find
         self._refusal = refusal
+        self._panicked = panicked
         self.jobs: dict[str, OpenJob] = {}
         # Not dicts: they would look at all that were forgotten for which is the first now, half a microsecond each job.
         self._ended: OrderedDict[str, None] = OrderedDict()
@@ -396,7 +400,9 @@ class JobServer:
         except BaseException as exc:
             failure = sort_failure(exc)
             self._handler_failed(job, failure)
-            if failure.kind is not Kind.ERROR:
+            if failure.kind is Kind.PANIC:
+                self._panicked(failure.cause, _name_of(job.route.run))
+            elif failure.kind is not Kind.ERROR:
                 await failure.pass_on()
                 raise
         else:
@@ -410,7 +416,7 @@ class JobServer:
         kind = failure.kind
         if kind is not Kind.EXIT:
             self._expire(job)  # where the scope's deadline has cancelled the handler, nobody has said so yet
-        if kind is Kind.ERROR and not isinstance(failure.cause, JobFailure):
+        if kind in (Kind.ERROR, Kind.PANIC) and not isinstance(failure.cause, JobFailure):
             when = " after its answer" if job.state is JobState.ANSWERED else ""
             logger.error("the handler of %s failed%s", self._title(job), when, exc_info=failure.cause)
         if kind is not Kind.CANCELLED:
@@ -439,3 +445,7 @@ class JobServer:
             self._answer(job, *job.verdict)
         elif before is JobState.RUNNING and job.state is JobState.OVER:
             self._answer(job, *outcome(result, error, job.request.job_name))
+
+
+def _name_of(handler: object) -> str:
+    return getattr(handler, "__name__", type(handler).__name__)

@@ -75,7 +75,7 @@ class FrameLane:
         self,
         start: "Callable[[FrameLane], TaskHandle]",
         target: Target,
-        failed: Callable[[Frame, Exception], Awaitable[None]],
+        failed: Callable[[Frame, BaseException], Awaitable[None]],
         joined: Callable[[Frame, FrameDirection], Awaitable[None]],
         taken: Callable[[FrameDirection], None] | None = None,
         first: "FrameLane | None" = None,

@@ -146,7 +146,7 @@ class Running(Protocol):
     ) -> TaskHandle:
         """Start a task that ends with the pipeline; ``owner`` is the processor that the log names."""
 
-    def start_failed(self, exc: Exception) -> None:
+    def start_failed(self, exc: BaseException) -> None:
         """Note that a processor has raised instead of passing the `StartFrame` on."""
 
     def fatal(self, frame: ErrorFrame) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 from anyio import get_current_task, move_on_after
 
+from workerbus._concurrency.failures import is_panic
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus._concurrency.room import Room
@@ -413,7 +414,7 @@ class ProcessorInbox:
         else:
             self.previous = port
 
-    async def failed(self, frame: Frame | None, exc: Exception) -> None:
+    async def failed(self, frame: Frame | None, exc: BaseException) -> None:
         """Log what the processor raised, and tell the worker by way of the processors upstream.
 
         Args:
@@ -430,7 +431,7 @@ class ProcessorInbox:
             self.running.start_failed(exc)
         else:
             text = f"{type(exc).__name__}: {text_of(exc)}"
-            error = ErrorFrame(text, processor=self.name, exception=exc)
+            error = ErrorFrame(text, fatal=is_panic(exc), processor=self.name, exception=exc)
             self.previous.put(error, UPSTREAM, False)
             await self.events.tell("on_error", error)
 

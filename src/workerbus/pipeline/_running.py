@@ -176,7 +176,7 @@ class RunningPipeline:
         self._closed = False
         self.settled: Event = Event()
         self.is_open: bool = False
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.inboxes: list[ProcessorInbox] = row.inboxes
         self.head = Edge(tell.left, self._start_at_sink)
         self.tail = Edge(tell.left, self._start_at_sink)
@@ -222,7 +222,7 @@ class RunningPipeline:
         """Whether frames may come in from the bus: the worker is active, or will be when it has started."""
         return self._tell.takes_frames()
 
-    def start_failed(self, exc: Exception) -> None:
+    def start_failed(self, exc: BaseException) -> None:
         """Note that a processor has raised instead of passing the `StartFrame` on: the pipeline cannot start."""
         self.error = self.error or exc
         self.settled.set()

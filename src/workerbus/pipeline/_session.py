@@ -15,6 +15,7 @@ from typing import Final
 
 from anyio import CancelScope, Event, current_time, move_on_after, sleep_until
 
+from workerbus._concurrency.failures import is_panic
 from workerbus.errors import NotRunningError
 from workerbus.pipeline._bus_edge import BusEdge
 from workerbus.pipeline._frames import (
@@ -222,7 +223,10 @@ class PipelineSession:
         if frame.fatal:
             text = f"processor {frame.processor!r}: {frame.error}"
             logger.error("the pipeline of worker %r has failed: %s", self._worker.name, text)
-            self._core.presence.report_error(text)
+            if frame.exception is not None and is_panic(frame.exception):
+                self._core.lifecycle.fail(frame.exception, frame.processor or "pipeline")
+            else:
+                self._core.presence.report_error(text)
             self.cancel(CancelFrame(frame.error))
 
     def cancel(self, frame: CancelFrame) -> None:

@@ -323,7 +323,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
                 gc.collect()
         errors = self._hosted.errors
         if errors and (exc is None or swallowed):
-            raise errors[0] if len(errors) == 1 else ExceptionGroup("several workers failed", errors)
+            raise errors[0] if len(errors) == 1 else BaseExceptionGroup("several workers failed", errors)
         return swallowed
 
     # --- in the core of the run

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from workerbus._concurrency.failures import sort_failure
 from workerbus._registry import WorkerRegistry
 from workerbus._values import WorkerErrorData
 from workerbus.abc import RunnerLike
@@ -62,7 +63,7 @@ class HostedWorkers:
         self.workers: dict[str, WorkerCore] = {}
         self.roots: dict[str, WorkerCore] = {}
         self.ready_listeners: dict[str, WorkerCore] = {}
-        self.errors: list[Exception] = []
+        self.errors: list[BaseException] = []
         self.gone: Totals = Totals()
         self._serving = False
 
@@ -125,7 +126,7 @@ class HostedWorkers:
                     self._admit(core)
             except (ValueError, RuntimeError) as exc:
                 core.state.has_attached(exc)
-                self._runner.worker_error(WorkerErrorData(core.state.name, str(exc)))
+                self._runner.worker_error(WorkerErrorData(core.state.name, str(exc), exc))
 
     def _admit(self, core: WorkerCore) -> None:
         state = core.state
@@ -172,8 +173,9 @@ class HostedWorkers:
             if state.phase is Phase.ATTACHED:  # it is on the bus, and its own attach() failed after that
                 with runner.clean_up.shield():
                     await state.worker.stop()
-            if isinstance(exc, Exception):
-                state.has_attached(exc)
+            failure = sort_failure(exc)
+            if failure.own:
+                state.has_attached(failure.error)
             raise
         state.has_attached()
 
@@ -183,7 +185,7 @@ class HostedWorkers:
         """Run a worker to its end: its one task."""
         if core.state.phase is Phase.NEW and not await self._attach_sent(core):
             return
-        crash: Exception | None = None
+        crash: BaseException | None = None
         try:
             crash = await core.lifecycle.live()
         except Exception as exc:  # noqa: BLE001 - reported, and raised by run()
@@ -198,16 +200,17 @@ class HostedWorkers:
         except BaseException as exc:
             self.forget(state.worker)
             self.roots.pop(state.name, None)
-            if state.parent is None and isinstance(exc, Exception):
-                self._runner.worker_error(WorkerErrorData(state.name, f"{type(exc).__name__}: {text_of(exc)}"))
+            failure = sort_failure(exc)
+            if state.parent is None and failure.own:
+                self._runner.worker_error(_fatal(state.name, failure.error, "attach"))
             core.lifecycle.could_not_be_added()
             self._runner.worker_left()
-            if not isinstance(exc, Exception):
+            if not failure.own:
                 raise
             return False  # whoever adds it gets the error
         return True
 
-    def _finished(self, core: WorkerCore, crash: Exception | None) -> None:
+    def _finished(self, core: WorkerCore, crash: BaseException | None) -> None:
         # Who hears of a crash:
         # 1. The parent, or for a root the runner and everybody, from the worker's own presence.
         # 2. The runner too, where a parent does not handle it.
@@ -218,10 +221,10 @@ class HostedWorkers:
             del self.roots[state.name]
         if crash is not None:
             logger.error("worker %r failed", state.name, exc_info=crash)
-            error = f"{type(crash).__name__}: {text_of(crash)}"
-            if not core.presence.report_failure(error):
+            data = _fatal(state.name, crash, core.lifecycle.origin_of(crash))
+            if not core.presence.report_failure(data):
                 if state.parent is not None:
-                    self._runner.worker_error(WorkerErrorData(state.name, error))
+                    self._runner.worker_error(data)
                 if not self._runner.takes_errors:
                     crash.add_note(f"raised by worker {state.name!r}")
                     self.errors.append(crash)
@@ -243,3 +246,7 @@ class HostedWorkers:
         """Stop the workers that are still attached after a run that could not begin, or that came too late for it."""
         for core in list(self.workers.values()):
             await core.state.worker.stop()
+
+
+def _fatal(worker: str, error: BaseException, origin: str) -> WorkerErrorData:
+    return WorkerErrorData(worker, f"{type(error).__name__}: {text_of(error)}", error, origin, fatal=True)

@@ -138,7 +138,9 @@ class WorkerCore:
             state, wind_down=wind_down.run, leave=presence.leave, watch=presence.watch
         )
         self.dispatch = MessageDispatch(state, cancel=life.cancel, end=life.end, handlers=known.job_handlers)
-        self.job_server = state.job_server = JobServer(state, self.dispatch.find_handler, self.dispatch.refusal)
+        self.job_server = state.job_server = JobServer(
+            state, self.dispatch.find_handler, self.dispatch.refusal, life.fail
+        )
         self.became_ready: Callable[[], None] | None = None
         self.extension: Any = None
         events.added = self._event_handler_added
@@ -181,6 +183,7 @@ class WorkerCore:
             max_buffer_size=bus.max_buffer_size,
             early=state.job_server.early,
             end_waits=self.lifecycle.end_waits,
+            panicked=self.lifecycle.fail,
             refuse=state.job_server.refuse,
         )
         return inbox
@@ -211,7 +214,11 @@ class WorkerCore:
                 await lifecycle.start_child(child)
         # Last, since the hook may ask a child, or this worker itself, for a job: by now both can answer.
         if activation is not None:
-            await activation.result()
+            try:
+                await activation.result()
+            except BaseException as exc:
+                lifecycle.blame(exc, "on_activated")
+                raise
 
     # --- tasks of its own
 

@@ -17,6 +17,7 @@ from workerbus.jobs._client import JobClient
 from workerbus.jobs._handlers import JobHandler
 from workerbus.jobs._limiter import Limiter
 from workerbus.jobs._open_job import OpenJob, Route
+from workerbus.jobs._outcomes import error_payload
 from workerbus.messages import (
     BUILT_IN,
     BusActivateWorkerMessage,
@@ -40,9 +41,9 @@ class Outcome:
 
     def __init__(self) -> None:
         self._done = Event()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
-    def set(self, error: Exception | None) -> None:
+    def set(self, error: BaseException | None) -> None:
         """Note that the hook has run, and what it raised, if anything."""
         self._error = error
         self._done.set()
@@ -180,6 +181,8 @@ class MessageDispatch:
 
     def refusal(self) -> tuple[JobStatus, dict[str, Any]] | None:
         """Return the status and payload with which a new job is refused; None where jobs are taken."""
+        if self._state.crash is not None:
+            return JobStatus.ERROR, error_payload(self._state.crash)
         if not self._state.takes_jobs:
             return JobStatus.CANCELLED, {"error": f"worker {self._name!r} is stopping", "type": "Cancelled"}
         if not self._state.active:
@@ -204,12 +207,13 @@ class MessageDispatch:
                 route = self._routes[name] = Route(run, handler.deferred, limiter)
                 return route
         if state.hooks.wants("on_job_request"):
-            return Route(self._on_job_request, deferred=True)
+            return Route(self.on_job_request, deferred=True)
         has = ", ".join(map(repr, sorted(self._handlers))) or "none"
         what = "jobs without a name" if name is None else f"job {name!r}"
         raise LookupError(f"worker {self._name!r} has no handler for {what}; the jobs that it has: {has}")
 
-    async def _on_job_request(self, message: BusJobRequestMessage) -> Any:
+    async def on_job_request(self, message: BusJobRequestMessage) -> Any:
+        """Run the hook for a job that no handler is for, and the event handlers of that name."""
         worker = self._state.worker
         result = await worker.on_job_request(message)
         for handler in self._state.events.of("on_job_request"):
@@ -238,7 +242,8 @@ class MessageDispatch:
         self._state.job_server.update_requested(message)
 
     def _child_error(self, message: BusWorkerLocalErrorMessage) -> None:
-        self._queue("on_worker_failed", (WorkerErrorData(message.source, message.error),), message)
+        data = WorkerErrorData(message.source, message.error, message.exception, message.origin, message.fatal)
+        self._queue("on_worker_failed", (data,), message)
 
     TABLE: ClassVar[Mapping[type[BusMessage], Callable[["MessageDispatch", Any], None]]] = {
         BusActivateWorkerMessage: _activation,

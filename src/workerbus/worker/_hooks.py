@@ -218,7 +218,7 @@ class HookQueue:
         name: str,
         overridden: frozenset[str],
         events: EventHandlers,
-        report: Callable[[HookCall, Exception], None],
+        report: Callable[[HookCall, BaseException], None],
     ) -> None:
         self._owner = owner
         self._events = events
@@ -305,7 +305,7 @@ class HookQueue:
 
     async def run(self, call: HookCall) -> None:
         """Run one hook: the method, then the event handlers, each whatever the others raise."""
-        error: Exception | None = None
+        error: BaseException | None = None
         native: BaseException | None = None
         for function, args in self._calls(call):
             try:
@@ -341,7 +341,7 @@ class HookQueue:
             calls.extend((handler, (owner, *args)) for handler in self._events.of(name))
         return calls
 
-    def _count(self, call: HookCall, exc: Exception) -> None:
+    def _count(self, call: HookCall, exc: BaseException) -> None:
         if call.done is None:  # otherwise whoever waits for the hook gets the error
             self.failed += 1
             self._report(call, exc)
@@ -362,8 +362,8 @@ class NoHooks:
 
 def _mark(
     event: Event, lane: Lane[HookCall], passed: Callable[[Lane[HookCall]], None]
-) -> Callable[[Exception | None], None]:
-    def done(_: Exception | None) -> None:
+) -> Callable[[BaseException | None], None]:
+    def done(_: BaseException | None) -> None:
         passed(lane)
         event.set()
 

@@ -27,6 +27,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
+from workerbus._concurrency.failures import is_panic, own_error_of_call
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.room import Room
@@ -52,6 +53,7 @@ class WorkerInbox(Inbox):
             with which the cancel is forgotten.
         refuse: Answers a request that is not accepted.
         end_waits: Called with an end that has come before the start.
+        panicked: Called with an exception of ``accepts`` that is no `Exception`, and with the method's name.
 
     Attributes:
         delivered: How many messages were handled.
@@ -72,6 +74,7 @@ class WorkerInbox(Inbox):
         early: OrderedDict[str, tuple[str | None, int]],
         refuse: Callable[[BusJobRequestMessage], None],
         end_waits: Callable[[BusEndWorkerMessage], None],
+        panicked: Callable[[BaseException, str], None],
     ) -> None:
         super().__init__(name, receives=receives, announcements=receives == "all")
         self.delivered: int = 0
@@ -80,6 +83,7 @@ class WorkerInbox(Inbox):
         self._accepts = accepts
         self._refuse = refuse
         self._end_waits = end_waits
+        self._panicked = panicked
         self._hook_data, self._hook_system = hooks
         self._hears = hears
         self._failed_hooks = failed_hooks
@@ -279,10 +283,13 @@ class WorkerInbox(Inbox):
         assert self._accepts is not None
         try:
             accepted = self._accepts(message)
-        except Exception:
+        except BaseException as exc:
+            error, accepted = own_error_of_call(exc), True
             self.failed += 1
-            logger.exception("accepts_bus_message of worker %r failed; the message is accepted", self.name)
-            accepted = True
+            text = "accepts_bus_message of worker %r failed; the message is accepted"
+            logger.error(text, self.name, exc_info=error)
+            if is_panic(error):
+                self._panicked(error, "accepts_bus_message")
         if accepted:
             self._step(message)
         else:

@@ -20,7 +20,7 @@ from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from workerbus._concurrency.failures import cancelled_from_outside, own_error
+from workerbus._concurrency.failures import Kind, cancelled_from_outside, own_error, sort_failure
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import LazyEvent, TaskHost
 from workerbus._values import JobStatus
@@ -46,7 +46,7 @@ class WorkerLifecycle:
 
     Args:
         state: The worker's state.
-        wind_down: Winds the worker down; gets the error that has ended it, if one has.
+        wind_down: Winds the worker down.
         leave: Lets the worker leave bus and registry.
         watch: Lets the worker hear when another, of the given name, gets ready.
     """
@@ -57,6 +57,7 @@ class WorkerLifecycle:
         "_heeds_end",
         "_leave",
         "_lived",
+        "_origins",
         "_run_is_over",
         "_run_scope",
         "_run_task",
@@ -71,7 +72,7 @@ class WorkerLifecycle:
         self,
         state: WorkerState,
         *,
-        wind_down: Callable[[Exception | None], Awaitable[None]],
+        wind_down: Callable[[], Awaitable[None]],
         leave: Callable[[], Awaitable[None]],
         watch: Callable[[str], Awaitable[None]],
     ) -> None:
@@ -80,6 +81,7 @@ class WorkerLifecycle:
         self._leave = leave
         self._watch = watch
         state.child_left = self.finish_if_over
+        state.fail = self.fail
         self._run_scope: CancelScope | None = None
         self._run_task: int | None = None
         self._stop = LazyEvent()
@@ -88,15 +90,16 @@ class WorkerLifecycle:
         self._run_is_over = False
         self._heeds_end = False
         self._awaited_end: BusEndWorkerMessage | None = None
-        self._errors: list[Exception] = []
+        self._errors: list[BaseException] = []
+        self._origins: tuple[tuple[BaseException, str], ...] = ()
 
     # --- the one task
 
-    async def live(self) -> Exception | None:
+    async def live(self) -> BaseException | None:
         """Run the worker to its end.
 
         Returns:
-            The error that ended it, if one did; an `ExceptionGroup` of several.
+            The error that ended it, if one did; an exception group of several.
         """
         _inside.set(self)
         state = self._state
@@ -126,7 +129,7 @@ class WorkerLifecycle:
             tasks.raise_fatal()
         errors = list(dict.fromkeys(self._errors))
         if len(errors) > 1:
-            return ExceptionGroup(f"several things failed in worker {state.name!r}", errors)
+            return BaseExceptionGroup(f"several things failed in worker {state.name!r}", errors)
         return errors[0] if errors else None
 
     async def _run_in_its_own_group(self, tasks: TaskHost) -> None:
@@ -142,7 +145,7 @@ class WorkerLifecycle:
         # Whatever ends run(), four things follow, and none is left out because of another:
         # 1. An exit is kept for the owner of the tasks: out of an asyncio task it would end the loop itself.
         # 2. Tasks that the user has started in a group of their own are cancelled, and unwind during the wind-down.
-        # 3. The wind-down runs, and gets the first error: requesters whose jobs are open are told of that.
+        # 3. The wind-down runs, and requesters whose jobs are open are told of the first error.
         # 4. What fails in the wind-down itself is one more error of the worker, or an exit.
         try:
             await self._run(WorkerParams(WorkerTaskGroup(group, self._task_failed), _EndOfRun(self)))
@@ -153,11 +156,15 @@ class WorkerLifecycle:
                 group.cancel_scope.cancel()
             self._run_is_over = True
             try:
-                await self._wind_down(self._errors[0] if self._errors else None)
-            except (KeyboardInterrupt, SystemExit) as exc:
-                tasks.end_with(exc)
-            except Exception as exc:  # noqa: BLE001 - reported by the runner
-                self._errors.append(exc)
+                await self._wind_down()
+            except BaseException as exc:
+                failure = sort_failure(exc)
+                if failure.kind is Kind.EXIT:
+                    tasks.end_with(failure.cause)
+                elif failure.kind in (Kind.ERROR, Kind.PANIC):
+                    self._note(failure.cause)  # reported by the runner
+                else:
+                    raise
 
     async def _run(self, params: WorkerParams) -> None:
         state = self._state
@@ -181,16 +188,41 @@ class WorkerLifecycle:
                     if state.started_at is None and not state.closing:
                         logger.warning("run() of worker %r has returned without calling start()", state.name)
         except BaseException as exc:  # noqa: BLE001 - sorted there; reported by the runner
-            self._errors.append(await own_error(exc))
+            self._note(await own_error(exc))
+
+    def fail(self, error: BaseException, origin: str) -> None:
+        """Finish the worker as if `run` had raised: some of its code has raised what is no `Exception`.
+
+        Args:
+            error: What it has raised.
+            origin: The name of the hook or handler.
+        """
+        self.blame(error, origin)
+        self._note(error)
+        self._let_go(cancel_run=True)
+
+    def blame(self, error: BaseException, origin: str) -> None:
+        """Remember what has raised an error, where that is not `run` itself."""
+        self._origins += ((error, origin),)
+
+    def origin_of(self, error: BaseException) -> str:
+        """Return the name of what has raised an error of which the worker has ended."""
+        if isinstance(error, BaseExceptionGroup) and error not in self._errors:
+            error = error.exceptions[0]
+        return next((origin for known, origin in self._origins if known is error), "run")
+
+    def _note(self, error: BaseException) -> None:
+        self._errors.append(error)
+        self._state.crash = self._state.crash or error
 
     def _task_failed(self, exc: BaseException) -> None:
-        if not isinstance(exc, Exception):
+        if isinstance(exc, KeyboardInterrupt | SystemExit):
             self._state.tasks.end_with(exc)
         elif self._run_is_over and isinstance(exc, WorkerBusError):
             # A job that the task asked for was cancelled because the worker ends: that is no failure of the worker.
             logger.error("a task of worker %r failed while it ended", self._state.name, exc_info=exc)
         else:
-            self._errors.append(exc)
+            self._note(exc)
 
     def finish_if_over(self) -> None:
         """Note that the worker has finished, if its own task and all its children have."""

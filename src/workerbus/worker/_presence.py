@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from workerbus._concurrency.failures import is_panic
 from workerbus._values import WorkerErrorData, WorkerReadyData
 from workerbus.abc import HookCall
 from workerbus.bus._bus import WorkerBus
@@ -106,34 +107,44 @@ class Presence:
 
     # --- errors
 
-    def hook_failed(self, call: HookCall, exc: Exception) -> None:
-        """Log and report what a hook has raised."""
+    def hook_failed(self, call: HookCall, exc: BaseException) -> None:
+        """Log and report what a hook has raised; a panic finishes the worker, and is reported with that."""
         job_id = getattr(call.cause, "job_id", None)
         of_job = f" (job {job_id})" if job_id else ""
         logger.error("%s of worker %r failed%s", call.name, self._state.name, of_job, exc_info=exc)
+        if is_panic(exc):
+            self._state.fail(exc, call.name)
         # What a broadcast error causes is not broadcast again: it would go round for ever.
-        if not isinstance(call.cause, BusWorkerErrorMessage):
-            self.report_error(f"{call.name}: {type(exc).__name__}: {text_of(exc)}{of_job}")
+        elif not isinstance(call.cause, BusWorkerErrorMessage):
+            text = f"{call.name}: {type(exc).__name__}: {text_of(exc)}{of_job}"
+            self.report(WorkerErrorData(self._state.name, text, exc, call.name))
 
     def report_error(self, error: str) -> None:
+        """Report an error that the worker tells of in words."""
+        self.report(WorkerErrorData(self._state.name, error))
+
+    def report(self, data: WorkerErrorData) -> None:
         """Report an error: to the parent or, for a root worker, to the runner and to everybody."""
         state = self._state
         parent = state.parent_name
         if parent is not None:
-            state.bus.post(BusWorkerLocalErrorMessage(error, source=state.name, target=parent))
+            message = BusWorkerLocalErrorMessage(
+                data.error, data.exception, data.origin, data.fatal, source=state.name, target=parent
+            )
+            state.bus.post(message)
             return
-        state.bus.post(BusWorkerErrorMessage(error, source=state.name))
+        state.bus.post(BusWorkerErrorMessage(data.error, source=state.name))
         if state.runner is not None:
-            state.runner.worker_error(WorkerErrorData(state.name, error))
+            state.runner.worker_error(data)
 
-    def report_failure(self, error: str) -> bool:
-        """Report that `run` has failed.
+    def report_failure(self, data: WorkerErrorData) -> bool:
+        """Report what the worker has ended of.
 
         Returns:
             Whether a parent hears of it and handles it, so that the runner need not raise it.
         """
         if not self._state.is_connected:
             return False
-        self.report_error(error)
+        self.report(data)
         parent = self._state.parent
         return parent is not None and parent.hooks.wants("on_worker_failed")

@@ -5,7 +5,7 @@ by the dispatch. The parts do not know each other: `WorkerCore` puts them togeth
 what is asked of a worker that is not running, J14.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from workerbus._concurrency.lifetime import CleanUp, LazyEvent, TaskHost
@@ -46,6 +46,8 @@ class WorkerState(TreeNode):
         phase: Where it is in its life.
         admitted: Whether a runner hosts it and it has its name there.
         closing: Whether it is stopping, and takes no more jobs and children.
+        crash: What it has failed of, if it has.
+        fail: Finishes it as if `run` had raised: called with the exception, and with the name of what has raised it.
         reason: Why it ends, in words, if somebody has said so.
         final_message: The cancel that ends it, if one does.
         attach_error: What kept it from being attached, if anything did.
@@ -62,13 +64,15 @@ class WorkerState(TreeNode):
 
     __slots__ = (
         "_bus", "_defaults", "_inbox", "_registry", "_tasks", "activation_args", "active", "admitted", "attach_error",
-        "attached", "clean_up", "closing", "events", "final_message", "finished", "hooks", "job_client", "job_server",
-        "own_tasks", "phase", "ready", "reason", "runner", "started_at", "starts_active", "winding_down", "worker",
+        "attached", "clean_up", "closing", "crash", "events", "fail", "final_message", "finished", "hooks",
+        "job_client", "job_server", "own_tasks", "phase", "ready", "reason", "runner", "started_at", "starts_active",
+        "winding_down", "worker",
     )  # fmt: skip
 
     hooks: HookQueue
     job_client: JobClient
     job_server: JobServer
+    fail: Callable[[BaseException, str], None]
 
     def __init__(
         self, worker: Any, defaults: Mapping[str, Any], name: str, *, active: bool, events: EventHandlers
@@ -89,9 +93,10 @@ class WorkerState(TreeNode):
         self.phase: Phase = Phase.NEW
         self.admitted: bool = False
         self.closing: bool = False
+        self.crash: BaseException | None = None
         self.reason: str | None = None
         self.final_message: BusCancelWorkerMessage | None = None
-        self.attach_error: Exception | None = None
+        self.attach_error: BaseException | None = None
         self.attached: LazyEvent = LazyEvent()
         self.ready: LazyEvent = LazyEvent()
         self.finished: LazyEvent = LazyEvent()
@@ -218,7 +223,7 @@ class WorkerState(TreeNode):
         if self.attached.is_set():
             self.attached, self.attach_error = LazyEvent(), None
 
-    def has_attached(self, error: Exception | None = None) -> None:
+    def has_attached(self, error: BaseException | None = None) -> None:
         """Note that the worker was attached, or why it could not be."""
         self.attach_error = error
         self.attached.set()

@@ -21,6 +21,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from workerbus._concurrency.failures import own_error
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall
+from workerbus.errors import text_of
 from workerbus.jobs._outcomes import error_payload
 from workerbus.messages import BusCancelWorkerMessage
 from workerbus.worker._state import WorkerState
@@ -38,7 +39,7 @@ class WindDown:
         leaves_at_once: Returns whether `leave` would wait for nobody.
     """
 
-    __slots__ = ("_crash", "_deadline", "_leave", "_leaves_at_once", "_state")
+    __slots__ = ("_deadline", "_leave", "_leaves_at_once", "_state")
 
     def __init__(
         self, state: WorkerState, leave: Callable[[], Awaitable[None]], leaves_at_once: Callable[[], bool]
@@ -46,17 +47,11 @@ class WindDown:
         self._state = state
         self._leave = leave
         self._leaves_at_once = leaves_at_once
-        self._crash: Exception | None = None
         self._deadline = 0.0
 
-    async def run(self, crash: Exception | None) -> None:
-        """Wind down.
-
-        Args:
-            crash: The error that has ended the worker, if one has.
-        """
+    async def run(self) -> None:
+        """Wind down."""
         state, in_time = self._state, False
-        self._crash = crash
         try:
             self._deadline = state.clean_up.begin()
             if not self._nothing_runs():
@@ -102,7 +97,8 @@ class WindDown:
     async def _cancel_children(self) -> None:
         state = self._state
         children = state.unfinished()
-        reason = state.reason or (f"its parent failed: {self._crash}" if self._crash else "its parent stopped")
+        crash = state.crash
+        reason = state.reason or ("its parent stopped" if crash is None else f"its parent failed: {text_of(crash)}")
         for child in children:
             message = BusCancelWorkerMessage(reason, source=state.name, target=child.name)
             if child.phase is Phase.NEW:
@@ -136,8 +132,9 @@ class WindDown:
         return state.job_server.answer_all(*self._verdict())
 
     def _verdict(self) -> tuple[JobStatus, dict[str, Any]]:
-        if self._crash is not None:
-            return JobStatus.ERROR, error_payload(self._crash)
+        crash = self._state.crash
+        if crash is not None:
+            return JobStatus.ERROR, error_payload(crash)
         return JobStatus.CANCELLED, self._state.stopped_payload()
 
     async def _clean_up(self) -> None:
