@@ -1,11 +1,13 @@
-"""J16: the hooks of a requester: updates, responses, completion."""
+"""J16, J21: the hooks of a requester: updates, responses, completion."""
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -469,3 +471,97 @@ async def test_a_bad_answer_is_told_to_the_hook_and_what_fails_there_is_logged_w
         message = await listener.until("error")
     assert message == kind(job_id, JobStatus.FAILED, {"n": 1}, source="doing", target="listener")
     assert f"on_job_error of worker 'listener' failed (job {job_id})" in caplog.messages
+
+
+@pytest.mark.parametrize("politely", [False, True])
+@pytest.mark.parametrize("in_context", [False, True])
+async def test_the_answers_of_cancelled_workers_are_told_when_they_have_unwound(
+    in_context: bool, politely: bool
+) -> None:
+    """J21: each once, CANCELLED, in the order in which they unwind; the group does not complete, and has no error."""
+    gates = {"slow": anyio.Event(), "quick": anyio.Event()}
+
+    async def unwind(worker: Doing, message: BusJobRequestMessage) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await gates[worker.name].wait()
+
+    asker = Listener("asker")
+
+    async def ask(group: TaskGroup) -> str:
+        if not in_context:
+            return await asker.request_job_group(*gates, name="do", label="research")
+        ids: list[str] = []
+        entered = anyio.Event()
+
+        async def hold() -> None:
+            with suppress(JobGroupError):
+                async with asker.job_group(*gates, name="do") as context:
+                    ids.append(context.job_id)
+                    entered.set()
+                    await anyio.sleep_forever()
+
+        group.start_soon(hold)
+        await entered.wait()
+        return ids[0]
+
+    async with running(*(Doing(name, unwind) for name in gates), asker), anyio.create_task_group() as group:
+        job_id = await ask(group)
+        await anyio.wait_all_tasks_blocked()
+        if politely:
+            assert await asker.request_cancel_job_group(job_id)
+        else:
+            await asker.cancel_job_group(job_id)
+        await asker.cancel_job_group(job_id)  # once more, which changes nothing
+        await anyio.wait_all_tasks_blocked()
+        assert asker.heard == []
+        for name in ("quick", "slow"):
+            gates[name].set()
+            await anyio.wait_all_tasks_blocked()
+            hook, message = asker.heard[-1]
+            assert (hook, message.source, message.status) == ("response", name, JobStatus.CANCELLED)
+        assert len(asker.heard) == 2
+        assert asker.statistics().job_groups == 0
+
+
+async def test_a_cancelled_worker_that_crashes_or_answers_all_the_same_is_told_of_too() -> None:
+    """J21, J4: whatever becomes of it, one knows that nothing of the job runs any more."""
+
+    async def crash(worker: Doing, message: BusJobRequestMessage) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await worker.stop()
+
+    async def answer(worker: Doing, message: BusJobRequestMessage) -> dict[str, Any]:
+        with anyio.CancelScope(shield=True):
+            await asker.until("response")
+        return {"done": True}
+
+    asker = Listener("asker")
+    async with running(Doing("crashes", crash), Doing("answers", answer), asker):
+        job_id = await asker.request_job_group("crashes", "answers", name="do")
+        await anyio.wait_all_tasks_blocked()
+        await asker.cancel_job_group(job_id)
+        await anyio.wait_all_tasks_blocked()
+    told = {message.source: message.status for hook, message in asker.heard if hook == "response"}
+    assert told == {"crashes": JobStatus.CANCELLED, "answers": JobStatus.CANCELLED}
+    assert {hook for hook, _ in asker.heard} == {"response"}
+
+
+async def test_of_a_group_that_has_failed_or_timed_out_the_late_answers_are_not_told() -> None:
+    """J16: `on_job_error` is the last that one hears of it."""
+
+    async def wait(worker: Doing, message: BusJobRequestMessage) -> None:
+        if worker.name == "fails":
+            raise ValueError("it went wrong")
+        await anyio.sleep_forever()
+
+    asker = Listener("asker")
+    async with running(Doing("waits", wait), Doing("fails", wait), asker):
+        await asker.request_job_group("waits", "fails", name="do")
+        await asker.until("error")
+        await anyio.wait_all_tasks_blocked()
+        assert [(hook, message.source) for hook, message in asker.heard] == [("response", "fails"), ("error", "fails")]

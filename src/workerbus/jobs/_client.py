@@ -1,4 +1,4 @@
-"""The side that asks: one table of job groups by job id, and the messages that move them (J1-J8, J12, J14, J16).
+"""The side that asks: one table of job groups by job id, and the messages that move them (J1-J8, J12, J14, J16, J21).
 
 A group is in the table before its first request leaves, and out of it when everybody who was asked has answered or the
 requester's context has been left. Handling a message is synchronous: the table decides, then hooks are queued, scopes
@@ -292,6 +292,8 @@ class JobClient:
         group = self.groups.get(job_id)
         if group is None:
             return False
+        if group.state is GroupState.OPEN:
+            group.heard_out = True  # before the workers are told: one may answer in this step
         cancelled = self._settle(group, GroupTrigger.CANCEL, reason or "cancelled by the requester")
         self._forget_if_over(group)
         return cancelled
@@ -371,7 +373,8 @@ class JobClient:
         group.pending.discard(worker)
         group.statuses[worker] = status
         group.responses[worker] = response
-        if group.state is GroupState.OPEN:
+        is_open = group.state is GroupState.OPEN
+        if is_open or group.heard_out:
             hooks = self._owner.hooks
             if hooks.wants(hook):
                 if group.barrier is None:
@@ -379,6 +382,7 @@ class JobClient:
                 group.barrier.pending += 1
                 told = cause or message
                 hooks.add(HookCall(hook, (told,), told, barrier=group.barrier), system=bool(message.system))
+        if is_open:
             self._judge(group, message, response)
         group.notify()
         if not group.in_context:

@@ -42,6 +42,7 @@ class JobGroup:
         detail: After a timeout, which workers it waited for, in words.
         single: Whether it was asked for as a job of one worker, whose errors are `JobError`, not `JobGroupError`.
         in_context: Whether a context holds it, which forgets it when it is left.
+        heard_out: Whether answers that come after its end are told to the hooks, too.
         pending: The workers that have not answered, asked or not.
         asked: The workers whose request has been sent, or is being sent.
         deadline: When its own ``timeout`` is over, on the event loop's clock; infinite without one.
@@ -69,6 +70,7 @@ class JobGroup:
         "detail",
         "events",
         "headers",
+        "heard_out",
         "in_context",
         "job_id",
         "label",
@@ -105,6 +107,7 @@ class JobGroup:
         self.headers: Mapping[str, str] | None = headers
         self.single: bool = single
         self.in_context: bool = in_context
+        self.heard_out: bool = False
         self.state: GroupState = GroupState.OPEN
         self.reason: str | None = None
         self.detail: str | None = None

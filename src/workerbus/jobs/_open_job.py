@@ -17,12 +17,14 @@ class Route(Value):
     """What to run for a job.
 
     Args:
-        run: The handler, bound to its worker.
+        run: Calls the handler, bound to its worker.
+        name: The name of the handler's method.
         deferred: Whether the handler may return and leave the job open.
         limiter: Where the job stands in line for its turn; None for a handler without a limit.
     """
 
     run: Callable[[BusJobRequestMessage], Awaitable[Any]]
+    name: str
     deferred: bool = False
     limiter: "Limiter[OpenJob] | None" = None
 

@@ -1,4 +1,4 @@
-"""The methods by which workers and runners ask for jobs (J6, J8, J12, J14-J16, N4, R7, X8).
+"""The methods by which workers and runners ask for jobs (J6, J8, J12, J14-J16, J21, N4, R7, X8).
 
 They check their arguments, and leave the rest to the client.
 """
@@ -230,13 +230,15 @@ class JobRequests(JobContexts):
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or a job group of this worker. A job that has ended by itself meanwhile is left alone.
 
-        A context of the group raises its error; without a context, no `on_job_completed` comes.
+        A context of the group raises its error; without a context, no `on_job_completed` comes. The answers of the
+        workers that have been cancelled, CANCELLED as a rule, still reach `on_job_response`: each when the worker's
+        handler has unwound.
 
         Args:
             job_id: The id of the job; nothing happens where there is none.
             reason: Why, in words; the workers are told.
 
-        Guarantees: J16.
+        Guarantees: J16, J21.
         """
         _client(self).cancel(job_id, reason)
 

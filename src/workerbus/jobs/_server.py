@@ -401,7 +401,7 @@ class JobServer:
             failure = sort_failure(exc)
             self._handler_failed(job, failure)
             if failure.kind is Kind.PANIC:
-                self._panicked(failure.cause, _name_of(job.route.run))
+                self._panicked(failure.cause, job.route.name)
             elif failure.kind is not Kind.ERROR:
                 await failure.pass_on()
                 raise
@@ -445,7 +445,3 @@ class JobServer:
             self._answer(job, *job.verdict)
         elif before is JobState.RUNNING and job.state is JobState.OVER:
             self._answer(job, *outcome(result, error, job.request.job_name))
-
-
-def _name_of(handler: object) -> str:
-    return getattr(handler, "__name__", type(handler).__name__)

@@ -204,16 +204,15 @@ class MessageDispatch:
             if handler is not None:
                 limiter: Limiter[OpenJob] | None = None if handler.limit is None else Limiter(handler.limit)
                 run = _looked_up(state.worker, handler.attribute)
-                route = self._routes[name] = Route(run, handler.deferred, limiter)
+                route = self._routes[name] = Route(run, handler.attribute, handler.deferred, limiter)
                 return route
         if state.hooks.wants("on_job_request"):
-            return Route(self.on_job_request, deferred=True)
+            return Route(self._on_job_request, "on_job_request", deferred=True)
         has = ", ".join(map(repr, sorted(self._handlers))) or "none"
         what = "jobs without a name" if name is None else f"job {name!r}"
         raise LookupError(f"worker {self._name!r} has no handler for {what}; the jobs that it has: {has}")
 
-    async def on_job_request(self, message: BusJobRequestMessage) -> Any:
-        """Run the hook for a job that no handler is for, and the event handlers of that name."""
+    async def _on_job_request(self, message: BusJobRequestMessage) -> Any:
         worker = self._state.worker
         result = await worker.on_job_request(message)
         for handler in self._state.events.of("on_job_request"):

@@ -344,7 +344,7 @@ class Model:
             self._free(job)
         if waited_for:
             group.statuses[name], group.responses[name] = status, data
-            self._hook(group, hook, name, sure=group.state == "open")
+            self._hook(group, hook, name, sure=group.state in ("open", "cancelled by request"))  # J21
             if group.state == "open":
                 if status != "completed" and group.ask.cancel_on_error:
                     self._settle(group, "error by worker", "*")
