@@ -53,6 +53,8 @@ class Panicking(Helper):
         await self.start()
         if self.place == "task":
             params.task_group.start_soon(self.later)
+        if self.place == "own task":
+            self.create_task(self.later)
         if self.place == "run":
             await self.later()
         await super().run(params)
@@ -95,6 +97,7 @@ HANDLERS = {"handler": "now", "deferred handler": "leave open", "on_job_request"
 ORIGINS = {
     "run": "run",
     "task": "run",
+    "own task": "task 'later'",
     "acceptance": "accepts_bus_message",
     "hook": "on_bus_message",
     "task of a hook": "on_bus_message",
@@ -113,7 +116,7 @@ async def set_off(worker: Panicking, runner: WorkerRunner, raw: Raw) -> None:
         assert await raw.answer("now") == (JobStatus.ERROR, ERROR)
     elif worker.place == "watch handler":
         await runner.add_workers(Helper("newcomer"))
-    elif worker.place in ("run", "task"):
+    elif worker.place in ("run", "task", "own task"):
         worker.now.set()
     else:
         await runner.bus.send(note(0, worker.name))

@@ -236,7 +236,7 @@ class WorkerCore:
             state.own_tasks.closed = state.winding_down
         return state.own_tasks.start(host, work, label)
 
-    def _task_failed(self, label: str, exc: Exception) -> None:
+    def _task_failed(self, label: str, exc: BaseException) -> None:
         self.presence.hook_failed(HookCall(f"task {label!r}", ()), exc)
 
 

@@ -25,7 +25,7 @@ class OwnTasks:
 
     __slots__ = ("_failed", "_idle", "_owner", "_running", "closed")
 
-    def __init__(self, owner: str, failed: Callable[[str, Exception], None]) -> None:
+    def __init__(self, owner: str, failed: Callable[[str, BaseException], None]) -> None:
         self._owner = owner
         self._failed = failed
         self._running: set[OwnTask] = set()
