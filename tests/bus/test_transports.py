@@ -6,6 +6,8 @@ from collections.abc import Callable
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from support.buses import PoliteBus, Wire
 from support.conditions import eventually
@@ -29,6 +31,7 @@ from workerbus import (
     WorkerRunner,
     bus_message,
 )
+from workerbus.testing import run
 
 
 async def test_nothing_is_published_before_the_transport_is_connected() -> None:
@@ -468,3 +471,45 @@ async def test_who_waits_behind_what_the_library_sends_goes_on_when_the_bus_is_c
             assert not sent.is_set()
         bus.go_on.set()
         await sent.wait()
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    early=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=6),
+    late=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=6),
+    seed=st.integers(0, 7),
+)
+@example(early=[("a", 0), ("b", 0), ("b", 0)], late=[("b", 0)], seed=0)
+def test_each_senders_messages_go_out_in_its_order_whoever_else_has_sent_before_the_bus_was_open(
+    backend: str, early: list[tuple[str, int]], late: list[tuple[str, int]], seed: int
+) -> None:
+    """B4: where publishing waits, too; that the early ones of one sender have gone lets no other sender pass its own.
+
+    Senders and how many steps the publishing of each message takes are drawn; the first were sent before the opening.
+    """
+    sent = [*early, *late]
+
+    class Slow(Wire):
+        async def publish(self, message: BusMessage) -> None:
+            assert isinstance(message, Note)
+            for _ in range(sent[message.n][1]):
+                await checkpoint()
+            await super().publish(message)
+
+    async def main() -> None:
+        async def send(source: str) -> None:
+            for n, (sender, _) in enumerate(late, len(early)):
+                if sender == source:
+                    await bus.send(note(n, source=source))
+
+        bus = Slow()
+        for n, (sender, _) in enumerate(early):
+            await bus.send(note(n, source=sender))
+        async with bus, anyio.create_task_group() as tasks:
+            for source in "abc":
+                tasks.start_soon(send, source)
+        for source in "abc":
+            numbers = [message.n for message in bus.published if isinstance(message, Note) and message.source == source]
+            assert numbers == [n for n, (sender, _) in enumerate(sent) if sender == source]
+
+    run(main, backend=backend, seed=seed)

@@ -161,3 +161,24 @@ async def test_a_start_that_somebody_else_calls_lends_a_worker_no_context_variab
         await worker.start()
         started.set()
         assert (await runner.job("w", name="look"))["where"] == "nowhere"
+
+
+async def test_a_list_that_a_handler_has_put_in_the_place_of_an_equal_one_is_its_own() -> None:
+    """W8: the next handler finds the worker's again, and not one that only looks like it."""
+    lists: ContextVar[list[str]] = ContextVar("lists")
+    workers_own: list[str] = []
+
+    class Noting(Helper):
+        async def start(self) -> None:
+            lists.set(workers_own)
+            await super().start()
+
+        @job(name="note")
+        async def note_it(self, message: BusJobRequestMessage) -> dict[str, Any]:
+            found = lists.get()
+            lists.set([])
+            return {"the worker's": found is workers_own}
+
+    async with running(Noting("noting")) as runner:
+        for _ in range(3):
+            assert await runner.job("noting", name="note") == {"the worker's": True}

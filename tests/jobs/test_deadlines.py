@@ -14,6 +14,8 @@ from support import clock
 from support.buses import PoliteBus
 from support.deadlines import NEAR, EarlyBus, Waiting
 from support.job_handlers import never
+from support.lanes import Log
+from support.messages import Note, note
 from support.requesters import Listener, Raw
 from support.subscribers import Plain
 from support.workers import Doing, Helper, running
@@ -28,7 +30,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
-from workerbus.testing import Behaviour, EchoWorker, ScriptedWorker
+from workerbus.testing import Behaviour, EchoWorker, ScriptedWorker, settle
 
 HANDLERS = ("do", "defer", "left open", "request", "request left open")
 
@@ -573,3 +575,79 @@ async def test_a_job_whose_time_was_up_when_it_came_is_answered_and_not_begun(le
         await raw.settle()
         assert len(raw.answers("job")) == 1
         assert helper.calls == []
+
+
+async def test_what_a_full_lane_has_held_up_one_request_of_a_group_counts_for_the_next(backend: str) -> None:
+    """J6, B9: what is left is looked at anew for each request."""
+    log = Log(holds=Note)
+
+    class Full(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            await log(message)
+
+    async with running(Full("full"), Helper("free"), bus=MemoryBus(max_buffer_size=1)) as runner:
+        observer = await requests_of(runner)
+        for n in range(2):
+            await runner.bus.send(note(n, "full"))
+        await log.entered.wait()
+
+        async def ask() -> None:
+            async with runner.job_group("full", "free", name="echo", timeout=10):
+                pass
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            await settle()
+            await sleep(1)
+            log.release.set()
+        await observer.until(2, BusJobRequestMessage)
+    assert sorted(left for left in seconds_left(observer) if left is not None) == pytest.approx([9, 10])
+
+
+@pytest.mark.parametrize("how", ["group", "request_job_group", "enclosing"])
+async def test_the_time_that_publishing_takes_counts_for_the_next_request_of_a_group(backend: str, how: str) -> None:
+    """J6: on a bus with a transport; each worker is told what is left when its request is sent."""
+    published: list[float | None] = []
+
+    class Slow(MemoryBus):
+        async def publish(self, message: BusMessage) -> None:
+            if isinstance(message, BusJobRequestMessage):
+                published.append(message.seconds_left)
+                await sleep(1)
+            await super().publish(message)
+
+    names = ["one", "two", "three"]
+    asker = BaseWorker("asker")
+    async with running(asker, *map(Helper, names), bus=Slow()):
+        with anyio.fail_after(10 if how == "enclosing" else None):
+            if how == "request_job_group":
+                group = await asker.create_job_group_and_request_job(names, name="echo", timeout=10)
+                await group.wait()
+            else:
+                async with asker.job_group(*names, name="echo", timeout=None if how == "enclosing" else 10):
+                    pass
+    assert published == pytest.approx([10, 9, 8])
+
+
+@pytest.mark.parametrize("how", ["awaited", "entered"])
+@pytest.mark.parametrize("kind", ["job", "group"])
+async def test_the_time_of_a_job_begins_when_its_context_is_entered_or_awaited(
+    backend: str, how: str, kind: str
+) -> None:
+    """J6: however long before that the context was made, all of it is there, at both ends."""
+    waiting = Waiting()
+    async with running(waiting) as runner:
+        observer = await requests_of(runner)
+        make: Callable[..., Any] = runner.job if kind == "job" else runner.job_group
+        asked = make("waiting", name="do", timeout=3)
+        await sleep(2)
+        begun = current_time()
+        with pytest.raises(TimeoutError):  # noqa: PT012 - awaited or entered
+            if how == "awaited":
+                await asked
+            else:
+                async with asked:
+                    pass
+        assert current_time() - begun == pytest.approx(3)
+        assert waiting.cancellations == 1
+    assert seconds_left(observer) == pytest.approx([3])

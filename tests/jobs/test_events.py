@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from support import clock
 from support.buses import PoliteBus
 from support.contexts import answer_as, ghost
-from support.job_handlers import slow_to_leave
+from support.job_handlers import slow_to_leave, slow_to_leave_when_cancelled
 from support.requesters import Listener
 from support.workers import Doing, running
 from workerbus import (
+    BaseWorker,
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobResponseUrgentMessage,
@@ -25,6 +26,7 @@ from workerbus import (
     JobContext,
     JobError,
     JobEvent,
+    JobGroupContext,
     JobGroupError,
     JobGroupEvent,
     JobStatus,
@@ -291,3 +293,62 @@ async def test_a_loop_ends_with_the_answer_that_comes_too_late_for_it() -> None:
                         pass
                     ended.append(anyio.current_time() - begun)
     assert ended == [pytest.approx(3.5)]
+
+
+async def test_a_loop_that_is_cancelled_loses_no_event() -> None:
+    """J7: wherever it is cut off, the next loop goes on with the event behind the last one that was seen."""
+
+    async def sends(worker: Doing, message: BusJobRequestMessage) -> None:
+        for number in range(70):
+            await worker.send_job_update(message.job_id, {"n": number})
+
+    async with running(Doing("doing", sends)) as runner:
+        for cut in range(1, 70):
+            seen: list[int] = []
+            async with runner.job("doing", name="do") as asked:
+                for _ in range(70 // cut + 1):
+                    with anyio.CancelScope() as scope:
+                        async for event in asked:
+                            assert event.data is not None
+                            seen.append(event.data["n"])
+                            if not len(seen) % cut:
+                                scope.cancel()
+            assert seen == list(range(70))
+
+
+@pytest.mark.parametrize("why", ["cancelled", "fails", "raises", "times out"])
+async def test_a_loop_in_another_task_ends_as_soon_as_its_group_has_an_outcome(why: str) -> None:
+    """J7, J8: though nothing cancels it, and a worker takes long to unwind or never does."""
+    ended: list[float] = []
+
+    async def fails(worker: Doing, message: BusJobRequestMessage) -> None:
+        await anyio.sleep(1)
+        raise ValueError("oh")
+
+    async def read(asked: JobGroupContext) -> None:
+        async for _ in asked:
+            pass
+        ended.append(anyio.current_time())
+
+    asker = BaseWorker("asker")
+    async with (
+        running(Doing("slow", slow_to_leave_when_cancelled), Doing("failing", fails), asker),
+        anyio.create_task_group() as tasks,
+    ):
+        begun = anyio.current_time()
+        with pytest.raises(ZeroDivisionError if why == "raises" else JobGroupError):  # noqa: PT012 - the context raises
+            async with asker.job_group(
+                *(["slow", "failing"] if why == "fails" else ["slow"]),
+                name="do",
+                timeout=1 if why == "times out" else None,
+            ) as asked:
+                tasks.start_soon(read, asked)
+                if why in ("cancelled", "raises"):
+                    await anyio.sleep(1)
+                if why == "raises":
+                    raise ZeroDivisionError
+                if why == "cancelled":
+                    await asker.cancel_job_group(asked.job_id)
+                await anyio.sleep_forever()
+        assert anyio.current_time() - begun > 1.5
+    assert ended == [pytest.approx(begun + 1)]

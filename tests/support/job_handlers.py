@@ -28,3 +28,12 @@ async def too_slow_to_leave(worker: Doing, message: BusJobRequestMessage) -> Non
     """Take longer than the clean-up after a cancellation."""
     with anyio.CancelScope(shield=True):
         await anyio.sleep(CLEANUP_SECONDS + 1)
+
+
+async def slow_to_leave_when_cancelled(worker: Doing, message: BusJobRequestMessage) -> None:
+    """Wait to be cancelled, and take most of the clean-up then."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(CLEANUP_SECONDS - 0.5)

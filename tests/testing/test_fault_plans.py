@@ -2,6 +2,7 @@
 
 import pytest
 from anyio import create_task_group, sleep
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from support.messages import Alarm, Note, alarm, note
 from support.networks import Script, laws, network, play, scripts, seeds
 from workerbus import MemoryBus
 from workerbus.testing import Faults, run
+from workerbus.testing.buses._faults import Fate
 from workerbus.testing.buses._network import Network
 from workerbus.testing.strategies import fault_plans
 
@@ -62,6 +64,29 @@ def test_a_draw_is_the_same_again_and_one_probability_does_not_change_the_others
         fate.delays
         == Faults(delay=(1.0, 2.0), duplicate=0.5, lose=1.0, split=1.0).draw(message, seed, "a", number).delays
     )
+
+
+def drawn_parts(fate: Fate) -> dict[str, object]:
+    """What each field of a plan has decided."""
+    return {"lose": fate.lost, "duplicate": len(fate.delays), "delay": fate.delays[0], "split": fate.split}
+
+
+often = fault_plans(max_probability=1.0)
+
+
+@given(often, often, st.sets(st.sampled_from(["lose", "duplicate", "delay", "split"])), seeds)
+def test_what_one_field_of_a_plan_decides_does_not_depend_on_the_others(
+    plan: Faults, other: Faults, taken: set[str], seed: int
+) -> None:
+    """Whatever of one plan is put into another one draws the same as where it came from."""
+    names = {"split": ("split", "split_seconds")}
+    mixed = evolve(other, **{name: getattr(plan, name) for part in taken for name in names.get(part, (part,))})
+    for number in range(20):
+        of_plan, of_other, of_both = (each.draw(note(1), seed, "left/me", number) for each in (plan, other, mixed))
+        for part, value in drawn_parts(of_both).items():
+            assert value == drawn_parts(of_plan if part in taken else of_other)[part], part
+        delays = (of_plan if "delay" in taken else of_other).delays
+        assert of_both.delays[: len(delays)] == delays[: len(of_both.delays)]
 
 
 def test_what_is_spared_is_drawn_no_fault_for() -> None:

@@ -1,5 +1,6 @@
 """What the strategies draw is valid, shrinks to the simplest, and is shown as code."""
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -182,6 +183,21 @@ def test_behaviours_and_plans_shrink_to_the_simplest() -> None:
     assert simplest(group_plans()) == GroupPlan({})
     two = simplest(group_plans(), lambda plan: len(plan.workers) > 1 and plan.timeout is not None)
     assert two == GroupPlan({"w1": Behaviour(), "w2": Behaviour()}, timeout=0.0)
+
+
+@pytest.mark.slow
+def test_behaviours_mix_everything_with_everything() -> None:
+    """Whatever a behaviour may have is drawn together with whatever else it may have."""
+    fields = ("updates", "chunks", "every", "after", "clean_up")
+    mixed: set[tuple[str, ...]] = set()
+
+    @settings(max_examples=250, derandomize=True, database=None, deadline=None)
+    @given(behaviours())
+    def look(behaviour: Behaviour) -> None:
+        mixed.update(itertools.combinations([name for name in fields if getattr(behaviour, name)], 2))
+
+    look()
+    assert set(itertools.combinations(fields, 2)) - mixed == set()
 
 
 @few

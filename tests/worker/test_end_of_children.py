@@ -25,6 +25,7 @@ from workerbus import (
     BaseWorker,
     BusCancelWorkerMessage,
     BusEndWorkerMessage,
+    BusJobRequestMessage,
     BusMessage,
     BusSubscriber,
     JobError,
@@ -33,6 +34,7 @@ from workerbus import (
     WorkerErrorData,
     WorkerParams,
     WorkerRunner,
+    job,
 )
 from workerbus.testing import settle
 
@@ -522,3 +524,57 @@ async def test_a_handler_that_goes_at_once_is_not_said_to_refuse_when_a_child_to
         await anyio.wait_all_tasks_blocked()
         await parent.stop()
     assert [text for text in caplog.messages if "refuse" in text] == []
+
+
+class Lasting(Helper):
+    """Takes a second to end: a hook that was queued before, or the clean-up of a job's handler."""
+
+    ended: float | None = None
+
+    async def cleanup(self) -> None:
+        await super().cleanup()
+        self.ended = current_time()
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if isinstance(message, Note):
+            await anyio.sleep(1)
+
+    @job(name="cling")
+    async def cling(self, message: BusJobRequestMessage) -> None:
+        self.begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with CancelScope(shield=True):
+                await anyio.sleep(1)
+
+
+@pytest.mark.parametrize("busy", ["hook", "handler"])
+@pytest.mark.parametrize("family", ["children", "grandchildren", "roots"])
+@pytest.mark.parametrize("way", [end, cancel, end_all, cancel_all], ids=lambda way: way.__name__)
+async def test_workers_end_together_and_not_one_after_the_other(way: Way, family: str, busy: str) -> None:
+    """R2, W5: six that take a second each take one second, and none is cut off by a grace period for all of them."""
+    six = [Lasting(f"w{n}") for n in range(6)]
+    parents = [Parent(f"p{n}") for n in range(3)] if family == "grandchildren" else []
+    top = Parent("top")
+    async with quiet_runner() as runner:
+        await runner.add_workers(top)
+        await top.add_workers(*parents)
+        for n, worker in enumerate(six):
+            if family == "roots":
+                await runner.add_workers(worker)
+            else:
+                await (parents[n // 2] if parents else top).add_workers(worker)
+            await runner.registry.wait_for(worker.name)
+        raw = await Raw.on(runner.bus)
+        for worker in six:
+            if busy == "handler":
+                await raw.ask(worker.name, worker.name, "cling")
+                await worker.begun.wait()
+            else:
+                await runner.bus.send(note(0, worker.name))
+        await settle()
+        begun = current_time()
+        for ending in six if family == "roots" else [top]:
+            await way(ending, runner)
+    assert [worker.ended is not None and worker.ended - begun <= 1 + 1e-6 for worker in six] == [True] * 6
