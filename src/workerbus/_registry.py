@@ -1,16 +1,19 @@
-"""Which workers are ready, here and under other runners, and who wants to know (G1-G4).
+"""Which workers are ready, here and under other runners, and who wants to know (G1-G4, N4, R9).
 
 A registry belongs to a runner. It knows names and runners, not worker objects, and it sends nothing. The table changes
-synchronously, in one step; watchers are awaited after that, each on its own, so that one that raises stops nobody.
+synchronously, in one step (`enter`, `remove`); watchers are awaited after that (`tell`), each on its own, so that one
+that raises stops nobody. Whatever comes or goes is looked up by its name: nothing goes through all of a table.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
 
 from anyio import Event
 
 from workerbus._concurrency.failures import own_error
 from workerbus._events import call_handler
+from workerbus._order import new_incarnation
 from workerbus._values import WorkerReadyData
 from workerbus.errors import near_names
 
@@ -28,19 +31,20 @@ class WorkerRegistry:
     Attributes:
         on_arrival: Called with the `WorkerReadyData` of a worker whose name is new; set by the runner, like the others.
         on_departure: Called with that of a worker that was unregistered.
-        on_conflict: Called with that of a worker whose name another runner has.
+        on_conflict: Called with that of another runner's worker whose name is claimed here too, or by a third runner.
 
-    Guarantees: G1, G2, G3, G4.
+    Guarantees: G1, G2, G3, G4, N4, R9.
     """
 
     def __init__(self, runner_name: str) -> None:
         self._runner_name = runner_name
+        self._incarnation: str | None = None
         self._local: dict[str, WorkerReadyData] = {}
         self._remote: dict[str, WorkerReadyData] = {}
         # Further claims to a name that is among the remote ones: nearly no name has any, so most need no table for it.
         self._rivals: dict[str, dict[str, WorkerReadyData]] = {}
-        self._watchers: dict[str, list[Watcher]] = {}
-        self._departure_watchers: dict[str, list[Watcher]] = {}
+        self._watchers: dict[str, dict[Any, Watcher]] = {}
+        self._departure_watchers: dict[str, dict[Any, Watcher]] = {}
         self._waiting: dict[str, dict[Event, None]] = {}
         self.on_arrival: Callable[[WorkerReadyData], None] | None = None
         self.on_departure: Callable[[WorkerReadyData], None] | None = None
@@ -50,6 +54,16 @@ class WorkerRegistry:
     def runner_name(self) -> str:
         """The name of the runner that this registry belongs to."""
         return self._runner_name
+
+    @property
+    def incarnation(self) -> str:
+        """The id of this life of the runner, which what it announces carries; no other has the same.
+
+        Guarantees: L8.
+        """
+        if self._incarnation is None:  # when it is first needed: a fork before that would give it to two runners
+            self._incarnation = new_incarnation()
+        return self._incarnation
 
     @property
     def local_workers(self) -> list[str]:
@@ -74,10 +88,17 @@ class WorkerRegistry:
         """
         return self._local.get(worker_name) or self._remote.get(worker_name)
 
+    def __contains__(self, worker_name: object) -> bool:
+        """Whether a worker of this name is ready, here or under another runner: ``name in registry``.
+
+        Guarantees: N4.
+        """
+        return worker_name in self._local or worker_name in self._remote
+
     async def register(self, worker_data: WorkerReadyData) -> bool:
         """Register a worker, and await those who watch for it.
 
-        A name that another runner has is reported through ``on_conflict``.
+        A name that another runner has is reported through ``on_conflict``, whichever of the two came first.
 
         Args:
             worker_data: The worker's name and runner.
@@ -87,24 +108,34 @@ class WorkerRegistry:
 
         Guarantees: G1, G4.
         """
-        name, runner = worker_data.worker_name, worker_data.runner
-        new = self.get(name) is None
-        if runner == self._runner_name:
-            known = name in self._local
-            self._local.setdefault(name, worker_data)
-        else:
-            known = self._claim(worker_data)
-        if not new:
-            if not known and self.on_conflict is not None:
-                self.on_conflict(worker_data)
+        watchers = self.enter(worker_data)
+        if watchers is None:
             return False
+        await self.tell(watchers, worker_data)
+        return True
+
+    def enter(self, worker_data: WorkerReadyData) -> Collection[Watcher] | None:
+        """Register a worker, as `register` does, in one step.
+
+        Args:
+            worker_data: The worker's name and runner.
+
+        Returns:
+            The functions that watch for it, for `tell`; None if the name was not new.
+        """
+        name = worker_data.worker_name
+        new = name not in self
+        others = self._claim_here(worker_data) if worker_data.runner == self._runner_name else self._claim(worker_data)
+        if not new:
+            if self.on_conflict is not None:
+                for other in others:
+                    self.on_conflict(other)
+            return None
         if self.on_arrival is not None:
             self.on_arrival(worker_data)
         for event in self._waiting.pop(name, ()):
             event.set()
-        for watcher in list(self._watchers.get(name, ())):
-            await self._call(watcher, worker_data)
-        return True
+        return list(self._watchers.get(name, {}).values())
 
     async def unregister(self, worker_name: str, runner: str | None = None) -> bool:
         """Forget a worker, and await those who watch for its departure.
@@ -118,25 +149,67 @@ class WorkerRegistry:
 
         Guarantees: G2.
         """
+        data = self.remove(worker_name, runner)
+        if data is None:
+            return False
+        await self.tell(self.departure_watchers(worker_name), data, departed=True)
+        return True
+
+    def remove(self, worker_name: str, runner: str | None = None) -> WorkerReadyData | None:
+        """Forget a worker, as `unregister` does, in one step.
+
+        Args:
+            worker_name: The name of the worker that has gone.
+            runner: The name of the runner that had it; by default this registry's own.
+
+        Returns:
+            The worker, for `tell`; None if it was not known.
+        """
         if runner is None or runner == self._runner_name:
             data = self._local.pop(worker_name, None)
         else:
             data = self._give_up(worker_name, runner)
-        if data is None:
-            return False
-        if self.on_departure is not None:
+        if data is not None and self.on_departure is not None:
             self.on_departure(data)
-        for watcher in list(self._departure_watchers.get(worker_name, ())):
-            await self._call(watcher, data)
-        return True
+        return data
 
-    def _claim(self, data: WorkerReadyData) -> bool:
-        """Note a worker of another runner; return whether it was known."""
-        first = self._remote.setdefault(data.worker_name, data)
-        if first.runner == data.runner:
-            return first is not data
-        rivals = self._rivals.setdefault(data.worker_name, {})
-        return rivals.setdefault(data.runner, data) is not data
+    async def tell(
+        self, watchers: Collection[Watcher], worker_data: WorkerReadyData, *, departed: bool = False
+    ) -> None:
+        """Await functions that watch for a worker, one after the other; one that does so no more is left out.
+
+        Args:
+            watchers: The functions.
+            worker_data: What they get.
+            departed: Whether they watch for its departure.
+
+        Guarantees: G3.
+        """
+        table = self._departure_watchers if departed else self._watchers
+        for watcher in watchers:
+            if _key(watcher) in table.get(worker_data.worker_name, {}):
+                await self._call(watcher, worker_data)
+
+    def _claim_here(self, data: WorkerReadyData) -> list[WorkerReadyData]:
+        """Note a worker of this runner; return the claims of other runners to its name, if it is new here."""
+        name = data.worker_name
+        if name in self._local:
+            return []
+        self._local[name] = data
+        others = [self._remote[name]] if name in self._remote else []
+        return [*others, *self._rivals.get(name, {}).values()]
+
+    def _claim(self, data: WorkerReadyData) -> list[WorkerReadyData]:
+        """Note a worker of another runner; return it, if that is new."""
+        name, runner = data.worker_name, data.runner
+        first = self._remote.get(name)
+        if first is None:
+            self._remote[name] = data
+        elif first.runner == runner or runner in self._rivals.get(name, {}):
+            return []
+        else:
+            self._rivals.setdefault(name, {})[runner] = data
+        return [data]
 
     def _give_up(self, name: str, runner: str) -> WorkerReadyData | None:
         """Forget a worker of another runner; of further claims to its name, the first takes its place."""
@@ -163,10 +236,8 @@ class WorkerRegistry:
 
         Guarantees: G1, G3.
         """
-        watchers = self._watchers.setdefault(worker_name, [])
-        if handler in watchers:
+        if not _add(self._watchers, worker_name, handler):
             return
-        watchers.append(handler)
         data = self.get(worker_name)
         if data is not None:
             await self._call(handler, data)
@@ -182,9 +253,15 @@ class WorkerRegistry:
 
         Guarantees: G2, G3.
         """
-        watchers = self._departure_watchers.setdefault(worker_name, [])
-        if handler not in watchers:
-            watchers.append(handler)
+        _add(self._departure_watchers, worker_name, handler)
+
+    def departure_watchers(self, worker_name: str) -> Collection[Watcher]:
+        """Return the functions that watch for a worker's departure, for `tell`.
+
+        Args:
+            worker_name: The name of the worker.
+        """
+        return list(self._departure_watchers.get(worker_name, {}).values())
 
     def watches_departure(self, worker_name: str) -> bool:
         """Whether somebody watches for a worker's departure.
@@ -202,11 +279,11 @@ class WorkerRegistry:
             handler: The function, as it was given to `watch` or `watch_departure`; an unknown one is ignored.
         """
         for table in (self._watchers, self._departure_watchers):
-            watchers = table.get(worker_name, [])
-            if handler in watchers:
-                watchers.remove(handler)
-            if not watchers:
-                table.pop(worker_name, None)
+            watchers = table.get(worker_name)
+            if watchers is not None:
+                watchers.pop(_key(handler), None)
+                if not watchers:
+                    del table[worker_name]
 
     async def wait_for(self, worker_name: str) -> WorkerReadyData:
         """Wait until a worker is registered. Nothing is left behind, also if the wait is cancelled.
@@ -245,3 +322,21 @@ class WorkerRegistry:
             await call_handler(watcher, data)
         except BaseException as exc:
             logger.error("a watcher of worker %r failed", data.worker_name, exc_info=await own_error(exc))
+
+
+def _key(handler: Watcher) -> Any:
+    """Return what a function is found by, however many watch for the same worker."""
+    try:
+        hash(handler)
+    except TypeError:
+        return id(handler)  # a callable object that compares by its fields
+    return handler
+
+
+def _add(table: dict[str, dict[Any, Watcher]], name: str, handler: Watcher) -> bool:
+    """Let a function watch for a name; return whether it did not do so before."""
+    watchers, key = table.setdefault(name, {}), _key(handler)
+    if key in watchers:
+        return False
+    watchers[key] = handler
+    return True

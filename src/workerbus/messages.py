@@ -1,10 +1,14 @@
-"""The messages that travel over a bus (B9, J2, J4, J6, J14, N5, R2, R6, W4, W7).
+"""The messages that travel over a bus (B9, J2, J4, J6, J14, L8, N5, R2, R6, W4, W7).
 
 All are frozen: one object reaches every subscriber. What they have in common, and how to declare one's own, is in
 `_message_base`. The class of a message says in which lane it waits, whether it waits for room in a bounded one, and
 whether it is an announcement, which is for runners and observers and not for every worker.
+
+A runner and its workers number what they announce, and say in which life of the runner that was: what arrives late or
+twice is known by it. Times in messages are for people, and decide nothing.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from attrs import field
@@ -14,7 +18,7 @@ from workerbus._message_base import BusLocalMessage as BusLocalMessage
 from workerbus._message_base import BusMessage as BusMessage
 from workerbus._message_base import BusSystemMessage as BusSystemMessage
 from workerbus._message_base import bus_message as bus_message
-from workerbus._values import JobStatus, Value, value
+from workerbus._values import IF_SET, JobStatus, Value, value
 
 # --- of the session and its workers; the library's own, which never wait for room
 
@@ -25,11 +29,15 @@ class BusActivateWorkerMessage(BusDataMessage):
 
     Args:
         args: Passed on to `on_activated`.
+        after: How far other processes were before this activation, as far as the sender knows: the id of a process to
+            the number of an event there. What a worker lets out of its pipeline since an earlier deactivation is not
+            for the worker that is activated now. None where all are in one process.
     """
 
     bounded: ClassVar[bool] = False
 
     args: dict[str, Any] | None = None
+    after: Mapping[str, int] | None = field(default=None, metadata={IF_SET: True})
 
 
 @bus_message
@@ -152,7 +160,7 @@ class WorkerRegistryEntry(Value):
         parent: The name of its parent; None for a root worker.
         active: Whether the worker is active.
         bridged: Whether its pipeline exchanges frames with the bus.
-        started_at: When the worker became ready, in seconds since the epoch.
+        started_at: When the worker became ready, in seconds since the epoch. For people: it decides nothing.
     """
 
     name: str
@@ -171,14 +179,18 @@ class BusWorkerRegistryMessage(BusSystemMessage):
     Args:
         runner: The name of the runner.
         workers: One entry for each of its workers that is ready.
-        taken_at: When the snapshot was taken, in seconds since the epoch, by the runner's clock.
+        incarnation: In which life of the runner; None where that is not known, and is all one.
+        number: The number of the announcement within that life, higher than those before it; None for the last known.
+
+    Guarantees: L8.
     """
 
     announcement: ClassVar[bool] = True
 
     runner: str
     workers: list[WorkerRegistryEntry]
-    taken_at: float | None = None
+    incarnation: str | None = None
+    number: int | None = None
 
 
 @bus_message
@@ -190,7 +202,11 @@ class BusWorkerReadyMessage(BusDataMessage):
         parent: The name of its parent; None for a root worker.
         active: Whether the worker starts active.
         bridged: Whether its pipeline exchanges frames with the bus.
-        started_at: When the worker became ready, in seconds since the epoch, by the runner's clock.
+        started_at: When the worker became ready, in seconds since the epoch. For people: it decides nothing.
+        incarnation: In which life of the runner; None where that is not known, and is all one.
+        number: The number of the announcement within that life, higher than those before it; None for the last known.
+
+    Guarantees: L8.
     """
 
     bounded: ClassVar[bool] = False
@@ -201,6 +217,8 @@ class BusWorkerReadyMessage(BusDataMessage):
     active: bool = False
     bridged: bool = False
     started_at: float | None = None
+    incarnation: str | None = None
+    number: int | None = None
 
 
 @bus_message
@@ -209,16 +227,18 @@ class BusWorkerGoneMessage(BusDataMessage):
 
     Args:
         runner: The name of the runner that hosted the worker.
-        finished_at: When the worker finished, in seconds since the epoch, by the runner's clock.
+        incarnation: In which life of the runner; None where that is not known, and is all one.
+        number: The number of the announcement within that life, higher than those before it; None for the last known.
 
-    Guarantees: J4.
+    Guarantees: J4, L8.
     """
 
     bounded: ClassVar[bool] = False
     announcement: ClassVar[bool] = True
 
     runner: str
-    finished_at: float | None = None
+    incarnation: str | None = None
+    number: int | None = None
 
 
 # --- of jobs
@@ -395,14 +415,18 @@ class BusFrameMessage(BusDataMessage):
         direction: The `workerbus.pipeline.FrameDirection` in which the frame travels there: DOWNSTREAM frames come in
             at the first processor, UPSTREAM frames at the last.
         bridge: The name of the bridge that the frame belongs to, where there are several.
-        late_since: When its sender was deactivated, in seconds since the epoch, for a frame that the sender lets out
-            after that; else None. A bridged worker that has become active since then ignores the frame.
+        late_since: The number of its sender's deactivation, for a frame that the sender lets out after that; else
+            None. A bridged worker that has become active since then ignores the frame.
+        process: The id of the process in whose order that number is; None for that of the receiver.
+
+    Guarantees: L8.
     """
 
     frame: Any
     direction: Any
     bridge: str | None = None
-    late_since: float | None = None
+    late_since: int | None = field(default=None, metadata={IF_SET: True})
+    process: str | None = field(default=None, metadata={IF_SET: True})
 
 
 @bus_message

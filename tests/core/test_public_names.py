@@ -228,10 +228,10 @@ def test_what_is_left_of_the_deadline_is_the_last_field_of_a_request() -> None:
     assert message.seconds_left == 2.5
 
 
-def test_since_when_a_frame_is_late_is_the_last_field_of_its_message() -> None:
-    """P3, N1: ``late_since`` comes after the fields of the seeds."""
-    message = BusFrameMessage("frame", "direction", "bridge", 2.5, source="a")
-    assert message.late_since == 2.5
+def test_since_when_a_frame_is_late_and_where_are_the_last_fields_of_its_message() -> None:
+    """P3, N1: ``late_since`` and ``process`` come after the fields of the seeds."""
+    message = BusFrameMessage("frame", "direction", "bridge", 2, "process", source="a")
+    assert (message.late_since, message.process) == (2, "process")
     assert BusFrameMessage("frame", "direction", "bridge", source="a").late_since is None
 
 

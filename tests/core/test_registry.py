@@ -10,6 +10,7 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from support.conditions import eventually
+from support.leaks import left_in
 from support.workers import Helper, running
 from workerbus import BaseWorker, WorkerReadyData, WorkerRegistry, worker_ready
 from workerbus.testing import settle
@@ -527,3 +528,91 @@ async def test_who_waits_for_a_worker_no_longer_is_not_looked_for_among_the_othe
             await settle()
     assert registry._waiting == {}
     assert Compared.comparisons < 200  # two of the same hash, now and then
+
+
+async def test_a_name_is_in_the_registry_while_a_worker_of_that_name_is_ready() -> None:
+    """N4: here or under another runner."""
+    registry = WorkerRegistry("here")
+    for runner in ("here", "there"):
+        assert "a" not in registry
+        await registry.register(ready("a", runner))
+        assert "a" in registry
+        assert "b" not in registry
+        await registry.unregister("a", runner)
+    assert "a" not in registry
+
+
+async def test_who_unwatches_while_others_are_told_is_told_no_more() -> None:
+    """G1, G2: of an arrival and of a departure."""
+    registry = WorkerRegistry("here")
+    told: list[WorkerReadyData] = []
+
+    async def first(data: WorkerReadyData) -> None:
+        registry.unwatch("a", told.append)
+
+    for watch, change in (
+        (registry.watch, registry.register(ready("a"))),
+        (registry.watch_departure, registry.unregister("a")),
+    ):
+        await watch("a", first)
+        await watch("a", told.append)
+        await change
+        registry.unwatch("a", first)
+    assert told == []
+
+
+class Unhashable:
+    """A watcher that is equal to others, and has no hash."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.told: list[WorkerReadyData] = []
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unhashable)
+
+    def __call__(self, data: WorkerReadyData) -> None:
+        self.told.append(data)
+
+
+async def test_a_watcher_without_a_hash_is_itself_alone() -> None:
+    """G1: watching twice is watching once, and each gives up for itself."""
+    registry, one, other = WorkerRegistry("here"), Unhashable(), Unhashable()
+    for watcher in (one, one, other):
+        await registry.watch("a", watcher)
+    await registry.register(ready("a"))
+    assert len(one.told) == len(other.told) == 1
+    registry.unwatch("a", one)
+    await registry.unregister("a")
+    await registry.register(ready("a"))
+    assert len(one.told) == 1
+    assert len(other.told) == 2
+
+
+class Counted:
+    """A watcher that counts how often it was compared with another one."""
+
+    compared = 0
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return self is other
+
+    def __call__(self, data: WorkerReadyData) -> None: ...
+
+
+async def test_a_watch_looks_at_no_other_watcher() -> None:
+    """R9: however many watch for the same worker."""
+    registry, watchers = WorkerRegistry("here"), [Counted() for _ in range(200)]
+    Counted.compared = 0
+    for watcher in watchers:
+        await registry.watch("hub", watcher)
+        await registry.watch_departure("hub", watcher)
+    for watcher in watchers:
+        registry.unwatch("hub", watcher)
+    assert Counted.compared < len(watchers)
+    assert left_in(registry) == {}

@@ -1,4 +1,4 @@
-"""L2, L5: what the source of the library does not do. And where it names the numbers of guarantees."""
+"""L2, L5, L8: what the source of the library does not do. And where it names the numbers of guarantees."""
 
 import ast
 import re
@@ -51,6 +51,59 @@ def test_no_generator_holds_a_scope_or_a_task_group() -> None:
             if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in nodes):
                 named = {node.id for node in nodes if isinstance(node, ast.Name)}
                 assert not named & SCOPES, f"{path.name}: {function.name}"
+
+
+WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
+IMPORTED = {"time", "time_ns", "datetime", "date"}
+
+
+def _looks_at_wall_clocks(source: str) -> list[str]:
+    """The lines in which a wall clock is read, or taken by another name."""
+    tree, lines = ast.parse(source), source.splitlines()
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in {"time", "datetime"}:
+            found += [lines[node.lineno - 1] for alias in node.names if alias.name in IMPORTED]
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in WALL_CLOCKS:
+            found.append(lines[node.lineno - 1])
+    return [line.strip() for line in found]
+
+
+def _decides_by(source: str, name: str) -> bool:
+    """Whether something is compared or computed with an attribute or a variable."""
+    for node in ast.walk(ast.parse(source)):
+        plain = isinstance(node, ast.Compare) and not all(isinstance(op, ast.Is | ast.IsNot) for op in node.ops)
+        if plain or isinstance(node, ast.BinOp):
+            operands = [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.Attribute | ast.Name)]
+            if any(ast.unparse(each).split(".")[-1] == name for each in operands):
+                return True
+    return False
+
+
+def test_a_wall_clock_is_read_for_people_alone() -> None:
+    """L8: for ``started_at``, by which nothing is decided."""
+    looks = {path.name: found for path in SOURCES if (found := _looks_at_wall_clocks(path.read_text()))}
+    assert looks == {"_core.py": ["state.started_at = time.time()"]}
+    assert {path.name for path in SOURCES if _decides_by(path.read_text(), "started_at")} == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = time.time()",
+        "if 1:\n    at = time.time() + 1",
+        "from time import time",
+        "f(clock=time.time)",
+        "datetime.now()",
+    ],
+)
+def test_a_look_at_a_wall_clock_is_found(source: str) -> None:
+    assert len(_looks_at_wall_clocks(source)) == 1
+
+
+def test_a_decision_by_a_time_is_found() -> None:
+    assert all(_decides_by(source, "at") for source in ("a.at < b", "now() - at", "0 <= x.y.at"))
+    assert not any(_decides_by(source, "at") for source in ("a.at is None", "f(at) < b", "at", "a.at.b < c"))
 
 
 NUMBER = r"\b[BGJLNOPRSWX]\d{1,2}\b"

@@ -375,7 +375,7 @@ def test_a_receiver_forgets_senders_that_come_and_go() -> None:
 async def test_what_has_been_sent_is_kept_by_nothing() -> None:
     """L1: though each frame was pushed while the one before it was still being sent."""
     bus_edge = BusEdge("w", (), ())
-    bus_edge.opened()
+    bus_edge.opened({})
     async with Wire() as bus, anyio.create_task_group() as group:
         for frame in texts(*range(20)):
             waiting = bus_edge.outgoing(frame, DOWN, bus, may_wait=True)

@@ -1,15 +1,29 @@
 """W3, W4: frames while bridged workers are activated and deactivated."""
 
-import time
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 from support.bridges import Reply, over_the_bus, sent
+from support.clocks import CLOCKS, set_clock
+from support.conditions import eventually
 from support.pipelines import DOWN, UP, Alert, Gate, Spy, for_texts, texts, worker_of
+from support.runners import runner_on
+from support.shared_buses import Abroad, Linked
 from support.workers import running
-from workerbus import BusBridgeProcessor, BusFrameMessage, MemoryBus, PipelineWorker
+from workerbus import (
+    BusActivateWorkerMessage,
+    BusBridgeProcessor,
+    BusFrameMessage,
+    MemoryBus,
+    PipelineWorker,
+    WorkerRunner,
+)
+from workerbus._order import PROCESS
 from workerbus.pipeline import Frame, FrameDirection, FrameProcessor, Pipeline, TextFrame
 from workerbus.testing import RecordingBus, settle
 
@@ -195,17 +209,128 @@ async def test_what_goes_out_late_is_not_for_the_worker_that_has_taken_over() ->
     assert late.late_since is not None
 
 
-async def test_a_frame_that_is_late_since_this_very_moment_is_not_for_the_one_that_takes_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """W3: clocks are coarse, and a hand-over is one step."""
-    monkeypatch.setattr(time, "time", lambda: 1000.0)
-    spy = Spy()
+async def test_a_frame_is_late_for_those_that_have_become_active_since() -> None:
+    """L8, W3: by the order of events in their process; in whose order a frame is late where it does not say so."""
+    spy, before = Spy(), PROCESS.next_number()
     async with running(worker_of(spy, bridged=(), name="w")) as runner:
-        for late_since in (999.0, 1000.0, 1001.0):
-            await runner.bus.send(over_the_bus(TextFrame(str(late_since)), late_since=late_since))
+        after = PROCESS.next_number()
+        for process in (None, PROCESS.id):
+            for late_since in (before, after):
+                await runner.bus.send(over_the_bus(TextFrame(str(late_since)), late_since=late_since, process=process))
         await settle()
-    assert spy.heard == ["1001.0"]
+    assert spy.heard == [str(after)] * 2
+
+
+@CLOCKS
+async def test_what_goes_out_late_reaches_those_that_have_been_active_all_along(
+    monkeypatch: pytest.MonkeyPatch, clock: Callable[[], Callable[[], float]]
+) -> None:
+    """L8, W3: whatever the clock has done since they became active."""
+    set_clock(monkeypatch, clock)
+    gate, front, successor = Gate(), Spy(), Spy()
+    agent = worker_of(Spy(for_texts(gate)), Reply(), bridged=(), name="agent")
+    next_one = worker_of(successor, bridged=(), active=False, name="next")
+    async with running(worker_of(front, bridged=(), name="front"), agent, next_one) as runner:
+        await runner.bus.send(over_the_bus(TextFrame("question"), source="front"))
+        await gate.reached.wait()
+        await agent.activate_worker("next", deactivate_self=True)
+        await settle()
+        gate.open()
+        await front.until()
+        await settle()
+    assert front.heard == ["agent: question"]
+    assert successor.heard == []
+
+
+@asynccontextmanager
+async def abroad(*workers: PipelineWorker) -> AsyncIterator[list[WorkerRunner]]:
+    """Run each worker in a process of its own, as far as it can tell, until all know each other."""
+    network: list[Linked] = []
+    async with AsyncExitStack() as stack:
+        runners = [runner_on(Abroad(network), f"runner of {worker.name}") for worker in workers]
+        for runner, worker in zip(runners, workers, strict=True):
+            await stack.enter_async_context(runner)
+            await runner.add_workers(worker)
+        for runner in runners:
+            for worker in workers:
+                await runner.registry.wait_for(worker.name)
+        yield runners
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+async def test_a_hand_over_between_processes_loses_and_doubles_no_frame(order: tuple[int, ...]) -> None:
+    """L8, W3: of two agents and a front, each in a process of its own, whichever came first and has counted further."""
+    gate, heard, successor = Gate(), Spy(), Spy()
+    front = worker_of(heard, bridged=(), name="front")
+    agent = worker_of(Spy(for_texts(gate)), Reply(), bridged=(), name="agent")
+    next_one = worker_of(successor, Reply(), bridged=(), active=False, name="next")
+    workers = [front, agent, next_one]
+    async with abroad(*(workers[place] for place in order)):
+        for frame in texts("a", "b"):
+            await front.bus.send(over_the_bus(frame, source="front"))
+        await gate.reached.wait()
+        await agent.activate_worker("next", deactivate_self=True)
+        await settle()
+        gate.open()
+        await heard.until(2)
+        await front.bus.send(over_the_bus(TextFrame("c"), source="front"))
+        await heard.until(3)
+        await settle()
+    assert heard.heard == ["agent: a", "agent: b", "next: c"]
+    assert successor.heard == ["c"]
+
+
+async def test_what_is_late_stays_so_when_a_turn_is_passed_on_between_processes() -> None:
+    """L8, W3: whoever takes over knows what the one before it knew; one that was active all along gets what is late."""
+    gate, spies = Gate(), [Spy() for _ in range(3)]
+    agent = worker_of(Spy(for_texts(gate)), Reply(), bridged=(), name="agent")
+    second = worker_of(spies[0], bridged=(), active=False, name="second")
+    third = worker_of(spies[1], bridged=(), active=False, name="third")
+    async with abroad(worker_of(spies[2], bridged=(), name="front"), agent, second, third):
+        await agent.bus.send(over_the_bus(TextFrame("a"), source="front"))
+        await gate.reached.wait()
+        await agent.activate_worker("second", deactivate_self=True)
+        await eventually(lambda: second.active)
+        await second.activate_worker("third", deactivate_self=True)
+        await eventually(lambda: third.active)
+        gate.open()
+        await spies[2].until()
+        await settle()
+    assert [spy.heard for spy in spies] == [[], [], ["agent: a"]]
+
+
+async def test_a_turn_that_comes_back_leaves_what_was_late_before_it_alone() -> None:
+    """L8, W3: it was late before the turn went on for the second time, too."""
+    gate, spy, heard = Gate(), Spy(), Spy()
+    agent = worker_of(Spy(for_texts(gate)), Reply(), bridged=(), name="agent")
+    other = worker_of(spy, bridged=(), active=False, name="other")
+    async with abroad(worker_of(heard, bridged=(), name="front"), agent, other):
+        await agent.bus.send(over_the_bus(TextFrame("a"), source="front"))
+        await gate.reached.wait()
+        await agent.activate_worker("other", deactivate_self=True)
+        await eventually(lambda: other.active)
+        await other.activate_worker("agent", deactivate_self=True)
+        await eventually(lambda: agent.active)
+        await agent.activate_worker("other", deactivate_self=True)
+        await eventually(lambda: other.active)
+        gate.open()
+        await heard.until()
+        await settle()
+    assert heard.heard == ["agent: a"]
+    assert spy.heard == []
+
+
+async def test_a_frame_that_is_late_in_a_process_of_which_nothing_is_known_comes_in() -> None:
+    """L8, W3: except at a worker that was activated by one that knows."""
+    spy, told = Spy(), Spy()
+    workers = worker_of(spy, bridged=(), name="w"), worker_of(told, bridged=(), active=False, name="told")
+    async with running(*workers) as runner:
+        await runner.bus.send(BusActivateWorkerMessage(None, {"elsewhere": 6}, source="somebody", target="told"))
+        for late_since in (5, 6, 7):
+            await runner.bus.send(over_the_bus(TextFrame("late"), late_since=late_since, process="elsewhere"))
+        await settle()
+    assert len(spy.heard) == 3
+    assert len(told.heard) == 1
 
 
 class Agent(PipelineWorker):

@@ -22,6 +22,7 @@ from workerbus import (
     WorkerRegistry,
     WorkerRunner,
 )
+from workerbus.testing import settle
 
 
 async def _two_runners(body: Callable[[WorkerRunner, WorkerRunner], Any]) -> dict[str, list[WorkerErrorData]]:
@@ -67,6 +68,41 @@ async def test_a_name_that_two_runners_claim_at_the_same_time_is_reported_at_bot
     errors = await _two_runners(claim)
     for reported in errors.values():
         assert [data.worker_name for data in reported] == ["twin"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_of_a_name_that_is_claimed_twice_each_runner_is_told_who_else_has_it(order: tuple[int, int]) -> None:
+    """G4: once, whichever of the two was first, and once more when it is claimed again."""
+    async with linked() as (a, b, errors):
+        first, second = ((a, b)[place] for place in order)
+        twins = [Helper("twin"), Helper("twin")]
+        await first.add_workers(twins[0])
+        for runner in (a, b):
+            await runner.registry.wait_for("twin")
+        await second.add_workers(twins[1])
+        await settle()
+        told = {name: [data.error.partition(" too")[0] for data in reported] for name, reported in errors.items()}
+        assert told == {"A": ["runner 'B' has a worker 'twin'"], "B": ["runner 'A' has a worker 'twin'"]}
+        await twins[1].stop()
+        await settle()
+        await second.add_workers(Helper("twin"))
+        await settle()
+        assert [len(reported) for reported in errors.values()] == [2, 2]
+
+
+@pytest.mark.parametrize("here_first", [True, False])
+async def test_a_claim_tells_of_the_other_ones_alone(here_first: bool) -> None:
+    """G4: of each other one, and of one that is known no second time."""
+    registry = WorkerRegistry("here")
+    told: list[WorkerReadyData] = []
+    registry.on_conflict = told.append
+    here, *others = (WorkerReadyData("name", runner) for runner in ("here", "one", "two"))
+    for claim in [here, *others] if here_first else [*others, here]:
+        await registry.register(claim)
+        await registry.register(claim)
+    # The third runner hears of two others' conflict as well, if it comes last.
+    assert told == (others if here_first else [others[1], *others])
+    assert registry.get("name") is here
 
 
 async def test_each_of_two_runners_asks_its_own_worker_of_a_name() -> None:

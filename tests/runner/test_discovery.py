@@ -90,12 +90,12 @@ async def test_who_takes_the_name_of_one_that_leaves_is_known_from_then_on() -> 
         runner.registry.unwatch("worker", replace)
 
 
-def ready(at: float | None, name: str = "remote") -> BusMessage:
-    return BusWorkerReadyMessage("elsewhere", started_at=at, source=name)
+def ready(number: int | None, name: str = "remote", life: str | None = "life") -> BusMessage:
+    return BusWorkerReadyMessage("elsewhere", incarnation=life, number=number, source=name)
 
 
-def gone(at: float | None, name: str = "remote") -> BusMessage:
-    return BusWorkerGoneMessage("elsewhere", at, source=name)
+def gone(number: int | None, name: str = "remote", life: str | None = "life") -> BusMessage:
+    return BusWorkerGoneMessage("elsewhere", life, number, source=name)
 
 
 async def tell(runner: WorkerRunner, *messages: BusMessage) -> None:
@@ -104,8 +104,8 @@ async def tell(runner: WorkerRunner, *messages: BusMessage) -> None:
         await settle()
 
 
-async def test_a_worker_may_go_in_the_moment_in_which_it_came() -> None:
-    """J4, R6: clocks have a resolution."""
+async def test_a_departure_that_has_the_number_of_the_arrival_counts() -> None:
+    """J4, R6"""
     async with WorkerRunner(handle_sigint=False) as runner:
         await tell(runner, ready(1), gone(1))
         assert runner.registry.remote_workers == []
@@ -155,12 +155,12 @@ async def test_nothing_is_kept_of_a_worker_that_has_gone_from_a_runner_on_the_sa
 
     async with MemoryBus() as bus, runner_on(bus, "here") as here:
         async with runner_on(bus, "there") as there:
-            await tell(here, BusWorkerGoneMessage("there", 1.0, source="unknown"))
+            await tell(here, BusWorkerGoneMessage("there", source="unknown"))
             await there.add_workers(Helper("remote"))
             await here.registry.wait_for("remote")
             await here.registry.watch_departure("unknown", hold_up)
             await here.registry.register(WorkerReadyData("unknown", "there"))
-            await bus.send(BusWorkerGoneMessage("there", 2.0, source="unknown"))
+            await bus.send(BusWorkerGoneMessage("there", source="unknown"))
             await suspended.wait()
         go_on.set()
         await settle()
@@ -170,7 +170,7 @@ async def test_nothing_is_kept_of_a_worker_that_has_gone_from_a_runner_on_the_sa
 
 
 async def test_a_list_says_of_each_worker_how_it_is() -> None:
-    """G1, N1: and of when the list is, by the clock of the workers on it."""
+    """G1, L8, N1: and when in which life of its runner the list was made."""
 
     class Bridged(Helper):
         @property
@@ -192,9 +192,9 @@ async def test_a_list_says_of_each_worker_how_it_is() -> None:
             WorkerRegistryEntry("parent", None, True, False, started_at=parent.started_at),
             WorkerRegistryEntry("child", "parent", False, True, started_at=child.started_at),
         ]
-        assert child.started_at is not None
-        assert answer.taken_at is not None
-        assert child.started_at <= answer.taken_at
+        announced = bus.messages(BusWorkerReadyMessage, source="child")[0]
+        assert answer.incarnation == announced.incarnation == a.registry.incarnation != asking.incarnation
+        assert 0 < (announced.number or 0) < (answer.number or 0)
 
 
 async def test_a_list_that_was_sent_to_one_alone_is_not_answered() -> None:
@@ -203,7 +203,7 @@ async def test_a_list_that_was_sent_to_one_alone_is_not_answered() -> None:
     async with WorkerRunner(bus=bus, name="here", handle_sigint=False) as runner:
         await runner.add_workers(Helper("helper"))
         for target, answers in (("here", 0), (None, 1), ("here", 1), (None, 2)):
-            await tell(runner, BusWorkerRegistryMessage("elsewhere", [], 1.0, source="elsewhere", target=target))
+            await tell(runner, BusWorkerRegistryMessage("elsewhere", [], source="elsewhere", target=target))
             assert len(bus.messages(BusWorkerRegistryMessage, source="here", target="elsewhere")) == answers
 
 
@@ -236,13 +236,13 @@ class Unread(dict[Any, Any]):
 async def test_nobody_goes_through_all_names_or_runners_for_a_message() -> None:
     """R9: whatever a runner, or a worker of its, announces."""
     async with WorkerRunner(handle_sigint=False) as runner:
-        others = [BusWorkerReadyMessage(f"runner {n}", started_at=1, source=f"worker {n}") for n in range(10)]
+        others = [BusWorkerReadyMessage(f"runner {n}", number=1, source=f"worker {n}") for n in range(10)]
         await tell(runner, *others)
         discovery, registry = runner._discovery, runner.registry
         discovery._peers = Unread(discovery._peers)
         registry._remote, registry._local = Unread(registry._remote), Unread()
         await tell(runner, ready(1), ready(1, "other"), snapshot(2, "remote", "third"), gone(3), snapshot(4), ready(5))
-        await tell(runner, BusWorkerReadyMessage("another", started_at=1, source="remote"), gone(6))
+        await tell(runner, BusWorkerReadyMessage("another", number=1, source="remote"), gone(6))
         assert len(registry._remote) == len(discovery._peers) == 11
         registry._remote, registry._local = {}, {}
 
@@ -265,7 +265,7 @@ async def test_nothing_stays_of_runners_that_have_left_the_bus() -> None:
 
 
 async def test_a_worker_that_goes_while_the_list_with_its_name_waits_does_not_come_back() -> None:
-    """J4, G1: a watcher holds up lists, and no departures."""
+    """J4, G1: a watcher holds up other watchers, and nothing else."""
     suspended, go_on = anyio.Event(), anyio.Event()
 
     async def take_long(_: WorkerReadyData) -> None:
@@ -321,8 +321,9 @@ async def test_a_worker_that_has_gone_is_not_kept_to_be_told_of_others() -> None
         assert runner._hosted.ready_listeners == {}
 
 
-def snapshot(at: float, *names: str) -> BusMessage:
-    return BusWorkerRegistryMessage("elsewhere", [WorkerRegistryEntry(name) for name in names], at, source="elsewhere")
+def snapshot(number: int, *names: str, life: str = "life", target: str | None = None) -> BusMessage:
+    entries = [WorkerRegistryEntry(name) for name in names]
+    return BusWorkerRegistryMessage("elsewhere", entries, life, number, source="elsewhere", target=target)
 
 
 @pytest.mark.parametrize(
@@ -330,8 +331,8 @@ def snapshot(at: float, *names: str) -> BusMessage:
     [
         ([ready(2), snapshot(1)], True),
         ([ready(2), snapshot(3)], False),
-        ([ready(1), gone(2), snapshot(1.5, "remote")], False),
-        ([ready(1), gone(2), snapshot(2.5, "remote")], True),
+        ([ready(1), gone(3), snapshot(2, "remote")], False),
+        ([ready(1), gone(2), snapshot(3, "remote")], True),
         ([gone(2), ready(1)], False),
         ([ready(1), gone(2), ready(3)], True),
         ([snapshot(3, "remote"), gone(2)], True),
@@ -357,8 +358,8 @@ async def test_of_workers_that_have_gone_little_is_kept() -> None:
     """G2: made-up names come and go."""
     async with WorkerRunner() as runner:
         for number in range(REMEMBERED + 100):
-            await runner.bus.send(BusWorkerReadyMessage("elsewhere", started_at=1, source=f"worker {number}"))
-            await runner.bus.send(BusWorkerGoneMessage("elsewhere", 2, source=f"worker {number}"))
+            await runner.bus.send(BusWorkerReadyMessage("elsewhere", number=1, source=f"worker {number}"))
+            await runner.bus.send(BusWorkerGoneMessage("elsewhere", number=2, source=f"worker {number}"))
         await anyio.wait_all_tasks_blocked()
         assert len(runner._discovery._gone) <= REMEMBERED
         assert runner._discovery._peers == {}

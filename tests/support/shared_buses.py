@@ -10,14 +10,17 @@ from support.leaks import task_ids
 from support.runners import runner_on
 from support.workers import Helper
 from workerbus import (
+    BusActivateWorkerMessage,
     BusCancelWorkerMessage,
     BusEndWorkerMessage,
+    BusFrameMessage,
     BusMessage,
     MemoryBus,
     WorkerBus,
     WorkerErrorData,
     WorkerRunner,
 )
+from workerbus._order import PROCESS
 
 
 class Member(Helper):
@@ -86,6 +89,39 @@ class Linked(WorkerBus):
     async def publish(self, message: BusMessage) -> None:
         for bus in self.network:
             await bus.deliver(message)
+
+
+class Abroad(Linked):
+    """One of several buses in processes of their own, whose counters have nothing to do with each other.
+
+    Here it is all one process. So what a message says of this process's order is changed on the way, for one end to
+    another, as if it came from a process that has another id and has counted further.
+    """
+
+    async def publish(self, message: BusMessage) -> None:
+        for bus in self.network:
+            await bus.deliver(message if bus is self else self._seen_from(bus, message))
+
+    def _seen_from(self, other: Linked, message: BusMessage) -> BusMessage:
+        if isinstance(message, BusFrameMessage) and message.process is not None and message.late_since is not None:
+            process, late_since = self._translated(other, message.process, message.late_since)
+            what = message.frame, message.direction, message.bridge, late_since, process
+            return BusFrameMessage(*what, source=message.source, target=message.target)
+        if isinstance(message, BusActivateWorkerMessage) and message.after is not None:
+            after = dict(self._translated(other, *item) for item in message.after.items())
+            return BusActivateWorkerMessage(message.args, after, source=message.source, target=message.target)
+        return message
+
+    def _translated(self, other: Linked, process: str, number: int) -> tuple[str, int]:
+        if process == PROCESS.id:
+            return self.name, number + self._offset
+        if process == other.name and isinstance(other, Abroad):
+            return PROCESS.id, number - other._offset
+        return process, number
+
+    @property
+    def _offset(self) -> int:
+        return 1_000_000 * (len(self.network) - self.network.index(self))
 
 
 @asynccontextmanager

@@ -303,9 +303,11 @@ async def test_a_worker_announces_its_start_and_its_end_once() -> None:
         await runner.run()
         await anyio.wait_all_tasks_blocked()
     assert twice.activations == 1
-    assert [message for message in observer.got if isinstance(message, BusWorkerReadyMessage)] == [
-        BusWorkerReadyMessage("runner", None, True, False, twice.started_at, source="twice"),
-        BusWorkerReadyMessage("runner", "twice", False, False, child.started_at, source="child"),
+    ready = [message for message in observer.got if isinstance(message, BusWorkerReadyMessage)]
+    stamps = [(message.incarnation, message.number) for message in ready]
+    assert ready == [
+        BusWorkerReadyMessage("runner", None, True, False, twice.started_at, *stamps[0], source="twice"),
+        BusWorkerReadyMessage("runner", "twice", False, False, child.started_at, *stamps[1], source="child"),
     ]
     gone = [message for message in observer.got if isinstance(message, BusWorkerGoneMessage)]
     assert [(message.runner, message.source) for message in gone] == [("runner", "child"), ("runner", "twice")]

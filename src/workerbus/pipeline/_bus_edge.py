@@ -1,4 +1,4 @@
-"""What crosses between the ends of a pipeline and the bus (P3, W3).
+"""What crosses between the ends of a pipeline and the bus (L8, P3, W3).
 
 Frames come in while the worker is active, in the step of whoever sends them. Frames go out while it is active, and
 after that until what it had taken has come through.
@@ -8,15 +8,17 @@ again. So what was taken still goes out, and so does what processors make of it 
 there and back; what comes later does not. An activation in between makes the marker void.
 
 A frame that goes out after the deactivation is late: it says since when. It is not for the worker that has taken over,
-which would take it for something to work on: whoever has become active since then leaves it alone.
+which would take it for something to work on: whoever has become active since then leaves it alone. What was before what
+is told by numbers. Those of one process are in the order of its events. Of another process a worker knows what the
+message says that has activated it, which is enough for a hand-over, whose two steps one worker takes.
 """
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
 from workerbus._concurrency.lifetime import LazyEvent
+from workerbus._order import PROCESS
 from workerbus.bus._bus import WorkerBus
 from workerbus.messages import BusFrameMessage
 from workerbus.pipeline._frames import BUS, Frame, FrameDirection, Marker, came_by, received
@@ -119,8 +121,8 @@ class BusEdge:
     """
 
     # `_open` says for each direction whether frames that leave go out. `_closing` is set while they do so although the
-    # worker is inactive: those are late. `_since` is when the worker has become active, or inactive, by the wall clock,
-    # since other processes compare it with theirs. `_epoch` numbers these changes: a marker of an earlier one is void.
+    # worker is inactive: those are late. `_since` is the number of the event by which the worker has become active, or
+    # inactive; a marker of an earlier one is void. `_after` says how far other processes were before the activation.
 
     def __init__(self, name: str, bridges: tuple[str, ...], excluded: tuple[type[Frame], ...]) -> None:
         self._name = name
@@ -128,9 +130,9 @@ class BusEdge:
         self._excluded = excluded
         self._tags: tuple[str | None, ...] = bridges or (None,)
         self._open = {DOWNSTREAM: False, UPSTREAM: False}
-        self._epoch = 0
         self._closing = False
-        self._since = 0.0
+        self._since = 0
+        self._after: Mapping[str, int] = {}
         self._deduplicator = Deduplicator()
         self._sendings: dict[FrameDirection, Sending] = {}
 
@@ -141,9 +143,14 @@ class BusEdge:
             return None
         if frame.is_local or isinstance(frame, self._excluded):
             return None
-        if message.late_since is not None and message.late_since <= self._since:
+        if message.late_since is not None and self._took_over_after(message.late_since, message.process):
             return None
         return None if self._deduplicator.seen(message) else received(frame, self)
+
+    def _took_over_after(self, number: int, process: str | None) -> bool:
+        """Whether the worker has become active after an event of some process."""
+        here = process in (None, PROCESS.id)
+        return number <= (self._since if here else self._after.get(process or "", 0))
 
     def outgoing(self, frame: Frame, direction: FrameDirection, bus: WorkerBus, may_wait: bool) -> Waiting | None:
         """Send a frame that leaves the pipeline, if it may go out.
@@ -153,8 +160,8 @@ class BusEdge:
         """
         if not self._open[direction] or frame.is_local or came_by(frame, BUS) or isinstance(frame, self._excluded):
             return None
-        late = self._since if self._closing else None
-        messages = [BusFrameMessage(frame, direction, tag, late, source=self._name) for tag in self._tags]
+        late = (self._since, PROCESS.id) if self._closing else (None, None)
+        messages = [BusFrameMessage(frame, direction, tag, *late, source=self._name) for tag in self._tags]
         if may_wait and not bus.never_waits:
             sending = self._sendings[direction] = Sending(bus, messages, self._sendings.get(direction))
             return sending
@@ -162,10 +169,14 @@ class BusEdge:
             bus.post(message)
         return None
 
-    def opened(self) -> None:
-        """Let frames out: the worker has become active."""
-        self._epoch += 1
-        self._since = time.time()
+    def opened(self, after: Mapping[str, int]) -> None:
+        """Let frames out: the worker has become active.
+
+        Args:
+            after: How far other processes were before that, as far as it is known.
+        """
+        self._since = PROCESS.next_number()
+        self._after = after
         self._closing = False
         self._open = {DOWNSTREAM: True, UPSTREAM: True}
 
@@ -184,13 +195,11 @@ class BusEdge:
         #
         # Four, because a frame that goes there and back is usual (a question and its answer), and one that goes to and
         # fro for ever must not keep the ends open. `arrived` gets the legs that are left, that of the marker first.
-        self._epoch += 1
-        self._since = time.time()
+        since = self._since = PROCESS.next_number()
         self._closing = True
-        epoch = self._epoch
 
         def arrived(legs: tuple[FrameDirection, ...]) -> None:
-            if epoch != self._epoch:
+            if since != self._since:
                 return
             if len(legs) <= 2:
                 self._open[legs[0]] = False

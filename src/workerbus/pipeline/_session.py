@@ -170,7 +170,7 @@ class PipelineSession:
         if self._bus_edge is None:
             return
         if active:
-            self._bus_edge.opened()
+            self._bus_edge.opened(self._state.after)
         elif self._running is not None and self._running.is_open:
             self._bus_edge.closing(self._put_marker)
 
@@ -298,7 +298,7 @@ class PipelineSession:
         # The worker starts right after this, and activations in between count: they call `active_changed`.
         self._active = self._state.will_be_active
         if self._bus_edge is not None and self._active:
-            self._bus_edge.opened()
+            self._bus_edge.opened(self._state.after)
         self._started = True
         self._events.emit("on_pipeline_started", frame)
         self._events.left(frame, DOWNSTREAM)

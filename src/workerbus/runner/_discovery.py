@@ -1,33 +1,36 @@
-"""What runners on one bus tell each other: who has which workers (G4, J4, R6).
+"""What runners on one bus tell each other: who has which workers (G4, J4, L8, R6, R9).
 
 A runner that starts sends a snapshot of its workers to all, and each that has workers sends its own to that one alone.
 Nobody answers an answer, so that n runners which meet send no more than n x n snapshots. In between, each worker
-announces that it is ready, and that it has gone. All of it is entered in the runner's registry. Of another runner
-nothing is kept but its workers.
+announces that it is ready, and that it has gone. All of it is entered in the runner's registry, in the step in which it
+arrives; who watches is told after that, in a lane. Of another runner nothing is kept but its workers.
 
-A network may bring what one runner and its workers announce in any order. So:
+A network may bring what one runner and its workers announce in any order, late, or twice. So:
 
-1. Each announcement says of when it is, in seconds since the epoch by the clock of its own runner. Times of different
-   runners are never compared.
-2. For each worker of another runner the time of the last news is kept, and what is older than that is dropped.
-3. When a worker has gone, its time is kept for a while, so that an older snapshot does not bring it back. Where the bus
-   is in this process, nothing comes late and that is not needed.
-4. An announcement without a time is taken as news of the time that is known.
+1. Each announcement says in which life of its runner it was made, and carries a number, higher than those before it in
+   that life. No clock is read. Numbers of different lives are never compared, and lives only for equality.
+2. For each worker of another runner the number of the last news is kept, and what is older than that is dropped.
+3. When a worker has gone, its number is kept for a while, so that an older snapshot does not bring it back.
+4. What comes from a life that was unknown is the beginning of that one, and the end of the one before: its workers have
+   gone. That life is remembered as over, and what still comes of it is dropped.
+5. A runner that hears of a life under its own name other than its own, which is one before it, sends its snapshot to
+   all once more: some may have heard that one last. A newer snapshot for all is taken from a life that was over, too.
+6. Where the bus is in this process, nothing comes late, and nothing is remembered of what has gone.
+7. An announcement without a life or without a number is taken as one of the life, and of the number, that is known.
 """
 
 import logging
-import math
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Final, TypeVar
 
+from workerbus._order import PROCESS
 from workerbus._registry import WorkerRegistry
 from workerbus._values import WorkerReadyData
 from workerbus.abc import Sender
 from workerbus.bus._bus import in_process
 from workerbus.messages import (
-    BusMessage,
     BusWorkerGoneMessage,
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
@@ -36,24 +39,34 @@ from workerbus.messages import (
 from workerbus.worker._core import WorkerCore
 
 logger = logging.getLogger("workerbus")
+K = TypeVar("K")
+V = TypeVar("V")
+
+Announcement = BusWorkerReadyMessage | BusWorkerGoneMessage | BusWorkerRegistryMessage
+
 REMEMBERED: Final = 1_000
-"""For how many workers that have gone, the most recent ones, the time is kept."""
+"""How many are remembered: workers that have gone, runners without workers, lives that are over; of each the last."""
 
 
 class _Peer:
-    """Another runner, as long as it has workers.
+    """Another runner in one of its lives.
 
     Attributes:
-        near: Whether it is on this very bus, in this process, so that nothing of it comes late. It is looked up when
-            the first worker arrives: when the last one departs, the runner may have left the bus.
-        here: The names of its workers, each with the time of the last news of it.
+        runner: The runner's name.
+        incarnation: The id of its life; None where its announcements do not say.
+        near: Whether it is on this very bus, in this process, so that nothing of it comes late.
+        here: The names of its workers, each with the number of the last news of it.
+        last: The highest number that was heard.
     """
 
-    __slots__ = ("here", "near")
+    __slots__ = ("here", "incarnation", "last", "near", "runner")
 
-    def __init__(self, near: bool) -> None:
+    def __init__(self, runner: str, incarnation: str | None, near: bool) -> None:
+        self.runner = runner
+        self.incarnation = incarnation
         self.near = near
-        self.here: dict[str, float] = {}
+        self.here: dict[str, int] = {}
+        self.last = 0
 
 
 class Discovery:
@@ -64,18 +77,29 @@ class Discovery:
         bus: The runner's bus.
         registry: The runner's registry.
         workers: Returns the runner's workers.
+        later: Has a function awaited after this step, behind those before it.
     """
 
     def __init__(
-        self, name: str, bus: Sender, registry: WorkerRegistry, workers: Callable[[], Iterable[WorkerCore]]
+        self,
+        name: str,
+        bus: Sender,
+        registry: WorkerRegistry,
+        workers: Callable[[], Iterable[WorkerCore]],
+        later: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self._name = name
         self._bus = bus
         self._registry = registry
         self._workers = workers
+        self._later = later
         self._peers: dict[str, _Peer] = {}
-        # Not a dict: finding the first entry of one takes a look at each that was forgotten before it.
-        self._gone: OrderedDict[tuple[str, str], float] = OrderedDict()
+        # Not dicts: finding the first entry of one takes a look at each that was forgotten before it.
+        self._without_workers: OrderedDict[str, _Peer] = OrderedDict()
+        self._gone: OrderedDict[tuple[str, str | None, str], int] = OrderedDict()
+        self._over: OrderedDict[tuple[str, str | None], int] = OrderedDict()
+
+    # --- what it tells
 
     def send_snapshot(self) -> None:
         """Tell all runners which workers are ready here, and have each tell which are ready there."""
@@ -91,65 +115,125 @@ class Discovery:
         ]
 
     def _send(self, entries: list[WorkerRegistryEntry], target: str | None) -> None:
-        self._bus.post(BusWorkerRegistryMessage(self._name, entries, time.time(), source=self._name, target=target))
+        stamp = self._registry.incarnation, PROCESS.next_number()
+        self._bus.post(BusWorkerRegistryMessage(self._name, entries, *stamp, source=self._name, target=target))
 
-    async def handle(self, message: BusMessage) -> None:
+    # --- what it is told
+
+    def is_own(self, message: Announcement) -> bool:
+        """Whether an announcement is one of this runner's own, in this life."""
+        return message.runner == self._name and message.incarnation in (None, self._registry.incarnation)
+
+    def handle(self, message: Announcement) -> None:
         """Take note of what another runner, or a worker of another runner, announces."""
+        if message.runner == self._name:
+            self._hear_other_life(message)
+            return
+        peer = self._peer_in_this_life(message)
+        if peer is None:
+            return
+        number = message.number
+        if number is not None and number > peer.last:
+            peer.last = number
         if isinstance(message, BusWorkerReadyMessage):
-            await self._arrived(message.runner, message.source, message.started_at)
+            self._arrived(peer, message.source, number)
         elif isinstance(message, BusWorkerGoneMessage):
-            await self._departed(message.runner, message.source, message.finished_at)
-        elif isinstance(message, BusWorkerRegistryMessage):
-            await self._merge(message)
+            self._departed(peer, message.source, number)
+        else:
+            self._merge(peer, message)
 
-    async def _merge(self, message: BusWorkerRegistryMessage) -> None:
+    def _hear_other_life(self, message: Announcement) -> None:
+        key = message.runner, message.incarnation
+        if self.is_own(message) or key in self._over:
+            return
+        _remember(self._over, key, message.number or 0)
+        logger.warning(
+            "runner %r hears of another runner of its name, or of its own earlier life: names are unique on a bus",
+            self._name,
+        )
+        self.send_snapshot()
+
+    def _peer_in_this_life(self, message: Announcement) -> _Peer | None:
+        """Return the runner that an announcement is of; None if that is of a life that is over."""
+        runner, incarnation = message.runner, message.incarnation
+        peer = self._peers.get(runner) or self._without_workers.get(runner)
+        if peer is not None and incarnation in (None, peer.incarnation):
+            return peer
+        key = runner, incarnation
+        if self._over and key in self._over:
+            for_all = isinstance(message, BusWorkerRegistryMessage) and message.target is None
+            if not for_all or (message.number or 0) <= self._over[key]:
+                return None
+            del self._over[key]
+        if peer is not None:
+            self._end_life(peer)
+        near = in_process(self._bus) and self._bus.has_subscriber(runner)
+        peer = _Peer(runner, incarnation, near)
+        if not near:
+            _remember(self._without_workers, runner, peer)
+        return peer
+
+    def _end_life(self, peer: _Peer) -> None:
+        for name in list(peer.here):
+            self._remove(peer, name)
+        self._without_workers.pop(peer.runner, None)
+        if not peer.near:
+            _remember(self._over, (peer.runner, peer.incarnation), peer.last)
+
+    def _merge(self, peer: _Peer, message: BusWorkerRegistryMessage) -> None:
         if message.target is None and (entries := self._entries()):  # it starts, perhaps not for the first time
-            self._send(entries, message.runner)
-        # What it had and has no more went unheard: with the runner's last life, or while the network was away.
-        neighbour = self._peers.get(message.runner)
-        if neighbour is not None:
-            there = {entry.name for entry in message.workers}
-            for name in [name for name in neighbour.here if name not in there]:
-                await self._departed(message.runner, name, message.taken_at)
-        near = self._is_near(message.runner)
-        for entry in message.workers:
-            # Registering waits for watchers, and near runners go on meanwhile: one of these may have left by now.
-            if not near or self._bus.has_subscriber(entry.name):
-                await self._arrived(message.runner, entry.name, message.taken_at)
+            self._send(entries, peer.runner)
+        # What it had and has no more went unheard, while the network was away.
+        there = {entry.name for entry in message.workers}
+        for name in [name for name in peer.here if name not in there]:
+            self._departed(peer, name, message.number)
+        for name in there:
+            self._arrived(peer, name, message.number)
 
-    def _is_near(self, runner: str) -> bool:
-        return in_process(self._bus) and self._bus.has_subscriber(runner)
-
-    async def _arrived(self, runner: str, name: str, at: float | None) -> None:
-        neighbour = self._peers.get(runner)
-        known = self._known(neighbour, runner, name)
-        if at is not None and at < known:
+    def _arrived(self, peer: _Peer, name: str, number: int | None) -> None:
+        known = self._known(peer, name)
+        if number is not None and number < known:
             return
-        if neighbour is None:
-            neighbour = self._peers[runner] = _Peer(self._is_near(runner))
-        neighbour.here[name] = known if at is None else at
-        self._gone.pop((runner, name), None)
-        await self._registry.register(WorkerReadyData(name, runner))
+        if not peer.here:
+            self._without_workers.pop(peer.runner, None)
+            self._peers[peer.runner] = peer
+        peer.here[name] = known if number is None else number
+        if self._gone:
+            self._gone.pop((peer.runner, peer.incarnation, name), None)
+        data = WorkerReadyData(name, peer.runner)
+        watchers = self._registry.enter(data)
+        if watchers:
+            self._later(partial(self._registry.tell, watchers, data))
 
-    async def _departed(self, runner: str, name: str, at: float | None) -> None:
-        neighbour = self._peers.get(runner)
-        known = self._known(neighbour, runner, name)
-        if at is not None and at < known:
+    def _departed(self, peer: _Peer, name: str, number: int | None) -> None:
+        known = self._known(peer, name)
+        if number is not None and number < known:
             return
-        if neighbour is not None:
-            neighbour.here.pop(name, None)
-            if not neighbour.here:
-                del self._peers[runner]
-        if not (self._is_near(runner) if neighbour is None else neighbour.near):
-            self._gone.pop((runner, name), None)  # so that it stands last again, and is forgotten last
-            self._gone[runner, name] = known if at is None else at
-            if len(self._gone) > REMEMBERED:
-                self._gone.popitem(last=False)
-        await self._registry.unregister(name, runner)
+        if not peer.near:
+            _remember(self._gone, (peer.runner, peer.incarnation, name), known if number is None else number)
+        self._remove(peer, name)
 
-    def _known(self, neighbour: _Peer | None, runner: str, name: str) -> float:
-        """Return the time of the last news of a worker; minus infinity where there is none."""
-        here = None if neighbour is None else neighbour.here.get(name)
+    def _remove(self, peer: _Peer, name: str) -> None:
+        if peer.here.pop(name, None) is not None and not peer.here:
+            del self._peers[peer.runner]
+            if not peer.near:
+                _remember(self._without_workers, peer.runner, peer)
+        data = self._registry.remove(name, peer.runner)
+        watchers = self._registry.departure_watchers(name)
+        if data is not None and watchers:
+            self._later(partial(self._registry.tell, watchers, data, departed=True))
+
+    def _known(self, peer: _Peer, name: str) -> int:
+        """Return the number of the last news of a worker; 0 where there is none."""
+        here = peer.here.get(name)
         if here is not None:
             return here
-        return self._gone.get((runner, name), -math.inf) if self._gone else -math.inf
+        return self._gone.get((peer.runner, peer.incarnation, name), 0) if self._gone else 0
+
+
+def _remember(table: OrderedDict[K, V], key: K, value: V) -> None:
+    """Add an entry as the last one, and forget the first of too many."""
+    table.pop(key, None)
+    table[key] = value
+    if len(table) > REMEMBERED:
+        table.popitem(last=False)

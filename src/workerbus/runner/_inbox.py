@@ -1,8 +1,9 @@
 """A runner's inbox: what is done with a message at once, and what goes through two lanes (B7, N4, R7).
 
-Answers to jobs that the runner has asked for, and workers that are sent to it, are handled at once; all else, in the
-lanes. The runner knows its own workers without their announcements, so those are dropped here: starting N workers costs
-the runner one look at each message and no more.
+Answers to jobs that the runner has asked for, workers that are sent to it, and what other runners announce are handled
+at once; all else, in the lanes. Who watches for a worker elsewhere is told in a lane of its own, so that it holds up
+nothing else. The runner knows its own workers without their announcements, so those are dropped here: starting N
+workers costs the runner one look at each message and no more.
 """
 
 import logging
@@ -14,17 +15,12 @@ from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus.bus._inbox import Inbox
 from workerbus.jobs._client import JobClient
-from workerbus.messages import (
-    BusAddWorkerMessage,
-    BusMessage,
-    BusWorkerGoneMessage,
-    BusWorkerReadyMessage,
-    BusWorkerRegistryMessage,
-)
+from workerbus.messages import BusAddWorkerMessage, BusMessage, BusWorkerGoneMessage
+from workerbus.runner._discovery import Announcement, Discovery
 
 logger = logging.getLogger("workerbus")
 
-_ANNOUNCEMENTS = (BusWorkerReadyMessage, BusWorkerGoneMessage, BusWorkerRegistryMessage)
+Call = Callable[[], Awaitable[None]]
 
 
 class RunnerInbox(Inbox):
@@ -35,10 +31,13 @@ class RunnerInbox(Inbox):
         client: The jobs that the runner has asked for.
         add: Takes a worker that was sent to the runner.
         departed: Called with the name of a worker of this runner when the announcement that it has gone comes back.
+        discovery: Is told what other runners announce.
         handle: Awaited with each other message, one at a time per lane.
+        watched: Whether ``handle`` is to get the announcements, too: the runner's class overrides it.
         accepts: The runner's ``accepts_bus_message``, if its class overrides that. Then nothing is handled at once.
 
     Attributes:
+        calls: Functions to be awaited, one after the other.
         delivered: How many messages were handled.
         failed: How many times the handling of one has raised.
     """
@@ -50,7 +49,9 @@ class RunnerInbox(Inbox):
         client: JobClient,
         add: Callable[[BusAddWorkerMessage], None],
         departed: Callable[[str], None],
+        discovery: Discovery,
         handle: Callable[[BusMessage], Awaitable[None]],
+        watched: bool = False,
         accepts: Callable[[BusMessage], bool] | None = None,
     ) -> None:
         super().__init__(name, receives="own")
@@ -59,10 +60,13 @@ class RunnerInbox(Inbox):
         self._client = client
         self._add = add
         self._departed = departed
+        self._discovery = discovery
+        self._watched = watched or accepts is not None
         self._handle = handle
         self._accepts = accepts
         self._system: Lane[BusMessage] = Lane(f"{name} system", self._ask_and_handle)
         self._data: Lane[BusMessage] = Lane(f"{name} data", self._ask_and_handle, first=(self._system,))
+        self.calls: Lane[Call] = Lane(f"{name} calls", self._call)
         self._closed = False
 
     def take(self, message: BusMessage) -> None:
@@ -75,12 +79,32 @@ class RunnerInbox(Inbox):
             if message.target == self.name:
                 handle(self._client, message)
             return
-        if isinstance(message, _ANNOUNCEMENTS) and message.runner == self.name:
-            if isinstance(message, BusWorkerGoneMessage):
-                self._departed(message.source)
+        if isinstance(message, Announcement):
+            if self._watched and not self._discovery.is_own(message):
+                self._data.put(message)  # all in one lane: lists are system messages, and would overtake
+            else:
+                self._take_announcement(message)
             return
         if self._accepts is not None or not self._handled_at_once(message):
             (self._system if message.system else self._data).put(message)
+
+    def _take_announcement(self, message: Announcement) -> None:
+        if self._discovery.is_own(message):
+            if isinstance(message, BusWorkerGoneMessage):
+                self._departed(message.source)
+            return
+        self.delivered += 1
+        try:
+            self._discovery.handle(message)
+        except Exception as error:  # noqa: BLE001 - logged and counted
+            self._failed(message, error)
+
+    def _failed(self, message: BusMessage, error: BaseException) -> None:
+        self.failed += 1
+        logger.error("runner %r failed to handle %s", self.name, type(message).__name__, exc_info=error)
+
+    async def _call(self, function: Call) -> None:
+        await function()
 
     def _handled_at_once(self, message: BusMessage) -> bool:
         if isinstance(message, BusAddWorkerMessage):
@@ -101,10 +125,8 @@ class RunnerInbox(Inbox):
             if not self._handled_at_once(message):
                 self.delivered += 1
                 await self._handle(message)
-        except BaseException as exc:
-            error = await own_error(exc)
-            self.failed += 1
-            logger.error("runner %r failed to handle %s", self.name, type(message).__name__, exc_info=error)
+        except BaseException as exc:  # noqa: BLE001 - logged and counted
+            self._failed(message, await own_error(exc))
 
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
         """Return None: a runner's lanes have no bound."""
@@ -117,19 +139,22 @@ class RunnerInbox(Inbox):
         """Run the lanes, in the runner's tasks."""
         self._system.open(host)
         self._data.open(host)
+        self.calls.open(host)
 
     def close(self) -> None:
         """Handle nothing more."""
         self._closed = True
         self._system.close()
         self._data.close()
+        self.calls.close()
 
     async def quiet(self) -> None:
         """Wait until nothing waits."""
         await self._system.quiet()
         await self._data.quiet()
+        await self.calls.quiet()
 
     @property
     def depth(self) -> int:
         """How many messages wait."""
-        return self._system.waiting + self._data.waiting
+        return self._system.waiting + self._data.waiting + self.calls.waiting

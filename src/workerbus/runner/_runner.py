@@ -9,7 +9,7 @@ import gc
 import logging
 import signal as signals
 import warnings
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -29,7 +29,7 @@ from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._requests import JobContexts
 from workerbus.messages import BusCancelMessage, BusEndMessage, BusMessage
-from workerbus.runner._discovery import Discovery
+from workerbus.runner._discovery import Announcement, Discovery
 from workerbus.runner._events import RunnerEvents
 from workerbus.runner._inbox import RunnerInbox
 from workerbus.runner._orphans import OrphanedJobs
@@ -129,7 +129,9 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._events = RunnerEvents(self, self._name, self._handlers, self.clean_up)
         self._run = Run(self._name, self._bus, self.clean_up, self._serve, self._cancel)
         self._hosted = HostedWorkers(self, self._run)
-        self._discovery = Discovery(self._name, self._bus, self._registry, self._hosted.workers.values)
+        self._discovery = Discovery(
+            self._name, self._bus, self._registry, self._hosted.workers.values, self._call_later
+        )
         grace = grace_period + job_grace
         self._shutdown = Shutdown(self._name, self._bus, self._run, self.clean_up, self._hosted.roots, grace)
         self._auto_end = False
@@ -427,7 +429,9 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             client=self.job_client,
             add=self._hosted.add_sent,
             departed=self._orphans.announced,
+            discovery=self._discovery,
             handle=self.on_bus_message,
+            watched=not is_default(self, "on_bus_message", _HANDLES),
             accepts=None if is_default(self, "accepts_bus_message", ACCEPTS) else self.accepts_bus_message,
         )
         return self._inbox
@@ -444,8 +448,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             await self.end(message.reason)
         elif isinstance(message, BusCancelMessage):
             await self.cancel(message.reason)
-        else:
-            await self._discovery.handle(message)
+        elif isinstance(message, Announcement):
+            self._discovery.handle(message)
 
     # --- what the registry tells
 
@@ -468,14 +472,25 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
                     listener.presence.tell_ready(other)
 
     def _worker_departed(self, data: WorkerReadyData) -> None:
-        if self._registry.get(data.worker_name) is None:  # else another runner claims the name, and still has it
-            comes_back = data.runner == self._name and not in_process(self._bus)
-            self._orphans.left(data.worker_name, announcement_in=self._run.tasks if comes_back else None)
+        name = data.worker_name
+        if name in self._registry:  # another runner claims the name, and still has it
+            return
+        if data.runner != self._name:
+            self._orphans.left(name, later=self._call_later)
+        else:
+            self._orphans.left(name, announcement_in=None if in_process(self._bus) else self._run.tasks)
+
+    def _call_later(self, function: Callable[[], Awaitable[None]]) -> None:
+        if self._inbox is not None:
+            self._inbox.calls.put(function)
 
     def _name_claimed_twice(self, data: WorkerReadyData) -> None:
         text = f"runner {data.runner!r} has a worker {data.worker_name!r} too: names are unique on a bus"
         logger.error("%s (seen by runner %r)", text, self._name)
         self.worker_error(WorkerErrorData(data.worker_name, text))
+
+
+_HANDLES: Final = WorkerRunner.on_bus_message
 
 
 class PipelineRunner(WorkerRunner):

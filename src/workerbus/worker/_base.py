@@ -6,11 +6,12 @@ What the library needs of a worker is behind one attribute; see `_core`. Most me
 from typing import Any, Final
 
 from workerbus._concurrency.own_tasks import TaskHandle, Work, end_task
+from workerbus._order import PROCESS, merged
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import set_core
 from workerbus._values import id_source
 from workerbus.abc import RunnerLike
-from workerbus.bus._bus import WorkerBus
+from workerbus.bus._bus import WorkerBus, in_process
 from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, make_inbox
 from workerbus.errors import NotRunningError, UnknownWorkerError
 from workerbus.jobs._answers import JobAnswers
@@ -369,9 +370,10 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         """
         await _reach(core_of(self), worker_name)
         data = None if args is None else args.to_dict()
-        message = BusActivateWorkerMessage(data, source=self.name, target=worker_name)
         if deactivate_self:
             core_of(self).dispatch.deactivate()
+        message = BusActivateWorkerMessage(data, _so_far(core_of(self)), source=self.name, target=worker_name)
+        if deactivate_self:
             self.bus.post(message)  # without waiting: cancelled in between, it would leave nobody active
         else:
             await self.bus.send(message)
@@ -392,6 +394,13 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
 
 _DEFAULTS: Final = {"run": BaseWorker.run, "stop": BaseWorker.stop, "cleanup": BaseWorker.cleanup}
+
+
+def _so_far(core: WorkerCore) -> dict[str, int] | None:
+    """Return how far this process is, and others of which the worker knows; None where there can be no others."""
+    if in_process(core.state.bus):
+        return None
+    return merged(core.state.after, {PROCESS.id: PROCESS.next_number()})
 
 
 async def _reach(core: WorkerCore, worker_name: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from anyio import Event
 
 from workerbus._events import call_handler
+from workerbus._order import merged
 from workerbus._values import JobStatus, WorkerErrorData
 from workerbus.abc import HookCall
 from workerbus.jobs._client import JobClient
@@ -223,6 +224,7 @@ class MessageDispatch:
     # --- the table's functions
 
     def _activation(self, message: BusActivateWorkerMessage) -> None:
+        self._state.after = merged(self._state.after, message.after)
         self.activate(message.args)
 
     def _deactivation(self, _message: BusDeactivateWorkerMessage) -> None:

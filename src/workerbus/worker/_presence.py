@@ -1,11 +1,11 @@
-"""How a worker makes itself known, hears of others, and leaves; and who is told of its errors (W2, W6, W7, R4, G1)."""
+"""How a worker makes itself known, hears of others, and leaves; who is told of its errors (G1, L8, R4, W2, W6, W7)."""
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from workerbus._concurrency.failures import is_panic
+from workerbus._order import PROCESS
 from workerbus._values import WorkerErrorData, WorkerReadyData
 from workerbus.abc import HookCall
 from workerbus.bus._bus import WorkerBus
@@ -49,9 +49,17 @@ class Presence:
         """Say that the worker is ready, and register it."""
         state = self._state
         ready = WorkerReadyData(state.name, state.registry.runner_name)
-        active, bridged = state.starts_active, state.worker.bridged
         state.bus.post(
-            BusWorkerReadyMessage(ready.runner, state.parent_name, active, bridged, state.started_at, source=state.name)
+            BusWorkerReadyMessage(
+                ready.runner,
+                state.parent_name,
+                state.starts_active,
+                state.worker.bridged,
+                state.started_at,
+                state.registry.incarnation,
+                PROCESS.next_number(),
+                source=state.name,
+            )
         )
         await state.registry.register(ready)
 
@@ -75,7 +83,8 @@ class Presence:
             state.active, state.activation_args = False, None
             await bus.unsubscribe(worker)
             if state.started_at is not None:
-                bus.post(BusWorkerGoneMessage(registry.runner_name, time.time(), source=state.name))
+                stamp = registry.incarnation, PROCESS.next_number()
+                bus.post(BusWorkerGoneMessage(registry.runner_name, *stamp, source=state.name))
             if state.runner is not None:
                 state.runner.forget(worker)
             if state.started_at is not None:

@@ -43,6 +43,7 @@ class WorkerState(TreeNode):
         started_at: When it became ready, in seconds since the epoch; None before that.
         active: Whether it is active.
         activation_args: The arguments of its last activation; None while it is inactive.
+        after: How far other processes were before its last activation, as far as it knows.
         phase: Where it is in its life.
         admitted: Whether a runner hosts it and it has its name there.
         closing: Whether it is stopping, and takes no more jobs and children.
@@ -63,9 +64,9 @@ class WorkerState(TreeNode):
     """
 
     __slots__ = (
-        "_bus", "_defaults", "_inbox", "_registry", "_tasks", "activation_args", "active", "admitted", "attach_error",
-        "attached", "clean_up", "closing", "crash", "events", "fail", "final_message", "finished", "hooks",
-        "job_client", "job_server", "own_tasks", "phase", "ready", "reason", "runner", "started_at", "starts_active",
+        "_bus", "_defaults", "_inbox", "_registry", "_tasks", "activation_args", "active", "admitted", "after",
+        "attach_error", "attached", "clean_up", "closing", "crash", "events", "fail", "final_message", "finished",
+        "hooks", "job_client", "job_server", "own_tasks", "phase", "ready", "reason", "runner", "started_at", "starts_active",
         "winding_down", "worker",
     )  # fmt: skip
 
@@ -90,6 +91,7 @@ class WorkerState(TreeNode):
         self.started_at: float | None = None
         self.active: bool = False
         self.activation_args: dict[str, Any] | None = None
+        self.after: Mapping[str, int] = {}
         self.phase: Phase = Phase.NEW
         self.admitted: bool = False
         self.closing: bool = False
