@@ -66,8 +66,8 @@ class WorkerState(TreeNode):
     __slots__ = (
         "_bus", "_defaults", "_inbox", "_registry", "_tasks", "activation_args", "active", "admitted", "after",
         "attach_error", "attached", "clean_up", "closing", "crash", "events", "fail", "final_message", "finished",
-        "hooks", "job_client", "job_server", "own_tasks", "phase", "ready", "reason", "runner", "started_at", "starts_active",
-        "winding_down", "worker",
+        "hooks", "job_client", "job_server", "own_tasks", "phase", "ready", "reason", "runner", "started_at",
+        "starts_active", "winding_down", "worker",
     )  # fmt: skip
 
     hooks: HookQueue
