@@ -112,12 +112,12 @@ async def test_what_a_plain_subscriber_refuses_is_not_counted_as_delivered() -> 
     assert (statistics.depth, statistics.delivered, statistics.failed) == (0, 3, 0)
 
 
-async def test_a_runner_has_statistics_like_every_subscriber() -> None:
-    """B9: what waits for it, what it handled, what its code failed at."""
+async def test_a_runner_has_statistics_like_every_subscriber(caplog: pytest.LogCaptureFixture) -> None:
+    """B9, B3: what waits for it, what it handled, what its code failed at."""
 
     class Failing(WorkerRunner):
         def accepts_bus_message(self, message: BusMessage) -> bool:
-            if message == note(1):
+            if isinstance(message, Note) and message.n:
                 raise ValueError("one is none")
             return True
 
@@ -130,7 +130,9 @@ async def test_a_runner_has_statistics_like_every_subscriber() -> None:
         await anyio.wait_all_tasks_blocked()
         after = runner.bus.statistics().subscribers["office"]
     assert (before.depth, before.failed) == (after.depth, 0) == (0, 0)
-    assert (after.failed, after.delivered - before.delivered) == (1, 2)
+    assert (after.failed, after.delivered - before.delivered) == (2, 1)
+    told = [(record.getMessage(), str(record.exc_info[1])) for record in caplog.records if record.exc_info]
+    assert told == [("runner 'office' failed to handle Note", "one is none")] * 2
 
 
 async def test_the_statistics_of_a_worker_count_what_is_open() -> None:

@@ -1,6 +1,7 @@
 """B2, R2: what a runner handles, and in which order."""
 
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -10,7 +11,8 @@ from anyio import current_time
 from support.buses import PoliteBus
 from support.messages import Alarm, Note, alarm, note
 from support.workers import Helper
-from workerbus import BusJobResponseMessage, BusMessage, JobError, WorkerRunner
+from workerbus import BusAddWorkerMessage, BusJobResponseMessage, BusMessage, JobError, JobStatus, WorkerRunner
+from workerbus.runner._inbox import RunnerInbox
 from workerbus.testing import settle
 
 
@@ -46,26 +48,82 @@ async def test_a_runner_handles_a_system_message_while_data_messages_wait() -> N
         assert len(heard) == 11
 
 
-async def test_a_runner_ends_when_it_has_handled_what_has_come() -> None:
-    """B5, R2: a system message too."""
+@pytest.mark.parametrize("send", [note, alarm])
+async def test_a_runner_ends_when_it_has_handled_what_has_come(send: Callable[[int, str], BusMessage]) -> None:
+    """B5, R2: in either lane; the lanes are closed then."""
     handled: list[BusMessage] = []
 
     async def on(message: BusMessage) -> None:
         await anyio.sleep(1)
         handled.append(message)
 
-    urgent = alarm(1, "runner")
+    message = send(1, "runner")
     async with Overridden(on) as runner:
-        await runner.bus.send(urgent)
-    assert handled == [urgent]
+        await runner.bus.send(message)
+    assert handled == [message]
+    inbox = runner._inbox
+    assert inbox is not None
+    assert inbox._system.closed
+    assert inbox._data.closed
+
+
+async def test_the_tasks_of_a_runner_s_lanes_say_whose_they_are() -> None:
+    """L1"""
+
+    async def on(message: BusMessage) -> None:
+        """Do nothing."""
+
+    async with Overridden(on) as runner:
+        await runner.bus.send(note(1, "runner"))
+        await runner.bus.send(alarm(1, "runner"))
+        await settle()
+        names = {task.name for task in anyio.get_running_tasks()}
+    assert {"runner system dispatcher", "runner data dispatcher"} <= names
+
+
+class Choosy(WorkerRunner):
+    """Accepts everything, and is asked."""
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", [WorkerRunner, Choosy])
+async def test_each_message_that_a_runner_handles_is_counted_once(kind: type[WorkerRunner]) -> None:
+    """B9: an answer, one for another's job, and one that adds a worker."""
+    async with kind(name="runner", handle_sigint=False) as runner:
+        await runner.add_workers(Helper("helper"))
+        await runner.registry.wait_for("helper")
+        await settle()
+        counts = [runner.bus.statistics().subscribers["runner"].delivered]
+        for _ in range(2):
+            await runner.job("helper", name="echo")
+            await runner.bus.send(BusAddWorkerMessage("nobody", source="me", target="runner"))
+            await settle()
+            counts.append(runner.bus.statistics().subscribers["runner"].delivered)
+    assert [after - before for before, after in pairwise(counts)] == [2, 2]
+
+
+@pytest.mark.parametrize("why", ["refused", "closed"])
+def test_an_answer_that_a_runner_refuses_or_that_comes_too_late_is_not_handled(why: str) -> None:
+    """N4, B5"""
+    nobody: Any = None  # it is not asked
+    inbox = RunnerInbox(
+        "runner",
+        client=nobody,
+        add=nobody,
+        departed=nobody,
+        handle=nobody,
+        accepts=(lambda _: False) if why == "refused" else None,
+    )
+    if why == "closed":
+        inbox.close()
+    inbox.take(BusJobResponseMessage("1", JobStatus.COMPLETED, {}, source="w", target="runner"))
+    assert inbox.statistics().delivered == 0
 
 
 async def test_a_runner_that_chooses_hears_of_departures_at_once() -> None:
     """J4, N4: a job whose answer was lost ends with the announcement, and not when that counts as lost, too."""
-
-    class Choosy(WorkerRunner):
-        def accepts_bus_message(self, message: BusMessage) -> bool:
-            return True
 
     class Lossy(PoliteBus):
         async def publish(self, message: BusMessage) -> None:
