@@ -268,3 +268,26 @@ def test_an_interruption_in_a_handler_cuts_a_wind_down_short(kind: type[BaseExce
     with pytest.raises(kind):
         clock.run(main, backend=backend)
     assert times[1] == times[0]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_in_a_body_cuts_a_wind_down_short(kind: type[BaseException], backend: str) -> None:
+    """R5: where a signal has begun it."""
+    times: list[float] = []
+
+    class Lingering(BaseWorker):
+        async def cleanup(self) -> None:
+            await sleep_forever()
+
+    async def main() -> None:
+        try:
+            async with running(Lingering("lingering")) as runner:
+                times.append(current_time())
+                runner.clean_up.interruptible = True
+                raise kind
+        finally:
+            times.append(current_time())
+
+    with pytest.raises(kind):
+        clock.run(main, backend=backend)
+    assert times[1] == times[0]

@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 import trio
-from anyio import sleep, sleep_forever
+from anyio import current_time, sleep, sleep_forever
 
 from support import clock
 from support.leaks import nothing_left, task_ids
@@ -15,6 +15,7 @@ from support.subscribers import Plain
 from support.wind_downs import Logged, Published
 from support.workers import Helper, running
 from workerbus import BaseWorker, MemoryBus
+from workerbus.testing import settle
 
 
 def test_a_native_task_cancel_winds_down_and_goes_through() -> None:
@@ -264,3 +265,27 @@ def test_a_native_cancellation_of_the_wind_down_wins_over_errors_alone(
 
     clock.run(main, backend="asyncio")
     assert [type(exc) for exc in came] == [comes_out]
+
+
+def test_who_cancels_a_run_that_a_signal_winds_down_insists() -> None:
+    """R5, L3: nobody waits for clean-up any more."""
+
+    class Lingering(Helper):
+        async def cleanup(self) -> None:
+            await sleep_forever()
+
+    async def main() -> None:
+        async def body() -> None:
+            async with running(Lingering("lingering")) as runner:
+                runner.clean_up.interruptible = True
+                raise ZeroDivisionError
+
+        begun = current_time()
+        task = asyncio.create_task(body())
+        await settle()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert current_time() == begun
+
+    clock.run(main, backend="asyncio")
