@@ -81,7 +81,7 @@ async def test_a_run_that_is_cancelled_while_its_bus_connects_ends() -> None:
 
 
 async def test_cancel_ends_a_run_whose_bus_is_still_connecting() -> None:
-    """R2, L4: `cancel()` overtakes everything."""
+    """R2, L4: `cancel()` overtakes everything. At once: there is nothing yet to wind down."""
 
     class Connecting(MemoryBus):
         async def start(self) -> None:
@@ -92,7 +92,7 @@ async def test_cancel_ends_a_run_whose_bus_is_still_connecting() -> None:
     begun = current_time()
     async with nothing_left(runner):
         await runner.run(auto_end=False)
-    assert current_time() - begun < BOUND
+    assert current_time() == begun
 
 
 async def test_a_cancellation_while_the_bus_disconnects_goes_through() -> None:

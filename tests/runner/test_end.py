@@ -35,7 +35,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
-from workerbus.testing import RecordingBus
+from workerbus.testing import RecordingBus, settle
 
 
 async def test_an_end_before_the_start_of_a_parent_is_no_error() -> None:
@@ -264,7 +264,8 @@ async def test_the_reason_reaches_every_worker(ask: Callable[[WorkerRunner, Base
     root, child, grandchild, idle = Told("root"), Told("child"), Told("grandchild"), Told("idle", active=False)
     await root.add_workers(child)
     await child.add_workers(grandchild)
-    runner = quiet_runner()
+    bus = RecordingBus()
+    runner = quiet_runner(bus=bus)
     await runner.add_workers(root, idle)
     async with anyio.create_task_group() as group:
         group.start_soon(lambda: runner.run(auto_end=False))
@@ -274,6 +275,41 @@ async def test_the_reason_reaches_every_worker(ask: Callable[[WorkerRunner, Base
     kind = BusEndWorkerMessage if "end" in ask.__name__.split("_") else BusCancelWorkerMessage
     for told in (root, child, grandchild, idle):
         assert told.reasons() == [(kind, "why")]
+    assert {message.source for message in bus.messages(BusEndWorkerMessage, target="root")} <= {runner.name}
+
+
+async def test_a_run_without_workers_can_be_cancelled() -> None:
+    """R1: it ends at once."""
+    runner, begun = quiet_runner(), current_time()
+    runner.add_event_handler("on_ready", lambda runner: runner.cancel())
+    await runner.run(auto_end=False)
+    assert current_time() == begun
+
+
+async def test_those_that_refuse_to_end_are_named_by_a_task_that_says_whose_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """L1, L4, R2"""
+
+    class Refusing(Helper):
+        async def cleanup(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(2 * CLEANUP_SECONDS)
+
+    names: set[str | None] = set()
+    with anyio.CancelScope() as scope:
+        async with running(Refusing("one"), Refusing("other"), name="runner") as runner:
+            with anyio.CancelScope(shield=True):
+                await runner.end()
+                await settle()
+                names |= {task.name for task in anyio.get_running_tasks()}
+                await runner.cancel()
+                await settle()
+                names |= {task.name for task in anyio.get_running_tasks()}
+            scope.cancel()
+    assert {"runner grace period", "runner watch"} <= names
+    told = [text for text in caplog.messages if text.startswith("runner")]
+    assert told == ["runner 'runner' has waited 2 s and still waits for worker 'one', worker 'other'"]
 
 
 async def test_an_end_that_a_worker_asks_for_in_its_own_hook_is_carried_out() -> None:

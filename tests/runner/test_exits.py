@@ -18,6 +18,7 @@ from workerbus import (
     BusJobRequestMessage,
     BusMessage,
     MemoryBus,
+    WorkerErrorData,
     WorkerParams,
     WorkerRunner,
     job,
@@ -288,6 +289,67 @@ def test_an_interruption_in_a_body_cuts_a_wind_down_short(kind: type[BaseExcepti
         finally:
             times.append(current_time())
 
+    with pytest.raises(kind):
+        clock.run(main, backend=backend)
+    assert times[1] == times[0]
+
+
+class InterruptedOnce:
+    """An event for which the first wait is interrupted, as by a signal."""
+
+    def __init__(self) -> None:
+        self._event, self._waits = Event(), 0
+
+    def set(self) -> None:
+        self._event.set()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    async def wait(self) -> None:
+        self._waits += 1
+        if self._waits == 1:
+            raise KeyboardInterrupt
+        await self._event.wait()
+
+
+async def test_an_exit_that_interrupts_a_wind_down_takes_the_place_of_an_error() -> None:
+    """L3, L6: it arrives as itself, when all has ended."""
+    log: list[str] = []
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the block itself raises
+        async with running(Logged("worker", log)) as runner:
+            runner._run.done = InterruptedOnce()  # type: ignore[assignment]  # on purpose
+            raise ValueError("the body's own")
+    assert log == ["cleanup worker"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_in_an_event_handler_cuts_a_wind_down_short(kind: type[BaseException], backend: str) -> None:
+    """R5: where a signal has begun it."""
+    times: list[float] = []
+
+    class Lingering(BaseWorker):
+        async def cleanup(self) -> None:
+            runner.worker_error(WorkerErrorData(self.name, "late"))
+            await sleep_forever()
+
+    def interrupt(*_: object) -> None:
+        raise kind
+
+    async def main() -> None:
+        runner.add_event_handler("on_error", interrupt)
+        await runner.add_workers(Lingering("lingering"))
+        try:
+            async with runner:
+                await runner.registry.wait_for("lingering")
+                times.append(current_time())
+                runner.clean_up.interruptible = True
+                await runner.cancel()
+                await sleep_forever()
+        finally:
+            times.append(current_time())
+
+    runner = quiet_runner()
     with pytest.raises(kind):
         clock.run(main, backend=backend)
     assert times[1] == times[0]
