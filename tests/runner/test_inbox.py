@@ -113,6 +113,7 @@ def test_an_answer_that_a_runner_refuses_or_that_comes_too_late_is_not_handled(w
         client=nobody,
         add=nobody,
         departed=nobody,
+        discovery=nobody,
         handle=nobody,
         accepts=(lambda _: False) if why == "refused" else None,
     )
