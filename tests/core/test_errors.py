@@ -31,6 +31,10 @@ MADE: list[Exception] = [
     errors.MessageTypeError("no message"),
     errors.FrameTypeError("no frame"),
     errors.ProcessorInUseError("processor 'p'"),
+    errors.PipelineStartTimeoutError("w", ["p"], 20, setting_up=True),
+    errors.PipelineStartTimeoutError("w", ["p", "q"], 20, setting_up=False),
+    errors.FlushError("it would wait for itself"),
+    errors.FlushTimeoutError("w", ["p"], 5),
     errors.HandlerTypeError("no handler"),
     errors.ReservedNameError("Mine", "children", "property"),
     JobError(

@@ -1,4 +1,4 @@
-"""When a worker is idle, and when it is not."""
+"""P6: when a worker is idle, and when it is not."""
 
 from typing import Any
 
@@ -8,7 +8,15 @@ from anyio import current_time, sleep
 
 from support.pipelines import Alert, ScriptedProcessor, Spy, flowing, slow, texts, worker_of
 from workerbus import PipelineWorker, WorkerRunner
-from workerbus.pipeline import CancelFrame, Frame, FrameDirection, FrameProcessor, TextFrame
+from workerbus.pipeline import (
+    CancelFrame,
+    Frame,
+    FrameDirection,
+    FrameProcessor,
+    HeartbeatFrame,
+    PipelineParams,
+    TextFrame,
+)
 from workerbus.testing import nothing_left
 
 
@@ -99,3 +107,91 @@ async def test_a_worker_that_begins_with_frames_is_not_idle() -> None:
         await worker.queue_frames(texts(*range(4)))
         await sleep(4)
         assert times == []
+
+
+# --- which frames count
+
+
+async def test_only_frames_of_the_classes_that_count_keep_a_worker_from_being_idle() -> None:
+    """P6"""
+    async with flowing(
+        Spy(), idle_timeout_secs=4, idle_timeout_frames=(Alert,), cancel_on_idle_timeout=False
+    ) as worker:
+        times = idle_times(worker)
+        for frame in (TextFrame("a"), Alert("!"), TextFrame("b"), TextFrame("c")):
+            await sleep(3)
+            await worker.queue_frame(frame)
+        await sleep(1)
+    assert times == [4, 10]
+
+
+@pytest.mark.parametrize("frames", [(TextFrame,), None])
+async def test_heartbeats_do_not_count(frames: Any) -> None:
+    """P6"""
+    params = PipelineParams(enable_heartbeats=True, heartbeats_period_secs=1)
+    async with flowing(
+        Spy(), params=params, idle_timeout_secs=4.5, idle_timeout_frames=frames, cancel_on_idle_timeout=False
+    ) as worker:
+        times = idle_times(worker)
+        await sleep(5)
+    assert times == [4.5]
+
+
+async def test_heartbeats_count_where_they_are_told_to() -> None:
+    """P6"""
+    params = PipelineParams(enable_heartbeats=True, heartbeats_period_secs=1)
+    async with flowing(
+        Spy(), params=params, idle_timeout_secs=4.5, idle_timeout_frames=(HeartbeatFrame,), cancel_on_idle_timeout=False
+    ) as worker:
+        times = idle_times(worker)
+        await sleep(15)
+    assert times == []
+
+
+# --- what follows
+
+
+@pytest.mark.parametrize("whole_runner", [False, True])
+async def test_an_idle_worker_ends_alone_or_with_all_that_its_runner_runs(whole_runner: bool) -> None:
+    """P6"""
+    reasons: list[Any] = []
+    idle = worker_of(Spy(), name="idle", idle_timeout_secs=3, cancel_runner_on_idle_timeout=whole_runner)
+    other = worker_of(Spy(), name="other")
+
+    def note(worker: PipelineWorker, frame: Any) -> None:
+        reasons.append((worker.name, frame.reason))
+
+    for worker in (idle, other):
+        worker.add_event_handler("on_pipeline_finished", note)
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(idle, other)
+        await idle.wait()
+        if not whole_runner:
+            assert other.started_at is not None
+            assert [name for name, _ in reasons] == ["idle"]
+            await runner.end(reason="done")
+        await other.wait()
+    assert sorted(reasons) == [
+        ("idle", "idle for 3 seconds"),
+        ("other", "idle for 3 seconds" if whole_runner else "done"),
+    ]
+
+
+async def test_a_worker_that_is_not_cancelled_when_idle_does_not_cancel_its_runner_either() -> None:
+    """P6"""
+    options = {"cancel_on_idle_timeout": False, "cancel_runner_on_idle_timeout": True}
+    async with flowing(Spy(), idle_timeout_secs=3, **options) as worker:
+        times = idle_times(worker)
+        await sleep(10)
+        assert times == [3, 6, 9]
+
+
+def test_what_idle_means_is_given_once_and_in_seconds() -> None:
+    """N8"""
+    with pytest.raises(ValueError, match="idle_timeout and idle_timeout_secs are the same"):
+        worker_of(Spy(), idle_timeout=3, idle_timeout_secs=3)
+    for name in ("idle_timeout", "idle_timeout_secs", "setup_timeout_secs", "start_timeout_secs"):
+        with pytest.raises(ValueError, match=f"{name} is a number of seconds, more than 0, or None; not 0"):
+            worker_of(Spy(), **{name: 0})
+    with pytest.raises(TypeError, match="idle_timeout_frames is a tuple of classes of frames"):
+        worker_of(Spy(), idle_timeout_frames=("TextFrame",))

@@ -108,3 +108,97 @@ async def test_observers_see_what_comes_over_a_bridge() -> None:
         await bus.send(over_the_bus(TextFrame("x")))
         await after.until()
     assert pushed == [("bridge", "after"), ("after", None)]
+
+
+# --- observers come and go
+
+
+async def test_an_observer_may_be_added_and_removed_while_the_pipeline_runs() -> None:
+    """N1: it sees what happens in between."""
+    observer, spy = Watches(), Spy(name="a")
+    async with nothing_left(), flowing(spy) as worker:
+        await worker.queue_frame(TextFrame("before"))
+        await settle()
+        worker.add_observer(observer)
+        worker.add_observer(observer)
+        await worker.queue_frame(TextFrame("meanwhile"))
+        await settle()
+        await worker.remove_observer(observer)
+        await worker.remove_observer(observer)
+        await worker.queue_frame(TextFrame("after"))
+        await settle()
+    assert [(what, frame.text) for what, _, frame in observer.seen if isinstance(frame, TextFrame)] == [
+        ("process", "meanwhile"),
+        ("push", "meanwhile"),
+    ]
+    assert len(observer.seen) == 2
+
+
+async def test_one_observer_goes_and_another_stays() -> None:
+    """N1"""
+    goes, stays = Watches(), Watches()
+    worker = worker_of(Spy(), observers=[goes, stays], name="w")
+    async with running(worker):
+        await worker.queue_frame(TextFrame("a"))
+        await settle()
+        await worker.remove_observer(goes)
+        await worker.queue_frame(TextFrame("b"))
+        await settle()
+    texts = [[f.text for what, _, f in o.seen if what == "push" and isinstance(f, TextFrame)] for o in (goes, stays)]
+    assert texts == [["a"], ["a", "b"]]
+
+
+async def test_an_observer_that_is_added_before_the_start_sees_it() -> None:
+    """N1"""
+    observer = Watches()
+    worker = worker_of(Spy())
+    worker.add_observer(observer)
+    await run_through(worker)
+    assert observer.seen[0][2].name.startswith("StartFrame")
+
+
+async def test_an_observer_may_remove_itself_and_another_that_is_busy() -> None:
+    """N1, L1: what it does is cancelled."""
+    log: list[str] = []
+
+    class Busy(Observer):
+        async def on_push_frame(self, data: FramePushed) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                log.append("cancelled")
+
+    class Leaves(Observer):
+        async def on_push_frame(self, data: FramePushed) -> None:
+            log.append("sees")
+            await worker.remove_observer(self)
+            await worker.remove_observer(busy)
+
+    busy = Busy()
+    worker = worker_of(Spy(), observers=[busy], name="w")
+    async with nothing_left(), running(worker):
+        await settle()
+        worker.add_observer(Leaves())
+        await worker.queue_frames(texts("a", "b"))
+        await settle()
+        assert sorted(log) == ["cancelled", "sees"]
+
+
+async def test_observers_that_are_equal_are_not_the_same() -> None:
+    """N6"""
+
+    class Equal(Watches):
+        __hash__ = None  # type: ignore[assignment]  # as of a dataclass
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    one, two = Equal(), Equal()
+    await run_through(worker_of(Spy(), observers=[one, two]), TextFrame("x"))
+    assert len(one.seen) == len(two.seen) == 6
+
+
+def test_what_is_no_observer_is_refused() -> None:
+    """N8"""
+    with pytest.raises(TypeError, match="observers are Observers, not 'x'"):
+        worker_of(Spy()).add_observer("x")  # type: ignore[arg-type]  # as it is refused

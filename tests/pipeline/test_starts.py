@@ -1,5 +1,6 @@
 """P2: how a pipeline starts, and what waits for it."""
 
+import inspect
 from typing import Any
 
 import anyio
@@ -19,8 +20,10 @@ from support.pipelines import (
     worker_of,
 )
 from workerbus import CLEANUP_SECONDS, NotRunningError, PipelineWorker, WorkerRunner
+from workerbus.errors import PipelineStartTimeoutError
 from workerbus.pipeline import (
     START_SECONDS,
+    START_TIMEOUT_SECONDS,
     CancelFrame,
     EndFrame,
     ErrorFrame,
@@ -422,3 +425,98 @@ async def test_stop_when_done_before_the_run_waits_for_what_was_queued() -> None
     await runner.add_workers(worker)
     await runner.run()
     assert spy.heard == ["x"]
+
+
+# --- starts that hang
+
+
+class SetsUp(FrameProcessor):
+    """Takes so many seconds to set up."""
+
+    def __init__(self, seconds: float, name: str) -> None:
+        super().__init__(name)
+        self.seconds = seconds
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        await anyio.sleep(self.seconds)
+
+
+async def failing_start(worker: PipelineWorker) -> PipelineStartTimeoutError:
+    """Run a worker whose start hangs; return what the runner raises, and see that nothing is left."""
+    runner = WorkerRunner(handle_sigint=False)
+    async with nothing_left(runner):
+        await runner.add_workers(worker)
+        with pytest.raises(PipelineStartTimeoutError) as raised:
+            await runner.run()
+    assert isinstance(raised.value, TimeoutError)
+    return raised.value
+
+
+def test_a_start_is_bounded_where_nobody_says() -> None:
+    """P6"""
+    parameters = inspect.signature(PipelineWorker).parameters
+    for name in ("setup_timeout_secs", "start_timeout_secs"):
+        assert parameters[name].default == START_TIMEOUT_SECONDS == 20
+
+
+async def test_a_setup_that_hangs_is_bounded_and_named() -> None:
+    """P6, R4"""
+    first, log = Spy(), []
+    worker = worker_of(first, SetsUp(100, "hangs"), SetsUp(100, "behind"), name="w", setup_timeout_secs=3)
+    worker.add_event_handler("on_pipeline_started", lambda *_: log.append("started"))
+    begin = anyio.current_time()
+    error = await failing_start(worker)
+    assert anyio.current_time() == begin + 3
+    assert (error.worker_name, error.processors, error.seconds) == ("w", ("hangs",), 3)
+    assert "'w' has not started in 3 seconds: setup() of processor 'hangs' has not returned" in str(error)
+    assert first.log == ["setup", "cleanup"]
+    assert log == []
+
+
+async def test_a_start_frame_that_does_not_come_through_is_bounded_and_named() -> None:
+    """P6, R4"""
+    last = Spy()
+    fork = ParallelPipeline([Spy()], [StartsWith(never, "hangs")])
+    worker = worker_of(Spy(), fork, last, name="w", start_timeout_secs=3)
+    begin = anyio.current_time()
+    error = await failing_start(worker)
+    assert anyio.current_time() == begin + 3
+    assert (error.worker_name, error.processors, error.seconds) == ("w", ("hangs",), 3)
+    assert "processor 'hangs' has not pushed the StartFrame on" in str(error)
+    assert last.log == ["setup", "cleanup"]
+
+
+async def test_each_bound_has_its_own_time() -> None:
+    """P6: what the set-up has taken does not count for the start."""
+
+    async def wait(processor: StartsWith) -> None:
+        await anyio.sleep(4)
+
+    spy = Spy()
+    worker = worker_of(SetsUp(4, "sets up"), StartsWith(wait), spy, setup_timeout_secs=5, start_timeout_secs=5)
+    await run_through(worker, TextFrame("x"))
+    assert spy.heard == ["x"]
+
+
+async def test_a_start_without_bounds_takes_as_long_as_it_takes() -> None:
+    """P6"""
+
+    async def wait(processor: StartsWith) -> None:
+        await anyio.sleep(7)
+
+    spy = Spy()
+    worker = worker_of(SetsUp(8, "sets up"), StartsWith(wait), spy, setup_timeout_secs=None, start_timeout_secs=None)
+    await run_through(worker, TextFrame("x"))
+    assert spy.heard == ["x"]
+
+
+async def test_what_waits_for_a_start_that_hangs_is_let_go() -> None:
+    """P2, P6: who has queued frames, and who waits for the worker's end."""
+    spy = Spy(max_buffer_size=1)
+    worker = worker_of(spy, StartsWith(never), name="w", start_timeout_secs=3)
+    async with anyio.create_task_group() as group:
+        for word in "abc":
+            group.start_soon(worker.queue_frame, TextFrame(word))
+        group.start_soon(worker.wait)
+        await failing_start(worker)
+    assert spy.heard == []

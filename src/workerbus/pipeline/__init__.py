@@ -1,4 +1,4 @@
-"""Pipelines: frames, processors, the worker that runs them, and their bridges to the bus (P1-P5).
+"""Pipelines: frames, processors, the worker that runs them, and their bridges to the bus (P1-P6).
 
 A `Frame` travels DOWNSTREAM or UPSTREAM from one `FrameProcessor` to its neighbour. Each processor has a
 `ProcessorInbox` with two lanes, system and data; a lane is a queue and one task that waits for frames. Pushing puts a
@@ -20,6 +20,7 @@ from workerbus.pipeline._frames import (
     ErrorFrame,
     Frame,
     FrameDirection,
+    HeartbeatFrame,
     InterruptionFrame,
     StartFrame,
     StopFrame,
@@ -31,13 +32,15 @@ from workerbus.pipeline._frames import (
 )
 from workerbus.pipeline._observers import FrameProcessed, FramePushed, Observer
 from workerbus.pipeline._owner import FrameProcessorSetup, FrameWorker
+from workerbus.pipeline._params import PipelineParams
 from workerbus.pipeline._pipeline import ParallelPipeline, Pipeline
 from workerbus.pipeline._processor import FrameProcessor
-from workerbus.pipeline._session import START_SECONDS
+from workerbus.pipeline._session import START_SECONDS, START_TIMEOUT_SECONDS
 from workerbus.pipeline._worker import PipelineWorker
 
 __all__ = [
     "START_SECONDS",
+    "START_TIMEOUT_SECONDS",
     "BusBridgeProcessor",
     "CancelFrame",
     "ControlFrame",
@@ -51,10 +54,12 @@ __all__ = [
     "FrameProcessorSetup",
     "FramePushed",
     "FrameWorker",
+    "HeartbeatFrame",
     "InterruptionFrame",
     "Observer",
     "ParallelPipeline",
     "Pipeline",
+    "PipelineParams",
     "PipelineWorker",
     "StartFrame",
     "StopFrame",

@@ -5,6 +5,7 @@ comes before the start waits in the inboxes, behind the gate.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from workerbus._concurrency.lane import Lane
@@ -13,7 +14,8 @@ from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, make_inbox
 from workerbus.messages import BusFrameMessage, BusMessage
 from workerbus.pipeline._bus_edge import Deduplicator, checked_types, frame_of
-from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, came_by, received
+from workerbus.pipeline._flush import FlushRound, flushable
+from workerbus.pipeline._frames import FlushMarker, Frame, FrameDirection, InterruptionFrame, came_by, received
 from workerbus.pipeline._owner import FrameProcessorSetup
 from workerbus.pipeline._ports import DOWNSTREAM
 from workerbus.pipeline._processor import FrameProcessor
@@ -135,6 +137,13 @@ class _Bridge:
     async def departed(self) -> None:
         """Unsubscribe, after a `StopFrame`, too."""
         await self._bus.unsubscribe(self._processor)
+
+    def flush(self, marker: FlushMarker, go_on: Callable[[], object]) -> None:
+        """Let a marker go on when what has gone over the bridge before it has come out of other pipelines."""
+        asks = FlushRound(go_on, marker.seen | {self._worker_name})
+        for each in list(flushable.get(self._bus, {}).values()):
+            each.flush_for(asks, bridge=self._tag, source=self._worker_name, target=self._target)
+        asks.leave()
 
     def keeps(self, frame: Frame) -> bool:
         """Whether a frame stays in this pipeline."""

@@ -136,6 +136,10 @@ class BusEdge:
         self._deduplicator = Deduplicator()
         self._sendings: dict[FrameDirection, Sending] = {}
 
+    def hears(self, *, bridge: str | None, source: str, target: str | None) -> bool:
+        """Whether frames that somebody sends come in here, as far as names decide that."""
+        return source != self._name and target in (None, self._name) and (not self._bridges or bridge in self._bridges)
+
     def incoming(self, message: BusFrameMessage) -> Frame | None:
         """Return this worker's copy of the frame that a message brings, if it may come in."""
         frame = frame_of(message)

@@ -236,6 +236,22 @@ class StopFrame(ControlFrame, UninterruptibleFrame):
 
 
 @_frame
+class HeartbeatFrame(ControlFrame, UninterruptibleFrame):
+    """Goes through a pipeline again and again to show that it moves; see `PipelineParams`.
+
+    Args:
+        timestamp: When it was sent, in nanoseconds, by the event loop's clock.
+
+    Guarantees: P6.
+    """
+
+    is_local: ClassVar[bool] = True
+    is_joined: ClassVar[bool] = True
+
+    timestamp: int
+
+
+@_frame
 class ErrorFrame(SystemFrame):
     """Tells the worker, upstream, that something has gone wrong.
 
@@ -309,6 +325,18 @@ class Marker(ControlFrame, UninterruptibleFrame):
     is_joined: ClassVar[bool] = True
 
     arrived: Callable[[], None]
+
+
+@_frame
+class FlushMarker(Marker):
+    """A marker that waits at bridges for what has gone over them.
+
+    Args:
+        arrived: Called when the marker leaves the pipeline.
+        seen: The names of the workers that the flush has been to.
+    """
+
+    seen: frozenset[str]
 
 
 BUS: Final = object()

@@ -5,7 +5,7 @@ Each observer has a queue and a task of its own. Where nobody watches, nothing o
 
 import logging
 import math
-from collections.abc import Iterable
+from typing import Any
 
 from anyio import current_time
 from attrs import frozen
@@ -13,7 +13,7 @@ from attrs import frozen
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
-from workerbus.pipeline._frames import Frame, FrameDirection
+from workerbus.pipeline._frames import Frame, FrameDirection, HeartbeatFrame
 from workerbus.pipeline._processor import FrameProcessor
 
 logger = logging.getLogger("workerbus")
@@ -81,26 +81,43 @@ class Observer:
 
 
 class Watch:
-    """All observers of one pipeline, and the time of the last frame; see `Watcher`.
+    """All observers of one pipeline, and the time of the last frame that counts; see `Watcher`.
 
     Args:
-        observers: The observers; none where only the time is wanted.
         name: The worker's name, for the names of their tasks.
+        minded: Whether somebody wants to know the time, with observers or without.
+        counts: The classes of frames that count for the time; None for all but heartbeats.
 
     Attributes:
-        touched: When the last frame was seen, in seconds, by the event loop's clock.
+        touched: When the last frame was seen that counts, in seconds, by the event loop's clock.
     """
 
-    def __init__(self, observers: Iterable[Observer], name: str) -> None:
+    def __init__(self, name: str, *, minded: bool = False, counts: tuple[type[Frame], ...] | None = None) -> None:
         self.touched: float = -math.inf
-        self._lanes: list[Lane[FrameProcessed | FramePushed]] = []
+        self._name = name
+        self._minded = minded
+        self._counts = counts
+        self._host: TaskHost | None = None
+        self._lanes: dict[int, Lane[FrameProcessed | FramePushed]] = {}
         self._processed: list[Lane[FrameProcessed | FramePushed]] = []
         self._pushed: list[Lane[FrameProcessed | FramePushed]] = []
-        for observer in observers:
-            self._add(observer, name)
 
-    def _add(self, observer: Observer, name: str) -> None:
-        kind = type(observer)
+    @property
+    def needed(self) -> bool:
+        """Whether anybody wants to be told."""
+        return self._minded or bool(self._lanes)
+
+    def add(self, observer: Observer) -> None:
+        """Let an observer see what happens from now on; one that is there already is not told twice.
+
+        Raises:
+            TypeError: It is no observer.
+        """
+        if not isinstance(observer, Observer):
+            raise TypeError(f"observers are Observers, not {observer!r}")
+        if id(observer) in self._lanes:  # whose lane keeps it
+            return
+        name = self._name
 
         async def tell(data: FrameProcessed | FramePushed) -> None:
             try:
@@ -109,14 +126,25 @@ class Watch:
                 else:
                     await observer.on_process_frame(data)
             except BaseException as exc:
-                logger.error("observer %s of worker %r failed", kind.__name__, name, exc_info=await own_error(exc))
+                kind = type(observer).__name__
+                logger.error("observer %s of worker %r failed", kind, name, exc_info=await own_error(exc))
 
-        lane: Lane[FrameProcessed | FramePushed] = Lane(f"{name} observer {kind.__name__}", tell)
-        self._lanes.append(lane)
-        if kind.on_process_frame is not Observer.on_process_frame:
+        lane = self._lanes[id(observer)] = Lane(f"{name} observer {type(observer).__name__}", tell)
+        if not _is(observer.on_process_frame, Observer.on_process_frame):
             self._processed.append(lane)
-        if kind.on_push_frame is not Observer.on_push_frame:
+        if not _is(observer.on_push_frame, Observer.on_push_frame):
             self._pushed.append(lane)
+        if self._host is not None:
+            lane.open(self._host)
+
+    def remove(self, observer: Observer) -> None:
+        """Tell an observer nothing more, and cancel what it does; nothing happens if it is not there."""
+        lane = self._lanes.pop(id(observer), None)
+        if lane is not None:
+            for lanes in (self._processed, self._pushed):
+                if lane in lanes:
+                    lanes.remove(lane)
+            lane.close(cancel=True)
 
     def open(self, host: TaskHost) -> None:
         """Let the observers see what happens from now on.
@@ -124,13 +152,21 @@ class Watch:
         Args:
             host: Where their tasks run.
         """
+        self._host = host
         self.touched = current_time()
-        for lane in self._lanes:
+        for lane in self._lanes.values():
             lane.open(host)
+
+    def saw(self, frame: Frame) -> float:
+        """Note that a frame moves; returns the time."""
+        now = current_time()
+        if not isinstance(frame, HeartbeatFrame) if self._counts is None else isinstance(frame, self._counts):
+            self.touched = now
+        return now
 
     def processing(self, processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> None:
         """Note that a processor begins with a frame."""
-        now = self.touched = current_time()
+        now = self.saw(frame)
         if self._processed:
             data = FrameProcessed(processor, frame, direction, now)
             for lane in self._processed:
@@ -140,7 +176,7 @@ class Watch:
         self, source: FrameProcessor, destination: FrameProcessor | None, frame: Frame, direction: FrameDirection
     ) -> None:
         """Note that a processor pushes a frame."""
-        now = self.touched = current_time()
+        now = self.saw(frame)
         if self._pushed:
             data = FramePushed(source, destination, frame, direction, now)
             for lane in self._pushed:
@@ -148,10 +184,15 @@ class Watch:
 
     async def quiet(self) -> None:
         """Wait until the observers have been told of everything."""
-        for lane in self._lanes:
+        for lane in list(self._lanes.values()):
             await lane.quiet()
 
     def close(self) -> None:
         """Tell the observers nothing more, and cancel what they do."""
-        for lane in self._lanes:
+        self._host = None
+        for lane in self._lanes.values():
             lane.close(cancel=True)
+
+
+def _is(method: Any, function: Any) -> bool:
+    return getattr(method, "__func__", None) is function

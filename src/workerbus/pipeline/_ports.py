@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.own_tasks import TaskHandle
-from workerbus.pipeline._frames import ErrorFrame, Frame, FrameDirection
+from workerbus.pipeline._frames import ErrorFrame, FlushMarker, Frame, FrameDirection
 
 DOWNSTREAM = FrameDirection.DOWNSTREAM
 UPSTREAM = FrameDirection.UPSTREAM
@@ -100,15 +100,25 @@ class Visitor(Protocol):
     async def departed(self) -> None:
         """Called when the worker leaves its bus."""
 
+    def flush(self, marker: FlushMarker, go_on: Callable[[], object]) -> None:
+        """Let a marker go on when what has gone elsewhere before it has come back."""
+
 
 class Watcher(Protocol):
     """Is told of the frames that are pushed and processed.
 
     Attributes:
-        touched: When the last frame was seen, in seconds, by the event loop's clock.
+        touched: When the last frame was seen that counts, in seconds, by the event loop's clock.
+        needed: Whether anybody wants to be told.
     """
 
     touched: float
+
+    @property
+    def needed(self) -> bool: ...
+
+    def saw(self, frame: Frame) -> float:
+        """Note that a frame moves; returns the time."""
 
     def open(self, host: TaskHost) -> None:
         """Let observers see what happens from now on, in tasks of ``host``."""

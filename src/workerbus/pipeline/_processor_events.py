@@ -48,11 +48,11 @@ class ProcessorEvents(EventHandlers):
 
     __slots__ = ("_name", "_processor")
 
-    def __init__(self, processor: Any, name: str, added: Callable[[str], None]) -> None:
+    def __init__(self, processor: Any, name: str, added: Callable[[], None]) -> None:
         super().__init__(type(processor).__name__, PROCESSOR_EVENTS)
         self._processor = processor
         self._name = name
-        self.added = added
+        self.added = lambda _event: added()
 
     async def tell(self, event: str, *args: Any) -> None:
         """Call the handlers of an event, one after the other; one that raises stops nothing.

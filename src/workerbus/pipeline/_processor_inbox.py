@@ -34,8 +34,10 @@ from workerbus.pipeline._frame_lane import FrameLane, Target
 from workerbus.pipeline._frames import (
     CancelFrame,
     ErrorFrame,
+    FlushMarker,
     Frame,
     FrameDirection,
+    HeartbeatFrame,
     InterruptionFrame,
     Marker,
     StartFrame,
@@ -115,7 +117,7 @@ class ProcessorInbox:
         self._bounded = self._room.bounded
         self.claimed: bool = False
         self.visitor: Visitor | None = None
-        self.events: ProcessorEvents = ProcessorEvents(owner, name, self._event_added)
+        self.events: ProcessorEvents = ProcessorEvents(owner, name, self.refit)
         self.reset()
 
     def reset(self) -> None:
@@ -176,9 +178,6 @@ class ProcessorInbox:
             self._target = data.target = watched(self.events.around(self._plain), self.owner, running.watcher)
             self.heard = running.watcher is not None or self.events.hears_pushes
 
-    def _event_added(self, _event: str) -> None:
-        self.refit()
-
     def _start_lane(self, lane: FrameLane) -> TaskHandle:
         assert self.running is not None
         kind = "data" if lane is self._data else "system"
@@ -210,13 +209,16 @@ class ProcessorInbox:
         assert self._system is not None
         if isinstance(frame, Marker):
             self._system.when_quiet(partial(self._pass_marker, frame, direction))
-        elif isinstance(frame, StartFrame):
+        elif isinstance(frame, StartFrame | HeartbeatFrame):
             await self._target.process_frame(frame, direction)
         else:
             await self._process_last(frame, direction)
 
     def _pass_marker(self, frame: Marker, direction: FrameDirection) -> None:
-        self._port(direction).put(frame, direction, False)
+        if self.visitor is not None and isinstance(frame, FlushMarker) and direction is DOWNSTREAM:
+            self.visitor.flush(frame, partial(self._port(direction).put, frame, direction, False))
+        else:
+            self._port(direction).put(frame, direction, False)
 
     # --- pauses
 
@@ -447,6 +449,11 @@ class ProcessorInbox:
         """Whether frames wait here or are being handled, or a task of the processor's own runs."""
         lanes = [lane for lane in (self._system, self._data) if lane is not None]
         return bool(self.tasks) or any(lane.entries or lane.current is not None for lane in lanes)
+
+    def handles_in(self, task_id: int) -> bool:
+        """Whether a frame is being handled here in a task, by whose number anyio tells tasks apart."""
+        lanes = [lane for lane in (self._system, self._data) if lane is not None and lane.current is not None]
+        return any(lane.task_id == task_id for lane in lanes)
 
     @property
     def late_with_start(self) -> bool:

@@ -13,7 +13,7 @@ It does not know why it is to end: `PipelineSession` decides that, and calls the
 """
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from anyio import Event, move_on_after, sleep
@@ -22,7 +22,7 @@ from attrs import frozen
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus._concurrency.own_tasks import OwnTask
-from workerbus.errors import NotRunningError
+from workerbus.errors import NotRunningError, PipelineStartTimeoutError
 from workerbus.pipeline._frames import CancelFrame, ErrorFrame, Frame, FrameDirection, Marker, StartFrame
 from workerbus.pipeline._owner import FrameProcessorSetup, FrameWorker
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Piece, Port, Running, Waiting, Watcher
@@ -142,7 +142,7 @@ class RunningPipeline:
         row: The processors, connected.
         host: Where the pipeline's tasks run.
         clean_up: Gives out the shields of the worker's wind-down.
-        watcher: Who watches the frames; None if nobody does.
+        watcher: Who watches the frames.
         tell: What to call when something happens.
 
     Attributes:
@@ -164,11 +164,12 @@ class RunningPipeline:
         row: Row,
         host: TaskHost,
         clean_up: CleanUp,
-        watcher: Watcher | None,
+        watcher: Watcher,
         tell: Tellers,
     ) -> None:
         self.worker: FrameWorker = worker
-        self.watcher: Watcher | None = watcher
+        self._watcher = watcher
+        self.watcher: Watcher | None = watcher if watcher.needed else None
         self._host = host
         self._clean_up = clean_up
         self._tell = tell
@@ -231,6 +232,21 @@ class RunningPipeline:
         """Note that a fatal error has come up before the start."""
         self._tell.fatal(frame)
 
+    def watchers_changed(self) -> None:
+        """Have those told who watch now, and nobody else."""
+        self.watcher = self._watcher if self._watcher.needed else None
+        for inbox in self.inboxes:
+            inbox.refit()
+
+    def runs(self, task_id: int) -> str | None:
+        """Return the name of the processor one of whose frames is handled in a task; None if there is none."""
+        return next((inbox.name for inbox in self.inboxes if inbox.handles_in(task_id)), None)
+
+    @property
+    def busy(self) -> list[str]:
+        """The names of the processors that are at work."""
+        return [inbox.name for inbox in self.inboxes if inbox.at_work]
+
     # --- the start
 
     async def set_up(self) -> None:
@@ -240,12 +256,16 @@ class RunningPipeline:
             await processor.setup(FrameProcessorSetup(self.worker))
             inbox.set_up = True
 
-    def send_start(self) -> None:
-        """Send the `StartFrame`; what bridges have kept from before goes into the inboxes first, and waits there."""
+    def send_start(self, metadata: Mapping[str, Any]) -> None:
+        """Send the `StartFrame`; what bridges have kept from before goes into the inboxes first, and waits there.
+
+        Args:
+            metadata: What the frame bears.
+        """
         for inbox in self.inboxes:
             if inbox.visitor is not None:
                 inbox.visitor.joined()
-        self.down_entry.put(StartFrame(), DOWNSTREAM, False)
+        self.down_entry.put(StartFrame(metadata=dict(metadata)), DOWNSTREAM, False)
 
     def _start_at_sink(self, frame: StartFrame) -> None:
         if self._closed:
@@ -263,13 +283,45 @@ class RunningPipeline:
             self.head.open()
             self.tail.open()
 
+    @property
+    def slow_starters(self) -> list[str]:
+        """The names of the processors that keep the pipeline from starting now."""
+        unready = [inbox.name for inbox in self.inboxes if not inbox.set_up]
+        return unready[:1] or [inbox.name for inbox in self.inboxes if inbox.late_with_start]
+
+    async def begin(
+        self, send: Callable[[], None], *, setup_seconds: float | None, start_seconds: float | None
+    ) -> None:
+        """Set the processors up, and send the start through.
+
+        Args:
+            send: Sends the start, and what waits for it.
+            setup_seconds: How long `set_up` may take; None for as long as it likes.
+            start_seconds: How long the `StartFrame` may take after that; None for as long as it likes.
+
+        Raises:
+            PipelineStartTimeoutError: It has taken longer.
+        """
+        with move_on_after(setup_seconds) as limit:
+            await self.set_up()
+        if limit.cancelled_caught:
+            assert setup_seconds is not None
+            raise PipelineStartTimeoutError(self.worker.name, self.slow_starters, setup_seconds, setting_up=True)
+        send()
+        with move_on_after(start_seconds) as limit:
+            await self.settled.wait()
+        if limit.cancelled_caught:
+            assert start_seconds is not None
+            raise PipelineStartTimeoutError(self.worker.name, self.slow_starters, start_seconds, setting_up=False)
+        if self.error is not None:
+            raise self.error
+
     async def name_the_slow(self, seconds: float) -> None:
         """Log which processors keep the pipeline from starting, if it has not started in so many seconds."""
         with move_on_after(seconds):
             await self.settled.wait()
             return
-        unready = [inbox.name for inbox in self.inboxes if not inbox.set_up]
-        slow = unready[:1] or [inbox.name for inbox in self.inboxes if inbox.late_with_start]
+        slow = self.slow_starters
         logger.warning(
             "the pipeline of worker %r has not started in %g seconds: it waits for %s; a processor must push the "
             "StartFrame on",
@@ -302,7 +354,7 @@ class RunningPipeline:
                 logger.warning(text, self.worker.name, keepers[0])
                 lost()
                 return
-            busy = [inbox.name for inbox in self.inboxes if inbox.at_work]
+            busy = self.busy
             if busy != told:
                 told = busy
                 text = "the pipeline of worker %r has not ended in %g seconds: it waits for %s"

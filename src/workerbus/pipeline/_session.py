@@ -13,23 +13,29 @@ import logging
 from functools import partial
 from typing import Final
 
-from anyio import CancelScope, Event, current_time, move_on_after, sleep_until
+from anyio import CancelScope, Event, current_time, get_current_task, move_on_after, sleep_until
+from attrs import frozen
 
 from workerbus._concurrency.failures import is_panic
-from workerbus.errors import NotRunningError
+from workerbus.errors import FlushError, NotRunningError
 from workerbus.pipeline._bus_edge import BusEdge
+from workerbus.pipeline._flush import Flushes, FlushRound
 from workerbus.pipeline._frames import (
     CancelFrame,
     EndFrame,
     ErrorFrame,
+    FlushMarker,
     Frame,
     FrameDirection,
+    HeartbeatFrame,
     Marker,
     StartFrame,
     StopFrame,
     SystemFrame,
 )
+from workerbus.pipeline._heartbeats import Heartbeats
 from workerbus.pipeline._owner import FrameWorker
+from workerbus.pipeline._params import PipelineParams
 from workerbus.pipeline._pipeline_hooks import PipelineEvents
 from workerbus.pipeline._ports import DOWNSTREAM, Entry, Waiting, Watcher
 from workerbus.pipeline._running import Row, RunningPipeline, Tellers
@@ -41,6 +47,31 @@ START_SECONDS: Final = 5.0
 """After how many seconds the log names the processors that keep a pipeline from starting."""
 
 
+START_TIMEOUT_SECONDS: Final = 20.0
+"""How long, in seconds, ``setup()`` of the processors may take, and then the `StartFrame`, unless the worker says."""
+
+
+@frozen
+class SessionOptions:
+    """How a session starts, is watched, and ends.
+
+    Args:
+        params: What goes through the pipeline beside its user's frames.
+        setup_timeout: How long ``setup()`` of the processors may take, in seconds; None for as long as it likes.
+        start_timeout: How long the `StartFrame` may take, the same.
+        idle_timeout: After how many seconds without a frame that counts the worker is idle; None for never.
+        cancel_on_idle_timeout: Whether the worker is cancelled when it is idle.
+        cancel_runner_on_idle_timeout: Whether everything that its runner runs is cancelled with it.
+    """
+
+    params: PipelineParams
+    setup_timeout: float | None
+    start_timeout: float | None
+    idle_timeout: float | None
+    cancel_on_idle_timeout: bool
+    cancel_runner_on_idle_timeout: bool
+
+
 class PipelineSession:
     """The session of one worker's pipeline.
 
@@ -49,9 +80,11 @@ class PipelineSession:
         row: The processors, connected.
         bus_edge: The bridge to the bus; None for a worker that is not bridged.
         events: Runs the worker's hooks.
-        watch: Who watches the frames; None if nobody does.
-        idle_timeout: After how many seconds without a frame the worker is idle; None for never.
-        cancel_on_idle_timeout: Whether the worker is cancelled when it is idle.
+        watch: Who watches the frames.
+        options: How it is started, watched and ended.
+
+    Attributes:
+        flushes: The flushes that are under way.
     """
 
     # `_shutdown` is set when an end has been let in: nothing comes in behind it. `_verdict` is set when the pipeline is
@@ -65,9 +98,8 @@ class PipelineSession:
         bus_edge: BusEdge | None,
         events: PipelineEvents,
         *,
-        watch: Watcher | None,
-        idle_timeout: float | None,
-        cancel_on_idle_timeout: bool,
+        watch: Watcher,
+        options: SessionOptions,
     ) -> None:
         self._worker = worker
         self._core = core_of(worker)
@@ -76,8 +108,9 @@ class PipelineSession:
         self._bus_edge = bus_edge
         self._events = events
         self._watch = watch
-        self._idle_timeout = idle_timeout
-        self._cancel_on_idle_timeout = cancel_on_idle_timeout
+        self._options = options
+        self._heartbeats: Heartbeats | None = None
+        self.flushes: Flushes = Flushes(self._put_flush)
         self._early: list[Entry] = []
         self._running: RunningPipeline | None = None
         self._body: CancelScope | None = None
@@ -154,10 +187,58 @@ class PipelineSession:
         if self._running is None:
             self._early.append((frame, direction))
             return None
-        if self._watch is not None:
-            self._watch.touched = current_time()
+        if self._running.watcher is not None:
+            self._running.watcher.saw(frame)
         entry = self._running.down_entry if direction is DOWNSTREAM else self._running.up_entry
         return entry.put(frame, direction, may_wait)
+
+    # --- who waits, and who watches
+
+    async def flush(self) -> None:
+        """Wait until what has been queued so far has come out at the sink.
+
+        Raises:
+            NotRunningError: The pipeline is over; a `RuntimeError`.
+            FlushError: It was cancelled meanwhile, or this is called while a frame is handled, which would wait for
+                itself.
+        """
+        # A marker behind an end may be cut off when the pipeline has ended: what was before it has come out all the
+        # same.
+        name = self._state.name
+        if self._verdict is not None:
+            raise NotRunningError(f"worker {name!r} has nothing to flush: its pipeline is over")
+        handler = None if self._running is None else self._running.runs(get_current_task().id)
+        if handler is not None:
+            raise FlushError(
+                f"worker {name!r} is not flushed by processor {handler!r} while that handles a frame, which would wait "
+                "for itself: do it in a task"
+            )
+        over, came_out = Event(), [False]
+
+        def then(out: bool) -> None:
+            came_out[0] = out
+            over.set()
+
+        self.flushes.send(frozenset({name}), then)
+        await over.wait()
+        if not came_out[0] and not isinstance(self._verdict, EndFrame | StopFrame):
+            raise FlushError(f"worker {name!r} was cancelled before what had been queued came out")
+
+    def flush_for(self, asks: FlushRound) -> None:
+        """Join in the flush of another pipeline, unless this one is over."""
+        if self._verdict is None:
+            asks.join()
+            self.flushes.send(asks.seen | {self._state.name}, lambda _: asks.leave())
+
+    @property
+    def busy(self) -> list[str]:
+        """The names of the processors that are at work."""
+        return [] if self._running is None else self._running.busy
+
+    def watchers_changed(self) -> None:
+        """Have those told who watch now, and nobody else."""
+        if self._running is not None:
+            self._running.watchers_changed()
 
     @property
     def active(self) -> bool:
@@ -173,6 +254,15 @@ class PipelineSession:
             self._bus_edge.opened(self._state.after)
         elif self._running is not None and self._running.is_open:
             self._bus_edge.closing(self._put_marker)
+
+    def _put_flush(self, marker: FlushMarker) -> None:
+        self._put(marker, DOWNSTREAM, may_wait=False)
+
+    def _put_heartbeat(self, frame: HeartbeatFrame) -> bool:
+        if self._shutdown or self._verdict is not None:
+            return False
+        self._put(frame, DOWNSTREAM, may_wait=False)
+        return True
 
     def _put_marker(self, marker: Marker, direction: FrameDirection) -> None:
         self._put(marker, direction, may_wait=False)
@@ -207,6 +297,9 @@ class PipelineSession:
         assert self._running is not None
         if isinstance(frame, ErrorFrame):
             self._failed(frame)
+        elif isinstance(frame, HeartbeatFrame):
+            if self._heartbeats is not None:
+                self._heartbeats.arrived()
         elif isinstance(frame, CancelFrame):
             if direction is DOWNSTREAM:
                 self._running.cancel_arrived()
@@ -259,8 +352,7 @@ class PipelineSession:
             return
         state = self._state
         self._events.begin(state.hooks.run)
-        if self._watch is not None:
-            self._watch.open(state.tasks)
+        self._watch.open(state.tasks)
         tell = Tellers(self._left, self._started_at_sink, self._failed, lambda: self.active)
         running = RunningPipeline(self._worker, self._row, state.tasks, state.clean_up, self._watch, tell)
         try:
@@ -277,22 +369,32 @@ class PipelineSession:
     async def _start(self, running: RunningPipeline) -> None:
         worker = self._worker
         running.start(running.name_the_slow, (START_SECONDS,), name=f"{worker.name} start", owner=worker.name)
-        await running.set_up()
-        self._running = running
-        running.send_start()
-        early, self._early = self._early, []
-        for frame, direction in early:
-            self._put(frame, direction, may_wait=False)
-        await running.settled.wait()
-        if running.error is not None:
-            raise running.error
+        options = self._options
+        await running.begin(
+            partial(self._send_start, running),
+            setup_seconds=options.setup_timeout,
+            start_seconds=options.start_timeout,
+        )
         # Hooks run from here on, and not before: a handler may ask for jobs, which takes a worker that runs.
         self._events.let_run(self._state.tasks)
         await self._state.worker.start()
         running.start(self._end_when_asked, (), name=f"{worker.name} end of pipeline", owner=worker.name)
-        if self._idle_timeout is not None:
-            args = (self._idle_timeout,)
+        if options.idle_timeout is not None:
+            args = (options.idle_timeout,)
             running.start(self._watch_idle, args, name=f"{worker.name} idle timeout", owner=worker.name)
+        params = options.params
+        if params.enable_heartbeats:
+            period, patience = params.heartbeats_period_secs, params.heartbeats_monitor_secs
+            beats = Heartbeats(worker.name, period, patience, self._put_heartbeat, lambda: running.busy)
+            self._heartbeats = beats
+            running.start(beats.run, (), name=f"{worker.name} heartbeats", owner=worker.name)
+
+    def _send_start(self, running: RunningPipeline) -> None:
+        self._running = running
+        running.send_start(self._options.params.start_metadata)
+        early, self._early = self._early, []
+        for frame, direction in early:
+            self._put(frame, direction, may_wait=False)
 
     def _started_at_sink(self, frame: StartFrame) -> None:
         # The worker starts right after this, and activations in between count: they call `active_changed`.
@@ -308,16 +410,18 @@ class PipelineSession:
         self.end(self._state.reason)
 
     async def _watch_idle(self, seconds: float) -> None:
-        assert self._watch is not None
         while True:
             await sleep_until(self._watch.touched + seconds)
             if self._watch.touched + seconds > current_time():
                 continue
             self._watch.touched = current_time()
             self._events.emit("on_idle_timeout")
-            if self._cancel_on_idle_timeout:
+            if self._options.cancel_on_idle_timeout:
+                reason = f"idle for {seconds:g} seconds"
                 logger.warning("worker %r is cancelled: no frame for %g seconds", self._worker.name, seconds)
-                self.cancel(CancelFrame(f"idle for {seconds:g} seconds"))
+                if self._options.cancel_runner_on_idle_timeout:
+                    await self._worker.cancel(reason=reason)
+                self.cancel(CancelFrame(reason))
 
     def _tell_finished(self) -> None:
         if self._started:
@@ -344,12 +448,11 @@ class PipelineSession:
                 self._tell_finished()
                 with move_on_after((deadline - current_time()) / 2):
                     await events.quiet()
-                    if self._watch is not None and not isinstance(self._verdict, CancelFrame):
+                    if not isinstance(self._verdict, CancelFrame):
                         await self._watch.quiet()
         finally:
             events.close()
-            if self._watch is not None:
-                self._watch.close()
+            self._watch.close()
             await running.close(deadline, clean=not isinstance(self._verdict, StopFrame))
             if isinstance(self._verdict, StopFrame):
                 self._row.release()

@@ -6,21 +6,25 @@ what crosses between its ends and the bus, in `_bus_edge`.
 
 from collections.abc import AsyncIterable, Iterable
 
+from anyio import move_on_after
 from anyio.lowlevel import checkpoint
 
 from workerbus._registry import WorkerRegistry
 from workerbus._values import BATCH
 from workerbus.abc import RunnerLike
 from workerbus.bus._bus import WorkerBus
+from workerbus.errors import FlushTimeoutError
 from workerbus.messages import BusFrameMessage, BusTTSSpeakMessage
 from workerbus.pipeline._bus_edge import BusEdge, checked_types
+from workerbus.pipeline._flush import FlushRound, flushable
 from workerbus.pipeline._frames import Frame, FrameDirection, StartFrame, TTSSpeakFrame
 from workerbus.pipeline._observers import Observer, Watch
 from workerbus.pipeline._owner import FrameWorker
+from workerbus.pipeline._params import PipelineParams
 from workerbus.pipeline._pipeline import Pipeline, claim
 from workerbus.pipeline._pipeline_hooks import PIPELINE_HOOKS, PipelineEvents, PipelineHooks
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Visitor
-from workerbus.pipeline._session import PipelineSession
+from workerbus.pipeline._session import START_TIMEOUT_SECONDS, PipelineSession, SessionOptions
 from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import core_of
 from workerbus.worker._types import WorkerParams
@@ -53,15 +57,22 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
             goes out once for each name.
         exclude_frames: Classes of frames that never cross.
         observers: Who watches the frames.
-        idle_timeout: After how many seconds without a frame the worker is idle; None for never.
+        params: Heartbeats, and the metadata of the `StartFrame`.
+        setup_timeout_secs: How long ``setup()`` of the processors may take, in seconds, before the worker fails with an
+            error that names the one that hangs; None for as long as it likes.
+        start_timeout_secs: How long the `StartFrame` may take to come through, the same.
+        idle_timeout_secs: After how many seconds without a frame the worker is idle; None for never.
+        idle_timeout_frames: The classes of frames that count for that; by default all but heartbeats.
         cancel_on_idle_timeout: Whether an idle worker is cancelled, after `on_idle_timeout` has been queued.
+        cancel_runner_on_idle_timeout: Whether everything that its runner runs is cancelled then.
+        idle_timeout: Another name for ``idle_timeout_secs``.
 
     Raises:
         ProcessorInUseError: The pipeline belongs to a worker, or to another pipeline, already; a `ValueError`.
         TypeError: An argument has the wrong type.
-        ValueError: ``idle_timeout`` is not more than 0.
+        ValueError: A number of seconds is not more than 0, or one is given by two names.
 
-    Guarantees: L4, P2, P3, R2, W3.
+    Guarantees: L4, P2, P3, P6, R2, W3.
     """
 
     def __init__(
@@ -73,23 +84,38 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         bridged: tuple[str, ...] | None = None,
         exclude_frames: tuple[type[Frame], ...] | None = None,
         observers: Iterable[Observer] = (),
-        idle_timeout: float | None = None,
+        params: PipelineParams | None = None,
+        setup_timeout_secs: float | None = START_TIMEOUT_SECONDS,
+        start_timeout_secs: float | None = START_TIMEOUT_SECONDS,
+        idle_timeout_secs: float | None = None,
+        idle_timeout_frames: tuple[type[Frame], ...] | None = None,
         cancel_on_idle_timeout: bool = True,
+        cancel_runner_on_idle_timeout: bool = False,
+        idle_timeout: float | None = None,
     ) -> None:
         super().__init__(name, active=active)
         if not isinstance(pipeline, Pipeline):
             raise TypeError(f"a PipelineWorker runs a Pipeline, not {pipeline!r}")
         if isinstance(bridged, str) or not all(isinstance(bridge, str) for bridge in bridged or ()):
             raise TypeError(f"bridged is None, or a tuple of names, empty for all; not {bridged!r}")
-        if idle_timeout is not None and not idle_timeout > 0:
-            raise ValueError(f"idle_timeout is a number of seconds, more than 0, or None; not {idle_timeout!r}")
+        if idle_timeout is not None and idle_timeout_secs is not None:
+            raise ValueError("idle_timeout and idle_timeout_secs are the same: give one of them")
+        options = SessionOptions(
+            params=_checked_params(params),
+            setup_timeout=_seconds("setup_timeout_secs", setup_timeout_secs),
+            start_timeout=_seconds("start_timeout_secs", start_timeout_secs),
+            idle_timeout=_seconds("idle_timeout", idle_timeout) or _seconds("idle_timeout_secs", idle_timeout_secs),
+            cancel_on_idle_timeout=cancel_on_idle_timeout,
+            cancel_runner_on_idle_timeout=cancel_runner_on_idle_timeout,
+        )
         excluded = checked_types("exclude_frames", exclude_frames)
-        watching = tuple(observers)
-        if strangers := [each for each in watching if not isinstance(each, Observer)]:
-            raise TypeError(f"observers are Observers, not {strangers[0]!r}")
-        claim([pipeline])
+        counts = None if idle_timeout_frames is None else checked_types("idle_timeout_frames", idle_timeout_frames)
         core = core_of(self)
         name = core.state.name
+        watch = Watch(name, minded=options.idle_timeout is not None, counts=counts)
+        for observer in observers:
+            watch.add(observer)
+        claim([pipeline])
         core.events.names |= PIPELINE_HOOKS
         bus_edge = None if bridged is None else BusEdge(name, tuple(bridged), excluded)
         events = PipelineEvents(self, name, core.events)
@@ -98,11 +124,10 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
             pipeline,
             bus_edge,
             events,
-            watch=Watch(watching, name) if watching or idle_timeout is not None else None,
-            idle_timeout=idle_timeout,
-            cancel_on_idle_timeout=cancel_on_idle_timeout,
+            watch=watch,
+            options=options,
         )
-        part = core.extension = PipelinePart(name, pipeline, bus_edge, events, session)
+        part = core.extension = PipelinePart(name, pipeline, bus_edge, events, session, watch)
         core.dispatch.handled_at_once = {BusFrameMessage: part.frame_came, BusTTSSpeakMessage: part.speak}
         core.dispatch.active_changed = session.active_changed
         core.became_ready = session.worker_started
@@ -198,6 +223,56 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         """
         _part_of(self).session.end()
 
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until what was queued before this has come out of the pipeline downstream; nothing ends.
+
+        What has gone over a `BusBridgeProcessor` meanwhile has come out, too: the pipelines in this process that take
+        frames from it are waited for, and what they send back. What processors push from tasks of their own is not
+        waited for. A flush that is asked for before the start waits for it.
+
+        Args:
+            timeout: How long to wait, in seconds; None for as long as it takes.
+
+        Raises:
+            FlushTimeoutError: The time is over; a `TimeoutError`. It names the processors that are at work.
+            FlushError: The pipeline was cancelled meanwhile; or this is called in `process_frame`, where it would wait
+                for itself. A `RuntimeError`.
+            NotRunningError: The pipeline is over; a `RuntimeError`.
+
+        Guarantees: P6.
+        """
+        session = _part_of(self).session
+        with move_on_after(timeout) as limit:
+            await session.flush()
+        if limit.cancelled_caught:
+            assert timeout is not None
+            raise FlushTimeoutError(core_of(self).state.name, session.busy, timeout)
+
+    # --- who watches
+
+    def add_observer(self, observer: Observer) -> None:
+        """Let an observer see what happens from now on; one that is there already is not told twice.
+
+        Args:
+            observer: The observer.
+
+        Raises:
+            TypeError: It is no `Observer`.
+        """
+        part = _part_of(self)
+        part.watch.add(observer)
+        part.session.watchers_changed()
+
+    async def remove_observer(self, observer: Observer) -> None:
+        """Tell an observer nothing more, and cancel what it does; nothing happens if it does not watch.
+
+        Args:
+            observer: The observer.
+        """
+        part = _part_of(self)
+        part.watch.remove(observer)
+        part.session.watchers_changed()
+
     # --- its life
 
     async def attach(
@@ -208,8 +283,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         Bridges in the middle of the pipeline are subscribed, too, when this returns.
         """
         await super().attach(registry=registry, bus=bus, worker_runner=worker_runner)
-        for visitor in _part_of(self).visitors:
-            await visitor.attached()
+        await _part_of(self).arrive(bus)
 
     async def run(self, params: WorkerParams) -> None:
         """Run the pipeline to its end; see `BaseWorker.run`."""
@@ -225,20 +299,29 @@ class PipelinePart:
         bus_edge: The bridge between the ends of the pipeline and the bus; None for a worker that is not bridged.
         events: Runs the pipeline's hooks.
         session: Takes frames in, and decides when the pipeline starts and ends.
+        watch: Who watches the frames.
         queued: How many frames the user has queued.
     """
 
-    __slots__ = ("_name", "bus_edge", "events", "pipeline", "queued", "session")
+    __slots__ = ("_bus", "_name", "bus_edge", "events", "pipeline", "queued", "session", "watch")
 
     def __init__(
-        self, name: str, pipeline: Pipeline, bus_edge: BusEdge | None, events: PipelineEvents, session: PipelineSession
+        self,
+        name: str,
+        pipeline: Pipeline,
+        bus_edge: BusEdge | None,
+        events: PipelineEvents,
+        session: PipelineSession,
+        watch: Watch,
     ) -> None:
         self._name = name
         self.pipeline: Pipeline = pipeline
         self.bus_edge: BusEdge | None = bus_edge
         self.events: PipelineEvents = events
         self.session: PipelineSession = session
+        self.watch: Watch = watch
         self.queued: int = 0
+        self._bus: WorkerBus | None = None
 
     # --- messages, handled in the step of whoever sends them
 
@@ -260,8 +343,24 @@ class PipelinePart:
         """What processors have to do before and after the pipeline runs."""
         return [inbox.visitor for inbox in self.pipeline.inboxes if inbox.visitor is not None]
 
+    async def arrive(self, bus: WorkerBus) -> None:
+        """Let the bridges join the bus, and those of others ask for what has gone over them."""
+        self._bus = bus
+        flushable.setdefault(bus, {})[self._name] = self
+        for visitor in self.visitors:
+            await visitor.attached()
+
+    def flush_for(self, asks: FlushRound, *, bridge: str | None, source: str, target: str | None) -> None:
+        """Join in the flush of a pipeline that sends frames here over a bridge."""
+        edge = self.bus_edge
+        if edge is not None and self._name not in asks.seen and edge.hears(bridge=bridge, source=source, target=target):
+            self.session.flush_for(asks)
+
     async def depart(self) -> None:
-        """Let the bridges leave the bus."""
+        """Let the bridges leave the bus, and whoever still waits for a flush go."""
+        self.session.flushes.give_up()
+        if self._bus is not None:
+            flushable.get(self._bus, {}).pop(self._name, None)
         for visitor in self.visitors:
             await visitor.departed()
 
@@ -269,3 +368,15 @@ class PipelinePart:
 def _part_of(worker: PipelineWorker) -> PipelinePart:
     part: PipelinePart = core_of(worker).extension
     return part
+
+
+def _seconds(name: str, value: float | None) -> float | None:
+    if value is not None and not value > 0:
+        raise ValueError(f"{name} is a number of seconds, more than 0, or None; not {value!r}")
+    return value
+
+
+def _checked_params(params: PipelineParams | None) -> PipelineParams:
+    if params is not None and not isinstance(params, PipelineParams):
+        raise TypeError(f"params are PipelineParams, not {params!r}")
+    return params or PipelineParams()
