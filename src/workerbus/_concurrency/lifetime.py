@@ -18,6 +18,7 @@ from anyio import CancelScope, Event, current_time, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
 from workerbus._concurrency.failures import cancelled_from_outside
+from workerbus._concurrency.turns import Turns
 
 CLEANUP_SECONDS: Final = 2.0
 """How long, in seconds, the library waits for what it has cancelled: one absolute deadline per wind-down.
@@ -200,10 +201,11 @@ class TaskHost:
         group: The task group.
         context: The owner's context variables, of which each task gets a copy.
         running: How many of its tasks have not ended.
+        turns: The turns of those lanes in it that take turns; None where none do.
         fatal: The `KeyboardInterrupt` or `SystemExit` that a task raised, for the owner to raise when all is closed.
     """
 
-    __slots__ = ("_clean_up", "context", "fatal", "group", "running")
+    __slots__ = ("_clean_up", "context", "fatal", "group", "running", "turns")
 
     def __init__(self, group: TaskGroup, clean_up: CleanUp) -> None:
         self.group: TaskGroup = group
@@ -211,6 +213,7 @@ class TaskHost:
         self.context: Context = copy_context()
         self.fatal: BaseException | None = None
         self.running: int = 0
+        self.turns: Turns | None = None
 
     def start(self, function: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
         """Start a task with a fresh copy of the owner's context variables."""

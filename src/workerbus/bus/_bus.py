@@ -26,6 +26,7 @@ from workerbus._concurrency.failures import unwrap_group
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._concurrency.room import RoomWaiter
+from workerbus._concurrency.turns import Turns
 from workerbus._values import BATCH, id_source
 from workerbus.abc import Sender
 from workerbus.bus._inbox import BusStatistics, BusSubscriber, Inbox, make_inbox
@@ -37,7 +38,7 @@ _new_id = id_source()
 
 Tap = Callable[[BusMessage], object]
 
-DELIVERIES: Final = 6_400
+DELIVERIES: Final = 1_600
 """After so many deliveries of broadcasts a sender lets other tasks run, however few sends they took."""
 
 
@@ -136,6 +137,7 @@ class WorkerBus(ABC):
         await group.__aenter__()
         try:
             self._tasks = TaskHost(group, self.clean_up)
+            self._tasks.turns = Turns()
             await self.start()
         except BaseException as exc:
             self._tasks = None
@@ -341,8 +343,13 @@ class WorkerBus(ABC):
         else:
             await self._hand_out_in_line(message)
         if not self._sent % BATCH or self._handed_out >= DELIVERIES:
-            self._handed_out = 0
-            await cancel_shielded_checkpoint()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        deliveries, self._handed_out = min(self._handed_out, DELIVERIES), 0  # others may have delivered more meanwhile
+        await cancel_shielded_checkpoint()
+        if self._tasks is not None and self._tasks.turns is not None:
+            await self._tasks.turns.catch_up(deliveries)
 
     async def _publish_in_turn(self, message: BusMessage) -> None:
         while self.is_open and message.source in self._early_senders:  # 1. behind this sender's own early messages

@@ -232,7 +232,7 @@ class PlainInbox(Inbox):
     def open(self, host: TaskHost) -> None:
         """Run the lanes in the tasks of the bus."""
         self._system.open(host)
-        self._data.open(host)
+        self._data.open(host, host.turns)
 
     def close(self) -> None:
         """Close both lanes; a handler that runs is left to finish."""
