@@ -172,7 +172,7 @@ class HostedWorkers:
         except BaseException as exc:
             if state.phase is Phase.ATTACHED:  # it is on the bus, and its own attach() failed after that
                 with runner.clean_up.shield():
-                    await state.worker.stop()
+                    await core.lifecycle.stop_unstarted()
             failure = sort_failure(exc)
             if failure.own:
                 state.has_attached(failure.error)
@@ -245,7 +245,7 @@ class HostedWorkers:
     async def stop_unstarted(self) -> None:
         """Stop the workers that are still attached after a run that could not begin, or that came too late for it."""
         for core in list(self.workers.values()):
-            await core.state.worker.stop()
+            await core.lifecycle.stop_unstarted()
 
 
 def _fatal(worker: str, error: BaseException, origin: str) -> WorkerErrorData:

@@ -213,12 +213,19 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         Called from outside, it returns when the worker has finished. Called from a hook or a job handler of this
         worker, it only asks, and returns at once. A second call changes nothing.
 
-        Guarantees: W6.
+        Override it for what is to be done when the worker stops, and call ``super().stop()`` in it: the library calls
+        it once at every end of the worker, unless somebody else has. The worker can still ask for jobs then. At a
+        graceful end that is before `run` is let return, and within the grace period; after a cancel or an error, when
+        `run` is over, and until the deadline of the wind-down, `CLEANUP_SECONDS` after that began.
+
+        Guarantees: N7, W6.
         """
         await core_of(self).lifecycle.stop()
 
     async def cleanup(self) -> None:
         """Release what the worker holds. The library calls this once, when the worker's handlers have unwound.
+
+        That is at every end of the worker, of one that has never been started, too.
 
         Override it for resources of your own. It is cancelled at the deadline of the wind-down, `CLEANUP_SECONDS` after
         that began.
@@ -227,7 +234,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         """
         core = core_of(self)
         if core.state.phase is Phase.ATTACHED:
-            await core.lifecycle.stop()
+            core.state.cleanup_called = True
+            await core.lifecycle.stop_unstarted()
 
     async def wait(self) -> None:
         """Wait until the worker and its children have finished."""

@@ -134,9 +134,7 @@ class WorkerCore:
         state.hooks = HookQueue(worker, name, known.overridden, events, presence.hook_failed)
         self.job_client = state.job_client = JobClient(state)
         wind_down = WindDown(state, presence.leave, presence.leaves_at_once)
-        life = self.lifecycle = WorkerLifecycle(
-            state, wind_down=wind_down.run, leave=presence.leave, watch=presence.watch
-        )
+        life = self.lifecycle = WorkerLifecycle(state, wind_down=wind_down, watch=presence.watch)
         self.dispatch = MessageDispatch(state, cancel=life.cancel, end=life.end, handlers=known.job_handlers)
         self.job_server = state.job_server = JobServer(
             state, self.dispatch.find_handler, self.dispatch.refusal, life.fail

@@ -14,7 +14,7 @@ Whichever way `run()` comes to its end, the same wind-down follows; see `_wind_d
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, copy_context
-from typing import Final
+from typing import Final, Protocol
 
 from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class, get_current_task, move_on_after
 from anyio.abc import TaskGroup
@@ -41,21 +41,33 @@ _UNHEEDING: Final = (
 )
 
 
+class WindingDown(Protocol):
+    """A `WindDown`, as the lifecycle sees it."""
+
+    async def run(self) -> None:
+        """Wind down."""
+
+    async def call_stop(self) -> None:
+        """Call the user's `stop()`, if it is due."""
+
+    async def of_unstarted(self) -> None:
+        """Clean up and leave, for a worker whose task has never begun."""
+
+
 class WorkerLifecycle:
     """The life of one worker.
 
     Args:
         state: The worker's state.
         wind_down: Winds the worker down.
-        leave: Lets the worker leave bus and registry.
         watch: Lets the worker hear when another, of the given name, gets ready.
     """
 
     __slots__ = (
         "_awaited_end",
+        "_end_task",
         "_errors",
         "_heeds_end",
-        "_leave",
         "_lived",
         "_origins",
         "_run_is_over",
@@ -72,18 +84,17 @@ class WorkerLifecycle:
         self,
         state: WorkerState,
         *,
-        wind_down: Callable[[], Awaitable[None]],
-        leave: Callable[[], Awaitable[None]],
+        wind_down: WindingDown,
         watch: Callable[[str], Awaitable[None]],
     ) -> None:
         self._state = state
         self._wind_down = wind_down
-        self._leave = leave
         self._watch = watch
         state.child_left = self.finish_if_over
         state.fail = self.fail
         self._run_scope: CancelScope | None = None
         self._run_task: int | None = None
+        self._end_task: int | None = None
         self._stop = LazyEvent()
         self._shutdown = False
         self._lived = False
@@ -156,7 +167,7 @@ class WorkerLifecycle:
                 group.cancel_scope.cancel()
             self._run_is_over = True
             try:
-                await self._wind_down()
+                await self._wind_down.run()
             except BaseException as exc:
                 failure = sort_failure(exc)
                 if failure.kind is Kind.EXIT:
@@ -286,16 +297,22 @@ class WorkerLifecycle:
     async def stop(self) -> None:
         """Stop. Called from outside, it returns when the worker has finished; from inside, at once."""
         state = self._state
+        state.stop_called = True
         if not state.has_begun:
             if state.phase is Phase.ATTACHED and not state.closing:
                 state.closing = self._lived = True
                 state.inbox.refuse_the_rest()
-                await self._leave()
+                await self._wind_down.of_unstarted()
                 self.finish_if_over()
             return
-        self._let_go(cancel_run=get_current_task().id != self._run_task)
+        self._let_go(cancel_run=get_current_task().id not in (self._run_task, self._end_task))
         if _inside.get() is not self:
             await state.finished.wait()
+
+    async def stop_unstarted(self) -> None:
+        """Stop a worker whose task has not begun, by its `stop()` where that is overridden."""
+        await self._wind_down.call_stop()
+        await self.stop()
 
     def _let_go(self, *, cancel_run: bool) -> None:
         self._stop.set()
@@ -323,7 +340,7 @@ class WorkerLifecycle:
         self._shutdown = True
         state.reason = message.reason
         passed = state.hooks.mark(self._seal_lane)
-        if not state.takes_jobs and state.runs_by_default and state.job_server.idle:
+        if not state.takes_jobs and state.runs_by_default and state.job_server.idle and not state.stop_is_due:
             self._stop.set()  # there is nothing to wait for: without a task, 1,000 start and stop 1.3 times as fast
         else:
             state.tasks.start(self._end, message, passed, name=f"{state.name} end")
@@ -367,8 +384,8 @@ class WorkerLifecycle:
         # 2. The children, so that none outlives its parent; they may still report to this worker.
         # 3. The hooks that the children have caused. From here on none is queued any more.
         # 4. The jobs, those that this worker does: they get their own grace, and are then left to the wind-down.
-        # 5. run() may return, and the wind-down follows it. Whoever does not get there in time is cancelled, and a
-        #    run() that cannot know that it is to return, at once.
+        # 5. stop() is called, where it is overridden. Then run() may return, and the wind-down follows it. Whoever does
+        #    not get there in time is cancelled, and a run() that cannot know that it is to return, at once.
         state = self._state
         grace_period, job_grace = state.graces
         with move_on_after(grace_period + job_grace):
@@ -380,6 +397,8 @@ class WorkerLifecycle:
             await state.hooks.quiet()
             with move_on_after(job_grace):
                 await state.job_server.quiet()
+            self._end_task = get_current_task().id  # in which stop() does not cancel run(), but lets it return
+            await self._wind_down.call_stop()
             self._stop.set()
             if not await self._run_may_heed():
                 logger.warning(_UNHEEDING, state.name)

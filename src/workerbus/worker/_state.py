@@ -61,13 +61,15 @@ class WorkerState(TreeNode):
         job_server: The jobs that it was asked for.
         own_tasks: The tasks that its own code has started; None before the first.
         winding_down: Whether its wind-down has come to what it does.
+        stop_called: Whether `stop()` has been called, by the library or by others.
+        cleanup_called: Whether `cleanup()` has been called for its end.
     """
 
     __slots__ = (
         "_bus", "_defaults", "_inbox", "_registry", "_tasks", "activation_args", "active", "admitted", "after",
-        "attach_error", "attached", "clean_up", "closing", "crash", "events", "fail", "final_message", "finished",
-        "hooks", "job_client", "job_server", "own_tasks", "phase", "ready", "reason", "runner", "started_at",
-        "starts_active", "winding_down", "worker",
+        "attach_error", "attached", "clean_up", "cleanup_called", "closing", "crash", "events", "fail",
+        "final_message", "finished", "hooks", "job_client", "job_server", "own_tasks", "phase", "ready", "reason",
+        "runner", "started_at", "starts_active", "stop_called", "winding_down", "worker",
     )  # fmt: skip
 
     hooks: HookQueue
@@ -105,6 +107,8 @@ class WorkerState(TreeNode):
         self.clean_up: CleanUp = CleanUp()
         self.own_tasks: OwnTasks | None = None  # most workers never have any
         self.winding_down: bool = False
+        self.stop_called: bool = False
+        self.cleanup_called: bool = False
 
     # --- what it is attached to
 
@@ -209,6 +213,11 @@ class WorkerState(TreeNode):
     def runs_by_default(self) -> bool:
         """Whether `run` is the library's own, which only waits for the end."""
         return is_default(self.worker, "run", self._defaults["run"])
+
+    @property
+    def stop_is_due(self) -> bool:
+        """Whether somebody has overridden `stop`, and nobody has called it yet."""
+        return not (self.stop_called or is_default(self.worker, "stop", self._defaults["stop"]))
 
     @property
     def cleans_up_by_default(self) -> bool:

@@ -1,6 +1,7 @@
 """How a worker winds down: the same steps, whatever has brought it to its end (L4, W5-W7, J1).
 
-Under one deadline, which the whole run shares:
+Where `stop()` is overridden and nobody has called it, that comes first. Then, under one deadline, which the whole run
+shares:
 
 1. The children are cancelled and waited for; the worker still takes messages meanwhile.
 2. The worker takes no new jobs. Its job handlers, its hooks, its own tasks and the job groups that it has asked for are
@@ -54,6 +55,11 @@ class WindDown:
         state, in_time = self._state, False
         try:
             self._deadline = state.clean_up.begin()
+            if state.stop_is_due:
+                with state.clean_up.shield(self._deadline) as shield:
+                    await self.call_stop()
+                if shield.cancelled_caught:
+                    logger.warning("worker %r is late: its stop() has not ended in time", state.name)
             if not self._nothing_runs():
                 with state.clean_up.shield(self._deadline) as shield:
                     await self._cancel_children()  # step 1
@@ -82,6 +88,21 @@ class WindDown:
                 handlers = ", ".join(late)
                 logger.warning("worker %r waits for handlers that refuse cancellation: %s", state.name, handlers)
             await self._clean_up()  # step 4
+
+    async def call_stop(self) -> None:
+        """Call the user's `stop()`, if it is due. What it raises is logged."""
+        state = self._state
+        if state.stop_is_due:
+            state.stop_called = True
+            try:
+                await state.worker.stop()
+            except BaseException as exc:
+                logger.error("stop() of worker %r failed", state.name, exc_info=await own_error(exc))
+
+    async def of_unstarted(self) -> None:
+        """Clean up and leave, for a worker whose task has never begun."""
+        self._deadline = self._state.clean_up.begin()
+        await self._clean_up()
 
     def _nothing_runs(self) -> bool:
         # Most workers of a large program are idle at their end: those need no scope, no cancel and no checkpoint, and
@@ -139,12 +160,13 @@ class WindDown:
 
     async def _clean_up(self) -> None:
         state = self._state
-        if state.cleans_up_by_default:
+        if state.cleans_up_by_default or state.cleanup_called:
             if self._leaves_at_once():
                 await self._leave()  # no shield for what never waits: 1.13 times as fast a start and stop
             else:
                 await self._leave_in_time()
             return
+        state.cleanup_called = True
         try:
             # Called past the deadline, too: what cleanup() does before it first waits is still done.
             with state.clean_up.shield(self._deadline) as shield:
