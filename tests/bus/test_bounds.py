@@ -171,6 +171,75 @@ async def test_sending_to_ones_own_full_lane_from_ones_own_hook_is_refused(
     assert [m for m in other.got if isinstance(m, Note)] == [note(3, "other")]
 
 
+@every_kind
+@pytest.mark.parametrize("lane", [Note, Alarm])
+async def test_a_task_that_a_hook_has_started_is_the_hooks_own_code(kind: str, lane: type[Note] | type[Alarm]) -> None:
+    """B9: the hook waits for it, so that it would wait for itself."""
+    refused: list[int] = []
+
+    async def send(n: int) -> None:
+        try:
+            await bus.send(note(n, "it"))
+        except anyio.WouldBlock:
+            refused.append(n)
+
+    async def code(message: BusMessage) -> None:
+        if message == lane(0, source="me", target="it"):
+            entered.set()
+            await go_on.wait()
+            async with anyio.create_task_group() as tasks:
+                for n in range(1, 5):
+                    tasks.start_soon(send, n)
+            done.set()
+        elif message == note(9, "it"):
+            await done.wait()
+
+    entered, go_on, done = anyio.Event(), anyio.Event(), anyio.Event()
+    async with listening(kind, code, max_buffer_size=1) as bus:
+        if lane is Alarm:
+            await bus.send(note(9, "it"))
+        await bus.send(lane(0, source="me", target="it"))
+        await entered.wait()
+        await anyio.wait_all_tasks_blocked()
+        go_on.set()
+        await done.wait()
+    assert len(refused) == 3
+
+
+@every_kind
+async def test_a_task_that_has_outlived_the_hook_that_started_it_waits_for_room(kind: str) -> None:
+    """B9: nobody waits for it any more."""
+    sent, block = anyio.Event(), anyio.Event()
+    got: list[int] = []
+
+    async def send_later() -> None:
+        await full.wait()
+        await bus.send(note(3, "it"))
+        sent.set()
+
+    async def code(message: BusMessage) -> None:
+        if isinstance(message, Note):
+            got.append(message.n)
+        if message == note(0, "it"):
+            tasks.start_soon(send_later)
+        elif message == note(1, "it"):
+            await block.wait()
+
+    full = anyio.Event()
+    async with anyio.create_task_group() as tasks, listening(kind, code, max_buffer_size=1) as bus:
+        await bus.send(note(0, "it"))
+        await anyio.wait_all_tasks_blocked()
+        await bus.send(note(1, "it"))
+        await anyio.wait_all_tasks_blocked()
+        await bus.send(note(2, "it"))
+        full.set()
+        await anyio.wait_all_tasks_blocked()
+        assert not sent.is_set()
+        block.set()
+        await sent.wait()
+        await eventually(lambda: got == [0, 1, 2, 3])
+
+
 @pytest.mark.parametrize("first", ["other", "it"])
 async def test_a_broadcast_that_is_refused_reaches_nobody_whoever_came_first(first: str) -> None:
     """B9: a refused message is not half sent."""

@@ -1,5 +1,7 @@
 """B9, J6: bounded lanes of workers: what is held up, and what never is."""
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -17,6 +19,7 @@ from workerbus import (
     BusMessage,
     JobTimeoutError,
     MemoryBus,
+    WorkerParams,
     WorkerRunner,
     job,
 )
@@ -76,6 +79,31 @@ async def test_the_hooks_of_activations_take_no_room() -> None:
             await runner.bus.send(note(1, "it"))
         assert not scope.cancelled_caught
         gate.set()
+
+
+async def test_a_task_that_a_hook_starts_in_the_workers_own_group_waits_for_room() -> None:
+    """B9: the hook does not wait for it, so that there is room when the hook is over."""
+    log = Log()
+
+    class Worker(Listener):
+        async def run(self, params: WorkerParams) -> None:
+            self.params = params
+            await super().run(params)
+
+        async def send_three(self) -> None:
+            for n in range(1, 4):
+                await self.send_bus_message(note(n, "it"))
+            sent.set()
+
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            self.params.task_group.start_soon(self.send_three)
+            await anyio.wait_all_tasks_blocked()
+            assert not sent.is_set()
+
+    sent = anyio.Event()
+    async with running(Worker("it", log), bus=MemoryBus(max_buffer_size=1)):
+        await sent.wait()
+        await eventually(lambda: lanes(log.done)[0] == [1, 2, 3])
 
 
 class Asker(Helper):

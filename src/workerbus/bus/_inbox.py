@@ -12,8 +12,9 @@ from collections.abc import Awaitable
 from functools import singledispatch
 from typing import Any, ClassVar, Literal, Protocol
 
-from anyio import WouldBlock, get_current_task
+from anyio import WouldBlock
 
+from workerbus._concurrency.handling import Handling, holds_up
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.room import Room
@@ -137,9 +138,9 @@ class Inbox(ABC):
         return SubscriberStatistics(self.depth, self.delivered, self.failed)
 
 
-def refuse_own_lane(lane: Lane[Any], other: Lane[Any]) -> None:
-    """Raise `WouldBlock` if the running task is that of one of the two lanes: it would wait for itself."""
-    if get_current_task().id in (lane.task_id, other.task_id):
+def refuse_own_lane(lane: Lane[Any]) -> None:
+    """Raise `WouldBlock` if the running task belongs to code that holds the lane up: it would wait for itself."""
+    if holds_up(lane):
         raise WouldBlock
 
 
@@ -202,8 +203,10 @@ class PlainInbox(Inbox):
         super().__init__(subscriber.name, receives=subscriber.receives)
         self._subscriber = subscriber
         self._bus = bus
-        asks = type(subscriber).accepts_bus_message is not BusSubscriber.accepts_bus_message
+        self._asks = asks = type(subscriber).accepts_bus_message is not BusSubscriber.accepts_bus_message
         handle = self._ask_and_handle if asks else self._handle
+        if bus.max_buffer_size != math.inf:
+            handle = self._handle_noted
         self._system: Lane[BusMessage] = Lane(f"{self.name} system", handle, failed=self._failed)
         self._bounded = bus.max_buffer_size != math.inf
         room: Room[BusMessage] | None = Room(bus.max_buffer_size) if self._bounded else None
@@ -226,7 +229,7 @@ class PlainInbox(Inbox):
         """Return the data lane, if it is full and the message takes a place in it."""
         if not self._bounded or not self._data.full or not counts(message, self.name):
             return None
-        refuse_own_lane(self._data, self._system)
+        refuse_own_lane(self._data)
         return self._data
 
     def open(self, host: TaskHost) -> None:
@@ -267,6 +270,13 @@ class PlainInbox(Inbox):
             await self._subscriber.on_bus_message(message)
         else:
             self.delivered -= 1  # it was taken, and not handled
+
+    async def _handle_noted(self, message: BusMessage) -> None:
+        handling = Handling(self._data)
+        try:
+            await (self._ask_and_handle(message) if self._asks else self._handle(message))
+        finally:
+            handling.over = True
 
     def _failed(self, message: BusMessage, exc: BaseException) -> None:
         self.failed += 1

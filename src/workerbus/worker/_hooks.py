@@ -13,6 +13,7 @@ from typing import Any, Final
 from anyio import Event
 
 from workerbus._concurrency.failures import Kind, sort_failure
+from workerbus._concurrency.handling import Handling
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._events import EventEmitter, EventHandlers
@@ -307,19 +308,24 @@ class HookQueue:
         """Run one hook: the method, then the event handlers, each whatever the others raise."""
         error: BaseException | None = None
         native: BaseException | None = None
-        for function, args in self._calls(call):
-            try:
-                returned = function(*args)
-                if type(returned) is CoroutineType or isawaitable(returned):  # nearly always the first, which is faster
-                    await returned
-            except BaseException as exc:  # noqa: BLE001 - sorted there
-                failure = sort_failure(exc)
-                await failure.pass_on()
-                error = error or failure.error
-                self._count(call, failure.error)
-                if failure.kind is Kind.NATIVE:
-                    native = exc
-                await failure.let_cancel()
+        handling = None if self.data.room is None else Handling(self.data)  # noted only where a sender may have to wait
+        try:
+            for function, args in self._calls(call):
+                try:
+                    returned = function(*args)
+                    if type(returned) is CoroutineType or isawaitable(returned):  # nearly always the first: faster
+                        await returned
+                except BaseException as exc:  # noqa: BLE001 - sorted there
+                    failure = sort_failure(exc)
+                    await failure.pass_on()
+                    error = error or failure.error
+                    self._count(call, failure.error)
+                    if failure.kind is Kind.NATIVE:
+                        native = exc
+                    await failure.let_cancel()
+        finally:
+            if handling is not None:
+                handling.over = True
         if call.done is not None:
             call.done(error)
         barrier = call.barrier

@@ -160,7 +160,7 @@ class WorkerInbox(Inbox):
         lane = self._hook_data
         if lane.closed or room.taken + self.waiting_data < room.limit:
             return None
-        refuse_own_lane(lane, self._hook_system)
+        refuse_own_lane(lane)
         return lane
 
     def last_waiting(self, cancel: BusJobCancelMessage) -> int | None:

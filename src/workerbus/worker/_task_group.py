@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from anyio.abc import TaskGroup
 
 from workerbus._concurrency.failures import Kind, sort_failure
+from workerbus._concurrency.handling import outside
 from workerbus.errors import NotRunningError
 
 T = TypeVar("T")
@@ -33,7 +34,8 @@ class WorkerTaskGroup(TaskGroup):
     def create_task(self, coro: Coroutine[Any, Any, T], *, name: object = None, context: Context | None = None) -> Any:
         """Start a task from a coroutine; see `anyio.abc.TaskGroup.create_task`."""
         named = getattr(coro, "__qualname__", None) if name is None else name
-        return self._group.create_task(self._tell(coro), name=named, context=context)
+        # It ends with the worker, and not with the hook that starts it: that is why it may wait where a hook may not.
+        return self._group.create_task(self._tell(coro), name=named, context=context or outside())
 
     async def start(self, func: Callable[..., Coroutine[Any, Any, Any]], *args: object, **kwargs: Any) -> Any:
         """Start a task and wait until it says that it has; see `anyio.abc.TaskGroup.start`."""
