@@ -1,19 +1,30 @@
 """R2: how long an end waits for jobs and for workers."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
 import anyio
 import pytest
 from anyio import current_time, sleep, sleep_forever
 
 from support.endings import HANGING, SOON, Endless, Told, Working, hanging, outcome
 from support.leaks import nothing_left
-from support.runners import quiet_runner
+from support.runners import quiet_runner, runner_on
 from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusEndWorkerMessage,
     BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
+    BusMessage,
     JobError,
+    JobGroupResponse,
     JobStatus,
+    MemoryBus,
+    WorkerErrorData,
+    WorkerParams,
     WorkerRunner,
     job,
 )
@@ -97,6 +108,128 @@ async def test_an_end_comes_as_soon_as_a_handler_that_had_answered_returns() -> 
         await slow.wait()
         assert 1.0 - SOON < current_time() - begun < 1.0 + SOON
     assert outcomes == ["completed"]
+
+
+class Asking(Told):
+    """Asks for jobs, and keeps what its hooks hear of them."""
+
+    def __init__(self, name: str = "asking") -> None:
+        super().__init__(name)
+        self.heard: list[str] = []
+
+    async def on_job_update(self, message: BusMessage) -> None:
+        self.heard.append("update")
+
+    async def on_job_response(self, message: BusJobResponseMessage | BusJobResponseUrgentMessage) -> None:
+        self.heard.append(str(message.status))
+
+    async def on_job_completed(self, result: JobGroupResponse) -> None:
+        await sleep(0.5)
+        self.heard.append("all")
+
+
+class Reporting(Working):
+    @job(name="report")
+    async def report(self, message: BusJobRequestMessage) -> None:
+        self.begun.set()
+        try:
+            await sleep(1)
+            await self.send_job_update(message.job_id, {})
+            await sleep(1)
+        finally:
+            self.unwound.set()
+
+
+@asynccontextmanager
+async def asked(grace: float, asking: Asking) -> AsyncIterator[Reporting]:
+    """Let a worker ask one on another runner for a job; then end the first one, whose last second this is."""
+    working = Reporting("working")
+    async with MemoryBus() as bus, runner_on(bus, "others") as others, runner_on(bus, "it", job_grace=grace) as runner:
+        await others.add_workers(working)
+        await runner.add_workers(asking)
+        await runner.registry.wait_for("asking")
+        yield working
+        await working.begun.wait()
+        begun = current_time()
+        await runner.end()
+        await asking.wait()
+        assert current_time() - begun == pytest.approx(min(grace, 2.5), abs=SOON)
+        await working.unwound.wait()
+
+
+@pytest.mark.parametrize("grace", [0.0, 1.5, 5.0])
+async def test_jobs_that_a_worker_has_asked_for_get_the_grace_and_so_do_the_hooks_of_their_answers(
+    grace: float,
+) -> None:
+    """R2: by default it is 0, and they are cancelled at once."""
+    asking = Asking()
+    async with asked(grace, asking):
+        await asking.request_job("working", name="report")
+    assert asking.heard == {0.0: [], 1.5: ["update"], 5.0: ["update", "completed", "all"]}[grace]
+
+
+async def test_no_other_hook_begins_in_the_grace_of_jobs() -> None:
+    """R2: what is queued after the end is not run."""
+    asking = Asking()
+    async with asked(5.0, asking) as working:
+        await asking.request_job("working", name="report")
+        await asking.tell("hold", "early")
+        await asking.held.wait()
+
+        async def late() -> None:
+            await sleep(0.5)
+            await asking.tell("late")
+            asking.let_go.set()
+            await sleep(1)
+            await asking.tell("later")
+
+        working.create_task(late)
+    assert asking.heard == ["update", "completed", "all"]
+    assert asking.told == ["hold", "early"]
+
+
+async def test_a_context_that_waits_for_a_job_gets_the_grace() -> None:
+    """R2, W10: in a task of the worker's own, and what follows on the answer is done."""
+    asking, done = Asking(), list[dict[str, Any]]()
+
+    async def ask() -> None:
+        done.append(await asking.job("working", name="report"))
+
+    async with MemoryBus() as bus, runner_on(bus, "others") as others, runner_on(bus, "it", job_grace=5.0) as runner:
+        working = Reporting("working")
+        await others.add_workers(working)
+        await runner.add_workers(asking)
+        await runner.registry.wait_for("asking")
+        asking.create_task(ask)
+        await working.begun.wait()
+        begun = current_time()
+        await runner.end()
+        await asking.wait()
+        assert current_time() - begun == pytest.approx(2.5, abs=SOON)
+    assert done == [{}]
+
+
+async def test_the_hooks_that_children_cause_at_their_end_are_all_run() -> None:
+    """R2, W5, W7: whatever the parent's hooks wait for."""
+    failures: list[str] = []
+
+    class Parent(Told):
+        async def on_worker_failed(self, data: WorkerErrorData) -> None:
+            await sleep(0.1)
+            failures.append(data.worker_name)
+
+    class Failing(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            await super().run(params)
+            raise ValueError(self.name)
+
+    parent = Parent("parent")
+    names = [f"child{n}" for n in range(3)]
+    await parent.add_workers(*map(Failing, names))
+    async with running(parent) as runner:
+        for name in names:
+            await runner.registry.wait_for(name)
+    assert sorted(failures) == names
 
 
 async def test_no_new_job_is_taken_after_an_end() -> None:

@@ -68,11 +68,12 @@ class JobClient:
         ignored: How many answers, updates and stream events came from workers from which none were due.
         requested: How many requests were sent.
         closed: Whether the owner stops, and asks for nothing more.
+        _no_groups: Set when no group is left; made by who waits for that.
     """
 
     __slots__ = (
-        "_asking", "_enclosing_deadline", "_name", "_new_event", "_owner", "closed", "groups", "ignored", "never_waits",
-        "new_scope", "requested",
+        "_asking", "_enclosing_deadline", "_name", "_new_event", "_no_groups", "_owner", "closed", "groups", "ignored",
+        "never_waits", "new_scope", "requested",
     )  # fmt: skip
 
     def __init__(self, owner: JobPeer) -> None:
@@ -83,6 +84,7 @@ class JobClient:
         self.never_waits: bool = False
         self._enclosing_deadline: Callable[[], float] = current_effective_deadline
         self.groups: dict[str, JobGroup] = {}
+        self._no_groups: Event | None = None
         self._asking: OpenAsks = {}
         self.ignored: int = 0
         self.requested: int = 0
@@ -314,6 +316,12 @@ class JobClient:
             while group.waits:
                 await group.change()
 
+    async def all_forgotten(self) -> None:
+        """Wait until there is no group: all are over, and their contexts have been left."""
+        while self.groups:
+            self._no_groups = Event()
+            await self._no_groups.wait()
+
     def worker_departed(self, worker: str, group: JobGroup) -> None:
         """Answer a group in the place of a worker that has gone, unless the worker has answered."""
         if worker in group.unanswered and self.groups.get(group.job_id) is group:
@@ -329,6 +337,8 @@ class JobClient:
         self.groups.pop(group.job_id, None)
         for worker in group.asked:
             group.leaves(worker, self._asking)
+        if self._no_groups is not None and not self.groups:
+            self._no_groups.set()
 
     # --- messages
 

@@ -74,7 +74,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         handle_sigint: Whether SIGINT cancels the run.
         handle_sigterm: Whether SIGTERM cancels the run.
         force_gc: Whether to collect garbage after the run.
-        job_grace: How many seconds jobs under way may go on after an end.
+        job_grace: How many seconds jobs under way may go on after an end: those that the workers do, and those that
+            they have asked for, with the hooks of their answers.
         grace_period: How many seconds a worker may take to end before it is cancelled.
 
     Attributes:

@@ -20,6 +20,7 @@ from workerbus._events import EventEmitter, EventHandlers
 from workerbus._methods import is_default
 from workerbus._values import WorkerErrorData, WorkerReadyData
 from workerbus.abc import Barrier, HookCall
+from workerbus.jobs._client import JobClient
 from workerbus.jobs._events import JobGroupResponse
 from workerbus.messages import (
     BusJobCancelMessage,
@@ -209,9 +210,10 @@ class HookQueue:
         failed: How many times a hook has raised.
         system: The lane of the hooks that system messages have caused.
         data: The lane of all other hooks.
+        _grace: The same two lanes for the time in which only jobs go on; None before that.
     """
 
-    __slots__ = ("_events", "_owner", "_report", "data", "failed", "kind", "own", "system", "wanted")
+    __slots__ = ("_events", "_grace", "_host", "_owner", "_report", "data", "failed", "kind", "own", "system", "wanted")
 
     def __init__(
         self,
@@ -230,6 +232,8 @@ class HookQueue:
         self.failed: int = 0
         self.system: Lane[HookCall] = Lane(f"{name} system", self.run)
         self.data: Lane[HookCall] = Lane(f"{name} data", self.run, first=(self.system,))
+        self._host: TaskHost | None = None
+        self._grace: tuple[Lane[HookCall], Lane[HookCall]] | None = None
 
     def wants(self, name: str) -> bool:
         """Whether somebody has overridden the hook or handles its event."""
@@ -251,10 +255,27 @@ class HookQueue:
         lane = self.system if system else self.data
         if lane.ready is not None and lane.room is None:
             lane.ready(call)
+        elif lane.closed:
+            self._add_in_grace(call, system=system)
         elif counted and not system:
             lane.put_counted(call)
         else:
             lane.put(call)
+
+    def seal(self, lane: Lane[HookCall], *, grace: bool) -> None:
+        """Begin no more hooks of a lane but those of jobs under way, for as long as these have a grace."""
+        system = lane is self.system
+        if grace and self._grace is None and self._host is not None:
+            first: Lane[HookCall] = Lane(f"{self.system.name} grace", self.run)
+            self._grace = first, Lane(f"{self.data.name} grace", self.run, first=(first,))
+            for each in self._grace:
+                each.open(self._host)
+        for call in lane.close():
+            self._add_in_grace(call, system=system)
+
+    def _add_in_grace(self, call: HookCall, *, system: bool) -> None:
+        if self._grace is not None and _of_a_job(call):
+            self._grace[0 if system else 1].put(call)
 
     def add_last(self, call: HookCall, barrier: Barrier | None, *, system: bool) -> None:
         """Run the hook when those that the barrier counts have run, if there are any."""
@@ -266,36 +287,43 @@ class HookQueue:
     def open(self, host: TaskHost) -> None:
         """Run the hooks, in tasks of the worker's host."""
         self.own = self._owner.__dict__  # which its __init__ may have replaced since
+        self._host = host
         self.system.open(host)
         self.data.open(host)
 
+    @property
+    def _lanes(self) -> tuple[Lane[HookCall], ...]:
+        return (self.system, self.data, *(self._grace or ()))
+
     def close(self, *, cancel: bool) -> None:
         """Begin no more hooks."""
-        self.system.close(cancel=cancel)
-        self.data.close(cancel=cancel)
+        for lane in self._lanes:
+            lane.close(cancel=cancel)
 
     @property
     def idle(self) -> bool:
         """Whether no hook waits or runs."""
-        return not (self.system.waiting or self.system.busy or self.data.waiting or self.data.busy)
+        return not any(lane.waiting or lane.busy for lane in self._lanes)
 
     async def quiet(self) -> None:
         """Wait until no hook waits or runs."""
-        await self.system.quiet()
-        await self.data.quiet()
+        for lane in self._lanes:
+            await lane.quiet()
 
     def mark(self, passed: Callable[[Lane[HookCall]], None]) -> list[Event]:
         """Mark the ends of both lanes as they are now.
 
         Args:
             passed: Called with a lane, in that lane's own step, when the hooks before its mark have run. Where no hook
-                waits or runs, it is called now.
+                waits or runs, it is called now; for a lane that is closed, not at all.
 
         Returns:
             One event for each lane that has something to run, set when it has run it.
         """
         events: list[Event] = []
         for lane in (self.system, self.data):
+            if lane.closed:
+                continue
             if lane.waiting or lane.busy:
                 event = Event()
                 lane.put(HookCall("", (), done=_mark(event, lane, passed)))
@@ -364,6 +392,11 @@ class NoHooks:
 
     def add_last(self, call: HookCall, barrier: Barrier | None, *, system: bool) -> None:
         """Do nothing: it is not called, since nothing is wanted."""
+
+
+def _of_a_job(call: HookCall) -> bool:
+    """Whether a hook is run for a job under way, one that the worker does or one that it has asked for."""
+    return call.name.startswith("on_job_") or (call.name == "on_bus_message" and type(call.cause) in JobClient.HANDLERS)
 
 
 def _mark(

@@ -340,7 +340,8 @@ class WorkerLifecycle:
         self._shutdown = True
         state.reason = message.reason
         passed = state.hooks.mark(self._seal_lane)
-        if not state.takes_jobs and state.runs_by_default and state.job_server.idle and not state.stop_is_due:
+        idle = state.job_server.idle and not state.job_client.groups
+        if not state.takes_jobs and state.runs_by_default and idle and not state.stop_is_due:
             self._stop.set()  # there is nothing to wait for: without a task, 1,000 start and stop 1.3 times as fast
         else:
             state.tasks.start(self._end, message, passed, name=f"{state.name} end")
@@ -373,17 +374,19 @@ class WorkerLifecycle:
     def _seal_lane(self, lane: Lane[HookCall]) -> None:
         # Called in the lane's own step, so that the hook behind the mark does not slip through. With children, the
         # lanes stay open for what those still cause; then `_end` closes them.
-        if not self._state.has_unfinished:
-            lane.close()
-            if lane is self._state.hooks.data:
-                self._state.phase = Phase.STOPPING
+        state = self._state
+        if not state.has_unfinished:
+            state.hooks.seal(lane, grace=state.graces[1] > 0)
+            if lane is state.hooks.data:
+                state.phase = Phase.STOPPING
 
     async def _end(self, message: BusEndWorkerMessage, passed: list[Event]) -> None:
         # All of it within the grace period and the job grace together, in this order:
         # 1. The hooks that were queued before the end. They may still ask for jobs, also of children.
         # 2. The children, so that none outlives its parent; they may still report to this worker.
         # 3. The hooks that the children have caused. From here on none is queued any more.
-        # 4. The jobs, those that this worker does: they get their own grace, and are then left to the wind-down.
+        # 4. The jobs, those that this worker does and those that it has asked for, with the hooks of their answers:
+        #    they get their own grace, and are then left to the wind-down.
         # 5. stop() is called, where it is overridden. Then run() may return, and the wind-down follows it. Whoever does
         #    not get there in time is cancelled, and a run() that cannot know that it is to return, at once.
         state = self._state
@@ -392,11 +395,11 @@ class WorkerLifecycle:
             for event in passed:
                 await event.wait()
             await self._end_children(message.reason)
-            self._seal_lane(state.hooks.system)
-            self._seal_lane(state.hooks.data)
-            await state.hooks.quiet()
+            for event in state.hooks.mark(self._seal_lane):
+                await event.wait()
             with move_on_after(job_grace):
-                await state.job_server.quiet()
+                await self._jobs_done()
+            state.hooks.close(cancel=False)
             self._end_task = get_current_task().id  # in which stop() does not cancel run(), but lets it return
             await self._wind_down.call_stop()
             self._stop.set()
@@ -406,6 +409,13 @@ class WorkerLifecycle:
             await state.finished.wait()  # this task ends with the worker
         logger.warning("worker %r has not ended in %g seconds and is cancelled", state.name, grace_period)
         self._let_go(cancel_run=True)
+
+    async def _jobs_done(self) -> None:
+        state = self._state
+        while not (state.job_server.idle and not state.job_client.groups and state.hooks.idle):
+            await state.job_server.quiet()
+            await state.job_client.all_forgotten()
+            await state.hooks.quiet()
 
     async def _end_children(self, reason: str | None) -> None:
         state = self._state
