@@ -7,6 +7,7 @@ that raises stops nobody. Whatever comes or goes is looked up by its name: nothi
 
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any
 
 from anyio import Event
@@ -22,6 +23,51 @@ logger = logging.getLogger("workerbus")
 Watcher = Callable[[WorkerReadyData], Awaitable[None] | None]
 
 
+class Neighbourhood:
+    """The workers that are ready on a bus all of whose runners are in this process.
+
+    The registries of these runners share it. So each worker is entered once, however many runners there are, and a
+    runner that comes is told of nothing: it looks here.
+
+    Attributes:
+        workers: The workers, by name: names are unique on a bus.
+        registries: The registries that share it, by the name of their runner.
+    """
+
+    __slots__ = ("registries", "workers")
+
+    def __init__(self) -> None:
+        self.workers: dict[str, WorkerReadyData] = {}
+        self.registries: dict[str, WorkerRegistry] = {}
+
+    def join(self, registry: "WorkerRegistry") -> None:
+        """Let a registry share what is here. Those who wait or watch there for somebody who is here are told."""
+        self.registries[registry.runner_name] = registry
+        registry.neighbourhood = self
+        for name in registry.wanted & self.workers.keys():
+            registry.neighbour_came(self.workers[name])
+
+    def leave(self, registry: "WorkerRegistry") -> None:
+        """Let a registry, whose workers have all gone, share no more."""
+        self.registries.pop(registry.runner_name, None)
+        registry.neighbourhood = None
+
+    def enter(self, data: WorkerReadyData) -> None:
+        """Note a worker that is ready, and have those told who wait or watch for it."""
+        self.workers[data.worker_name] = data
+        for registry in self.registries.values():
+            if registry.runner_name != data.runner:
+                registry.neighbour_came(data)
+
+    def remove(self, data: WorkerReadyData) -> None:
+        """Note that a worker has gone, and have those told whom it concerns."""
+        if self.workers.get(data.worker_name) is data:
+            del self.workers[data.worker_name]
+        for registry in self.registries.values():
+            if registry.runner_name != data.runner:
+                registry.neighbour_left(data)
+
+
 class WorkerRegistry:
     """All workers that are ready and known to a runner: its own, and those of other runners.
 
@@ -31,6 +77,8 @@ class WorkerRegistry:
     Attributes:
         on_arrival: Called with the `WorkerReadyData` of a worker whose name is new; set by the runner, like the others.
         on_departure: Called with that of a worker that was unregistered.
+        later: Has a function awaited behind the present step, for those who watch for workers elsewhere.
+        neighbourhood: What it shares with the other runners on a bus of this process; None where there is no such bus.
         on_conflict: Called with that of another runner's worker whose name is claimed here too, or by a third runner.
 
     Guarantees: G1, G2, G3, G4, N4, R9.
@@ -49,6 +97,8 @@ class WorkerRegistry:
         self.on_arrival: Callable[[WorkerReadyData], None] | None = None
         self.on_departure: Callable[[WorkerReadyData], None] | None = None
         self.on_conflict: Callable[[WorkerReadyData], None] | None = None
+        self.later: Callable[[Callable[[], Awaitable[None]]], None] | None = None
+        self.neighbourhood: Neighbourhood | None = None
 
     @property
     def runner_name(self) -> str:
@@ -73,7 +123,14 @@ class WorkerRegistry:
     @property
     def remote_workers(self) -> list[str]:
         """The names of the workers of other runners."""
-        return list(self._remote)
+        names = list(self._remote)
+        if self.neighbourhood is not None:
+            names += [
+                name
+                for name, data in self.neighbourhood.workers.items()
+                if data.runner != self._runner_name and name not in self._remote
+            ]
+        return names
 
     def get(self, worker_name: str) -> WorkerReadyData | None:
         """Look up a worker. If several runners have one of that name, this runner's own comes first.
@@ -86,14 +143,18 @@ class WorkerRegistry:
 
         Guarantees: G4.
         """
-        return self._local.get(worker_name) or self._remote.get(worker_name)
+        data = self._local.get(worker_name)
+        if data is None and self.neighbourhood is not None:
+            data = self.neighbourhood.workers.get(worker_name)
+        return data or self._remote.get(worker_name)
 
     def __contains__(self, worker_name: object) -> bool:
         """Whether a worker of this name is ready, here or under another runner: ``name in registry``.
 
         Guarantees: N4.
         """
-        return worker_name in self._local or worker_name in self._remote
+        near = self.neighbourhood is not None and worker_name in self.neighbourhood.workers
+        return near or worker_name in self._local or worker_name in self._remote
 
     async def register(self, worker_data: WorkerReadyData) -> bool:
         """Register a worker, and await those who watch for it.
@@ -125,7 +186,12 @@ class WorkerRegistry:
         """
         name = worker_data.worker_name
         new = name not in self
-        others = self._claim_here(worker_data) if worker_data.runner == self._runner_name else self._claim(worker_data)
+        if worker_data.runner == self._runner_name:
+            others = self._claim_here(worker_data)
+            if self.neighbourhood is not None:
+                self.neighbourhood.enter(worker_data)
+        else:
+            others = self._claim(worker_data)
         if not new:
             if self.on_conflict is not None:
                 for other in others:
@@ -133,9 +199,12 @@ class WorkerRegistry:
             return None
         if self.on_arrival is not None:
             self.on_arrival(worker_data)
+        self._let_go_on(name)
+        return list(self._watchers.get(name, {}).values())
+
+    def _let_go_on(self, name: str) -> None:
         for event in self._waiting.pop(name, ()):
             event.set()
-        return list(self._watchers.get(name, {}).values())
 
     async def unregister(self, worker_name: str, runner: str | None = None) -> bool:
         """Forget a worker, and await those who watch for its departure.
@@ -167,11 +236,47 @@ class WorkerRegistry:
         """
         if runner is None or runner == self._runner_name:
             data = self._local.pop(worker_name, None)
+            if data is not None and self.neighbourhood is not None:
+                self.neighbourhood.remove(data)
         else:
             data = self._give_up(worker_name, runner)
         if data is not None and self.on_departure is not None:
             self.on_departure(data)
         return data
+
+    # --- what other runners of this process have
+
+    @property
+    def wanted(self) -> set[str]:
+        """The names of the workers that somebody waits or watches for."""
+        return self._waiting.keys() | self._watchers.keys()
+
+    def neighbour_came(self, data: WorkerReadyData) -> None:
+        """Let those who wait for a worker of another runner go on, and have those told who watch for it."""
+        name = data.worker_name
+        if name in self._remote and self.on_conflict is not None:
+            self.on_conflict(data)
+        elif name in self._waiting or name in self._watchers:
+            self._let_go_on(name)
+            self.tell_later(list(self._watchers.get(name, {}).values()), data)
+
+    def neighbour_left(self, data: WorkerReadyData) -> None:
+        """Have those told who watch for the departure of a worker of another runner."""
+        if self.on_departure is not None:
+            self.on_departure(data)
+        if data.worker_name in self._departure_watchers:
+            self.tell_later(self.departure_watchers(data.worker_name), data, departed=True)
+
+    def tell_later(self, watchers: Collection[Watcher], data: WorkerReadyData, *, departed: bool = False) -> None:
+        """Have functions that watch for a worker awaited behind the present step.
+
+        Args:
+            watchers: The functions.
+            data: What they get.
+            departed: Whether they watch for its departure.
+        """
+        if watchers and self.later is not None:
+            self.later(partial(self.tell, watchers, data, departed=departed))
 
     async def tell(
         self, watchers: Collection[Watcher], worker_data: WorkerReadyData, *, departed: bool = False
@@ -315,7 +420,7 @@ class WorkerRegistry:
         Args:
             worker_name: The name that is not known.
         """
-        return near_names(worker_name, [*self._local, *self._remote])
+        return near_names(worker_name, [*self._local, *self.remote_workers])
 
     async def _call(self, watcher: Watcher, data: WorkerReadyData) -> None:
         try:

@@ -17,6 +17,7 @@ from workerbus import (
     BaseWorker,
     BusWorkerGoneMessage,
     BusWorkerReadyMessage,
+    MemoryBus,
     WorkerErrorData,
     WorkerReadyData,
     WorkerRegistry,
@@ -103,6 +104,32 @@ async def test_a_claim_tells_of_the_other_ones_alone(here_first: bool) -> None:
     # The third runner hears of two others' conflict as well, if it comes last.
     assert told == (others if here_first else [others[1], *others])
     assert registry.get("name") is here
+
+
+async def test_a_name_that_is_claimed_from_elsewhere_is_told_of_at_all_runners_of_a_bus() -> None:
+    """G4: at the one that has it, and at the others, which see it; whichever came first."""
+    told: list[str] = []
+    async with MemoryBus() as bus, runner_on(bus, "A") as a, runner_on(bus, "B") as b:
+        for runner in (a, b):
+            runner.add_event_handler("on_error", lambda who, data: told.append(f"{who.name}: {data.error}"))
+        await a.add_workers(Helper("first"))
+        await b.registry.wait_for("first")
+        for name in ("first", "second"):
+            await bus.send(BusWorkerReadyMessage("elsewhere", source=name))
+        await a.add_workers(Helper("second"))
+        await a.registry.wait_for("second")
+        await settle()
+        for runner in (a, b):
+            assert runner.registry.get("second") == WorkerReadyData("second", "A")
+    elsewhere = "runner 'elsewhere' has a worker '{}' too: names are unique on a bus"
+    assert [line[3:] for line in told if line.startswith("A")] == [
+        elsewhere.format("first"),
+        elsewhere.format("second"),
+    ]
+    assert [line[3:] for line in told if line.startswith("B")] == [
+        elsewhere.format("first"),
+        "runner 'A' has a worker 'second' too: names are unique on a bus",
+    ]
 
 
 async def test_each_of_two_runners_asks_its_own_worker_of_a_name() -> None:

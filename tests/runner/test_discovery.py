@@ -1,5 +1,6 @@
 """G1, L8: what runners tell each other of their workers."""
 
+import sys
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 
 from support.leaks import left_in
 from support.runners import runner_on
-from support.shared_buses import pair
+from support.shared_buses import Linked, pair
+from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import (
     BusMessage,
@@ -145,28 +147,21 @@ async def test_a_worker_that_has_come_back_is_not_among_those_that_have_gone() -
         assert runner._discovery._gone == {}
 
 
-async def test_nothing_is_kept_of_a_worker_that_has_gone_from_a_runner_on_the_same_bus() -> None:
-    """G2: nothing of it comes late; also where it was not known, and where its runner has left by now."""
-    suspended, go_on = anyio.Event(), anyio.Event()
-
-    async def hold_up(_: object) -> None:
-        suspended.set()
-        await go_on.wait()
-
-    async with MemoryBus() as bus, runner_on(bus, "here") as here:
-        async with runner_on(bus, "there") as there:
-            await tell(here, BusWorkerGoneMessage("there", source="unknown"))
-            await there.add_workers(Helper("remote"))
-            await here.registry.wait_for("remote")
-            await here.registry.watch_departure("unknown", hold_up)
-            await here.registry.register(WorkerReadyData("unknown", "there"))
-            await bus.send(BusWorkerGoneMessage("there", source="unknown"))
-            await suspended.wait()
-        go_on.set()
-        await settle()
-        assert here.registry.remote_workers == []
-        assert here._discovery._gone == {}
-        here.registry.unwatch("unknown", hold_up)
+async def test_what_is_said_of_a_runner_on_the_same_bus_changes_nothing() -> None:
+    """R9: it is known what that one has; nothing is kept of it."""
+    async with MemoryBus() as bus, runner_on(bus, "here") as here, runner_on(bus, "there") as there:
+        await there.add_workers(Helper("remote"))
+        await here.registry.wait_for("remote")
+        stamp = there.registry.incarnation, 1_000_000_000
+        await tell(
+            here,
+            BusWorkerGoneMessage("there", *stamp, source="remote"),
+            BusWorkerReadyMessage("there", source="made up"),
+            BusWorkerRegistryMessage("there", [], *stamp, source="there"),
+        )
+        assert here.registry.remote_workers == ["remote"]
+        discovery = here._discovery
+        assert not any((discovery._peers, discovery._gone, discovery._over, discovery._without_workers))
 
 
 async def test_a_list_says_of_each_worker_how_it_is() -> None:
@@ -177,22 +172,26 @@ async def test_a_list_says_of_each_worker_how_it_is() -> None:
         def bridged(self) -> bool:
             return True
 
-    bus = RecordingBus()
-    async with bus, runner_on(bus, "A") as a:
+    network: list[Linked] = []
+    heard: list[BusMessage] = []
+    bus = Linked(network)
+    bus.add_tap(heard.append)
+    async with runner_on(bus, "A") as a:
         parent, child = Helper("parent"), Bridged("child", active=False)
         await a.add_workers(parent)
         await parent.add_workers(child)
         await a.registry.wait_for("child")
-        async with runner_on(bus, "B") as b:
+        async with runner_on(Linked(network), "B") as b:
             await b.registry.wait_for("child")
-        [asking] = bus.messages(BusWorkerRegistryMessage, source="B")
-        [answer] = bus.messages(BusWorkerRegistryMessage, target="B")
+        lists = [message for message in heard if isinstance(message, BusWorkerRegistryMessage)]
+        [asking] = [message for message in lists if message.source == "B"]
+        [answer] = [message for message in lists if message.target == "B"]
         assert asking.workers == []
         assert answer.workers == [
             WorkerRegistryEntry("parent", None, True, False, started_at=parent.started_at),
             WorkerRegistryEntry("child", "parent", False, True, started_at=child.started_at),
         ]
-        announced = bus.messages(BusWorkerReadyMessage, source="child")[0]
+        [announced] = [each for each in heard if isinstance(each, BusWorkerReadyMessage) and each.source == "child"]
         assert answer.incarnation == announced.incarnation == a.registry.incarnation != asking.incarnation
         assert 0 < (announced.number or 0) < (answer.number or 0)
 
@@ -208,20 +207,74 @@ async def test_a_list_that_was_sent_to_one_alone_is_not_answered() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-async def test_runners_that_meet_tell_each_other_no_more_than_they_have_to(workers: int) -> None:
+async def test_runners_that_meet_on_a_network_tell_each_other_no_more_than_they_have_to(workers: int) -> None:
     """R9: each tells all when it comes, and each that is there and has workers tells the one that has come."""
-    count, bus = 12, RecordingBus()
-    async with bus, AsyncExitStack() as stack:
-        runners = [runner_on(bus, str(number)) for number in range(count)]
+    count, network, lists = 8, list[Linked](), list[BusMessage]()
+    buses = [Linked(network) for _ in range(count)]
+    for bus in buses:
+        bus.add_tap(lists.append)
+    async with AsyncExitStack() as stack:
+        runners = [runner_on(bus, str(number)) for number, bus in enumerate(buses)]
         for runner in runners:
             await stack.enter_async_context(runner)
             await runner.add_workers(*(Helper(f"helper of {runner.name}") for _ in range(workers)))
             await settle()
         for runner in runners:
             assert len(runner.registry.remote_workers) == (count - 1) * workers
-        lists = bus.messages(BusWorkerRegistryMessage)
-        assert len([each for each in lists if each.target is None]) == count
-        assert len([each for each in lists if each.target is not None]) == workers * count * (count - 1) // 2
+        # Each is seen at each end that is there, so the same message is counted once.
+        seen = {id(each): each for each in lists if isinstance(each, BusWorkerRegistryMessage)}.values()
+        assert len([each for each in seen if each.target is None]) == count
+        assert len([each for each in seen if each.target is not None]) == workers * count * (count - 1) // 2
+
+
+async def test_runners_on_one_bus_of_a_process_do_not_tell_each_other_anything() -> None:
+    """R9: an observer hears one list and two announcements of each, and the others share what is known."""
+    count, bus, observer = 20, MemoryBus(), Plain("observer")
+    await bus.subscribe(observer)
+    async with bus, AsyncExitStack() as stack:
+        runners = [runner_on(bus, str(number)) for number in range(count)]
+        for runner in runners:
+            await stack.enter_async_context(runner)
+            await runner.add_workers(Helper(f"helper of {runner.name}"))
+        await settle()
+        for runner in runners:
+            assert len(runner.registry.remote_workers) == count - 1
+            assert set(runner.registry.local_workers) | set(runner.registry.remote_workers) == {
+                f"helper of {each.name}" for each in runners
+            }
+            assert bus.statistics().subscribers[runner.name].delivered == 0
+        assert bus.statistics().sent == 2 * count
+        assert bus.neighbourhood is not None
+    assert len([message for message in observer.got if message.announcement]) == 3 * count
+    assert (bus.neighbourhood.workers, bus.neighbourhood.registries) == ({}, {})
+
+
+async def _calls_of_many(count: int) -> int:
+    """How many functions are called while so many runners come up on one bus, each with a worker."""
+    calls = 0
+
+    def count_one(_frame: object, event: str, _arg: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    async with MemoryBus() as bus, AsyncExitStack() as stack:
+        before = sys.getprofile()
+        sys.setprofile(count_one)
+        try:
+            for number in range(count):
+                runner = await stack.enter_async_context(runner_on(bus, f"runner {number}"))
+                await runner.add_workers(Helper(f"helper {number}"))
+            await runner.registry.wait_for(f"helper {count - 1}")
+        finally:
+            sys.setprofile(before)
+    return calls
+
+
+async def test_many_runners_come_up_on_one_bus_in_time_that_grows_with_their_number() -> None:
+    """R9: four times as many take no more than five times as long; counted in calls, since times are not reliable."""
+    await _calls_of_many(2)  # what is imported or made once
+    few, many = await _calls_of_many(10), await _calls_of_many(40)
+    assert many < 5 * few
 
 
 class Unread(dict[Any, Any]):

@@ -10,8 +10,19 @@ from anyio import current_time
 
 from support.buses import PoliteBus
 from support.messages import Alarm, Note, alarm, note
+from support.runners import runner_on
 from support.workers import Helper
-from workerbus import BusAddWorkerMessage, BusJobResponseMessage, BusMessage, JobError, JobStatus, WorkerRunner
+from workerbus import (
+    BusAddWorkerMessage,
+    BusJobResponseMessage,
+    BusMessage,
+    BusWorkerReadyMessage,
+    BusWorkerRegistryMessage,
+    JobError,
+    JobStatus,
+    MemoryBus,
+    WorkerRunner,
+)
 from workerbus.runner._inbox import RunnerInbox
 from workerbus.testing import settle
 
@@ -46,6 +57,52 @@ async def test_a_runner_handles_a_system_message_while_data_messages_wait() -> N
         await settle()
         assert heard.index(100) in (4, 5)
         assert len(heard) == 11
+
+
+@pytest.mark.parametrize("chooses", [False, True])
+async def test_a_runner_whose_class_looks_at_messages_sees_the_announcements_of_others(chooses: bool) -> None:
+    """N4, R6: in their order; what they say, it knows already where the others are on its bus."""
+    seen: list[str] = []
+
+    class Looking(WorkerRunner):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            seen.append(f"{type(message).__name__} {message.source}")
+            await super().on_bus_message(message)
+
+    class Choosy(Looking):
+        def accepts_bus_message(self, message: BusMessage) -> bool:
+            return message.source != "secret"
+
+    kind = Choosy if chooses else Looking
+    async with (
+        MemoryBus() as bus,
+        kind(bus=bus, handle_sigint=False) as looking,
+        runner_on(bus, "other") as other,
+    ):
+        for name in ("remote", "secret"):
+            helper = Helper(name)
+            await other.add_workers(helper)
+            assert (await looking.registry.wait_for(name)).runner == "other"
+        await helper.stop()
+        await settle()
+        assert looking.registry.remote_workers == ["remote"]
+        await bus.send(BusWorkerReadyMessage("elsewhere", source="far"))
+        await looking.registry.wait_for("far")
+    announced = [line for line in seen if line.startswith("BusWorker")]
+    assert announced[:2] == ["BusWorkerRegistryMessage other", "BusWorkerReadyMessage remote"]
+    secret = ["BusWorkerReadyMessage secret", "BusWorkerGoneMessage secret"]
+    assert announced[2:] == [*([] if chooses else secret), "BusWorkerReadyMessage far", "BusWorkerGoneMessage remote"]
+
+
+async def test_an_announcement_that_nobody_can_read_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """B3: and the next one is read."""
+    async with WorkerRunner(name="runner", handle_sigint=False) as runner:
+        await runner.bus.send(BusWorkerRegistryMessage("elsewhere", None, source="elsewhere"))  # type: ignore[arg-type]
+        await runner.bus.send(BusWorkerReadyMessage("elsewhere", source="far"))
+        assert "far" in runner.registry
+        counts = runner.bus.statistics().subscribers["runner"]
+    assert (counts.delivered, counts.failed) == (2, 1)
+    assert "runner 'runner' failed to handle BusWorkerRegistryMessage" in caplog.messages
 
 
 @pytest.mark.parametrize("send", [note, alarm])

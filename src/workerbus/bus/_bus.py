@@ -59,6 +59,7 @@ class WorkerBus(ABC):
         never_waits: Whether `send` waits neither for room nor for a network, and so does no more than `post`.
         opened_by: The name of the runner that has opened the bus for its own run, if one has.
         clean_up: The clock of the wind-down that closes the bus.
+        neighbourhood: What its runners share, where all of them are in this process; theirs, and None before the first.
 
     Guarantees: B1, B2, B3, B6, B9, R6.
     """
@@ -78,11 +79,13 @@ class WorkerBus(ABC):
         self._inboxes: dict[str, Inbox] = {}
         self._everything: dict[str, Inbox] = {}
         self._announced: dict[str, Inbox] = {}
+        self._observing: dict[str, Inbox] = {}
         self._everybody: tuple[Inbox, ...] | None = None
         self._taps: tuple[Tap, ...] = ()
         self._tasks: TaskHost | None = None
         self._task_group: TaskGroup | None = None
         self.clean_up: CleanUp = CleanUp()
+        self.neighbourhood: Any = None
         # What the library itself sends on a bus whose publishing may wait goes out in order behind one task.
         self._outbox = self._new_lane("outbox", self._send_posted)
         # What users send before it is open goes out in order too, but holds up nothing of the library's.
@@ -229,6 +232,8 @@ class WorkerBus(ABC):
             self._everything[name] = inbox
         if inbox.announcements:
             self._announced[name] = inbox
+            if not inbox.of_runner:
+                self._observing[name] = inbox
 
     # --- subscribers
 
@@ -270,6 +275,7 @@ class WorkerBus(ABC):
             del self._subscribers[name]
             self._everything.pop(name, None)
             self._announced.pop(name, None)
+            self._observing.pop(name, None)
             self._inboxes.pop(name).close()
             self._everybody = None
 
@@ -370,6 +376,11 @@ class WorkerBus(ABC):
             self._hand_out(message)
         else:
             self._outbox.put(message)
+
+    def announce(self, message: BusMessage) -> None:
+        """Post an announcement, on a bus of this process, which the runners need not be told of: to all others."""
+        self._posted += 1
+        self._hand_out(message, tuple(self._observing.values()))
 
     async def _publish_early(self, message: BusMessage) -> None:
         try:

@@ -15,21 +15,20 @@ A network may bring what one runner and its workers announce in any order, late,
    gone. That life is remembered as over, and what still comes of it is dropped.
 5. A runner that hears of a life under its own name other than its own, which is one before it, sends its snapshot to
    all once more: some may have heard that one last. A newer snapshot for all is taken from a life that was over, too.
-6. Where the bus is in this process, nothing comes late, and nothing is remembered of what has gone.
+6. Runners on one bus of this process do not tell each other: they share a `Neighbourhood`, of which nothing is kept
+   when it has gone. What they announce is for observers. So n runners come up in O(n).
 7. An announcement without a life or without a number is taken as one of the life, and of the number, that is known.
 """
 
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 from workerbus._order import PROCESS
-from workerbus._registry import WorkerRegistry
+from workerbus._registry import Neighbourhood, WorkerRegistry
 from workerbus._values import WorkerReadyData
-from workerbus.abc import Sender
-from workerbus.bus._bus import in_process
+from workerbus.bus._bus import WorkerBus, in_process
 from workerbus.messages import (
     BusWorkerGoneMessage,
     BusWorkerReadyMessage,
@@ -54,17 +53,15 @@ class _Peer:
     Attributes:
         runner: The runner's name.
         incarnation: The id of its life; None where its announcements do not say.
-        near: Whether it is on this very bus, in this process, so that nothing of it comes late.
         here: The names of its workers, each with the number of the last news of it.
         last: The highest number that was heard.
     """
 
-    __slots__ = ("here", "incarnation", "last", "near", "runner")
+    __slots__ = ("here", "incarnation", "last", "runner")
 
-    def __init__(self, runner: str, incarnation: str | None, near: bool) -> None:
+    def __init__(self, runner: str, incarnation: str | None) -> None:
         self.runner = runner
         self.incarnation = incarnation
-        self.near = near
         self.here: dict[str, int] = {}
         self.last = 0
 
@@ -77,22 +74,19 @@ class Discovery:
         bus: The runner's bus.
         registry: The runner's registry.
         workers: Returns the runner's workers.
-        later: Has a function awaited after this step, behind those before it.
     """
 
     def __init__(
         self,
         name: str,
-        bus: Sender,
+        bus: WorkerBus,
         registry: WorkerRegistry,
         workers: Callable[[], Iterable[WorkerCore]],
-        later: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self._name = name
         self._bus = bus
         self._registry = registry
         self._workers = workers
-        self._later = later
         self._peers: dict[str, _Peer] = {}
         # Not dicts: finding the first entry of one takes a look at each that was forgotten before it.
         self._without_workers: OrderedDict[str, _Peer] = OrderedDict()
@@ -101,9 +95,18 @@ class Discovery:
 
     # --- what it tells
 
-    def send_snapshot(self) -> None:
+    def begin(self) -> None:
         """Tell all runners which workers are ready here, and have each tell which are ready there."""
+        if in_process(self._bus):
+            if self._bus.neighbourhood is None:
+                self._bus.neighbourhood = Neighbourhood()
+            self._bus.neighbourhood.join(self._registry)
         self._send(self._entries(), None)
+
+    def end(self) -> None:
+        """Leave the other runners on the bus."""
+        if self._registry.neighbourhood is not None:
+            self._registry.neighbourhood.leave(self._registry)
 
     def _entries(self) -> list[WorkerRegistryEntry]:
         return [
@@ -116,7 +119,11 @@ class Discovery:
 
     def _send(self, entries: list[WorkerRegistryEntry], target: str | None) -> None:
         stamp = self._registry.incarnation, PROCESS.next_number()
-        self._bus.post(BusWorkerRegistryMessage(self._name, entries, *stamp, source=self._name, target=target))
+        message = BusWorkerRegistryMessage(self._name, entries, *stamp, source=self._name, target=target)
+        if self._registry.neighbourhood is not None and target is None:
+            self._bus.announce(message)
+        else:
+            self._bus.post(message)
 
     # --- what it is told
 
@@ -129,6 +136,9 @@ class Discovery:
         if message.runner == self._name:
             self._hear_other_life(message)
             return
+        neighbours = self._registry.neighbourhood
+        if neighbours is not None and message.runner in neighbours.registries:
+            return  # it is known; the message is for observers
         peer = self._peer_in_this_life(message)
         if peer is None:
             return
@@ -151,7 +161,7 @@ class Discovery:
             "runner %r hears of another runner of its name, or of its own earlier life: names are unique on a bus",
             self._name,
         )
-        self.send_snapshot()
+        self._send(self._entries(), None)
 
     def _peer_in_this_life(self, message: Announcement) -> _Peer | None:
         """Return the runner that an announcement is of; None if that is of a life that is over."""
@@ -167,18 +177,15 @@ class Discovery:
             del self._over[key]
         if peer is not None:
             self._end_life(peer)
-        near = in_process(self._bus) and self._bus.has_subscriber(runner)
-        peer = _Peer(runner, incarnation, near)
-        if not near:
-            _remember(self._without_workers, runner, peer)
+        peer = _Peer(runner, incarnation)
+        _remember(self._without_workers, runner, peer)
         return peer
 
     def _end_life(self, peer: _Peer) -> None:
         for name in list(peer.here):
             self._remove(peer, name)
         self._without_workers.pop(peer.runner, None)
-        if not peer.near:
-            _remember(self._over, (peer.runner, peer.incarnation), peer.last)
+        _remember(self._over, (peer.runner, peer.incarnation), peer.last)
 
     def _merge(self, peer: _Peer, message: BusWorkerRegistryMessage) -> None:
         if message.target is None and (entries := self._entries()):  # it starts, perhaps not for the first time
@@ -201,27 +208,22 @@ class Discovery:
         if self._gone:
             self._gone.pop((peer.runner, peer.incarnation, name), None)
         data = WorkerReadyData(name, peer.runner)
-        watchers = self._registry.enter(data)
-        if watchers:
-            self._later(partial(self._registry.tell, watchers, data))
+        self._registry.tell_later(self._registry.enter(data) or (), data)
 
     def _departed(self, peer: _Peer, name: str, number: int | None) -> None:
         known = self._known(peer, name)
         if number is not None and number < known:
             return
-        if not peer.near:
-            _remember(self._gone, (peer.runner, peer.incarnation, name), known if number is None else number)
+        _remember(self._gone, (peer.runner, peer.incarnation, name), known if number is None else number)
         self._remove(peer, name)
 
     def _remove(self, peer: _Peer, name: str) -> None:
         if peer.here.pop(name, None) is not None and not peer.here:
             del self._peers[peer.runner]
-            if not peer.near:
-                _remember(self._without_workers, peer.runner, peer)
+            _remember(self._without_workers, peer.runner, peer)
         data = self._registry.remove(name, peer.runner)
-        watchers = self._registry.departure_watchers(name)
-        if data is not None and watchers:
-            self._later(partial(self._registry.tell, watchers, data, departed=True))
+        if data is not None:
+            self._registry.tell_later(self._registry.departure_watchers(name), data, departed=True)
 
     def _known(self, peer: _Peer, name: str) -> int:
         """Return the number of the last news of a worker; 0 where there is none."""

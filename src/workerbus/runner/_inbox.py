@@ -62,6 +62,7 @@ class RunnerInbox(Inbox):
         self._departed = departed
         self._discovery = discovery
         self._watched = watched or accepts is not None
+        self.of_runner: bool = not self._watched
         self._handle = handle
         self._accepts = accepts
         self._system: Lane[BusMessage] = Lane(f"{name} system", self._ask_and_handle)

@@ -130,9 +130,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._events = RunnerEvents(self, self._name, self._handlers, self.clean_up)
         self._run = Run(self._name, self._bus, self.clean_up, self._serve, self._cancel)
         self._hosted = HostedWorkers(self, self._run)
-        self._discovery = Discovery(
-            self._name, self._bus, self._registry, self._hosted.workers.values, self._call_later
-        )
+        self._registry.later = self._call_later
+        self._discovery = Discovery(self._name, self._bus, self._registry, self._hosted.workers.values)
         grace = grace_period + job_grace
         self._shutdown = Shutdown(self._name, self._bus, self._run, self.clean_up, self._hosted.roots, grace)
         self._auto_end = False
@@ -340,7 +339,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             if self._signals:
                 name = f"{self._name} signals"
                 await tasks.group.start(report_first_signal, self._signals, self._signalled, name=name)
-            self._discovery.send_snapshot()
+            self._discovery.begin()
             self._start_all(tasks)
             self._run.serving()
             await self._shutdown.all_done.wait()
@@ -354,6 +353,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             with self.clean_up.shield():
                 await self.job_client.quiet()
             await self._events.close()
+            self._discovery.end()
             await self._bus.unsubscribe(self)
 
     def _start_all(self, tasks: TaskHost) -> None:
@@ -474,7 +474,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     def _worker_departed(self, data: WorkerReadyData) -> None:
         name = data.worker_name
-        if name in self._registry:  # another runner claims the name, and still has it
+        if name not in self._asking or name in self._registry:  # another runner claims the name, and still has it
             return
         if data.runner != self._name:
             self._orphans.left(name, later=self._call_later)

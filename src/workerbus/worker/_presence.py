@@ -49,7 +49,7 @@ class Presence:
         """Say that the worker is ready, and register it."""
         state = self._state
         ready = WorkerReadyData(state.name, state.registry.runner_name)
-        state.bus.post(
+        self._tell_others(
             BusWorkerReadyMessage(
                 ready.runner,
                 state.parent_name,
@@ -62,6 +62,13 @@ class Presence:
             )
         )
         await state.registry.register(ready)
+
+    def _tell_others(self, message: BusWorkerReadyMessage | BusWorkerGoneMessage) -> None:
+        state = self._state
+        if state.registry.neighbourhood is None:
+            state.bus.post(message)
+        else:
+            state.bus.announce(message)  # other runners see it in what the registries share
 
     def leaves_at_once(self) -> bool:
         """Whether `leave` waits for nobody: no one watches for the departure, and the bus does not override a step."""
@@ -84,7 +91,7 @@ class Presence:
             await bus.unsubscribe(worker)
             if state.started_at is not None:
                 stamp = registry.incarnation, PROCESS.next_number()
-                bus.post(BusWorkerGoneMessage(registry.runner_name, *stamp, source=state.name))
+                self._tell_others(BusWorkerGoneMessage(registry.runner_name, *stamp, source=state.name))
             if state.runner is not None:
                 state.runner.forget(worker)
             if state.started_at is not None:
