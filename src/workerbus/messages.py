@@ -42,9 +42,15 @@ class BusActivateWorkerMessage(BusDataMessage):
 
 @bus_message
 class BusDeactivateWorkerMessage(BusDataMessage):
-    """Tells a worker to become inactive."""
+    """Tells a worker to become inactive.
+
+    Args:
+        done: Whether it is inactive already, since it has handed over: then this is for those who watch.
+    """
 
     bounded: ClassVar[bool] = False
+
+    done: bool = field(default=False, metadata={IF_SET: True})
 
 
 @bus_message

@@ -26,6 +26,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+from workerbus.testing import settle
 
 
 class Lingering(Wire):
@@ -271,3 +272,28 @@ def test_activation_arguments_ignore_unknown_keys_and_leave_out_none() -> None:
     """N1: `from_dict` and `to_dict` as in the seeds, of subclasses too."""
     assert WorkerActivationArgs.from_dict({"metadata": {"a": 1}, "other": 2}).to_dict() == {"metadata": {"a": 1}}
     assert WorkerActivationArgs().to_dict() == {}
+
+
+async def test_a_hand_over_is_told_to_those_who_watch_and_in_its_order() -> None:
+    """W3, N1: the one is inactive, then the other is activated."""
+    observer, one, two = Plain("observer"), Helper("one"), Helper("two", active=False)
+    async with running(one, two) as runner:
+        await runner.bus.subscribe(observer)
+        await one.activate_worker("two", deactivate_self=True)
+        await observer.until(1, BusActivateWorkerMessage)
+        await eventually(lambda: two.active)
+        assert not one.active
+    told = [m for m in observer.got if isinstance(m, BusActivateWorkerMessage | BusDeactivateWorkerMessage)]
+    assert told == [
+        BusDeactivateWorkerMessage(True, source="one", target="one"),
+        BusActivateWorkerMessage(None, source="one", target="two"),
+    ]
+
+
+async def test_word_of_a_hand_over_that_comes_late_deactivates_nobody() -> None:
+    """W3: the worker may have been activated again meanwhile."""
+    worker = Helper("w")
+    async with running(worker) as runner:
+        await runner.bus.send(BusDeactivateWorkerMessage(True, source="w", target="w"))
+        await settle()
+        assert worker.active

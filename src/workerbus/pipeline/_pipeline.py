@@ -123,9 +123,8 @@ class ParallelPipeline:
         ]
         claim(self.branches)
         self.claimed: bool = False
-        inboxes = [inbox for branch in self.branches for inbox in branch.inboxes]
-        self._down = Fork([branch.down_entry for branch in self.branches], inboxes)
-        self._up = Fork([branch.up_entry for branch in self.branches], inboxes)
+        self._down: Fork = Fork([branch.down_entry for branch in self.branches], self.branches)
+        self._up: Fork = Fork([branch.up_entry for branch in self.branches], self.branches)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.branches))})"
@@ -149,9 +148,10 @@ class ParallelPipeline:
 
     def connect(self, previous: Port, following: Port) -> None:
         """Connect the branches with what is outside."""
-        self._down.got_start = self._up.got_start = False
+        self._down.reset(following)
+        self._up.reset(previous)
         for branch in self.branches:
-            branch.connect(Exit(self._up, branch, previous), Exit(self._down, branch, following))
+            branch.connect(self._up.exit_of(branch), self._down.exit_of(branch))
 
     def release(self) -> None:
         """Let the branches be put into another pipeline, after a `StopFrame`."""
@@ -165,9 +165,10 @@ class Fork:
 
     Args:
         entries: Where the branches begin.
-        inboxes: All inboxes of all branches, which an interruption empties.
+        branches: The branches, all of which an interruption empties.
 
     Attributes:
+        outside: Where frames go on to that branches let out; set by `reset`.
         got_start: Whether the `StartFrame` has come to all branches.
     """
 
@@ -180,10 +181,26 @@ class Fork:
 
     owner: Any = None
 
-    def __init__(self, entries: list[Port], inboxes: list[ProcessorInbox]) -> None:
+    outside: Port
+
+    def __init__(self, entries: list[Port], branches: list[Pipeline]) -> None:
         self._entries = entries
-        self._inboxes = inboxes
+        self._inboxes = [inbox for branch in branches for inbox in branch.inboxes]
+        self.branches: list[Pipeline] = branches
         self.got_start: bool = False
+
+    def reset(self, outside: Port) -> None:
+        """Make the fork as new.
+
+        Args:
+            outside: Where frames go on to.
+        """
+        self.outside = outside
+        self.got_start = False
+
+    def exit_of(self, branch: Pipeline) -> "Exit":
+        """Return where a branch lets frames out."""
+        return Exit(self, branch)
 
     def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
         """Put the frame into every branch; what is returned waits for all that have no room."""
@@ -230,7 +247,6 @@ class Exit:
     Args:
         fork: Where the frames have come in; it decides whether they go on.
         branch: The branch.
-        outside: Where frames go on to.
 
     Attributes:
         got_start: Whether the branch has let the `StartFrame` out.
@@ -238,10 +254,9 @@ class Exit:
 
     owner: Any = None
 
-    def __init__(self, fork: Fork, branch: Pipeline, outside: Port) -> None:
+    def __init__(self, fork: Fork, branch: Pipeline) -> None:
         self._fork = fork
         self._branch = branch
-        self._outside = outside
         self.got_start: bool = False
 
     def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
@@ -252,7 +267,7 @@ class Exit:
             return None
         if isinstance(frame, InterruptionFrame) and direction is DOWNSTREAM:
             self._fork.empty_but(self._branch, frame)
-        return self._outside.put(frame, direction, may_wait)
+        return self._fork.outside.put(frame, direction, may_wait)
 
 
 class _All:

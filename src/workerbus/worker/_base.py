@@ -382,6 +382,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             core_of(self).dispatch.deactivate()
         message = BusActivateWorkerMessage(data, _so_far(core_of(self)), source=self.name, target=worker_name)
         if deactivate_self:
+            self.bus.post(BusDeactivateWorkerMessage(True, source=self.name, target=self.name))  # for those who watch
             self.bus.post(message)  # without waiting: cancelled in between, it would leave nobody active
         else:
             await self.bus.send(message)

@@ -227,8 +227,9 @@ class MessageDispatch:
         self._state.after = merged(self._state.after, message.after)
         self.activate(message.args)
 
-    def _deactivation(self, _message: BusDeactivateWorkerMessage) -> None:
-        self.deactivate()
+    def _deactivation(self, message: BusDeactivateWorkerMessage) -> None:
+        if not message.done:
+            self.deactivate()
 
     def _end(self, _message: BusEndWorkerMessage) -> None:
         """Do nothing yet: the worker ends when the hook for the message has been queued; see `handle`."""

@@ -1,0 +1,135 @@
+"""`SyncParallelPipeline`: branches that take one frame at a time (P1).
+
+Its forks let one frame in, with a marker behind it. When the marker has come out of all branches, they have all handled
+the frame; what they have let out meanwhile goes on, and the next frame comes in. All of that happens in the step of who
+lets the marker out, so there is no task here either.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, Marker
+from workerbus.pipeline._pipeline import Exit, Fork, ParallelPipeline, Pipeline
+from workerbus.pipeline._ports import Entry, Port, Waiting
+from workerbus.pipeline._processor import FrameProcessor
+
+
+class SyncParallelPipeline(ParallelPipeline):
+    """Branches side by side, each of which gets every frame, one frame at a time.
+
+    The next frame comes in when all branches have handled the one before. What they make of one frame goes on together:
+    first what the first branch has let out, then the second one's, and so on; the same frame object goes on once. Each
+    direction has turns of its own.
+
+    System frames take no turns: they go through as in a `ParallelPipeline`. An interruption drops what waits for its
+    turn, too. What a processor pushes from a task of its own, between turns, goes on at once. Frames that wait for
+    their turn hold up nobody, whatever bounds there are.
+
+    Args:
+        *branches: Lists of processors, or pipelines; at least one.
+
+    Raises:
+        ProcessorInUseError: One of them stands in a pipeline already, or comes twice; a `ValueError`.
+        ValueError: There is no branch.
+        TypeError: One of them is something else.
+
+    Guarantees: P1.
+    """
+
+    def __init__(self, *branches: Sequence[FrameProcessor | Pipeline | ParallelPipeline] | Pipeline) -> None:
+        super().__init__(*branches)
+        down = self._down = SyncFork([branch.down_entry for branch in self.branches], self.branches)
+        up = self._up = SyncFork([branch.up_entry for branch in self.branches], self.branches)
+        down.both = up.both = (down, up)
+
+
+class SyncFork(Fork):
+    """Puts one frame after the other into every branch, and keeps what they let out until all have handled it.
+
+    Attributes:
+        both: This fork, and that of the other direction.
+    """
+
+    both: "tuple[SyncFork, SyncFork]"
+
+    def __init__(self, entries: list[Port], branches: list[Pipeline]) -> None:
+        super().__init__(entries, branches)
+        self._waiting: deque[Entry] = deque()
+        self._marker: Marker | None = None
+        self._out: dict[Pipeline, list[Entry]] = {}
+
+    def reset(self, outside: Port) -> None:
+        """Make the fork as new."""
+        super().reset(outside)
+        self._waiting.clear()
+        self._marker = None
+
+    def exit_of(self, branch: Pipeline) -> Exit:
+        """Return where a branch lets frames out."""
+        return SyncExit(self, branch)
+
+    def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
+        """Let a frame in when its turn has come, a system frame at once."""
+        if frame.is_system:
+            if isinstance(frame, InterruptionFrame):
+                self._drop_all()
+            return super().put(frame, direction, may_wait)
+        self._waiting.append((frame, direction))
+        if self._marker is None:
+            self._next()
+        return None
+
+    def _next(self) -> None:
+        frame, direction = self._waiting.popleft()
+        self._marker = Marker(lambda: None)
+        self._out = {branch: [] for branch in self.branches}
+        super().put(frame, direction, False)
+        super().put(self._marker, direction, False)
+
+    def came_out(self, frame: Frame, direction: FrameDirection, branch: Pipeline) -> bool:
+        """Note what a branch lets out; returns whether it is kept for the end of the turn."""
+        if self._marker is None or frame.is_system:
+            return False
+        if frame is not self._marker:
+            self._out[branch].append((frame, direction))
+        elif self.lets_on(frame, branch):
+            self._turn_over()
+        return True
+
+    def _turn_over(self) -> None:
+        self._marker = None
+        for branch in self.branches:
+            for frame, direction in self._out[branch]:
+                if self.lets_on(frame, branch):
+                    self.outside.put(frame, direction, False)
+        if self._waiting:
+            self._next()
+
+    def empty_but(self, branch: Pipeline, frame: Frame) -> None:
+        """Empty the other branches, and what waits here, for an interruption that was made in one."""
+        self._drop_all()
+        super().empty_but(branch, frame)
+
+    def _drop_all(self) -> None:
+        for fork in self.both:
+            fork.drop()
+
+    def drop(self) -> None:
+        """Drop what waits for its turn, and for the end of one, as far as an interruption may."""
+        self._waiting = deque(entry for entry in self._waiting if entry[0].is_uninterruptible)
+        for branch, out in self._out.items():
+            self._out[branch] = [entry for entry in out if entry[0].is_uninterruptible]
+
+
+class SyncExit(Exit):
+    """Where a branch lets frames out that are kept until the turn is over."""
+
+    def __init__(self, fork: SyncFork, branch: Pipeline) -> None:
+        super().__init__(fork, branch)
+        self._turns = fork
+
+    def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
+        """Keep the frame, or pass it on if it is to go on now."""
+        if self._turns.came_out(frame, direction, self._branch):
+            return None
+        return super().put(frame, direction, may_wait)
