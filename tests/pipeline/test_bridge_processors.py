@@ -114,10 +114,11 @@ async def test_a_bridge_without_a_name_takes_frames_of_any() -> None:
         await after.until()
 
 
-async def test_a_bridge_with_a_target_exchanges_frames_with_it_alone() -> None:
-    """P4"""
+@pytest.mark.parametrize("spelling", ["target_task", "target_worker"])
+async def test_a_bridge_with_a_target_exchanges_frames_with_it_alone(spelling: str) -> None:
+    """P4, N1"""
     bus, after = RecordingBus(), Spy()
-    front, _ = await bridged_front(bus, after, target_task="agent")
+    front, _ = await bridged_front(bus, after, **{spelling: "agent"})
     async with running(front, bus=bus):
         await bus.send(over_the_bus(TextFrame("stranger")))
         await bus.send(over_the_bus(TextFrame("agent"), source="agent"))
@@ -129,6 +130,12 @@ async def test_a_bridge_with_a_target_exchanges_frames_with_it_alone() -> None:
             await settle()
     assert after.heard == ["agent", "to front"]
     assert [message.target for message in bus.messages(BusFrameMessage, source="front")] == ["agent"]
+
+
+async def test_the_target_of_a_bridge_is_spelt_in_one_way_only() -> None:
+    """N1, N8"""
+    with pytest.raises(TypeError, match="target_worker is target_task in a later spelling"):
+        BusBridgeProcessor(bus=MemoryBus(), worker_name="front", target_task="a", target_worker="a")
 
 
 async def test_a_bridge_skips_the_frames_of_its_own_worker() -> None:

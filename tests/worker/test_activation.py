@@ -1,11 +1,12 @@
 """W3: hand-over from one worker to another."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from attrs import frozen
+from attrs import define, frozen
 
 from support.agents import Agent, activation
 from support.buses import Wire
@@ -266,6 +267,60 @@ async def test_a_name_like_that_of_another_runners_worker_is_near() -> None:
     registry = WorkerRegistry("here")
     await registry.register(WorkerReadyData("printer", "there"))
     assert registry.near("printr") == "did you mean 'printer'?"
+
+
+@dataclass
+class Told(WorkerActivationArgs):
+    text: str | None = None
+
+
+@dataclass
+class ToldMore(Told):
+    more: int = 0
+
+
+@define
+class Open(WorkerActivationArgs):
+    text: str | None = None
+
+
+@pytest.mark.parametrize("kind", [Greeting, Told, ToldMore, Open])
+def test_activation_arguments_are_dataclasses_or_attrs_classes(kind: type[Told]) -> None:
+    """N1: with the fields of whichever decorator they have."""
+    args = kind(metadata={"a": 1}, text="hello")
+    assert kind.from_dict({**args.to_dict(), "other": 2}) == args
+    assert args.to_dict() == {"metadata": {"a": 1}, "text": "hello"} | ({"more": 0} if kind is ToldMore else {})
+    assert kind({"b": 2}).metadata == {"b": 2}
+
+
+def test_activation_arguments_of_a_dataclass_can_be_set() -> None:
+    """N1: as upstream."""
+    args = ToldMore(text="hello")
+    args.text, args.more = "bye", 3
+    assert args.to_dict() == {"text": "bye", "more": 3}
+
+
+def test_activation_arguments_with_fields_that_nothing_sets_are_refused() -> None:
+    """N1, N8: where one is built, by its name."""
+
+    class Bare(WorkerActivationArgs):
+        text: str | None = None
+
+    class Below(Bare):
+        pass
+
+    for kind in (Bare, Below):
+        with pytest.raises(TypeError, match="Bare has fields, and nothing sets them: put @dataclass over it"):
+            kind.from_dict({"text": "lost"})
+
+
+def test_activation_arguments_without_fields_of_their_own_need_no_decorator() -> None:
+    """N1"""
+
+    class Plain(Told):
+        kind: ClassVar[str] = "plain"
+
+    assert Plain.from_dict({"text": "hello"}).to_dict() == {"text": "hello"}
 
 
 def test_activation_arguments_ignore_unknown_keys_and_leave_out_none() -> None:

@@ -4,6 +4,7 @@ from workerbus.jobs._contexts import JobContext, JobGroupContext
 from workerbus.jobs._events import JobEvent, JobGroupEvent, JobGroupResponse, JobGroupSnapshot, JobSnapshot
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._handlers import job, worker_ready
+from workerbus.jobs._params import JobGroupParams, JobParams
 from workerbus.jobs._state import GROUP_TABLE, JOB_TABLE
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "JobGroup",
     "JobGroupContext",
     "JobGroupEvent",
+    "JobGroupParams",
     "JobGroupResponse",
     "JobGroupSnapshot",
+    "JobParams",
     "JobSnapshot",
     "job",
     "worker_ready",

@@ -11,6 +11,7 @@ from workerbus.jobs._checks import check_request
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._contexts import JobContext, JobGroupContext
 from workerbus.jobs._group import JobGroup
+from workerbus.jobs._params import JobGroupParams, JobParams, checked
 
 
 class JobContexts(HasCore):
@@ -20,6 +21,7 @@ class JobContexts(HasCore):
         self,
         worker_name: str,
         *,
+        params: JobParams | None = None,
         name: str | None = None,
         payload: dict[str, Any] | None = None,
         timeout: float | None = None,
@@ -31,6 +33,7 @@ class JobContexts(HasCore):
 
         Args:
             worker_name: The name of the worker; if it is not there yet, it is waited for.
+            params: All of the following but the headers, in one object, instead of them.
             name: Which of its `@job` handlers is to do it; without a name, `on_job_request`.
             payload: What the handler needs. Passed by reference, to be treated as read-only.
             timeout: Seconds for everything, the wait for the worker included; None for no limit.
@@ -48,6 +51,11 @@ class JobContexts(HasCore):
 
         Guarantees: J6, J8, J14, J15, N4, X8.
         """
+        if params is not None:
+            own = checked(
+                params, JobParams, name=name, payload=payload, timeout=timeout, label=label, cancellable=cancellable
+            )
+            name, payload, timeout, label, cancellable = own.name, own.payload, own.timeout, own.label, own.cancellable
         check_request((worker_name,), payload, timeout, headers)
         _client(self).check_running()
         return JobContext(
@@ -66,6 +74,7 @@ class JobContexts(HasCore):
     def job_group(
         self,
         *worker_names: str,
+        params: JobGroupParams | None = None,
         name: str | None = None,
         payload: dict[str, Any] | None = None,
         timeout: float | None = None,
@@ -82,6 +91,7 @@ class JobContexts(HasCore):
         Args:
             *worker_names: The names of the workers; those that are not there yet are waited for. A group of none
                 completes at once.
+            params: All of the following but the headers, in one object, instead of them.
             name: Which of their `@job` handlers is to do it; without a name, `on_job_request`.
             payload: What the handlers need. Shared by reference, to be treated as read-only.
             timeout: Seconds for everything, the wait for the workers included; None for no limit.
@@ -100,6 +110,13 @@ class JobContexts(HasCore):
 
         Guarantees: J6, J8, J12, J14, N4, X8.
         """
+        if params is not None:
+            own = checked(
+                params, JobGroupParams, name=name, payload=payload, timeout=timeout, label=label,
+                cancellable=cancellable, cancel_on_error=cancel_on_error,
+            )  # fmt: skip
+            name, payload, timeout, label, cancellable = own.name, own.payload, own.timeout, own.label, own.cancellable
+            cancel_on_error = own.cancel_on_error
         check_request(worker_names, payload, timeout, headers)
         _client(self).check_running()
         return JobGroupContext(
@@ -128,6 +145,7 @@ class JobRequests(JobContexts):
         self,
         worker_name: str,
         *,
+        params: JobParams | None = None,
         name: str | None = None,
         payload: dict[str, Any] | None = None,
         timeout: float | None = None,
@@ -150,6 +168,11 @@ class JobRequests(JobContexts):
 
         Guarantees: J6, J14, J16.
         """
+        if params is not None:
+            own = checked(
+                params, JobParams, name=name, payload=payload, timeout=timeout, label=label, cancellable=cancellable
+            )
+            name, payload, timeout, label, cancellable = own.name, own.payload, own.timeout, own.label, own.cancellable
         check_request((worker_name,), payload, timeout, headers)
         _client(self).check_running()
         group = _client(self).new_group(
@@ -161,6 +184,7 @@ class JobRequests(JobContexts):
     async def request_job_group(
         self,
         *worker_names: str,
+        params: JobGroupParams | None = None,
         name: str | None = None,
         payload: dict[str, Any] | None = None,
         timeout: float | None = None,
@@ -186,6 +210,7 @@ class JobRequests(JobContexts):
         """
         group = await self.create_job_group_and_request_job(
             list(worker_names),
+            params=params,
             name=name,
             payload=payload,
             timeout=timeout,
@@ -200,6 +225,7 @@ class JobRequests(JobContexts):
         self,
         worker_names: list[str],
         *,
+        params: JobGroupParams | None = None,
         name: str | None = None,
         payload: dict[str, Any] | None = None,
         timeout: float | None = None,
@@ -215,6 +241,13 @@ class JobRequests(JobContexts):
         Returns:
             The group, whose ``wait()`` waits for the outcome.
         """
+        if params is not None:
+            own = checked(
+                params, JobGroupParams, name=name, payload=payload, timeout=timeout, label=label,
+                cancellable=cancellable, cancel_on_error=cancel_on_error,
+            )  # fmt: skip
+            name, payload, timeout, label, cancellable = own.name, own.payload, own.timeout, own.label, own.cancellable
+            cancel_on_error = own.cancel_on_error
         check_request(worker_names, payload, timeout, headers)
         _client(self).check_running()
         group = _client(self).new_group(

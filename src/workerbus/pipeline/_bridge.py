@@ -34,15 +34,17 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
         bus: The bus.
         worker_name: The name of the worker that the bridge belongs to: the source of what it sends.
         target_task: The name of the one worker to exchange frames with; by default, all.
+        target_worker: The same, in a later spelling.
         bridge: The name of the bridge. If given, its messages bear it, and only messages that bear it bring frames in.
         exclude_frames: Classes of frames that do not cross.
         name: The name as a processor and as a subscriber, unique on the bus; made up by default.
         max_buffer_size: How many downstream frames may wait for the bridge before those who push have to wait, too.
 
     Raises:
-        TypeError: ``bus`` is no bus, or ``exclude_frames`` has something else than classes of frames in it.
+        TypeError: ``bus`` is no bus, or ``exclude_frames`` has something else than classes of frames in it, or both
+            spellings of the target are given.
 
-    Guarantees: P4, W4.
+    Guarantees: N1, P4, W4.
     """
 
     receives: Receives = "all"
@@ -57,10 +59,15 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
         exclude_frames: tuple[type[Frame], ...] | None = None,
         name: str | None = None,
         max_buffer_size: float = math.inf,
+        target_worker: str | None = None,
     ) -> None:
         super().__init__(name, max_buffer_size=max_buffer_size)
         if not isinstance(bus, WorkerBus):
             raise TypeError(f"bus is a WorkerBus, not {bus!r}")
+        if target_worker is not None:
+            if target_task is not None:
+                raise TypeError("target_worker is target_task in a later spelling: pass one of the two")
+            target_task = target_worker
         excluded = checked_types("exclude_frames", exclude_frames)
         inbox_of(self).visitor = _Bridge(self, bus, worker_name, target_task, bridge, excluded)
 

@@ -1,12 +1,15 @@
 """What a worker runs in and is activated with, where it is in its life, and its counts (J12, N2)."""
 
+import dataclasses
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, Self
 
 import attrs
 from anyio.abc import TaskGroup
-from attrs import field, frozen
+from attrs import define, field
 
+from workerbus._message_base import own_fields
 from workerbus._values import Value, plain_members, value
 
 
@@ -59,27 +62,51 @@ class Phase(Enum):
     FINISHED = "not running any more: a worker runs once"
 
 
-@frozen
+@define(slots=False)  # both, so that both kinds of subclasses take the field over
+@dataclass
 class WorkerActivationArgs:
-    """What a worker is told when it is activated. Subclass it, with ``attrs.frozen``, for fields of your own.
+    """What a worker is told when it is activated.
+
+    Subclass it for fields of your own, as a dataclass or with attrs; a subclass with fields and without a decorator is
+    a `TypeError` where one is built.
 
     Args:
         metadata: A dict of whatever the two workers have agreed on.
+
+    Guarantees: N1.
     """
 
     metadata: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse fields that nothing has set."""
+        for kind in type(self).__mro__:
+            if not _is_decorated(kind) and issubclass(kind, WorkerActivationArgs) and own_fields(kind):
+                raise TypeError(
+                    f"{kind.__name__} has fields, and nothing sets them: put @dataclass over it, or attrs' decorator"
+                )
+
+    __attrs_post_init__ = __post_init__
+
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Build the arguments from a dict, as `on_activated` gets it; keys that are not fields are ignored."""
-        names = {field.name for field in attrs.fields(cls)}
+        names = _field_names(cls)
         return cls(**{key: value for key, value in data.items() if key in names})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are not None, as a dict."""
-        return {
-            field.name: value for field in attrs.fields(type(self)) if (value := getattr(self, field.name)) is not None
-        }
+        return {name: value for name in _field_names(type(self)) if (value := getattr(self, name)) is not None}
+
+
+def _field_names(cls: type[Any]) -> list[str]:
+    """The names of the fields, as whichever decorator knows them."""
+    names = [its.name for its in (*dataclasses.fields(cls), *attrs.fields(cls))]
+    return list(dict.fromkeys(names))
+
+
+def _is_decorated(cls: type) -> bool:
+    return "__attrs_attrs__" in vars(cls) or "__dataclass_fields__" in vars(cls)
 
 
 @value

@@ -1,0 +1,59 @@
+"""What is said of a job beside its workers, in one object: today's spelling upstream (N1)."""
+
+from typing import Any, TypeVar
+
+from attrs import fields, frozen
+
+
+@frozen(kw_only=True)
+class JobParams:
+    """How one worker is to do a job: ``job("w", params=JobParams(…))`` is ``job("w", …)``.
+
+    Args:
+        name: Which of the worker's `@job` handlers is to do it; without a name, `on_job_request`.
+        payload: What the handler needs.
+        timeout: Seconds for everything, the wait for the worker included; None for no limit.
+        label: A title for people.
+        cancellable: Whether `request_cancel_job_group` may cancel it.
+
+    Guarantees: N1.
+    """
+
+    name: str | None = None
+    payload: dict[str, Any] | None = None
+    timeout: float | None = None
+    label: str | None = None
+    cancellable: bool = True
+
+
+@frozen(kw_only=True)
+class JobGroupParams(JobParams):
+    """How several workers are to do a job: ``job_group("a", "b", params=JobGroupParams(…))``.
+
+    The arguments of `JobParams` are those of the whole group.
+
+    Args:
+        cancel_on_error: Whether the first answer that is not COMPLETED cancels the others.
+
+    Guarantees: N1.
+    """
+
+    cancel_on_error: bool = True
+
+
+P = TypeVar("P", bound=JobParams)
+
+
+def checked(params: P, kind: type[P], **given: object) -> P:
+    """Return the parameters, if they are all that was given.
+
+    Raises:
+        TypeError: They are of another kind, or some of them were given beside them.
+    """
+    if not isinstance(params, kind):
+        raise TypeError(f"params is a {kind.__name__}, not {params!r}")
+    defaults = {its.name: its.default for its in fields(kind)}
+    twice = [name for name, value in given.items() if value is not defaults[name]]
+    if twice:
+        raise TypeError(f"pass either params or {', '.join(twice)}, not both")
+    return params
