@@ -265,6 +265,37 @@ async def test_a_broadcast_that_is_refused_reaches_nobody_whoever_came_first(fir
     assert members["other"].got == [note(3)]
 
 
+@pytest.mark.parametrize("first", ["other", "it"])
+async def test_a_broadcast_that_is_refused_leaves_nobodys_line_behind(first: str) -> None:
+    """B9: another lane that was full, too, gets nothing of it when it has room."""
+    refused, release = anyio.Event(), anyio.Event()
+
+    async def code(message: BusMessage) -> None:
+        if message == note(0, "it"):
+            await bus.send(note(1, "it"))
+            with pytest.raises(anyio.WouldBlock):
+                await bus.send(note(2))
+            refused.set()
+
+    async def wait(message: BusMessage) -> None:
+        await release.wait()
+
+    other = Plain("other", receives="own", on=wait)
+    members = {"other": other, "it": Plain("it", receives="own", on=code)}
+    async with MemoryBus(max_buffer_size=1) as bus:
+        for name in sorted(members, key=first.__ne__):
+            await bus.subscribe(members[name])
+        await bus.send(note(0, "other"))
+        await other.until(1)
+        await bus.send(note(1, "other"))
+        await bus.send(note(0, "it"))
+        await refused.wait()
+        release.set()
+        await bus.send(note(3))
+        await other.until(3)
+    assert other.got == [note(0, "other"), note(1, "other"), note(3)]
+
+
 @every_kind
 async def test_sending_to_ones_own_lane_with_room_from_ones_own_hook_is_fine(kind: str) -> None:
     """B9: only the full lane refuses."""
@@ -426,3 +457,20 @@ async def test_what_arrives_from_a_network_takes_room_though_nobody_waits_for_it
         assert not sent.is_set()
         go_on.set()
         await plain.until(5)
+
+
+@every_kind
+async def test_whoever_sends_behind_what_came_past_the_bound_waits_until_all_of_that_has_left(kind: str) -> None:
+    """B9: each message takes its place, however many there are already."""
+
+    async def code(message: BusMessage) -> None:
+        await anyio.sleep(1)
+
+    async with listening(kind, code, max_buffer_size=1) as bus:
+        begun = anyio.current_time()
+        await bus.send(note(0, "it"))
+        await settle()
+        for n in range(1, 4):
+            bus.on_message_received(note(n, "it"))
+        await bus.send(note(4, "it"))
+        assert anyio.current_time() == begun + 3

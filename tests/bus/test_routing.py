@@ -124,6 +124,18 @@ async def test_observers_get_the_announcements(receives: str) -> None:
     assert ready.source == gone.source == "helper"
 
 
+async def test_announcements_are_kept_from_workers_though_everybody_has_just_got_a_broadcast() -> None:
+    """B7: whom a broadcast is for is looked up for its own kind."""
+    observer = Plain("observer")
+    async with running(Helper("helper")) as runner:
+        await runner.bus.subscribe(observer)
+        await runner.bus.send(note(1))
+        before = runner.bus.statistics().subscribers["helper"].delivered
+        await runner.bus.send(BusWorkerReadyMessage("elsewhere", source="stranger"))
+        await observer.until(1, BusWorkerReadyMessage)
+        assert runner.bus.statistics().subscribers["helper"].delivered == before
+
+
 def test_listener_is_a_worker_of_the_kind_that_receives_its_own() -> None:
     """B6: ``receives = "own"``, as `BaseWorker` has it; ``"all"`` for a plain one."""
     assert Listener("it", Gate()).receives == "own"

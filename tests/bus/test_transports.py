@@ -345,6 +345,24 @@ async def test_what_was_sent_before_the_bus_was_open_goes_out_before_it_is_close
     assert bus.published == [note(n) for n in range(5)]
 
 
+async def test_what_is_posted_while_early_messages_go_out_goes_out_before_the_bus_is_closed() -> None:
+    """B4, L4: the library may have something to say about what it sends."""
+
+    class Answering(Wire):
+        async def publish(self, message: BusMessage) -> None:
+            await checkpoint()
+            if isinstance(message, Note) and message.n < 3:
+                self.post(note(message.n + 10))
+            await super().publish(message)
+
+    bus = Answering()
+    for n in range(3):
+        await bus.send(note(n))
+    async with bus:
+        pass
+    assert sorted(message.n for message in bus.published if isinstance(message, Note)) == [0, 1, 2, 10, 11, 12]
+
+
 @pytest.mark.parametrize("early", [True, False])
 async def test_a_bus_that_closes_begins_to_publish_nothing_more(early: bool) -> None:
     """L4: what refuses cancellation past the deadline is waited for, and is the last."""
@@ -473,33 +491,40 @@ async def test_who_waits_behind_what_the_library_sends_goes_on_when_the_bus_is_c
         await sent.wait()
 
 
+_taking = st.tuples(st.sampled_from("abc"), st.sampled_from([0.0, 1.0, 2.0]))
+
+
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    early=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=6),
-    late=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=6),
+    early=st.lists(_taking, max_size=5),
+    late=st.lists(st.tuples(_taking, st.booleans()), max_size=6),
     seed=st.integers(0, 7),
 )
-@example(early=[("a", 0), ("b", 0), ("b", 0)], late=[("b", 0)], seed=0)
+@example(early=[("a", 0.0), ("b", 0.0), ("b", 1.0)], late=[(("b", 0.0), False)], seed=0)
+@example(early=[("a", 1.0)], late=[(("a", 1.0), True), (("a", 0.0), False)], seed=0)
 def test_each_senders_messages_go_out_in_its_order_whoever_else_has_sent_before_the_bus_was_open(
-    backend: str, early: list[tuple[str, int]], late: list[tuple[str, int]], seed: int
+    backend: str, early: list[tuple[str, float]], late: list[tuple[tuple[str, float], bool]], seed: int
 ) -> None:
-    """B4: where publishing waits, too; that the early ones of one sender have gone lets no other sender pass its own.
+    """B4, B9: where publishing waits, too, and some of it is posted by the library.
 
-    Senders and how many steps the publishing of each message takes are drawn; the first were sent before the opening.
+    Drawn are the senders, how many seconds it takes to publish each message, and which are posted; the first ones were
+    sent before the bus was open. What is posted may overtake those, and is overtaken by nothing.
     """
-    sent = [*early, *late]
+    sent = [*early, *(taking for taking, _ in late)]
+    posted = {n for n, (_, by_library) in enumerate(late, len(early)) if by_library}
 
     class Slow(Wire):
         async def publish(self, message: BusMessage) -> None:
             assert isinstance(message, Note)
-            for _ in range(sent[message.n][1]):
-                await checkpoint()
+            await anyio.sleep(sent[message.n][1])
             await super().publish(message)
 
     async def main() -> None:
         async def send(source: str) -> None:
-            for n, (sender, _) in enumerate(late, len(early)):
-                if sender == source:
+            for n, (sender, _) in enumerate(sent):
+                if sender == source and n in posted:
+                    bus.post(note(n, source=source))
+                elif sender == source and n >= len(early):
                     await bus.send(note(n, source=source))
 
         bus = Slow()
@@ -508,8 +533,12 @@ def test_each_senders_messages_go_out_in_its_order_whoever_else_has_sent_before_
         async with bus, anyio.create_task_group() as tasks:
             for source in "abc":
                 tasks.start_soon(send, source)
+            await anyio.sleep(30)
         for source in "abc":
-            numbers = [message.n for message in bus.published if isinstance(message, Note) and message.source == source]
-            assert numbers == [n for n, (sender, _) in enumerate(sent) if sender == source]
+            went_out = [each.n for each in bus.published if isinstance(each, Note) and each.source == source]
+            its = [n for n, (sender, _) in enumerate(sent) if sender == source]
+            assert sorted(went_out) == its
+            assert [n for n in went_out if n not in posted] == [n for n in its if n not in posted]
+            assert [n for n in went_out if n >= len(early)] == [n for n in its if n >= len(early)]
 
     run(main, backend=backend, seed=seed)
