@@ -301,8 +301,6 @@ async def run(questions: list[tuple[str, int]], every: float, console: Console) 
         async with anyio.create_task_group() as tasks:
             for gauge, readings in questions:
                 tasks.start_soon(keep, gauge, readings)
-    if runner.signal is not None:
-        return 130
     return 0 if len(answered) == len(questions) and all(answered) else 1
 
 
@@ -338,6 +336,6 @@ if __name__ == "__main__":
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # nobody reads on: `… | head`
     try:
         sys.exit(main())
-    except KeyboardInterrupt:  # from before the runner listens, or the second one
+    except KeyboardInterrupt:
         Console().show_cursor()
         sys.exit(130)

@@ -20,10 +20,13 @@ from workerbus.errors import (
     NotRunningError,
     ParentError,
     ReservedNameError,
+    RunCancelled,
     UnknownEventError,
     UnknownJobError,
     UnknownWorkerError,
     WorkerBusError,
+    WrongLoopError,
+    WrongTaskError,
 )
 from workerbus.jobs import (
     JobContext,
@@ -71,6 +74,7 @@ from workerbus.messages import (
     WorkerRegistryEntry,
     bus_message,
 )
+from workerbus.runner._outcome import RunOutcome
 from workerbus.runner._runner import PipelineRunner, WorkerRunner
 from workerbus.runner._statistics import RunnerStatistics, WorkerSnapshot
 from workerbus.worker import BaseWorker
@@ -142,6 +146,8 @@ __all__ = [
     "PipelineRunner",
     "PipelineWorker",
     "ReservedNameError",
+    "RunCancelled",
+    "RunOutcome",
     "RunnerStatistics",
     "SubscriberStatistics",
     "TaskHandle",
@@ -159,6 +165,8 @@ __all__ = [
     "WorkerRunner",
     "WorkerSnapshot",
     "WorkerStatistics",
+    "WrongLoopError",
+    "WrongTaskError",
     "bus_message",
     "job",
     "worker_ready",

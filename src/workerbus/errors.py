@@ -57,6 +57,57 @@ class NotRunningError(WorkerBusError, RuntimeError):
     """
 
 
+class RunCancelled(WorkerBusError):  # noqa: N818 - not an error of anybody's: somebody has asked for it
+    """The block of a runner was cut short by a `cancel`, of the runner's or of one of its workers'.
+
+    Attributes:
+        reason: Why, in words; None where none was given.
+        runner_name: The name of the runner.
+
+    Guarantees: R5.
+    """
+
+    def __init__(self, reason: str | None, runner_name: str = "") -> None:
+        who = f"runner {runner_name!r}" if runner_name else "the runner"
+        super().__init__(f"{who} was cancelled{f': {reason}' if reason else ''}")
+        self.reason = reason
+        self.runner_name = runner_name
+
+
+class WrongTaskError(WorkerBusError, RuntimeError):
+    """Something was entered in one task and left in another, which cannot leave it properly. It is closed all the same.
+
+    Attributes:
+        what: What was left.
+
+    Guarantees: L7.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} was entered in one task and left in another: an 'async with' is left in the task that has entered "
+            "it, so enter and leave it in one function, without a task, a wait_for() or a fixture in between"
+        )
+        self.what = what
+
+
+class WrongLoopError(WorkerBusError, RuntimeError):
+    """Something was used from another thread, or in another event loop, than the one that it belongs to.
+
+    Attributes:
+        what: What was used.
+
+    Guarantees: L7.
+    """
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(
+            f"{what} belongs to another {where}: to get in from a worker thread of that event loop call "
+            "anyio.from_thread.run(), from any other thread use an anyio.from_thread.BlockingPortal"
+        )
+        self.what = what
+
+
 class NotInitializedError(WorkerBusError, RuntimeError):
     """A class has an ``__init__`` that does not call ``super().__init__()``, or not before it uses the object.
 

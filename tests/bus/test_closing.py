@@ -12,6 +12,7 @@ from support import clock
 from support.buses import Wire
 from support.messages import Note, alarm, note
 from support.remarks import Remark
+from support.runners import cut_short
 from support.subscribers import Plain
 from support.wind_downs import BOUND, HangingBus, Published, named, refuse
 from support.workers import Doing, Helper, running
@@ -74,7 +75,7 @@ async def test_a_bus_that_a_run_has_used_has_all_its_time_again() -> None:
             stopped.append("stopped")
 
     bus = SlowBus()
-    async with running(Helper("helper"), bus=bus) as runner:
+    async with cut_short(), running(Helper("helper"), bus=bus) as runner:
         await runner.cancel()
         await sleep_forever()
     await sleep(2 * CLEANUP_SECONDS)

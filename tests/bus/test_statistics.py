@@ -6,6 +6,7 @@ import pytest
 from support.conditions import eventually
 from support.lanes import held
 from support.messages import Note, note
+from support.runners import cut_short
 from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import BusMessage, BusStatistics, MemoryBus, WorkerRunner, WorkerStatistics
@@ -88,7 +89,7 @@ async def test_the_statistics_count_every_message_of_a_run_that_is_cancelled() -
     async with MemoryBus() as bus:
         observer = Plain("observer")
         await bus.subscribe(observer)
-        async with running(*(Helper(f"helper{n}") for n in range(3)), bus=bus) as runner:
+        async with cut_short(), running(*(Helper(f"helper{n}") for n in range(3)), bus=bus) as runner:
             await runner.cancel()
             await anyio.sleep_forever()
         await anyio.wait_all_tasks_blocked()

@@ -12,6 +12,7 @@ from anyio.lowlevel import checkpoint
 from support.buses import PoliteBus, Wire
 from support.lanes import every_kind, held
 from support.messages import alarm, note
+from support.runners import cut_short
 from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import (
@@ -151,7 +152,7 @@ async def test_a_tap_sees_all_that_an_observer_of_a_whole_run_sees() -> None:
     bus, observer, parent = MemoryBus(), Plain("observer"), Helper("parent")
     await bus.subscribe(observer)
     seen = tapped(bus)
-    async with running(parent, Helper("helper"), bus=bus) as runner:
+    async with cut_short(), running(parent, Helper("helper"), bus=bus) as runner:
         await parent.add_workers(Helper("child"))
         await runner.job("child", name="echo")
         await runner.cancel()

@@ -22,6 +22,9 @@ from workerbus import (
 
 MADE: list[Exception] = [
     errors.NotRunningError("worker 'w' is not running yet"),
+    errors.RunCancelled("enough", "runner"),
+    errors.WrongTaskError("runner 'r'"),
+    errors.WrongLoopError("bus 'b'", "thread"),
     errors.NotInitializedError("Mine"),
     errors.NameTakenError("w", "runner 'r'"),
     errors.ParentError("child", "it is a child of 'w'"),

@@ -7,6 +7,7 @@ import pytest
 from anyio import current_time, sleep
 
 from support.pipelines import DOWN, UP, Alert, Gate, ScriptedProcessor, Spy, flowing, for_texts, hang, texts, worker_of
+from support.runners import cut_short
 from support.workers import running
 from workerbus import CLEANUP_SECONDS, PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
@@ -32,7 +33,7 @@ async def test_a_cancel_does_not_drain() -> None:
     finished: list[Any] = []
     worker.add_event_handler("on_pipeline_finished", lambda worker, frame: finished.append(frame))
     runner = WorkerRunner(handle_sigint=False)
-    async with nothing_left(runner), runner:
+    async with cut_short("enough"), nothing_left(runner), runner:
         await runner.add_workers(worker)
         await worker.queue_frames(texts(*range(10)))
         await gate.reached.wait()

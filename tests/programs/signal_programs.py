@@ -1,4 +1,7 @@
-"""The programs that `test_signals` sends signals to: ``python signal_programs.py BACKEND PROGRAM [ARGUMENT …]``."""
+"""The programs that `test_signals` sends signals to: ``python signal_programs.py BACKEND PROGRAM [ARGUMENT …]``.
+
+A backend ``asyncio.run`` or ``trio.run`` is that function, instead of anyio's; after ``bare`` nothing is caught.
+"""
 
 import asyncio
 import logging
@@ -11,9 +14,19 @@ from types import FrameType
 from typing import Any
 
 import anyio
+import trio
 from anyio import create_task_group, sleep, sleep_forever
 
-from workerbus import BaseWorker, BusCancelWorkerMessage, BusMessage, MemoryBus, WorkerParams, WorkerRunner
+from workerbus import (
+    BaseWorker,
+    BusCancelWorkerMessage,
+    BusEndWorkerMessage,
+    BusMessage,
+    MemoryBus,
+    WorkerParams,
+    WorkerRunner,
+    job,
+)
 from workerbus._concurrency import lifetime
 
 LONG = 60.0
@@ -22,6 +35,14 @@ LONG = 60.0
 def say(text: str) -> None:
     """Say something, past Python's buffer: a signal handler that speaks while the program does would find it locked."""
     os.write(sys.stdout.fileno(), f"{text}\n".encode())
+
+
+def tell(runner: WorkerRunner) -> None:
+    """Say how the run has ended."""
+    outcome = runner.outcome
+    assert outcome is not None
+    assert outcome.signal is runner.signal
+    say(f"{outcome.how} by {None if outcome.signal is None else outcome.signal.name}: {outcome.reason}")
 
 
 async def say_when_idle(text: str) -> None:
@@ -86,10 +107,49 @@ async def once(form: str, *options: str) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     runner = runner_with(**dict.fromkeys(options, True))
     await runner.add_workers(Slow())
-    await run_as(form, runner)
-    after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    say(f"ended by {None if runner.signal is None else runner.signal.name}")
-    say("restored" if after == before else f"not restored: {after}")
+    try:
+        await run_as(form, runner)
+        say("went on")
+    finally:
+        after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        tell(runner)
+        say("restored" if after == before else f"not restored: {after}")
+
+
+async def draining(form: str) -> None:
+    """A SIGTERM lets the job that is under way finish."""
+
+    class Busy(Slow):
+        @job(name="work")
+        async def work(self, message: BusMessage) -> dict[str, object]:
+            await say_when_idle("ready")
+            await told.wait()
+            return {"worked": True}
+
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, BusEndWorkerMessage):
+                say(f"told to end: {message.reason}")
+                told.set()
+
+    told, answered = anyio.Event(), anyio.Event()
+    runner = WorkerRunner(handle_sigterm="end", job_grace=LONG)
+    await runner.add_workers(Busy("busy"))
+
+    async def run() -> None:
+        if form == "main":
+            await runner.run(auto_end=False)
+        else:
+            async with runner:
+                await answered.wait()
+                say("body finished")
+
+    async with create_task_group() as group:
+        group.start_soon(run)
+        await runner.registry.wait_for("busy")
+        say(f"answer: {await runner.job('busy', name='work')}")
+        answered.set()
+    say("went on")
+    tell(runner)
 
 
 async def twice(form: str, place: str) -> None:
@@ -140,10 +200,25 @@ async def own_handler() -> None:
             say("cleaned up")
 
     signal.signal(signal.SIGINT, mine)
-    runner = runner_with()
+    runner = runner_with(handle_sigint="always")
     await runner.add_workers(Patient())
     await runner.run(auto_end=False)
     say("restored" if signal.getsignal(signal.SIGINT) is mine else "not restored")
+
+
+async def left_to_the_program() -> None:
+    """The program has a handler of its own, and the runner was not asked to take its place."""
+    called: list[int] = []
+
+    def mine(number: int, frame: FrameType | None) -> None:
+        called.append(number)
+
+    signal.signal(signal.SIGINT, mine)
+    async with runner_with() as runner:
+        while not called:  # noqa: ASYNC110 - a signal handler can set no event
+            await sleep(0.005)
+    say("untouched" if signal.getsignal(signal.SIGINT) is mine else "not restored")
+    tell(runner)
 
 
 async def unasked(form: str) -> None:
@@ -161,25 +236,48 @@ async def afterwards() -> None:
     await sleep_forever()
 
 
-async def ending() -> None:
-    """A graceful end is under way, and waits."""
+async def ending(*by_signal: str) -> None:
+    """A graceful end is under way, and waits; a SIGTERM begins it, if told so."""
 
     class Endless(Slow):
         async def run(self, params: WorkerParams) -> None:
             await self.start()
             await sleep_forever()
 
-    runner = WorkerRunner(grace_period=LONG)
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, BusEndWorkerMessage):
+                await say_when_idle("told to end" if by_signal else "ready")
+
+    runner = WorkerRunner(grace_period=LONG, handle_sigterm="end")
     await runner.add_workers(Endless())
 
     async def end(_: WorkerRunner) -> None:
-        await runner.end()
-        await anyio.wait_all_tasks_blocked()
-        say("ready")
+        if by_signal:
+            say("ready")
+        else:
+            await runner.end()
 
     runner.add_event_handler("on_ready", end)
     await runner.run(auto_end=False)
-    say(f"ended by {None if runner.signal is None else runner.signal.name}")
+    tell(runner)
+
+
+async def leaving() -> None:
+    """The body has finished, and its worker takes its time."""
+
+    class Endless(Slow):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            await sleep_forever()
+
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, BusEndWorkerMessage):
+                await say_when_idle("ready")
+
+    async with WorkerRunner(grace_period=LONG) as runner:
+        await runner.add_workers(Endless())
+        await runner.registry.wait_for("slow")
+    say("went on")
 
 
 async def two_runners() -> None:
@@ -203,13 +301,16 @@ PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
     function.__name__: function
     for function in (
         once,
+        draining,
         twice,
         interrupted,
         twice_with_the_programs_bus,
         own_handler,
+        left_to_the_program,
         unasked,
         afterwards,
         ending,
+        leaving,
         two_runners,
     )
 }
@@ -234,10 +335,26 @@ def main(backend: str, program: str, *arguments: str) -> None:
     lifetime.CLEANUP_SECONDS = math.inf  # type: ignore[misc]  # what ends in time has not waited for the bound (L4)
     logging.getLogger("workerbus").addHandler(logging.NullHandler())
     try:
-        anyio.run(beside_others, backend, PROGRAMS[program], *arguments, backend=backend)
+        run(backend, PROGRAMS[program], *arguments)
     except BaseException as exc:  # the type is what is asked about
-        say(f"raised {type(exc).__name__}")
+        code = f" {exc.code}" if isinstance(exc, SystemExit) else ""
+        say(f"raised {type(exc).__name__}{code}")
+
+
+def run(backend: str, program: Callable[..., Awaitable[None]], *arguments: str) -> None:
+    """Run a program as its author would."""
+    name = backend.removesuffix(".run")
+    if backend == "asyncio.run":
+        asyncio.run(beside_others(name, program, *arguments))
+    elif backend == "trio.run":
+        trio.run(beside_others, name, program, *arguments)
+    else:
+        anyio.run(beside_others, name, program, *arguments, backend=name)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1] == "bare":
+        logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s", level=logging.INFO)
+        run(sys.argv[2], PROGRAMS[sys.argv[3]], *sys.argv[4:])
+    else:
+        main(*sys.argv[1:])

@@ -29,8 +29,9 @@ FORMS = ("main", "child", "body")
 class Program:
     """A process that says line by line what it does."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], *, errors: bool) -> None:
         self._process = process
+        self._errors = errors
         self.lines: list[str] = []
 
     def until(self, line: str) -> None:
@@ -48,42 +49,105 @@ class Program:
         """Wait for its end; returns its exit code."""
         rest, errors = self._process.communicate()
         self.lines += rest.splitlines()
-        assert errors == ""
+        assert self._errors or errors == ""
         return self._process.returncode
 
 
 @contextmanager
-def program(*arguments: str) -> Iterator[Program]:
-    """Start one of the programs, and kill it if it hangs."""
+def program(*arguments: str, errors: bool = False) -> Iterator[Program]:
+    """Start one of the programs, and kill it if it hangs; it may write a traceback if ``errors``."""
     command = [sys.executable, "-W", "error", str(PROGRAMS), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     watchdog = threading.Timer(HANGS, process.kill)
     watchdog.start()
     try:
-        yield Program(process)
+        yield Program(process, errors=errors)
     finally:
         watchdog.cancel()
         process.kill()
         process.communicate()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_sigint_ends_a_run_which_returns(form: str, backend: str) -> None:
-    """R5: in the main task, in a child task, and around a body; the earlier handlers are back."""
-    with program(backend, "once", form) as it:
+def after(number: signal.Signals, *command: str, ready: str = "ready") -> tuple[int, list[str]]:
+    """Start a program and send it a signal when it is ready; returns its exit code and what it has said since."""
+    with program(*command) as it:
+        it.until(ready)
+        it.send(number)
+        code = it.end()
+    return code, it.lines[it.lines.index(ready) + 1 :]
+
+
+@pytest.mark.parametrize("form", ["main", "child"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_a_run_which_returns(number: signal.Signals, form: str, backend: str) -> None:
+    """R5: in the main task and in a child task; the earlier handlers are back."""
+    assert after(number, backend, "once", form, "handle_sigterm") == (
+        0,
+        ["slow cleans up", "went on", f"cancelled by {number.name}: {number.name}", "restored"],
+    )
+
+
+@pytest.mark.parametrize("launcher", ["", ".run"])
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, "SystemExit 143")]
+)
+def test_a_signal_cuts_a_body_short_which_does_not_look_finished(
+    number: signal.Signals, raised: str, launcher: str, backend: str
+) -> None:
+    """R5: under anyio.run, asyncio.run and trio.run; the earlier handlers are back."""
+    assert after(number, backend + launcher, "once", "body", "handle_sigterm") == (
+        0,
+        ["slow cleans up", f"cancelled by {number.name}: {number.name}", "restored", f"raised {raised}"],
+    )
+
+
+@pytest.mark.parametrize("launcher", ["", ".run"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_a_program_whose_body_a_signal_has_cut_short_ends_as_one_that_got_it(
+    number: signal.Signals, code: int, launcher: str, backend: str
+) -> None:
+    """R5: for a shell, both is 128 and the signal's number. And one line of the log says what the signal began."""
+    with program("bare", backend + launcher, "once", "body", "handle_sigterm", errors=number is signal.SIGINT) as it:
         it.until("ready")
-        it.send(signal.SIGINT)
-        assert it.end() == 0
-    assert it.lines == ["ready", "slow cleans up", "ended by SIGINT", "restored"]
+        it.send(number)
+        assert it.end() == code
+    assert len([line for line in it.lines if line.startswith(f"INFO {number.name}: runner ")]) == 1
 
 
-def test_sigterm_ends_a_run_if_asked(backend: str) -> None:
-    """R5: the earlier handlers are back."""
-    with program(backend, "once", "main", "handle_sigterm") as it:
+def test_a_sigint_while_a_finished_body_is_left_does_not_look_finished_either(backend: str) -> None:
+    """R5: its workers were cut short."""
+    assert after(signal.SIGINT, backend, "leaving") == (0, ["slow cleans up", "raised KeyboardInterrupt"])
+
+
+@pytest.mark.parametrize("form", ["main", "body"])
+def test_a_sigterm_can_drain(form: str, backend: str) -> None:
+    """R5, R2: with `handle_sigterm="end"` jobs get their grace, and a body finishes."""
+    code, lines = after(signal.SIGTERM, backend, "draining", form)
+    finished = ["body finished"] if form == "body" else []
+    assert code == 0
+    assert [line for line in lines if "cleans up" not in line] == [
+        "told to end: SIGTERM",
+        "answer: {'worked': True}",
+        *finished,
+        "went on",
+        "ended by SIGTERM: SIGTERM",
+    ]
+
+
+def test_a_sigint_cuts_a_drain_short(backend: str) -> None:
+    """R5: it is the program's own by then."""
+    with program(backend, "ending", "sigterm") as it:
         it.until("ready")
         it.send(signal.SIGTERM)
-        assert it.end() == 0
-    assert it.lines == ["ready", "slow cleans up", "ended by SIGTERM", "restored"]
+        it.until("told to end")
+        it.send(signal.SIGINT)
+        it.end()
+    assert it.lines[-1] == "raised KeyboardInterrupt"
+
+
+def test_a_sigint_that_the_program_handles_is_left_to_it_unless_asked(backend: str) -> None:
+    """R5: by default a runner takes it only where nobody has."""
+    assert after(signal.SIGINT, backend, "left_to_the_program") == (0, ["untouched", "finished by None: None"])
 
 
 def test_sigterm_is_left_alone_unless_asked(backend: str) -> None:
@@ -182,7 +246,7 @@ def test_a_sigint_overtakes_a_graceful_end(backend: str) -> None:
         it.until("ready")
         it.send(signal.SIGINT)
         assert it.end() == 0
-    assert it.lines == ["ready", "slow cleans up", "ended by SIGINT"]
+    assert it.lines == ["ready", "slow cleans up", "cancelled by SIGINT: SIGINT"]
 
 
 def test_a_sigint_ends_every_runner_that_listens(backend: str) -> None:

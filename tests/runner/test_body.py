@@ -7,7 +7,7 @@ from anyio import CancelScope, current_time, sleep, sleep_forever
 from support.endings import Told
 from support.leaks import nothing_left
 from support.requesters import Raw
-from support.runners import quiet_runner
+from support.runners import cut_short, quiet_runner
 from support.wind_downs import Logged
 from support.workers import Helper, running
 from workerbus import BaseWorker, BusCancelWorkerMessage, BusEndWorkerMessage, BusMessage, MemoryBus, WorkerRunner
@@ -34,10 +34,10 @@ async def test_an_exception_of_the_body_cancels_the_run() -> None:
     assert [kind for kind, _ in told.reasons()] == [BusCancelWorkerMessage]
 
 
-async def test_cancel_cancels_the_body_and_ends_silently() -> None:
-    """R1."""
+async def test_a_cancel_cuts_the_body_short_which_does_not_look_finished() -> None:
+    """R1, R5: its code does not go on behind the block."""
     after = False
-    async with running(Helper("helper")) as runner:
+    async with cut_short(), running(Helper("helper")) as runner:
         await runner.cancel()
         await sleep_forever()
         after = True
@@ -47,7 +47,7 @@ async def test_cancel_cancels_the_body_and_ends_silently() -> None:
 async def test_a_cancel_that_a_worker_asks_for_cancels_the_body() -> None:
     """R1, R6."""
     helper = Helper("helper")
-    async with running(helper):
+    async with cut_short(), running(helper):
         await helper.cancel()
         await sleep_forever()
 
@@ -56,7 +56,7 @@ async def test_a_body_that_was_cancelled_before_it_began_ends_at_its_first_check
     """R1: `cancel()` counts also when it came before."""
     runner = quiet_runner()
     await runner.cancel()
-    async with nothing_left(runner), runner:
+    async with cut_short(), nothing_left(runner), runner:
         await anyio.lowlevel.checkpoint()
         pytest.fail("the body went on")
 
@@ -193,7 +193,7 @@ async def test_a_body_that_a_signal_has_cancelled_does_not_cut_the_wind_down_sho
             await anyio.sleep(1)
             cleaned.append(self.name)
 
-    async with running(Careful("careful")) as runner:
+    async with cut_short("SIGINT"), running(Careful("careful")) as runner:
         runner.clean_up.interruptible = True
         await runner.cancel("SIGINT")
         await anyio.sleep_forever()

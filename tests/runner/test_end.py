@@ -18,7 +18,7 @@ from support.leaks import nothing_left
 from support.messages import Note, note
 from support.remarks import Remark, UrgentRemark
 from support.requesters import Listener
-from support.runners import quiet_runner
+from support.runners import cut_short, quiet_runner
 from support.workers import Doing, Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
@@ -32,6 +32,7 @@ from workerbus import (
     JobError,
     JobStatus,
     MemoryBus,
+    RunCancelled,
     WorkerRunner,
     job,
 )
@@ -210,7 +211,7 @@ async def test_a_cancel_overtakes_a_running_end(place: str) -> None:
 async def test_a_cancel_overtakes_what_is_queued() -> None:
     """R2: messages that were sent before it, and even an end."""
     told = Told("told")
-    async with running(told) as runner:
+    async with cut_short("now"), running(told) as runner:
         await told.tell("hold", *map(str, range(100)))
         await told.held.wait()
         await runner.bus.send(BusEndMessage("gently", source="test"))
@@ -225,7 +226,7 @@ async def test_a_cancel_is_over_at_once_where_nothing_holds_it_up() -> None:
     begun = current_time()
     parent = Told("parent")
     await parent.add_workers(Told("child"))
-    async with running(parent, Told("other")) as runner:
+    async with cut_short(), running(parent, Told("other")) as runner:
         await runner.registry.wait_for("child")
         await runner.cancel()
         await sleep_forever()
@@ -373,7 +374,7 @@ class Last(Helper):
 async def test_the_workers_are_told_why_they_are_cancelled(how: str, reason: str) -> None:
     """R2, R1: the reason reaches every worker."""
     last = Last("last")
-    with anyio.CancelScope() as scope, suppress(ValueError):
+    with anyio.CancelScope() as scope, suppress(ValueError, RunCancelled):
         async with running(last, name="runner") as runner:
             if how == "error":
                 raise ValueError("oh")
@@ -428,7 +429,7 @@ async def test_a_cancel_of_the_own_workers_needs_no_network() -> None:
                 await super().publish(message)
 
     begin = anyio.current_time()
-    async with running(Helper("helper"), bus=Lossy()) as runner:
+    async with cut_short(), running(Helper("helper"), bus=Lossy()) as runner:
         await runner.cancel()
         await anyio.sleep_forever()
     assert anyio.current_time() == begin

@@ -12,7 +12,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from support.conditions import eventually
 from support.endings import Crashing, FailingStart
 from support.leaks import nothing_left
-from support.runners import quiet_runner
+from support.runners import cut_short, quiet_runner
 from support.wind_downs import named, refuse
 from support.workers import Helper, running
 from workerbus import CLEANUP_SECONDS, WorkerErrorData, WorkerRunner, testing
@@ -187,7 +187,7 @@ async def test_an_event_handler_of_the_runner_that_refuses_is_waited_for_and_nam
     begun = anyio.Event()
     runner = quiet_runner(name="stubborn runner")
     runner.add_event_handler("on_ready", lambda _: refuse(log, begun))
-    async with nothing_left(runner), runner:
+    async with cut_short(), nothing_left(runner), runner:
         await begun.wait()
         await runner.cancel()
         await sleep_forever()

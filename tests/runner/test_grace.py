@@ -10,7 +10,7 @@ from anyio import current_time, sleep, sleep_forever
 
 from support.endings import HANGING, SOON, Endless, Told, Working, hanging, outcome
 from support.leaks import nothing_left
-from support.runners import quiet_runner, runner_on
+from support.runners import cut_short, quiet_runner, runner_on
 from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
@@ -252,7 +252,7 @@ async def test_a_cancel_gives_jobs_no_grace() -> None:
     """R2."""
     working, outcomes = Working("working"), list[str]()
     begun = current_time()
-    async with anyio.create_task_group() as group, running(working, job_grace=1000.0) as runner:
+    async with anyio.create_task_group() as group, cut_short(), running(working, job_grace=1000.0) as runner:
         group.start_soon(lambda: outcome(runner, "working", "work", outcomes, payload={"seconds": 1000}))
         await working.begun.wait()
         await runner.cancel()

@@ -9,7 +9,7 @@ import pytest
 from anyio import current_time, sleep_forever
 from anyio.lowlevel import checkpoint
 
-from support.runners import quiet_runner
+from support.runners import cut_short, quiet_runner
 from support.workers import Doing, Helper, running
 from workerbus import BusJobRequestMessage, BusMessage, JobError, JobStatus, MemoryBus, WorkerRunner
 
@@ -105,7 +105,7 @@ async def test_the_job_that_a_body_waits_for_is_cancelled_with_the_body() -> Non
         await helper.begun.wait()
         await runner.cancel()
 
-    async with anyio.create_task_group() as group, running(helper) as runner:
+    async with anyio.create_task_group() as group, cut_short(), running(helper) as runner:
         group.start_soon(cancel)
         await runner.job("helper", name="wait")
         pytest.fail("it was answered")

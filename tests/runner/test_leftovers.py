@@ -14,7 +14,7 @@ from support.runners import quiet_runner
 from support.subscribers import Plain
 from support.wind_downs import Busy, Published
 from support.workers import Helper, running
-from workerbus import BaseWorker, MemoryBus, WorkerParams, WorkerRunner
+from workerbus import BaseWorker, MemoryBus, RunCancelled, WorkerParams, WorkerRunner
 
 WAYS = ("end", "cancel", "stop", "crash", "scope", "error of the body", "cancelled body", "message")
 
@@ -70,6 +70,8 @@ async def a_busy_run(way: str, bus: MemoryBus) -> None:
                     if way not in ("cancel", "message"):
                         for root in roots:
                             await root.wait()
+        except RunCancelled:
+            assert way == "cancelled body"
         except ValueError:
             assert way in ("crash", "error of the body")
         assert scope.cancelled_caught == (way == "scope")

@@ -30,6 +30,12 @@ def own_handlers() -> Iterator[Callable[[], list[Any]]]:
         signal.signal(number, handler)
 
 
+def both(bus: MemoryBus) -> tuple[WorkerRunner, WorkerRunner]:
+    """Two that listen to SIGINT in any case, and one of them to SIGTERM."""
+    one = WorkerRunner(bus=bus, name="one", handle_sigint="always")
+    return one, WorkerRunner(bus=bus, name="two", handle_sigint="always", handle_sigterm=True)
+
+
 async def test_each_run_puts_the_handlers_back_that_it_has_found(own_handlers: Callable[[], list[Any]]) -> None:
     """R5, L1: without a signal, too, and whatever those were that an earlier run has found."""
     for _ in range(2):
@@ -46,7 +52,7 @@ async def test_runners_side_by_side_put_the_programs_own_handlers_back(
     """R5, L1: those that were there before the first of them, in whatever order they end."""
     found = own_handlers()
     async with MemoryBus() as bus, anyio.create_task_group() as group:
-        runners = [WorkerRunner(bus=bus, name=name, handle_sigterm=name == "two") for name in ("one", "two")]
+        runners = both(bus)
         for runner in runners:
             group.start_soon(partial(runner.run, auto_end=False))
             await settle()
@@ -55,6 +61,65 @@ async def test_runners_side_by_side_put_the_programs_own_handlers_back(
             await runners[n].end()
             await settle()
         assert signal_handlers() == found
+
+
+async def test_a_runner_takes_no_sigint_that_the_program_handles_unless_asked(
+    own_handlers: Callable[[], list[Any]],
+) -> None:
+    """R5: nor does one that comes after another runner which was asked."""
+    found = own_handlers()
+    async with WorkerRunner() as runner:
+        assert signal_handlers() == found
+    async with MemoryBus() as bus, anyio.create_task_group() as group:
+        asked = WorkerRunner(bus=bus, handle_sigint="always")
+        group.start_soon(partial(asked.run, auto_end=False))
+        await settle()
+        async with WorkerRunner(bus=bus) as runner:
+            signal.raise_signal(signal.SIGINT)
+            await settle()
+            assert (asked.signal, runner.signal) == (signal.SIGINT, None)
+    assert signal_handlers() == found
+
+
+@pytest.mark.parametrize("nobodys", [signal.SIG_DFL, signal.default_int_handler], ids=["SIG_DFL", "Python's own"])
+async def test_a_default_handler_is_nobodys(own_handlers: Callable[[], list[Any]], nobodys: Any) -> None:
+    """R5."""
+    own_handlers()
+    signal.signal(signal.SIGINT, nobodys)
+    async with WorkerRunner():
+        assert signal.getsignal(signal.SIGINT) is not nobodys
+    assert signal.getsignal(signal.SIGINT) is nobodys
+
+
+async def test_what_is_to_be_ignored_is_ignored(own_handlers: Callable[[], list[Any]]) -> None:
+    """R5: a server does that in the processes that it ends itself."""
+    own_handlers()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    async with WorkerRunner():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+async def test_a_handler_that_the_program_sets_during_a_run_stays(own_handlers: Callable[[], list[Any]]) -> None:
+    """R5: as a server does in the body of a runner; another runner leaves it alone."""
+    own_handlers()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    async with MemoryBus() as bus:
+        async with WorkerRunner(bus=bus) as outer:
+            found = own_handlers()
+            async with WorkerRunner(bus=bus, handle_sigterm=True):
+                assert signal.getsignal(signal.SIGINT) is found[0]
+                assert signal.getsignal(signal.SIGTERM) is not found[1]
+            assert signal_handlers() == found
+        assert outer.signal is None
+    assert signal_handlers() == found
+
+
+def test_only_three_things_can_be_done_about_a_signal() -> None:
+    """R5."""
+    with pytest.raises(ValueError, match="True, False or 'end', not 'drain'"):
+        WorkerRunner(handle_sigterm="drain")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="True, False or 'always', not 'end'"):
+        WorkerRunner(handle_sigint="end")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("error", [NotImplementedError, RuntimeError, ValueError])
@@ -97,8 +162,8 @@ async def test_a_signal_concerns_those_who_listen_to_it(own_handlers: Callable[[
         over[runner.name].set()
 
     async with MemoryBus() as bus, anyio.create_task_group() as group:
-        one, two = (WorkerRunner(bus=bus, name=name, handle_sigterm=name == "two") for name in ("one", "two"))
-        for runner in (one, two):
+        one, two = runners = both(bus)
+        for runner in runners:
             group.start_soon(run, runner)
             await settle()
         signal.raise_signal(signal.SIGTERM)
@@ -116,6 +181,8 @@ async def test_a_signal_concerns_those_who_listen_to_it(own_handlers: Callable[[
     ("kwargs", "handled"),
     [
         ({}, [signal.SIGINT]),
+        ({"handle_sigint": "always"}, [signal.SIGINT]),
+        ({"handle_sigterm": "end"}, [signal.SIGINT, signal.SIGTERM]),
         ({"handle_sigint": False}, []),
         ({"handle_sigint": False, "handle_sigterm": True}, [signal.SIGTERM]),
         ({"handle_sigterm": True}, [signal.SIGINT, signal.SIGTERM]),

@@ -8,10 +8,19 @@ import pytest
 from anyio import CancelScope, current_time, sleep, sleep_forever
 
 from support.remarks import Remark
-from support.runners import quiet_runner
+from support.runners import cut_short, quiet_runner
 from support.wind_downs import BOUND, LONG, HangingBus, Logged, Published, named
 from support.workers import Helper, running
-from workerbus import CLEANUP_SECONDS, BaseWorker, BusJobRequestMessage, BusMessage, JobError, WorkerRunner, job
+from workerbus import (
+    CLEANUP_SECONDS,
+    BaseWorker,
+    BusJobRequestMessage,
+    BusMessage,
+    JobError,
+    RunCancelled,
+    WorkerRunner,
+    job,
+)
 
 
 async def test_a_wind_down_goes_from_the_handlers_to_the_bus() -> None:
@@ -79,7 +88,7 @@ async def test_clean_up_that_hangs_is_given_up_and_named(caplog: pytest.LogCaptu
     """L4."""
     log: list[str] = []
     begun = current_time()
-    async with running(Hanging("hanging", log)) as runner:
+    async with cut_short(), running(Hanging("hanging", log)) as runner:
         await runner.cancel()
         await sleep_forever()
     assert log == ["cleanup hanging"]
@@ -105,7 +114,7 @@ async def test_one_deadline_covers_everything_that_hangs_in_a_cancelled_run(how:
     log: list[str] = []
     runner = quiet_runner(bus=HangingBus())
     await hanging_tree(runner, log)
-    with CancelScope() as scope, suppress(ValueError):
+    with CancelScope() as scope, suppress(ValueError, RunCancelled):
         async with runner:
             await runner.registry.wait_for("child")
             begun = current_time()

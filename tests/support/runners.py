@@ -1,8 +1,20 @@
 """Runners that leave the signals alone."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-from workerbus import WorkerBus, WorkerRunner
+import pytest
+
+from workerbus import RunCancelled, WorkerBus, WorkerRunner
+
+
+@asynccontextmanager
+async def cut_short(reason: str | None = None) -> AsyncIterator[None]:
+    """Around a block of a runner that a cancel cuts short: it says so, and for what reason."""
+    with pytest.raises(RunCancelled) as caught:
+        yield
+    assert caught.value.reason == reason
 
 
 def quiet_runner(**kwargs: Any) -> WorkerRunner:

@@ -9,7 +9,7 @@ from anyio import current_time
 from support import clock
 from support.messages import Alarm, Note, alarm, note
 from support.requesters import Raw
-from support.runners import quiet_runner
+from support.runners import cut_short, quiet_runner
 from support.workers import Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
@@ -127,7 +127,7 @@ async def test_the_clean_up_of_a_worker_has_the_time_that_the_run_has_left() -> 
         async def cleanup(self) -> None:
             await anyio.sleep_forever()
 
-    async with running(Slow("slow")) as runner:
+    async with cut_short(), running(Slow("slow")) as runner:
         begun = anyio.current_time()
         await runner.cancel()
         await anyio.sleep_forever()

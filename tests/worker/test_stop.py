@@ -11,7 +11,7 @@ from support.conditions import eventually
 from support.listeners import Chooser
 from support.messages import Note, alarm, note
 from support.requesters import Listener, Raw
-from support.runners import quiet_runner
+from support.runners import cut_short, quiet_runner
 from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
@@ -739,7 +739,7 @@ async def test_a_cancel_reaches_the_jobs_of_a_worker_before_its_children_have_fi
             await anyio.sleep(1)
 
     parent = Parent("parent")
-    async with running(parent) as runner:
+    async with cut_short(), running(parent) as runner:
         await parent.add_workers(Child("child"))
         raw = await Raw.on(runner.bus)
         await raw.ask("job", "parent", "cancelled")

@@ -128,6 +128,15 @@ class Run:
         """
         if exc is not None:
             self._interrupted(exc)
+        exc = await self.wait(exc)
+        try:
+            return await self._close_group(exc)
+        finally:
+            if self.failure is not None:
+                raise self.failure
+
+    async def wait(self, exc: BaseException | None = None) -> BaseException | None:
+        """Wait until nothing is left; returns with what to go on, given what there was before."""
         # Whatever interrupts the wait, it goes on until nothing is left:
         # 1. It is shielded. A cancelled scope around the run has shown itself before, and would do so again with each
         #    pass of the loop; an exit, or a native cancellation, still comes through.
@@ -142,11 +151,7 @@ class Run:
                 if exc is None or isinstance(exc, Exception) or not isinstance(late, get_cancelled_exc_class()):
                     exc = late
                 self._interrupted(late)
-        try:
-            return await self._close_group(exc)
-        finally:
-            if self.failure is not None:
-                raise self.failure
+        return exc
 
     def _interrupted(self, exc: BaseException) -> None:
         if isinstance(exc, Exception):

@@ -5,15 +5,12 @@ in `_workers`; what runners tell each other, in `_discovery`, and what that mean
 inside a worker is the subject of `workerbus.worker`.
 """
 
-import gc
 import logging
 import signal as signals
 import warnings
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
-
-from anyio import CancelScope
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._events import EventEmitter, EventHandlers
@@ -29,13 +26,14 @@ from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._requests import JobContexts
 from workerbus.messages import BusCancelMessage, BusEndMessage, BusMessage
+from workerbus.runner._block import Block
 from workerbus.runner._discovery import Announcement, Discovery
 from workerbus.runner._events import RunnerEvents
 from workerbus.runner._inbox import RunnerInbox
 from workerbus.runner._orphans import OrphanedJobs
+from workerbus.runner._outcome import RunOutcome
 from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
-from workerbus.runner._signals import report_first_signal
 from workerbus.runner._statistics import RunnerStatistics, snapshot
 from workerbus.runner._workers import HostedWorkers
 from workerbus.worker._base import BaseWorker
@@ -71,18 +69,17 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
     Args:
         name: The runner's name, unique on its bus; by default one is made up.
         bus: The bus; by default a `MemoryBus` of its own. Several runners may share one that the program has opened.
-        handle_sigint: Whether SIGINT cancels the run.
-        handle_sigterm: Whether SIGTERM cancels the run.
+        handle_sigint: Whether SIGINT cancels the run, unless the program, a server in it for instance, handles it; with
+            ``"always"``, even then.
+        handle_sigterm: Whether SIGTERM cancels the run; with ``"end"``, it ends the run.
         force_gc: Whether to collect garbage after the run.
         job_grace: How many seconds jobs under way may go on after an end: those that the workers do, and those that
             they have asked for, with the hooks of their answers.
         grace_period: How many seconds a worker may take to end before it is cancelled.
 
-    Attributes:
-        signal: The signal that ended the run, if one did.
-
     Raises:
-        ValueError: ``job_grace`` or ``grace_period`` is less than 0, or not a number.
+        ValueError: ``job_grace`` or ``grace_period`` is less than 0 or not a number, or one of the ``handle_…`` is
+            neither a bool nor the word that it may be.
         TypeError: ``bus`` is not a `WorkerBus`.
 
     Guarantees: G4, N3, R1, R2, R4, R5, R6, W7.
@@ -95,8 +92,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         *,
         name: str | None = None,
         bus: WorkerBus | None = None,
-        handle_sigint: bool = True,
-        handle_sigterm: bool = False,
+        handle_sigint: bool | Literal["always"] = True,
+        handle_sigterm: bool | Literal["end"] = False,
         force_gc: bool = False,
         job_grace: float = 0.0,
         grace_period: float = GRACE_SECONDS,
@@ -114,11 +111,6 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._registry.on_conflict = self._name_claimed_twice
         self.job_grace: float = job_grace
         self.grace_period: float = grace_period
-        self.signal: signals.Signals | None = None
-        self._signals = tuple(
-            number for number, wanted in ((signals.SIGINT, handle_sigint), (signals.SIGTERM, handle_sigterm)) if wanted
-        )
-        self._force_gc = force_gc
         self.clean_up: CleanUp = CleanUp()
         self.hooks: HookSink = NoHooks()
         self.job_client: JobClient = JobClient(self)
@@ -134,6 +126,16 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._discovery = Discovery(self._name, self._bus, self._registry, self._hosted.workers.values)
         grace = grace_period + job_grace
         self._shutdown = Shutdown(self._name, self._bus, self._run, self.clean_up, self._hosted.roots, grace)
+        self._block = Block(
+            self._name,
+            self._run,
+            self._shutdown,
+            self._hosted,
+            self.clean_up,
+            handle_sigint=handle_sigint,
+            handle_sigterm=handle_sigterm,
+            force_gc=force_gc,
+        )
         self._auto_end = False
 
     def __repr__(self) -> str:
@@ -155,6 +157,22 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
     def registry(self) -> WorkerRegistry:
         """The registry that its workers share."""
         return self._registry
+
+    @property
+    def signal(self) -> signals.Signals | None:
+        """The signal that has ended the run, if one has.
+
+        Guarantees: R5.
+        """
+        return self._block.signal
+
+    @property
+    def outcome(self) -> RunOutcome | None:
+        """How the run has ended, why, and of which signal; None before it has.
+
+        Guarantees: R5.
+        """
+        return self._block.outcome
 
     def get_worker(self, name: str) -> BaseWorker | None:
         """Return a worker of this runner, root or child; None if it hosts none of that name.
@@ -268,65 +286,28 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             warnings.warn("run(worker) is deprecated: use add_workers(worker)", DeprecationWarning, stacklevel=2)
             await self.add_workers(worker)
         self._auto_end = auto_end
-        await self._open()
-        outcome: BaseException | None = None
-        try:
-            await self._run.done.wait()
-        except BaseException as exc:  # noqa: BLE001 - raised again below
-            outcome = exc
-        if not await self._finish(outcome) and outcome is not None:
-            raise outcome
+        await self._block.run()
 
     async def __aenter__(self) -> Self:
         """Run the workers while a body runs. A cancel cancels the body; an end lets it finish."""
-        await self._open()
-        body = self._run.body = CancelScope()
-        body.__enter__()
-        if self._shutdown.asked is Asked.CANCEL:
-            body.cancel()
+        await self._block.enter()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """End gracefully, or cancel if the body has raised; return when everything has ended."""
-        body, self._run.body = self._run.body, None
-        assert body is not None
-        swallowed = bool(body.__exit__(exc_type, exc, traceback))
-        outcome = None if swallowed else exc
-        if outcome is None:
-            try:
-                await self.end()
-                await self._run.done.wait()
-            except BaseException as caught:  # noqa: BLE001 - raised again below
-                outcome = caught
-        if await self._finish(outcome) or swallowed:
-            return True
-        if outcome is not exc and outcome is not None:
-            raise outcome
-        return None
+        """End gracefully, or cancel if the body has raised; return when everything has ended.
 
-    async def _open(self) -> None:
-        if self._run.opened:
-            raise NotRunningError(f"runner {self._name!r} has run: a runner runs once, make another")
-        try:
-            await self._run.open()
-        except BaseException:
-            await self._hosted.stop_unstarted()
-            raise
+        Raises:
+            KeyboardInterrupt: A SIGINT has cut the run short.
+            SystemExit: A SIGTERM has, with 143.
+            RunCancelled: A `cancel` has cut the body short.
+            Exception: What made a worker fail, unless an ``on_error`` handler took it; an `ExceptionGroup` of several.
+            WrongTaskError: It was entered in another task; a `RuntimeError`. The run is over all the same.
 
-    async def _finish(self, exc: BaseException | None) -> bool:
-        """Close the run, then raise what made workers fail, unless the run is left with an exception already."""
-        try:
-            swallowed = await self._run.close(exc)
-        finally:
-            await self._hosted.stop_unstarted()
-            if self._force_gc:
-                gc.collect()
-        errors = self._hosted.errors
-        if errors and (exc is None or swallowed):
-            raise errors[0] if len(errors) == 1 else BaseExceptionGroup("several workers failed", errors)
-        return swallowed
+        Guarantees: L7, R1, R4, R5.
+        """
+        return await self._block.leave(exc_type, exc, traceback)
 
     # --- in the core of the run
 
@@ -336,9 +317,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             assert self._inbox is not None
             self._inbox.run_in(tasks)
             self._events.open(tasks)
-            if self._signals:
-                name = f"{self._name} signals"
-                await tasks.group.start(report_first_signal, self._signals, self._signalled, name=name)
+            await self._block.listen(tasks)
             self._discovery.begin()
             self._start_all(tasks)
             self._run.serving()
@@ -402,12 +381,6 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     def _cancel(self, reason: str) -> None:
         self._shutdown.cancel(reason)
-
-    def _signalled(self, number: signals.Signals) -> None:
-        # The handlers from before are back: the next SIGINT is a KeyboardInterrupt, and shall open the shields.
-        self.signal = number
-        self.clean_up.interruptible = True
-        self._shutdown.cancel(number.name)
 
     async def stop_when_done(self) -> None:
         """Let each root worker that has a pipeline stop when its pipeline has done what it was given."""

@@ -44,6 +44,8 @@ class Shutdown:
 
     Attributes:
         asked: What was asked for so far.
+        reason: Why, in words.
+        called_for: Whether somebody has asked; else the run ends by itself.
         all_done: Set when every root worker has finished and no more will come.
     """
 
@@ -62,7 +64,8 @@ class Shutdown:
         self._clean_up = clean_up
         self._roots = roots
         self._grace = grace
-        self._reason: str | None = None
+        self.reason: str | None = None
+        self.called_for: bool = False
         self._auto = False
         self.asked: Asked = Asked.NOTHING
         self.all_done: Event = Event()
@@ -87,15 +90,21 @@ class Shutdown:
 
     def end(self, reason: str | None) -> None:
         """Ask for a graceful end. Where something was asked for before, this changes nothing."""
+        if not self.called_for:
+            self.called_for, self.reason = True, reason
+            self.finish()
+
+    def finish(self) -> None:
+        """End gracefully because the block of the run was left, unless something was asked for."""
         if self.asked is Asked.NOTHING:
-            self.asked, self._reason = Asked.END, reason
+            self.asked = Asked.END
             if self._run.tasks is not None:
                 self._send_ends()
 
     def cancel(self, reason: str | None) -> None:
         """Ask for an immediate end, also while a graceful one is under way. A second call changes nothing."""
         if self.asked is not Asked.CANCEL:
-            self.asked, self._reason = Asked.CANCEL, reason
+            self.asked, self.called_for, self.reason = Asked.CANCEL, True, reason
             if self._run.body is not None:
                 self._run.body.cancel()
             # Without tasks there is nobody to send to: either the run comes later, and `begin` sees to it, or it is
@@ -107,7 +116,7 @@ class Shutdown:
 
     def _send_ends(self) -> None:
         for name in list(self._roots):
-            self._bus.post(BusEndWorkerMessage(self._reason, source=self._name, target=name))
+            self._bus.post(BusEndWorkerMessage(self.reason, source=self._name, target=name))
         if self._roots and self._run.tasks is not None:
             self._run.tasks.start(self._cancel_late, name=f"{self._name} grace period")
         self.check()
@@ -117,7 +126,7 @@ class Shutdown:
         if self._run.limit(self._clean_up.begin()) and self._run.tasks is not None:
             self._run.tasks.start(self._name_the_late, name=f"{self._name} watch")
         for name in list(self._roots):
-            message = BusCancelWorkerMessage(self._reason, source=self._name, target=name)
+            message = BusCancelWorkerMessage(self.reason, source=self._name, target=name)
             self._bus.on_message_received(message)  # here alone: it overtakes all, and no network can lose it
         self.check()
 

@@ -1,0 +1,209 @@
+"""How a run is entered and left by whoever runs it, as a call or as a block, and what is told of it (L6, L7, R1, R5).
+
+A block has a body. A cancel cancels it, an end lets it finish. What the block is left with is decided in this order:
+
+1. What its body has raised, or what has interrupted the wait for the end.
+2. What a signal stands for: `KeyboardInterrupt`, or `SystemExit`. A program whose work was cut short is not to go on.
+3. What made workers fail.
+4. `RunCancelled`, if the body was cut short.
+
+A scope can be left only in the task that has entered it. Whoever leaves the block in another task winds the run down,
+and is told so; the scopes of the first task are not touched.
+"""
+
+import gc
+import logging
+from signal import SIGINT, SIGTERM, Signals
+from types import TracebackType
+from typing import Literal
+
+from anyio import CancelScope, get_cancelled_exc_class, get_current_task
+
+from workerbus._concurrency.lifetime import CleanUp, TaskHost
+from workerbus.errors import NotRunningError, WrongTaskError
+from workerbus.runner._outcome import RunOutcome, cut_short, failed
+from workerbus.runner._run import Run
+from workerbus.runner._shutdown import Asked, Shutdown
+from workerbus.runner._signals import report_first_signal
+from workerbus.runner._workers import HostedWorkers
+
+logger = logging.getLogger("workerbus")
+
+
+class Block:
+    """What whoever runs a runner enters and leaves.
+
+    Args:
+        name: The runner's name.
+        run: The run.
+        shutdown: Its end.
+        hosted: The workers.
+        clean_up: The clock of the wind-down.
+        handle_sigint: Whether SIGINT cancels the run, and whether it is taken from the program.
+        handle_sigterm: Whether SIGTERM cancels the run, or ends it.
+        force_gc: Whether to collect garbage after the run.
+
+    Attributes:
+        signal: The signal that the runner got, if it did.
+        outcome: How the run has ended; None before.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Run,
+        shutdown: Shutdown,
+        hosted: HostedWorkers,
+        clean_up: CleanUp,
+        *,
+        handle_sigint: bool | Literal["always"],
+        handle_sigterm: bool | Literal["end"],
+        force_gc: bool,
+    ) -> None:
+        for what, word, given in (("int", "always", handle_sigint), ("term", "end", handle_sigterm)):
+            if given not in (True, False, word):
+                raise ValueError(f"handle_sig{what} is True, False or {word!r}, not {given!r}")
+        self._name = name
+        self._run = run
+        self._shutdown = shutdown
+        self._hosted = hosted
+        self._clean_up = clean_up
+        # Which signals it listens to, and whether it takes them from the program.
+        self._signals: dict[Signals, bool] = {}
+        if handle_sigint:
+            self._signals[SIGINT] = handle_sigint == "always"
+        if handle_sigterm:
+            self._signals[SIGTERM] = True
+        self._drains = handle_sigterm == "end"
+        self._force_gc = force_gc
+        self._task: int = 0
+        self.signal: Signals | None = None
+        self.outcome: RunOutcome | None = None
+
+    # --- entering and leaving
+
+    async def run(self) -> None:
+        """Run until the run has ended."""
+        await self._open()
+        outcome: BaseException | None = None
+        try:
+            await self._run.done.wait()
+        except BaseException as exc:  # noqa: BLE001 - raised again below
+            outcome = exc
+        if not await self._finish(outcome) and outcome is not None:
+            raise outcome
+
+    async def enter(self) -> None:
+        """Begin to run while a body runs."""
+        await self._open()
+        self._task = get_current_task().id
+        body = self._run.body = CancelScope()
+        body.__enter__()
+        if self._shutdown.asked is Asked.CANCEL:
+            body.cancel()
+
+    async def leave(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        """Leave the body, and return when everything has ended."""
+        body, self._run.body = self._run.body, None
+        if get_current_task().id != self._task:
+            await self._leave_elsewhere()
+        assert body is not None
+        cut = bool(body.__exit__(exc_type, exc, traceback)) and exc is not None
+        left_with = None if cut else exc
+        if left_with is None:
+            self._shutdown.finish()
+            try:
+                await self._run.done.wait()
+            except BaseException as caught:  # noqa: BLE001 - raised again below
+                left_with = caught
+        try:
+            swallowed = await self._finish(left_with)
+        except BaseException as error:
+            if left_with is None and self._interrupted and _is_failure(error):
+                raise self._cut_short() from error
+            raise
+        if left_with is not None and not swallowed:
+            if left_with is not exc:
+                raise left_with
+            return None
+        if cut or self._interrupted:
+            raise self._cut_short() from None
+        return swallowed
+
+    async def _leave_elsewhere(self) -> None:
+        error = WrongTaskError(f"runner {self._name!r}")
+        self._shutdown.cancel(str(error))
+        late = await self._run.wait()
+        await self._end(error)
+        raise late or error
+
+    async def _open(self) -> None:
+        if self._run.opened:
+            raise NotRunningError(f"runner {self._name!r} has run: a runner runs once, make another")
+        try:
+            await self._run.open()
+        except BaseException as exc:
+            await self._end(exc)
+            raise
+
+    async def _finish(self, exc: BaseException | None) -> bool:
+        """Close the run, then raise what made workers fail, unless the run is left with an exception already."""
+        raised = exc
+        try:
+            swallowed = await self._run.close(exc)
+            errors = self._hosted.errors
+            if errors and (exc is None or swallowed):
+                raise errors[0] if len(errors) == 1 else BaseExceptionGroup("several workers failed", errors)
+        except BaseException as error:
+            raised = error
+            raise
+        finally:
+            await self._end(raised)
+        return swallowed
+
+    async def _end(self, raised: BaseException | None) -> None:
+        self.outcome = self._outcome(raised)
+        await self._hosted.stop_unstarted()
+        if self._force_gc:
+            gc.collect()
+
+    # --- how it has ended
+
+    def _outcome(self, raised: BaseException | None) -> RunOutcome:
+        asked, reason = self._shutdown.asked, self._shutdown.reason
+        if raised is not None and _is_failure(raised):
+            return failed(raised, self.signal)
+        if asked is Asked.CANCEL or raised is not None:
+            return RunOutcome("cancelled", reason or (None if raised is None else type(raised).__name__), self.signal)
+        return RunOutcome("ended" if self._shutdown.called_for else "finished", reason, self.signal)
+
+    @property
+    def _interrupted(self) -> bool:
+        return self.signal is not None and self._shutdown.asked is Asked.CANCEL
+
+    def _cut_short(self) -> BaseException:
+        assert self.outcome is not None
+        return cut_short(self.outcome, self._name)
+
+    # --- signals
+
+    async def listen(self, tasks: TaskHost) -> None:
+        """Begin to listen to signals, in a task of the run."""
+        if self._signals:
+            name = f"{self._name} signals"
+            await tasks.group.start(report_first_signal, self._signals, self._signalled, name=name)
+
+    def _signalled(self, number: Signals) -> None:
+        # The handlers from before are back: the next SIGINT is a KeyboardInterrupt, and shall open the shields.
+        self.signal = number
+        self._clean_up.interruptible = True
+        drains = self._drains and number is SIGTERM
+        what, ask = ("ends", self._shutdown.end) if drains else ("is cancelled", self._shutdown.cancel)
+        logger.info("%s: runner %r %s, with %d workers", number.name, self._name, what, len(self._hosted.workers))
+        ask(number.name)
+
+
+def _is_failure(exc: BaseException) -> bool:
+    return not isinstance(exc, (get_cancelled_exc_class(), KeyboardInterrupt, SystemExit, GeneratorExit))
