@@ -239,17 +239,15 @@ async def afterwards() -> None:
 async def ending(*by_signal: str) -> None:
     """A graceful end is under way, and waits; a SIGTERM begins it, if told so."""
 
-    class Endless(Slow):
+    class Lingering(Slow):
         async def run(self, params: WorkerParams) -> None:
             await self.start()
+            await params.wait_for_end()
+            await say_when_idle("told to end" if by_signal else "ready")
             await sleep_forever()
 
-        async def on_bus_message(self, message: BusMessage) -> None:
-            if isinstance(message, BusEndWorkerMessage):
-                await say_when_idle("told to end" if by_signal else "ready")
-
     runner = WorkerRunner(grace_period=LONG, handle_sigterm="end")
-    await runner.add_workers(Endless())
+    await runner.add_workers(Lingering())
 
     async def end(_: WorkerRunner) -> None:
         if by_signal:
@@ -265,17 +263,15 @@ async def ending(*by_signal: str) -> None:
 async def leaving() -> None:
     """The body has finished, and its worker takes its time."""
 
-    class Endless(Slow):
+    class Lingering(Slow):
         async def run(self, params: WorkerParams) -> None:
             await self.start()
+            await params.wait_for_end()
+            await say_when_idle("ready")
             await sleep_forever()
 
-        async def on_bus_message(self, message: BusMessage) -> None:
-            if isinstance(message, BusEndWorkerMessage):
-                await say_when_idle("ready")
-
     async with WorkerRunner(grace_period=LONG) as runner:
-        await runner.add_workers(Endless())
+        await runner.add_workers(Lingering())
         await runner.registry.wait_for("slow")
     say("went on")
 

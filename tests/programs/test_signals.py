@@ -47,8 +47,13 @@ class Program:
 
     def end(self) -> int:
         """Wait for its end; returns its exit code."""
-        rest, errors = self._process.communicate()
-        self.lines += rest.splitlines()
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self.lines += (
+            self._process.stdout.read().splitlines()
+        )  # not communicate(): that misses what `until` has buffered
+        errors = self._process.stderr.read()
+        self._process.wait()
         assert self._errors or errors == ""
         return self._process.returncode
 
