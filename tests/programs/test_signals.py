@@ -49,9 +49,7 @@ class Program:
         """Wait for its end; returns its exit code."""
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        self.lines += (
-            self._process.stdout.read().splitlines()
-        )  # not communicate(): that misses what `until` has buffered
+        self.lines += self._process.stdout.read().splitlines()
         errors = self._process.stderr.read()
         self._process.wait()
         assert self._errors or errors == ""
