@@ -6,10 +6,24 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import current_time
 
-from support.pipelines import UP, Alert, Gate, Spy, Watches, boom, flowing, for_texts, run_through, texts, worker_of
+from support.pipelines import (
+    UP,
+    Alert,
+    Gate,
+    Spy,
+    Watches,
+    boom,
+    flowing,
+    for_texts,
+    run_through,
+    slow,
+    texts,
+    worker_of,
+)
 from support.workers import running
-from workerbus import BaseWorker, PipelineWorker, WorkerRunner
+from workerbus import BaseWorker, BusTTSSpeakMessage, PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
     CancelFrame,
     EndFrame,
@@ -21,8 +35,9 @@ from workerbus.pipeline import (
     StartFrame,
     StopFrame,
     TextFrame,
+    TTSSpeakFrame,
 )
-from workerbus.testing import settle
+from workerbus.testing import nothing_left, settle
 
 
 async def test_frames_are_queued_from_iterables_of_both_kinds() -> None:
@@ -269,3 +284,84 @@ async def test_a_pipeline_worker_may_be_a_child() -> None:
         await child.queue_frame(TextFrame("x"))
         await spy.until()
     assert spy.log[-2:] == ["EndFrame", "cleanup"]
+
+
+# --- a queue_frame of the user's own
+
+
+class Queues(PipelineWorker):
+    """Notes what is queued, and queues it."""
+
+    def __init__(self, *processors: FrameProcessor, name: str) -> None:
+        super().__init__(Pipeline(processors), name=name)
+        self.queued: list[str] = []
+
+    async def queue_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
+        self.queued.append(type(frame).__name__)
+        await super().queue_frame(frame, direction)
+
+
+@pytest.mark.parametrize("how", ["stop_when_done", "end"])
+async def test_what_the_library_queues_goes_through_an_override(how: str) -> None:
+    """N7, P5: what is to be said, and the end."""
+    spy = Spy()
+    worker = Queues(spy, name="w")
+    async with running(worker) as runner:
+        for text in ("one", "two"):
+            await runner.bus.send(BusTTSSpeakMessage(text, source="somebody", target="w"))
+        await spy.until(2, TTSSpeakFrame)
+        await (worker.stop_when_done() if how == "stop_when_done" else runner.end(reason="enough"))
+        await worker.wait()
+        await worker.stop_when_done()
+    assert worker.queued == ["TTSSpeakFrame", "TTSSpeakFrame", "EndFrame"]
+    [end] = [frame for frame in spy.got if isinstance(frame, EndFrame)]
+    assert end.reason == (None if how == "stop_when_done" else "enough")
+
+
+async def test_a_mock_of_queue_frame_gets_what_the_library_queues() -> None:
+    """N7, P5: and what it does not queue is not in the pipeline."""
+    spy, queued = Spy(), []
+    worker = worker_of(spy, name="w")
+
+    async def queue_frame(frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
+        queued.append(frame)
+
+    async with running(worker) as runner:
+        worker.queue_frame = queue_frame  # type: ignore[method-assign]  # as a mock
+        await runner.bus.send(BusTTSSpeakMessage("mind the gap", False, source="somebody", target="w"))
+        await settle()
+        del worker.queue_frame
+    [frame] = queued
+    assert isinstance(frame, TTSSpeakFrame)
+    assert (frame.text, frame.append_to_context) == ("mind the gap", False)
+    assert not [each for each in spy.got if isinstance(each, TTSSpeakFrame)]
+
+
+async def test_an_override_that_loses_the_end_holds_the_runner_up_no_longer_than_the_grace() -> None:
+    """P2, R2"""
+
+    class Loses(PipelineWorker):
+        async def queue_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
+            raise ValueError("it went wrong")
+
+    runner = WorkerRunner(handle_sigint=False, grace_period=3)
+    begin = current_time()
+    async with nothing_left(runner):
+        async with runner:
+            await runner.add_workers(Loses(Pipeline([Spy()]), name="w"))
+            await runner.registry.wait_for("w")
+            await runner.end()
+        assert current_time() == begin + 3
+
+
+async def test_what_is_to_be_said_behind_an_end_is_dropped_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    """P2, P5"""
+    spy = Spy(slow(1))
+    worker = Queues(spy, name="w")
+    async with running(worker) as runner:
+        await worker.queue_frame(TextFrame("a"))
+        await worker.stop_when_done()
+        await runner.bus.send(BusTTSSpeakMessage("too late", source="somebody", target="w"))
+        await worker.wait()
+    assert worker.queued == ["TextFrame", "EndFrame"]
+    assert not caplog.records

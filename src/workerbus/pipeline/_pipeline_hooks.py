@@ -123,6 +123,11 @@ class PipelineEvents:
         if self._wanted(event) and isinstance(frame, self.filters[direction]):
             self.emit(event, frame)
 
+    def call(self, method: str, *args: Any) -> None:
+        """Call a method of the worker's user when the hooks before it have run, as if it were a hook."""
+        assert self._lane is not None
+        self._lane.put(HookCall(method, args))
+
     def _wanted(self, event: str) -> bool:
         return event in self._handlers or not is_default(self._owner, event, _DEFAULTS[event])
 

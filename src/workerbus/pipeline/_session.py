@@ -10,6 +10,7 @@ pipeline starts and ends is in `_running`; when it does is here:
 """
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -17,6 +18,7 @@ from anyio import CancelScope, Event, current_time, get_current_task, move_on_af
 from attrs import frozen
 
 from workerbus._concurrency.failures import is_panic
+from workerbus.abc import HookCall
 from workerbus.errors import FlushError, NotRunningError
 from workerbus.pipeline._bus_edge import BusEdge
 from workerbus.pipeline._flush import Flushes, FlushRound
@@ -32,6 +34,7 @@ from workerbus.pipeline._frames import (
     StartFrame,
     StopFrame,
     SystemFrame,
+    TTSSpeakFrame,
 )
 from workerbus.pipeline._heartbeats import Heartbeats
 from workerbus.pipeline._owner import FrameWorker
@@ -85,6 +88,7 @@ class PipelineSession:
 
     Attributes:
         flushes: The flushes that are under way.
+        queues_itself: Returns whether the user has a `queue_frame` of their own, which the library's frames go through.
     """
 
     # `_shutdown` is set when an end has been let in: nothing comes in behind it. `_verdict` is set when the pipeline is
@@ -111,6 +115,7 @@ class PipelineSession:
         self._options = options
         self._heartbeats: Heartbeats | None = None
         self.flushes: Flushes = Flushes(self._put_flush)
+        self.queues_itself: Callable[[], bool] = lambda: False
         self._early: list[Entry] = []
         self._running: RunningPipeline | None = None
         self._body: CancelScope | None = None
@@ -164,6 +169,18 @@ class PipelineSession:
         """Let in a frame from the bus, for which nobody waits; one that would come in behind an end is dropped."""
         if self._verdict is None and not (self._shutdown and direction is DOWNSTREAM):
             self._put(frame, direction, may_wait=False)
+
+    def speak(self, frame: TTSSpeakFrame) -> None:
+        """Let in what is to be said, by way of the user's own `queue_frame`, if there is one."""
+        if not self.queues_itself():
+            self.came(frame, DOWNSTREAM)
+        elif not self.ending:
+            self._events.call("queue_frame", frame)
+
+    @property
+    def ending(self) -> bool:
+        """Whether an end has been let in, or the pipeline is over."""
+        return self._shutdown or self._verdict is not None
 
     def end(self, reason: str | None = None) -> None:
         """Let an `EndFrame` in, behind all that was queued so far, unless an end is under way already."""
@@ -259,7 +276,7 @@ class PipelineSession:
         self._put(marker, DOWNSTREAM, may_wait=False)
 
     def _put_heartbeat(self, frame: HeartbeatFrame) -> bool:
-        if self._shutdown or self._verdict is not None:
+        if self.ending:
             return False
         self._put(frame, DOWNSTREAM, may_wait=False)
         return True
@@ -407,7 +424,10 @@ class PipelineSession:
 
     async def _end_when_asked(self) -> None:
         await self._core.lifecycle.until_stopped()
-        self.end(self._state.reason)
+        if self.queues_itself() and not self.ending:
+            await self._state.hooks.run(HookCall("queue_frame", (EndFrame(self._state.reason),)))
+        else:
+            self.end(self._state.reason)
 
     async def _watch_idle(self, seconds: float) -> None:
         while True:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, Iterable
 from anyio import move_on_after
 from anyio.lowlevel import checkpoint
 
+from workerbus._methods import is_default
 from workerbus._registry import WorkerRegistry
 from workerbus._values import BATCH
 from workerbus.abc import RunnerLike
@@ -17,7 +18,7 @@ from workerbus.errors import FlushTimeoutError
 from workerbus.messages import BusFrameMessage, BusTTSSpeakMessage
 from workerbus.pipeline._bus_edge import BusEdge, checked_types
 from workerbus.pipeline._flush import FlushRound, flushable
-from workerbus.pipeline._frames import Frame, FrameDirection, StartFrame, TTSSpeakFrame
+from workerbus.pipeline._frames import EndFrame, Frame, FrameDirection, StartFrame, TTSSpeakFrame
 from workerbus.pipeline._observers import Observer, Watch
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._params import PipelineParams
@@ -127,6 +128,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
             watch=watch,
             options=options,
         )
+        session.queues_itself = lambda: not is_default(self, "queue_frame", PipelineWorker.queue_frame)
         part = core.extension = PipelinePart(name, pipeline, bus_edge, events, session, watch)
         core.dispatch.handled_at_once = {BusFrameMessage: part.frame_came, BusTTSSpeakMessage: part.speak}
         core.dispatch.active_changed = session.active_changed
@@ -173,6 +175,9 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         """Put a frame into the pipeline; a frame that is queued before the start waits for it.
 
         Waits only for room, where the first processor is bounded. Every 64th call lets other tasks run.
+
+        An override gets what the library queues, too: what is to be said (`BusTTSSpeakMessage`), and the `EndFrame` of
+        an end; not what comes in over a bridge.
 
         Args:
             frame: The frame. An `EndFrame` ends the worker behind what was queued before it, a `CancelFrame` at once.
@@ -221,7 +226,11 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
 
         Guarantees: P2.
         """
-        _part_of(self).session.end()
+        session = _part_of(self).session
+        if session.queues_itself() and not session.ending:
+            await self.queue_frame(EndFrame())
+        else:
+            session.end()
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until what was queued before this has come out of the pipeline downstream; nothing ends.
@@ -334,7 +343,7 @@ class PipelinePart:
     def speak(self, message: BusTTSSpeakMessage) -> None:
         """Let in a frame that asks to speak; a worker does not take its own broadcasts."""
         if message.source != self._name or message.target == self._name:
-            self.session.came(TTSSpeakFrame(message.text, message.append_to_context), DOWNSTREAM)
+            self.session.speak(TTSSpeakFrame(message.text, message.append_to_context))
 
     # --- its bridges
 
