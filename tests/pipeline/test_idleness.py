@@ -4,7 +4,7 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio import current_time, sleep
+from anyio import create_task_group, current_time, sleep
 
 from support.pipelines import Alert, ScriptedProcessor, Spy, flowing, slow, texts, worker_of
 from workerbus import PipelineWorker, WorkerRunner
@@ -163,14 +163,18 @@ async def test_an_idle_worker_ends_alone_or_with_all_that_its_runner_runs(whole_
 
     for worker in (idle, other):
         worker.add_event_handler("on_pipeline_finished", note)
-    async with WorkerRunner(handle_sigint=False) as runner:
-        await runner.add_workers(idle, other)
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(idle, other)
+
+    async def end_after_idle() -> None:
         await idle.wait()
         if not whole_runner:
-            assert other.started_at is not None
             assert [name for name, _ in reasons] == ["idle"]
             await runner.end(reason="done")
-        await other.wait()
+
+    async with create_task_group() as group:
+        group.start_soon(end_after_idle)
+        await runner.run()
     assert sorted(reasons) == [
         ("idle", "idle for 3 seconds"),
         ("other", "idle for 3 seconds" if whole_runner else "done"),
