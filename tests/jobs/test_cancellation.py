@@ -21,7 +21,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
-from workerbus.testing import run
+from workerbus.testing import run, settle
 
 
 class Slow(Listener):
@@ -333,3 +333,22 @@ async def test_the_jobs_of_a_requester_that_goes_are_cancelled(how: str) -> None
         else:
             await there.cancel()
         await helper.unwound.wait()
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["in a new task", "in a task that has done another job"])
+@pytest.mark.parametrize("seconds_left", [None, 10.0])
+async def test_a_job_that_is_cancelled_in_the_very_step_in_which_it_comes_is_not_begun(
+    before: int, seconds_left: float | None
+) -> None:
+    """J9, J13: its handler has a task already, which has not run."""
+    helper = Helper("helper")
+    async with running(helper) as runner:
+        raw = await Raw.on(runner.bus)
+        for n in range(before):
+            await raw.ask(str(n), "helper", "echo")
+            await raw.answer(str(n))
+        await raw.ask("job", "helper", "echo", seconds_left=seconds_left)
+        await raw.cancel("job", "helper")
+        assert (await raw.answer("job"))[0] is JobStatus.CANCELLED
+        await settle()
+        assert "job" not in helper.calls

@@ -27,6 +27,7 @@ from workerbus import (
     JobError,
     JobStatus,
     MemoryBus,
+    UnknownJobError,
     WorkerRunner,
     job,
 )
@@ -651,3 +652,58 @@ async def test_the_time_of_a_job_begins_when_its_context_is_entered_or_awaited(
         assert current_time() - begun == pytest.approx(3)
         assert waiting.cancellations == 1
     assert seconds_left(observer) == pytest.approx([3])
+
+
+@pytest.mark.parametrize("moved", [8, -4])
+async def test_an_enclosing_deadline_that_is_moved_while_a_worker_is_waited_for_travels_as_it_is_then(
+    backend: str, moved: float
+) -> None:
+    """J6: what counts is what is left when the request is sent."""
+    async with running() as runner, anyio.create_task_group() as group:
+        observer = await requests_of(runner)
+        scope = CancelScope(deadline=current_time() + 10)
+
+        async def ask() -> None:
+            with scope:
+                await runner.job("helper", name="echo")
+
+        group.start_soon(ask)
+        await sleep(2)
+        scope.deadline += moved
+        await sleep(1)
+        await runner.add_workers(Helper("helper"))
+        await observer.until(1, BusJobRequestMessage)
+    assert seconds_left(observer) == pytest.approx([7 + moved])
+
+
+async def test_an_answer_after_the_time_of_a_deferred_job_is_refused_though_nobody_has_noticed_yet() -> None:
+    """J6, J14: the job was answered, as a timeout, in the very moment in which it is looked at."""
+
+    async def defers(worker: Doing, message: BusJobRequestMessage) -> None:
+        pass
+
+    doing = Doing("doing", defers)
+    async with running(doing) as runner:
+        raw = await Raw.on(runner.bus)
+        for send in (doing.send_job_response, doing.send_job_update, doing.send_job_stream_end):
+            await raw.ask(send.__name__, "doing", "defer", seconds_left=1.0)
+            await settle()
+            over = current_time() + 1.0
+            while current_time() < over:  # which takes no step
+                pass
+            with pytest.raises(UnknownJobError):
+                await send(send.__name__)
+            assert await raw.answer(send.__name__) == TIMED_OUT
+
+
+async def test_a_deferred_job_keeps_its_deadline_at_a_worker_that_wants_to_hear_of_no_cancel() -> None:
+    """J6: which has no hook for it, so that nobody has looked after the job's time before."""
+
+    async def defers(worker: Doing, message: BusJobRequestMessage) -> None:
+        pass
+
+    async with running(Doing("doing", defers)) as runner:
+        raw, begun = await Raw.on(runner.bus), current_time()
+        await raw.ask("job", "doing", "defer", seconds_left=3.0)
+        assert await raw.answer("job") == TIMED_OUT
+        assert current_time() == begun + 3

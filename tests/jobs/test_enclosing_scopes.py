@@ -242,3 +242,25 @@ async def test_a_worker_is_told_of_the_end_of_a_scope_that_was_left_long_ago() -
         [message] = await raw.until(1, BusJobCancelMessage)
         assert isinstance(message, BusJobCancelMessage)
         assert (message.job_id, message.reason, anyio.current_time()) == (job_id, "timeout", 3)
+
+
+@pytest.mark.parametrize("second", ["COMPLETED", "timeout"])
+@pytest.mark.parametrize("more", [0, 100])
+async def test_an_answer_that_is_in_doubt_settles_nothing_whatever_another_worker_answers_meanwhile(
+    second: str, more: float
+) -> None:
+    """J6, J8: the scope's cancellation is about to come; where it does not, the first one is an error after all."""
+    names = ("one", "two")
+    async with running(*map(Helper, names)) as runner, anyio.create_task_group() as tasks:
+
+        async def answer(job_id: str, scope: anyio.CancelScope) -> None:
+            await anyio.sleep_until(scope.deadline - CLOCK_SKEW / 2)
+            await answer_as(runner, job_id, "one", JobStatus.CANCELLED, "timeout")
+            status = JobStatus.COMPLETED if second == "COMPLETED" else JobStatus.CANCELLED
+            await answer_as(runner, job_id, "two", status, "timeout")
+            scope.deadline += more
+
+        with anyio.move_on_after(1) as scope, pytest.raises(JobGroupError) if more else contextlib.nullcontext():
+            async with runner.job_group(*names, name="wait") as asked:
+                tasks.start_soon(answer, asked.job_id, scope)
+        assert scope.cancelled_caught is not bool(more)

@@ -1,5 +1,6 @@
 """J7: the events of a job, and loops over them."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -352,3 +353,28 @@ async def test_a_loop_in_another_task_ends_as_soon_as_its_group_has_an_outcome(w
                 await anyio.sleep_forever()
         assert anyio.current_time() - begun > 1.5
     assert ended == [pytest.approx(begun + 1)]
+
+
+@pytest.mark.parametrize("waits", ["loop", "context", "group", "deadline"])
+def test_who_waits_for_what_comes_next_does_nothing_meanwhile(backend: str, waits: str) -> None:
+    """J7, J8: an hour after the last event, too; one that went on and on would be found out in virtual time."""
+
+    async def sends(worker: Doing, message: BusJobRequestMessage) -> None:
+        for n in range(2):
+            await worker.send_job_update(message.job_id, {"n": n})
+            await anyio.sleep(3600)
+
+    async def example() -> None:
+        asker, begun = BaseWorker("asker"), anyio.current_time()
+        async with running(Doing("doing", sends), asker):
+            if waits in ("group", "deadline"):
+                timeout = 7300 if waits == "deadline" else None
+                group = await asker.create_job_group_and_request_job(["doing"], name="do", timeout=timeout)
+                await group.wait()
+            else:
+                async with asker.job("doing", name="do") as asked:
+                    if waits == "loop":
+                        assert [event.data async for event in asked] == [{"n": 0}, {"n": 1}]
+            assert anyio.current_time() == begun + 7200
+
+    clock.run(example, backend=backend, limit=math.inf)

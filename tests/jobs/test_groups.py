@@ -9,10 +9,13 @@ from anyio import current_time
 from anyio.lowlevel import checkpoint
 
 from support.requesters import Listener
+from support.subscribers import Plain
 from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
+    BusJobCancelMessage,
     BusJobRequestMessage,
+    BusJobResponseMessage,
     JobFailure,
     JobGroupContext,
     JobGroupError,
@@ -21,7 +24,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
-from workerbus.testing import Behaviour, ScriptedWorker
+from workerbus.testing import Behaviour, EchoWorker, ScriptedWorker
 
 SIX = ("a", "b", "c", "d", "e", "f")
 
@@ -204,3 +207,15 @@ async def test_a_group_that_is_settled_is_gone_from_the_job_groups_while_its_wor
         release.set()
         await anyio.wait_all_tasks_blocked()
         assert listener.statistics().job_groups == 0
+
+
+async def test_only_those_that_have_not_answered_are_told_of_a_cancel() -> None:
+    """J5: nobody has to remember a job that is over for it."""
+    asker, observer = BaseWorker("asker"), Plain("observer")
+    async with running(asker, EchoWorker("done"), ScriptedWorker("slow", Behaviour("hang"))) as runner:
+        await runner.bus.subscribe(observer)
+        job_id = await asker.request_job_group("done", "slow")
+        await observer.until(1, BusJobResponseMessage)
+        await asker.cancel_job_group(job_id)
+        await observer.until(2, BusJobResponseMessage)
+    assert [message.target for message in observer.of(BusJobCancelMessage)] == ["slow"]

@@ -1,6 +1,7 @@
 """J12, G2, L1: what many jobs leave behind."""
 
 import gc
+import weakref
 from typing import Any
 
 import anyio
@@ -13,6 +14,7 @@ from support.requesters import Listener, Raw
 from support.workers import Doing, Helper, running
 from workerbus import BaseWorker, BusJobRequestMessage, JobError, JobFailure, JobStatus, job
 from workerbus.jobs._server import REMEMBERED
+from workerbus.testing import settle
 from workerbus.worker._core import core_of
 
 
@@ -139,3 +141,45 @@ async def test_what_nobody_can_read_is_not_kept() -> None:
         asked = runner.job("doing", name="do")
         await asked
         assert [event async for event in asked] == []
+
+
+@pytest.mark.parametrize("name", ["defer", "queued", "cancelled hook"])
+async def test_nothing_of_a_job_that_was_answered_is_kept_until_its_time_would_have_been_up(name: str) -> None:
+    """R9: whoever looks after its time forgets it with the answer."""
+
+    class Payload(dict[str, Any]):
+        pass
+
+    class Deferring(Listener):
+        @job(name="defer", deferred=True)
+        async def defer(self, message: BusJobRequestMessage) -> None:
+            pass
+
+        @job(name="queued", sequential=True)
+        async def queued(self, message: BusJobRequestMessage) -> None:
+            await self.release.wait()
+
+        @job(name="cancelled hook")
+        async def hooked(self, message: BusJobRequestMessage) -> None:
+            await self.release.wait()
+
+    worker = Deferring("worker")
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        kept = []
+        for n in range(3):
+            payload = Payload()
+            kept.append(weakref.ref(payload))
+            await raw.ask(str(n), "worker", name, seconds_left=3600.0, payload=payload)
+            del payload
+        await settle()
+        worker.release.set()
+        if name == "defer":
+            for n in range(3):
+                await worker.send_job_response(str(n))
+        for n in range(3):
+            await raw.answer(str(n))
+        await settle()
+        raw.got.clear()
+        gc.collect()
+        assert [each() for each in kept] == [None] * 3

@@ -8,6 +8,7 @@ import pytest
 
 from support import clock
 from support.buses import PoliteBus
+from support.messages import note
 from support.requesters import Listener, Raw
 from support.subscribers import Plain
 from support.workers import Helper, running
@@ -15,12 +16,14 @@ from workerbus import (
     BaseWorker,
     BusJobCancelMessage,
     BusJobRequestMessage,
+    BusJobResponseMessage,
     BusMessage,
     JobError,
     JobGroupError,
     JobStatus,
     MemoryBus,
 )
+from workerbus.testing import EchoWorker, settle
 
 
 async def test_a_requester_waits_for_a_worker_that_has_not_come_yet() -> None:
@@ -311,3 +314,44 @@ async def test_a_group_that_fails_while_it_is_being_asked_for_is_told_by_the_hoo
             await group.wait()
         await anyio.wait_all_tasks_blocked()
         assert listener.statistics().job_groups == 0
+
+
+async def test_how_long_a_worker_was_waited_for_is_no_limit_for_its_answer() -> None:
+    """J1, J15: awaited without a timeout; the warning's five seconds begin with each wait, and end with it."""
+    async with running() as runner, anyio.create_task_group() as group:
+
+        async def ask() -> None:
+            assert await runner.job("helper", payload={"n": 1}) == {"n": 1}
+
+        group.start_soon(ask)
+        await anyio.sleep(1)
+        await runner.add_workers(EchoWorker("helper", after=12.0))
+
+
+async def test_a_worker_that_has_answered_is_not_told_that_its_request_was_withdrawn() -> None:
+    """J5, B9: the requester was cancelled while others were still waited for, to have room for the very request."""
+    release = anyio.Event()
+
+    async def wait(message: BusMessage) -> None:
+        await release.wait()
+
+    asker, full = Listener("asker"), Plain("full", on=wait)
+    async with running(asker, EchoWorker("echo"), bus=MemoryBus(max_buffer_size=1)) as runner:
+        await runner.bus.subscribe(full)
+        for n in range(2):
+            await runner.bus.send(note(n, "full"))
+            await full.until(1)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(_cancel_when_settled, scope)
+                await asker.job("echo")
+        assert scope.cancelled_caught
+        release.set()
+        await full.until(1, BusJobResponseMessage)
+        await settle()
+    assert full.of(BusJobCancelMessage) == []
+
+
+async def _cancel_when_settled(scope: anyio.CancelScope) -> None:
+    await settle()
+    scope.cancel()

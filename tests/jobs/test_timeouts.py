@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from support.buses import PoliteBus
+from support.contexts import ghost
 from support.deadlines import EarlyBus, Waiting
 from support.job_handlers import at_once, never, slow_to_leave
 from support.requesters import Listener
@@ -15,6 +16,7 @@ from workerbus import (
     BaseWorker,
     BusJobRequestMessage,
     BusJobResponseMessage,
+    BusJobUpdateMessage,
     BusMessage,
     JobError,
     JobGroupError,
@@ -232,3 +234,25 @@ def test_a_timeout_says_who_has_not_answered_whoever_saw_it_first(backend: str, 
 
     with pytest.raises(TimeoutError, match=r": timeout \(no answer from 'poll'\)\n"):
         run(main, backend=backend, seed=seed)
+
+
+async def test_who_has_answered_in_time_is_not_late_where_the_late_one_answers_as_soon_as_it_is_told() -> None:
+    """J6, J8: the hook gets an answer in the name of the one that time has run out for."""
+    listener = Listener()
+    async with running(Waiting("late"), EchoWorker("in time"), listener):
+        await listener.request_job_group("in time", "late", name="left open", timeout=3)
+        assert (await listener.until("error")).source == "late"
+
+
+async def test_what_happens_to_a_group_without_a_context_does_not_end_its_time() -> None:
+    """J6: one answer, or an update, and still the timeout comes, though no worker keeps it."""
+    asker = Listener("asker")
+    async with running(asker) as runner, ghost(runner, "one", "two") as (one, _):
+        begun = anyio.current_time()
+        job_id = await asker.request_job_group("one", "two", timeout=3)
+        await one.until(1, BusJobRequestMessage)
+        await runner.bus.send(BusJobUpdateMessage(job_id, {"n": 1}, source="one", target="asker"))
+        await anyio.sleep(1)
+        await runner.bus.send(BusJobResponseMessage(job_id, JobStatus.COMPLETED, source="one", target="asker"))
+        assert (await asker.until("error")).source == "two"
+        assert anyio.current_time() == pytest.approx(begun + 3)

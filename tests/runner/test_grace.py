@@ -10,6 +10,7 @@ from anyio import current_time, sleep, sleep_forever
 
 from support.endings import HANGING, SOON, Endless, Told, Working, hanging, outcome
 from support.leaks import nothing_left
+from support.requesters import Raw
 from support.runners import cut_short, quiet_runner, runner_on
 from support.workers import Helper, running
 from workerbus import (
@@ -28,6 +29,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+from workerbus.testing import settle
 
 
 async def test_a_second_end_does_not_begin_the_grace_period_again() -> None:
@@ -347,3 +349,24 @@ async def test_a_child_that_hangs_is_cancelled_after_one_grace_period() -> None:
         group.start_soon(end)
         await runner.run()
     assert 1.0 - SOON < current_time() - begun < 1.0 + SOON
+
+
+async def test_a_handler_that_answers_during_the_grace_and_goes_on_has_the_rest_of_it() -> None:
+    """R2: the job is over then, and its handler is not."""
+    ended = list[float]()
+
+    class Finishing(BaseWorker):
+        @job(name="do")
+        async def do(self, message: BusJobRequestMessage) -> None:
+            await sleep(1)
+            await self.send_job_response(message.job_id, {})
+            await sleep(1)
+            ended.append(current_time())
+
+    async with running(Finishing("finishing"), job_grace=5.0) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("job", "finishing", "do")
+        await settle()
+        begun = current_time()
+        await runner.end()
+    assert ended == [begun + 2]
