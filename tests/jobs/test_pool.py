@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus.jobs._pool import IDLE_TASKS, TaskPool
+from workerbus.testing import run
 
 Job = Callable[[CancelScope], Awaitable[bool]]
 
@@ -246,3 +247,32 @@ async def test_the_scope_of_a_task_has_no_deadline_while_it_is_idle() -> None:
     async with pool() as tasks:
         await in_turn(tasks, short, log.job())
     assert len(set(log.tasks)) == 1
+
+
+@pytest.mark.parametrize("schedule", range(8))
+def test_quiet_is_when_no_job_runs_at_that_very_moment(backend: str, schedule: int) -> None:
+    """W6: though one ended before, and somebody has submitted another one since."""
+
+    async def main() -> None:
+        ended = anyio.Event()
+
+        async def first(_: CancelScope) -> bool:
+            await checkpoint()
+            ended.set()
+            return True
+
+        async def second(_: CancelScope) -> bool:
+            await anyio.sleep(1)
+            return True
+
+        async def submit_another(tasks: TaskPool[Job]) -> None:
+            await ended.wait()
+            tasks.submit(second)
+
+        async with pool() as tasks, anyio.create_task_group() as group:
+            tasks.submit(first)
+            group.start_soon(submit_another, tasks)
+            await tasks.quiet()
+            assert tasks.idle
+
+    run(main, backend=backend, seed=schedule)
