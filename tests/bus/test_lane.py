@@ -4,13 +4,18 @@ import asyncio
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from support import clock
 from workerbus import MemoryBus
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._concurrency.room import Room
+from workerbus._concurrency.turns import Turns
+from workerbus.testing import run, settle
 
 
 async def ignore(_: object) -> None:
@@ -205,3 +210,99 @@ def test_another_task_goes_on_where_a_handler_was_cancelled_natively() -> None:
     clock.run(example, backend="asyncio")
     assert failed == [1]
     assert handled_in[0] is not handled_in[1]
+
+
+_steps = st.integers(0, 3)
+_doing = st.one_of(
+    st.tuples(st.sampled_from(["data", "counted", "system"]), _steps),
+    st.tuples(st.sampled_from(["quiet", "pause"]), _steps),
+)
+
+
+class Account:
+    """A system lane and the bounded data lane behind it, and a plain account of what becomes of their items."""
+
+    def __init__(self, script: list[tuple[str, int]], group: TaskGroup) -> None:
+        self.script = script
+        self.group = group
+        self.put: dict[str, list[int]] = {"system": [], "data": []}
+        self.begun: dict[str, list[int]] = {"system": [], "data": []}
+        self.busy: set[str] = set()
+        self.room = Room[int](2)
+        self.system = Lane[int]("system", lambda n: self.handle("system", n))
+        self.data = Lane[int]("data", lambda n: self.handle("data", n), first=(self.system,), room=self.room)
+
+    async def handle(self, lane: str, n: int) -> None:
+        assert lane not in self.busy
+        assert lane == "system" or not self.system.waiting or self.system.busy
+        self.busy.add(lane)
+        self.begun[lane].append(n)
+        for _ in range(self.script[n][1]):
+            await checkpoint()
+        self.busy.discard(lane)
+
+    async def until_quiet(self, lane: Lane[int]) -> None:
+        await lane.quiet()
+        assert lane.name not in self.busy
+        assert not lane.waiting
+
+    async def wait_for_room(self, n: int) -> None:
+        await self.room.stand(n, self.put_counted).wait()
+
+    def put_counted(self, n: int) -> None:
+        self.put["data"].append(n)
+        self.data.put_counted(n)
+
+    async def do(self, n: int) -> None:
+        what, steps = self.script[n]
+        if what == "counted" and (self.room.full or self.room.has_line):
+            self.group.start_soon(self.wait_for_room, n)
+            await settle()
+        elif what == "counted":
+            self.put_counted(n)
+        elif what == "quiet":
+            self.group.start_soon(self.until_quiet, self.data)
+            self.group.start_soon(self.until_quiet, self.system)
+        elif what == "pause":
+            for _ in range(steps):
+                await checkpoint()
+        else:
+            self.put[what].append(n)
+            (self.system if what == "system" else self.data).put(n)
+
+    def check(self) -> None:
+        assert self.begun == self.put
+        for lane in ("system", "data"):
+            assert {n for n, (what, _) in enumerate(self.script) if what == lane} <= set(self.put[lane])
+        assert {n for n, (what, _) in enumerate(self.script) if what == "counted"} <= set(self.put["data"])
+        assert (self.room.taken, self.room.line, self.system.waiting, self.data.waiting) == (0, [], 0, 0)
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(script=st.lists(_doing, max_size=25), early=st.integers(0, 25), turns=st.booleans(), seed=st.integers(0, 7))
+@example(script=[("data", 1), ("quiet", 0), ("pause", 2), ("data", 1)], early=0, turns=False, seed=1)
+def test_two_lanes_beside_a_plain_account_of_them(
+    backend: str, script: list[tuple[str, int]], early: int, turns: bool, seed: int
+) -> None:
+    """B2, B9: order, room and quiet, whatever comes when.
+
+    Drawn are items for a system lane and for the bounded data lane behind it, each with the number of steps that its
+    handling takes; pauses; and those who wait until the lanes are quiet. The first ones come before the opening.
+    """
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            account = Account(script, group)
+            host, shared = TaskHost(group, CleanUp()), Turns() if turns else None
+            for n in range(len(script) + 1):
+                if n == min(early, len(script)):
+                    account.system.open(host, shared)
+                    account.data.open(host, shared)
+                if n < len(script):
+                    await account.do(n)
+            await settle()
+            account.check()
+            account.system.close(cancel=True)
+            account.data.close(cancel=True)
+
+    run(main, backend=backend, seed=seed)
