@@ -5,9 +5,10 @@ Who calls them, and when, is not known here.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from workerbus._methods import takes
 from workerbus._slot import HasCore, core_of
 from workerbus.errors import HandlerTypeError, UnknownEventError
 
@@ -24,15 +25,17 @@ class EventHandlers:
 
     Attributes:
         names: As given.
+        arguments: How many arguments a handler gets after the object, by event, as far as that is known.
         added: Called with the name of an event to which a handler was added.
     """
 
-    __slots__ = ("_handlers", "_owner", "added", "names")
+    __slots__ = ("_handlers", "_owner", "added", "arguments", "names")
 
     def __init__(self, owner: str, names: frozenset[str]) -> None:
         self._owner = owner
         self._handlers: dict[str, list[Handler]] | None = None  # most objects never get one
         self.names: frozenset[str] = names
+        self.arguments: Mapping[str, int] = {}
         self.added: Callable[[str], None] | None = None
 
     def add(self, event_name: str, handler: Handler) -> None:
@@ -41,6 +44,11 @@ class EventHandlers:
             raise UnknownEventError(event_name, self._owner, self.names)
         if not callable(handler):
             raise HandlerTypeError(f"a handler for {event_name!r} must be a function, not {handler!r}")
+        count = self.arguments.get(event_name)
+        if count is not None and not takes(handler, *[None] * (count + 1)):
+            shown = getattr(handler, "__qualname__", repr(handler))
+            gets = f"the {self._owner} and {count or 'no'} more argument{'' if count == 1 else 's'}"
+            raise HandlerTypeError(f"{shown} cannot handle {event_name!r}: a handler of that gets {gets}")
         if self._handlers is None:
             self._handlers = {}
         self._handlers.setdefault(event_name, []).append(handler)
@@ -67,9 +75,9 @@ class EventEmitter(HasCore):
 
         Raises:
             UnknownEventError: There is no event of that name; a `ValueError`.
-            HandlerTypeError: The handler cannot be called; a `TypeError`.
+            HandlerTypeError: The handler cannot be called, or not with what it gets; a `TypeError`.
 
-        Guarantees: N3.
+        Guarantees: N3, N8.
         """
         _events_of(self).add(event_name, handler)
 
@@ -81,9 +89,13 @@ class EventEmitter(HasCore):
 
         Raises:
             UnknownEventError: There is no event of that name; a `ValueError`. Raised when the function is decorated.
+            HandlerTypeError: It was written without parentheses and a name; or the function cannot be called with what
+                it gets, which is raised when the function is decorated. A `TypeError`.
 
-        Guarantees: N3.
+        Guarantees: N3, N8.
         """
+        if callable(event_name):
+            raise HandlerTypeError('event_handler is written @worker.event_handler("on_…"), with the name of an event')
 
         def add(handler: H) -> H:
             self.add_event_handler(event_name, handler)

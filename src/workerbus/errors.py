@@ -301,6 +301,25 @@ class ReservedNameError(WorkerBusError, TypeError):
         )
 
 
+class MisspeltHookError(WorkerBusError, TypeError):
+    """A worker class has an async ``on_…`` method whose name is nearly that of a hook, and would never be called.
+
+    Attributes:
+        class_name: The name of the class.
+        name: The name of the method.
+
+    Guarantees: N8.
+    """
+
+    def __init__(self, class_name: str, name: str, near: Iterable[str]) -> None:
+        super().__init__(
+            f"{class_name}.{name} is no hook, and would never be called; {near_names(name, near)} "
+            "If it is a method of your own, give it a name that is less like it"
+        )
+        self.class_name = class_name
+        self.name = name
+
+
 class _JobOutcomeError(WorkerBusError):
     """What the two errors of a requester have in common."""
 

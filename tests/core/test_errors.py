@@ -40,6 +40,7 @@ MADE: list[Exception] = [
     errors.FlushTimeoutError("w", ["p"], 5),
     errors.HandlerTypeError("no handler"),
     errors.ReservedNameError("Mine", "children", "property"),
+    errors.MisspeltHookError("Mine", "on_activate", ["on_activated"]),
     JobError(
         "went wrong", job_id="1-a", statuses={"w": JobStatus.ERROR}, responses={"w": {"error": "x"}}, detail="why"
     ),

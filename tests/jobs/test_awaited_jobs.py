@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from support.workers import Helper, running
-from workerbus import JobError, JobGroupError
+from workerbus import JobError, JobGroupError, NotRunningError
 from workerbus.testing import run
 
 
@@ -56,13 +56,37 @@ async def test_an_awaited_job_that_waits_for_a_worker_can_be_cancelled(
 
 
 async def test_a_context_that_is_neither_entered_nor_awaited_asks_nobody() -> None:
-    """J15: it is the await that asks."""
+    """J15, N8: it is the await that asks. A context that is dropped before is warned of, where that is."""
     helper, asker = Helper("helper"), Helper("asker")
     async with running(helper, asker):
-        asker.job("helper", name="echo")
+        with pytest.warns(RuntimeWarning, match="job 'echo' for 'helper' was never asked for") as caught:
+            asker.job("helper", name="echo")
+        assert caught[0].filename == __file__
+        with pytest.warns(RuntimeWarning, match="a job for 'helper', 'other' was never asked for"):
+            asker.job_group("helper", "other")
+        with pytest.warns(RuntimeWarning, match="a job for nobody was never asked for"):
+            asker.job_group()
         await anyio.wait_all_tasks_blocked()
         assert helper.calls == []
         assert asker.job_groups == {}
+
+
+async def test_a_context_that_was_used_or_could_not_be_made_is_not_warned_of() -> None:
+    """N8: warnings are errors here."""
+    helper, asker = Helper("helper"), Helper("asker")
+    async with running(helper, asker):
+        await asker.job("helper", name="echo")
+        async with asker.job("helper", name="echo"):
+            pass
+        with pytest.raises(JobError):
+            await asker.job("helper", name="fail")
+        with pytest.raises(TypeError):
+            asker.job("helper", payload=3)  # type: ignore[arg-type]  # on purpose
+        late = asker.job("helper", name="echo")
+        await asker.stop()
+        with pytest.raises(NotRunningError):
+            await late
+        del late
 
 
 @pytest.mark.parametrize("backend", ["asyncio"])

@@ -11,6 +11,7 @@ closed. Only then it is decided what to raise. Three things may have ended the b
 """
 
 import math
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -138,6 +139,14 @@ class _Context:
         self._scope: CancelScope | None = None
         self._collect = True
         self._left_with: BaseException | None = None
+        self._used = False
+
+    def __del__(self) -> None:
+        if not getattr(self, "_used", True):
+            what = f"job {self._name!r}" if self._name is not None else "a job"
+            for_whom = ", ".join(map(repr, self._worker_names)) or "nobody"
+            text = f"{what} for {for_whom} was never asked for: its context was neither awaited nor entered"
+            warnings.warn(text, RuntimeWarning, stacklevel=2, source=self)
 
     @property
     def _entered(self) -> JobGroup:
@@ -159,6 +168,7 @@ class _Context:
         return self._entered.in_order(self._entered.statuses)
 
     def _begin(self) -> JobGroup:
+        self._used = True
         if self._group is not None:
             raise NotRunningError("a job context is used once: make another one for another job")
         if self._client.closed:

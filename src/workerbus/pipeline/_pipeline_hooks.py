@@ -10,7 +10,7 @@ from typing import Any, Final
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._events import EventEmitter, EventHandlers
-from workerbus._methods import is_default
+from workerbus._methods import arguments_of, is_default
 from workerbus.abc import HookCall
 from workerbus.pipeline._frames import CancelFrame, EndFrame, ErrorFrame, Frame, FrameDirection, StartFrame, StopFrame
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM
@@ -77,6 +77,9 @@ class PipelineHooks(EventEmitter):
 
 
 _DEFAULTS: Final = {name: getattr(PipelineHooks, name) for name in PIPELINE_HOOKS}
+
+PIPELINE_HOOK_ARGUMENTS: Final = arguments_of(_DEFAULTS)
+"""How many arguments each of these hooks gets, by name."""
 
 
 class PipelineEvents:

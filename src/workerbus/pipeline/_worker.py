@@ -23,7 +23,7 @@ from workerbus.pipeline._observers import Observer, Watch
 from workerbus.pipeline._owner import FrameWorker
 from workerbus.pipeline._params import PipelineParams
 from workerbus.pipeline._pipeline import Pipeline, claim
-from workerbus.pipeline._pipeline_hooks import PIPELINE_HOOKS, PipelineEvents, PipelineHooks
+from workerbus.pipeline._pipeline_hooks import PIPELINE_HOOK_ARGUMENTS, PIPELINE_HOOKS, PipelineEvents, PipelineHooks
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Visitor
 from workerbus.pipeline._session import START_TIMEOUT_SECONDS, PipelineSession, SessionOptions
 from workerbus.worker._base import BaseWorker
@@ -118,6 +118,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
             watch.add(observer)
         claim([pipeline])
         core.events.names |= PIPELINE_HOOKS
+        core.events.arguments = {**core.events.arguments, **PIPELINE_HOOK_ARGUMENTS}
         bus_edge = None if bridged is None else BusEdge(name, tuple(bridged), excluded)
         events = PipelineEvents(self, name, core.events)
         session = PipelineSession(

@@ -115,6 +115,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self.hooks: HookSink = NoHooks()
         self.job_client: JobClient = JobClient(self)
         self._handlers = EventHandlers(type(self).__name__, frozenset({"on_ready", "on_error"}))
+        self._handlers.arguments = {"on_ready": 0, "on_error": 1}
         set_core(self, _RunnerCore(self._handlers, self.job_client, self._make_inbox))
         self._asking: OpenAsks = {}
         self._orphans = OrphanedJobs(self._name, self._asking)

@@ -45,9 +45,13 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             messages.
 
     Raises:
+        ReservedNameError: The class uses a documented name for something else; a `TypeError`, as are the next two. They
+            are raised where the class is made, or where it is decorated, when its first worker is.
+        HandlerTypeError: One of its hooks or handlers is not async, or does not take what it gets.
+        MisspeltHookError: It has an async ``on_…`` method that is nearly called as a hook.
         ValueError: The name is empty, or differs from the one in the class body.
 
-    Guarantees: N6, W4.
+    Guarantees: N6, N7, N8, W4.
     """
 
     receives: Receives = "own"

@@ -34,10 +34,10 @@ from workerbus.jobs._client import JobClient
 from workerbus.jobs._handlers import JobHandler, job_handlers, ready_handlers
 from workerbus.jobs._server import JobServer
 from workerbus.worker._dispatch import MessageDispatch
-from workerbus.worker._hooks import DEFAULTS, HOOKS, HookQueue
+from workerbus.worker._hooks import DEFAULTS, HOOK_ARGUMENTS, HOOKS, HookQueue
 from workerbus.worker._inbox import WorkerInbox
 from workerbus.worker._lifecycle import WorkerLifecycle
-from workerbus.worker._names import check_class, check_handlers, check_object
+from workerbus.worker._names import check_called, check_class, check_handlers, check_object, check_spelling
 from workerbus.worker._own_tasks import OwnTasks
 from workerbus.worker._presence import Presence
 from workerbus.worker._state import WorkerState
@@ -58,6 +58,12 @@ class WorkerClass(NamedTuple):
     job_handlers: Mapping[str, JobHandler]
     ready_handlers: Mapping[str, tuple[str, ...]]
 
+    @property
+    def handlers(self) -> list[str]:
+        """The names of all these methods."""
+        watching = [name for names in self.ready_handlers.values() for name in names]
+        return [*(each.attribute for each in self.job_handlers.values()), *watching]
+
 
 ACCEPTS: Final = BusSubscriber.accepts_bus_message
 """The library's own, which accepts everything."""
@@ -74,6 +80,8 @@ def look_at_class(cls: type) -> WorkerClass:
 
     Raises:
         ReservedNameError: The class uses a documented name for something else; a `TypeError`.
+        HandlerTypeError: One of its hooks or handlers is not async, or does not take what it gets; a `TypeError`.
+        MisspeltHookError: It has a method that is nearly called as a hook; a `TypeError`.
         ValueError: Two methods handle the same job.
     """
     check_class(cls)
@@ -81,11 +89,12 @@ def look_at_class(cls: type) -> WorkerClass:
     earlier = _made.get(cls)
     if earlier is None:
         known = _made[cls] = WorkerClass(overridden, job_handlers(cls), ready_handlers(cls))
+        check_spelling(cls, known.handlers)
     else:
         jobs = job_handlers(cls, earlier.job_handlers.values())
         known = WorkerClass(overridden, jobs, ready_handlers(cls, earlier.ready_handlers))
-    check_handlers(cls, [each.attribute for each in known.job_handlers.values()])
-    check_handlers(cls, [name for names in known.ready_handlers.values() for name in names])
+    check_handlers(cls, known.handlers)
+    check_called(cls)
     return known
 
 
@@ -129,6 +138,7 @@ class WorkerCore:
     def __init__(self, worker: BusSubscriber, defaults: Mapping[str, Any], name: str, *, active: bool) -> None:
         known = known_class(type(worker))
         events = self.events = EventHandlers(type(worker).__name__, HOOKS)
+        events.arguments = HOOK_ARGUMENTS
         state = self.state = WorkerState(worker, defaults, name, active=active, events=events)
         presence = self.presence = Presence(state, known.ready_handlers)
         state.hooks = HookQueue(worker, name, known.overridden, events, presence.hook_failed)
@@ -153,7 +163,7 @@ class WorkerCore:
     async def attach(self, registry: WorkerRegistry, bus: WorkerBus, runner: RunnerLike | None) -> None:
         """Attach the worker; what `BaseWorker.attach` does."""
         state = self.state
-        check_object(state.worker)
+        check_object(state.worker, known_class(type(state.worker)).handlers)
         if state.phase is not Phase.NEW:
             raise NotRunningError(f"worker {state.name!r} was attached before: a worker object runs once, make another")
         state.connect(bus, registry, runner)

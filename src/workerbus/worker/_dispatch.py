@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from anyio import Event
 
 from workerbus._events import call_handler
+from workerbus._methods import awaitable
 from workerbus._order import merged
 from workerbus._values import JobStatus, WorkerErrorData
 from workerbus.abc import HookCall
@@ -58,7 +59,7 @@ class Outcome:
 
 def _looked_up(worker: Any, attribute: str) -> Callable[[BusJobRequestMessage], Awaitable[Any]]:
     def run(message: BusJobRequestMessage) -> Awaitable[Any]:
-        return getattr(worker, attribute)(message)  # type: ignore[no-any-return]  # awaited, whatever it is
+        return awaitable(getattr(worker, attribute)(message), worker, attribute)
 
     return run
 
@@ -215,7 +216,7 @@ class MessageDispatch:
 
     async def _on_job_request(self, message: BusJobRequestMessage) -> Any:
         worker = self._state.worker
-        result = await worker.on_job_request(message)
+        result = await awaitable(worker.on_job_request(message), worker, "on_job_request")
         for handler in self._state.events.of("on_job_request"):
             returned = await call_handler(handler, worker, message)
             result = returned if result is None else result

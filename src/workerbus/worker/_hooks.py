@@ -7,7 +7,6 @@ nobody listens, nothing is queued, and no stream and no task exist.
 
 from collections.abc import Callable, Mapping
 from inspect import isawaitable
-from types import CoroutineType
 from typing import Any, Final
 
 from anyio import Event
@@ -17,7 +16,7 @@ from workerbus._concurrency.handling import Handling
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._events import EventEmitter, EventHandlers
-from workerbus._methods import is_default
+from workerbus._methods import arguments_of, awaitable, is_default
 from workerbus._values import WorkerErrorData, WorkerReadyData
 from workerbus.abc import Barrier, HookCall
 from workerbus.jobs._client import JobClient
@@ -186,6 +185,9 @@ class WorkerHooks(EventEmitter):
 DEFAULTS: Final = {name: getattr(WorkerHooks, name) for name in HOOKS}
 """The library's own hooks, which do nothing, by name."""
 
+HOOK_ARGUMENTS: Final = arguments_of(DEFAULTS)
+"""How many arguments each hook gets, by name."""
+
 ON_BUS_MESSAGE: Final = DEFAULTS["on_bus_message"]
 
 
@@ -341,7 +343,9 @@ class HookQueue:
             for function, args in self._calls(call):
                 try:
                     returned = function(*args)
-                    if type(returned) is CoroutineType or isawaitable(returned):  # nearly always the first: faster
+                    if args is call.args:  # the method; event handlers get the worker, too, and need not be async
+                        await awaitable(returned, self._owner, call.name)
+                    elif isawaitable(returned):
                         await returned
                 except BaseException as exc:  # noqa: BLE001 - sorted there
                     failure = sort_failure(exc)

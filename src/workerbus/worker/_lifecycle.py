@@ -23,6 +23,7 @@ from anyio.lowlevel import checkpoint
 from workerbus._concurrency.failures import Kind, cancelled_from_outside, own_error, sort_failure
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import LazyEvent, TaskHost
+from workerbus._methods import awaitable
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall
 from workerbus.errors import WorkerBusError
@@ -190,12 +191,12 @@ class WorkerLifecycle:
                 # Here, and not in run(): while it waits, the worker has no scope and two coroutines less to keep, which
                 # is 1.1 of some 14 KB.
                 with CancelScope() as self._run_scope:
-                    await state.worker.start()
+                    await awaitable(state.worker.start(), state.worker, "start")
                 self._run_scope = None
                 await self._stop.wait()
             else:
                 with CancelScope() as self._run_scope:
-                    await state.worker.run(params)
+                    await awaitable(state.worker.run(params), state.worker, "run")
                     if state.started_at is None and not state.closing:
                         logger.warning("run() of worker %r has returned without calling start()", state.name)
         except BaseException as exc:  # noqa: BLE001 - sorted there; reported by the runner

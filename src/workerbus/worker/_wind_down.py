@@ -20,6 +20,7 @@ from typing import Any
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from workerbus._concurrency.failures import own_error
+from workerbus._methods import awaitable
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall
 from workerbus.errors import text_of
@@ -95,7 +96,7 @@ class WindDown:
         if state.stop_is_due:
             state.stop_called = True
             try:
-                await state.worker.stop()
+                await awaitable(state.worker.stop(), state.worker, "stop")
             except BaseException as exc:
                 logger.error("stop() of worker %r failed", state.name, exc_info=await own_error(exc))
 
@@ -170,7 +171,7 @@ class WindDown:
         try:
             # Called past the deadline, too: what cleanup() does before it first waits is still done.
             with state.clean_up.shield(self._deadline) as shield:
-                await state.worker.cleanup()
+                await awaitable(state.worker.cleanup(), state.worker, "cleanup")
             if shield.cancelled_caught:
                 logger.warning("worker %r is late: its cleanup() has not ended in time", state.name)
         except BaseException as exc:
