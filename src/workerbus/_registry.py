@@ -14,11 +14,12 @@ from anyio import Event
 
 from workerbus._concurrency.failures import own_error
 from workerbus._events import call_handler
+from workerbus._log import about
 from workerbus._order import new_incarnation
 from workerbus._values import WorkerReadyData
 from workerbus.errors import near_names
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.registry")
 
 Watcher = Callable[[WorkerReadyData], Awaitable[None] | None]
 
@@ -426,7 +427,10 @@ class WorkerRegistry:
         try:
             await call_handler(watcher, data)
         except BaseException as exc:
-            logger.error("a watcher of worker %r failed", data.worker_name, exc_info=await own_error(exc))
+            about_it = about(runner=self._runner_name, worker=data.worker_name)
+            logger.error(
+                "a watcher of worker %r failed", data.worker_name, exc_info=await own_error(exc), extra=about_it
+            )
 
 
 def _key(handler: Watcher) -> Any:

@@ -118,6 +118,10 @@ class JobPeer(Protocol):
         """The name of the worker or runner, unique on its bus."""
 
     @property
+    def about(self) -> dict[str, str]:
+        """What a log record says that is about it."""
+
+    @property
     def bus(self) -> Sender:
         """The bus that it sends over."""
 

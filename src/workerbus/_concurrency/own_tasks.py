@@ -13,7 +13,7 @@ from anyio import CancelScope, move_on_after
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, LazyEvent
 from workerbus.errors import HandlerTypeError
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.worker")
 
 Work = Callable[..., Awaitable[Any]] | Awaitable[Any]
 

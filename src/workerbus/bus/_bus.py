@@ -33,7 +33,7 @@ from workerbus.bus._inbox import BusStatistics, BusSubscriber, Inbox, make_inbox
 from workerbus.errors import HandlerTypeError, MessageTypeError, NameTakenError, NotRunningError
 from workerbus.messages import BusMessage
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.bus")
 _new_id = id_source()
 
 Tap = Callable[[BusMessage], object]

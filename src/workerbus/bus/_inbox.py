@@ -22,7 +22,7 @@ from workerbus._values import Value, value
 from workerbus.errors import text_of
 from workerbus.messages import BusMessage, BusWorkerErrorMessage
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.bus")
 
 Receives = Literal["all", "own"]
 

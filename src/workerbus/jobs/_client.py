@@ -24,6 +24,7 @@ from anyio import (
 )
 
 from workerbus._concurrency.lifetime import event_class, running_backend, scope_class
+from workerbus._log import about
 from workerbus._values import JobStatus, id_source
 from workerbus.abc import Barrier, HookCall, JobPeer, OpenAsks
 from workerbus.errors import NotRunningError
@@ -45,7 +46,7 @@ from workerbus.messages import (
     BusMessage,
 )
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.jobs")
 
 WARN_AFTER: Final = 5.0
 """After this many seconds a requester says in the log for whom it waits."""
@@ -152,6 +153,8 @@ class JobClient:
             )
             group.asks(worker, self._asking, self)
             self.requested += 1
+            if logger.isEnabledFor(logging.DEBUG):
+                self._note(group, "%r asks worker %r for job %r (%s)", self._name, worker, job_name, job_id)
             try:
                 await bus.send(request)
             except BaseException:
@@ -176,7 +179,12 @@ class JobClient:
                 finally:
                     group.scope = outer
             if scope.cancelled_caught and group.state is GroupState.OPEN:
-                logger.warning("%r still waits for %s", self._name, self._absent(worker, ", which is not there"))
+                logger.warning(
+                    "%r still waits for %s",
+                    self._name,
+                    self._absent(worker, ", which is not there"),
+                    extra=self._owner.about,
+                )
                 patience = math.inf
 
     def _absent(self, worker: str, how: str = " was not there") -> str:
@@ -251,6 +259,7 @@ class JobClient:
                     logger.warning(
                         "%r leaves job %s without an answer from %s, still busy after its cancellation",
                         self._name, group.job_id, ", ".join(sorted(group.unanswered)),
+                        extra=about(**self._owner.about, job=group.job_id),
                     )  # fmt: skip
                     break
         if cancelled is not None:
@@ -265,6 +274,9 @@ class JobClient:
             return False
         group.state = state
         group.reason = reason
+        if logger.isEnabledFor(logging.DEBUG):
+            why = f": {reason}" if reason else ""
+            self._note(group, "job %s of %r is %s%s", group.job_id, self._name, state.value, why)
         if state is GroupState.TIMED_OUT:
             group.detail = group.late(self._owner.registry, self._absent)
         if state is not GroupState.COMPLETED:
@@ -275,6 +287,9 @@ class JobClient:
             group.scope.deadline = math.inf  # the deadline was the job's, and the body may take longer
         group.notify()
         return True
+
+    def _note(self, group: JobGroup, text: str, *args: object) -> None:
+        logger.debug(text, *args, extra=about(**self._owner.about, job=group.job_id))
 
     def _tell(self, workers: Sequence[str] | set[str], group: JobGroup, reason: str | None) -> None:
         bus, source = self._owner.bus, self._name

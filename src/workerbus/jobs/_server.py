@@ -25,6 +25,7 @@ from anyio import CancelScope, Event, current_time
 
 from workerbus._concurrency.failures import Failure, Kind, sort_failure
 from workerbus._concurrency.lifetime import running_backend
+from workerbus._log import about
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall, JobPeer, Sender
 from workerbus.errors import JobFailure, UnknownJobError
@@ -45,7 +46,7 @@ from workerbus.messages import (
     BusMessage,
 )
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.jobs")
 
 M = TypeVar("M", bound=BusMessage)
 
@@ -142,6 +143,8 @@ class JobServer:
             self._remember(job_id)
             return
         job = self.jobs[job_id] = OpenJob(message, route, self._clock())
+        if logger.isEnabledFor(logging.DEBUG):
+            self._note(message, "worker %r takes job %r (%s) of %r", message.source)
         if route.limiter is None or route.limiter.stand(job):
             self.pool.submit(job)
         else:
@@ -336,6 +339,8 @@ class JobServer:
         except KeyError:
             self.answered[status] = 1
         job_id, name, to, headers = request.job_id, self._name, request.source, request.headers
+        if logger.isEnabledFor(logging.DEBUG):
+            self._note(request, "worker %r answers job %r (%s): %s", status)
         message: BusMessage
         if stream_end:
             message = BusJobStreamEndMessage(job_id, response, source=name, target=to, headers=headers)
@@ -346,6 +351,10 @@ class JobServer:
         if bus is None:
             bus = self._bus = self._owner.bus
         bus.post(message)
+
+    def _note(self, request: BusJobRequestMessage, text: str, last: str) -> None:
+        about_it = about(**self._owner.about, job=request.job_id)
+        logger.debug(text, self._name, request.job_name, request.job_id, last, extra=about_it)
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if self._owner.hooks.wants(name):
@@ -418,7 +427,13 @@ class JobServer:
             self._expire(job)  # where the scope's deadline has cancelled the handler, nobody has said so yet
         if kind in (Kind.ERROR, Kind.PANIC) and not isinstance(failure.cause, JobFailure):
             when = " after its answer" if job.state is JobState.ANSWERED else ""
-            logger.error("the handler of %s failed%s", self._title(job), when, exc_info=failure.cause)
+            logger.error(
+                "the handler of %s failed%s",
+                self._title(job),
+                when,
+                exc_info=failure.cause,
+                extra=about(**self._owner.about, job=job.request.job_id),
+            )
         if kind is not Kind.CANCELLED:
             self._end_of_handler(job, None, failure.cause)
         elif job.verdict is not None or job.state is JobState.ANSWERED:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from anyio import Event, current_time, move_on_after, sleep
 
+from workerbus._log import about
 from workerbus.pipeline._frames import HeartbeatFrame
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.pipeline")
 
 
 class Heartbeats:
@@ -55,5 +56,5 @@ class Heartbeats:
             if limit.cancelled_caught:
                 busy = ", ".join(map(repr, self._busy())) or "nobody"
                 text = "no heartbeat has come through the pipeline of worker %r for %g seconds; at work: %s"
-                logger.warning(text, self._name, self._patience, busy)
+                logger.warning(text, self._name, self._patience, busy, extra=about(worker=self._name))
             await sleep(self._period)

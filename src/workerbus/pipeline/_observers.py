@@ -13,10 +13,11 @@ from attrs import frozen
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
+from workerbus._log import about
 from workerbus.pipeline._frames import Frame, FrameDirection, HeartbeatFrame
 from workerbus.pipeline._processor import FrameProcessor
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.pipeline")
 
 
 @frozen
@@ -127,7 +128,13 @@ class Watch:
                     await observer.on_process_frame(data)
             except BaseException as exc:
                 kind = type(observer).__name__
-                logger.error("observer %s of worker %r failed", kind, name, exc_info=await own_error(exc))
+                logger.error(
+                    "observer %s of worker %r failed",
+                    kind,
+                    name,
+                    exc_info=await own_error(exc),
+                    extra=about(worker=name),
+                )
 
         lane = self._lanes[id(observer)] = Lane(f"{name} observer {type(observer).__name__}", tell)
         if not _is(observer.on_process_frame, Observer.on_process_frame):

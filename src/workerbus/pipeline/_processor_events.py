@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from workerbus._concurrency.failures import own_error
 from workerbus._events import EventHandlers, call_handler
+from workerbus._log import about
 from workerbus.pipeline._frame_lane import Target
 from workerbus.pipeline._frames import Frame, FrameDirection
 from workerbus.pipeline._ports import Watcher
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.pipeline")
 
 PROCESSOR_EVENTS: Final = frozenset(
     {
@@ -66,7 +67,13 @@ class ProcessorEvents(EventHandlers):
                 await call_handler(handler, self._processor, *args)
             except BaseException as exc:
                 error = await own_error(exc)
-                logger.error("a handler for %r of processor %r failed", event, self._name, exc_info=error)
+                logger.error(
+                    "a handler for %r of processor %r failed",
+                    event,
+                    self._name,
+                    exc_info=error,
+                    extra=about(processor=self._name),
+                )
 
     @property
     def hears_pushes(self) -> bool:

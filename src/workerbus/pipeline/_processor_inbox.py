@@ -28,6 +28,7 @@ from workerbus._concurrency.failures import is_panic
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus._concurrency.room import Room
+from workerbus._log import about
 from workerbus._slot import HasCore, core_of
 from workerbus.errors import NotRunningError, text_of
 from workerbus.pipeline._frame_lane import FrameLane, Target
@@ -45,7 +46,7 @@ from workerbus.pipeline._frames import (
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Passing, Port, Running, Visitor, Waiting
 from workerbus.pipeline._processor_events import Calls, ProcessorEvents, watched
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.pipeline")
 
 
 class Stage(Enum):
@@ -177,6 +178,10 @@ class ProcessorInbox:
         if running is not None and data is not None:
             self._target = data.target = watched(self.events.around(self._plain), self.owner, running.watcher)
             self.heard = running.watcher is not None or self.events.hears_pushes
+
+    @property
+    def _about(self) -> dict[str, str]:
+        return about(worker=None if self.running is None else self.running.worker.name, processor=self.name)
 
     def _start_lane(self, lane: FrameLane) -> TaskHandle:
         assert self.running is not None
@@ -374,7 +379,12 @@ class ProcessorInbox:
         with move_on_after(CLEANUP_SECONDS):
             await unwound.wait()
             return
-        logger.warning("processor %r still handles a frame %g s after an interruption", self.name, CLEANUP_SECONDS)
+        logger.warning(
+            "processor %r still handles a frame %g s after an interruption",
+            self.name,
+            CLEANUP_SECONDS,
+            extra=self._about,
+        )
 
     # --- what has to get through, and errors
 
@@ -428,7 +438,7 @@ class ProcessorInbox:
         assert self.running is not None
         assert self.previous is not None
         what = "a task" if frame is None else frame.name
-        logger.error("processor %r failed with %s", self.name, what, exc_info=exc)
+        logger.error("processor %r failed with %s", self.name, what, exc_info=exc, extra=self._about)
         if isinstance(frame, StartFrame) and self.following is not None and not self.following.got_start:
             self.running.start_failed(exc)
         else:

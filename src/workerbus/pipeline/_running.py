@@ -22,13 +22,14 @@ from attrs import frozen
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus._concurrency.own_tasks import OwnTask
+from workerbus._log import about
 from workerbus.errors import NotRunningError, PipelineStartTimeoutError
 from workerbus.pipeline._frames import CancelFrame, ErrorFrame, Frame, FrameDirection, Marker, StartFrame
 from workerbus.pipeline._owner import FrameProcessorSetup, FrameWorker
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Piece, Port, Running, Waiting, Watcher
 from workerbus.pipeline._processor_inbox import ProcessorInbox
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.pipeline")
 
 Left = Callable[[Frame, FrameDirection, bool], Waiting | None]
 
@@ -328,6 +329,7 @@ class RunningPipeline:
             self.worker.name,
             seconds,
             ", ".join(map(repr, slow)),
+            extra=about(worker=self.worker.name),
         )
 
     # --- the end
@@ -351,14 +353,20 @@ class RunningPipeline:
             keepers = [inbox.name for inbox in self.inboxes if inbox.kept is not None and not inbox.at_work]
             if keepers:
                 text = "worker %r ends without the end that processor %r has not pushed on"
-                logger.warning(text, self.worker.name, keepers[0])
+                logger.warning(text, self.worker.name, keepers[0], extra=about(worker=self.worker.name))
                 lost()
                 return
             busy = self.busy
             if busy != told:
                 told = busy
                 text = "the pipeline of worker %r has not ended in %g seconds: it waits for %s"
-                logger.warning(text, self.worker.name, seconds, ", ".join(map(repr, busy)) or "nobody")
+                logger.warning(
+                    text,
+                    self.worker.name,
+                    seconds,
+                    ", ".join(map(repr, busy)) or "nobody",
+                    extra=about(worker=self.worker.name),
+                )
 
     def drain_upstream(self, then: Callable[[], None]) -> None:
         """Call a function when all frames that are on their way upstream now have arrived."""
@@ -396,7 +404,11 @@ class RunningPipeline:
         with move_on_after(CLEANUP_SECONDS / 2) as limit:
             await self._cancelled.wait()
         if limit.cancelled_caught:
-            logger.warning("the CancelFrame has not got through the pipeline of worker %r in time", self.worker.name)
+            logger.warning(
+                "the CancelFrame has not got through the pipeline of worker %r in time",
+                self.worker.name,
+                extra=about(worker=self.worker.name),
+            )
 
     async def close(self, deadline: float, *, clean: bool) -> None:
         """End all tasks, and clean the processors up.
@@ -422,7 +434,12 @@ class RunningPipeline:
                 await task.wait()
         if shield.cancelled_caught:
             late = ", ".join(repr(name) for name in sorted({task.owner for task in self._tasks}))
-            logger.warning("worker %r waits for processors that refuse cancellation: %s", self.worker.name, late)
+            logger.warning(
+                "worker %r waits for processors that refuse cancellation: %s",
+                self.worker.name,
+                late,
+                extra=about(worker=self.worker.name),
+            )
         for inbox in self.inboxes:
             if inbox.set_up and clean:
                 await self._clean(inbox, deadline)
@@ -434,6 +451,13 @@ class RunningPipeline:
             with self._clean_up.shield(deadline) as shield:
                 await processor.cleanup()
             if shield.cancelled_caught:
-                logger.warning("cleanup() of processor %r has not ended in time", inbox.name)
+                logger.warning(
+                    "cleanup() of processor %r has not ended in time", inbox.name, extra=about(worker=self.worker.name)
+                )
         except BaseException as exc:
-            logger.error("cleanup() of processor %r failed", inbox.name, exc_info=await own_error(exc))
+            logger.error(
+                "cleanup() of processor %r failed",
+                inbox.name,
+                exc_info=await own_error(exc),
+                extra=about(worker=self.worker.name),
+            )

@@ -19,6 +19,7 @@ from attrs import frozen
 
 from workerbus._concurrency.failures import is_panic
 from workerbus.abc import HookCall
+from workerbus._log import about
 from workerbus.errors import FlushError, NotRunningError
 from workerbus.pipeline._bus_edge import BusEdge
 from workerbus.pipeline._flush import Flushes, FlushRound
@@ -44,7 +45,7 @@ from workerbus.pipeline._ports import DOWNSTREAM, Entry, Waiting, Watcher
 from workerbus.pipeline._running import Row, RunningPipeline, Tellers
 from workerbus.worker._core import core_of
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.pipeline")
 
 START_SECONDS: Final = 5.0
 """After how many seconds the log names the processors that keep a pipeline from starting."""
@@ -332,7 +333,12 @@ class PipelineSession:
         self._events.emit("on_pipeline_error", frame)
         if frame.fatal:
             text = f"processor {frame.processor!r}: {frame.error}"
-            logger.error("the pipeline of worker %r has failed: %s", self._worker.name, text)
+            logger.error(
+                "the pipeline of worker %r has failed: %s",
+                self._worker.name,
+                text,
+                extra=about(worker=self._worker.name),
+            )
             if frame.exception is not None and is_panic(frame.exception):
                 self._core.lifecycle.fail(frame.exception, frame.processor or "pipeline")
             else:
@@ -438,7 +444,12 @@ class PipelineSession:
             self._events.emit("on_idle_timeout")
             if self._options.cancel_on_idle_timeout:
                 reason = f"idle for {seconds:g} seconds"
-                logger.warning("worker %r is cancelled: no frame for %g seconds", self._worker.name, seconds)
+                logger.warning(
+                    "worker %r is cancelled: no frame for %g seconds",
+                    self._worker.name,
+                    seconds,
+                    extra=about(worker=self._worker.name),
+                )
                 if self._options.cancel_runner_on_idle_timeout:
                     await self._worker.cancel(reason=reason)
                 self.cancel(CancelFrame(reason))

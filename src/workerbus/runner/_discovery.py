@@ -25,6 +25,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
+from workerbus._log import about
 from workerbus._order import PROCESS
 from workerbus._registry import Neighbourhood, WorkerRegistry
 from workerbus._values import WorkerReadyData
@@ -37,7 +38,7 @@ from workerbus.messages import (
 )
 from workerbus.worker._core import WorkerCore
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.runner")
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -160,6 +161,7 @@ class Discovery:
         logger.warning(
             "runner %r hears of another runner of its name, or of its own earlier life: names are unique on a bus",
             self._name,
+            extra=about(runner=self._name),
         )
         self._send(self._entries(), None)
 

@@ -9,8 +9,9 @@ from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._events import EventHandlers, call_handler
+from workerbus._log import about
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.runner")
 
 
 class RunnerEvents:
@@ -55,7 +56,11 @@ class RunnerEvents:
             for _ in range(2):  # it was cancelled in this very step: see whether it goes
                 await cancel_shielded_checkpoint()
         if shield.cancelled_caught and self._lane.busy:
-            logger.warning("runner %r waits for an event handler that refuses cancellation", self._name)
+            logger.warning(
+                "runner %r waits for an event handler that refuses cancellation",
+                self._name,
+                extra=about(runner=self._name),
+            )
 
     async def _fire(self, event: tuple[str, tuple[Any, ...]]) -> None:
         name, args = event
@@ -63,4 +68,10 @@ class RunnerEvents:
             try:
                 await call_handler(handler, self._runner, *args)
             except BaseException as exc:
-                logger.error("a handler of %s of runner %r failed", name, self._name, exc_info=await own_error(exc))
+                logger.error(
+                    "a handler of %s of runner %r failed",
+                    name,
+                    self._name,
+                    exc_info=await own_error(exc),
+                    extra=about(runner=self._name),
+                )

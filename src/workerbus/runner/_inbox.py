@@ -13,12 +13,13 @@ from typing import Any
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
+from workerbus._log import about
 from workerbus.bus._inbox import Inbox
 from workerbus.jobs._client import JobClient
 from workerbus.messages import BusAddWorkerMessage, BusMessage, BusWorkerGoneMessage
 from workerbus.runner._discovery import Announcement, Discovery
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.runner")
 
 Call = Callable[[], Awaitable[None]]
 
@@ -102,7 +103,13 @@ class RunnerInbox(Inbox):
 
     def _failed(self, message: BusMessage, error: BaseException) -> None:
         self.failed += 1
-        logger.error("runner %r failed to handle %s", self.name, type(message).__name__, exc_info=error)
+        logger.error(
+            "runner %r failed to handle %s",
+            self.name,
+            type(message).__name__,
+            exc_info=error,
+            extra=about(runner=self.name),
+        )
 
     async def _call(self, function: Call) -> None:
         await function()

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, Self
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._events import EventEmitter, EventHandlers
+from workerbus._log import about
 from workerbus._methods import is_default
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import core_of, set_core
@@ -40,7 +41,7 @@ from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import ACCEPTS, WorkerCore
 from workerbus.worker._hooks import NoHooks
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.runner")
 _new_id = id_source()
 
 GRACE_SECONDS: Final = 5.0
@@ -267,6 +268,11 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         """Which job groups have asked which worker, so that a departure concerns nobody else."""
         return self._asking
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What a log record says that is about this runner."""
+        return about(runner=self._name)
+
     # --- the run
 
     async def run(self, worker: BaseWorker | None = None, *, auto_end: bool = True) -> None:
@@ -322,6 +328,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             self._discovery.begin()
             self._start_all(tasks)
             self._run.serving()
+            logger.info("runner %r has started", self._name, extra=self.about)
             await self._shutdown.all_done.wait()
         finally:
             # After the workers, under the same deadline: what still waits here, which may answer a job of the runner's
@@ -335,6 +342,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             await self._events.close()
             self._discovery.end()
             await self._bus.unsubscribe(self)
+            logger.info("runner %r has ended", self._name, extra=self.about)
 
     def _start_all(self, tasks: TaskHost) -> None:
         first = self._hosted.start_all()
@@ -461,7 +469,9 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     def _name_claimed_twice(self, data: WorkerReadyData) -> None:
         text = f"runner {data.runner!r} has a worker {data.worker_name!r} too: names are unique on a bus"
-        logger.error("%s (seen by runner %r)", text, self._name)
+        logger.error(
+            "%s (seen by runner %r)", text, self._name, extra=about(runner=self._name, worker=data.worker_name)
+        )
         self.worker_error(WorkerErrorData(data.worker_name, text))
 
 

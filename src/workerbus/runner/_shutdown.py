@@ -16,11 +16,12 @@ from enum import IntEnum
 from anyio import Event, current_time, move_on_after, sleep_until
 
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp
+from workerbus._log import about
 from workerbus.abc import Sender
 from workerbus.messages import BusCancelWorkerMessage, BusEndWorkerMessage
 from workerbus.runner._run import Run
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.runner")
 
 
 class Asked(IntEnum):
@@ -143,4 +144,10 @@ class Shutdown:
         finally:
             if self._roots and not self.all_done.is_set() and self._clean_up.deadline() <= current_time():
                 late = ", ".join(f"worker {name!r}" for name in self._roots)
-                logger.warning("runner %r has waited %g s and still waits for %s", self._name, CLEANUP_SECONDS, late)
+                logger.warning(
+                    "runner %r has waited %g s and still waits for %s",
+                    self._name,
+                    CLEANUP_SECONDS,
+                    late,
+                    extra=about(runner=self._name),
+                )

@@ -28,7 +28,7 @@ from typing import Any
 from anyio import TASK_STATUS_IGNORED, CancelScope, Event, open_signal_receiver
 from anyio.abc import TaskStatus
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.runner")
 
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 _LOOPS = ("asyncio", "trio", "uvloop")

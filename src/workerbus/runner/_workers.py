@@ -20,7 +20,7 @@ from workerbus.runner._statistics import Totals
 from workerbus.worker._core import WorkerCore, core_of, is_worker
 from workerbus.worker._types import Phase
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.runner")
 
 
 class HostRunner(RunnerLike, Protocol):
@@ -220,7 +220,7 @@ class HostedWorkers:
         if self.roots.get(state.name) is core:
             del self.roots[state.name]
         if crash is not None:
-            logger.error("worker %r failed", state.name, exc_info=crash)
+            logger.error("worker %r failed", state.name, exc_info=crash, extra=core.state.about)
             data = _fatal(state.name, crash, core.lifecycle.origin_of(crash))
             if not core.presence.report_failure(data):
                 if state.parent is not None:

@@ -15,6 +15,7 @@ What the library has to know of a worker's class is found out once for each clas
 and its watches.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeGuard
@@ -43,6 +44,8 @@ from workerbus.worker._presence import Presence
 from workerbus.worker._state import WorkerState
 from workerbus.worker._types import Phase
 from workerbus.worker._wind_down import WindDown
+
+logger = logging.getLogger("workerbus.worker")
 
 
 class WorkerClass(NamedTuple):
@@ -215,6 +218,8 @@ class WorkerCore:
         if state.runner is not None:
             state.runner.tell_of_others(state.worker)
         state.ready.set()
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("worker %r has started", state.name, extra=state.about)
         for watched in self.presence.ready_handlers:
             await self.presence.watch(watched)
         for child in state.children:

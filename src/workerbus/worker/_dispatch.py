@@ -5,6 +5,7 @@ done in the step of whoever sent the message; see `_inbox`. What counts is the w
 it is when a hook runs later.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 
@@ -34,6 +35,8 @@ from workerbus.messages import (
 )
 from workerbus.worker._hooks import ON_BUS_MESSAGE
 from workerbus.worker._state import WorkerState
+
+logger = logging.getLogger("workerbus.worker")
 
 
 class Outcome:
@@ -155,6 +158,8 @@ class MessageDispatch:
         state = self._state
         state.active = True
         state.activation_args = args
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("worker %r is active", state.name, extra=state.about)
         if self.active_changed is not None:
             self.active_changed(True)
         if not state.hooks.wants("on_activated"):
@@ -170,6 +175,8 @@ class MessageDispatch:
         if state.active:
             state.active = False
             state.activation_args = None
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("worker %r is inactive", state.name, extra=state.about)
             if self.active_changed is not None:
                 self.active_changed(False)
             self._queue("on_deactivated", (), None)

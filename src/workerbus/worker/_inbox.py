@@ -31,10 +31,11 @@ from workerbus._concurrency.failures import is_panic, own_error_of_call
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.room import Room
+from workerbus._log import about
 from workerbus.bus._inbox import Inbox, Receives, SubscriberStatistics, counts, refuse_own_lane
 from workerbus.messages import BusEndWorkerMessage, BusJobCancelMessage, BusJobRequestMessage, BusMessage
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.worker")
 
 
 class WorkerInbox(Inbox):
@@ -266,7 +267,9 @@ class WorkerInbox(Inbox):
             self._handle(message)
         except Exception:
             self.failed += 1
-            logger.exception("worker %r failed to handle %s", self.name, type(message).__name__)
+            logger.exception(
+                "worker %r failed to handle %s", self.name, type(message).__name__, extra=about(worker=self.name)
+            )
         if data and (self._early or self._room is not None):
             self._note_data()
 
@@ -287,7 +290,7 @@ class WorkerInbox(Inbox):
             error, accepted = own_error_of_call(exc), True
             self.failed += 1
             text = "accepts_bus_message of worker %r failed; the message is accepted"
-            logger.error(text, self.name, exc_info=error)
+            logger.error(text, self.name, exc_info=error, extra=about(worker=self.name))
             if is_panic(error):
                 self._panicked(error, "accepts_bus_message")
         if accepted:

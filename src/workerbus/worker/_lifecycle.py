@@ -32,7 +32,7 @@ from workerbus.worker._state import WorkerState
 from workerbus.worker._task_group import WorkerTaskGroup
 from workerbus.worker._types import Phase, WorkerParams
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.worker")
 
 _inside: "ContextVar[WorkerLifecycle | None]" = ContextVar("workerbus_inside", default=None)
 
@@ -198,7 +198,9 @@ class WorkerLifecycle:
                 with CancelScope() as self._run_scope:
                     await awaitable(state.worker.run(params), state.worker, "run")
                     if state.started_at is None and not state.closing:
-                        logger.warning("run() of worker %r has returned without calling start()", state.name)
+                        logger.warning(
+                            "run() of worker %r has returned without calling start()", state.name, extra=state.about
+                        )
         except BaseException as exc:  # noqa: BLE001 - sorted there; reported by the runner
             self._note(await own_error(exc))
 
@@ -232,7 +234,9 @@ class WorkerLifecycle:
             self._state.tasks.end_with(exc)
         elif self._run_is_over and isinstance(exc, WorkerBusError):
             # A job that the task asked for was cancelled because the worker ends: that is no failure of the worker.
-            logger.error("a task of worker %r failed while it ended", self._state.name, exc_info=exc)
+            logger.error(
+                "a task of worker %r failed while it ended", self._state.name, exc_info=exc, extra=self._state.about
+            )
         else:
             self._note(exc)
 
@@ -241,6 +245,9 @@ class WorkerLifecycle:
         state = self._state
         if self._lived and state.phase is not Phase.FINISHED and not self._state.has_unfinished:
             state.phase = Phase.FINISHED
+            if logger.isEnabledFor(logging.INFO):
+                why = f": {state.reason}" if state.reason else ""
+                logger.info("worker %r has ended%s", state.name, why, extra=state.about)
             state.ready.set()
             state.finished.set()
             state.leave_parent()
@@ -357,7 +364,9 @@ class WorkerLifecycle:
         state = self._state
         unheeding = not await self._run_may_heed()
         if unheeding and state.started_at is None and not state.inbox.holds_work():
-            logger.warning("worker %r is to end and is cancelled: its run() has not called start()", state.name)
+            logger.warning(
+                "worker %r is to end and is cancelled: its run() has not called start()", state.name, extra=state.about
+            )
             self._let_go(cancel_run=True)
             return
         with move_on_after(sum(state.graces)):
@@ -405,10 +414,12 @@ class WorkerLifecycle:
             await self._wind_down.call_stop()
             self._stop.set()
             if not await self._run_may_heed():
-                logger.warning(_UNHEEDING, state.name)
+                logger.warning(_UNHEEDING, state.name, extra=state.about)
                 self._let_go(cancel_run=True)
             await state.finished.wait()  # this task ends with the worker
-        logger.warning("worker %r has not ended in %g seconds and is cancelled", state.name, grace_period)
+        logger.warning(
+            "worker %r has not ended in %g seconds and is cancelled", state.name, grace_period, extra=state.about
+        )
         self._let_go(cancel_run=True)
 
     async def _jobs_done(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from workerbus._concurrency.failures import is_panic
+from workerbus._log import about
 from workerbus._order import PROCESS
 from workerbus._values import WorkerErrorData, WorkerReadyData
 from workerbus.abc import HookCall
@@ -18,7 +19,7 @@ from workerbus.messages import (
 )
 from workerbus.worker._state import WorkerState
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.worker")
 
 _TOLD: Final = 256
 
@@ -127,7 +128,14 @@ class Presence:
         """Log and report what a hook has raised; a panic finishes the worker, and is reported with that."""
         job_id = getattr(call.cause, "job_id", None)
         of_job = f" (job {job_id})" if job_id else ""
-        logger.error("%s of worker %r failed%s", call.name, self._state.name, of_job, exc_info=exc)
+        logger.error(
+            "%s of worker %r failed%s",
+            call.name,
+            self._state.name,
+            of_job,
+            exc_info=exc,
+            extra=about(**self._state.about, job=job_id),
+        )
         if is_panic(exc):
             self._state.fail(exc, call.name)
         # What a broadcast error causes is not broadcast again: it would go round for ever.

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from workerbus._concurrency.lifetime import CleanUp, LazyEvent, TaskHost
 from workerbus._events import EventHandlers
+from workerbus._log import about
 from workerbus._methods import is_default
 from workerbus._registry import WorkerRegistry
 from workerbus.abc import OpenAsks, RunnerLike
@@ -145,6 +146,11 @@ class WorkerState(TreeNode):
     @inbox.setter
     def inbox(self, inbox: WorkerInbox) -> None:
         self._inbox = inbox
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What a log record says that is about this worker."""
+        return about(runner=None if self.runner is None else self.runner.name, worker=self.name)
 
     @property
     def graces(self) -> tuple[float, float]:

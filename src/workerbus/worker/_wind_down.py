@@ -29,7 +29,7 @@ from workerbus.messages import BusCancelWorkerMessage
 from workerbus.worker._state import WorkerState
 from workerbus.worker._types import Phase
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.worker")
 
 
 class WindDown:
@@ -60,7 +60,7 @@ class WindDown:
                 with state.clean_up.shield(self._deadline) as shield:
                     await self.call_stop()
                 if shield.cancelled_caught:
-                    logger.warning("worker %r is late: its stop() has not ended in time", state.name)
+                    logger.warning("worker %r is late: its stop() has not ended in time", state.name, extra=state.about)
             if not self._nothing_runs():
                 with state.clean_up.shield(self._deadline) as shield:
                     await self._cancel_children()  # step 1
@@ -76,7 +76,9 @@ class WindDown:
                     if self._tells_of_cancel:  # the lanes are closed by now, so it is run here
                         await state.hooks.run(HookCall("on_bus_message", (state.final_message,), state.final_message))
                 if shield.cancelled_caught:
-                    logger.warning("worker %r is late: not all that it does has ended in time", state.name)
+                    logger.warning(
+                        "worker %r is late: not all that it does has ended in time", state.name, extra=state.about
+                    )
         finally:
             late = self._refuse_the_rest()  # step 3, which waits for nothing and so cannot be cut short
             if late and not in_time:
@@ -87,7 +89,9 @@ class WindDown:
                 late = state.job_server.answer_all(*self._verdict())
             if late:
                 handlers = ", ".join(late)
-                logger.warning("worker %r waits for handlers that refuse cancellation: %s", state.name, handlers)
+                logger.warning(
+                    "worker %r waits for handlers that refuse cancellation: %s", state.name, handlers, extra=state.about
+                )
             await self._clean_up()  # step 4
 
     async def call_stop(self) -> None:
@@ -98,7 +102,7 @@ class WindDown:
             try:
                 await awaitable(state.worker.stop(), state.worker, "stop")
             except BaseException as exc:
-                logger.error("stop() of worker %r failed", state.name, exc_info=await own_error(exc))
+                logger.error("stop() of worker %r failed", state.name, exc_info=await own_error(exc), extra=state.about)
 
     async def of_unstarted(self) -> None:
         """Clean up and leave, for a worker whose task has never begun."""
@@ -173,9 +177,9 @@ class WindDown:
             with state.clean_up.shield(self._deadline) as shield:
                 await awaitable(state.worker.cleanup(), state.worker, "cleanup")
             if shield.cancelled_caught:
-                logger.warning("worker %r is late: its cleanup() has not ended in time", state.name)
+                logger.warning("worker %r is late: its cleanup() has not ended in time", state.name, extra=state.about)
         except BaseException as exc:
-            logger.error("cleanup() of worker %r failed", state.name, exc_info=await own_error(exc))
+            logger.error("cleanup() of worker %r failed", state.name, exc_info=await own_error(exc), extra=state.about)
         finally:
             await self._leave_in_time()
 

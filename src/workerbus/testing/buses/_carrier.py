@@ -16,7 +16,7 @@ from workerbus._concurrency.lifetime import TaskHost
 from workerbus.bus._bus import WorkerBus
 from workerbus.messages import BusMessage
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.testing")
 
 
 class Carrier:
