@@ -75,8 +75,8 @@ def anyio_backend(request: pytest.FixtureRequest, backend: str) -> tuple[str, di
 
 @pytest.fixture(autouse=True)
 def quiet_logs(caplog: pytest.LogCaptureFixture) -> None:
-    """Capture what the library logs, from the debug level on."""
-    caplog.set_level(logging.DEBUG, logger="workerbus")
+    """Capture what the library logs, from warnings on."""
+    caplog.set_level(logging.WARNING, logger="workerbus")
 
 
 def _with_deadline(function: Any) -> Any:

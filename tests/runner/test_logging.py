@@ -23,6 +23,12 @@ PARTS = ("bus", "jobs", "worker", "runner", "pipeline", "registry")
 Said = tuple[str, str, str]
 
 
+@pytest.fixture(autouse=True)
+def all_levels(caplog: pytest.LogCaptureFixture) -> None:
+    """Capture all that the library logs."""
+    caplog.set_level(logging.DEBUG, logger="workerbus")
+
+
 def said(caplog: pytest.LogCaptureFixture, level: int) -> list[Said]:
     """Return logger, text, and whose record it is, of what was logged at a level."""
     return [

@@ -18,8 +18,8 @@ from anyio import CancelScope, Event, current_time, get_current_task, move_on_af
 from attrs import frozen
 
 from workerbus._concurrency.failures import is_panic
-from workerbus.abc import HookCall
 from workerbus._log import about
+from workerbus.abc import HookCall
 from workerbus.errors import FlushError, NotRunningError
 from workerbus.pipeline._bus_edge import BusEdge
 from workerbus.pipeline._flush import Flushes, FlushRound

@@ -1,0 +1,43 @@
+"""W10, R8: the programs of docs/running.md print what they say."""
+
+import contextlib
+import io
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs/running.md"
+PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("workerbus", "workerbus.jobs")]
+    before = [(each.level, each.handlers[:]) for each in loggers]
+    yield
+    for each, (level, handlers) in zip(loggers, before, strict=True):
+        each.setLevel(level)
+        each.handlers = handlers
+
+
+def promised(program: str) -> list[str]:
+    """What a program says that it prints, behind ``anyio.run(main)``."""
+    _, said = program.split("anyio.run(main)")
+    return [line.strip().removeprefix("# ") for line in said.strip().splitlines()]
+
+
+def played(program: str, backend: str) -> list[str]:
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        exec(program.replace("anyio.run(main)", f"anyio.run(main, backend={backend!r})"), {"__name__": "page"})
+    return output.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_a_program_of_the_page_prints_what_it_says(number: int, backend: str) -> None:
+    program = PROGRAMS[number]
+    printed = re.sub(r"\b[0-9a-f]{4,}-\w+", "1f8e-1", "\n".join(played(program, backend)))
+    assert printed.splitlines() == promised(program)
