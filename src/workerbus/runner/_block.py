@@ -20,6 +20,7 @@ from typing import Literal
 from anyio import CancelScope, get_cancelled_exc_class, get_current_task
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
+from workerbus._log import about
 from workerbus.errors import NotRunningError, WrongTaskError
 from workerbus.runner._outcome import RunOutcome, cut_short, failed
 from workerbus.runner._run import Run
@@ -27,7 +28,7 @@ from workerbus.runner._shutdown import Asked, Shutdown
 from workerbus.runner._signals import report_first_signal
 from workerbus.runner._workers import HostedWorkers
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.runner")
 
 
 class Block:
@@ -201,7 +202,9 @@ class Block:
         self._clean_up.interruptible = True
         drains = self._drains and number is SIGTERM
         what, ask = ("ends", self._shutdown.end) if drains else ("is cancelled", self._shutdown.cancel)
-        logger.info("%s: runner %r %s, with %d workers", number.name, self._name, what, len(self._hosted.workers))
+        workers = len(self._hosted.workers)
+        text = "%s: runner %r %s, with %d workers"
+        logger.info(text, number.name, self._name, what, workers, extra=about(runner=self._name))
         ask(number.name)
 
 
