@@ -8,7 +8,7 @@ import pytest
 from anyio import CancelScope, Event, create_task_group, current_time, move_on_after
 from anyio.abc import TaskGroup
 
-from support.bridges import Reply, bridged_front
+from support.bridges import BUSES, Reply, bridged_front
 from support.pipelines import Alert, Gate, Spy, StartsWith, flowing, for_texts, hang, slow, texts, worker_of
 from support.workers import running
 from workerbus import BusBridgeProcessor, MemoryBus, NotRunningError, PipelineWorker, WorkerRunner
@@ -275,9 +275,10 @@ async def test_a_flush_that_is_cancelled_leaves_nothing_behind() -> None:
 # --- bridges
 
 
-async def test_a_flush_waits_for_what_has_gone_over_a_bridge() -> None:
+@BUSES
+async def test_a_flush_waits_for_what_has_gone_over_a_bridge(make_bus: Any) -> None:
     """P6: what comes back has come out, too."""
-    bus, out = MemoryBus(), Spy(slow(1))
+    bus, out = make_bus(), Spy(slow(1))
     front, _ = await bridged_front(bus, out)
     agent = worker_of(Reply(2), bridged=(), name="agent")
     async with running(front, agent, bus=bus):

@@ -3,11 +3,21 @@
 import pytest
 from anyio import fail_after
 
-from support.pipelines import UP, Alert, Firm, Gate, Spy, flowing, for_texts, texts, worker_of
+from support.pipelines import UP, Alert, Firm, Gate, Spy, flowing, for_texts, hang, texts, worker_of
 from support.workers import running
-from workerbus import NotRunningError, WorkerRunner
-from workerbus.pipeline import CancelFrame, EndFrame, Frame, InterruptionFrame, TextFrame
-from workerbus.testing import nothing_left, settle
+from workerbus import BusFrameMessage, NotRunningError, PipelineWorker, WorkerRunner
+from workerbus.pipeline import (
+    CancelFrame,
+    EndFrame,
+    Frame,
+    FrameProcessorPauseFrame,
+    FrameProcessorPauseUrgentFrame,
+    FrameProcessorResumeFrame,
+    FrameProcessorResumeUrgentFrame,
+    InterruptionFrame,
+    TextFrame,
+)
+from workerbus.testing import RecordingBus, nothing_left, settle
 
 
 async def test_a_paused_processor_begins_no_frame_but_system_frames() -> None:
@@ -162,3 +172,54 @@ async def test_a_processor_pauses_while_its_pipeline_runs() -> None:
     with pytest.raises(NotRunningError, match="is not running yet"):
         await Spy().pause_processing_frames()
     await Spy().resume_processing_frames()
+
+
+# --- pauses that travel
+
+
+async def test_a_pause_may_come_as_a_frame_and_ends_with_an_urgent_one() -> None:
+    """P1: for the processor that it names alone; it goes on to the others."""
+    first, paused, last = Spy(), Spy(), Spy()
+    async with flowing(first, paused, last) as worker:
+        await worker.queue_frames([TextFrame("a"), FrameProcessorPauseFrame(paused), TextFrame("b")])
+        await last.until(1, FrameProcessorPauseFrame)
+        await settle()
+        assert (first.heard, paused.heard, last.heard) == (["a", "b"], ["a"], ["a"])
+        await worker.queue_frame(FrameProcessorResumeUrgentFrame(paused))
+        await last.until(2)
+
+
+async def test_an_urgent_pause_overtakes_and_one_in_its_place_ends_it_from_the_other_side() -> None:
+    """P1: a `FrameProcessorResumeFrame` waits at the processor itself, and works for one that is not paused there."""
+    gate = Gate()
+    first, paused, last = Spy(for_texts(gate)), Spy(), Spy()
+    async with flowing(first, paused, last) as worker:
+        await worker.queue_frames(texts("a"))
+        await gate.reached.wait()
+        await worker.queue_frame(FrameProcessorPauseUrgentFrame(paused))
+        await last.until(1, FrameProcessorPauseUrgentFrame)
+        gate.open()
+        await worker.queue_frame(FrameProcessorResumeFrame(paused))
+        await first.until(1, FrameProcessorResumeFrame)
+        await settle()
+        assert paused.heard == []
+        await paused.resume_processing_frames()
+        await last.until(1, FrameProcessorResumeFrame)
+        await worker.queue_frame(TextFrame("b"))
+        await last.until(2)
+
+
+async def test_frames_that_pause_stay_in_their_pipeline_and_survive_interruptions() -> None:
+    """P1, P3"""
+    bus, hanging, paused = RecordingBus(), Spy(for_texts(hang)), Spy()
+    async with running(worker_of(hanging, paused, bridged=(), name="w"), bus=bus) as runner:
+        worker = runner.get_worker("w")
+        assert isinstance(worker, PipelineWorker)
+        await worker.queue_frames([TextFrame("a"), FrameProcessorPauseFrame(paused), TextFrame("b")])
+        await hanging.until(1)
+        await worker.queue_frame(InterruptionFrame())
+        await paused.until(1, FrameProcessorPauseFrame)
+        await worker.queue_frame(FrameProcessorResumeUrgentFrame(paused))
+        await paused.until(1, FrameProcessorResumeUrgentFrame)
+        await settle()
+    assert {type(message.frame) for message in bus.messages(BusFrameMessage)} == {InterruptionFrame}

@@ -6,9 +6,16 @@ from typing import Any
 
 import anyio
 
-from support.pipelines import Spy, StartsWith, slow, texts, work, worker_of
+from support.pipelines import Spy, StartsWith, Watches, slow, texts, work, worker_of
 from workerbus import BusBridgeProcessor, MemoryBus, WorkerRunner
-from workerbus.pipeline import Frame, FrameProcessor, InterruptionFrame, TextFrame
+from workerbus.pipeline import (
+    Frame,
+    FrameProcessor,
+    InterruptionFrame,
+    PipelineParams,
+    SyncParallelPipeline,
+    TextFrame,
+)
 from workerbus.testing import assert_no_jobs, cancel_at_every_checkpoint
 
 
@@ -62,3 +69,30 @@ def test_a_run_may_be_cut_at_every_checkpoint(backend: str) -> None:
 
     report = cancel_at_every_checkpoint(lambda _: one_run(), set_up=nothing, backend=backend)
     assert len(report.checkpoints) >= 1
+
+
+async def flush_a_conversation(runner: WorkerRunner) -> None:
+    bus, out = runner.bus, Spy(slow(0.01))
+    front = worker_of(BusBridgeProcessor(bus=bus, worker_name="front"), out, name="front")
+    branches = SyncParallelPipeline([Spy(slow(0.01))], [Spy(max_buffer_size=1)])
+    agent = worker_of(branches, bridged=(), name="agent", params=PipelineParams(enable_heartbeats=True))
+    await runner.add_workers(front, agent)
+    await front.queue_frames(texts("a", "b"))
+    observer = Watches()
+    agent.add_observer(observer)
+    await front.flush(timeout=1)
+    await out.pause_processing_frames()
+    await front.queue_frame(TextFrame("c"))
+    task = out.create_task(front.flush())
+    await out.resume_processing_frames()
+    await task.wait()
+    await agent.remove_observer(observer)
+    await out.cancel_task(out.create_task(anyio.sleep_forever))
+
+
+def test_flushes_pauses_and_observers_may_be_cut_at_every_checkpoint(backend: str) -> None:
+    """L1, L3, P6"""
+    report = cancel_at_every_checkpoint(
+        flush_a_conversation, set_up=runner_on_a_bus, check=assert_no_jobs, backend=backend
+    )
+    assert len(report.checkpoints) >= 3

@@ -281,6 +281,77 @@ class InterruptionFrame(SystemFrame):
     """
 
 
+# --- pauses
+
+
+@_frame
+class FrameProcessorPauseFrame(ControlFrame, UninterruptibleFrame):
+    """Pauses a processor when it comes to it, and goes on; see `FrameProcessor.pause_processing_frames`.
+
+    Args:
+        processor: The processor.
+
+    Guarantees: P1.
+    """
+
+    is_local: ClassVar[bool] = True
+    is_joined: ClassVar[bool] = True
+
+    processor: Any
+
+
+@_frame
+class FrameProcessorResumeFrame(ControlFrame, UninterruptibleFrame):
+    """Ends the pause of a processor further on; at that processor itself it waits like other frames.
+
+    Args:
+        processor: The processor.
+
+    Guarantees: P1.
+    """
+
+    is_local: ClassVar[bool] = True
+    is_joined: ClassVar[bool] = True
+
+    processor: Any
+
+
+@_frame
+class FrameProcessorPauseUrgentFrame(SystemFrame):
+    """The same as a `FrameProcessorPauseFrame`, ahead of all data and control frames.
+
+    Args:
+        processor: The processor.
+
+    Guarantees: P1.
+    """
+
+    is_local: ClassVar[bool] = True
+    is_joined: ClassVar[bool] = True
+
+    processor: Any
+
+
+@_frame
+class FrameProcessorResumeUrgentFrame(SystemFrame):
+    """Ends the pause of a processor when it comes to it, ahead of all data and control frames.
+
+    Args:
+        processor: The processor.
+
+    Guarantees: P1.
+    """
+
+    is_local: ClassVar[bool] = True
+    is_joined: ClassVar[bool] = True
+
+    processor: Any
+
+
+PAUSES: Final = (FrameProcessorPauseFrame, FrameProcessorPauseUrgentFrame)
+RESUMES: Final = (FrameProcessorResumeFrame, FrameProcessorResumeUrgentFrame)
+
+
 # --- content
 
 

@@ -5,6 +5,7 @@ bus, `Port.put` returns a `Waiting`.
 """
 
 from collections.abc import Callable, Coroutine, Iterable
+from enum import Enum
 from typing import Any, Protocol
 
 from workerbus._concurrency.lifetime import TaskHost
@@ -86,6 +87,16 @@ class Passing:
             if self.then is not None:
                 self.then()
         return self._port.put(frame, direction, may_wait)
+
+
+class Stage(Enum):
+    """Where an inbox is in its life; the stages come in this order, and OPEN and HALTED may be left out."""
+
+    IDLE = 0  # its pipeline does not run yet: it takes nothing
+    GATED = 1  # it takes the `StartFrame`; the rest waits
+    OPEN = 2  # it takes everything
+    HALTED = 3  # it takes a `CancelFrame` alone
+    ENDED = 4  # it takes nothing any more
 
 
 class Visitor(Protocol):

@@ -18,7 +18,6 @@ It does not know what a pipeline is, or why one ends.
 
 import logging
 import math
-from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -33,6 +32,8 @@ from workerbus._slot import HasCore, core_of
 from workerbus.errors import NotRunningError, text_of
 from workerbus.pipeline._frame_lane import FrameLane, Target
 from workerbus.pipeline._frames import (
+    PAUSES,
+    RESUMES,
     CancelFrame,
     ErrorFrame,
     FlushMarker,
@@ -43,20 +44,10 @@ from workerbus.pipeline._frames import (
     Marker,
     StartFrame,
 )
-from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Passing, Port, Running, Visitor, Waiting
+from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Passing, Port, Running, Stage, Visitor, Waiting
 from workerbus.pipeline._processor_events import Calls, ProcessorEvents, watched
 
 logger = logging.getLogger("workerbus.pipeline")
-
-
-class Stage(Enum):
-    """Where an inbox is in its life; the stages come in this order, and OPEN and HALTED may be left out."""
-
-    IDLE = 0  # its pipeline does not run yet: it takes nothing
-    GATED = 1  # it takes the `StartFrame`; the rest waits
-    OPEN = 2  # it takes everything
-    HALTED = 3  # it takes a `CancelFrame` alone
-    ENDED = 4  # it takes nothing any more
 
 
 class ProcessorInbox:
@@ -210,11 +201,16 @@ class ProcessorInbox:
         #    frames have pushed. It does not wait in the data lane for that moment, since data frames may not be held
         #    back.
         # 2. A processor that raises instead of passing the `StartFrame` on has failed to start, and ends the worker.
-        # 3. A frame that ends the pipeline has to pass on, whatever the processor does; see `_process_last`.
+        # 3. A pause counts from the next frame on, also where the processor raises.
+        # 4. A frame that ends the pipeline has to pass on, whatever the processor does; see `_process_last`.
         assert self._system is not None
         if isinstance(frame, Marker):
             self._system.when_quiet(partial(self._pass_marker, frame, direction))
         elif isinstance(frame, StartFrame | HeartbeatFrame):
+            await self._target.process_frame(frame, direction)
+        elif isinstance(frame, PAUSES + RESUMES):
+            if frame.processor is self.owner:
+                (self.pause if isinstance(frame, PAUSES) else self.resume)(system=False)
             await self._target.process_frame(frame, direction)
         else:
             await self._process_last(frame, direction)
