@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from support import clock
 from support.contexts import SlowToUnwind, fail, read_and_fail
-from support.job_handlers import at_once, never, too_slow_to_leave
+from support.job_handlers import at_once, never, slow_to_leave_when_cancelled, too_slow_to_leave
 from support.requesters import Raw
 from support.wind_downs import BOUND, Stubborn
 from support.workers import Doing, Helper, running
@@ -507,3 +507,37 @@ async def test_a_context_says_what_it_can_not_tell_yet_and_what_it_can_not_do_ag
             await asked
         assert str(caught.value) == "a job context is used once: make another one for another job"
         assert asked.response == {"released": True}
+
+
+@pytest.mark.parametrize("form", ["short", "context"])
+async def test_an_error_has_the_answers_that_came_while_its_job_was_left(form: str) -> None:
+    """J5, J8: those of workers that take their time to unwind."""
+    async with running(Doing("fails", fails_later), Doing("other", slow_to_leave_when_cancelled)) as runner:
+        with pytest.raises(JobGroupError) as caught:
+            await leave(runner, form)
+    assert caught.value.statuses == {"fails": JobStatus.ERROR, "other": JobStatus.CANCELLED}
+    assert caught.value.responses.keys() == {"fails", "other"}
+
+
+@pytest.mark.parametrize("form", ["short", "context"])
+async def test_a_cancellation_that_comes_while_a_failed_job_is_left_wins_over_its_error(form: str) -> None:
+    """J8: it is told when the workers have unwound."""
+    async with running(Doing("fails", fails_later), Doing("other", slow_to_leave_when_cancelled)) as runner:
+        begun = current_time()
+        with anyio.move_on_after(2) as scope:
+            await leave(runner, form)
+        assert scope.cancelled_caught
+        assert current_time() == begun + 1 + CLEANUP_SECONDS - 0.5
+
+
+async def fails_later(worker: Doing, message: BusJobRequestMessage) -> None:
+    await anyio.sleep(1)
+    raise ValueError("it went wrong")
+
+
+async def leave(runner: WorkerRunner, form: str) -> None:
+    if form == "short":
+        await runner.job_group("fails", "other", name="do")
+    else:
+        async with runner.job_group("fails", "other", name="do"):
+            pass
