@@ -1,8 +1,10 @@
 """B1, B2, B3, B5: the lanes of a bus take turns while broadcasts flood."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from random import Random
 
 import anyio
 import pytest
@@ -11,6 +13,10 @@ from anyio.lowlevel import checkpoint
 from support.conditions import eventually
 from support.messages import Note, note
 from workerbus import BusMessage, BusSubscriber, MemoryBus
+from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.lifetime import CleanUp, TaskHost
+from workerbus._concurrency.turns import Turns
+from workerbus.testing import run, settle
 
 MANY = 100
 
@@ -203,3 +209,76 @@ async def test_few_lanes_yield_and_need_no_line(few: int) -> None:
             await bus.subscribe(Counter(f"c{number}", total))
         await send(bus, sends)
         await eventually(lambda: total[0] == sends * few)
+
+
+class Numbers:
+    """Lanes that take turns, each with the numbers that it has handled."""
+
+    def __init__(self, count: int, host: TaskHost) -> None:
+        self.turns = Turns()
+        self.handled: list[list[int]] = [[] for _ in range(count)]
+        self.lanes = [Lane[int](f"lane {k}", self._handler(self.handled[k])) for k in range(count)]
+        for lane in self.lanes:
+            lane.open(host, self.turns)
+
+    @staticmethod
+    def _handler(handled: list[int]) -> Callable[[int], Awaitable[None]]:
+        async def handle(number: int) -> None:
+            handled.append(number)
+
+        return handle
+
+    def put(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            for lane in self.lanes:
+                lane.put(number)
+
+
+@pytest.mark.parametrize("count", [3, 9, 24])
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_becomes_of_lanes_that_are_called_or_stand_in_line_the_others_have_their_turns(
+    backend: str, count: int, seed: int
+) -> None:
+    """B3, B5: some are closed with what they do, and on asyncio the tasks of others are cancelled natively.
+
+    Which ones, and in which step, is drawn; none of that may keep a turn that it will not use.
+    """
+    drawn = Random(seed)
+
+    def cancel_natively(lane: Lane[int]) -> None:
+        for task in asyncio.all_tasks():
+            if id(task) == lane.task_id and inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED:  # type: ignore[arg-type]
+                task.cancel()
+
+    async def main() -> None:
+        quiet = 0
+
+        async def until_quiet(lane: Lane[int]) -> None:
+            nonlocal quiet
+            await lane.quiet()
+            quiet += 1
+
+        async with anyio.create_task_group() as group:
+            numbers = Numbers(count, TaskHost(group, CleanUp()))
+            survivors = set(range(count))
+            numbers.put(range(500))
+            for lane in numbers.lanes:
+                group.start_soon(until_quiet, lane)
+            for step in range(40):
+                await checkpoint()
+                victim = drawn.randrange(count)
+                if backend == "asyncio" and step % 5:
+                    cancel_natively(numbers.lanes[victim])
+                elif len(survivors) > 1:
+                    numbers.lanes[victim].close(cancel=True)
+                    survivors.discard(victim)
+                numbers.put(range(500 + 10 * step, 510 + 10 * step))
+            await settle()
+            assert quiet == count
+            for survivor in survivors:
+                assert numbers.handled[survivor] == list(range(900))
+            assert (numbers.turns.called, [*numbers.turns.line]) == (0, [])
+            for lane in numbers.lanes:
+                lane.close(cancel=True)
+
+    run(main, backend=backend, seed=seed)
