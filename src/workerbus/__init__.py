@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus._registry import WorkerRegistry
-from workerbus._values import JobStatus, WorkerErrorData, WorkerReadyData
+from workerbus._values import JobStatus, WorkerErrorData, WorkerGoneData, WorkerReadyData
 from workerbus.bus import AsyncQueueBus, BusStatistics, BusSubscriber, MemoryBus, SubscriberStatistics, WorkerBus
 from workerbus.errors import (
     HandlerTypeError,
@@ -160,6 +160,7 @@ __all__ = [
     "WorkerBus",
     "WorkerBusError",
     "WorkerErrorData",
+    "WorkerGoneData",
     "WorkerParams",
     "WorkerReadyData",
     "WorkerRegistry",

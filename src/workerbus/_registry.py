@@ -14,14 +14,16 @@ from anyio import Event
 
 from workerbus._concurrency.failures import own_error
 from workerbus._events import call_handler
+from workerbus._failed import FailedWorkers
 from workerbus._log import about
 from workerbus._order import new_incarnation
-from workerbus._values import WorkerReadyData
+from workerbus._values import WorkerGoneData, WorkerReadyData
 from workerbus.errors import near_names
 
 logger = logging.getLogger("workerbus.registry")
 
 Watcher = Callable[[WorkerReadyData], Awaitable[None] | None]
+GoneWatcher = Callable[[WorkerGoneData], None]
 
 
 class Neighbourhood:
@@ -33,11 +35,13 @@ class Neighbourhood:
     Attributes:
         workers: The workers, by name: names are unique on a bus.
         registries: The registries that share it, by the name of their runner.
+        failed: The workers that have failed.
     """
 
-    __slots__ = ("registries", "workers")
+    __slots__ = ("failed", "registries", "workers")
 
     def __init__(self) -> None:
+        self.failed: FailedWorkers = FailedWorkers()
         self.workers: dict[str, WorkerReadyData] = {}
         self.registries: dict[str, WorkerRegistry] = {}
 
@@ -52,6 +56,7 @@ class Neighbourhood:
         """Let a registry, whose workers have all gone, share no more."""
         self.registries.pop(registry.runner_name, None)
         registry.neighbourhood = None
+        self.failed.forget_runner(registry.runner_name)
 
     def enter(self, data: WorkerReadyData) -> None:
         """Note a worker that is ready, and have those told who wait or watch for it."""
@@ -94,6 +99,9 @@ class WorkerRegistry:
         self._rivals: dict[str, dict[str, WorkerReadyData]] = {}
         self._watchers: dict[str, dict[Any, Watcher]] = {}
         self._departure_watchers: dict[str, dict[Any, Watcher]] = {}
+        self._gone_watchers: dict[str, list[GoneWatcher]] = {}
+        self._starting: set[str] = set()
+        self._failed = FailedWorkers()
         self._waiting: dict[str, dict[Event, None]] = {}
         self.on_arrival: Callable[[WorkerReadyData], None] | None = None
         self.on_departure: Callable[[WorkerReadyData], None] | None = None
@@ -115,6 +123,10 @@ class WorkerRegistry:
         if self._incarnation is None:  # when it is first needed: a fork before that would give it to two runners
             self._incarnation = new_incarnation()
         return self._incarnation
+
+    def is_ready(self, worker_name: str) -> bool:
+        """Whether a worker is ready: one that is still starting takes jobs, and is not."""
+        return worker_name in self and worker_name not in self._starting
 
     @property
     def local_workers(self) -> list[str]:
@@ -193,15 +205,39 @@ class WorkerRegistry:
                 self.neighbourhood.enter(worker_data)
         else:
             others = self._claim(worker_data)
-        if not new:
+        if name in self._starting and worker_data.runner == self._runner_name:
+            self._starting.discard(name)
+        elif not new:
             if self.on_conflict is not None:
                 for other in others:
                     self.on_conflict(other)
             return None
+        else:
+            self._found(name)
         if self.on_arrival is not None:
             self.on_arrival(worker_data)
-        self._let_go_on(name)
         return list(self._watchers.get(name, {}).values())
+
+    def begin(self, worker_data: WorkerReadyData) -> bool:
+        """Let a worker of this runner be found while it starts; `enter` then tells that it is ready.
+
+        Args:
+            worker_data: The worker's name and runner.
+
+        Returns:
+            Whether that was possible: a name that is known, under another runner, has to be entered.
+        """
+        name = worker_data.worker_name
+        if name in self:
+            return False
+        self._local[name] = worker_data
+        self._starting.add(name)
+        self._found(name)
+        return True
+
+    def _found(self, name: str) -> None:
+        self.failed.forget(name)
+        self._let_go_on(name)
 
     def _let_go_on(self, name: str) -> None:
         for event in self._waiting.pop(name, ()):
@@ -222,6 +258,9 @@ class WorkerRegistry:
         data = self.remove(worker_name, runner)
         if data is None:
             return False
+        if worker_name in self._starting and data.runner == self._runner_name:
+            self._starting.discard(worker_name)
+            return True  # nobody has been told that it was ready
         await self.tell(self.departure_watchers(worker_name), data, departed=True)
         return True
 
@@ -237,7 +276,7 @@ class WorkerRegistry:
         """
         if runner is None or runner == self._runner_name:
             data = self._local.pop(worker_name, None)
-            if data is not None and self.neighbourhood is not None:
+            if data is not None and self.neighbourhood is not None and worker_name not in self._starting:
                 self.neighbourhood.remove(data)
         else:
             data = self._give_up(worker_name, runner)
@@ -345,7 +384,7 @@ class WorkerRegistry:
         if not _add(self._watchers, worker_name, handler):
             return
         data = self.get(worker_name)
-        if data is not None:
+        if data is not None and self.is_ready(worker_name):
             await self._call(handler, data)
 
     async def watch_departure(self, worker_name: str, handler: Watcher) -> None:
@@ -404,16 +443,87 @@ class WorkerRegistry:
         """
         # In a loop, since the worker may have gone again by the time this task runs.
         while (data := self.get(worker_name)) is None:
-            event = Event()
-            waiting = self._waiting.setdefault(worker_name, {})
-            waiting[event] = None
-            try:
-                await event.wait()
-            finally:
-                waiting.pop(event, None)
-                if not waiting and self._waiting.get(worker_name) is waiting:
-                    del self._waiting[worker_name]
+            await self.wait_for_news(worker_name)
         return data
+
+    async def wait_for_news(self, worker_name: str) -> None:
+        """Wait until a worker is registered, or has failed; nothing is left behind.
+
+        Args:
+            worker_name: The name of the worker to wait for.
+        """
+        event = Event()
+        waiting = self._waiting.setdefault(worker_name, {})
+        waiting[event] = None
+        try:
+            await event.wait()
+        finally:
+            waiting.pop(event, None)
+            if not waiting and self._waiting.get(worker_name) is waiting:
+                del self._waiting[worker_name]
+
+    # --- workers that have gone, and what they have failed of
+
+    @property
+    def failed(self) -> FailedWorkers:
+        """The workers that have failed, here and under other runners; shared where those are in this process.
+
+        Guarantees: J4, R9.
+        """
+        return self._failed if self.neighbourhood is None else self.neighbourhood.failed
+
+    def failure_of(self, worker_name: str) -> WorkerGoneData | None:
+        """Return what is known of a worker that has failed; None where none of that name has, or there is a new one.
+
+        Args:
+            worker_name: The name of the worker.
+
+        Guarantees: J4.
+        """
+        return self.failed.get(worker_name)
+
+    def note_failure(self, data: WorkerGoneData) -> None:
+        """Remember that a worker has failed, and let those who wait for it know.
+
+        Args:
+            data: The worker, and what it has failed of.
+
+        Guarantees: J4, R9.
+        """
+        self.failed.add(data)
+        for registry in self._sharing():
+            registry._let_go_on(data.worker_name)  # noqa: SLF001 - of the same class
+
+    def _sharing(self) -> list["WorkerRegistry"]:
+        return [self] if self.neighbourhood is None else list(self.neighbourhood.registries.values())
+
+    def watch_gone(self, worker_name: str, handler: GoneWatcher) -> None:
+        """Call a sync function whenever a worker has gone; a second call for the same two does nothing.
+
+        Args:
+            worker_name: The name of the worker.
+            handler: The function; it gets a `WorkerGoneData`.
+        """
+        if not self.watches_gone(worker_name, handler):
+            self._gone_watchers.setdefault(worker_name, []).append(handler)
+
+    def watches_gone(self, worker_name: str, handler: GoneWatcher) -> bool:
+        """Whether a function is called when a worker has gone."""
+        return handler in self._gone_watchers.get(worker_name, ())
+
+    def unwatch_gone(self, worker_name: str, handler: GoneWatcher) -> None:
+        """Call a function no more when a worker has gone."""
+        watchers = self._gone_watchers.get(worker_name, [])
+        if handler in watchers:
+            watchers.remove(handler)
+        if not watchers:
+            self._gone_watchers.pop(worker_name, None)
+
+    def tell_gone(self, data: WorkerGoneData) -> None:
+        """Tell those who watch for it that a worker has gone; the other runners of this process, of one of this one."""
+        for registry in self._sharing() if data.runner == self._runner_name else [self]:
+            for handler in list(registry._gone_watchers.get(data.worker_name, ())):  # noqa: SLF001 - of the same class
+                handler(data)
 
     def near(self, worker_name: str) -> str:
         """Say which known names look like one that is not known, as the end of a sentence.

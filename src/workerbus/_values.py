@@ -95,6 +95,23 @@ class WorkerReadyData(Value):
 
 
 @value
+class WorkerGoneData(Value):
+    """A worker that is there no more.
+
+    Args:
+        worker_name: The name of the worker.
+        runner: The name of the runner that hosted it.
+        error: What it has failed of, in words; None if it has ended.
+
+    Guarantees: J4, W9.
+    """
+
+    worker_name: str
+    runner: str
+    error: str | None = None
+
+
+@value
 class WorkerErrorData(Value):
     """An error that a worker reported, or of which it has ended.
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._message_base import BusMessage
-from workerbus._values import WorkerErrorData, WorkerReadyData
+from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData
 
 
 class Sender(Protocol):
@@ -39,8 +39,11 @@ class Directory(Protocol):
     def get(self, worker_name: str) -> WorkerReadyData | None:
         """Return what is known of a worker that is ready; None where there is none of that name."""
 
-    async def wait_for(self, worker_name: str) -> WorkerReadyData:
-        """Wait until a worker of this name is ready; at once, if there is one."""
+    async def wait_for_news(self, worker_name: str) -> None:
+        """Wait until a worker of this name is ready, or has failed."""
+
+    def failure_of(self, worker_name: str) -> WorkerGoneData | None:
+        """Return what is known of a worker of this name that has failed; None where there is a new one, or was none."""
 
     def near(self, worker_name: str) -> str:
         """Say in words which known names look like this one, as the end of a sentence."""
@@ -147,6 +150,10 @@ class JobPeer(Protocol):
     @property
     def asking(self) -> OpenAsks:
         """The table of who has asked which worker, one for a runner and all its workers."""
+
+    @property
+    def speak(self) -> Callable[[], None]:
+        """Called before it asks for its first job."""
 
 
 class RunnerLike(Protocol):

@@ -38,6 +38,11 @@ def text_of(exc: BaseException) -> str:
         return "an error without a text"
 
 
+def describe(exc: BaseException) -> str:
+    """Return an exception in words: its class and its text."""
+    return f"{type(exc).__name__}: {text_of(exc)}"
+
+
 def near_names(name: str, known: Iterable[str]) -> str:
     """Say which known names look like ``name``, as the end of a sentence."""
     names = sorted(known)

@@ -18,7 +18,7 @@ from workerbus._message_base import BusLocalMessage as BusLocalMessage
 from workerbus._message_base import BusMessage as BusMessage
 from workerbus._message_base import BusSystemMessage as BusSystemMessage
 from workerbus._message_base import bus_message as bus_message
-from workerbus._values import IF_SET, JobStatus, Value, value
+from workerbus._values import IF_SET, JobStatus, Value, WorkerGoneData, value
 
 # --- of the session and its workers; the library's own, which never wait for room
 
@@ -187,8 +187,9 @@ class BusWorkerRegistryMessage(BusSystemMessage):
         workers: One entry for each of its workers that is ready.
         incarnation: In which life of the runner; None where that is not known, and is all one.
         number: The number of the announcement within that life, higher than those before it; None for the last known.
+        failed: Its workers that have failed, the last ones of many; None where there are none.
 
-    Guarantees: L8.
+    Guarantees: J4, L8.
     """
 
     announcement: ClassVar[bool] = True
@@ -197,6 +198,7 @@ class BusWorkerRegistryMessage(BusSystemMessage):
     workers: list[WorkerRegistryEntry]
     incarnation: str | None = None
     number: int | None = None
+    failed: list[WorkerGoneData] | None = field(default=None, metadata={IF_SET: True})
 
 
 @bus_message
@@ -235,8 +237,10 @@ class BusWorkerGoneMessage(BusDataMessage):
         runner: The name of the runner that hosted the worker.
         incarnation: In which life of the runner; None where that is not known, and is all one.
         number: The number of the announcement within that life, higher than those before it; None for the last known.
+        error: What the worker has failed of, in words; None if it has ended. One that has failed to start has not been
+            announced as ready.
 
-    Guarantees: J4, L8.
+    Guarantees: J4, L8, W9.
     """
 
     bounded: ClassVar[bool] = False
@@ -245,6 +249,7 @@ class BusWorkerGoneMessage(BusDataMessage):
     runner: str
     incarnation: str | None = None
     number: int | None = None
+    error: str | None = field(default=None, metadata={IF_SET: True})
 
 
 # --- of jobs

@@ -34,10 +34,10 @@ class Broken(BaseWorker):
         raise ConnectionError("no database")
 
 
-async def ask_one_that_has_failed() -> None:
+async def wait_for_one_that_has_failed() -> None:
     async with WorkerRunner() as runner:
         await runner.add_workers(Broken("db"))
-        await runner.job("db")
+        await runner.registry.wait_for("db")
 
 
 async def ask_one_that_is_to_hang() -> None:
@@ -118,7 +118,7 @@ class Keeps(FrameProcessor):
 
 async def keep_the_start() -> None:
     async with WorkerRunner() as runner:
-        await runner.add_workers(PipelineWorker(Pipeline([Keeps("keeps")]), name="p"))
+        await runner.add_workers(PipelineWorker(Pipeline([Keeps("keeps")]), name="p", start_timeout_secs=None))
         await runner.registry.wait_for("p")
 
 
@@ -196,7 +196,7 @@ async def wait_in_a_hook_for_a_hook() -> None:
                 "behind it: hook on_bus_message (Ping), hook on_bus_message (Ping)",
             ],
         ),
-        (ask_one_that_has_failed, ["worker 'db' to come, which has failed: ConnectionError: no database"]),
+        (wait_for_one_that_has_failed, ["worker 'db' to come, which has failed: ConnectionError: no database"]),
         (lose_the_request, ["on the network of left and right\n    at ", "the request of 'here' to 'echo' (job "]),
         (
             wait_for_a_message,

@@ -197,6 +197,23 @@ async def test_a_child_that_panics_concerns_its_parent() -> None:
     assert parent.failed[0].fatal
 
 
+@pytest.mark.parametrize("method", ["start", "on_activated", "attach", "run"])
+async def test_a_panic_at_the_start_ends_the_worker_and_no_other(method: str) -> None:
+    """J2, W2, R4"""
+    panic = Panic("out of bounds")
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise panic
+
+    parent = Parent()
+    broken: Helper = type("Broken", (Helper,), {method: fail})("broken")
+    async with running(parent) as runner:
+        with pytest.raises(Panic):
+            await parent.add_workers(broken, wait=True)
+        assert (await runner.job("parent", name="echo"))["worker"] == "parent"
+        assert not runner.bus.has_subscriber("broken")
+
+
 async def test_a_panic_while_the_worker_stops_is_not_lost(caplog: pytest.LogCaptureFixture) -> None:
     """J2, W7: of a handler that is being cancelled, and of ``cleanup``"""
 

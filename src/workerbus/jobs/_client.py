@@ -117,6 +117,7 @@ class JobClient:
             self._asking = self._owner.asking
             self._enclosing_deadline = running_backend().current_effective_deadline
             self.never_waits = self._owner.bus.never_waits
+            self._owner.speak()
         group = JobGroup(
             _new_id(),
             worker_names,
@@ -137,13 +138,16 @@ class JobClient:
         """Wait for the workers and send them their requests."""
         known, bus, source = self._owner.registry.get, self._owner.bus, self._name
         job_id, headers, left = group.job_id, group.headers, None
-        for worker in group.worker_names:
+        names: Sequence[str] = group.worker_names
+        for worker in names:
             if known(worker) is None:
                 await self._wait_for(worker, group)
+        if group.responses:
+            names = [worker for worker in names if worker in group.pending]  # the others have failed
         group.request_deadline = deadline = min(group.deadline, self._enclosing_deadline())
-        for worker in group.worker_names:
-            if known(worker) is None:
-                await self._wait_for(worker, group)  # it left while others were being asked
+        for worker in names:
+            if known(worker) is None and not await self._wait_for(worker, group):  # it left while others were asked
+                continue
             if group.state is not GroupState.OPEN:
                 return
             if deadline != math.inf:
@@ -168,14 +172,19 @@ class JobClient:
         if not group.worker_names:
             self._complete(group, None)
 
-    async def _wait_for(self, worker: str, group: JobGroup) -> None:
-        """Wait until a worker is there, or the group wants nothing more of it."""
+    async def _wait_for(self, worker: str, group: JobGroup) -> bool:
+        """Wait until a worker is there, or the group wants nothing more of it; returns False if it has failed."""
         registry, outer, patience = self._owner.registry, group.scope, WARN_AFTER
         while group.state is GroupState.OPEN and registry.get(worker) is None:
+            failure = registry.failure_of(worker)
+            if failure is not None:
+                response = {"error": f"worker {worker!r} has failed: {failure.error}", "type": "WorkerFailed"}
+                self._answered(group, group.answer(worker, JobStatus.ERROR, response, to=self._name), response)
+                return False
             with move_on_after(patience) as scope:
                 group.scope = scope if outer is None else outer
                 try:
-                    await registry.wait_for(worker)
+                    await registry.wait_for_news(worker)
                 finally:
                     group.scope = outer
             if scope.cancelled_caught and group.state is GroupState.OPEN:
@@ -186,6 +195,7 @@ class JobClient:
                     extra=self._owner.about,
                 )
                 patience = math.inf
+        return True
 
     def _absent(self, worker: str, how: str = " was not there") -> str:
         if self._owner.bus.has_subscriber(worker):

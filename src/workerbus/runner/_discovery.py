@@ -28,7 +28,7 @@ from typing import Final, TypeVar
 from workerbus._log import about
 from workerbus._order import PROCESS
 from workerbus._registry import Neighbourhood, WorkerRegistry
-from workerbus._values import WorkerReadyData
+from workerbus._values import WorkerGoneData, WorkerReadyData
 from workerbus.bus._bus import WorkerBus, in_process
 from workerbus.messages import (
     BusWorkerGoneMessage,
@@ -115,12 +115,13 @@ class Discovery:
                 state.name, state.parent_name, state.active, state.worker.bridged, started_at=state.started_at
             )
             for state in (core.state for core in self._workers())
-            if state.started_at is not None
+            if state.announced
         ]
 
     def _send(self, entries: list[WorkerRegistryEntry], target: str | None) -> None:
         stamp = self._registry.incarnation, PROCESS.next_number()
-        message = BusWorkerRegistryMessage(self._name, entries, *stamp, source=self._name, target=target)
+        failed = self._registry.failed.of(self._name) or None
+        message = BusWorkerRegistryMessage(self._name, entries, *stamp, failed, source=self._name, target=target)
         if self._registry.neighbourhood is not None and target is None:
             self._bus.announce(message)
         else:
@@ -149,7 +150,7 @@ class Discovery:
         if isinstance(message, BusWorkerReadyMessage):
             self._arrived(peer, message.source, number)
         elif isinstance(message, BusWorkerGoneMessage):
-            self._departed(peer, message.source, number)
+            self._departed(peer, message.source, number, message.error)
         else:
             self._merge(peer, message)
 
@@ -186,18 +187,24 @@ class Discovery:
     def _end_life(self, peer: _Peer) -> None:
         for name in list(peer.here):
             self._remove(peer, name)
+        self._registry.failed.forget_runner(peer.runner)
         self._without_workers.pop(peer.runner, None)
         _remember(self._over, (peer.runner, peer.incarnation), peer.last)
 
     def _merge(self, peer: _Peer, message: BusWorkerRegistryMessage) -> None:
-        if message.target is None and (entries := self._entries()):  # it starts, perhaps not for the first time
-            self._send(entries, peer.runner)
+        if message.target is None:  # it starts, perhaps not for the first time
+            entries = self._entries()
+            if entries or self._registry.failed.of(self._name):
+                self._send(entries, peer.runner)
         # What it had and has no more went unheard, while the network was away.
         there = {entry.name for entry in message.workers}
         for name in [name for name in peer.here if name not in there]:
             self._departed(peer, name, message.number)
         for name in there:
             self._arrived(peer, name, message.number)
+        for data in message.failed or ():
+            if data.worker_name not in self._registry:
+                self._registry.note_failure(data)
 
     def _arrived(self, peer: _Peer, name: str, number: int | None) -> None:
         known = self._known(peer, name)
@@ -212,19 +219,22 @@ class Discovery:
         data = WorkerReadyData(name, peer.runner)
         self._registry.tell_later(self._registry.enter(data) or (), data)
 
-    def _departed(self, peer: _Peer, name: str, number: int | None) -> None:
+    def _departed(self, peer: _Peer, name: str, number: int | None, error: str | None = None) -> None:
         known = self._known(peer, name)
         if number is not None and number < known:
             return
         _remember(self._gone, (peer.runner, peer.incarnation, name), known if number is None else number)
-        self._remove(peer, name)
+        self._remove(peer, name, error)
+        if error is not None and name not in self._registry:
+            self._registry.note_failure(WorkerGoneData(name, peer.runner, error))
 
-    def _remove(self, peer: _Peer, name: str) -> None:
+    def _remove(self, peer: _Peer, name: str, error: str | None = None) -> None:
         if peer.here.pop(name, None) is not None and not peer.here:
             del self._peers[peer.runner]
             _remember(self._without_workers, peer.runner, peer)
         data = self._registry.remove(name, peer.runner)
         if data is not None:
+            self._registry.tell_gone(WorkerGoneData(name, peer.runner, error))
             self._registry.tell_later(self._registry.departure_watchers(name), data, departed=True)
 
     def _known(self, peer: _Peer, name: str) -> int:

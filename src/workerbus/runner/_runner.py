@@ -107,7 +107,6 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._name = name if name is not None else f"runner-{_new_id()}"
         self._bus = bus if bus is not None else MemoryBus()
         self._registry = WorkerRegistry(self._name)
-        self._registry.on_arrival = self._worker_arrived
         self._registry.on_departure = self._worker_departed
         self._registry.on_conflict = self._name_claimed_twice
         self.job_grace: float = job_grace
@@ -125,6 +124,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._run = Run(self._name, self._bus, self.clean_up, self._serve, self._cancel)
         self._hosted = HostedWorkers(self, self._run)
         self._registry.later = self._call_later
+        self._registry.on_arrival = self._hosted.tell_of
         self._discovery = Discovery(self._name, self._bus, self._registry, self._hosted.workers.values)
         grace = grace_period + job_grace
         self._shutdown = Shutdown(self._name, self._bus, self._run, self.clean_up, self._hosted.roots, grace)
@@ -208,20 +208,27 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     # --- workers
 
-    async def add_workers(self, *workers: BaseWorker) -> None:
+    async def add_workers(self, *workers: BaseWorker, wait: bool = False) -> None:
         """Add root workers. They are attached when this returns, and started as soon as the runner runs.
 
         Args:
             *workers: The workers; one that was added before is skipped.
+            wait: Whether to return only when they have started, the first `on_activated` of each included. The runner
+                has to run for that.
 
         Raises:
             NameTakenError: Another worker has the name of one of them, and none was added; a `ValueError`.
-            NotRunningError: The runner is ending, or one of them has run already; a `RuntimeError`.
+            NotRunningError: The runner is ending, or one of them has run already; with ``wait``, the runner does not
+                run yet, or one of them was stopped before it had started; a `RuntimeError`.
             TypeError: One of them is not a worker.
+            Exception: With ``wait``, what has kept one of them from starting; an exception group of several. The run
+                does not raise it again.
 
-        Guarantees: R3.
+        Guarantees: R3, W9.
         """
-        await self._hosted.add_roots(workers)
+        if wait:
+            self.check_running()
+        await self._hosted.add_roots(workers, wait=wait)
 
     def check_new(self, worker: BaseWorker) -> bool:
         """Return whether a worker is new to this runner; raise as `add_workers` does if it cannot be added."""
@@ -262,6 +269,9 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
     def check_running(self) -> None:
         """Raise `NotRunningError` unless the runner is running."""
         _ = self.tasks
+
+    def speak(self) -> None:
+        """Do nothing: see `workerbus.abc.JobPeer`. A runner is not announced."""
 
     @property
     def asking(self) -> OpenAsks:
@@ -436,23 +446,9 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     # --- what the registry tells
 
-    def _worker_arrived(self, data: WorkerReadyData) -> None:
-        arrived = self._hosted.roots.get(data.worker_name)
-        if arrived is None or data.runner != self._name:
-            return
-        for listener in self._hosted.ready_listeners.values():
-            if listener is not arrived:
-                listener.presence.tell_ready(data)
-
     def tell_of_others(self, worker: BaseWorker) -> None:
         """Tell a root worker that has just started which root workers are ready."""
-        self._hosted.add_if_listening(worker)  # its hook may have been put there since it was added
-        listener = self._hosted.ready_listeners.get(worker.name)
-        if listener is not None:
-            for name in self._registry.local_workers:
-                other = self._registry.get(name)
-                if name in self._hosted.roots and name != worker.name and other is not None:
-                    listener.presence.tell_ready(other)
+        self._hosted.tell_of_others(worker)
 
     def _worker_departed(self, data: WorkerReadyData) -> None:
         name = data.worker_name

@@ -10,14 +10,15 @@ from typing import Any, Protocol
 
 from workerbus._concurrency.failures import sort_failure
 from workerbus._registry import WorkerRegistry
-from workerbus._values import WorkerErrorData
+from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData
 from workerbus.abc import RunnerLike
 from workerbus.bus._bus import WorkerBus
-from workerbus.errors import NameTakenError, NotRunningError, text_of
+from workerbus.errors import NameTakenError, NotRunningError, describe
 from workerbus.messages import BusAddWorkerMessage
 from workerbus.runner._run import Run
 from workerbus.runner._statistics import Totals
 from workerbus.worker._core import WorkerCore, core_of, is_worker
+from workerbus.worker._state import until_started
 from workerbus.worker._types import Phase
 
 logger = logging.getLogger("workerbus.runner")
@@ -69,8 +70,8 @@ class HostedWorkers:
 
     # --- adding
 
-    async def add_roots(self, workers: Sequence[Any]) -> None:
-        """Attach and admit root workers, all or none."""
+    async def add_roots(self, workers: Sequence[Any], *, wait: bool = False) -> None:
+        """Attach and admit root workers, all or none, and perhaps wait until they have started."""
         fresh: dict[str, WorkerCore] = {}
         for worker in workers:
             if not is_worker(worker):
@@ -82,7 +83,8 @@ class HostedWorkers:
             if self.check_new(worker):
                 fresh[name] = core
         self.workers.update(fresh)  # before anything waits, so that each is added once
-        for core in fresh.values():
+        for name, core in fresh.items():
+            self._runner.registry.failed.forget(name)
             try:
                 await self._attach(core)
             except BaseException:
@@ -91,6 +93,8 @@ class HostedWorkers:
                         self.forget(other.state.worker)
                 raise
             self._admit(core)
+        if wait:
+            await until_started([core_of(worker).state for worker in workers])
 
     def check_new(self, worker: Any) -> bool:
         """Return whether a worker is new to this runner.
@@ -131,6 +135,7 @@ class HostedWorkers:
     def _admit(self, core: WorkerCore) -> None:
         state = core.state
         self.workers[state.name] = core
+        self._runner.registry.failed.forget(state.name)
         if state.parent is None:
             self.roots[state.name] = core
             self.add_if_listening(state.worker)
@@ -156,7 +161,8 @@ class HostedWorkers:
 
     def add_if_listening(self, worker: Any) -> None:
         """Note that a root worker wants to hear of the others, if it does."""
-        if core_of(worker).state.hooks.wants("on_worker_ready"):
+        hooks = core_of(worker).state.hooks
+        if hooks.wants("on_worker_ready") or hooks.wants("on_worker_gone"):
             self.add_ready_listener(worker)
 
     def add_ready_listener(self, worker: Any) -> None:
@@ -164,6 +170,25 @@ class HostedWorkers:
         core = core_of(worker)
         if self.roots.get(core.state.name) is core:
             self.ready_listeners[core.state.name] = core
+
+    def tell_of(self, data: WorkerReadyData) -> None:
+        """Tell the roots that want to hear that a worker is ready, if it is a root of this runner."""
+        arrived = self.roots.get(data.worker_name)
+        if arrived is None or data.runner != self._runner.name:
+            return
+        for listener in self.ready_listeners.values():
+            if listener is not arrived:
+                listener.presence.tell_ready(data)
+
+    def tell_of_others(self, worker: Any) -> None:
+        """Tell a root that has just started which other roots are ready, if it wants to hear."""
+        self.add_if_listening(worker)  # its hook may have been put there since it was added
+        registry, listener = self._runner.registry, self.ready_listeners.get(worker.name)
+        if listener is not None:
+            for name in registry.local_workers:
+                other = registry.get(name)
+                if name in self.roots and name != worker.name and other is not None and registry.is_ready(name):
+                    listener.presence.tell_ready(other)
 
     async def _attach(self, core: WorkerCore) -> None:
         runner, state = self._runner, core.state
@@ -203,6 +228,8 @@ class HostedWorkers:
             failure = sort_failure(exc)
             if state.parent is None and failure.own:
                 self._runner.worker_error(_fatal(state.name, failure.error, "attach"))
+            if failure.own:
+                self._note_failure(core, failure.error)
             core.lifecycle.could_not_be_added()
             self._runner.worker_left()
             if not failure.own:
@@ -214,21 +241,41 @@ class HostedWorkers:
         # Who hears of a crash:
         # 1. The parent, or for a root the runner and everybody, from the worker's own presence.
         # 2. The runner too, where a parent does not handle it.
-        # 3. If the runner has no handler either, whoever awaits run().
+        # 3. If the runner has no handler either, who waits for the start of the worker, or else whoever awaits run().
         state = core.state
         self.forget(state.worker)
         if self.roots.get(state.name) is core:
             del self.roots[state.name]
         if crash is not None:
             logger.error("worker %r failed", state.name, exc_info=crash, extra=core.state.about)
+            self._note_failure(core, crash)
             data = _fatal(state.name, crash, core.lifecycle.origin_of(crash))
             if not core.presence.report_failure(data):
                 if state.parent is not None:
                     self._runner.worker_error(data)
-                if not self._runner.takes_errors:
+                if not self._runner.takes_errors and not (state.start_waiters and not state.announced):
                     crash.add_note(f"raised by worker {state.name!r}")
                     self.errors.append(crash)
+        if state.announced:
+            self._tell_gone(core, crash)
         self._runner.worker_left()
+
+    def _note_failure(self, core: WorkerCore, error: BaseException) -> None:
+        name, registry = core.state.name, self._runner.registry
+        if name not in self.workers and name not in registry:  # else another one has its name already
+            registry.note_failure(WorkerGoneData(name, self._runner.name, describe(error)))
+
+    def _tell_gone(self, core: WorkerCore, crash: BaseException | None) -> None:
+        # Each hears once: who watches for the name, the parent, or for a root the roots that want to hear.
+        state, registry = core.state, self._runner.registry
+        data = WorkerGoneData(state.name, self._runner.name, None if crash is None else describe(crash))
+        registry.tell_gone(data)
+        hearers = list(self.ready_listeners.values())
+        if state.parent is not None:
+            hearers = [core_of(state.parent.worker)] if state.watched else []
+        for hearer in hearers:
+            if not registry.watches_gone(state.name, hearer.presence.tell_gone):
+                hearer.presence.tell_gone(data)
 
     def forget(self, worker: Any) -> None:
         """Note that a worker has left the bus, and its name is free."""
@@ -243,10 +290,14 @@ class HostedWorkers:
                 del self.roots[name]
 
     async def stop_unstarted(self) -> None:
-        """Stop the workers that are still attached after a run that could not begin, or that came too late for it."""
+        """Stop the workers that are still attached after a run that could not begin, or that came too late for it.
+
+        Those that have failed are forgotten.
+        """
         for core in list(self.workers.values()):
             await core.lifecycle.stop_unstarted()
+        self._runner.registry.failed.clear()
 
 
 def _fatal(worker: str, error: BaseException, origin: str) -> WorkerErrorData:
-    return WorkerErrorData(worker, f"{type(error).__name__}: {text_of(error)}", error, origin, fatal=True)
+    return WorkerErrorData(worker, describe(error), error, origin, fatal=True)

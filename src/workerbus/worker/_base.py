@@ -26,6 +26,7 @@ from workerbus.messages import (
 from workerbus.worker._core import WorkerCore, core_of, look_at_class
 from workerbus.worker._hooks import WorkerHooks
 from workerbus.worker._names import class_name_of
+from workerbus.worker._state import until_started
 from workerbus.worker._types import Phase, WorkerActivationArgs, WorkerParams, WorkerStatistics
 
 _new_id = id_source()
@@ -286,38 +287,53 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     async def stop_when_done(self) -> None:
         """Stop when the pipeline has done what it was given. For a worker without a pipeline, this does nothing."""
 
-    async def add_workers(self, *workers: "BaseWorker", watch: bool = True) -> None:
+    async def add_workers(self, *workers: "BaseWorker", watch: bool = True, wait: bool = False) -> None:
         """Make workers the children of this one; they finish before it does.
 
         Children that are added before this worker has started are started with it.
 
         Args:
             *workers: The children; one that is a child already is skipped.
-            watch: Whether this worker's `on_worker_ready` runs when they are ready.
+            watch: Whether this worker's `on_worker_ready` runs when they are ready, and `on_worker_gone` when they have
+                gone.
+            wait: Whether to return only when they have started, the first `on_activated` of each included.
 
         Raises:
             ParentError: A worker has another parent, is this worker, is above it, or was started before; a
                 `ValueError`.
             NameTakenError: Another worker has its name; a `ValueError`.
-            NotRunningError: This worker or its runner is ending; a `RuntimeError`.
+            NotRunningError: This worker or its runner is ending; with ``wait``, this worker has not started, or one of
+                them was stopped first; a `RuntimeError`.
             TypeError: One of them is not a worker.
+            Exception: With ``wait``, what has kept one of them from starting; an exception group of several. The run
+                of the runner does not raise it again.
 
-        Guarantees: R3, W5.
+        Guarantees: R3, W5, W9.
         """
         if strangers := [child for child in workers if not isinstance(child, BaseWorker)]:
             raise TypeError(f"children are workers, not {strangers[0]!r}")
         core = core_of(self)
-        children = core.state.adopt([core_of(child).state for child in workers], watch=watch)
+        states = [core_of(child).state for child in workers]
+        if wait and core.state.started_at is None:
+            name = core.state.name
+            raise NotRunningError(
+                f"worker {name!r} has not started, and its children start with it: do not wait for them"
+            )
+        children = core.state.adopt(states, watch=watch)
         if core.state.started_at is not None:
             await core.lifecycle.start_children(children)
+        if wait:
+            await until_started(states)
 
     async def watch_workers(self, *worker_names: str) -> None:
         """Have `on_worker_ready` run when the named workers get ready, and at once for those that are.
 
+        When they have gone, `on_worker_gone` runs.
+
         Args:
             *worker_names: The names of the workers; one that is watched already is skipped.
 
-        Guarantees: G1.
+        Guarantees: G1, W9.
         """
         presence = core_of(self).presence
         for name in worker_names:
@@ -351,7 +367,10 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         Args:
             message: The message, with or without a target.
         """
-        await self.bus.send(message)
+        state = core_of(self).state
+        if not state.announced:
+            state.speak()
+        await state.bus.send(message)
 
     async def send_bus_error_message(self, error: str) -> None:
         """Report an error of this worker.
@@ -406,7 +425,12 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         await self.bus.send(BusDeactivateWorkerMessage(source=self.name, target=worker_name))
 
 
-_DEFAULTS: Final = {"run": BaseWorker.run, "stop": BaseWorker.stop, "cleanup": BaseWorker.cleanup}
+_DEFAULTS: Final = {
+    "start": BaseWorker.start,
+    "run": BaseWorker.run,
+    "stop": BaseWorker.stop,
+    "cleanup": BaseWorker.cleanup,
+}
 
 
 def _so_far(core: WorkerCore) -> dict[str, int] | None:

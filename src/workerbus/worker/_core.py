@@ -18,6 +18,7 @@ and its watches.
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeGuard
 from weakref import WeakKeyDictionary
 
@@ -147,7 +148,9 @@ class WorkerCore:
         state.hooks = HookQueue(worker, name, known.overridden, events, presence.hook_failed)
         self.job_client = state.job_client = JobClient(state)
         wind_down = WindDown(state, presence.leave, presence.leaves_at_once)
-        life = self.lifecycle = WorkerLifecycle(state, wind_down=wind_down, watch=presence.watch)
+        life = self.lifecycle = WorkerLifecycle(
+            state, wind_down=wind_down, announce=presence.announce, watch=partial(presence.watch, child=True)
+        )
         self.dispatch = MessageDispatch(state, cancel=life.cancel, end=life.end, handlers=known.job_handlers)
         self.job_server = state.job_server = JobServer(
             state, self.dispatch.find_handler, self.dispatch.refusal, life.fail
@@ -158,7 +161,7 @@ class WorkerCore:
 
     def _event_handler_added(self, event_name: str) -> None:
         self.state.hooks.want(event_name)
-        if event_name == "on_worker_ready" and self.state.runner is not None:
+        if event_name in ("on_worker_ready", "on_worker_gone") and self.state.runner is not None:
             self.state.runner.add_ready_listener(self.state.worker)
 
     # --- on a bus
@@ -209,7 +212,10 @@ class WorkerCore:
         tasks = state.tasks
         state.started_at = time.time()
         lifecycle.adopt_context()
-        await self.presence.announce()
+        # What may still fail comes before the announcement; meanwhile, requesters of this runner find the worker.
+        activates = state.starts_active and state.hooks.wants("on_activated")
+        if not (activates or lifecycle.start_is_overridden) or not self.presence.begin():
+            await self.presence.announce()
         # Activated first, then the messages that came before the start: one of them may deactivate the worker again.
         activation = self.dispatch.activate(None, first=True) if state.starts_active else None
         state.inbox.start(tasks)
@@ -232,6 +238,8 @@ class WorkerCore:
             except BaseException as exc:
                 lifecycle.blame(exc, "on_activated")
                 raise
+        if not lifecycle.start_is_overridden:
+            await lifecycle.has_started()
 
     # --- tasks of its own
 

@@ -17,7 +17,7 @@ from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._events import EventEmitter, EventHandlers
 from workerbus._methods import arguments_of, awaitable, is_default
-from workerbus._values import WorkerErrorData, WorkerReadyData
+from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData
 from workerbus.abc import Barrier, HookCall
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._events import JobGroupResponse
@@ -40,6 +40,7 @@ HOOKS: Final = frozenset(
         "on_activated",
         "on_deactivated",
         "on_worker_ready",
+        "on_worker_gone",
         "on_worker_failed",
         "on_job_request",
         "on_job_response",
@@ -86,13 +87,23 @@ class WorkerHooks(EventEmitter):
             data: The worker that is ready, and its runner.
         """
 
-    async def on_worker_failed(self, data: WorkerErrorData) -> None:
-        """A child of this worker has reported an error.
+    async def on_worker_gone(self, data: WorkerGoneData) -> None:
+        """A worker of which `on_worker_ready` has told is there no more: it has ended or failed, and its name is free.
 
         Args:
-            data: The child, and what it has reported.
+            data: The worker, its runner, and what it has failed of, if it has.
 
-        Guarantees: W7.
+        Guarantees: W9.
+        """
+
+    async def on_worker_failed(self, data: WorkerErrorData) -> None:
+        """A child of this worker has reported an error, or has ended of one.
+
+        Args:
+            data: The child, and what it has reported: with the exception, what has raised it, and whether the child has
+                ended of it.
+
+        Guarantees: W7, W9.
         """
 
     async def on_job_request(self, message: BusJobRequestMessage) -> Any:

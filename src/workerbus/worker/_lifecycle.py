@@ -61,10 +61,12 @@ class WorkerLifecycle:
     Args:
         state: The worker's state.
         wind_down: Winds the worker down.
-        watch: Lets the worker hear when another, of the given name, gets ready.
+        announce: Says that the worker is ready, unless that was said.
+        watch: Lets the worker hear when a child, of the given name, gets ready.
     """
 
     __slots__ = (
+        "_announce",
         "_awaited_end",
         "_end_task",
         "_errors",
@@ -86,10 +88,12 @@ class WorkerLifecycle:
         state: WorkerState,
         *,
         wind_down: WindingDown,
+        announce: Callable[[], Awaitable[None]],
         watch: Callable[[str], Awaitable[None]],
     ) -> None:
         self._state = state
         self._wind_down = wind_down
+        self._announce = announce
         self._watch = watch
         state.child_left = self.finish_if_over
         state.fail = self.fail
@@ -137,6 +141,7 @@ class WorkerLifecycle:
                 raise
         finally:
             self._lived = True
+            state.started.set()
             self.finish_if_over()
             tasks.raise_fatal()
         errors = list(dict.fromkeys(self._errors))
@@ -192,6 +197,8 @@ class WorkerLifecycle:
                 # is 1.1 of some 14 KB.
                 with CancelScope() as self._run_scope:
                     await awaitable(state.worker.start(), state.worker, "start")
+                    if not state.started.is_set():  # else start() is the library's own, and has seen to it
+                        await self.has_started()
                 self._run_scope = None
                 await self._stop.wait()
             else:
@@ -249,10 +256,22 @@ class WorkerLifecycle:
                 why = f": {state.reason}" if state.reason else ""
                 logger.info("worker %r has ended%s", state.name, why, extra=state.about)
             state.ready.set()
+            state.started.set()
             state.finished.set()
             state.leave_parent()
 
     # --- its start
+
+    @property
+    def start_is_overridden(self) -> bool:
+        """Whether the class overrides `start`, and the library calls it: then it knows when that has returned."""
+        return self._state.runs_by_default and not self._state.starts_by_default
+
+    async def has_started(self) -> None:
+        """Announce the worker, whose start is over, unless it has passed by the library's own `start`."""
+        if self._state.started_at is not None:
+            await self._announce()
+        self._state.started.set()
 
     def adopt_context(self) -> None:
         """Let handlers start with the context variables of the task that starts the worker, if it is the worker's."""

@@ -1,16 +1,17 @@
 """How a worker makes itself known, hears of others, and leaves; who is told of its errors (G1, L8, R4, W2, W6, W7)."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
 from workerbus._concurrency.failures import is_panic
 from workerbus._log import about
 from workerbus._order import PROCESS
-from workerbus._values import WorkerErrorData, WorkerReadyData
+from workerbus._registry import Watcher
+from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData
 from workerbus.abc import HookCall
 from workerbus.bus._bus import WorkerBus
-from workerbus.errors import text_of
+from workerbus.errors import describe
 from workerbus.messages import (
     BusWorkerErrorMessage,
     BusWorkerGoneMessage,
@@ -36,20 +37,39 @@ class Presence:
         before_leaving: Functions to await before the worker leaves the bus, in their order.
     """
 
-    __slots__ = ("_most_told", "_state", "_told", "_watched", "before_leaving", "ready_handlers")
+    __slots__ = ("_most_told", "_own", "_state", "_told", "_watched", "before_leaving", "ready_handlers")
 
     def __init__(self, state: WorkerState, ready_handlers: Mapping[str, tuple[str, ...]]) -> None:
         self._state = state
+        state.speak = self.speak
+        self._own: WorkerReadyData | None = None
         self._watched: set[str] | None = None
         self._told: dict[str, WorkerReadyData] = {}
         self._most_told = _TOLD
         self.ready_handlers: Mapping[str, tuple[str, ...]] = ready_handlers
         self.before_leaving: list[Callable[[], Awaitable[None]]] | None = None  # most workers never have one
 
+    def begin(self) -> bool:
+        """Let requesters of this runner find the worker while it starts; returns whether its name is free for that."""
+        registry = self._state.registry
+        self._own = WorkerReadyData(self._state.name, registry.runner_name)
+        return registry.begin(self._own)
+
     async def announce(self) -> None:
-        """Say that the worker is ready, and register it."""
+        """Say that the worker is ready, and register it; nothing happens the second time."""
+        if not self._state.announced:
+            await self._state.registry.tell(*self._announce())
+
+    def speak(self) -> None:
+        """Announce the worker because it says something itself: nobody is to hear of it before it is ready."""
         state = self._state
-        ready = WorkerReadyData(state.name, state.registry.runner_name)
+        if state.started_at is not None and not state.announced:
+            state.registry.tell_later(*self._announce())
+
+    def _announce(self) -> tuple[Collection[Watcher], WorkerReadyData]:
+        state = self._state
+        state.announced = True
+        ready = self._own or WorkerReadyData(state.name, state.registry.runner_name)
         self._tell_others(
             BusWorkerReadyMessage(
                 ready.runner,
@@ -62,7 +82,7 @@ class Presence:
                 source=state.name,
             )
         )
-        await state.registry.register(ready)
+        return state.registry.enter(ready) or (), ready
 
     def _tell_others(self, message: BusWorkerReadyMessage | BusWorkerGoneMessage) -> None:
         state = self._state
@@ -88,11 +108,13 @@ class Presence:
             # Off the bus first, and out of the registry last: whoever watches for the departure can use the name.
             for watched in self._watched or ():
                 registry.unwatch(watched, self.tell_ready)
+                registry.unwatch_gone(watched, self.tell_gone)
             state.active, state.activation_args = False, None
             await bus.unsubscribe(worker)
-            if state.started_at is not None:
+            if state.announced or state.crash is not None:
+                error = None if state.crash is None else describe(state.crash)
                 stamp = registry.incarnation, PROCESS.next_number()
-                self._tell_others(BusWorkerGoneMessage(registry.runner_name, *stamp, source=state.name))
+                self._tell_others(BusWorkerGoneMessage(registry.runner_name, *stamp, error, source=state.name))
             if state.runner is not None:
                 state.runner.forget(worker)
             if state.started_at is not None:
@@ -100,11 +122,18 @@ class Presence:
 
     # --- others
 
-    async def watch(self, name: str) -> None:
-        """Have the hooks run when the named worker gets ready, at once if it is ready now."""
+    async def watch(self, name: str, *, child: bool = False) -> None:
+        """Have the hooks run when the named worker gets ready, at once if it is ready now, and when it has gone.
+
+        Args:
+            name: The name of the worker.
+            child: Whether it is a child of this worker, which hears without this when it has gone.
+        """
         if self._watched is None:
             self._watched = set()
         self._watched.add(name)
+        if not child:
+            self._state.registry.watch_gone(name, self.tell_gone)
         await self._state.registry.watch(name, self.tell_ready)
 
     def tell_ready(self, data: WorkerReadyData) -> None:
@@ -121,6 +150,11 @@ class Presence:
             hooks.add(HookCall("on_worker_ready", (data,)), system=False)
         for attribute in self.ready_handlers.get(data.worker_name, ()):
             hooks.add(HookCall(attribute, (data,)), system=False)
+
+    def tell_gone(self, data: WorkerGoneData) -> None:
+        """Queue the hook for a worker that has gone."""
+        if self._state.hooks.wants("on_worker_gone"):
+            self._state.hooks.add(HookCall("on_worker_gone", (data,)), system=False)
 
     # --- errors
 
@@ -140,7 +174,7 @@ class Presence:
             self._state.fail(exc, call.name)
         # What a broadcast error causes is not broadcast again: it would go round for ever.
         elif not isinstance(call.cause, BusWorkerErrorMessage):
-            text = f"{call.name}: {type(exc).__name__}: {text_of(exc)}{of_job}"
+            text = f"{call.name}: {describe(exc)}{of_job}"
             self.report(WorkerErrorData(self._state.name, text, exc, call.name))
 
     def report_error(self, error: str) -> None:

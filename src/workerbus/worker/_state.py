@@ -5,7 +5,7 @@ by the dispatch. The parts do not know each other: `WorkerCore` puts them togeth
 what is asked of a worker that is not running, J14.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from workerbus._concurrency.lifetime import CleanUp, LazyEvent, TaskHost
@@ -49,12 +49,16 @@ class WorkerState(TreeNode):
         admitted: Whether a runner hosts it and it has its name there.
         closing: Whether it is stopping, and takes no more jobs and children.
         crash: What it has failed of, if it has.
+        speak: Called before it says something itself: it is announced then, if it still starts.
         fail: Finishes it as if `run` had raised: called with the exception, and with the name of what has raised it.
         reason: Why it ends, in words, if somebody has said so.
         final_message: The cancel that ends it, if one does.
         attach_error: What kept it from being attached, if anything did.
         attached: Set when it is on the bus, or could not be attached.
-        ready: Set when it has started, or has finished without having started.
+        announced: Whether it was announced as ready.
+        ready: Set when it takes jobs, or has finished without having started.
+        started: Set when its start is over, or it has finished without having started.
+        start_waiters: How many wait for its start, and get what it fails of until then.
         finished: Set when it and its children have finished.
         clean_up: The clock of its wind-down.
         hooks: The hooks that wait to be run.
@@ -68,15 +72,17 @@ class WorkerState(TreeNode):
 
     __slots__ = (
         "_bus", "_defaults", "_inbox", "_registry", "_tasks", "activation_args", "active", "admitted", "after",
-        "attach_error", "attached", "clean_up", "cleanup_called", "closing", "crash", "events", "fail",
+        "announced", "attach_error", "attached", "clean_up", "cleanup_called", "closing", "crash", "events", "fail",
         "final_message", "finished", "hooks", "job_client", "job_server", "own_tasks", "phase", "ready", "reason",
-        "runner", "started_at", "starts_active", "stop_called", "winding_down", "worker",
+        "runner", "speak", "start_waiters", "started", "started_at", "starts_active", "stop_called", "winding_down",
+        "worker",
     )  # fmt: skip
 
     hooks: HookQueue
     job_client: JobClient
     job_server: JobServer
     fail: Callable[[BaseException, str], None]
+    speak: Callable[[], None]
 
     def __init__(
         self, worker: Any, defaults: Mapping[str, Any], name: str, *, active: bool, events: EventHandlers
@@ -103,7 +109,10 @@ class WorkerState(TreeNode):
         self.final_message: BusCancelWorkerMessage | None = None
         self.attach_error: BaseException | None = None
         self.attached: LazyEvent = LazyEvent()
+        self.announced: bool = False
         self.ready: LazyEvent = LazyEvent()
+        self.started: LazyEvent = LazyEvent()
+        self.start_waiters: int = 0
         self.finished: LazyEvent = LazyEvent()
         self.clean_up: CleanUp = CleanUp()
         self.own_tasks: OwnTasks | None = None  # most workers never have any
@@ -221,6 +230,11 @@ class WorkerState(TreeNode):
         return is_default(self.worker, "run", self._defaults["run"])
 
     @property
+    def starts_by_default(self) -> bool:
+        """Whether the class leaves `start` as it is."""
+        return is_default(self.worker, "start", self._defaults["start"])
+
+    @property
     def stop_is_due(self) -> bool:
         """Whether somebody has overridden `stop`, and nobody has called it yet."""
         return not (self.stop_called or is_default(self.worker, "stop", self._defaults["stop"]))
@@ -266,3 +280,27 @@ class WorkerState(TreeNode):
     def asking(self) -> OpenAsks:
         """The runner's table of which groups have asked which worker."""
         return {} if self.runner is None else self.runner.asking
+
+
+async def until_started(workers: Sequence[WorkerState]) -> None:
+    """Wait until workers have started.
+
+    Raises:
+        BaseException: What has kept one from it, an exception group of several.
+        NotRunningError: One was stopped before it had started.
+    """
+    for state in workers:
+        state.start_waiters += 1
+    try:
+        for state in workers:
+            await state.started.wait()
+    finally:
+        for state in workers:
+            state.start_waiters -= 1
+    errors = [
+        state.crash or NotRunningError(f"worker {state.name!r} was stopped before it had started")
+        for state in workers
+        if not state.announced
+    ]
+    if errors:
+        raise errors[0] if len(errors) == 1 else BaseExceptionGroup("several workers could not be started", errors)

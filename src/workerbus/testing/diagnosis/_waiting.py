@@ -172,7 +172,7 @@ def _events(frame: Names) -> Wait:
 
 
 def _runner_of(registry: WorkerRegistry) -> WorkerRunner | None:
-    runner = getattr(registry.on_arrival, "__self__", None)
+    runner = getattr(registry.on_departure, "__self__", None)
     return runner if isinstance(runner, WorkerRunner) else None
 
 
@@ -250,7 +250,7 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
     _Events.__anext__.__code__: _events,
     JobClient._wait_for_answers.__code__: lambda frame: _answers(frame["group"], None),
     JobGroup.wait.__code__: lambda frame: _answers(frame["self"], None),
-    WorkerRegistry.wait_for.__code__: _arrival,
+    WorkerRegistry.wait_for_news.__code__: _arrival,
     WorkerBus._hand_out_in_line.__code__: _full_lanes,
     RecordingBus.wait_for.__code__: _message,
     News.until.__code__: lambda frame: Wait(0, f"until at {frame['self'].name!r} {frame['what']}"),
@@ -347,7 +347,7 @@ class _Task:
     @staticmethod
     def _unready(wait: Wait, frame: FrameType, titles: dict[int, str]) -> Wait:
         name = frame.f_locals.get("worker_name")
-        if frame.f_code is WorkerRegistry.wait_for.__code__ and _run_title(name) in titles.values():
+        if frame.f_code is WorkerRegistry.wait_for_news.__code__ and _run_title(name) in titles.values():
             return Wait(1, f"for worker {name!r} to be ready: {_late(frame.f_locals['self'], str(name))}")
         return wait
 
