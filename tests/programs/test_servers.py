@@ -11,9 +11,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
+import anyio
 import pytest
+
+from workerbus import WorkerRunner
 
 pytestmark = pytest.mark.slow
 
@@ -118,12 +122,30 @@ def test_one_ctrl_c_ends_a_server_too_that_handles_no_signals(command: str) -> N
     assert "cancelled by SIGINT" in server.lines
 
 
+def snippets() -> str:
+    page = (ROOT / "docs/signals.md").read_text()
+    return "\n\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+
+
+def test_the_snippets_of_the_page_on_signals_do_what_they_say(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """L7, R5: a job from a thread, and what is said of a run that has ended."""
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(snippets(), names)
+    assert anyio.run(names["greet_from_a_thread"], backend=backend) == "hello, thread"
+
+    async def serve() -> None:
+        runner = WorkerRunner()
+        runner.add_event_handler("on_ready", lambda _: signal.raise_signal(signal.SIGINT))
+        await names["serve"](runner)
+
+    anyio.run(serve, backend=backend)
+    assert capsys.readouterr().out == "cancelled by SIGINT\n"
+
+
 @pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
 def test_the_application_of_the_page_on_signals_is_served(server: str, tmp_path: Path) -> None:
     """R5: as the page says."""
-    page = (ROOT / "docs/signals.md").read_text()
-    blocks: list[str] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "page.py").write_text("\n\n".join(blocks))
+    (tmp_path / "page.py").write_text(snippets())
     place = ["--port", "0"] if server == "uvicorn" else ["--bind", "127.0.0.1:0"]
     with serving(["-m", server, *place, "page:app"], tmp_path) as it:
         assert it.get("world") == {"text": "hello, world"}

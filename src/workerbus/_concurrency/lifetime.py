@@ -205,7 +205,7 @@ class TaskHost:
         fatal: The `KeyboardInterrupt` or `SystemExit` that a task raised, for the owner to raise when all is closed.
     """
 
-    __slots__ = ("_clean_up", "context", "fatal", "group", "running", "turns")
+    __slots__ = ("_clean_up", "_gone", "context", "fatal", "group", "running", "turns")
 
     def __init__(self, group: TaskGroup, clean_up: CleanUp) -> None:
         self.group: TaskGroup = group
@@ -214,6 +214,7 @@ class TaskHost:
         self.fatal: BaseException | None = None
         self.running: int = 0
         self.turns: Turns | None = None
+        self._gone: Event | None = None
 
     def start(self, function: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
         """Start a task with a fresh copy of the owner's context variables."""
@@ -237,6 +238,14 @@ class TaskHost:
                 raise
         finally:
             self.running -= 1
+            if self._gone is not None:
+                self._gone.set()
+
+    async def gone(self) -> None:
+        """Wait until none of the tasks runs."""
+        while self.running:
+            self._gone = Event()
+            await self._gone.wait()
 
     def end_with(self, exc: BaseException) -> None:
         """Cancel the group because of an exception that ends programs, and keep it for the owner."""

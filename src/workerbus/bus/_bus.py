@@ -10,39 +10,39 @@ calls `deliver` (or `on_message_received`) for what arrives from the network. Th
 out is kept between `send` or `post` and `publish`, by `_publish_in_turn` and two lanes, and nowhere else.
 """
 
-import inspect
 import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from threading import get_ident
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
-from anyio import Event, create_task_group, get_cancelled_exc_class, get_current_task
+from anyio import Event, create_task_group, current_time, get_cancelled_exc_class, get_current_task
 from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from workerbus._concurrency.failures import unwrap_group
+from workerbus._concurrency.home import Home
 from workerbus._concurrency.lane import Lane
-from workerbus._concurrency.lifetime import CleanUp, TaskHost
+from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus._concurrency.room import RoomWaiter
 from workerbus._concurrency.turns import Turns
 from workerbus._values import BATCH, id_source
 from workerbus.abc import Sender
 from workerbus.bus._inbox import BusStatistics, BusSubscriber, Inbox, make_inbox
-from workerbus.errors import HandlerTypeError, MessageTypeError, NameTakenError, NotRunningError
+from workerbus.bus._taps import Tapped
+from workerbus.errors import MessageTypeError, NameTakenError, NotRunningError, WrongTaskError
 from workerbus.messages import BusMessage
 
 logger = logging.getLogger("workerbus.bus")
 _new_id = id_source()
 
-Tap = Callable[[BusMessage], object]
-
 DELIVERIES: Final = 1_600
 """After so many deliveries of broadcasts a sender lets other tasks run, however few sends they took."""
 
 
-class WorkerBus(ABC):
+class WorkerBus(Tapped, ABC):
     """What workers, runners and observers talk over.
 
     A runner opens the bus that it is given for its own run; a program that has several runners on one bus opens it
@@ -81,9 +81,13 @@ class WorkerBus(ABC):
         self._announced: dict[str, Inbox] = {}
         self._observing: dict[str, Inbox] = {}
         self._everybody: tuple[Inbox, ...] | None = None
-        self._taps: tuple[Tap, ...] = ()
+        self._taps = ()
         self._tasks: TaskHost | None = None
         self._task_group: TaskGroup | None = None
+        # Where it is open: the task, the loop, and for a look that takes no time, the thread.
+        self._opened_in: int = 0
+        self._home: Home | None = None
+        self._thread: int | None = None
         self.clean_up: CleanUp = CleanUp()
         self.neighbourhood: Any = None
         # What the library itself sends on a bus whose publishing may wait goes out in order behind one task.
@@ -126,9 +130,11 @@ class WorkerBus(ABC):
 
         Raises:
             NotRunningError: The bus is open already; a `RuntimeError`.
+            WrongLoopError: It is open in another thread, or another event loop; a `RuntimeError`.
 
-        Guarantees: R6.
+        Guarantees: L7, R6.
         """
+        self.check_loop()
         if self._task_group is not None:
             by = f" by runner {self.opened_by!r}" if self.opened_by else ""
             raise NotRunningError(
@@ -138,6 +144,9 @@ class WorkerBus(ABC):
             self.clean_up = CleanUp()  # that of an earlier run may have begun
         group = self._task_group = create_task_group()
         await group.__aenter__()
+        self._home = Home()
+        self._thread = self._home.thread
+        self._opened_in = get_current_task().id
         try:
             self._tasks = TaskHost(group, self.clean_up)
             self._tasks.turns = Turns()
@@ -157,8 +166,13 @@ class WorkerBus(ABC):
     ) -> bool | None:
         """Close the bus: what was sent before it was open and what the library has posted goes out first.
 
-        Guarantees: B4, L4.
+        Raises:
+            WrongLoopError: It is open in another thread, or another event loop; a `RuntimeError`.
+            WrongTaskError: It was opened in another task; a `RuntimeError`. It is closed all the same.
+
+        Guarantees: B4, L4, L7.
         """
+        self.check_loop()
         tasks = self.tasks
         late: BaseException | None = None
         try:
@@ -190,6 +204,8 @@ class WorkerBus(ABC):
         self._early_gone = Event()
         self._tasks = None
         try:
+            if get_current_task().id != self._opened_in:
+                await self._close_elsewhere(tasks, closing)
             swallowed = await self._close_group(exc, closing)  # 4. handlers are cancelled and waited for
         finally:
             tasks.raise_fatal()
@@ -197,9 +213,26 @@ class WorkerBus(ABC):
             raise late
         return swallowed
 
+    async def _close_elsewhere(self, tasks: TaskHost, closing: Sequence[Inbox]) -> None:
+        # The group can be left only where it was entered. Its scope is that task's, too; it is cancelled only if
+        # something of a transport's runs on.
+        group, self._task_group = self._task_group, None
+        self._home = self._thread = None
+        assert group is not None
+        for inbox in closing:
+            inbox.cancel()
+        with self.clean_up.shield():
+            await tasks.gone()
+        if tasks.running:
+            group.cancel_scope.cancel()
+            with self.clean_up.shield(current_time() + CLEANUP_SECONDS):
+                await tasks.gone()
+        raise WrongTaskError(f"bus {self.name!r}")
+
     async def _close_group(self, exc: BaseException | None, closing: Sequence[Inbox] = ()) -> bool | None:
         group, self._task_group = self._task_group, None
         assert group is not None
+        self._home = self._thread = None
         group.cancel_scope.cancel()
         with self.clean_up.shield(self.clean_up.deadline(exc)) as shield:
             for inbox in closing:
@@ -235,6 +268,17 @@ class WorkerBus(ABC):
             if not inbox.of_runner:
                 self._observing[name] = inbox
 
+    def check_loop(self, what: str | None = None) -> None:
+        """Raise `WrongLoopError` if the bus is open in another thread, or another event loop.
+
+        Args:
+            what: What is being used there; by default the bus.
+
+        Guarantees: L7.
+        """
+        if self._home is not None:
+            self._home.check(what if what is not None else f"bus {self.name!r}")
+
     # --- subscribers
 
     async def subscribe(self, subscriber: BusSubscriber) -> None:
@@ -247,6 +291,7 @@ class WorkerBus(ABC):
 
         Guarantees: B4, B5.
         """
+        self.check_loop()
         if not isinstance(subscriber, BusSubscriber):
             raise TypeError(f"only a BusSubscriber can subscribe, not {subscriber!r}")
         name = subscriber.name
@@ -270,6 +315,7 @@ class WorkerBus(ABC):
 
         Guarantees: B5.
         """
+        self.check_loop()
         name = subscriber.name
         if self._subscribers.get(name) is subscriber:
             del self._subscribers[name]
@@ -283,46 +329,6 @@ class WorkerBus(ABC):
         """Whether a subscriber of this name is on this bus."""
         return name in self._subscribers
 
-    # --- observers
-
-    def add_tap(self, tap: Tap) -> None:
-        """Call ``tap(message)`` once for each message that passes here, from now on.
-
-        A message passes where it is handed out: in the step of whoever sends it, just before its receivers get it, or
-        when it arrives over a network. One that is refused does not pass, and one that nobody here receives does. On a
-        bus with a transport a message passes each time that the transport delivers it here, and not when it leaves.
-
-        A tap is the one piece of your code that runs in a sender's step, so it has to be short: a note, a count, an
-        item put into a stream with ``send_nowait``. It must not send anything, nor wait, nor change the message. One
-        that raises is logged and taken off, and the message goes on. A tap stays until it is removed, also where the
-        bus is closed and opened again.
-
-        Args:
-            tap: A sync function; one that was added before is not added again.
-
-        Raises:
-            HandlerTypeError: The tap is no sync function; a `TypeError`.
-
-        Guarantees: O1.
-        """
-        if not callable(tap) or inspect.iscoroutinefunction(tap):
-            raise HandlerTypeError(f"a tap is a sync function that gets each message, not {tap!r}")
-        if tap not in self._taps:
-            self._taps = (*self._taps, tap)
-
-    def remove_tap(self, tap: Tap) -> None:
-        """Call a tap no more, not even for a message that is passing now; nothing happens where it was not added."""
-        self._taps = tuple(each for each in self._taps if each != tap)
-
-    def _tell_taps(self, message: BusMessage) -> None:
-        for tap in self._taps:
-            if tap in self._taps:  # else an earlier one has removed it
-                try:
-                    tap(message)
-                except Exception:
-                    logger.exception("a tap of bus %r failed and is taken off: %r", self.name, tap)
-                    self.remove_tap(tap)
-
     # --- messages
 
     async def send(self, message: BusMessage) -> None:
@@ -334,8 +340,9 @@ class WorkerBus(ABC):
         Raises:
             MessageTypeError: It is no message, or one of a class that has no lane; a `TypeError`.
             anyio.WouldBlock: A subscriber's own code sends to its own full lane.
+            WrongLoopError: The bus is open in another thread; a `RuntimeError`.
 
-        Guarantees: B2, B4, B9.
+        Guarantees: B2, B4, B9, L7.
         """
         if not isinstance(message, BusMessage) or message.system is None:
             raise MessageTypeError(
@@ -358,6 +365,7 @@ class WorkerBus(ABC):
             await self._tasks.turns.catch_up(deliveries)
 
     async def _publish_in_turn(self, message: BusMessage) -> None:
+        self.check_loop()
         while self.is_open and message.source in self._early_senders:  # 1. behind this sender's own early messages
             await self._early_gone.wait()
         if not self.is_open:  # 2. early itself, perhaps since the bus was closed during the wait
@@ -375,6 +383,7 @@ class WorkerBus(ABC):
             self._posted += 1
             self._hand_out(message)
         else:
+            self.check_loop()
             self._outbox.put(message)
 
     def announce(self, message: BusMessage) -> None:
@@ -438,7 +447,10 @@ class WorkerBus(ABC):
 
     def _hand_out(self, message: BusMessage, recipients: Sequence[Inbox] | None = None) -> None:
         """Put a message into the inbox of everybody whom it concerns, or of ``recipients``. All messages pass here."""
+        # The thread is looked at where that is little beside the rest. A lane that is awake and has several items takes
+        # another one without: there it would be a tenth. Whoever sends from another thread finds lanes asleep, too.
         if self._taps:
+            self._check_thread()
             self._tell_taps(message)
         lane = message.system is True
         if recipients is None:
@@ -446,26 +458,40 @@ class WorkerBus(ABC):
             if target is not None:
                 own = self._inboxes.get(target)
                 if own is None:
+                    self._check_thread()
                     self._undelivered += 1
                 elif (lanes := own.lanes) is not None and (put := lanes[lane].ready) is not None:
                     put(message)  # all that `take` would do: a targeted message is 1.09 times as fast
                 else:
+                    if get_ident() != self._thread:
+                        self._check_thread()
                     own.take(message)
                 if self._everything:
-                    for inbox in list(self._everything.values()):
-                        if inbox is not own:
-                            inbox.take(message)
+                    self._hand_to_observers(message, own)
                 return
             recipients = self._everybody
             if recipients is None or message.announcement:
                 recipients = self._recipients(message)
         self._handed_out += len(recipients)
+        thread = self._thread
         for inbox in recipients:
             lanes = inbox.lanes
             if lanes is not None and (put := lanes[lane].ready) is not None:
                 put(message)  # all that `take` would do: a flood is 1.1 times as fast
             else:
+                if get_ident() != thread:
+                    self._check_thread()
                 inbox.take(message)
+
+    def _hand_to_observers(self, message: BusMessage, own: Inbox | None) -> None:
+        self._check_thread()
+        for inbox in list(self._everything.values()):
+            if inbox is not own:
+                inbox.take(message)
+
+    def _check_thread(self) -> None:
+        if self._thread is not None and get_ident() != self._thread:
+            self.check_loop()
 
     def _recipients(self, message: BusMessage) -> Sequence[Inbox]:
         if message.target is not None:
@@ -483,6 +509,7 @@ class WorkerBus(ABC):
 
     async def _hand_out_in_line(self, message: BusMessage) -> None:
         """Put a message into the inbox of everybody whom it concerns; those that have no room now are waited for."""
+        self.check_loop()
         ready: list[Inbox] = []
         full: list[Lane[Any]] = []  # for the testing module, which reads it off the frame when nothing goes on
         waiters: list[RoomWaiter[BusMessage]] = []

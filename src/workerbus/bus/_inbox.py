@@ -122,6 +122,9 @@ class Inbox(ABC):
     def close(self) -> None:
         """Begin no further delivery, and drop what waits."""
 
+    def cancel(self) -> None:
+        """Cancel what runs in the tasks of the bus, after `close`."""
+
     @property
     @abstractmethod
     def depth(self) -> int:
@@ -243,6 +246,11 @@ class PlainInbox(Inbox):
         """Close both lanes; a handler that runs is left to finish."""
         self._system.close()
         self._data.close()
+
+    def cancel(self) -> None:
+        """Cancel a handler that runs."""
+        self._system.close(cancel=True)
+        self._data.close(cancel=True)
 
     async def quiet(self) -> None:
         """Wait until no handler runs."""

@@ -18,11 +18,13 @@ from anyio import (
     current_effective_deadline,
     current_time,
     get_cancelled_exc_class,
+    get_current_task,
     move_on_after,
     move_on_at,
     sleep,
 )
 
+from workerbus._concurrency.home import task_getter
 from workerbus._concurrency.lifetime import event_class, running_backend, scope_class
 from workerbus._log import about
 from workerbus._values import JobStatus, id_source
@@ -66,6 +68,7 @@ class JobClient:
         groups: Job id to the group, of those that are not forgotten.
         never_waits: Whether a request never waits to be sent; False until the first job, when the bus is known.
         new_scope: The running backend's class of cancel scopes, once there was a job.
+        running_task: Returns the running task, quickly once there was a job.
         ignored: How many answers, updates and stream events came from workers from which none were due.
         requested: How many requests were sent.
         closed: Whether the owner stops, and asks for nothing more.
@@ -74,7 +77,7 @@ class JobClient:
 
     __slots__ = (
         "_asking", "_enclosing_deadline", "_name", "_new_event", "_no_groups", "_owner", "closed", "groups", "ignored",
-        "never_waits", "new_scope", "requested",
+        "never_waits", "new_scope", "requested", "running_task",
     )  # fmt: skip
 
     def __init__(self, owner: JobPeer) -> None:
@@ -82,6 +85,7 @@ class JobClient:
         self._name = owner.name
         self._new_event: type[Event] | None = None
         self.new_scope: type[CancelScope] = CancelScope
+        self.running_task: Callable[[], Any] = get_current_task
         self.never_waits: bool = False
         self._enclosing_deadline: Callable[[], float] = current_effective_deadline
         self.groups: dict[str, JobGroup] = {}
@@ -94,8 +98,9 @@ class JobClient:
     # --- asking
 
     def check_running(self) -> None:
-        """Raise `NotRunningError` unless the owner is running."""
+        """Raise `NotRunningError` unless the owner is running, and `WrongLoopError` where it is not."""
         self._owner.check_running()
+        self._owner.bus.check_loop(self._name)
         if self.closed:
             raise NotRunningError(f"{self._name!r} is not running any more: it asks for no more jobs")
 
@@ -113,7 +118,7 @@ class JobClient:
     ) -> JobGroup:
         """Put a new group into the table; its time starts now."""
         if self._new_event is None:
-            self._new_event, self.new_scope = event_class(), scope_class()
+            self._new_event, self.new_scope, self.running_task = event_class(), scope_class(), task_getter()
             self._asking = self._owner.asking
             self._enclosing_deadline = running_backend().current_effective_deadline
             self.never_waits = self._owner.bus.never_waits

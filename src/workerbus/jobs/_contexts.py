@@ -12,7 +12,7 @@ closed. Only then it is decided what to raise. Three things may have ended the b
 
 import math
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -21,7 +21,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from workerbus._concurrency.lifetime import carry_deadline
 from workerbus._values import BATCH, JobStatus
-from workerbus.errors import NotRunningError
+from workerbus.errors import NotRunningError, WrongTaskError
 from workerbus.jobs._events import JobEvent, JobGroupEvent
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import GroupState
@@ -43,6 +43,10 @@ class Requester(Protocol):
     @property
     def new_scope(self) -> type[CancelScope]:
         """The class of cancel scopes to use."""
+
+    @property
+    def running_task(self) -> Callable[[], Any]:
+        """Returns the running task."""
 
     def check_running(self) -> None:
         """Raise `NotRunningError` unless it can be asked for jobs."""
@@ -109,6 +113,7 @@ class _Context:
         _scope: The scope of the body; None before it is entered, and in the short form without a deadline.
         _collect: Whether events are kept for a loop; not in the short form, which has no body.
         _left_with: What the context was left with, where the error of the group takes its place.
+        _task: The task that has entered it; None in the short form, which stays in one.
     """
 
     def __init__(
@@ -140,6 +145,7 @@ class _Context:
         self._collect = True
         self._left_with: BaseException | None = None
         self._used = False
+        self._task: Any = None
 
     def __del__(self) -> None:
         if not getattr(self, "_used", True):
@@ -147,6 +153,35 @@ class _Context:
             for_whom = ", ".join(map(repr, self._worker_names)) or "nobody"
             text = f"{what} for {for_whom} was never asked for: its context was neither awaited nor entered"
             warnings.warn(text, RuntimeWarning, stacklevel=2, source=self)
+
+    # A context is a coroutine, too, for all that takes those alone: tasks of either backend, and `from_thread.run`.
+
+    _steps: Coroutine[Any, Any, Any] | None = None
+
+    async def _answer(self) -> Any:
+        raise NotImplementedError
+
+    def _running(self) -> Coroutine[Any, Any, Any]:
+        if self._steps is None:
+            self._used = True
+            self._steps = self._answer()
+        return self._steps
+
+    def send(self, value: Any, /) -> Any:
+        """Go on, as a coroutine does; for those who run coroutines."""
+        return self._running().send(value)
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None, /) -> Any:
+        """Raise an exception where it waits, as a coroutine does; for those who run coroutines."""
+        if value is None and traceback is None:
+            return self._running().throw(kind)
+        return self._running().throw(kind, value, traceback)
+
+    def close(self) -> None:
+        """End it where it waits, as a coroutine does; for those who run coroutines."""
+        self._used = True
+        if self._steps is not None:
+            self._steps.close()
 
     @property
     def _entered(self) -> JobGroup:
@@ -223,6 +258,8 @@ class _Context:
         deadline = group.deadline if self._worker_names else math.inf
         scope = self._scope = group.scope = self._client.new_scope(deadline=deadline)
         scope.__enter__()
+        if self._collect:
+            self._task = self._client.running_task()
         try:
             await self._client.ask(group, self._name, self._payload)
             if group.state is not GroupState.OPEN and group.state is not GroupState.COMPLETED:
@@ -239,10 +276,13 @@ class _Context:
 
         Raises:
             JobError: The job did not complete; `JobGroupError` for a group. A timeout is a `TimeoutError`, too.
+            WrongTaskError: It was entered in another task; a `RuntimeError`. The workers were told to stop.
 
-        Guarantees: J5, J8.
+        Guarantees: J5, J8, L7.
         """
         raised_here = False
+        if self._collect and self._client.running_task() != self._task:
+            await self._leave_elsewhere()
         if exc is None:
             try:
                 await self._outcome()
@@ -251,6 +291,16 @@ class _Context:
         if await self._leave(exc, raised_here=raised_here):
             raise self._error() from None
         return False
+
+    async def _leave_elsewhere(self) -> None:
+        # The scope is the other task's. It is not cancelled, and its deadline does nothing any more.
+        group, scope = self._entered, self._scope
+        assert scope is not None
+        what = f"job {group.job_id}" if group.single else f"job group {group.job_id}"
+        error = WrongTaskError(f"{what} of {', '.join(map(repr, group.worker_names))}")
+        scope.deadline, group.scope = math.inf, None
+        await self._client.leave(group, error)
+        raise error
 
     async def _outcome(self) -> None:
         group = self._entered
@@ -294,7 +344,7 @@ class _Context:
         return error
 
 
-class JobContext(_Context):
+class JobContext(_Context, Coroutine[Any, Any, dict[str, Any]]):
     """A job of one worker.
 
     ``async with`` it to see its events while it runs::
@@ -334,14 +384,14 @@ class JobContext(_Context):
 
         Guarantees: J15.
         """
-        return self._get_response().__await__()
+        return self._answer().__await__()
 
-    async def _get_response(self) -> dict[str, Any]:
+    async def _answer(self) -> dict[str, Any]:
         await self._ask_and_wait()
         return self.response
 
 
-class JobGroupContext(_Context):
+class JobGroupContext(_Context, Coroutine[Any, Any, dict[str, dict[str, Any]]]):
     """A job of several workers at once.
 
     ::
@@ -371,8 +421,8 @@ class JobGroupContext(_Context):
 
     def __await__(self) -> Generator[Any, None, dict[str, dict[str, Any]]]:
         """Ask, wait, and return worker name to the payload of its answer."""
-        return self._get_responses().__await__()
+        return self._answer().__await__()
 
-    async def _get_responses(self) -> dict[str, dict[str, Any]]:
+    async def _answer(self) -> dict[str, dict[str, Any]]:
         await self._ask_and_wait()
         return self.responses

@@ -21,6 +21,7 @@ from anyio import CancelScope, get_cancelled_exc_class, get_current_task
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._log import about
+from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NotRunningError, WrongTaskError
 from workerbus.runner._outcome import RunOutcome, cut_short, failed
 from workerbus.runner._run import Run
@@ -36,6 +37,7 @@ class Block:
 
     Args:
         name: The runner's name.
+        bus: The runner's bus.
         run: The run.
         shutdown: Its end.
         hosted: The workers.
@@ -52,6 +54,7 @@ class Block:
     def __init__(
         self,
         name: str,
+        bus: WorkerBus,
         run: Run,
         shutdown: Shutdown,
         hosted: HostedWorkers,
@@ -65,6 +68,7 @@ class Block:
             if given not in (True, False, word):
                 raise ValueError(f"handle_sig{what} is True, False or {word!r}, not {given!r}")
         self._name = name
+        self._bus = bus
         self._run = run
         self._shutdown = shutdown
         self._hosted = hosted
@@ -107,6 +111,7 @@ class Block:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         """Leave the body, and return when everything has ended."""
+        self._bus.check_loop(f"runner {self._name!r}")
         body, self._run.body = self._run.body, None
         if get_current_task().id != self._task:
             await self._leave_elsewhere()
@@ -143,6 +148,7 @@ class Block:
     async def _open(self) -> None:
         if self._run.opened:
             raise NotRunningError(f"runner {self._name!r} has run: a runner runs once, make another")
+        self._bus.check_loop(f"runner {self._name!r}")
         try:
             await self._run.open()
         except BaseException as exc:

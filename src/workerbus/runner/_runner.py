@@ -130,6 +130,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._shutdown = Shutdown(self._name, self._bus, self._run, self.clean_up, self._hosted.roots, grace)
         self._block = Block(
             self._name,
+            self._bus,
             self._run,
             self._shutdown,
             self._hosted,
@@ -226,6 +227,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
         Guarantees: R3, W9.
         """
+        self._bus.check_loop(f"runner {self._name!r}")
         if wait:
             self.check_running()
         await self._hosted.add_roots(workers, wait=wait)
@@ -386,6 +388,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
         Guarantees: R2.
         """
+        self._bus.check_loop(f"runner {self._name!r}")
         self._shutdown.end(reason)
 
     async def cancel(self, reason: str | None = None) -> None:
@@ -396,6 +399,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
         Guarantees: R2.
         """
+        self._bus.check_loop(f"runner {self._name!r}")
         self._shutdown.cancel(reason)
 
     def _cancel(self, reason: str) -> None:

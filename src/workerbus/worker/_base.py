@@ -225,6 +225,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
         Guarantees: N7, W6.
         """
+        core_of(self).state.check_loop()
         await core_of(self).lifecycle.stop()
 
     async def cleanup(self) -> None:
@@ -313,6 +314,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         if strangers := [child for child in workers if not isinstance(child, BaseWorker)]:
             raise TypeError(f"children are workers, not {strangers[0]!r}")
         core = core_of(self)
+        core.state.check_loop()
         states = [core_of(child).state for child in workers]
         if wait and core.state.started_at is None:
             name = core.state.name
@@ -399,6 +401,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
         Guarantees: W3.
         """
+        core_of(self).state.check_loop()
         await _reach(core_of(self), worker_name)
         data = None if args is None else args.to_dict()
         if deactivate_self:

@@ -269,6 +269,11 @@ class WorkerState(TreeNode):
         if self.attach_error is not None:
             raise self.attach_error
 
+    def check_loop(self) -> None:
+        """Raise `WrongLoopError` in another thread or event loop than the one that its bus is open in."""
+        if self._bus is not None:
+            self._bus.check_loop(f"worker {self.name!r}")
+
     # --- as the one that asks for jobs and answers them; see `JobPeer`
 
     def check_running(self) -> None:

@@ -1,0 +1,154 @@
+"""L7: what is entered in one task and left in another is refused, and nothing of it stays behind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+import trio
+
+from support.leaks import nothing_left, task_ids
+from support.messages import note
+from support.subscribers import Plain
+from support.workers import Helper, running
+from workerbus import BusMessage, MemoryBus, RunOutcome, WorkerRunner, WrongTaskError
+
+Enter = Callable[[], Awaitable[None]]
+
+
+@asynccontextmanager
+async def entered_elsewhere(context: AbstractAsyncContextManager[Any], *, over: bool) -> AsyncIterator[Enter]:
+    """A context that another task has entered, which is over or still waits; gives what leaves it here."""
+    entered, done = anyio.Event(), anyio.Event()
+
+    async def enter() -> None:
+        await context.__aenter__()
+        entered.set()
+        if not over or sniffed() == "trio":
+            await done.wait()
+            await anyio.lowlevel.checkpoint()  # it is not being cancelled
+
+    async def leave() -> None:
+        await context.__aexit__(None, None, None)
+
+    # Tasks of the backends' own: anyio's refuse to end with a scope open.
+    if sniffed() == "asyncio":
+        task = asyncio.create_task(enter())
+        await entered.wait()
+        await anyio.wait_all_tasks_blocked()
+        yield leave
+        done.set()
+        await task
+    else:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(enter)
+                await entered.wait()
+                await anyio.wait_all_tasks_blocked()
+                yield leave
+                done.set()
+        except* RuntimeError as complaints:  # trio's, of a task that ends with a nursery open
+            if "stack corrupted" not in str(complaints.exceptions[0]):
+                raise
+
+
+def sniffed() -> str:
+    return "trio" if "trio" in type(anyio.Event()).__module__ else "asyncio"
+
+
+@pytest.mark.parametrize("over", [True, False])
+async def test_a_runner_that_is_left_in_another_task_says_so_and_is_over(over: bool) -> None:
+    """L7: its tasks, its workers and its signal handlers have gone, and its jobs were answered."""
+    runner, helper = WorkerRunner(name="mine", handle_sigterm=True), Helper("helper")
+    async with nothing_left(runner), entered_elsewhere(runner, over=over) as leave:
+        await runner.add_workers(helper)
+        await runner.registry.wait_for("helper")
+        assert await runner.job("helper", name="echo")
+        with pytest.raises(WrongTaskError, match="runner 'mine' was entered in one task and left in another") as caught:
+            await leave()
+        assert caught.value.what == "runner 'mine'"
+        await helper.wait()
+    assert runner.outcome == RunOutcome("failed", f"WrongTaskError: {caught.value}", None)
+
+
+@pytest.mark.parametrize("over", [True, False])
+async def test_a_bus_that_is_left_in_another_task_says_so_and_is_closed(over: bool) -> None:
+    """L7: handlers that run are cancelled, and it can be opened again."""
+
+    class Stuck(Plain):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            begun.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                unwound.set()
+
+    bus, begun, unwound = MemoryBus(name="mine"), anyio.Event(), anyio.Event()
+    stuck = Stuck("stuck")
+    await bus.subscribe(stuck)
+    async with entered_elsewhere(bus, over=over) as leave:
+        await bus.send(note(1))
+        await begun.wait()
+        with pytest.raises(WrongTaskError, match="bus 'mine' was entered in one task and left in another"):
+            await leave()
+        assert unwound.is_set()
+        assert not bus.is_open
+    await bus.unsubscribe(stuck)
+    before = task_ids()
+    async with bus:
+        pass
+    assert task_ids() == before
+
+
+async def test_tasks_of_a_transport_end_with_a_bus_that_is_left_in_another_task() -> None:
+    """L7"""
+
+    class Reading(MemoryBus):
+        async def start(self) -> None:
+            self.tasks.start(anyio.sleep_forever, name="reader")
+
+    before = task_ids()
+    async with entered_elsewhere(Reading(), over=True) as leave:
+        with pytest.raises(WrongTaskError):
+            await leave()
+    assert task_ids() == before
+
+
+@pytest.mark.parametrize("over", [True, False])
+@pytest.mark.parametrize("timeout", [None, 10])
+async def test_a_job_that_is_left_in_another_task_says_so_and_is_withdrawn(timeout: float | None, over: bool) -> None:
+    """L7, J5: its handler has unwound, and no deadline is left."""
+    helper = Helper("helper")
+    async with running(helper) as runner:
+        context = runner.job("helper", name="wait", timeout=timeout)
+        async with entered_elsewhere(context, over=over) as leave:
+            await helper.begun.wait()
+            with pytest.raises(WrongTaskError, match=rf"job {context.job_id} of 'helper' was entered in one task"):
+                await leave()
+            assert helper.unwound.is_set()
+            await anyio.sleep(12)
+        assert runner.job_client.groups == {}
+
+
+async def test_a_job_group_that_is_over_is_not_left_in_another_task_either() -> None:
+    """L7"""
+    async with running(Helper("one"), Helper("two")) as runner:
+        context = runner.job_group("one", "two", name="echo")
+        async with entered_elsewhere(context, over=True) as leave:
+            assert len(context.responses) == 2
+            with pytest.raises(WrongTaskError, match=r"job group .* of 'one', 'two'"):
+                await leave()
+        assert runner.job_client.groups == {}
+
+
+async def test_a_runner_that_is_left_in_another_task_under_a_cancellation_winds_down_all_the_same() -> None:
+    """L7, L4"""
+    runner = WorkerRunner()
+    async with nothing_left(runner), entered_elsewhere(runner, over=True) as leave:
+        await runner.add_workers(Helper("helper"))
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            with pytest.raises(WrongTaskError):
+                await leave()
