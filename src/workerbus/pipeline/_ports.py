@@ -120,13 +120,13 @@ class Watcher(Protocol):
 
     Attributes:
         touched: When the last frame was seen that counts, in seconds, by the event loop's clock.
-        needed: Whether anybody wants to be told.
     """
 
     touched: float
 
     @property
-    def needed(self) -> bool: ...
+    def needed(self) -> bool:
+        """Whether anybody wants to be told."""
 
     def saw(self, frame: Frame) -> float:
         """Note that a frame moves; returns the time."""
