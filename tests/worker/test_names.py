@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
+from support.conditions import eventually
 from support.workers import running
 from workerbus import (
     BaseWorker,
@@ -16,6 +17,7 @@ from workerbus import (
     job,
     worker_ready,
 )
+from workerbus.pipeline import Frame, FrameDirection, FrameProcessor, Pipeline, PipelineWorker, TextFrame
 
 FREE = [
     "active_changed",
@@ -195,6 +197,64 @@ async def test_names_that_are_not_documented_are_the_users(
 async def test_each_such_name_is_free_in_the_class_body(name: str) -> None:
     """N6: where it is seen by the library's checks."""
     await lives_as_any_worker(in_class(name, "mine"))
+
+
+ORDINARY = [
+    "add", "buffer", "cache", "channel", "close", "connect", "connection", "context", "counter", "description",
+    "disconnect", "emit", "execute", "filters", "frames", "get", "group", "groups", "handle", "history", "job_id",
+    "listen", "load", "loop", "message", "notify", "observers", "on_connect", "on_error", "on_message", "open", "owner",
+    "path", "payload", "ping", "poll", "process", "publish", "put", "receive", "register", "remove", "reply", "request",
+    "reset", "respond", "retry", "save", "scope", "send", "setup", "shutdown", "subscribe", "title", "update", "users",
+    "version", "visitors", "worker", "workers",
+]  # fmt: skip
+"""What users call their attributes and methods."""
+
+
+async def method(*args: object) -> str:
+    """Stands for a method of the user's own."""
+    return "mine"
+
+
+@pytest.mark.parametrize(("place", "value"), [(in_class, method), (in_mixin, method), (on_object, ["mine"])])
+@pytest.mark.parametrize("name", ORDINARY)
+async def test_ordinary_names_break_nothing(name: str, place: Callable[[str, object], Plain], value: object) -> None:
+    """N6, N8: of attributes and methods, wherever they stand."""
+    worker = place(name, value)
+    await lives_as_any_worker(worker)
+    found = getattr(worker, name)
+    assert getattr(found, "__func__", found) is value
+
+
+@pytest.mark.parametrize("value", [method, ["mine"], None], ids=["a method", "an attribute", "None"])
+@pytest.mark.parametrize("place", ["class", "object"])
+async def test_names_are_as_free_on_processors_and_their_workers(place: str, value: object) -> None:
+    """N6, P1: all of them at once."""
+    names = [*FREE, *ORDINARY]
+
+    class Processor(FrameProcessor):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            await super().process_frame(frame, direction)
+            await self.push_frame(frame, direction)
+
+    class Piping(PipelineWorker):
+        async def on_frame_reached_downstream(self, frame: Frame) -> None:
+            reached.append(frame)
+
+    reached: list[Frame] = []
+    for kind in (Processor, Piping):
+        for name in names:
+            if place == "class" and not hasattr(kind, name):
+                setattr(kind, name, value)
+    processor = Processor()
+    worker = Piping(Pipeline([processor]), name="piping")
+    for each in (processor, worker):
+        for name in names:
+            if place == "object" and not hasattr(type(each), name):
+                setattr(each, name, value)
+    async with running(worker, Plain("other")):
+        frame = TextFrame("one")
+        await worker.queue_frame(frame)
+        await eventually(lambda: frame in reached)
 
 
 @pytest.mark.parametrize("name", ["bus", "active", "children", "parent", "registry", "send_bus_message", "job", "stop"])
