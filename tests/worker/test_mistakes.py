@@ -15,6 +15,7 @@ from workerbus import (
     BaseWorker,
     BusJobRequestMessage,
     BusMessage,
+    BusSubscriber,
     HandlerTypeError,
     JobError,
     MisspeltHookError,
@@ -128,6 +129,37 @@ async def test_what_is_put_on_the_object_has_to_take_what_it_gets(name: str) -> 
             await runner.add_workers(worker)
 
 
+class Listening(BusSubscriber):
+    @property
+    def name(self) -> str:
+        return "listening"
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        (Listening, "on_bus_message"),
+        (FrameProcessor, "process_frame"),
+        (FrameProcessor, "setup"),
+        (FrameProcessor, "cleanup"),
+    ],
+)
+def test_what_is_no_worker_is_looked_at_as_well(base: type, name: str) -> None:
+    """N8: subscribers and processors."""
+    with pytest.raises(HandlerTypeError, match=rf"^Mine\.{name} has to be async: write 'async def'$"):
+        class_with(name, "def NAME(self, *args): pass", base)
+    for parameters in ("", "self, one, two, three"):
+        with pytest.raises(HandlerTypeError, match=rf"^Mine\.{name}\({parameters}\) cannot be called: it gets "):
+            class_with(name, f"async def NAME({parameters}): pass", base)
+    class_with(name, "async def NAME(self, *args): pass", base)
+
+
+def test_a_subscriber_is_not_asked_for_acceptance_by_an_async_function() -> None:
+    """N8, N4"""
+    with pytest.raises(HandlerTypeError, match=r"Mine\.accepts_bus_message has to be a plain function"):
+        class_with("accepts_bus_message", "async def NAME(self, message): return False", Listening)
+
+
 # --- what is no mistake
 
 
@@ -232,6 +264,8 @@ def test_an_event_handler_without_parentheses_is_refused() -> None:
         (BaseWorker, "on_deactivated", 1),
         (lambda: PipelineWorker(Pipeline([FrameProcessor()])), "on_idle_timeout", 1),
         (lambda: PipelineWorker(Pipeline([FrameProcessor()])), "on_pipeline_error", 2),
+        (FrameProcessor, "on_error", 2),
+        (FrameProcessor, "on_before_push_frame", 2),
         (lambda: WorkerRunner(handle_sigint=False), "on_ready", 1),
         (lambda: WorkerRunner(handle_sigint=False), "on_error", 2),
     ],

@@ -134,7 +134,7 @@ class Listener(BusSubscriber):
         self.heard.append(message)
 
 
-@pytest.mark.parametrize("kind", [Helper])
+@pytest.mark.parametrize("kind", [Listener, Helper])
 async def test_what_is_asked_for_acceptance_can_be_put_on_the_object(kind: type[Listener | Helper]) -> None:
     """N7, N4"""
     asked: list[BusMessage] = []

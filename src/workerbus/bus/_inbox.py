@@ -5,12 +5,13 @@ All that the bus knows of a subscriber is its `Inbox`. That of a plain subscribe
 handling at once, in the step of the sender.
 """
 
+import inspect
 import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from functools import singledispatch
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Final, Literal, Protocol
 
 from anyio import WouldBlock
 
@@ -18,8 +19,9 @@ from workerbus._concurrency.handling import Handling, holds_up
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.room import Room
+from workerbus._methods import check_methods, is_default
 from workerbus._values import Value, value
-from workerbus.errors import text_of
+from workerbus.errors import HandlerTypeError, text_of
 from workerbus.messages import BusMessage, BusWorkerErrorMessage
 
 logger = logging.getLogger("workerbus.bus")
@@ -162,10 +164,20 @@ class BusSubscriber:
     Attributes:
         receives: ``"all"`` messages, or only its ``"own"``: broadcasts and what is addressed to it.
 
-    Guarantees: B2, B3, B6, N4.
+    Raises:
+        HandlerTypeError: Where a class is made whose `on_bus_message` is not async or does not take a message, or whose
+            `accepts_bus_message` is async; a `TypeError`.
+
+    Guarantees: B2, B3, B6, N4, N8.
     """
 
     receives: Receives = "all"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_methods(cls, {"on_bus_message": 1})
+        if inspect.iscoroutinefunction(inspect.getattr_static(cls, "accepts_bus_message")):
+            raise HandlerTypeError(f"{cls.__name__}.accepts_bus_message has to be a plain function: it is not awaited")
 
     @property
     def name(self) -> str:
@@ -199,6 +211,14 @@ class BusSubscriber:
         """
 
 
+ACCEPTS: Final = BusSubscriber.accepts_bus_message
+
+
+def accepts_everything(subscriber: BusSubscriber) -> bool:
+    """Whether a subscriber leaves ``accepts_bus_message`` as it is, so that it need not be asked."""
+    return is_default(subscriber, "accepts_bus_message", ACCEPTS)
+
+
 class PlainInbox(Inbox):
     """The inbox of a plain subscriber: two lanes, hosted by the bus."""
 
@@ -208,7 +228,7 @@ class PlainInbox(Inbox):
         super().__init__(subscriber.name, receives=subscriber.receives)
         self._subscriber = subscriber
         self._bus = bus
-        self._asks = asks = type(subscriber).accepts_bus_message is not BusSubscriber.accepts_bus_message
+        self._asks = asks = not accepts_everything(subscriber)
         handle = self._ask_and_handle if asks else self._handle
         if bus.max_buffer_size != math.inf:
             handle = self._handle_noted

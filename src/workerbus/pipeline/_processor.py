@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.own_tasks import TaskHandle, Work, discard, end_task, work_of
 from workerbus._events import EventEmitter
+from workerbus._methods import check_methods
 from workerbus._slot import set_core
 from workerbus._values import BATCH
 from workerbus.errors import NotRunningError
@@ -51,9 +52,15 @@ class FrameProcessor(EventEmitter):
 
     Raises:
         ValueError: ``max_buffer_size`` is less than 1.
+        HandlerTypeError: Where a class is made whose `process_frame`, `setup` or `cleanup` is not async, or does not
+            take what it gets; a `TypeError`.
 
-    Guarantees: N3, P1, P2.
+    Guarantees: N3, N8, P1, P2.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_methods(cls, {"process_frame": 2, "setup": 1, "cleanup": 0})
 
     def __init__(self, name: str | None = None, *, max_buffer_size: float = math.inf) -> None:
         if not max_buffer_size >= 1:

@@ -29,6 +29,9 @@ PROCESSOR_EVENTS: Final = frozenset(
 )
 
 
+_ONE: Final = dict.fromkeys(PROCESSOR_EVENTS, 1)
+
+
 class Calls:
     """Something to handle frames that is only a function."""
 
@@ -51,6 +54,7 @@ class ProcessorEvents(EventHandlers):
 
     def __init__(self, processor: Any, name: str, added: Callable[[], None]) -> None:
         super().__init__(type(processor).__name__, PROCESSOR_EVENTS)
+        self.arguments = _ONE
         self._processor = processor
         self._name = name
         self.added = lambda _event: added()

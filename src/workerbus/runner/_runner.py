@@ -21,7 +21,7 @@ from workerbus._slot import core_of, set_core
 from workerbus._values import WorkerErrorData, WorkerReadyData, id_source
 from workerbus.abc import HookSink, OpenAsks
 from workerbus.bus._bus import WorkerBus, in_process
-from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, make_inbox
+from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, accepts_everything, make_inbox
 from workerbus.bus._memory import MemoryBus
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
@@ -38,7 +38,7 @@ from workerbus.runner._shutdown import Asked, Shutdown
 from workerbus.runner._statistics import RunnerStatistics, snapshot
 from workerbus.runner._workers import HostedWorkers
 from workerbus.worker._base import BaseWorker
-from workerbus.worker._core import ACCEPTS, WorkerCore
+from workerbus.worker._core import WorkerCore
 from workerbus.worker._hooks import NoHooks
 
 logger = logging.getLogger("workerbus.runner")
@@ -429,7 +429,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             discovery=self._discovery,
             handle=self.on_bus_message,
             watched=not is_default(self, "on_bus_message", _HANDLES),
-            accepts=None if is_default(self, "accepts_bus_message", ACCEPTS) else self.accepts_bus_message,
+            accepts=None if accepts_everything(self) else self.accepts_bus_message,
         )
         return self._inbox
 

@@ -19,18 +19,17 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 from weakref import WeakKeyDictionary
 
 from workerbus import _slot
 from workerbus._concurrency.lifetime import CleanUp
 from workerbus._concurrency.own_tasks import TaskHandle, Work, discard, work_of
 from workerbus._events import EventHandlers
-from workerbus._methods import is_default
 from workerbus._registry import WorkerRegistry
 from workerbus.abc import HookCall, RunnerLike
 from workerbus.bus._bus import WorkerBus
-from workerbus.bus._inbox import BusSubscriber, InboxHost
+from workerbus.bus._inbox import BusSubscriber, InboxHost, accepts_everything
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._handlers import JobHandler, job_handlers, ready_handlers
@@ -68,9 +67,6 @@ class WorkerClass(NamedTuple):
         watching = [name for names in self.ready_handlers.values() for name in names]
         return [*(each.attribute for each in self.job_handlers.values()), *watching]
 
-
-ACCEPTS: Final = BusSubscriber.accepts_bus_message
-"""The library's own, which accepts everything."""
 
 _made: "WeakKeyDictionary[type, WorkerClass]" = WeakKeyDictionary()
 """What is known of each class from when it was made, before it was decorated."""
@@ -190,7 +186,7 @@ class WorkerCore:
             state.name,
             receives=worker.receives,
             handle=self.dispatch.handle,
-            accepts=None if is_default(worker, "accepts_bus_message", ACCEPTS) else worker.accepts_bus_message,
+            accepts=None if accepts_everything(worker) else worker.accepts_bus_message,
             hooks=(state.hooks.data, state.hooks.system),
             hears=lambda: state.hooks.wants("on_bus_message"),
             failed_hooks=lambda: state.hooks.failed,

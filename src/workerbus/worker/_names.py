@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import Any, Final
 
 from workerbus._methods import arguments_of, check_arguments, check_methods, is_sync, takes
-from workerbus.errors import HandlerTypeError, MisspeltHookError, ReservedNameError
+from workerbus.errors import MisspeltHookError, ReservedNameError
 
 _LIFE: Final = frozenset({"run", "start", "stop", "cleanup"})
 """What the library calls of a worker beside its hooks and handlers."""
@@ -69,8 +69,6 @@ def check_called(cls: type) -> None:
         HandlerTypeError: One is not async, or does not take what it gets; a `TypeError`.
     """
     check_methods(cls, _called(_own_base(cls)))
-    if inspect.iscoroutinefunction(inspect.getattr_static(cls, "accepts_bus_message")):
-        raise HandlerTypeError(f"{cls.__name__}.accepts_bus_message has to be a plain function: it is not awaited")
 
 
 def check_object(worker: object, handlers: Iterable[str]) -> None:
