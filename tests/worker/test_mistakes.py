@@ -238,6 +238,20 @@ async def test_what_works_is_not_refused() -> None:
         await eventually(lambda: "deactivated" in called)
 
 
+async def test_a_function_that_is_put_into_a_class_may_return_what_is_awaited() -> None:
+    """N8: it is no method that was written there, and nobody knows what it returns before it is called."""
+    seen: list[object] = []
+
+    async def note(args: object) -> None:
+        seen.append(args)
+
+    def on_activated(worker: BaseWorker, args: object) -> Any:
+        return note(args)
+
+    async with running(type("Mine", (BaseWorker,), {"on_activated": on_activated})("mine")):
+        await eventually(lambda: seen == [None])
+
+
 # --- decorators
 
 

@@ -200,6 +200,23 @@ async def test_both_run_once_in_a_worker_whose_runner_could_not_begin(kind: type
     assert sorted(worker.steps) == ["cleanup", "stop"]
 
 
+@pytest.mark.parametrize("kind", [Noting, First, Alone])
+async def test_both_run_once_in_a_worker_whose_attachment_fails_late(kind: type[Noting]) -> None:
+    """N7, R3: it is on the bus by then, and leaves it."""
+
+    class Failing(kind):  # type: ignore[misc, valid-type]  # a base chosen by the parameter
+        async def attach(self, **kwargs: Any) -> None:
+            await super().attach(**kwargs)
+            raise OSError("no")
+
+    worker = Failing()
+    async with WorkerRunner() as runner:
+        with pytest.raises(OSError, match="no"):
+            await runner.add_workers(worker)
+        assert sorted(worker.steps) == ["cleanup", "stop"]
+        assert not runner.bus.has_subscriber(worker.name)
+
+
 class Asking(Noting):
     async def stop(self) -> None:
         self.steps.append((await self.job("other", name="echo"))["worker"])

@@ -12,7 +12,16 @@ import pytest
 from support.conditions import eventually
 from support.hooks import HOOKS, Peer, provoke
 from support.workers import Helper, running
-from workerbus import BaseWorker, BusJobRequestMessage, BusMessage, BusSubscriber, WorkerReadyData, job, worker_ready
+from workerbus import (
+    BaseWorker,
+    BusJobRequestMessage,
+    BusMessage,
+    BusSubscriber,
+    WorkerReadyData,
+    WorkerRunner,
+    job,
+    worker_ready,
+)
 from workerbus.pipeline import Frame, FrameDirection, FrameProcessor, Pipeline, PipelineWorker, TextFrame
 
 Seen = list[tuple[Any, ...]]
@@ -79,6 +88,32 @@ async def test_a_hook_may_be_a_mock() -> None:
     async with running(subject):
         await eventually(lambda: bool(subject.on_activated.await_count))  # type: ignore[attr-defined]  # a mock
     subject.on_activated.assert_awaited_once_with(None)
+
+
+async def test_a_worker_may_have_another_dict_than_it_was_made_with() -> None:
+    """N7: as objects have that share their state."""
+
+    class Sharing(BaseWorker):
+        def __init__(self) -> None:
+            super().__init__("sharing")
+            self.__dict__ = dict(self.__dict__)
+
+    worker, seen = Sharing(), AsyncMock()
+    async with running(worker, other := Helper("other")):
+        worker.on_deactivated = seen  # type: ignore[method-assign]  # on purpose
+        await worker.activate_worker(other.name, deactivate_self=True)
+        await eventually(lambda: bool(seen.await_count))
+
+
+async def test_a_root_worker_hears_of_others_by_what_is_there_when_it_starts() -> None:
+    """N7: put there after it was added."""
+    worker, seen = BaseWorker("worker"), AsyncMock()
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(worker)
+    worker.on_worker_ready = seen  # type: ignore[method-assign]  # on purpose
+    async with runner:
+        await runner.add_workers(Helper("other"))
+        await eventually(lambda: bool(seen.await_count))
 
 
 async def test_a_hook_of_all_workers_can_be_patched() -> None:
