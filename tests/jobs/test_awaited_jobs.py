@@ -5,9 +5,19 @@ import asyncio
 import anyio
 import pytest
 
+from support.contexts import ghost
 from support.workers import Helper, running
-from workerbus import JobError, JobGroupError, NotRunningError
-from workerbus.testing import run
+from workerbus import (
+    CLEANUP_SECONDS,
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    JobError,
+    JobGroupError,
+    JobTimeoutError,
+    NotRunningError,
+    job,
+)
+from workerbus.testing import RecordingBus, run
 
 
 async def test_a_job_can_be_awaited() -> None:
@@ -98,6 +108,7 @@ def test_a_native_cancellation_goes_through(backend: str) -> None:
         async with running(helper) as runner:
 
             async def ask() -> None:
+                await runner.job("helper", name="echo")  # from now on it knows that it never waits for room
                 await runner.job("helper", name="wait")
 
             task = asyncio.create_task(ask())
@@ -108,3 +119,66 @@ def test_a_native_cancellation_goes_through(backend: str) -> None:
             assert helper.statistics().active_jobs == 0
 
     run(main, backend=backend)
+
+
+async def test_an_awaited_job_has_its_timeout_where_a_request_never_waits() -> None:
+    """J6, J15, L4: from a worker that never answers, either, after the time that its clean-up has."""
+    async with running() as runner, ghost(runner, "silent"):
+        begun = anyio.current_time()
+        for number in (1, 2):
+            with pytest.raises(JobTimeoutError):
+                await runner.job("silent", timeout=1)
+            assert anyio.current_time() - begun == pytest.approx(number * (1 + CLEANUP_SECONDS))
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+async def test_a_cancellation_from_outside_wins_over_the_error_of_a_job_that_unwinds(asked_before: bool) -> None:
+    """J8, J15: it has come while the others of the group unwound; also where the requester knows the bus already."""
+
+    class Slow(Helper):
+        @job(name="fail")
+        async def fail(self, message: BusJobRequestMessage) -> None:
+            self.begun.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(1)
+
+    class Bad(Helper):
+        @job(name="fail")
+        async def fail(self, message: BusJobRequestMessage) -> None:
+            await slow.begun.wait()
+            raise ValueError("it went wrong")
+
+    slow = Slow("slow")
+    async with running(Bad("bad"), slow) as runner:
+        if asked_before:
+            await runner.job("bad", name="echo")
+        with anyio.move_on_after(0.5) as scope:
+            await runner.job_group("slow", "bad", name="fail")
+        assert scope.cancelled_caught
+
+
+def test_a_native_cancel_of_an_awaited_job_goes_through_and_says_so() -> None:
+    """J8, J5"""
+    bus = RecordingBus()
+
+    async def main() -> None:
+        helper = Helper("helper")
+        async with running(helper, bus=bus) as runner:
+
+            async def ask() -> None:
+                await runner.job("helper", name="echo")  # from now on it knows that it never waits for room
+                await runner.job("helper", name="wait")
+
+            task = asyncio.create_task(ask())
+            await helper.begun.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert helper.unwound.is_set()
+
+    run(main)
+    [cancel] = bus.messages(BusJobCancelMessage)
+    assert cancel.reason == "the requester was cancelled"

@@ -296,6 +296,18 @@ async def test_a_job_that_is_not_cancellable_refuses_a_request_to_cancel_it() ->
         await helper.unwound.wait()
 
 
+async def test_a_job_in_a_context_that_is_not_cancellable_refuses_a_request_to_cancel_it() -> None:
+    """N4: as one without a context does."""
+    asker, helper = Helper("asker"), Helper("helper")
+    async with running(asker, helper):
+        async with asker.job("helper", name="wait", cancellable=False) as context:
+            await helper.begun.wait()
+            assert context.job_id is not None
+            assert await asker.request_cancel_job_group(context.job_id) is False
+            helper.release.set()
+        assert context.response == {"released": True}
+
+
 async def test_a_cancellable_job_is_cancelled_on_request() -> None:
     """N4: jobs are cancellable by default; an unknown id is False."""
     asker, helper = Helper("asker"), Helper("helper")

@@ -185,7 +185,7 @@ async def test_stop_cancels_what_the_worker_has_asked_for() -> None:
 
 
 async def test_stop_waits_for_those_whom_the_worker_has_asked() -> None:
-    """W6: what it was all that it had under way."""
+    """W6: where that is all that it has under way."""
     asker, lingering = Helper("asker"), Lingering("lingering")
     async with running(asker, lingering):
         await asker.request_job("lingering", name="linger")
