@@ -222,15 +222,17 @@ async def test_a_frame_is_late_for_those_that_have_become_active_since() -> None
 
 
 @CLOCKS
+@pytest.mark.parametrize("front_first", [True, False])
 async def test_what_goes_out_late_reaches_those_that_have_been_active_all_along(
-    monkeypatch: pytest.MonkeyPatch, clock: Callable[[], Callable[[], float]]
+    monkeypatch: pytest.MonkeyPatch, clock: Callable[[], Callable[[], float]], front_first: bool
 ) -> None:
-    """L8, W3: whatever the clock has done since they became active."""
+    """L8, W3: whatever the clock has done since they became active, before the other one or after it."""
     set_clock(monkeypatch, clock)
     gate, front, successor = Gate(), Spy(), Spy()
     agent = worker_of(Spy(for_texts(gate)), Reply(), bridged=(), name="agent")
     next_one = worker_of(successor, bridged=(), active=False, name="next")
-    async with running(worker_of(front, bridged=(), name="front"), agent, next_one) as runner:
+    client = worker_of(front, bridged=(), name="front")
+    async with running(*([client, agent] if front_first else [agent, client]), next_one) as runner:
         await runner.bus.send(over_the_bus(TextFrame("question"), source="front"))
         await gate.reached.wait()
         await agent.activate_worker("next", deactivate_self=True)
@@ -325,7 +327,8 @@ async def test_a_frame_that_is_late_in_a_process_of_which_nothing_is_known_comes
     spy, told = Spy(), Spy()
     workers = worker_of(spy, bridged=(), name="w"), worker_of(told, bridged=(), active=False, name="told")
     async with running(*workers) as runner:
-        await runner.bus.send(BusActivateWorkerMessage(None, {"elsewhere": 6}, source="somebody", target="told"))
+        for after in ({"elsewhere": 6}, {"a third": 1}, None):  # it remembers what it was told
+            await runner.bus.send(BusActivateWorkerMessage(None, after, source="somebody", target="told"))
         for late_since in (5, 6, 7):
             await runner.bus.send(over_the_bus(TextFrame("late"), late_since=late_since, process="elsewhere"))
         await settle()

@@ -222,6 +222,24 @@ async def test_nothing_that_comes_late_from_a_life_that_is_over_counts() -> None
         assert here.registry.remote_workers == ["new"]
 
 
+async def test_a_life_is_over_though_it_had_no_workers_any_more() -> None:
+    """L8, X4: what is late of it brings nobody back, and takes nobody away."""
+    async with runner_on(MemoryBus(), "here") as here:
+        gone = BusWorkerGoneMessage("host", "first", 2, source="old")
+        await tell(here, ready("old", "first", 1), gone, ready("new", "second", 1), ready("late", "first", 3))
+        assert here.registry.remote_workers == ["new"]
+
+
+async def test_what_does_not_say_in_which_life_it_was_said_is_of_the_life_that_is_known() -> None:
+    """L8: of another runner, and of this one, which knows what it has."""
+    async with runner_on(MemoryBus(), "here") as here:
+        await tell(here, ready("worker", "life", 3), ready("other", "life", 4))
+        await tell(here, BusWorkerGoneMessage("host", source="worker"), ready("other", "life", 5))
+        await tell(here, BusWorkerReadyMessage("here", source="made up"))
+        assert here.registry.remote_workers == ["other"]
+        assert here._discovery._over == {}
+
+
 async def test_a_life_that_was_taken_for_over_goes_on_with_its_next_list_for_all() -> None:
     """L8: the first sign of an older life was so late that the newer one was known."""
     async with runner_on(MemoryBus(), "here") as here:
@@ -231,6 +249,7 @@ async def test_a_life_that_was_taken_for_over_goes_on_with_its_next_list_for_all
         assert here.registry.remote_workers == ["new"]
         await tell(here, ready("newer", "second", 3), ready("older", "first", 7))
         assert here.registry.remote_workers == ["new", "newer"]
+        assert list(here._discovery._over) == [("host", "first")]
 
 
 async def test_a_runner_that_hears_of_an_earlier_life_of_its_name_tells_all_once_more(

@@ -145,6 +145,7 @@ async def test_a_worker_that_has_come_back_is_not_among_those_that_have_gone() -
     async with WorkerRunner(handle_sigint=False) as runner:
         await tell(runner, gone(1), ready(2))
         assert runner._discovery._gone == {}
+        assert runner._discovery._without_workers == {}
 
 
 async def test_what_is_said_of_a_runner_on_the_same_bus_changes_nothing() -> None:

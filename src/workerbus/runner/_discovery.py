@@ -158,7 +158,7 @@ class Discovery:
         key = message.runner, message.incarnation
         if self.is_own(message) or key in self._over:
             return
-        _remember(self._over, key, message.number or 0)
+        _remember(self._over, key, 0)
         logger.warning(
             "runner %r hears of another runner of its name, or of its own earlier life: names are unique on a bus",
             self._name,
@@ -188,7 +188,6 @@ class Discovery:
         for name in list(peer.here):
             self._remove(peer, name)
         self._registry.failed.forget_runner(peer.runner)
-        self._without_workers.pop(peer.runner, None)
         _remember(self._over, (peer.runner, peer.incarnation), peer.last)
 
     def _merge(self, peer: _Peer, message: BusWorkerRegistryMessage) -> None:
