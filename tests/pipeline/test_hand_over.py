@@ -232,7 +232,8 @@ async def test_what_goes_out_late_reaches_those_that_have_been_active_all_along(
     agent = worker_of(Spy(for_texts(gate)), Reply(), bridged=(), name="agent")
     next_one = worker_of(successor, bridged=(), active=False, name="next")
     client = worker_of(front, bridged=(), name="front")
-    async with running(*([client, agent] if front_first else [agent, client]), next_one) as runner:
+    async with running(client, agent, next_one) as runner:
+        await client.activate_worker("agent" if front_first else "front")
         await runner.bus.send(over_the_bus(TextFrame("question"), source="front"))
         await gate.reached.wait()
         await agent.activate_worker("next", deactivate_self=True)

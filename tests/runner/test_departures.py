@@ -306,3 +306,17 @@ async def test_nothing_stays_of_a_worker_whose_request_could_not_be_sent(in_cont
             await ask(runner if in_context else helper)
         await settle()
         assert runner.asking == {}
+
+
+async def test_a_worker_of_another_runner_on_the_same_bus_that_has_gone_answers_no_more() -> None:
+    """J4, R9: who has asked it is told, in the runner that has asked."""
+    async with MemoryBus() as bus, runner_on(bus, "here") as here, runner_on(bus, "there") as there:
+        helper = Helper("helper")
+        await there.add_workers(helper)
+        await here.registry.wait_for("helper")
+        with pytest.raises(JobError, match="left without an answer"):  # noqa: PT012 - by what is done in the context
+            async with here.job("helper", name="wait"):
+                await helper.begun.wait()
+                await there.registry.unregister("helper")
+                await anyio.sleep(1)
+        helper.release.set()

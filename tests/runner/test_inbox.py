@@ -21,6 +21,8 @@ from workerbus import (
     JobError,
     JobStatus,
     MemoryBus,
+    WorkerReadyData,
+    WorkerRegistryEntry,
     WorkerRunner,
 )
 from workerbus.runner._inbox import RunnerInbox
@@ -71,7 +73,7 @@ async def test_a_runner_whose_class_looks_at_messages_sees_the_announcements_of_
 
     class Choosy(Looking):
         def accepts_bus_message(self, message: BusMessage) -> bool:
-            return message.source != "secret"
+            return "secret" not in message.source
 
     kind = Choosy if chooses else Looking
     async with (
@@ -86,12 +88,45 @@ async def test_a_runner_whose_class_looks_at_messages_sees_the_announcements_of_
         await helper.stop()
         await settle()
         assert looking.registry.remote_workers == ["remote"]
-        await bus.send(BusWorkerReadyMessage("elsewhere", source="far"))
-        await looking.registry.wait_for("far")
+        for name in ("far", "secret far"):
+            await bus.send(BusWorkerReadyMessage("elsewhere", source=name))
+        entries = [WorkerRegistryEntry(name) for name in ("far", "secret far")]
+        await bus.send(BusWorkerRegistryMessage("elsewhere", entries[: 1 if chooses else 2], source="elsewhere"))
+        await settle()
+        assert ("secret far" in looking.registry) is not chooses
+        assert "far" in looking.registry
     announced = [line for line in seen if line.startswith("BusWorker")]
     assert announced[:2] == ["BusWorkerRegistryMessage other", "BusWorkerReadyMessage remote"]
-    secret = ["BusWorkerReadyMessage secret", "BusWorkerGoneMessage secret"]
-    assert announced[2:] == [*([] if chooses else secret), "BusWorkerReadyMessage far", "BusWorkerGoneMessage remote"]
+    expected = [
+        "BusWorkerReadyMessage secret",
+        "BusWorkerGoneMessage secret",
+        "BusWorkerReadyMessage far",
+        "BusWorkerReadyMessage secret far",
+        "BusWorkerRegistryMessage elsewhere",
+        "BusWorkerGoneMessage remote",
+    ]
+    assert announced[2:] == [line for line in expected if not chooses or "secret" not in line]
+
+
+async def test_who_watches_for_a_worker_elsewhere_is_told_before_the_runner_ends() -> None:
+    """G1, R2: one after the other; what waits for that is counted. When the runner has ended nobody is told more."""
+    told: list[str] = []
+
+    async def take_long(data: WorkerReadyData) -> None:
+        await anyio.sleep(0.5)
+        told.append(data.worker_name)
+
+    async with WorkerRunner(name="runner", handle_sigint=False) as runner:
+        for name in ("one", "two"):
+            await runner.registry.watch(name, take_long)
+            await runner.bus.send(BusWorkerReadyMessage("elsewhere", source=name))
+        await settle()
+        assert runner.bus.statistics().subscribers["runner"].depth == 1
+        for name in ("one", "two"):
+            assert name in runner.registry
+    assert told == ["one", "two"]
+    assert runner._inbox is not None
+    assert runner._inbox.calls.closed
 
 
 async def test_an_announcement_that_nobody_can_read_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
