@@ -108,6 +108,20 @@ async def test_a_runner_whose_class_looks_at_messages_sees_the_announcements_of_
     assert announced[2:] == [line for line in expected if not chooses or "secret" not in line]
 
 
+async def test_an_announcement_from_elsewhere_that_a_runner_does_not_accept_counts_for_nothing() -> None:
+    """N4"""
+
+    class Choosy(WorkerRunner):
+        def accepts_bus_message(self, message: BusMessage) -> bool:
+            return message.source != "secret"
+
+    async with Choosy(handle_sigint=False) as runner:
+        for name in ("secret", "far"):
+            await runner.bus.send(BusWorkerReadyMessage("elsewhere", source=name))
+        await settle()
+        assert runner.registry.remote_workers == ["far"]
+
+
 async def test_who_watches_for_a_worker_elsewhere_is_told_before_the_runner_ends() -> None:
     """G1, R2: one after the other; what waits for that is counted. When the runner has ended nobody is told more."""
     told: list[str] = []
