@@ -71,11 +71,22 @@ async def test_jobs_and_activations_are_for_debugging(caplog: pytest.LogCaptureF
     ]
     assert [(text, who) for name, text, who in debugs if name == "workerbus.jobs"] == [
         (f"'asker' asks worker 'helper' for job 'echo' ({job_id})", "r/asker"),
-        (f"worker 'helper' takes job 'echo' ({job_id}) of 'asker'", "r/helper"),
         (f"worker 'helper' answers job 'echo' ({job_id}): completed", "r/helper"),
-        (f"job {job_id} of 'asker' is completed", "r/asker"),
     ]
     assert {record.job for record in caplog.records if record.name == "workerbus.jobs"} == {job_id}  # type: ignore[attr-defined]  # R8
+
+
+async def test_a_job_that_does_not_complete_is_for_debugging_too(caplog: pytest.LogCaptureFixture) -> None:
+    """R8: the answer may never come."""
+    async with running(Helper("helper"), name="r") as runner:
+        with pytest.raises(JobError) as caught:
+            await runner.job("helper", name="wait", timeout=0.5)
+    texts = [text for name, text, _ in said(caplog, logging.DEBUG) if name == "workerbus.jobs"]
+    job_id = caught.value.job_id
+    assert (
+        f"job {job_id} of 'r': {'timed out'}, timeout" in texts or f"job {job_id} of 'r': timed_out, timeout" in texts
+    )
+    assert f"worker 'helper' answers job 'wait' ({job_id}): cancelled" in texts
 
 
 async def test_the_records_of_errors_say_whose_they_are(caplog: pytest.LogCaptureFixture) -> None:

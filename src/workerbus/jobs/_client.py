@@ -289,9 +289,8 @@ class JobClient:
             return False
         group.state = state
         group.reason = reason
-        if logger.isEnabledFor(logging.DEBUG):
-            why = f": {reason}" if reason else ""
-            self._note(group, "job %s of %r is %s%s", group.job_id, self._name, state.value, why)
+        if state is not GroupState.COMPLETED and logger.isEnabledFor(logging.DEBUG):  # that, the last answer has said
+            self._note(group, "job %s of %r: %s, %s", group.job_id, self._name, state.value, reason)
         if state is GroupState.TIMED_OUT:
             group.detail = group.late(self._owner.registry, self._absent)
         if state is not GroupState.COMPLETED:

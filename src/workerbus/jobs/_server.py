@@ -143,8 +143,6 @@ class JobServer:
             self._remember(job_id)
             return
         job = self.jobs[job_id] = OpenJob(message, route, self._clock())
-        if logger.isEnabledFor(logging.DEBUG):
-            self._note(message, "worker %r takes job %r (%s) of %r", message.source)
         if route.limiter is None or route.limiter.stand(job):
             self.pool.submit(job)
         else:
@@ -340,7 +338,9 @@ class JobServer:
             self.answered[status] = 1
         job_id, name, to, headers = request.job_id, self._name, request.source, request.headers
         if logger.isEnabledFor(logging.DEBUG):
-            self._note(request, "worker %r answers job %r (%s): %s", status)
+            text = "worker %r answers job %r (%s): %s"
+            about_it = about(**self._owner.about, job=job_id)
+            logger.debug(text, name, request.job_name, job_id, status, extra=about_it)
         message: BusMessage
         if stream_end:
             message = BusJobStreamEndMessage(job_id, response, source=name, target=to, headers=headers)
@@ -351,10 +351,6 @@ class JobServer:
         if bus is None:
             bus = self._bus = self._owner.bus
         bus.post(message)
-
-    def _note(self, request: BusJobRequestMessage, text: str, last: str) -> None:
-        about_it = about(**self._owner.about, job=request.job_id)
-        logger.debug(text, self._name, request.job_name, request.job_id, last, extra=about_it)
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if self._owner.hooks.wants(name):
