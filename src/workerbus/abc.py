@@ -4,7 +4,7 @@ A worker sees its runner as a `RunnerLike`; a job client and a job server see th
 Protocols there is only what is passed between their two sides: `HookCall` and `Barrier`.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
@@ -130,6 +130,14 @@ class JobPeer(Protocol):
     @property
     def bus(self) -> Sender:
         """The bus that it sends over."""
+
+    @property
+    def sends_by_bus(self) -> bool:
+        """Whether its own messages go to the bus as they are."""
+
+    @property
+    def send(self) -> Callable[[BusMessage], Awaitable[None]]:
+        """What sends a message of its own; a worker may override it."""
 
     @property
     def registry(self) -> Directory:

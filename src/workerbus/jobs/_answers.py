@@ -1,5 +1,6 @@
 """The methods by which a worker answers the jobs that it was asked for, and tells how they go (J2, J14)."""
 
+from collections.abc import Callable
 from typing import Any
 
 from workerbus._slot import HasCore, core_of
@@ -56,7 +57,8 @@ class JobAnswers(HasCore):
             raise TypeError(f"a job is answered with a dict or None, not with {response!r}")
         if type(status) is not JobStatus:
             status = JobStatus(status)
-        _server(self).respond(job_id, status, response, urgent=urgent)
+        server = _server(self)
+        await _send_answer(server, lambda: server.respond(job_id, status, response, urgent=urgent))
 
     async def send_job_update(self, job_id: str, update: dict[str, Any] | None = None, *, urgent: bool = False) -> None:
         """Tell the requester how a job is getting on.
@@ -71,7 +73,7 @@ class JobAnswers(HasCore):
         """
         server = _server(self)
         kind = BusJobUpdateUrgentMessage if urgent else BusJobUpdateMessage
-        await server.bus.send(server.message(kind, job_id, update))
+        await server.owner.send(server.message(kind, job_id, update))
 
     async def send_job_stream_start(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Open a stream of partial results.
@@ -84,7 +86,7 @@ class JobAnswers(HasCore):
             UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
         """
         server = _server(self)
-        await server.bus.send(server.message(BusJobStreamStartMessage, job_id, data))
+        await server.owner.send(server.message(BusJobStreamStartMessage, job_id, data))
 
     async def send_job_stream_data(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Send a partial result.
@@ -97,7 +99,7 @@ class JobAnswers(HasCore):
             UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
         """
         server = _server(self)
-        await server.bus.send(server.message(BusJobStreamDataMessage, job_id, data))
+        await server.owner.send(server.message(BusJobStreamDataMessage, job_id, data))
 
     async def send_job_stream_end(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Close the stream, which ends the job as COMPLETED; as CANCELLED, if it was cancelled before.
@@ -111,7 +113,22 @@ class JobAnswers(HasCore):
 
         Guarantees: J2, J14.
         """
-        _server(self).end_stream(job_id, data)
+        server = _server(self)
+        await _send_answer(server, lambda: server.end_stream(job_id, data))
+
+
+async def _send_answer(server: JobServer, answer: Callable[[], None]) -> None:
+    if server.owner.sends_by_bus:
+        answer()
+        return
+    for message in server.held_back(answer):
+        try:
+            await server.owner.send(message)
+        except BaseException:
+            server.owner.bus.post(
+                message
+            )  # the job is over: whatever becomes of this code, its requester has to hear so
+            raise
 
 
 def _server(owner: HasCore) -> JobServer:

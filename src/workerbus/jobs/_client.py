@@ -121,7 +121,7 @@ class JobClient:
             self._new_event, self.new_scope, self.running_task = event_class(), scope_class(), task_getter()
             self._asking = self._owner.asking
             self._enclosing_deadline = running_backend().current_effective_deadline
-            self.never_waits = self._owner.bus.never_waits
+            self.never_waits = self._owner.bus.never_waits and self._owner.sends_by_bus
             self._owner.speak()
         group = JobGroup(
             _new_id(),
@@ -141,7 +141,7 @@ class JobClient:
 
     async def ask(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
         """Wait for the workers and send them their requests."""
-        known, bus, source = self._owner.registry.get, self._owner.bus, self._name
+        known, send, source = self._owner.registry.get, self._owner.send, self._name
         job_id, headers, left = group.job_id, group.headers, None
         names: Sequence[str] = group.worker_names
         for worker in names:
@@ -165,7 +165,7 @@ class JobClient:
             if logger.isEnabledFor(logging.DEBUG):
                 self._note(group, "%r asks worker %r for job %r (%s)", self._name, worker, job_name, job_id)
             try:
-                await bus.send(request)
+                await send(request)
             except BaseException:
                 # The request is withdrawn; whether the worker has it, nobody here knows. 1. It has not: it will never
                 # answer, so nobody may wait for that, and the cancel changes nothing. 2. It has, or a network brings it
@@ -517,7 +517,7 @@ class JobClient:
             raise ValueError(f"worker {worker_name!r} was not asked for job {job_id}; asked were {known}")
         if worker_name in group.unanswered:
             message = BusJobUpdateRequestMessage(job_id, source=self._name, target=worker_name, headers=group.headers)
-            await self._owner.bus.send(message)
+            await self._owner.send(message)
 
     HANDLERS: ClassVar[Mapping[type[BusMessage], Callable[["JobClient", Any], None]]] = {
         BusJobResponseMessage: _on_response,

@@ -73,6 +73,7 @@ class JobServer:
         _ended: The ids of the last jobs that were answered, the oldest first.
         _deadlines: Looks after the time of jobs without a task.
         _bus: Where answers go; None before the first, as a worker gets its bus late.
+        _held: Where answers are put instead, for a worker that sends them itself.
         _no_jobs: Set when no job is open; made by who waits for that.
     """
 
@@ -81,6 +82,7 @@ class JobServer:
         "_deadlines",
         "_ended",
         "_find",
+        "_held",
         "_name",
         "_no_jobs",
         "_now",
@@ -103,6 +105,7 @@ class JobServer:
     ) -> None:
         self._owner = owner
         self._bus: Sender | None = None
+        self._held: list[BusMessage] | None = None
         self._name = owner.name
         self._find = find
         self._refusal = refusal
@@ -244,9 +247,18 @@ class JobServer:
         return job
 
     @property
-    def bus(self) -> Sender:
-        """The bus, which the worker has from its attachment on."""
-        return self._owner.bus
+    def owner(self) -> JobPeer:
+        """The worker."""
+        return self._owner
+
+    def held_back(self, answer: Callable[[], None]) -> list[BusMessage]:
+        """Answer a job, and return the messages instead of sending them."""
+        held = self._held = []
+        try:
+            answer()
+        finally:
+            self._held = None
+        return held
 
     def message(self, kind: Callable[..., M], job_id: str, data: dict[str, Any] | None) -> M:
         """Make a message of a class about an open job, to whoever asked for the job."""
@@ -350,7 +362,10 @@ class JobServer:
         bus = self._bus
         if bus is None:
             bus = self._bus = self._owner.bus
-        bus.post(message)
+        if self._held is None:
+            bus.post(message)
+        else:
+            self._held.append(message)
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if self._owner.hooks.wants(name):

@@ -281,6 +281,16 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         return self._asking
 
     @property
+    def sends_by_bus(self) -> bool:
+        """Whether its own messages go to the bus as they are; always."""
+        return True
+
+    @property
+    def send(self) -> Callable[[BusMessage], Awaitable[None]]:
+        """What sends a message of its own."""
+        return self._bus.send
+
+    @property
     def about(self) -> dict[str, str]:
         """What a log record says that is about this runner."""
         return about(runner=self._name)

@@ -351,7 +351,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
         Guarantees: R2, R6.
         """
-        await self.bus.send(BusEndMessage(reason, source=self.name, target=self.worker_runner.name))
+        await self.send_bus_message(BusEndMessage(reason, source=self.name, target=self.worker_runner.name))
 
     async def cancel(self, *, reason: str | None = None) -> None:
         """Ask for an immediate end of everything that this worker's runner runs.
@@ -361,10 +361,14 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
         Guarantees: R2, R6.
         """
-        await self.bus.send(BusCancelMessage(reason, source=self.name, target=self.worker_runner.name))
+        await self.send_bus_message(BusCancelMessage(reason, source=self.name, target=self.worker_runner.name))
 
     async def send_bus_message(self, message: BusMessage) -> None:
         """Send a message over the bus; see `WorkerBus.send`.
+
+        Override it to see, change or hold back what this worker sends by one of its methods: jobs that it asks for,
+        `send_job_response` and the like, activations, ends. What the library sends in its name passes it by, since it
+        must neither wait nor be lost: announcements, cancels of jobs, and the answer that the end of a handler is.
 
         Args:
             message: The message, with or without a target.
@@ -384,7 +388,14 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
         Guarantees: W7.
         """
-        core_of(self).presence.report_error(error)
+        core = core_of(self)
+        if core.state.sends_by_bus:
+            core.presence.report_error(error)
+        else:
+            reports: list[BusMessage] = []
+            core.presence.report_error(error, post=reports.append)
+            for message in reports:
+                await self.send_bus_message(message)
 
     async def activate_worker(
         self, worker_name: str, *, args: WorkerActivationArgs | None = None, deactivate_self: bool = False
@@ -408,10 +419,16 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             core_of(self).dispatch.deactivate()
         message = BusActivateWorkerMessage(data, _so_far(core_of(self)), source=self.name, target=worker_name)
         if deactivate_self:
-            self.bus.post(BusDeactivateWorkerMessage(True, source=self.name, target=self.name))  # for those who watch
-            self.bus.post(message)  # without waiting: cancelled in between, it would leave nobody active
+            news = BusDeactivateWorkerMessage(True, source=self.name, target=self.name)  # for those who watch
+            if core_of(self).state.sends_by_bus:
+                self.bus.post(news)
+                self.bus.post(message)  # without waiting: cancelled in between, it would leave nobody active
+            else:
+                with core_of(self).state.clean_up.shield():  # for the same reason
+                    await self.send_bus_message(news)
+                    await self.send_bus_message(message)
         else:
-            await self.bus.send(message)
+            await self.send_bus_message(message)
 
     async def deactivate_worker(self, worker_name: str) -> None:
         """Deactivate a worker.
@@ -425,7 +442,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         Guarantees: W3.
         """
         await _reach(core_of(self), worker_name)
-        await self.bus.send(BusDeactivateWorkerMessage(source=self.name, target=worker_name))
+        await self.send_bus_message(BusDeactivateWorkerMessage(source=self.name, target=worker_name))
 
 
 _DEFAULTS: Final = {
@@ -433,6 +450,7 @@ _DEFAULTS: Final = {
     "run": BaseWorker.run,
     "stop": BaseWorker.stop,
     "cleanup": BaseWorker.cleanup,
+    "send_bus_message": BaseWorker.send_bus_message,
 }
 
 

@@ -316,7 +316,7 @@ class WorkerLifecycle:
         if child.watched:
             await self._watch(child.name)
         child.attaching()
-        await state.bus.send(BusAddWorkerMessage(child.worker, source=state.name, target=runner.name))
+        await state.send(BusAddWorkerMessage(child.worker, source=state.name, target=runner.name))
         await child.until_attached()
 
     # --- the ways to the end

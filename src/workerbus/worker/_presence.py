@@ -13,6 +13,7 @@ from workerbus.abc import HookCall
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import describe
 from workerbus.messages import (
+    BusMessage,
     BusWorkerErrorMessage,
     BusWorkerGoneMessage,
     BusWorkerLocalErrorMessage,
@@ -177,21 +178,22 @@ class Presence:
             text = f"{call.name}: {describe(exc)}{of_job}"
             self.report(WorkerErrorData(self._state.name, text, exc, call.name))
 
-    def report_error(self, error: str) -> None:
-        """Report an error that the worker tells of in words."""
-        self.report(WorkerErrorData(self._state.name, error))
+    def report_error(self, error: str, *, post: Callable[[BusMessage], None] | None = None) -> None:
+        """Report an error that the worker tells of in words; the message goes to ``post``, by default to the bus."""
+        self.report(WorkerErrorData(self._state.name, error), post=post)
 
-    def report(self, data: WorkerErrorData) -> None:
+    def report(self, data: WorkerErrorData, *, post: Callable[[BusMessage], None] | None = None) -> None:
         """Report an error: to the parent or, for a root worker, to the runner and to everybody."""
         state = self._state
+        post = post or state.bus.post
         parent = state.parent_name
         if parent is not None:
             message = BusWorkerLocalErrorMessage(
                 data.error, data.exception, data.origin, data.fatal, source=state.name, target=parent
             )
-            state.bus.post(message)
+            post(message)
             return
-        state.bus.post(BusWorkerErrorMessage(data.error, source=state.name))
+        post(BusWorkerErrorMessage(data.error, source=state.name))
         if state.runner is not None:
             state.runner.worker_error(data)
 

@@ -5,7 +5,7 @@ by the dispatch. The parts do not know each other: `WorkerCore` puts them togeth
 what is asked of a worker that is not running, J14.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self
 
 from workerbus._concurrency.lifetime import CleanUp, LazyEvent, TaskHost
@@ -18,7 +18,7 @@ from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._server import JobServer
-from workerbus.messages import BusCancelWorkerMessage
+from workerbus.messages import BusCancelWorkerMessage, BusMessage
 from workerbus.worker._hooks import HookQueue
 from workerbus.worker._inbox import WorkerInbox
 from workerbus.worker._own_tasks import OwnTasks
@@ -137,6 +137,20 @@ class WorkerState(TreeNode):
         if self._bus is None:
             raise NotRunningError(f"worker {self.name!r} has no bus yet: it is attached when a runner gets it")
         return self._bus
+
+    @property
+    def sends_by_bus(self) -> bool:
+        """Whether nobody has put something in the place of the worker's ``send_bus_message``."""
+        hooks, default = self.hooks, self._defaults["send_bus_message"]
+        return "send_bus_message" not in hooks.own and hooks.kind.send_bus_message is default
+
+    @property
+    def send(self) -> Callable[[BusMessage], Awaitable[None]]:
+        """What sends a message as the worker's own code does."""
+        if self.sends_by_bus:
+            return self.bus.send
+        send: Callable[[BusMessage], Awaitable[None]] = self.worker.send_bus_message
+        return send
 
     @property
     def registry(self) -> WorkerRegistry:
