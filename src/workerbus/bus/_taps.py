@@ -10,7 +10,7 @@ from collections.abc import Callable
 from workerbus.errors import HandlerTypeError
 from workerbus.messages import BusMessage
 
-logger = logging.getLogger("workerbus")
+logger = logging.getLogger("workerbus.bus")
 
 Tap = Callable[[BusMessage], object]
 
