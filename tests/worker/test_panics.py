@@ -255,6 +255,11 @@ async def in_a_watcher(runner: WorkerRunner, fail: Callable[..., None]) -> None:
     await runner.registry.watch("other", fail)
 
 
+async def in_a_tap(runner: WorkerRunner, fail: Callable[..., None]) -> None:
+    runner.bus.add_tap(fail)
+    await runner.bus.send(note(0, "other"))
+
+
 async def in_a_subscriber(runner: WorkerRunner, fail: Callable[..., None]) -> None:
     class Subscriber(Raw):
         async def on_bus_message(self, message: BusMessage) -> None:
@@ -264,7 +269,7 @@ async def in_a_subscriber(runner: WorkerRunner, fail: Callable[..., None]) -> No
     await runner.bus.send(note(0, "subscriber"))
 
 
-@pytest.mark.parametrize("place", [in_an_event_handler, in_a_watcher, in_a_subscriber])
+@pytest.mark.parametrize("place", [in_an_event_handler, in_a_watcher, in_a_tap, in_a_subscriber])
 async def test_a_panic_in_code_that_is_no_worker_s_is_logged(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     """J2, B3, G3, O1: there is nobody to finish, and all go on."""
     panic = Panic("out of bounds")

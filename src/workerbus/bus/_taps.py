@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable
 
+from workerbus._concurrency.failures import own_error_of_call
 from workerbus.errors import HandlerTypeError
 from workerbus.messages import BusMessage
 
@@ -60,6 +61,7 @@ class Tapped:
             if tap in self._taps:  # else an earlier one has removed it
                 try:
                     tap(message)
-                except Exception:
-                    logger.exception("a tap of bus %r failed and is taken off: %r", self.name, tap)
+                except BaseException as exc:
+                    error = own_error_of_call(exc)
+                    logger.error("a tap of bus %r failed and is taken off: %r", self.name, tap, exc_info=error)
                     self.remove_tap(tap)
