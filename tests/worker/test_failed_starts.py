@@ -23,8 +23,8 @@ from workerbus import (
 from workerbus.testing import RecordingBus
 
 
-class Broken(Helper):
-    """Fails to start in ``place``, after a while."""
+class Failing(Helper):
+    """Is to fail to start in ``place``, after a while."""
 
     def __init__(self, name: str, place: str, error: BaseException | None = None) -> None:
         super().__init__(name)
@@ -36,8 +36,16 @@ class Broken(Helper):
             await anyio.sleep(0.1)
             raise self.error
 
+
+class Broken(Failing):
     async def on_activated(self, args: dict[str, Any] | None) -> None:
         await self.fail_in("on_activated", "on_activated of an own run")
+
+
+class StartAlone(Failing):
+    async def start(self) -> None:
+        await super().start()
+        await self.fail_in("start without a hook")
 
 
 class OwnStart(Broken):
@@ -54,6 +62,7 @@ class OwnRun(Broken):
 
 
 PLACES = {
+    "start without a hook": StartAlone,
     "on_activated": Broken,
     "before start": OwnStart,
     "after start": OwnStart,
@@ -62,8 +71,8 @@ PLACES = {
 }
 
 
-def broken(place: str, name: str = "broken", error: BaseException | None = None) -> Broken:
-    kind: type[Broken] = PLACES[place]
+def broken(place: str, name: str = "broken", error: BaseException | None = None) -> Failing:
+    kind: type[Failing] = PLACES[place]
     return kind(name, place, error)
 
 

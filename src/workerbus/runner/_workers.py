@@ -83,8 +83,7 @@ class HostedWorkers:
             if self.check_new(worker):
                 fresh[name] = core
         self.workers.update(fresh)  # before anything waits, so that each is added once
-        for name, core in fresh.items():
-            self._runner.registry.failed.forget(name)
+        for core in fresh.values():
             try:
                 await self._attach(core)
             except BaseException:
