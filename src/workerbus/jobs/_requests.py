@@ -36,7 +36,8 @@ class JobContexts(HasCore):
             params: All of the following but the headers, in one object, instead of them.
             name: Which of its `@job` handlers is to do it; without a name, `on_job_request`.
             payload: What the handler needs. Passed by reference, to be treated as read-only.
-            timeout: Seconds for everything, the wait for the worker included; None for no limit.
+            timeout: Seconds for everything, the wait for the worker included, from when the context is entered or
+                awaited; None for no limit.
             label: A title for people.
             cancellable: Whether `request_cancel_job_group` may cancel it.
             headers: What travels with the request, str by str, and comes back with all that belongs to the job.
@@ -94,7 +95,8 @@ class JobContexts(HasCore):
             params: All of the following but the headers, in one object, instead of them.
             name: Which of their `@job` handlers is to do it; without a name, `on_job_request`.
             payload: What the handlers need. Shared by reference, to be treated as read-only.
-            timeout: Seconds for everything, the wait for the workers included; None for no limit.
+            timeout: Seconds for everything, the wait for the workers included, from when the context is entered or
+                awaited; None for no limit.
             cancel_on_error: Whether the first answer that is not COMPLETED cancels the others and raises.
             label: A title for people.
             cancellable: Whether `request_cancel_job_group` may cancel it.
