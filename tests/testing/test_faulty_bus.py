@@ -168,6 +168,25 @@ def test_a_full_lane_at_one_end_holds_up_no_answer(backend: str) -> None:
     run(main, backend=backend)
 
 
+@pytest.mark.parametrize("schedule", range(4))
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_what_arrives_at_a_bounded_end_keeps_its_order_whether_it_waits_for_room_or_not(
+    backend: str, schedule: int, size: int
+) -> None:
+    """B2, B9: though each message that may have to wait does so in a task of its own."""
+
+    async def main() -> list[BusMessage]:
+        plain = Plain("plain", on=lambda _: sleep(0.1))
+        wire = MemoryBus()
+        async with wire, FaultyBus(wire) as left, left.end("right", max_buffer_size=size) as right:
+            await right.subscribe(plain)
+            for n in range(12):
+                await left.send(note(n))
+            return await plain.until(12)
+
+    assert run(main, backend=backend, seed=schedule) == [note(n) for n in range(12)]
+
+
 # --- late, twice, never
 
 

@@ -107,12 +107,12 @@ async def test_a_bus_that_is_opened_again_goes_on_recording() -> None:
     assert [record.number for record in bus.records] == [1, 2]
 
 
-async def test_numbers_go_on_after_a_clear() -> None:
+async def test_numbers_go_on_after_each_clear() -> None:
     bus = RecordingBus()
-    await bus.send(note(1))
-    bus.clear()
-    await bus.send(note(2))
-    assert [record.number for record in bus.records] == [2]
+    for n in range(1, 4):
+        await bus.send(note(n))
+        assert [record.number for record in bus.records] == [n]
+        bus.clear()
 
 
 # --- a MemoryBus otherwise
