@@ -417,9 +417,10 @@ def test_a_program_that_is_stuck_in_its_wind_down_is_pushed_again_and_again(back
                 finally:
                     reached.append("second")
 
-    with pytest.raises(DeadlockError):
+    with pytest.raises(DeadlockError) as caught:
         run(main, backend=backend)
     assert reached == ["first", "second"]
+    assert sum("got stuck again" in note for note in caught.value.__notes__) == 1
 
 
 def test_a_program_whose_time_is_over_has_time_to_wind_down(backend: str) -> None:

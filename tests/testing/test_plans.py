@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given, settings
 
@@ -258,3 +259,12 @@ def test_delays_and_doubled_messages_change_no_answer(backend: str, plan: GroupP
 @given(group_plans(3), seeds())
 def test_the_same_plan_and_seed_have_the_same_outcome(backend: str, plan: GroupPlan, seed: int) -> None:
     assert play(plan, backend, seed) == play(plan, backend, seed)
+
+
+@pytest.mark.parametrize("requester", ["raise", "cancelled", "deadline"])
+def test_the_times_of_a_plan_count_from_when_it_is_carried_out(backend: str, requester: Any) -> None:
+    async def main() -> float:
+        await anyio.sleep(5)
+        return (await run_group_plan(GroupPlan({"w1": Behaviour("hang")}, requester=requester, at=2.0))).seconds
+
+    assert run(main, backend=backend) == 2.0

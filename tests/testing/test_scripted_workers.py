@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import current_time
 
 from support.documents import examples, names_for_examples
 from support.requesters import Raw
@@ -344,3 +345,17 @@ async def test_open_jobs_are_answered_by_hand_oldest_first_or_by_their_id() -> N
         2: (JobStatus.FAILED, {"by": "id"}),
         3: (JobStatus.COMPLETED, {}),
     }
+
+
+async def test_each_update_and_each_chunk_of_a_script_takes_its_time() -> None:
+    behaviour = Behaviour(updates=[{"n": 0}, {"n": 1}], chunks=[{"n": 2}, {"n": 3}, {"n": 4}], every=0.5, after=2.0)
+    async with WorkerRunner() as runner:
+        await runner.add_workers(ScriptedWorker("scripted", behaviour))
+        await runner.registry.wait_for("scripted")
+        begun, times = current_time(), dict[int, float]()
+        async with runner.job("scripted") as job:
+            async for event in job:
+                if event.data and "n" in event.data:
+                    times[event.data["n"]] = current_time() - begun
+        assert times == {n: 0.5 * (n + 1) for n in range(5)}
+        assert current_time() == begun + behaviour.seconds == begun + 4.5

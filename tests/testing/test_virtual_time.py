@@ -10,8 +10,8 @@ import trio
 from anyio import current_time, sleep
 from anyio.lowlevel import checkpoint
 
-from workerbus.testing import advance, run, settle, virtual_backend
-from workerbus.testing.clock._virtual import VirtualTime
+from workerbus.testing import TimeLimitError, advance, run, settle, virtual_backend
+from workerbus.testing.clock._virtual import MOST_THREAD_SECONDS, VirtualTime
 
 
 def test_hours_pass_at_once(backend: str) -> None:
@@ -244,3 +244,20 @@ class TestUnderAnyiosPlugin:
         begun = anyio.current_time()
         await anyio.sleep(5)
         assert anyio.current_time() == begun + 5
+
+
+def test_a_thread_has_all_its_time_though_others_were_at_work_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is bounded is how long everything waits for threads at a stretch."""
+    now = 1.0
+    monkeypatch.setattr("workerbus.testing.clock._virtual.monotonic", lambda: now)
+    clock = VirtualTime(100.0, tuple, lambda: None)
+    for round_ in range(5):
+        clock.thread_at_work()
+        now += 0.9 * MOST_THREAD_SECONDS
+        clock.thread_at_work()
+        clock.idle(float(round_))
+    assert clock.error is None
+    clock.thread_at_work()
+    now += 1.1 * MOST_THREAD_SECONDS
+    with pytest.raises(TimeLimitError, match="a thread has been at work"):
+        clock.thread_at_work()
