@@ -169,3 +169,24 @@ async def test_a_run_whose_bus_cannot_be_opened_has_failed() -> None:
     with pytest.raises(RuntimeError, match="a runner runs once"):
         await runner.run()
     assert runner.outcome.reason == "OSError: nobody there"
+
+
+async def test_a_worker_that_fails_while_a_signal_winds_it_down_is_the_cause_and_not_the_end() -> None:
+    """R5: the program still ends as one that was interrupted."""
+
+    class Failing(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            try:
+                await sleep_forever()
+            finally:
+                raise ValueError("on the way out")
+
+    with pytest.raises(KeyboardInterrupt) as caught:  # noqa: PT012 - the block itself raises
+        async with WorkerRunner() as runner:
+            await runner.add_workers(Failing("failing"))
+            await runner.registry.wait_for("failing")
+            signal.raise_signal(signal.SIGINT)
+            await sleep_forever()
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert runner.outcome == RunOutcome("failed", "ValueError: on the way out", signal.SIGINT)
