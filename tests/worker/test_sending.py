@@ -23,6 +23,7 @@ from workerbus import (
     BusJobUpdateRequestMessage,
     BusMessage,
     BusWorkerErrorMessage,
+    JobError,
     job,
 )
 
@@ -52,6 +53,13 @@ class Sending(Helper):
         await self.send_job_stream_start(message.job_id)
         await self.send_job_stream_data(message.job_id, {})
         await self.send_job_stream_end(message.job_id)
+
+
+class Slow(Helper):
+    """Takes its time to send."""
+
+    async def send_bus_message(self, message: BusMessage) -> None:
+        await anyio.sleep(10)
 
 
 async def test_jobs_that_are_asked_for_go_through_it() -> None:
@@ -131,17 +139,33 @@ async def test_an_answer_that_it_fails_to_send_is_sent_all_the_same() -> None:
 
 async def test_a_request_that_waits_in_it_has_its_timeout() -> None:
     """J6, N7"""
-
-    class Slow(Helper):
-        async def send_bus_message(self, message: BusMessage) -> None:
-            await anyio.sleep(10)
-
     slow = Slow("slow")
     async with running(slow, Helper("one")):
         begun = anyio.current_time()
         with pytest.raises(TimeoutError):
             await slow.job("one", name="echo", timeout=0.5)
         assert anyio.current_time() - begun == pytest.approx(0.5)
+
+
+async def test_a_job_that_waits_in_it_to_be_asked_for_can_be_cancelled() -> None:
+    """J8, N7: in the short form, too, which has no scope where nothing waits."""
+    slow, reasons = Slow("slow"), list[str]()
+
+    async def ask() -> None:
+        with pytest.raises(JobError) as caught:
+            await slow.job("one", name="echo")
+        reasons.append(caught.value.reason)
+
+    async with running(slow, Helper("one")), anyio.create_task_group() as tasks:
+        with pytest.raises(TimeoutError):
+            await slow.job("one", name="echo", timeout=0.1)  # the first one is asked for with more care
+        begun = anyio.current_time()
+        tasks.start_soon(ask)
+        await eventually(lambda: slow.job_groups)
+        await slow.cancel_job_group(next(iter(slow.job_groups)), reason="enough")
+        await eventually(lambda: reasons)
+        assert anyio.current_time() == begun
+    assert reasons == ["enough"]
 
 
 async def test_what_the_library_sends_in_a_worker_s_name_passes_it_by() -> None:

@@ -125,9 +125,7 @@ async def _send_answer(server: JobServer, answer: Callable[[], None]) -> None:
         try:
             await server.owner.send(message)
         except BaseException:
-            server.owner.bus.post(
-                message
-            )  # the job is over: whatever becomes of this code, its requester has to hear so
+            server.owner.bus.post(message)  # the job is over, and its requester has to hear so
             raise
 
 
