@@ -91,6 +91,22 @@ async def test_a_flush_waits_for_system_frames_and_for_what_handlers_make_of_fra
         assert len(last.done) == 3
 
 
+async def test_several_flushes_at_once_return_together_when_a_system_frame_has_been_handled() -> None:
+    """P6: none of them needs another frame to be noticed."""
+
+    async def take_a_second(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, Alert):
+            await anyio.sleep(1)
+
+    async with flowing(Spy(take_a_second)) as worker, create_task_group() as group:
+        begin = current_time()
+        await worker.queue_frame(Alert("!"))
+        flushed = [waiting(group, worker.flush) for _ in range(3)]
+        for each in flushed:
+            await each.wait()
+        assert current_time() == begin + 1
+
+
 async def test_a_flush_waits_for_all_branches() -> None:
     """P6"""
     quick, slower = Spy(), Spy(slow(2))
