@@ -84,6 +84,21 @@ def test_whoever_waits_for_a_worker_that_left_meanwhile_has_asked_those_before_i
     play_steps(
         Setting(),
         [
+            Stop("w1"),
+            Ask(1, "asker", ("w0", "w2", "w1"), job="none", form="hooks", cancel_on_error=False),
+            Stop("w2"),
+            Revive("w1"),
+        ],
+        backend=backend,
+        seed=65535,
+    )
+
+
+def test_whoever_asks_workers_that_have_failed_has_asked_the_others(backend: str) -> None:
+    """J4: those that have failed have answered, before or after the others; nobody waits for them."""
+    play_steps(
+        Setting(),
+        [
             Stop("w1", crash=True),
             Ask(1, "asker", ("w0", "w2", "w1"), job="none", form="hooks", cancel_on_error=False),
             Stop("w2", crash=True),

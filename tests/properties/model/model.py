@@ -180,16 +180,27 @@ class Model:
         self._proceed(group)
 
     def _proceed(self, group: Group) -> None:
-        """Send the requests as soon as all workers are there; wait for one that has left meanwhile."""
+        """Send the requests as soon as all workers are there; wait for one that has left meanwhile.
+
+        One that has failed is not waited for: it has answered (J4).
+        """
         names = group.ask.workers
-        while group.seen < len(names) and not self.workers[names[group.seen]].gone:
-            group.seen += 1
-        while group.state == "open" and group.seen == len(names) and len(group.asked) < len(names):
-            name = names[len(group.asked)]
-            if self.workers[name].gone:
+        while group.state == "open" and group.seen < len(names):
+            worker = self.workers[names[group.seen]]
+            if worker.gone and not worker.failed:
                 return
-            group.asked.add(name)
-            self._request(group, self.workers[name])
+            group.seen += 1
+            if worker.failed:
+                self._answer_for(group, worker)
+        while group.state == "open" and (left := [name for name in names if name not in group.asked]):
+            worker = self.workers[left[0]]
+            if worker.failed:
+                self._answer_for(group, worker)
+            elif worker.gone:
+                return
+            else:
+                group.asked.add(worker.name)
+                self._request(group, worker)
         group.sent = len(group.asked) == len(names)
         if not names:
             self._settle(group, "completed", "")
@@ -343,16 +354,23 @@ class Model:
         if job.at not in HANDLER_RUNS:
             self._free(job)
         if waited_for:
-            group.statuses[name], group.responses[name] = status, data
-            self._hook(group, hook, name, sure=group.state in ("open", "cancelled by request"))  # J21
-            if group.state == "open":
-                if status != "completed" and group.ask.cancel_on_error:
-                    self._settle(group, "error by worker", "*")
-                elif len(group.statuses) == len(group.ask.workers):
-                    self._settle(group, "completed", "")
-            self._look_at_group(group)
+            self._take_answer(group, name, status, data, hook)
         elif group.left_at == self.now:
             group.late.add(name)
+
+    def _answer_for(self, group: Group, worker: Worker) -> None:
+        group.asked.add(worker.name)
+        self._take_answer(group, worker.name, "error", None, "response")
+
+    def _take_answer(self, group: Group, name: str, status: str, data: dict[str, Any] | None, hook: str) -> None:
+        group.statuses[name], group.responses[name] = status, data
+        self._hook(group, hook, name, sure=group.state in ("open", "cancelled by request"))  # J21
+        if group.state == "open":
+            if status != "completed" and group.ask.cancel_on_error:
+                self._settle(group, "error by worker", "*")
+            elif len(group.statuses) == len(group.ask.workers):
+                self._settle(group, "completed", "")
+        self._look_at_group(group)
 
     def _free(self, job: Job) -> None:
         """The place is free when handler and job are both over (J13)."""

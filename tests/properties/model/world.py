@@ -37,6 +37,11 @@ class Worker:
     verdict: str = "cancelled"
     line: "list[Job]" = Factory(list)
 
+    @property
+    def failed(self) -> bool:
+        """Whether it has gone by a crash, which whoever asks it is told."""
+        return self.gone and self.verdict == "error"
+
 
 @define(eq=False)
 class Job:
