@@ -150,6 +150,7 @@ class JobClient:
         if group.responses:
             names = [worker for worker in names if worker in group.pending]  # the others have failed
         group.request_deadline = deadline = min(group.deadline, self._enclosing_deadline())
+        noted = logger.isEnabledFor(logging.DEBUG)
         for worker in names:
             if known(worker) is None and not await self._wait_for(worker, group):  # it left while others were asked
                 continue
@@ -162,7 +163,7 @@ class JobClient:
             )
             group.asks(worker, self._asking, self)
             self.requested += 1
-            if logger.isEnabledFor(logging.DEBUG):
+            if noted:
                 self._note(group, "%r asks worker %r for job %r (%s)", self._name, worker, job_name, job_id)
             try:
                 await send(request)

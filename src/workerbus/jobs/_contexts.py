@@ -147,8 +147,10 @@ class _Context:
         self._used = False
         self._task: Any = None
 
+    _used: bool = True  # until `__init__` is through
+
     def __del__(self) -> None:
-        if not getattr(self, "_used", True):
+        if not self._used:
             what = f"job {self._name!r}" if self._name is not None else "a job"
             for_whom = ", ".join(map(repr, self._worker_names)) or "nobody"
             text = f"{what} for {for_whom} was never asked for: its context was neither awaited nor entered"

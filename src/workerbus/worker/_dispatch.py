@@ -7,6 +7,7 @@ it is when a hook runs later.
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from types import CoroutineType
 from typing import Any, ClassVar
 
 from anyio import Event
@@ -62,7 +63,8 @@ class Outcome:
 
 def _looked_up(worker: Any, attribute: str) -> Callable[[BusJobRequestMessage], Awaitable[Any]]:
     def run(message: BusJobRequestMessage) -> Awaitable[Any]:
-        return awaitable(getattr(worker, attribute)(message), worker, attribute)
+        returned: Any = getattr(worker, attribute)(message)
+        return returned if type(returned) is CoroutineType else awaitable(returned, worker, attribute)
 
     return run
 
