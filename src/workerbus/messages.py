@@ -461,3 +461,16 @@ BUILT_IN: Final = frozenset(
     and value not in (BusMessage, BusDataMessage, BusSystemMessage, BusFrameMessage, BusTTSSpeakMessage)
 )
 """The classes of messages that an inactive worker still takes: all but frames, speech and custom messages."""
+
+FROM_JOBS: Final = frozenset(
+    {
+        BusJobResponseMessage,
+        BusJobResponseUrgentMessage,
+        BusJobUpdateMessage,
+        BusJobUpdateUrgentMessage,
+        BusJobStreamStartMessage,
+        BusJobStreamDataMessage,
+        BusJobStreamEndMessage,
+    }
+)
+"""The classes of messages by which a job tells whoever has asked for it how it goes on."""

@@ -36,7 +36,7 @@ from workerbus.messages import (
     BusWorkerRegistryMessage,
     WorkerRegistryEntry,
 )
-from workerbus.worker._core import WorkerCore
+from workerbus.worker._state import WorkerState
 
 logger = logging.getLogger("workerbus.runner")
 K = TypeVar("K")
@@ -74,7 +74,7 @@ class Discovery:
         name: The runner's name.
         bus: The runner's bus.
         registry: The runner's registry.
-        workers: Returns the runner's workers.
+        workers: Returns the states of the runner's workers.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Discovery:
         name: str,
         bus: WorkerBus,
         registry: WorkerRegistry,
-        workers: Callable[[], Iterable[WorkerCore]],
+        workers: Callable[[], Iterable[WorkerState]],
     ) -> None:
         self._name = name
         self._bus = bus
@@ -114,7 +114,7 @@ class Discovery:
             WorkerRegistryEntry(
                 state.name, state.parent_name, state.active, state.worker.bridged, started_at=state.started_at
             )
-            for state in (core.state for core in self._workers())
+            for state in self._workers()
             if state.announced
         ]
 

@@ -125,7 +125,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._hosted = HostedWorkers(self, self._run)
         self._registry.later = self._call_later
         self._registry.on_arrival = self._hosted.tell_of
-        self._discovery = Discovery(self._name, self._bus, self._registry, self._hosted.workers.values)
+        self._discovery = Discovery(self._name, self._bus, self._registry, self._hosted.states)
         grace = grace_period + job_grace
         self._shutdown = Shutdown(self._name, self._bus, self._run, self.clean_up, self._hosted.roots, grace)
         self._block = Block(

@@ -18,7 +18,7 @@ from workerbus.messages import BusAddWorkerMessage
 from workerbus.runner._run import Run
 from workerbus.runner._statistics import Totals
 from workerbus.worker._core import WorkerCore, core_of, is_worker
-from workerbus.worker._state import until_started
+from workerbus.worker._state import WorkerState, until_started
 from workerbus.worker._types import Phase
 
 logger = logging.getLogger("workerbus.runner")
@@ -69,6 +69,10 @@ class HostedWorkers:
         self._serving = False
 
     # --- adding
+
+    def states(self) -> list[WorkerState]:
+        """Return the states of all workers."""
+        return [core.state for core in self.workers.values()]
 
     async def add_roots(self, workers: Sequence[Any], *, wait: bool = False) -> None:
         """Attach and admit root workers, all or none, and perhaps wait until they have started."""

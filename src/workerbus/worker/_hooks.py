@@ -19,9 +19,9 @@ from workerbus._events import EventEmitter, EventHandlers
 from workerbus._methods import arguments_of, awaitable, is_default
 from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData
 from workerbus.abc import Barrier, HookCall
-from workerbus.jobs._client import JobClient
 from workerbus.jobs._events import JobGroupResponse
 from workerbus.messages import (
+    FROM_JOBS,
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -411,7 +411,7 @@ class NoHooks:
 
 def _of_a_job(call: HookCall) -> bool:
     """Whether a hook is run for a job under way, one that the worker does or one that it has asked for."""
-    return call.name.startswith("on_job_") or (call.name == "on_bus_message" and type(call.cause) in JobClient.HANDLERS)
+    return call.name.startswith("on_job_") or (call.name == "on_bus_message" and type(call.cause) in FROM_JOBS)
 
 
 def _mark(
