@@ -13,6 +13,7 @@ and is told so; the scopes of the first task are not touched.
 
 import gc
 import logging
+from collections.abc import Awaitable, Callable, Sequence, Sized
 from signal import SIGINT, SIGTERM, Signals
 from types import TracebackType
 from typing import Literal
@@ -27,7 +28,6 @@ from workerbus.runner._outcome import RunOutcome, cut_short, failed
 from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
 from workerbus.runner._signals import report_first_signal
-from workerbus.runner._workers import HostedWorkers
 
 logger = logging.getLogger("workerbus.runner")
 
@@ -40,7 +40,9 @@ class Block:
         bus: The runner's bus.
         run: The run.
         shutdown: Its end.
-        hosted: The workers.
+        workers: The workers, which are counted.
+        errors: What has made workers fail and was taken by nobody.
+        stop_unstarted: Stops the workers that have never been started.
         clean_up: The clock of the wind-down.
         handle_sigint: Whether SIGINT cancels the run, and whether it is taken from the program.
         handle_sigterm: Whether SIGTERM cancels the run, or ends it.
@@ -57,7 +59,9 @@ class Block:
         bus: WorkerBus,
         run: Run,
         shutdown: Shutdown,
-        hosted: HostedWorkers,
+        workers: Sized,
+        errors: Sequence[BaseException],
+        stop_unstarted: Callable[[], Awaitable[None]],
         clean_up: CleanUp,
         *,
         handle_sigint: bool | Literal["always"],
@@ -71,7 +75,9 @@ class Block:
         self._bus = bus
         self._run = run
         self._shutdown = shutdown
-        self._hosted = hosted
+        self._workers = workers
+        self._errors = errors
+        self._stop_unstarted = stop_unstarted
         self._clean_up = clean_up
         # Which signals it listens to, and whether it takes them from the program.
         self._signals: dict[Signals, bool] = {}
@@ -160,7 +166,7 @@ class Block:
         raised = exc
         try:
             swallowed = await self._run.close(exc)
-            errors = self._hosted.errors
+            errors = self._errors
             if errors and (exc is None or swallowed):
                 raise errors[0] if len(errors) == 1 else BaseExceptionGroup("several workers failed", errors)
         except BaseException as error:
@@ -172,7 +178,7 @@ class Block:
 
     async def _end(self, raised: BaseException | None) -> None:
         self.outcome = self._outcome(raised)
-        await self._hosted.stop_unstarted()
+        await self._stop_unstarted()
         if self._force_gc:
             gc.collect()
 
@@ -208,7 +214,7 @@ class Block:
         self._clean_up.interruptible = True
         drains = self._drains and number is SIGTERM
         what, ask = ("ends", self._shutdown.end) if drains else ("is cancelled", self._shutdown.cancel)
-        workers = len(self._hosted.workers)
+        workers = len(self._workers)
         text = "%s: runner %r %s, with %d workers"
         logger.info(text, number.name, self._name, what, workers, extra=about(runner=self._name))
         ask(number.name)
