@@ -185,11 +185,6 @@ class WorkerState(TreeNode):
     # --- where it is in its life
 
     @property
-    def is_running(self) -> bool:
-        """Whether its task has begun, and the worker has not finished."""
-        return self._tasks is not None and self.phase is not Phase.FINISHED
-
-    @property
     def has_begun(self) -> bool:
         """Whether its task has begun."""
         return self._tasks is not None
