@@ -81,7 +81,7 @@ class RunnerInbox(Inbox):
             if message.target == self.name:
                 handle(self._client, message)
             return
-        if isinstance(message, Announcement):
+        if message.announcement and isinstance(message, Announcement):
             if self._watched and not self._discovery.is_own(message):
                 self._data.put(message)  # all in one lane: lists are system messages, and would overtake
             else:

@@ -457,7 +457,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             await self.end(message.reason)
         elif isinstance(message, BusCancelMessage):
             await self.cancel(message.reason)
-        elif isinstance(message, Announcement):
+        elif message.announcement and isinstance(message, Announcement):
             self._discovery.handle(message)
 
     # --- what the registry tells
