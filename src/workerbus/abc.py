@@ -96,6 +96,12 @@ class HookCall:
         self.done: Callable[[BaseException | None], None] | None = done
 
 
+class ChildReport(HookCall):
+    """A hook that tells a worker of a child's error or end: its own end does not drop it."""
+
+    __slots__ = ()
+
+
 class HookSink(Protocol):
     """Where hooks are left to be run, one at a time per lane."""
 

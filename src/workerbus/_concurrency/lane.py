@@ -214,6 +214,10 @@ class Lane(Generic[T]):
                 self._send.send_nowait(item)
         return _unwrapped(waiting)
 
+    def take_all(self) -> list[T]:
+        """Take out the items that wait, for somebody else to handle."""
+        return _unwrapped(self._drain())
+
     async def quiet(self) -> None:
         """Wait until nothing waits and nothing is being handled."""
         while self.busy or self.waiting:

@@ -32,8 +32,8 @@ class RunnerEvents:
         self._lane: Lane[tuple[str, tuple[Any, ...]]] = Lane(f"{name} events", self._fire)
 
     def wanted(self, event: str) -> bool:
-        """Whether somebody handles an event."""
-        return event in self._handlers
+        """Whether somebody handles an event, and still hears of it."""
+        return event in self._handlers and not self._lane.closed
 
     def emit(self, event: str, *args: Any) -> None:
         """Run the handlers of an event when those of earlier events have run."""
@@ -47,9 +47,13 @@ class RunnerEvents:
         """Wait until no handler waits or runs."""
         await self._lane.quiet()
 
-    async def close(self) -> None:
-        """Cancel the handler that runs, begin no more, and wait for it within the bound of the wind-down."""
-        self._lane.close(cancel=True)
+    async def close(self) -> list[tuple[str, tuple[Any, ...]]]:
+        """Cancel the handler that runs, begin no more, and wait for it within the bound of the wind-down.
+
+        Returns:
+            The events of which no handler has heard.
+        """
+        left = self._lane.close(cancel=True)
         with self._clean_up.shield() as shield:
             await self._lane.quiet()
         if shield.cancelled_caught:
@@ -61,6 +65,7 @@ class RunnerEvents:
                 self._name,
                 extra=about(runner=self._name),
             )
+        return left
 
     async def _fire(self, event: tuple[str, tuple[Any, ...]]) -> None:
         name, args = event

@@ -363,7 +363,9 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             self.job_client.close("the runner ended")
             with self.clean_up.shield():
                 await self.job_client.quiet()
-            await self._events.close()
+            for event, args in await self._events.close():
+                if event == "on_error":
+                    self._hosted.not_taken(args[0])
             self._discovery.end()
             await self._bus.unsubscribe(self)
             logger.info("runner %r has ended", self._name, extra=self.about)
@@ -387,7 +389,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     @property
     def takes_errors(self) -> bool:
-        """Whether somebody has added a handler for ``on_error``."""
+        """Whether somebody has added a handler for ``on_error``, and it still hears of errors."""
         return self._events.wanted("on_error")
 
     # --- ending

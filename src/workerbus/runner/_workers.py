@@ -37,7 +37,7 @@ class HostRunner(RunnerLike, Protocol):
 
     @property
     def takes_errors(self) -> bool:
-        """Whether somebody has added a handler for ``on_error``."""
+        """Whether somebody has added a handler for ``on_error``, and it still hears of errors."""
 
     def worker_left(self) -> None:
         """Note that a root worker has finished, or could not be started."""
@@ -257,11 +257,16 @@ class HostedWorkers:
                 if state.parent is not None:
                     self._runner.worker_error(data)
                 if not self._runner.takes_errors and not (state.start_waiters and not state.announced):
-                    crash.add_note(f"raised by worker {state.name!r}")
-                    self.errors.append(crash)
+                    self.not_taken(data)
         if state.announced:
             self._tell_gone(core, crash)
         self._runner.worker_left()
+
+    def not_taken(self, data: WorkerErrorData) -> None:
+        """Keep what a worker has ended of for whoever awaits `run`: nobody else has heard of it."""
+        if data.fatal and data.exception is not None:
+            data.exception.add_note(f"raised by worker {data.worker_name!r}")
+            self.errors.append(data.exception)
 
     def _note_failure(self, core: WorkerCore, error: BaseException) -> None:
         name, registry = core.state.name, self._runner.registry

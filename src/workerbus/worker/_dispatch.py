@@ -16,7 +16,7 @@ from workerbus._events import call_handler
 from workerbus._methods import awaitable
 from workerbus._order import merged
 from workerbus._values import JobStatus, WorkerErrorData
-from workerbus.abc import HookCall
+from workerbus.abc import ChildReport, HookCall
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._handlers import JobHandler
 from workerbus.jobs._limiter import Limiter
@@ -255,7 +255,8 @@ class MessageDispatch:
 
     def _child_error(self, message: BusWorkerLocalErrorMessage) -> None:
         data = WorkerErrorData(message.source, message.error, message.exception, message.origin, message.fatal)
-        self._queue("on_worker_failed", (data,), message)
+        if self._state.hooks.wants("on_worker_failed"):
+            self._state.hooks.add(ChildReport("on_worker_failed", (data,), message), system=True)
 
     TABLE: ClassVar[Mapping[type[BusMessage], Callable[["MessageDispatch", Any], None]]] = {
         BusActivateWorkerMessage: _activation,

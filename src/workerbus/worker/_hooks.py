@@ -18,7 +18,7 @@ from workerbus._concurrency.lifetime import TaskHost
 from workerbus._events import EventEmitter, EventHandlers
 from workerbus._methods import arguments_of, awaitable, is_default
 from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData
-from workerbus.abc import Barrier, HookCall
+from workerbus.abc import Barrier, ChildReport, HookCall
 from workerbus.jobs._events import JobGroupResponse
 from workerbus.messages import (
     FROM_JOBS,
@@ -223,10 +223,25 @@ class HookQueue:
         failed: How many times a hook has raised.
         system: The lane of the hooks that system messages have caused.
         data: The lane of all other hooks.
+        _reports: What children have reported after a lane was sealed or closed, to be run in the wind-down; None when
+            that is over.
         _grace: The same two lanes for the time in which only jobs go on; None before that.
     """
 
-    __slots__ = ("_events", "_grace", "_host", "_owner", "_report", "data", "failed", "kind", "own", "system", "wanted")
+    __slots__ = (
+        "_events",
+        "_grace",
+        "_host",
+        "_owner",
+        "_report",
+        "_reports",
+        "data",
+        "failed",
+        "kind",
+        "own",
+        "system",
+        "wanted",
+    )
 
     def __init__(
         self,
@@ -247,6 +262,7 @@ class HookQueue:
         self.data: Lane[HookCall] = Lane(f"{name} data", self.run, first=(self.system,))
         self._host: TaskHost | None = None
         self._grace: tuple[Lane[HookCall], Lane[HookCall]] | None = None
+        self._reports: tuple[HookCall, ...] | None = ()
 
     def wants(self, name: str) -> bool:
         """Whether somebody has overridden the hook or handles its event."""
@@ -269,7 +285,7 @@ class HookQueue:
         if lane.ready is not None and lane.room is None:
             lane.ready(call)
         elif lane.closed:
-            self._add_in_grace(call, system=system)
+            self._add_late(call, system=system)
         elif counted and not system:
             lane.put_counted(call)
         else:
@@ -284,11 +300,13 @@ class HookQueue:
             for each in self._grace:
                 each.open(self._host)
         for call in lane.close():
-            self._add_in_grace(call, system=system)
+            self._add_late(call, system=system)
 
-    def _add_in_grace(self, call: HookCall, *, system: bool) -> None:
+    def _add_late(self, call: HookCall, *, system: bool) -> None:
         if self._grace is not None and _of_a_job(call):
             self._grace[0 if system else 1].put(call)
+        elif self._reports is not None and isinstance(call, ChildReport):
+            self._reports += (call,)
 
     def add_last(self, call: HookCall, barrier: Barrier | None, *, system: bool) -> None:
         """Run the hook when those that the barrier counts have run, if there are any."""
@@ -311,7 +329,29 @@ class HookQueue:
     def close(self, *, cancel: bool) -> None:
         """Begin no more hooks."""
         for lane in self._lanes:
-            lane.close(cancel=cancel)
+            for call in lane.close(cancel=cancel):
+                self._add_late(call, system=lane is self.system)
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether what a child has reported waits for `run_reports`."""
+        return bool(self._reports)
+
+    @property
+    def takes_reports(self) -> bool:
+        """Whether what a child reports now will be run."""
+        return self._reports is not None
+
+    async def run_reports(self) -> None:
+        """Run what children have reported and no lane has begun."""
+        while self._reports:
+            first, *rest = self._reports
+            self._reports = (*rest,)
+            await self.run(first)
+
+    def end_reports(self) -> None:
+        """Run no more of what children report."""
+        self._reports = None
 
     @property
     def idle(self) -> bool:

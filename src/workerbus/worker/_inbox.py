@@ -223,6 +223,11 @@ class WorkerInbox(Inbox):
             finally:
                 self._handling = False
 
+    def catch_up(self) -> None:
+        """Handle the system messages that wait for ``accepts_bus_message``: what children have reported is there."""
+        for message in () if self._intake is None else self._intake[0].take_all():
+            self._ask_now(message)
+
     def refuse_the_rest(self) -> None:
         """Handle the requests that still wait: the worker is stopping, so each is answered at once."""
         waiting = [*(self._data or ())]
@@ -283,6 +288,9 @@ class WorkerInbox(Inbox):
                 early.popitem(last=False)
 
     async def _ask_and_handle(self, message: BusMessage) -> None:
+        self._ask_now(message)
+
+    def _ask_now(self, message: BusMessage) -> None:
         assert self._accepts is not None
         try:
             accepted = self._accepts(message)

@@ -68,6 +68,7 @@ class WorkerLifecycle:
     __slots__ = (
         "_announce",
         "_awaited_end",
+        "_awaits_children",
         "_end_task",
         "_errors",
         "_heeds_end",
@@ -105,6 +106,7 @@ class WorkerLifecycle:
         self._lived = False
         self._run_is_over = False
         self._heeds_end = False
+        self._awaits_children = False
         self._awaited_end: BusEndWorkerMessage | None = None
         self._errors: list[BaseException] = []
         self._origins: tuple[tuple[BaseException, str], ...] = ()
@@ -366,9 +368,10 @@ class WorkerLifecycle:
             return
         self._shutdown = True
         state.reason = message.reason
+        self._awaits_children = state.has_unfinished
         passed = state.hooks.mark(self._seal_lane)
         idle = state.job_server.idle and not state.job_client.groups
-        if not state.takes_jobs and state.runs_by_default and idle and not state.stop_is_due:
+        if not passed and not state.takes_jobs and state.runs_by_default and idle and not state.stop_is_due:
             self._stop.set()  # there is nothing to wait for: without a task, 1,000 start and stop 1.3 times as fast
         else:
             state.tasks.start(self._end, message, passed, name=f"{state.name} end")
@@ -404,7 +407,7 @@ class WorkerLifecycle:
         # Called in the lane's own step, so that the hook behind the mark does not slip through. With children, the
         # lanes stay open for what those still cause; then `_end` closes them.
         state = self._state
-        if not state.has_unfinished:
+        if not (self._awaits_children or state.has_unfinished):
             state.hooks.seal(lane, grace=state.graces[1] > 0)
             if lane is state.hooks.data:
                 state.phase = Phase.STOPPING
@@ -424,6 +427,8 @@ class WorkerLifecycle:
             for event in passed:
                 await event.wait()
             await self._end_children(message.reason)
+            self._awaits_children = False
+            state.inbox.catch_up()
             for event in state.hooks.mark(self._seal_lane):
                 await event.wait()
             with move_on_after(job_grace):

@@ -9,7 +9,7 @@ from workerbus._log import about
 from workerbus._order import PROCESS
 from workerbus._registry import Watcher
 from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData
-from workerbus.abc import HookCall
+from workerbus.abc import ChildReport, HookCall
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import describe
 from workerbus.messages import (
@@ -44,7 +44,7 @@ class Presence:
         self._state = state
         state.speak = self.speak
         self._own: WorkerReadyData | None = None
-        self._watched: set[str] | None = None
+        self._watched: dict[str, bool] | None = None  # whether it is a child, by name
         self._told: dict[str, WorkerReadyData] = {}
         self._most_told = _TOLD
         self.ready_handlers: Mapping[str, tuple[str, ...]] = ready_handlers
@@ -131,8 +131,8 @@ class Presence:
             child: Whether it is a child of this worker, which hears without this when it has gone.
         """
         if self._watched is None:
-            self._watched = set()
-        self._watched.add(name)
+            self._watched = {}
+        self._watched[name] = child or self._watched.get(name, False)
         if not child:
             self._state.registry.watch_gone(name, self.tell_gone)
         await self._state.registry.watch(name, self.tell_ready)
@@ -155,7 +155,9 @@ class Presence:
     def tell_gone(self, data: WorkerGoneData) -> None:
         """Queue the hook for a worker that has gone."""
         if self._state.hooks.wants("on_worker_gone"):
-            self._state.hooks.add(HookCall("on_worker_gone", (data,)), system=False)
+            child = self._watched is not None and self._watched.get(data.worker_name)
+            kind = ChildReport if child else HookCall
+            self._state.hooks.add(kind("on_worker_gone", (data,)), system=False)
 
     # --- errors
 
@@ -207,4 +209,4 @@ class Presence:
             return False
         self.report(data)
         parent = self._state.parent
-        return parent is not None and parent.hooks.wants("on_worker_failed")
+        return parent is not None and parent.hooks.takes_reports and parent.hooks.wants("on_worker_failed")

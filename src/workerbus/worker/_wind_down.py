@@ -5,7 +5,7 @@ shares:
 
 1. The children are cancelled and waited for; the worker still takes messages meanwhile.
 2. The worker takes no new jobs. Its job handlers, its hooks, its own tasks and the job groups that it has asked for are
-   cancelled, and waited for.
+   cancelled, and waited for. What the children have reported and no lane has begun is run then, one by one.
 3. Jobs that are still open are answered, whether their handlers have unwound or not. Requests that still wait in the
    inbox are refused.
 4. `cleanup()` is called, if the class overrides it. Then the worker leaves bus and registry, and its name is free.
@@ -61,9 +61,11 @@ class WindDown:
                     await self.call_stop()
                 if shield.cancelled_caught:
                     logger.warning("worker %r is late: its stop() has not ended in time", state.name, extra=state.about)
+            state.inbox.catch_up()
             if not self._nothing_runs():
                 with state.clean_up.shield(self._deadline) as shield:
                     await self._cancel_children()  # step 1
+                    state.inbox.catch_up()
                     state.phase = Phase.STOPPING
                     self._cancel_work()  # step 2
                     in_time = True
@@ -72,6 +74,7 @@ class WindDown:
                     await state.hooks.quiet()
                     if state.own_tasks is not None:
                         await state.own_tasks.quiet()
+                    await state.hooks.run_reports()
                     await state.job_client.quiet()
                     if self._tells_of_cancel:  # the lanes are closed by now, so it is run here
                         await state.hooks.run(HookCall("on_bus_message", (state.final_message,), state.final_message))
@@ -80,6 +83,7 @@ class WindDown:
                         "worker %r is late: not all that it does has ended in time", state.name, extra=state.about
                     )
         finally:
+            state.hooks.end_reports()
             late = self._refuse_the_rest()  # step 3, which waits for nothing and so cannot be cut short
             if late and not in_time:
                 # Step 2 was not reached, so the handlers were cancelled only just now: two passes of the loop show
@@ -114,7 +118,8 @@ class WindDown:
         # 1,000 of them start and stop 1.04 to 1.13 times as fast.
         state = self._state
         no_jobs = state.job_server.idle and not state.job_client.groups and not state.has_own_tasks
-        return no_jobs and state.hooks.idle and not self._tells_of_cancel and not state.has_unfinished
+        no_hooks = state.hooks.idle and not state.hooks.has_reports and not self._tells_of_cancel
+        return no_jobs and no_hooks and not state.has_unfinished
 
     @property
     def _tells_of_cancel(self) -> bool:

@@ -1,0 +1,250 @@
+"""R2, W7, W9: what children report while their parent ends is heard, in whatever order the tasks run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from support.runners import quiet_runner
+from support.wind_downs import refuse
+from workerbus import (
+    BaseWorker,
+    BusEndWorkerMessage,
+    BusJobRequestMessage,
+    BusMessage,
+    WorkerErrorData,
+    WorkerGoneData,
+    WorkerParams,
+    WorkerRunner,
+    job,
+)
+from workerbus.testing import run
+
+SCHEDULES = [(steps, seed) for steps in range(7) for seed in range(6)]
+"""How many passes of the loop the end comes after the error, and in which order the tasks run."""
+
+
+class Hearing(BaseWorker):
+    """Hears of its children's errors alone."""
+
+    def __init__(self, name: str = "parent") -> None:
+        super().__init__(name)
+        self.told: list[str] = []
+
+    async def on_worker_failed(self, data: WorkerErrorData) -> None:
+        self.told.append(f"failed {data.worker_name} {data.origin}")
+        await checkpoint()
+
+
+class HearingOfEnds(Hearing):
+    """Hears of their ends, too."""
+
+    async def on_worker_gone(self, data: WorkerGoneData) -> None:
+        self.told.append(f"gone {data.worker_name}")
+        await checkpoint()
+
+
+class Busy(HearingOfEnds):
+    """Its hooks of messages take some time."""
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        await checkpoint()
+
+
+class Picky(HearingOfEnds):
+    """Is asked about each message first."""
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return True
+
+
+class Watching(HearingOfEnds):
+    """Watches its child by name as well."""
+
+    async def on_activated(self, args: object) -> None:
+        await self.watch_workers("child")
+
+
+class Child(BaseWorker):
+    def __init__(self) -> None:
+        super().__init__("child")
+        self.go = anyio.Event()
+
+
+class FailingNow(Child):
+    async def run(self, params: WorkerParams) -> None:
+        await self.start()
+        await self.go.wait()
+        raise ValueError("broken")
+
+
+class FailingAtTheEnd(Child):
+    async def run(self, params: WorkerParams) -> None:
+        await self.start()
+        await params.wait_for_end()
+        raise ValueError("broken")
+
+
+class FailingWhenCancelled(Child):
+    async def run(self, params: WorkerParams) -> None:
+        await self.start()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("broken")
+
+
+class FailingHook(Child):
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if isinstance(message, BusEndWorkerMessage):
+            raise ValueError("broken")
+
+
+PARENTS = (Hearing, HearingOfEnds, Busy, Picky, Watching)
+
+
+async def heard(parent: Hearing, child: Child, end: str, steps: int) -> list[str]:
+    async with quiet_runner(grace_period=1) as runner:
+        runner.add_event_handler("on_error", lambda _, data: parent.told.append(f"on_error {data.worker_name}"))
+        await runner.add_workers(parent, wait=True)
+        await parent.add_workers(child, wait=True)
+        child.go.set()
+        for _ in range(steps):
+            await checkpoint()
+        await (runner.end() if end == "end" else runner.cancel())
+    return parent.told
+
+
+@pytest.mark.parametrize("parent", PARENTS)
+@pytest.mark.parametrize(
+    ("child", "end"),
+    [
+        (FailingNow, "end"),
+        (FailingAtTheEnd, "end"),
+        (FailingHook, "end"),
+        (FailingWhenCancelled, "end"),
+        (FailingNow, "cancel"),
+        (FailingWhenCancelled, "cancel"),
+    ],
+)
+def test_a_parent_that_ends_hears_of_each_error_and_end_of_its_children(
+    backend: str, parent: type[Hearing], child: Callable[[], Child], end: str
+) -> None:
+    """W7, W9: whether the error or the end comes first"""
+    origin = "on_bus_message" if child is FailingHook else "run"
+    expected = {f"failed child {origin}"} | ({"gone child"} if parent is not Hearing else set())
+    for steps, seed in SCHEDULES:
+        told = run(heard, parent(), child(), end, steps, backend=backend, seed=seed)
+        assert sorted(told) == sorted(expected), (steps, seed)
+
+
+def test_an_end_runs_a_system_hook_that_was_queued_before_it(backend: str) -> None:
+    """R2: also where there is nothing else to wait for"""
+
+    class Failing(Hearing):
+        async def on_worker_failed(self, data: WorkerErrorData) -> None:
+            await anyio.sleep(0.5)
+            await super().on_worker_failed(data)
+
+    for steps, seed in SCHEDULES:
+        told = run(heard, Failing(), FailingNow(), "end", steps, backend=backend, seed=seed)
+        assert told == ["failed child run"], (steps, seed)
+
+
+def test_a_hook_for_a_child_that_fails_at_its_end_may_still_ask_for_a_job(backend: str) -> None:
+    """R2, W5, W8: the parent waits for its children, and still works meanwhile"""
+
+    class Asking(HearingOfEnds):
+        async def on_worker_failed(self, data: WorkerErrorData) -> None:
+            response = await self.job(self.name, name="note", payload={"of": data.worker_name})
+            self.told.append(f"noted {response}")
+
+        @job(name="note")
+        async def note(self, message: BusJobRequestMessage) -> dict[str, Any]:
+            return dict(message.payload or {})
+
+    for steps, seed in SCHEDULES:
+        told = run(heard, Asking(), FailingAtTheEnd(), "end", steps, backend=backend, seed=seed)
+        assert sorted(told) == ["gone child", "noted {'of': 'child'}"], (steps, seed)
+
+
+class Refusing(Child):
+    """Refuses cancellation past the bound, and fails then."""
+
+    async def run(self, params: WorkerParams) -> None:
+        await self.start()
+        try:
+            await refuse([])
+        finally:
+            raise ValueError("broken")
+
+
+def test_an_error_that_comes_when_nobody_waits_for_it_any_more_is_raised(backend: str) -> None:
+    """W7, R4, L4: of a child whose parent has left, and of a root when the time of the whole run is over"""
+
+    async def main(root: bool) -> None:
+        told: list[str] = []
+        parent, late = HearingOfEnds(), Refusing()
+
+        async def whole() -> None:
+            async with quiet_runner() as runner:
+                runner.add_event_handler("on_error", lambda _, data: told.append(data.worker_name))
+                await runner.add_workers(parent, wait=True)
+                await (runner if root else parent).add_workers(late, wait=True)
+                await runner.cancel()
+
+        with pytest.raises(ValueError, match="broken") as caught:
+            await whole()
+        assert caught.value.__notes__ == ["raised by worker 'child'"]
+        assert parent.told == told == []
+
+    for root in (False, True):
+        for seed in range(10):
+            run(main, root, backend=backend, seed=seed)
+
+
+async def test_an_error_whose_handler_was_not_reached_in_time_is_raised() -> None:
+    """R4, L4"""
+    told: list[str] = []
+
+    async def hang(_: WorkerRunner, data: WorkerErrorData) -> None:
+        told.append(data.error)
+        await anyio.sleep_forever()
+
+    class Named(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            await params.wait_for_end()
+            raise ValueError(self.name)
+
+    async def whole() -> None:
+        async with quiet_runner() as runner:
+            runner.add_event_handler("on_error", hang)
+            await runner.add_workers(Named("a"), Named("b"), wait=True)
+            await runner.end()
+
+    with pytest.raises(ValueError, match=r"a|b") as caught:
+        await whole()
+    assert sorted([*told, f"ValueError: {caught.value}"]) == ["ValueError: a", "ValueError: b"]
+
+
+def test_the_runner_hears_of_a_root_that_fails_at_its_end(backend: str) -> None:
+    """W7, W9"""
+
+    async def main(root: Child, steps: int) -> list[WorkerErrorData]:
+        told: list[WorkerErrorData] = []
+        async with quiet_runner() as runner:
+            runner.add_event_handler("on_error", lambda _, data: told.append(data))
+            await runner.add_workers(root, Hearing("other"), wait=True)
+            root.go.set()
+            for _ in range(steps):
+                await checkpoint()
+            await runner.end()
+        return told
+
+    for kind in (FailingNow, FailingAtTheEnd, FailingHook):
+        for steps, seed in SCHEDULES:
+            [data] = run(main, kind(), steps, backend=backend, seed=seed)
+            assert str(data.exception) == "broken", (kind, steps, seed)
