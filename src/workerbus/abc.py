@@ -164,6 +164,9 @@ class JobPeer(Protocol):
     def check_running(self) -> None:
         """Raise `NotRunningError` where answers could not be received: before the start, and after the end."""
 
+    def call_behind(self, function: Callable[[], None]) -> None:
+        """Call a function when what has come for the client has been handled: at once, where nothing waits."""
+
     @property
     def asking(self) -> OpenAsks:
         """The table of who has asked which worker, one for a runner and all its workers."""

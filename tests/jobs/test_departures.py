@@ -1,5 +1,6 @@
 """J4: jobs whose worker has not come, stops, ends, crashes, or goes with its runner."""
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,10 +11,14 @@ from anyio import current_time, sleep
 from support import clock
 from support.buses import PoliteBus
 from support.job_handlers import never
+from support.messages import Alarm, Note, alarm, note
 from support.requesters import Listener, Raw, outcome_of
+from support.runners import runner_on
+from support.shared_buses import Linked
 from support.workers import Doing, Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
+    BaseWorker,
     BusEndWorkerMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -26,10 +31,13 @@ from workerbus import (
     JobGroupError,
     JobStatus,
     MemoryBus,
+    PipelineWorker,
     WorkerParams,
     WorkerRunner,
     job,
+    testing,
 )
+from workerbus.pipeline import Pipeline
 from workerbus.testing import settle
 from workerbus.worker._core import core_of
 
@@ -461,3 +469,100 @@ async def test_of_all_who_answer_a_request_the_first_one_counts_and_the_others_h
         assert await runner.job("worker", payload={"n": 1}) == {"by": "the method"}
         assert await runner.job("worker") == {"by": "the first handler"}
     assert heard == ["the first handler", "the second"] * 2
+
+
+class Choosy:
+    """Is asked about each message in its lane, and accepts it."""
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return True
+
+
+class ChoosyRunner(Choosy, WorkerRunner):
+    """A runner that is asked first."""
+
+
+class ChoosyWorker(Choosy, Helper):
+    """A worker that is asked first."""
+
+
+class ChoosyPipelineWorker(Choosy, PipelineWorker):
+    """A worker with a pipeline that is asked first."""
+
+
+async def statuses_after_the_end(asker: str, where: str, bound: float) -> dict[str, JobStatus]:
+    """Ask a worker of the same runner, of another one on the bus, or of one behind a network, and stop it."""
+    network: list[Linked] = []
+    bus = Linked(network) if where == "remote" else MemoryBus(max_buffer_size=bound)
+    async with (
+        bus,
+        ChoosyRunner(bus=bus, name="here", handle_sigint=False) as here,
+        runner_on(Linked(network) if where == "remote" else bus, "there") as there,
+    ):
+        helper = Helper("helper")
+        worker = ChoosyPipelineWorker(Pipeline([]), name="asker") if asker == "pipeline" else ChoosyWorker("asker")
+        await here.add_workers(worker)
+        await (here if where == "here" else there).add_workers(helper)
+        for name in ("asker", "helper"):
+            await here.registry.wait_for(name)
+        asks: WorkerRunner | BaseWorker = here if asker == "runner" else worker
+        async with asks.job_group("helper", name="wait", cancel_on_error=False) as group:
+            await helper.begun.wait()
+            await helper.stop()
+    return dict(group.statuses)
+
+
+@pytest.mark.parametrize("bound", [math.inf, 1], ids=["unbounded", "bounded"])
+@pytest.mark.parametrize("where", ["here", "near", "remote"])
+@pytest.mark.parametrize("asker", ["worker", "pipeline", "runner"])
+def test_an_answer_that_waits_to_be_accepted_counts_when_its_worker_has_gone(
+    asker: str, where: str, bound: float, backend: str
+) -> None:
+    """J1, J4, W6, N4: the answer is CANCELLED, under whatever schedule."""
+    for seed in range(8):
+        statuses = testing.run(statuses_after_the_end, asker, where, bound, backend=backend, seed=seed)
+        assert statuses == {"helper": JobStatus.CANCELLED}, seed
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+async def test_an_answer_that_waits_behind_a_hook_of_a_runner_counts_when_its_worker_has_gone(urgent: bool) -> None:
+    """J1, J4, N4: it waits for `on_bus_message`, in the lane of its kind, and the departure behind it."""
+    entered, go_on = anyio.Event(), anyio.Event()
+
+    class Busy(ChoosyRunner):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note | Alarm):
+                entered.set()
+                await go_on.wait()
+            await super().on_bus_message(message)
+
+    async def answer(worker: Doing, message: BusJobRequestMessage) -> dict[str, Any]:
+        await worker.send_job_response(message.job_id, {"done": True}, urgent=urgent)
+        return {}
+
+    async with Busy(handle_sigint=False) as runner:
+        doing = Doing("doing", answer)
+        await runner.add_workers(doing)
+        await runner.bus.send((alarm if urgent else note)(1, target=runner.name))
+        await entered.wait()
+        async with runner.job("doing", name="do") as job_:
+            await settle()
+            await doing.stop()
+            await settle()
+            go_on.set()
+        assert job_.response == {"done": True}
+
+
+async def test_a_worker_whose_answer_was_refused_has_left_without_one() -> None:
+    """J4, N4: nobody waits for it for ever."""
+
+    class Deaf(Helper):
+        def accepts_bus_message(self, message: BusMessage) -> bool:
+            return not isinstance(message, BusJobResponseMessage)
+
+    deaf, helper = Deaf("deaf"), Helper("helper")
+    async with running(deaf, helper):
+        with pytest.raises(JobError, match="left without an answer"):  # noqa: PT012 - by what is done in the context
+            async with deaf.job("helper", name="wait"):
+                await helper.begun.wait()
+                await helper.stop()

@@ -305,6 +305,22 @@ async def test_cancels_leave_nothing_at_a_worker_that_chooses() -> None:
         assert core_of(worker).state.inbox._marks == {}
 
 
+async def test_a_departure_that_waits_counts_among_what_a_cancel_has_overtaken() -> None:
+    """J4, J9: the cancel is forgotten with what waited when it came."""
+    runner, worker = WorkerRunner(handle_sigint=False), Refusing("worker")
+    await runner.add_workers(worker)
+    raw = await Raw.on(runner.bus)
+    await runner.bus.send(note(1))
+    called = anyio.Event()
+    core_of(worker).state.inbox.call_behind(called.set)
+    await raw.cancel("job", "worker")
+    await raw.ask("job", "worker", "echo")
+    assert not called.is_set()
+    async with runner:
+        await called.wait()
+        assert (await raw.answer("job"))[0] is JobStatus.COMPLETED
+
+
 class RefusingCancels(Helper):
     """Hears everything, and refuses the cancels that are for itself, if it is told to."""
 

@@ -18,7 +18,7 @@ from workerbus.worker._inbox import WorkerInbox
 Early = OrderedDict[str, tuple[str | None, int]]
 
 
-def inbox_with(handle: Any, early: Early | None = None, *, started: bool = True) -> WorkerInbox:
+def inbox_with(handle: Any, early: Early | None = None, *, accepts: Any = None, started: bool = True) -> WorkerInbox:
     """An inbox of a worker that has started, or has not."""
     events = EventHandlers("Worker", frozenset())
     hooks = HookQueue(BaseWorker("worker"), "worker", frozenset(), events, lambda call, error: None)
@@ -26,7 +26,7 @@ def inbox_with(handle: Any, early: Early | None = None, *, started: bool = True)
         "worker",
         receives="own",
         handle=handle,
-        accepts=None,
+        accepts=accepts,
         hooks=(hooks.data, hooks.system),
         hears=lambda: False,
         failed_hooks=lambda: 0,
@@ -101,6 +101,24 @@ def test_a_start_within_the_handling_of_a_message_handles_nothing_itself() -> No
     inbox = inbox_with(handle, started=False)
     inbox.take(alarm(0))
     assert log == ["begin", "end", "begin", "end"]
+
+
+@pytest.mark.parametrize("first", [note(0), alarm(0)])
+def test_what_is_to_come_behind_messages_that_wait_to_be_accepted_is_not_lost(first: BusMessage) -> None:
+    """J4, N4, W6: also where the worker stops and none of them is handled any more."""
+    called: list[str] = []
+    inbox = inbox_with(lambda message: called.append("message"), accepts=lambda message: True, started=False)
+    inbox.call_behind(lambda: called.append("idle"))
+    assert called == ["idle"]
+    inbox.take(first)
+    inbox.call_behind(lambda: called.append("behind"))
+    assert called == ["idle"]
+    assert not inbox.holds_work()
+    inbox.refuse_the_rest()
+    inbox.call_behind(lambda: called.append("stopping"))
+    inbox.close()
+    inbox.call_behind(lambda: called.append("closed"))
+    assert called == ["idle", "behind", "stopping", "closed"]
 
 
 def test_a_closed_inbox_handles_nothing_any_more() -> None:

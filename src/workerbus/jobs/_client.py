@@ -10,6 +10,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from anyio import (
@@ -353,7 +354,11 @@ class JobClient:
             await self._no_groups.wait()
 
     def worker_departed(self, worker: str, group: JobGroup) -> None:
-        """Answer a group in the place of a worker that has gone, unless the worker has answered."""
+        """Answer a group in the place of a worker that has gone, unless its answer has come, and perhaps waits here."""
+        if worker in group.unanswered:
+            self._owner.call_behind(partial(self._answer_for, worker, group))
+
+    def _answer_for(self, worker: str, group: JobGroup) -> None:
         if worker in group.unanswered and self.groups.get(group.job_id) is group:
             response = {"error": f"worker {worker!r} left without an answer", "type": "WorkerGone"}
             self._answered(group, group.answer(worker, JobStatus.ERROR, response, to=self._name), response)

@@ -8,6 +8,7 @@ workers costs the runner one look at each message and no more.
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from workerbus._concurrency.failures import own_error
@@ -66,8 +67,10 @@ class RunnerInbox(Inbox):
         self.of_runner: bool = not self._watched
         self._handle = handle
         self._accepts = accepts
-        self._system: Lane[BusMessage] = Lane(f"{name} system", self._ask_and_handle)
-        self._data: Lane[BusMessage] = Lane(f"{name} data", self._ask_and_handle, first=(self._system,))
+        self._system: Lane[BusMessage | Callable[[], None]] = Lane(f"{name} system", self._handle_next)
+        self._data: Lane[BusMessage | Callable[[], None]] = Lane(
+            f"{name} data", self._handle_next, first=(self._system,)
+        )
         self.calls: Lane[Call] = Lane(f"{name} calls", self._call)
         self._closed = False
 
@@ -125,6 +128,27 @@ class RunnerInbox(Inbox):
             return False
         self.delivered += 1
         return True
+
+    def call_behind(self, function: Callable[[], None]) -> None:
+        """Call a function behind the answers that have come: at once, unless they wait to be accepted."""
+        if self._accepts is None:
+            function()
+        else:
+            self._call_behind(function, self._system, self._data)
+
+    def _call_behind(self, function: Callable[[], None], *lanes: Lane[Any]) -> None:
+        # One lane after the other: the data lane does not wait for a system message's hook.
+        for number, lane in enumerate(lanes, 1):
+            if lane.waiting:
+                lane.put(partial(self._call_behind, function, *lanes[number:]))
+                return
+        function()
+
+    async def _handle_next(self, item: BusMessage | Callable[[], None]) -> None:
+        if isinstance(item, BusMessage):
+            await self._ask_and_handle(item)
+        else:
+            item()
 
     async def _ask_and_handle(self, message: BusMessage) -> None:
         try:

@@ -1,15 +1,14 @@
 """Which jobs a worker that has gone can answer no more (J4).
 
-1. A worker of another runner has gone when its announcement arrives, which comes behind its answers. These may still
-   wait for whoever asked, so the jobs are looked at behind this step.
+1. A worker of another runner has gone when its announcement arrives, which comes behind its answers.
 2. A worker of this runner leaves the registry at once, while its answers may still be on their way over a bus whose
    publishing takes time. So its announcement is waited for until it comes back, and the answers before it count.
 3. An announcement that is lost counts as come when the bound of a wind-down, `CLEANUP_SECONDS`, has passed.
+4. An answer that has come may still wait, where whoever asked overrides ``accepts_bus_message``. So the departure goes
+   through the inbox of each client, behind what waits there.
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable
-from functools import partial
 
 from anyio import Event, move_on_after
 
@@ -17,8 +16,6 @@ from workerbus._concurrency.lifetime import CLEANUP_SECONDS, TaskHost
 from workerbus.abc import OpenAsks
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._group import JobGroup
-
-Call = Callable[[], Awaitable[None]]
 
 
 class _Departure:
@@ -51,23 +48,18 @@ class OrphanedJobs:
         self._asking = asking
         self._waiting: dict[str, deque[_Departure]] = {}
 
-    def left(
-        self, worker: str, *, announcement_in: TaskHost | None = None, later: Callable[[Call], None] | None = None
-    ) -> None:
+    def left(self, worker: str, *, announcement_in: TaskHost | None = None) -> None:
         """Note that a worker has left.
 
         Args:
             worker: The worker's name.
             announcement_in: The tasks in which to wait for its announcement; None if that has come.
-            later: Has a function awaited behind this step; None to answer the jobs now.
         """
         groups = [(client, group) for group, client in self._asking.get(worker, {}).items()]
         if not groups:
             return
         departure = _Departure(worker, groups)
-        if later is not None:
-            later(partial(self._conclude_later, departure))
-        elif announcement_in is None:
+        if announcement_in is None:
             self._conclude(departure)
         else:
             self._waiting.setdefault(worker, deque()).append(departure)
@@ -96,9 +88,6 @@ class OrphanedJobs:
             if not line:
                 del self._waiting[departure.worker]
             self._conclude(departure)
-
-    async def _conclude_later(self, departure: _Departure) -> None:
-        self._conclude(departure)
 
     def _conclude(self, departure: _Departure) -> None:
         for client, group in departure.groups:

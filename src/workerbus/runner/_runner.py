@@ -277,6 +277,11 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
     def speak(self) -> None:
         """Do nothing: see `workerbus.abc.JobPeer`. A runner is not announced."""
 
+    def call_behind(self, function: Callable[[], None]) -> None:
+        """Call a function behind what waits in the inbox."""
+        assert self._inbox is not None
+        self._inbox.call_behind(function)
+
     @property
     def asking(self) -> OpenAsks:
         """Which job groups have asked which worker, so that a departure concerns nobody else."""
@@ -472,10 +477,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         name = data.worker_name
         if name not in self._asking or name in self._registry:  # another runner claims the name, and still has it
             return
-        if data.runner != self._name:
-            self._orphans.left(name, later=self._call_later)
-        else:
-            self._orphans.left(name, announcement_in=None if in_process(self._bus) else self._run.tasks)
+        announced = data.runner != self._name or in_process(self._bus)
+        self._orphans.left(name, announcement_in=None if announced else self._run.tasks)
 
     def _call_later(self, function: Callable[[], Awaitable[None]]) -> None:
         if self._inbox is not None:

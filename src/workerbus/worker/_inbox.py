@@ -96,10 +96,12 @@ class WorkerInbox(Inbox):
         self._marks: dict[str, int | None] = {}
         self._system: deque[BusMessage] | None = None
         self._data: deque[BusMessage] | None = None
-        self._intake: tuple[Lane[BusMessage], Lane[BusMessage]] | None = None
+        self._intake: tuple[Lane[BusMessage], Lane[BusMessage | Callable[[], None]]] | None = None
         if accepts is not None:
             system: Lane[BusMessage] = Lane(f"{name} system intake", self._ask_and_handle)
-            data: Lane[BusMessage] = Lane(f"{name} data intake", self._ask_and_handle, first=(system,))
+            data: Lane[BusMessage | Callable[[], None]] = Lane(
+                f"{name} data intake", self._handle_data, first=(system,)
+            )
             self._intake = system, data
             self._hook_data.first = (system, *self._hook_data.first)
         self._started = False
@@ -179,7 +181,7 @@ class WorkerInbox(Inbox):
     def holds_work(self) -> bool:
         """Whether a data message waits that the worker would do something with; its end is none."""
         waiting = [*(self._data or ())] if self._intake is None else self._intake[1].look()
-        mine = [message for message in waiting if not isinstance(message, BusEndWorkerMessage)]
+        mine = [each for each in waiting if isinstance(each, BusMessage) and not isinstance(each, BusEndWorkerMessage)]
         return any(self._hears() or message.target == self.name for message in mine)
 
     @property
@@ -230,13 +232,15 @@ class WorkerInbox(Inbox):
 
     def refuse_the_rest(self) -> None:
         """Handle the requests that still wait: the worker is stopping, so each is answered at once."""
-        waiting = [*(self._data or ())]
+        waiting: list[BusMessage | Callable[[], None]] = [*(self._data or ())]
         self._data = None
         if self._intake is not None:
             waiting += self._intake[1].close()
-        for message in waiting:
-            if isinstance(message, BusJobRequestMessage):
-                self._step(message)
+        for item in waiting:
+            if isinstance(item, BusJobRequestMessage):
+                self._step(item)
+            elif not isinstance(item, BusMessage):
+                item()
 
     def close(self) -> None:
         """Handle nothing more."""
@@ -286,6 +290,23 @@ class WorkerInbox(Inbox):
             early = self._early
             while early and next(iter(early.values()))[1] <= self.data_seen:
                 early.popitem(last=False)
+
+    def call_behind(self, function: Callable[[], None]) -> None:
+        """Call a function behind the answers that have come: at once, unless messages wait to be accepted."""
+        if self._intake is not None:
+            system, data = self._intake
+            if not data.closed and (system.waiting or data.waiting):
+                data.put(function)  # the system messages that wait go before it
+                return
+        function()
+
+    async def _handle_data(self, item: BusMessage | Callable[[], None]) -> None:
+        if isinstance(item, BusMessage):
+            await self._ask_and_handle(item)
+        else:
+            self.data_seen += 1  # it was counted among those that wait
+            item()
+            self._note_data()
 
     async def _ask_and_handle(self, message: BusMessage) -> None:
         self._ask_now(message)

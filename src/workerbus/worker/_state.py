@@ -292,6 +292,10 @@ class WorkerState(TreeNode):
         if self.tasks and self.started_at is None:
             raise NotRunningError(f"worker {self.name!r} is not running yet: it asks for jobs from its start() on")
 
+    def call_behind(self, function: Callable[[], None]) -> None:
+        """Call a function behind what waits in the inbox."""
+        self.inbox.call_behind(function)
+
     @property
     def asking(self) -> OpenAsks:
         """The runner's table of which groups have asked which worker."""
