@@ -67,10 +67,9 @@ class RunnerInbox(Inbox):
         self.of_runner: bool = not self._watched
         self._handle = handle
         self._accepts = accepts
-        self._system: Lane[BusMessage | Callable[[], None]] = Lane(f"{name} system", self._handle_next)
-        self._data: Lane[BusMessage | Callable[[], None]] = Lane(
-            f"{name} data", self._handle_next, first=(self._system,)
-        )
+        take_next: Callable[[Any], Awaitable[None]] = self._handle_rest if accepts is None else self._handle_next
+        self._system: Lane[Any] = Lane(f"{name} system", take_next)
+        self._data: Lane[Any] = Lane(f"{name} data", take_next, first=(self._system,))
         self.calls: Lane[Call] = Lane(f"{name} calls", self._call)
         self._closed = False
 
@@ -144,6 +143,14 @@ class RunnerInbox(Inbox):
                 return
         function()
 
+    async def _handle_rest(self, message: BusMessage) -> None:
+        # What `take` could not handle at once. A runner sees every broadcast: so this is short.
+        self.delivered += 1
+        try:
+            await self._handle(message)
+        except BaseException as exc:  # noqa: BLE001 - logged and counted
+            self._failed(message, await own_error(exc))
+
     async def _handle_next(self, item: BusMessage | Callable[[], None]) -> None:
         if isinstance(item, BusMessage):
             await self._ask_and_handle(item)
@@ -152,7 +159,7 @@ class RunnerInbox(Inbox):
 
     async def _ask_and_handle(self, message: BusMessage) -> None:
         try:
-            if self._accepts is not None and not self._accepts(message):
+            if self._accepts is None or not self._accepts(message):
                 return
             if not self._handled_at_once(message):
                 self.delivered += 1
