@@ -466,7 +466,7 @@ class WorkerBus(Tapped, ABC):
                     if get_ident() != self._thread:
                         self._check_thread()
                     own.take(message)
-                if self._everything:
+                if self._everything and len(self._everything) > (own is not None and own.receives == "all"):
                     self._hand_to_observers(message, own)
                 return
             recipients = self._everybody
