@@ -5,6 +5,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from random import Random
+from typing import Any
 
 import anyio
 import pytest
@@ -42,7 +43,7 @@ class Counter(BusSubscriber):
         if self._on is not None:
             result = self._on(message)
             if result is not None:
-                await result  # type: ignore[misc]
+                await result  # type: ignore[misc]  # only what can be awaited is returned
 
 
 @asynccontextmanager
@@ -247,7 +248,8 @@ def test_whatever_becomes_of_lanes_that_are_called_or_stand_in_line_the_others_h
 
     def cancel_natively(lane: Lane[int]) -> None:
         for task in asyncio.all_tasks():
-            if id(task) == lane.task_id and inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED:  # type: ignore[arg-type]
+            coroutine: Any = task.get_coro()
+            if id(task) == lane.task_id and inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED:
                 task.cancel()
 
     async def main() -> None:

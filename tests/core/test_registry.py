@@ -564,7 +564,7 @@ async def test_who_unwatches_while_others_are_told_is_told_no_more() -> None:
 class Unhashable:
     """A watcher that is equal to others, and has no hash."""
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as Python does it
 
     def __init__(self) -> None:
         self.told: list[WorkerReadyData] = []

@@ -89,11 +89,11 @@ def main(program: str) -> None:
     elif program == "uvicorn in a body":
         asyncio.run(uvicorn_in_a_body())
     elif program == "hypercorn":
-        asyncio.run(hypercorn.asyncio.serve(app, hypercorn_config()))  # type: ignore[arg-type]
+        asyncio.run(hypercorn.asyncio.serve(app, hypercorn_config()))  # type: ignore[arg-type]  # its types of ASGI are narrower
     elif program == "hypercorn in a body":
         asyncio.run(hypercorn_in_a_body())
     else:
-        trio.run(hypercorn.trio.serve, app, hypercorn_config())  # type: ignore[arg-type]
+        trio.run(hypercorn.trio.serve, app, hypercorn_config())  # type: ignore[arg-type]  # the same
 
 
 if __name__ == "__main__":

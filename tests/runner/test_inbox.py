@@ -146,7 +146,7 @@ async def test_who_watches_for_a_worker_elsewhere_is_told_before_the_runner_ends
 async def test_an_announcement_that_nobody_can_read_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     """B3: and the next one is read."""
     async with WorkerRunner(name="runner", handle_sigint=False) as runner:
-        await runner.bus.send(BusWorkerRegistryMessage("elsewhere", None, source="elsewhere"))  # type: ignore[arg-type]
+        await runner.bus.send(BusWorkerRegistryMessage("elsewhere", None, source="elsewhere"))  # type: ignore[arg-type]  # wrong
         await runner.bus.send(BusWorkerReadyMessage("elsewhere", source="far"))
         assert "far" in runner.registry
         counts = runner.bus.statistics().subscribers["runner"]

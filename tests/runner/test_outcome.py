@@ -99,7 +99,7 @@ async def test_a_body_that_was_cut_short_raises_and_says_why(way: Way) -> None:
 
 async def test_one_that_was_cancelled_without_a_reason_says_no_more() -> None:
     """R5"""
-    with pytest.raises(RunCancelled, match=r"^runner 'mine' was cancelled$") as caught:  # noqa: PT012
+    with pytest.raises(RunCancelled, match=r"^runner 'mine' was cancelled$") as caught:  # noqa: PT012 - the whole block is to raise
         async with quiet_runner(name="mine") as runner:
             await runner.cancel()
             await sleep_forever()
@@ -152,7 +152,7 @@ def test_an_outcome_does_not_change() -> None:
     """R5"""
     outcome = RunOutcome("ended", None, signal.SIGTERM)
     with pytest.raises((AttributeError, FrozenInstanceError)):
-        outcome.how = "finished"  # type: ignore[misc]
+        outcome.how = "finished"  # type: ignore[misc]  # it is frozen
 
 
 async def test_a_run_whose_bus_cannot_be_opened_has_failed() -> None:

@@ -117,9 +117,9 @@ async def test_a_handler_that_the_program_sets_during_a_run_stays(own_handlers: 
 def test_only_three_things_can_be_done_about_a_signal() -> None:
     """R5."""
     with pytest.raises(ValueError, match="True, False or 'end', not 'drain'"):
-        WorkerRunner(handle_sigterm="drain")  # type: ignore[arg-type]
+        WorkerRunner(handle_sigterm="drain")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="True, False or 'always', not 'end'"):
-        WorkerRunner(handle_sigint="end")  # type: ignore[arg-type]
+        WorkerRunner(handle_sigint="end")  # type: ignore[arg-type]  # the same
 
 
 @pytest.mark.parametrize("error", [NotImplementedError, RuntimeError, ValueError])

@@ -139,7 +139,7 @@ async def test_the_name_of_a_worker_that_has_gone_is_free_in_the_hook(hook: str,
     supervisor: Helper = type("Own", (Supervisor,), {hook: Supervisor.again})("supervisor")
     async with running(supervisor) as runner:
         if root and hook == "on_worker_failed":
-            runner.add_event_handler("on_error", lambda _, data: supervisor.again(data))  # type: ignore[attr-defined]
+            runner.add_event_handler("on_error", lambda _, data: supervisor.again(data))  # type: ignore[attr-defined]  # of its class
         else:
             await Errors().of(runner)
         child = Crashing("child")
