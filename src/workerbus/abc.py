@@ -35,6 +35,10 @@ class Sender(Protocol):
     def never_waits(self) -> bool:
         """Whether `send` waits neither for room nor for a network, and so does no more than `post`."""
 
+    @property
+    def job_groups(self) -> dict[str, Any] | None:
+        """The open job groups of this process, by job id; None where lanes have no bound."""
+
 
 class Directory(Protocol):
     """A registry, as those who ask for jobs see it."""

@@ -1,5 +1,6 @@
 """B9, J6: bounded lanes of workers: what is held up, and what never is."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -17,6 +18,8 @@ from workerbus import (
     BusJobRequestMessage,
     BusJobUpdateMessage,
     BusMessage,
+    JobError,
+    JobGroupError,
     JobTimeoutError,
     MemoryBus,
     WorkerParams,
@@ -41,6 +44,169 @@ async def test_a_job_handler_waits_for_room_in_its_workers_own_lane() -> None:
         async with runner.job("it", name="send"):
             log.release.set()
         await eventually(lambda: len(log.done) == 2)
+
+
+class Circle(BaseWorker):
+    """Has its hook ask for jobs whose handlers send to ``"it"`` until its data lane, with room for eight, is full."""
+
+    def __init__(self, name: str, ask: Callable[["Circle"], Awaitable[Any]]) -> None:
+        super().__init__(name)
+        self.ask = ask
+        self.begun, self.go_on, self.done = anyio.Event(), anyio.Event(), anyio.Event()
+        self.heard: list[int] = []
+        self.refused: list[int] = []
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if isinstance(message, Note):
+            self.heard.append(message.n)
+            if message.n == 0:
+                await self.ask(self)
+                self.done.set()
+
+    async def send(self) -> None:
+        self.begun.set()
+        for n in range(1, 12):
+            try:
+                await self.send_bus_message(note(n, "it"))
+            except anyio.WouldBlock:
+                self.refused.append(n)
+                raise
+
+    @job(name="send")
+    async def send_it(self, message: BusJobRequestMessage) -> None:
+        await self.send()
+
+    @job(name="send in turn", sequential=True)
+    async def send_in_turn(self, message: BusJobRequestMessage) -> None:
+        self.begun.set()
+        await self.go_on.wait()
+        await self.send()
+
+    @job(name="answer and send")
+    async def answer_and_send(self, message: BusJobRequestMessage) -> None:
+        await self.send_job_response(message.job_id, {})
+        await self.send()
+
+    @job(name="pass on")
+    async def pass_on(self, message: BusJobRequestMessage) -> None:
+        assert message.payload is not None
+        await self.pass_to(message.payload["path"])
+
+    async def pass_to(self, path: list[str]) -> None:
+        first, *rest = path
+        await self.job(first, name="pass on" if rest else "send", payload={"path": rest})
+
+
+class ChoosingCircle(Circle):
+    """The same, with an ``accepts_bus_message`` of its own."""
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return True
+
+
+async def asked(*circles: Circle) -> None:
+    """Run workers on a bus with room for eight, and have the first one's hook ask."""
+    async with running(*circles, bus=MemoryBus(max_buffer_size=8)) as runner:
+        await runner.bus.send(note(0, "it"))
+        await circles[0].done.wait()
+        await eventually(lambda: not runner.bus.statistics().subscribers["it"].depth)
+
+
+@pytest.mark.parametrize("kind", [Circle, ChoosingCircle])
+@pytest.mark.parametrize("path", [["it"], ["other"], ["other", "it"], ["it", "other", "it", "other"]])
+async def test_a_handler_is_refused_room_that_is_held_up_until_it_answers(kind: type[Circle], path: list[str]) -> None:
+    """B9: the hook waits for its job, directly or over others, so that it would wait for itself."""
+
+    async def ask(it: Circle) -> None:
+        with pytest.raises(JobError):
+            await it.pass_to(path)
+
+    it, other = kind("it", ask), kind("other", ask)
+    await asked(it, other)
+    sender = it if path[-1] == "it" else other
+    assert len(sender.refused) == 1
+    assert it.heard == list(range(sender.refused[0]))
+
+
+@pytest.mark.parametrize("kind", [Circle, ChoosingCircle])
+async def test_a_handler_that_already_waits_is_let_in_when_the_hook_awaits_its_job(kind: type[Circle]) -> None:
+    """B9: whoever came first, neither waits for ever, and what waited is not dropped."""
+
+    async def ask(it: Circle) -> None:
+        group = await it.create_job_group_and_request_job(["it"], name="send", cancel_on_error=False)
+        await it.begun.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert not group.is_done
+        assert not it.refused
+        await group.wait()
+
+    it = kind("it", ask)
+    await asked(it)
+    assert len(it.refused) == 1
+    assert it.heard == list(range(it.refused[0]))
+
+
+@pytest.mark.parametrize("first", ["the wait for room", "the wait for the turn"])
+@pytest.mark.parametrize("server", ["it", "other"])
+async def test_a_hook_may_await_a_job_that_stands_in_line_behind_one_that_waits_for_room(
+    first: str, server: str
+) -> None:
+    """B9, J13: whichever of the two waits begins earlier."""
+
+    async def ask(it: Circle) -> None:
+        workers = {"it": it, "other": other}
+        group = None
+        if server == "it":  # asked while there is room for the request
+            group = await it.create_job_group_and_request_job(["it"], name="send in turn")
+        if first == "the wait for room":
+            workers[server].go_on.set()
+            await anyio.wait_all_tasks_blocked()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait_for, it.job("other", name="send in turn") if group is None else group.wait())
+            await anyio.wait_all_tasks_blocked()
+            workers[server].go_on.set()
+
+    async def wait_for(what: Awaitable[Any]) -> None:
+        with pytest.raises((JobError, JobGroupError)):
+            await what
+
+    it, other = Circle("it", ask), Circle("other", ask)
+    async with running(it, other, bus=MemoryBus(max_buffer_size=8)) as runner, anyio.create_task_group() as tasks:
+        tasks.start_soon(wait_for, runner.job(server, name="send in turn"))
+        await (it if server == "it" else other).begun.wait()
+        await runner.bus.send(note(0, "it"))
+        with anyio.fail_after(5):
+            await it.done.wait()
+
+
+@pytest.mark.parametrize("how", ["unawaited", "answered"])
+async def test_a_handler_that_no_hook_waits_for_waits_for_room(how: str) -> None:
+    """B9: since nobody awaits its job, or since it has answered."""
+
+    async def ask(it: Circle) -> None:
+        if how == "unawaited":
+            await it.request_job("it", name="send")
+        else:
+            await it.job("it", name="answer and send")
+        await it.begun.wait()
+        await anyio.wait_all_tasks_blocked()
+
+    it = Circle("it", ask)
+    async with running(it, bus=MemoryBus(max_buffer_size=8)) as runner:
+        await runner.bus.send(note(0, "it"))
+        await it.done.wait()
+        await eventually(lambda: it.heard == list(range(12)))
+    assert not it.refused
+
+
+async def test_nothing_of_jobs_is_left_on_a_bounded_bus() -> None:
+    """B9, R9: who waits for whom is forgotten with the job."""
+    bus = MemoryBus(max_buffer_size=1)
+    async with running(Helper("a"), bus=bus) as runner:
+        await runner.job("a", name="echo")
+        with pytest.raises(JobError):
+            await runner.job("a", name="fail")
+        assert not bus.job_groups
 
 
 async def test_a_lane_takes_as_many_as_it_has_room_for() -> None:

@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 
 from anyio import Event
 
+from workerbus._concurrency.handling import Handling, current, held_up_by
+
 T = TypeVar("T")
 
 
@@ -25,15 +27,17 @@ class RoomWaiter(Generic[T]):
     Attributes:
         item: What is to be put in.
         free: Set when it has been put in, or when nobody need wait any more.
+        handling: The call that waits, if it is one of a subscriber's own code.
     """
 
-    __slots__ = ("_enter", "_room", "free", "item")
+    __slots__ = ("_enter", "_room", "free", "handling", "item")
 
     def __init__(self, room: "Room[T]", item: T, enter: Callable[[T], None]) -> None:
         self._room = room
         self._enter = enter
         self.item: T = item
         self.free: Event = Event()
+        self.handling: Handling | None = current()
 
     async def wait(self) -> None:
         """Wait for room; one who is cancelled leaves the line, and the item is not put in."""
@@ -115,6 +119,13 @@ class Room(Generic[T]):
         """Let in those who wait, in order, as far as there is room."""
         while self._line and self.taken + self.coming() < self.limit:
             self._line.popitem(last=False)[0].enter()
+
+    def admit_its_own(self) -> None:
+        """Let in, past the limit, those who would wait for themselves: the room is held up while they wait."""
+        for waiter in self.line:
+            if self in held_up_by(waiter.handling):
+                self.remove(waiter)
+                waiter.enter()
 
     def release(self, *, but: Callable[[T], bool] | None = None) -> None:
         """Let those in line go on, without putting in their items.

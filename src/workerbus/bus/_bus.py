@@ -60,6 +60,7 @@ class WorkerBus(Tapped, ABC):
         opened_by: The name of the runner that has opened the bus for its own run, if one has.
         clean_up: The clock of the wind-down that closes the bus.
         neighbourhood: What its runners share, where all of them are in this process; theirs, and None before the first.
+        job_groups: The open job groups of this process, by job id; theirs who ask. None where nobody waits for room.
 
     Guarantees: B1, B2, B3, B6, B9, R6.
     """
@@ -90,6 +91,7 @@ class WorkerBus(Tapped, ABC):
         self._thread: int | None = None
         self.clean_up: CleanUp = CleanUp()
         self.neighbourhood: Any = None
+        self.job_groups: dict[str, Any] | None = None if max_buffer_size == math.inf else {}
         # What the library itself sends on a bus whose publishing may wait goes out in order behind one task.
         self._outbox = self._new_lane("outbox", self._send_posted)
         # What users send before it is open goes out in order too, but holds up nothing of the library's.
@@ -339,7 +341,8 @@ class WorkerBus(Tapped, ABC):
 
         Raises:
             MessageTypeError: It is no message, or one of a class that has no lane; a `TypeError`.
-            anyio.WouldBlock: A subscriber's own code sends to its own full lane.
+            anyio.WouldBlock: A subscriber's own code sends to its own full lane, or the handler of a job that such
+                code awaits does.
             WrongLoopError: The bus is open in another thread; a `RuntimeError`.
 
         Guarantees: B2, B4, B9, L7.

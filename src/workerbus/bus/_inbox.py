@@ -146,8 +146,8 @@ class Inbox(ABC):
 
 
 def refuse_own_lane(lane: Lane[Any]) -> None:
-    """Raise `WouldBlock` if the running task belongs to code that holds the lane up: it would wait for itself."""
-    if holds_up(lane):
+    """Raise `WouldBlock` if code that the running task belongs to holds the lane up: it would wait for itself."""
+    if holds_up(lane.room):
         raise WouldBlock
 
 
@@ -302,11 +302,11 @@ class PlainInbox(Inbox):
             self.delivered -= 1  # it was taken, and not handled
 
     async def _handle_noted(self, message: BusMessage) -> None:
-        handling = Handling(self._data)
+        handling = Handling(self._data.room)
         try:
             await (self._ask_and_handle(message) if self._asks else self._handle(message))
         finally:
-            handling.over = True
+            handling.leave()
 
     def _failed(self, message: BusMessage, exc: BaseException) -> None:
         self.failed += 1

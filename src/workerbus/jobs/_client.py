@@ -25,6 +25,7 @@ from anyio import (
     sleep,
 )
 
+from workerbus._concurrency.handling import current
 from workerbus._concurrency.home import task_getter
 from workerbus._concurrency.lifetime import event_class, running_backend, scope_class
 from workerbus._log import about
@@ -72,13 +73,14 @@ class JobClient:
         running_task: Returns the running task, quickly once there was a job.
         ignored: How many answers, updates and stream events came from workers from which none were due.
         requested: How many requests were sent.
+        _all_groups: The open groups of this process, where lanes are bounded; else None.
         closed: Whether the owner stops, and asks for nothing more.
         _no_groups: Set when no group is left; made by who waits for that.
     """
 
     __slots__ = (
-        "_asking", "_enclosing_deadline", "_name", "_new_event", "_no_groups", "_owner", "closed", "groups", "ignored",
-        "never_waits", "new_scope", "requested", "running_task",
+        "_all_groups", "_asking", "_enclosing_deadline", "_name", "_new_event", "_no_groups", "_owner", "closed",
+        "groups", "ignored", "never_waits", "new_scope", "requested", "running_task",
     )  # fmt: skip
 
     def __init__(self, owner: JobPeer) -> None:
@@ -90,6 +92,7 @@ class JobClient:
         self.never_waits: bool = False
         self._enclosing_deadline: Callable[[], float] = current_effective_deadline
         self.groups: dict[str, JobGroup] = {}
+        self._all_groups: dict[str, JobGroup] | None = None
         self._no_groups: Event | None = None
         self._asking: OpenAsks = {}
         self.ignored: int = 0
@@ -123,6 +126,7 @@ class JobClient:
             self._asking = self._owner.asking
             self._enclosing_deadline = running_backend().current_effective_deadline
             self.never_waits = self._owner.bus.never_waits and self._owner.sends_by_bus
+            self._all_groups = self._owner.bus.job_groups
             self._owner.speak()
         group = JobGroup(
             _new_id(),
@@ -138,6 +142,10 @@ class JobClient:
         if timeout is not None:
             group.deadline = current_time() + timeout
         self.groups[group.job_id] = group
+        if self._all_groups is not None:
+            self._all_groups[group.job_id] = group
+            handling = current() if in_context else None
+            group.awaited_by = [] if handling is None else [handling]
         return group
 
     async def ask(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
@@ -370,6 +378,8 @@ class JobClient:
     def forget(self, group: JobGroup) -> None:
         """Take a group out of the table."""
         self.groups.pop(group.job_id, None)
+        if self._all_groups is not None:
+            self._all_groups.pop(group.job_id, None)
         for worker in group.asked:
             group.leaves(worker, self._asking)
         if self._no_groups is not None and not self.groups:

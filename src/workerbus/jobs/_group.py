@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from anyio import CancelScope, Event, current_time
 
+from workerbus._concurrency.handling import Handling, current, held_up_by
+from workerbus._concurrency.room import Room
 from workerbus._values import JobStatus
 from workerbus.abc import Barrier, Directory, OpenAsks
 from workerbus.errors import (
@@ -52,6 +54,7 @@ class JobGroup:
         events: Kind, worker and payload of the events that no loop has taken yet; None before the first.
         barrier: The hooks of its answers that have not run; its last hook comes after them. None before the first.
         suspect_timeout: An answer that looks like the timeout of an enclosing scope, not judged yet.
+        awaited_by: The calls of subscribers' own code that wait for it, where lanes are bounded; else None.
         _new_event: Makes an event of the running backend.
         _changed: What those wait for who want to know of the next change; None where nobody does.
 
@@ -62,6 +65,7 @@ class JobGroup:
         "_changed",
         "_new_event",
         "asked",
+        "awaited_by",
         "barrier",
         "cancel_on_error",
         "cancellable",
@@ -122,6 +126,7 @@ class JobGroup:
         self.events: deque[tuple[str, str, dict[str, Any] | None]] | None = None
         self.barrier: Barrier | None = None
         self.suspect_timeout: BusJobResponseMessage | BusJobResponseUrgentMessage | None = None
+        self.awaited_by: list[Handling] | None = None
         self._new_event = new_event
         self._changed: Event | None = None
 
@@ -168,11 +173,26 @@ class JobGroup:
 
         Guarantees: J8.
         """
-        while self.state is GroupState.OPEN:
-            await self.change()
+        handling = None if self.awaited_by is None else current()
+        if handling is not None and self.awaited_by is not None:
+            self.awaited_by.append(handling)
+            self.admit_what_it_waits_for()
+        try:
+            while self.state is GroupState.OPEN:
+                await self.change()
+        finally:
+            if handling is not None and self.awaited_by is not None:
+                self.awaited_by.remove(handling)
         error = self.error()
         if error is not None:
             raise error
+
+    def admit_what_it_waits_for(self) -> None:
+        """Let handlers go on that wait for room which is held up until the group has its answers."""
+        rooms = {room for handling in self.awaited_by or () for room in held_up_by(handling)}
+        for room in rooms:
+            if isinstance(room, Room):
+                room.admit_its_own()
 
     def snapshot(self) -> JobGroupSnapshot:
         """Return a snapshot of the group; there is nothing of its payload in it."""

@@ -18,7 +18,7 @@ The server knows nothing of names and classes: it is given a `Route` for each jo
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from anyio import CancelScope, Event, current_time
@@ -32,6 +32,8 @@ from workerbus.errors import JobFailure, UnknownJobError
 from workerbus.jobs._checks import check_seconds_left
 from workerbus.jobs._deadlines import Deadlines
 from workerbus.jobs._events import JobSnapshot
+from workerbus.jobs._group import JobGroup
+from workerbus.jobs._job_handling import JobHandling
 from workerbus.jobs._open_job import OpenJob, Route, those_in_line_first
 from workerbus.jobs._outcomes import cancelled_payload, error_payload, outcome
 from workerbus.jobs._pool import TaskPool
@@ -73,11 +75,13 @@ class JobServer:
         _ended: The ids of the last jobs that were answered, the oldest first.
         _deadlines: Looks after the time of jobs without a task.
         _bus: Where answers go; None before the first, as a worker gets its bus late.
+        _all_groups: The open job groups of this process, where lanes are bounded; else None.
         _held: Where answers are put instead, for a worker that sends them itself.
         _no_jobs: Set when no job is open; made by who waits for that.
     """
 
     __slots__ = (
+        "_all_groups",
         "_bus",
         "_deadlines",
         "_ended",
@@ -120,6 +124,7 @@ class JobServer:
         self.ignored: int = 0
         self.answered: dict[JobStatus, int] = {}
         self._now: Callable[[], float] | None = None
+        self._all_groups: Mapping[str, JobGroup] | None = None
 
     # --- requests and cancels
 
@@ -150,10 +155,14 @@ class JobServer:
             self.pool.submit(job)
         else:
             self._watch(job)
+            group = None if self._all_groups is None else self._all_groups.get(job_id)
+            if group is not None:
+                group.admit_what_it_waits_for()
 
     def _clock(self) -> float:
         if self._now is None:
             self._now = running_backend().current_time
+            self._all_groups = self._owner.bus.job_groups
         return self._now()
 
     def refuse(self, message: BusJobRequestMessage) -> None:
@@ -415,6 +424,7 @@ class JobServer:
     async def _handle(self, job: OpenJob, scope: CancelScope) -> None:
         job.state = next_job(job.state, JobTrigger.START)
         job.scope = scope
+        handling = None if self._all_groups is None else JobHandling(job, self._name, self._all_groups)
         try:
             result = await job.route.run(job.request)
         except BaseException as exc:
@@ -431,6 +441,8 @@ class JobServer:
             self._end_of_handler(job, result, None)
         finally:
             job.scope = None
+            if handling is not None:
+                handling.leave()
 
     def _handler_failed(self, job: OpenJob, failure: Failure) -> None:
         kind = failure.kind

@@ -389,7 +389,8 @@ class HookQueue:
         """Run one hook: the method, then the event handlers, each whatever the others raise."""
         error: BaseException | None = None
         native: BaseException | None = None
-        handling = None if self.data.room is None else Handling(self.data)  # noted only where a sender may have to wait
+        room = self.data.room
+        handling = None if room is None else Handling(room)  # noted only where a sender may have to wait
         try:
             for function, args in self._calls(call):
                 try:
@@ -408,7 +409,7 @@ class HookQueue:
                     await failure.let_cancel()
         finally:
             if handling is not None:
-                handling.over = True
+                handling.leave()
         if call.done is not None:
             call.done(error)
         barrier = call.barrier
