@@ -5,9 +5,9 @@ All of them derive from `WorkerBusError` and, where Python has a name for the fa
 attributes; the sentence is built here and nowhere else.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
 
 class WorkerBusError(Exception):
@@ -53,6 +53,11 @@ def near_names(name: str, known: Iterable[str]) -> str:
         shown = ", ".join(map(repr, names[:5]))
         return f"known are {shown}{', …' if len(names) > 5 else ''}"
     return "no names are known"
+
+
+def shown(names: Sequence[str]) -> str:
+    """Return the first names of many, quoted, for a sentence."""
+    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 class NotRunningError(WorkerBusError, RuntimeError):
@@ -325,26 +330,45 @@ class MisspeltHookError(WorkerBusError, TypeError):
         self.name = name
 
 
+_ENDS: Final = ("raised ", "failed:", "was cancelled:", "answered ")
+"""What a worker's end of a job can be: with these words a reason goes on, after the worker's name."""
+
+
 class _JobOutcomeError(WorkerBusError):
     """What the two errors of a requester have in common."""
-
-    _what = "job"
 
     def __init__(
         self,
         reason: str,
         *,
         job_id: str = "",
+        job_name: str | None = None,
+        worker_names: Sequence[str] = (),
         statuses: Mapping[str, str] | None = None,
         responses: Mapping[str, dict[str, Any]] | None = None,
+        seconds: float | None = None,
         detail: str = "",
     ) -> None:
-        label = f"{self._what} {job_id}" if job_id else self._what
-        super().__init__(f"{label}: {reason}{f' ({detail})' if detail else ''}")
+        after = "" if seconds is None else f" after {seconds:g} seconds"
+        super().__init__(f"{self._title(job_name, worker_names, reason)}{after}{f' ({detail})' if detail else ''}")
         self.reason = reason
         self.job_id = job_id
+        self.job_name = job_name
+        self.worker_names: tuple[str, ...] = tuple(worker_names)
+        self.seconds = seconds
         self.statuses: dict[str, str] = dict(statuses or {})
         self.responses: dict[str, dict[str, Any]] = dict(responses or {})
+
+    @staticmethod
+    def _title(job_name: str | None, worker_names: Sequence[str], reason: str) -> str:
+        job = "job" if job_name is None else f"job {job_name!r}"
+        if len(worker_names) != 1:
+            return f"{job}: {reason}"
+        worker = repr(worker_names[0])
+        end = reason.removeprefix(f"worker {worker} ")
+        if end.startswith(_ENDS):
+            return f"{job} at {worker} {end}"
+        return f"{job} at {worker}: {reason}"
 
 
 class JobError(_JobOutcomeError):
@@ -353,6 +377,9 @@ class JobError(_JobOutcomeError):
     Attributes:
         reason: Why, in words; ``"timeout"`` where time ran out.
         job_id: The id of the job.
+        job_name: The name of the job; None if it was asked for without one.
+        worker_names: The names of the workers that were to do it.
+        seconds: The ``timeout`` that was over, in seconds; None where that is not why.
         statuses: Worker name to `JobStatus`, which is a `str`, of the workers that answered.
         responses: Worker name to the payload of its answer, of the same workers.
 
@@ -366,11 +393,16 @@ class JobGroupError(_JobOutcomeError):
     Guarantees: J8.
     """
 
-    _what = "job group"
+    @staticmethod
+    def _title(job_name: str | None, worker_names: Sequence[str], reason: str) -> str:
+        job = "job group" if job_name is None else f"job group {job_name!r}"
+        return f"{job}{f' of {shown(worker_names)}' if worker_names else ''}: {reason}"
 
 
 class JobTimeoutError(JobError, TimeoutError):
     """The job's own ``timeout`` was over before the answer came, or before the worker did.
+
+    Its text says what the time went by with: the wait for the worker, for its turn there, or the work.
 
     Guarantees: J6, J8.
     """

@@ -53,8 +53,9 @@ async def test_an_error_says_which_worker_has_answered_what_and_no_more() -> Non
         with pytest.raises(JobGroupError) as caught:
             await runner.job_group("busy", "bad", name="fail")
         error = caught.value
-        assert str(error) == f"job group {error.job_id}: {error.reason}"
-        assert error.reason in [f"worker {name!r} answered error: it went wrong" for name in ("bad", "busy")]
+        assert str(error) == f"job group 'fail' of 'busy', 'bad': {error.reason}"
+        assert error.reason in [f"worker {name!r} raised ValueError: it went wrong" for name in ("bad", "busy")]
+        assert (error.job_name, error.worker_names, error.seconds) == ("fail", ("busy", "bad"), None)
 
 
 async def test_an_error_of_one_worker_ends_the_wait_for_room_at_another() -> None:
@@ -362,7 +363,8 @@ async def test_a_bad_answer_is_told_in_the_words_that_it_came_with(response: dic
     async with running(Doing("doing", answers)) as runner:
         with pytest.raises(JobError) as caught:
             await runner.job("doing", name="do")
-    assert caught.value.reason == f"worker 'doing' answered failed: {text}"
+    assert caught.value.reason == f"worker 'doing' failed: {text}"
+    assert str(caught.value) == f"job 'do' at 'doing' failed: {text}"
     assert caught.value.responses == {"doing": response or {}}
 
 

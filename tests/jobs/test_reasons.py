@@ -93,7 +93,7 @@ async def test_a_cancel_without_a_reason_says_who_wanted_it() -> None:
         assert not group.is_done
         await asker.cancel_job_group(group.job_id)
         message = await helper.until("cancelled")
-        with pytest.raises(JobGroupError, match=f"^job group {group.job_id}: cancelled by the requester$"):
+        with pytest.raises(JobGroupError, match=r"^job group 'wait' of 'helper': cancelled by the requester$"):
             await group.wait()
     assert message.reason == "cancelled by the requester"
 

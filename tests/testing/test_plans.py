@@ -67,7 +67,7 @@ HANGS = Behaviour("hang")
 def test_a_group_fails_with_the_first_bad_answer(backend: str) -> None:
     outcome = play(GroupPlan({"a": HANGS, "b": Behaviour("raise", after=1.0)}), backend)
     assert outcome.ended == "failed"
-    assert outcome.reason == "worker 'b' answered error: scripted to raise"
+    assert outcome.reason == "worker 'b' raised ScriptedError: scripted to raise"
     assert outcome.statuses == {"a": JobStatus.CANCELLED, "b": JobStatus.ERROR}
     assert outcome.cancelled == ("a",)
     assert outcome.seconds == pytest.approx(1.0)

@@ -35,6 +35,7 @@ from workerbus.errors import NotRunningError
 from workerbus.jobs._checks import Response, repaired
 from workerbus.jobs._events import JobGroupEvent, JobGroupResponse
 from workerbus.jobs._group import JobGroup
+from workerbus.jobs._outcomes import bad_answer
 from workerbus.jobs._state import TIMEOUT, GroupState, GroupTrigger, next_group
 from workerbus.messages import (
     BusJobCancelMessage,
@@ -140,6 +141,7 @@ class JobClient:
             new_event=self._new_event,
         )
         if timeout is not None:
+            group.timeout = timeout
             group.deadline = current_time() + timeout
         self.groups[group.job_id] = group
         if self._all_groups is not None:
@@ -152,6 +154,7 @@ class JobClient:
         """Wait for the workers and send them their requests."""
         known, send, source = self._owner.registry.get, self._owner.send, self._name
         job_id, headers, left = group.job_id, group.headers, None
+        group.job_name = job_name
         names: Sequence[str] = group.worker_names
         for worker in names:
             if known(worker) is None:
@@ -302,7 +305,7 @@ class JobClient:
         if state is not GroupState.COMPLETED and logger.isEnabledFor(logging.DEBUG):  # that, the last answer has said
             self._note(group, "job %s of %r: %s, %s", group.job_id, self._name, state.value, reason)
         if state is GroupState.TIMED_OUT:
-            group.detail = group.late(self._owner.registry, self._absent)
+            group.note_absent(self._owner.registry, self._absent)
         if state is not GroupState.COMPLETED:
             self._tell(group.unanswered, group, reason)
             if group.scope is not None:
@@ -461,10 +464,7 @@ class JobClient:
                     self._owner.tasks.start(self._wait_for_it, group, name=f"{self._name} doubt")
                     return
             if group.cancel_on_error:
-                text = response.get("error") or response.get("reason") or "no reason given"
-                self._settle(
-                    group, GroupTrigger.BAD_ANSWER, f"worker {message.source!r} answered {message.status}: {text}"
-                )
+                self._settle(group, GroupTrigger.BAD_ANSWER, bad_answer(message.source, message.status, response))
                 if self._owner.hooks.wants("on_job_error"):
                     self._queue_last(group, "on_job_error", message, message)
                 return

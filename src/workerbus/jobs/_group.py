@@ -19,9 +19,10 @@ from workerbus.errors import (
     JobGroupError,
     JobGroupTimeoutError,
     JobTimeoutError,
+    shown,
 )
 from workerbus.jobs._events import JobGroupSnapshot
-from workerbus.jobs._state import TIMEOUT, GroupState
+from workerbus.jobs._state import TIMEOUT, TURN, GroupState
 from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
 
 T = TypeVar("T")
@@ -41,7 +42,9 @@ class JobGroup:
         headers: What travels with its messages, str by str.
         state: How far it is; the members of `GroupState` say what each state means.
         reason: Why it did not complete, in words; ``"timeout"`` where time ran out.
-        detail: After a timeout, which workers it waited for, in words.
+        absent: After a timeout, the first worker that had not come, in words; None if all had.
+        job_name: Which handler of the workers is to do it; None for the one of all jobs without a name.
+        timeout: Seconds for everything; None for no limit.
         single: Whether it was asked for as a job of one worker, whose errors are `JobError`, not `JobGroupError`.
         in_context: Whether a context holds it, which forgets it when it is left.
         heard_out: Whether answers that come after its end are told to the hooks, too.
@@ -64,6 +67,7 @@ class JobGroup:
     __slots__ = (
         "_changed",
         "_new_event",
+        "absent",
         "asked",
         "awaited_by",
         "barrier",
@@ -71,12 +75,12 @@ class JobGroup:
         "cancellable",
         "collects",
         "deadline",
-        "detail",
         "events",
         "headers",
         "heard_out",
         "in_context",
         "job_id",
+        "job_name",
         "label",
         "pending",
         "reason",
@@ -87,6 +91,7 @@ class JobGroup:
         "state",
         "statuses",
         "suspect_timeout",
+        "timeout",
         "worker_names",
     )
 
@@ -104,6 +109,8 @@ class JobGroup:
         new_event: Callable[[], Event] = Event,
     ) -> None:
         self.job_id: str = job_id
+        self.job_name: str | None = None
+        self.timeout: float | None = None
         self.worker_names: list[str] = list(worker_names)
         self.cancel_on_error: bool = cancel_on_error
         self.label: str | None = label
@@ -114,7 +121,7 @@ class JobGroup:
         self.heard_out: bool = False
         self.state: GroupState = GroupState.OPEN
         self.reason: str | None = None
-        self.detail: str | None = None
+        self.absent: str | None = None
         self.responses: dict[str, dict[str, Any]] = {}
         self.statuses: dict[str, JobStatus] = {}
         self.pending: set[str] = set(self.worker_names)
@@ -204,14 +211,28 @@ class JobGroup:
             seconds_left=None if self.deadline == math.inf else max(0.0, self.deadline - current_time()),
         )
 
-    def late(self, registry: Directory, describe: Callable[[str], str]) -> str:
-        """Return who has not come or not answered in time, in words; ``describe`` says it of one who has not come."""
-        absent = [name for name in self.worker_names if name in self.pending and registry.get(name) is None]
-        texts = [describe(name) for name in absent[:1]]
-        # Workers whose clock was a moment ahead have answered "timeout": they were late as well.
-        late = self.unanswered.union(name for name, answer in self.responses.items() if answer.get("error") == TIMEOUT)
-        if late:
-            texts.append(f"no answer from {', '.join(map(repr, sorted(late)[:5]))}")
+    def note_absent(self, registry: Directory, describe: Callable[[str], str]) -> None:
+        """Remember which worker has not come in time; ``describe`` says it in words."""
+        names = (name for name in self.worker_names if name in self.pending and registry.get(name) is None)
+        absent = next(names, None)
+        self.absent = None if absent is None else describe(absent)
+
+    @property
+    def detail(self) -> str | None:
+        """What the time of a timeout went by with, in words; None where time was not up."""
+        if self.state is not GroupState.TIMED_OUT:
+            return None
+        answered = self.in_order(self.responses)
+        in_line = [name for name, answer in answered.items() if answer.get("waited_for") == TURN]
+        at_work = [name for name, answer in answered.items() if answer.get("error") == TIMEOUT and name not in in_line]
+        texts = [] if self.absent is None else [self.absent]
+        for text, names in (
+            ("still at work:", at_work),
+            (f"waiting for {TURN}:", in_line),
+            ("no answer from", [name for name in self.worker_names if name in self.unanswered]),
+        ):
+            if names:
+                texts.append(f"{text} {shown(names)}")
         return "; ".join(texts)
 
     def in_order(self, table: Mapping[str, T]) -> dict[str, T]:
@@ -232,8 +253,11 @@ class JobGroup:
         return kind(
             reason,
             job_id=self.job_id,
+            job_name=self.job_name,
+            worker_names=self.worker_names,
             statuses=self.in_order(self.statuses),
             responses=self.in_order(self.responses),
+            seconds=self.timeout if timed_out else None,
             detail=self.detail or "",
         )
 

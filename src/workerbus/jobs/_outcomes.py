@@ -1,10 +1,13 @@
 """What a requester is told: of what a handler has returned or raised, and of a cancellation (J2, J6)."""
 
-from typing import Any
+from typing import Any, Final
 
 from workerbus._values import JobStatus
 from workerbus.errors import JobFailure, text_of
 from workerbus.jobs._state import TIMEOUT
+
+_NAMES_ITS_WORKER: Final = frozenset({"Inactive", "Refused", "WorkerFailed", "WorkerGone"})
+"""The types of answers that the library gives in the place of a worker, and whose texts say all."""
 
 
 def error_payload(exc: BaseException) -> dict[str, Any]:
@@ -15,6 +18,19 @@ def error_payload(exc: BaseException) -> dict[str, Any]:
 def cancelled_payload(reason: str | None) -> dict[str, Any]:
     """Return the payload that tells a requester of a cancellation."""
     return {"error": reason or "cancelled", "type": "TimeoutError" if reason == TIMEOUT else "Cancelled"}
+
+
+def bad_answer(worker: str, status: JobStatus, response: dict[str, Any]) -> str:
+    """Return what a requester is told of an answer that is not COMPLETED, in words."""
+    text, kind = response.get("error") or response.get("reason") or "no reason given", response.get("type")
+    if kind in _NAMES_ITS_WORKER:
+        return str(text)
+    how = {
+        JobStatus.ERROR: f"raised {kind}:" if kind else "answered with an error:",
+        JobStatus.FAILED: "failed:",
+        JobStatus.CANCELLED: "was cancelled:",
+    }[status]
+    return f"worker {worker!r} {how} {text}"
 
 
 def outcome(result: object, error: BaseException | None, job_name: str | None) -> tuple[JobStatus, dict[str, Any]]:

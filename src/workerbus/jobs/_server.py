@@ -37,7 +37,7 @@ from workerbus.jobs._job_handling import JobHandling
 from workerbus.jobs._open_job import OpenJob, Route, those_in_line_first
 from workerbus.jobs._outcomes import cancelled_payload, error_payload, outcome
 from workerbus.jobs._pool import TaskPool
-from workerbus.jobs._state import OPEN_JOBS, TIMEOUT, JobState, JobTrigger, next_job
+from workerbus.jobs._state import OPEN_JOBS, TIMEOUT, TURN, JobState, JobTrigger, next_job
 from workerbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -311,9 +311,12 @@ class JobServer:
         return before
 
     def _cancel(self, job: OpenJob, status: JobStatus, payload: dict[str, Any]) -> bool:
+        in_line = job.waits
         before = self._move(job, JobTrigger.CANCEL)
         if job.state is before:
             return False
+        if in_line and payload["error"] == TIMEOUT:
+            payload = {**payload, "waited_for": TURN}
         job.verdict = status, payload
         if job.state is JobState.OVER:
             self._answer(job, status, payload)

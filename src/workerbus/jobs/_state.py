@@ -20,6 +20,8 @@ from workerbus._values import plain_members
 
 TIMEOUT: Final = "timeout"
 """The word for a deadline that has passed: the reason of a cancel, and the ``error`` of an answer."""
+TURN: Final = "its turn"
+"""What the answer to a job says under ``waited_for`` that has not begun in its time, since others were before it."""
 
 
 class _Word(Enum):
