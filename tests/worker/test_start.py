@@ -23,6 +23,7 @@ from workerbus import (
     BusMessage,
     BusWorkerGoneMessage,
     BusWorkerReadyMessage,
+    JobError,
     JobStatus,
     MemoryBus,
     WorkerParams,
@@ -32,6 +33,13 @@ from workerbus import (
 )
 from workerbus.testing import RecordingBus, settle
 from workerbus.worker._presence import Presence
+
+
+class ChoosingHelper(Helper):
+    """The same, with an ``accepts_bus_message`` of its own."""
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return True
 
 
 async def test_a_worker_says_how_it_is_when_it_is_ready() -> None:
@@ -148,6 +156,31 @@ async def test_data_messages_before_the_start_wait_for_it() -> None:
     async with runner:
         await eventually(lambda: len(got) == 4)
     assert got == ["activated", 0, 1, 2]
+
+
+@pytest.mark.parametrize("asks", ["the worker asks", "the worker is asked"])
+@pytest.mark.parametrize("kind", [Helper, ChoosingHelper])
+@pytest.mark.parametrize("active", [True, False])
+async def test_who_watches_for_a_worker_may_await_a_job_that_it_asks_for_or_is_asked_for(
+    asks: str, kind: type[Helper], active: bool
+) -> None:
+    """W2, W8, G1: the start waits for its watchers, and what they wait for does not wait for the start."""
+    worker, got = kind("w", active=active), list[object]()
+
+    async def watch(data: WorkerReadyData) -> None:
+        job = worker.job("helper", name="echo") if asks == "the worker asks" else runner.job("w", name="echo")
+        try:
+            got.append((await job)["worker"])
+        except JobError as exc:
+            got.append(exc.statuses)
+
+    async with running(Helper("helper")) as runner:
+        await runner.registry.watch("w", watch)
+        await runner.add_workers(worker, wait=True)
+        if asks == "the worker asks":
+            assert got == ["helper"]
+        else:
+            assert got == ["w"] if active else got == [{"w": JobStatus.FAILED}]
 
 
 async def test_job_handlers_may_start_before_on_activated_has_returned() -> None:

@@ -210,8 +210,8 @@ class WorkerCore:
         lifecycle.adopt_context()
         # What may still fail comes before the announcement; meanwhile, requesters of this runner find the worker.
         activates = state.starts_active and state.hooks.wants("on_activated")
-        if not (activates or lifecycle.start_is_overridden) or not self.presence.begin():
-            await self.presence.announce()
+        begins = (activates or lifecycle.start_is_overridden) and self.presence.begin()
+        watchers = None if begins else self.presence.announce_now()
         # Activated first, then the messages that came before the start: one of them may deactivate the worker again.
         activation = self.dispatch.activate(None, first=True) if state.starts_active else None
         state.inbox.start(tasks)
@@ -222,6 +222,9 @@ class WorkerCore:
         state.ready.set()
         if logger.isEnabledFor(logging.INFO):
             logger.info("worker %r has started", state.name, extra=state.about)
+        # From here on user code is awaited, which may ask this worker for a job, or have it ask for one.
+        if watchers is not None:
+            await state.registry.tell(*watchers)
         for watched in self.presence.ready_handlers:
             await self.presence.watch(watched)
         for child in state.children:

@@ -59,15 +59,16 @@ class Presence:
     async def announce(self) -> None:
         """Say that the worker is ready, and register it; nothing happens the second time."""
         if not self._state.announced:
-            await self._state.registry.tell(*self._announce())
+            await self._state.registry.tell(*self.announce_now())
 
     def speak(self) -> None:
         """Announce the worker because it says something itself: nobody is to hear of it before it is ready."""
         state = self._state
         if state.started_at is not None and not state.announced:
-            state.registry.tell_later(*self._announce())
+            state.registry.tell_later(*self.announce_now())
 
-    def _announce(self) -> tuple[Collection[Watcher], WorkerReadyData]:
+    def announce_now(self) -> tuple[Collection[Watcher], WorkerReadyData]:
+        """Say that the worker is ready, and register it, in one step; returns what is left for the registry to tell."""
         state = self._state
         state.announced = True
         ready = self._own or WorkerReadyData(state.name, state.registry.runner_name)
