@@ -9,6 +9,7 @@ import pytest
 from anyio import current_time
 
 from support.buses import PoliteBus
+from support.conditions import eventually
 from support.messages import Alarm, Note, alarm, note
 from support.runners import runner_on
 from support.workers import Helper
@@ -16,6 +17,7 @@ from workerbus import (
     BusAddWorkerMessage,
     BusJobResponseMessage,
     BusMessage,
+    BusWorkerGoneMessage,
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
     JobError,
@@ -192,6 +194,55 @@ class Choosy(WorkerRunner):
 
     def accepts_bus_message(self, message: BusMessage) -> bool:
         return True
+
+
+class ChoosyOverridden(Overridden):
+    """The same, and is asked whether it accepts."""
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", [Overridden, ChoosyOverridden])
+@pytest.mark.parametrize("make", [note, alarm])
+async def test_the_on_bus_message_of_a_runner_may_await_a_job_of_the_runners(
+    kind: type[Overridden], make: Callable[..., Note | Alarm]
+) -> None:
+    """R7, W8: its answer is handled while the hook waits."""
+    got: list[Any] = []
+
+    async def on(message: BusMessage) -> None:
+        got.append((await runner.job("helper", name="echo"))["worker"])
+
+    async with kind(on) as runner:
+        await runner.add_workers(Helper("helper"))
+        for n in range(2):
+            await runner.bus.send(make(n, "runner"))
+        await eventually(lambda: got == ["helper", "helper"])
+
+
+@pytest.mark.parametrize("kind", [Overridden, ChoosyOverridden])
+async def test_news_of_other_runners_does_not_wait_for_the_on_bus_message_of_a_runner(kind: type[Overridden]) -> None:
+    """R6, J4: it may ask for a job of a worker that is still to come, and hears when that has gone."""
+    errors: list[str] = []
+
+    async def on(message: BusMessage) -> None:
+        waiting.set()
+        try:
+            await runner.job("far", name="echo")
+        except JobError as exc:
+            errors.append(exc.reason)
+
+    waiting = anyio.Event()
+    async with kind(on) as runner:
+        await runner.bus.send(note(0, "runner"))
+        await waiting.wait()
+        await settle()
+        await runner.bus.send(BusWorkerReadyMessage("elsewhere", source="far"))
+        await settle()
+        await runner.bus.send(BusWorkerGoneMessage("elsewhere", source="far"))
+        await eventually(lambda: errors)
+    assert "left without an answer" in errors[0]
 
 
 @pytest.mark.parametrize("kind", [WorkerRunner, Choosy])

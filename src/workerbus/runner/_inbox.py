@@ -1,14 +1,15 @@
 """A runner's inbox: what is done with a message at once, and what goes through two lanes (B7, N4, R7).
 
 Answers to jobs that the runner has asked for, workers that are sent to it, and what other runners announce are handled
-at once; all else, in the lanes. Who watches for a worker elsewhere is told in a lane of its own, so that it holds up
-nothing else. The runner knows its own workers without their announcements, so those are dropped here: starting N
-workers costs the runner one look at each message and no more.
+at once; all else, in the lanes, where the runner's ``on_bus_message`` is awaited. So that may await a job of the
+runner's. Where ``accepts_bus_message`` is overridden, which is the user's code and has no place in a sender's step, all
+messages go through two lanes of their own first. Who watches for a worker elsewhere is told in a lane of its own, so
+that it holds up nothing else. The runner knows its own workers without their announcements, so those are dropped here:
+starting N workers costs the runner one look at each message and no more.
 """
 
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 from workerbus._concurrency.failures import own_error
@@ -36,7 +37,7 @@ class RunnerInbox(Inbox):
         discovery: Is told what other runners announce.
         handle: Awaited with each other message, one at a time per lane.
         watched: Whether ``handle`` is to get the announcements, too: the runner's class overrides it.
-        accepts: The runner's ``accepts_bus_message``, if its class overrides that. Then nothing is handled at once.
+        accepts: The runner's ``accepts_bus_message``, if its class overrides that.
 
     Attributes:
         calls: Functions to be awaited, one after the other.
@@ -63,13 +64,18 @@ class RunnerInbox(Inbox):
         self._add = add
         self._departed = departed
         self._discovery = discovery
-        self._watched = watched or accepts is not None
-        self.of_runner: bool = not self._watched
+        self._watched = watched
+        self.of_runner: bool = not watched and accepts is None
         self._handle = handle
         self._accepts = accepts
-        take_next: Callable[[Any], Awaitable[None]] = self._handle_rest if accepts is None else self._handle_next
-        self._system: Lane[Any] = Lane(f"{name} system", take_next)
-        self._data: Lane[Any] = Lane(f"{name} data", take_next, first=(self._system,))
+        self._system: Lane[BusMessage] = Lane(f"{name} system", self._handle_rest)
+        self._data: Lane[BusMessage] = Lane(f"{name} data", self._handle_rest, first=(self._system,))
+        self._intake: tuple[Lane[BusMessage], Lane[BusMessage | Callable[[], None]]] | None = None
+        if accepts is not None:
+            system: Lane[BusMessage] = Lane(f"{name} system intake", self._ask_and_take)
+            data: Lane[BusMessage | Callable[[], None]] = Lane(f"{name} data intake", self._take_next, first=(system,))
+            self._intake = system, data
+            self._data.first = (system, self._system)
         self.calls: Lane[Call] = Lane(f"{name} calls", self._call)
         self._closed = False
 
@@ -77,27 +83,50 @@ class RunnerInbox(Inbox):
         """Handle what can be handled at once; leave the rest to the lanes."""
         if self._closed:
             return
+        if self._intake is None:
+            handle = JobClient.HANDLERS.get(type(message))
+            if handle is None:
+                self._take_other(message)
+            else:  # as `_take` has it: a call less for each answer
+                self.delivered += 1
+                if message.target == self.name:
+                    handle(self._client, message)
+        elif not (isinstance(message, Announcement) and self._take_own(message)):
+            # Announcements all in one lane: lists are system messages, and would overtake.
+            self._intake[0 if message.system and not message.announcement else 1].put(message)
+
+    def _take(self, message: BusMessage) -> None:
         handle = JobClient.HANDLERS.get(type(message))
-        if handle is not None and self._accepts is None:
+        if handle is not None:
             self.delivered += 1
             if message.target == self.name:
                 handle(self._client, message)
-            return
+        else:
+            self._take_other(message)
+
+    def _take_other(self, message: BusMessage) -> None:
         if message.announcement and isinstance(message, Announcement):
-            if self._watched and not self._discovery.is_own(message):
-                self._data.put(message)  # all in one lane: lists are system messages, and would overtake
-            else:
+            if not self._take_own(message):
                 self._take_announcement(message)
-            return
-        if self._accepts is not None or not self._handled_at_once(message):
+        elif isinstance(message, BusAddWorkerMessage):
+            self.delivered += 1
+            if message.target in (None, self.name):
+                self._add(message)
+        else:
             (self._system if message.system else self._data).put(message)
 
+    def _take_own(self, message: Announcement) -> bool:
+        if not self._discovery.is_own(message):
+            return False
+        if isinstance(message, BusWorkerGoneMessage):
+            self._departed(message.source)
+        return True
+
     def _take_announcement(self, message: Announcement) -> None:
-        if self._discovery.is_own(message):
-            if isinstance(message, BusWorkerGoneMessage):
-                self._departed(message.source)
-            return
-        self.delivered += 1
+        if self._watched:
+            self._data.put(message)  # all in one lane here, too
+        else:
+            self.delivered += 1
         try:
             self._discovery.handle(message)
         except Exception as error:  # noqa: BLE001 - logged and counted
@@ -116,30 +145,12 @@ class RunnerInbox(Inbox):
     async def _call(self, function: Call) -> None:
         await function()
 
-    def _handled_at_once(self, message: BusMessage) -> bool:
-        if isinstance(message, BusAddWorkerMessage):
-            if message.target in (None, self.name):
-                self._add(message)
-        elif type(message) in JobClient.HANDLERS:
-            if message.target == self.name:
-                self._client.handle(message)
-        else:
-            return False
-        self.delivered += 1
-        return True
-
     def call_behind(self, function: Callable[[], None]) -> None:
         """Call a function behind the answers that have come: at once, unless they wait to be accepted."""
-        if self._accepts is None:
-            function()
-        else:
-            self._call_behind(function, self._system, self._data)
-
-    def _call_behind(self, function: Callable[[], None], *lanes: Lane[Any]) -> None:
-        # One lane after the other: the data lane does not wait for a system message's hook.
-        for number, lane in enumerate(lanes, 1):
-            if lane.waiting:
-                lane.put(partial(self._call_behind, function, *lanes[number:]))
+        if self._intake is not None:
+            system, data = self._intake
+            if not data.closed and (system.waiting or data.waiting):
+                data.put(function)  # the system messages that wait go before it
                 return
         function()
 
@@ -151,21 +162,23 @@ class RunnerInbox(Inbox):
         except BaseException as exc:  # noqa: BLE001 - logged and counted
             self._failed(message, await own_error(exc))
 
-    async def _handle_next(self, item: BusMessage | Callable[[], None]) -> None:
+    async def _take_next(self, item: BusMessage | Callable[[], None]) -> None:
         if isinstance(item, BusMessage):
-            await self._ask_and_handle(item)
+            await self._ask_and_take(item)
         else:
             item()
 
-    async def _ask_and_handle(self, message: BusMessage) -> None:
+    async def _ask_and_take(self, message: BusMessage) -> None:
+        assert self._accepts is not None
         try:
-            if self._accepts is None or not self._accepts(message):
-                return
-            if not self._handled_at_once(message):
-                self.delivered += 1
-                await self._handle(message)
+            if self._accepts(message):
+                self._take(message)
         except BaseException as exc:  # noqa: BLE001 - logged and counted
             self._failed(message, await own_error(exc))
+
+    @property
+    def _lanes(self) -> tuple[Lane[Any], ...]:
+        return (*(self._intake or ()), self._system, self._data, self.calls)
 
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
         """Return None: a runner's lanes have no bound."""
@@ -176,24 +189,21 @@ class RunnerInbox(Inbox):
 
     def run_in(self, host: TaskHost) -> None:
         """Run the lanes, in the runner's tasks."""
-        self._system.open(host)
-        self._data.open(host)
-        self.calls.open(host)
+        for lane in self._lanes:
+            lane.open(host)
 
     def close(self) -> None:
         """Handle nothing more."""
         self._closed = True
-        self._system.close()
-        self._data.close()
-        self.calls.close()
+        for lane in self._lanes:
+            lane.close()
 
     async def quiet(self) -> None:
         """Wait until nothing waits."""
-        await self._system.quiet()
-        await self._data.quiet()
-        await self.calls.quiet()
+        for lane in self._lanes:
+            await lane.quiet()
 
     @property
     def depth(self) -> int:
         """How many messages wait."""
-        return self._system.waiting + self._data.waiting + self.calls.waiting
+        return sum(lane.waiting for lane in self._lanes)

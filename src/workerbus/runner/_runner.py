@@ -28,7 +28,7 @@ from workerbus.jobs._client import JobClient
 from workerbus.jobs._requests import JobContexts
 from workerbus.messages import BusCancelMessage, BusEndMessage, BusMessage
 from workerbus.runner._block import Block
-from workerbus.runner._discovery import Announcement, Discovery
+from workerbus.runner._discovery import Discovery
 from workerbus.runner._events import RunnerEvents
 from workerbus.runner._inbox import RunnerInbox
 from workerbus.runner._orphans import OrphanedJobs
@@ -453,10 +453,15 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         return self._inbox
 
     async def on_bus_message(self, message: BusMessage) -> None:
-        """Handle what concerns a runner: ends, cancels, and the announcements of other runners.
+        """Handle what concerns a runner: ends and cancels.
+
+        What other runners announce, and answers to the runner's own jobs, have been handled before. So an override may
+        await a job of the runner's.
 
         Args:
             message: The message; one for somebody else is ignored.
+
+        Guarantees: R6, R7.
         """
         if message.target not in (None, self._name):
             return
@@ -464,8 +469,6 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             await self.end(message.reason)
         elif isinstance(message, BusCancelMessage):
             await self.cancel(message.reason)
-        elif message.announcement and isinstance(message, Announcement):
-            self._discovery.handle(message)
 
     # --- what the registry tells
 
