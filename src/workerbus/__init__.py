@@ -40,6 +40,8 @@ from workerbus.jobs import (
     JobGroupSnapshot,
     JobParams,
     JobSnapshot,
+    Rate,
+    every,
     job,
     worker_ready,
 )
@@ -147,6 +149,7 @@ __all__ = [
     "ParentError",
     "PipelineRunner",
     "PipelineWorker",
+    "Rate",
     "ReservedNameError",
     "RunCancelled",
     "RunOutcome",
@@ -171,6 +174,7 @@ __all__ = [
     "WrongLoopError",
     "WrongTaskError",
     "bus_message",
+    "every",
     "job",
     "worker_ready",
 ]

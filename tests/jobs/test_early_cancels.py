@@ -88,8 +88,8 @@ async def test_a_cancel_that_overtakes_its_request_in_the_lanes_of_a_running_wor
         assert (await raw.answer("job 0"))[0] == JobStatus.CANCELLED
 
 
-async def test_a_requester_that_leaves_before_its_request_is_met_is_answered() -> None:
-    """J9: the worker has been announced, and has not started yet."""
+async def test_a_requester_that_leaves_while_the_worker_still_starts_is_answered() -> None:
+    """J9: the worker is announced, and those who watch for it still hold up its start."""
     late, release = Late(), anyio.Event()
     late.may_start.set()
 
@@ -114,7 +114,6 @@ async def test_a_requester_that_leaves_before_its_request_is_met_is_answered() -
         release.set()
         (job_id,) = [message.job_id for message in raw.got if isinstance(message, BusJobRequestMessage)]
         assert (await raw.answer(job_id))[0] == JobStatus.CANCELLED
-        assert late.calls == []
 
 
 @pytest.mark.parametrize("kind", [Late, LateAndChoosy])

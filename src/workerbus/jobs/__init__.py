@@ -3,7 +3,8 @@
 from workerbus.jobs._contexts import JobContext, JobGroupContext
 from workerbus.jobs._events import JobEvent, JobGroupEvent, JobGroupResponse, JobGroupSnapshot, JobSnapshot
 from workerbus.jobs._group import JobGroup
-from workerbus.jobs._handlers import job, worker_ready
+from workerbus.jobs._handlers import every, job, worker_ready
+from workerbus.jobs._limiter import Rate
 from workerbus.jobs._params import JobGroupParams, JobParams
 from workerbus.jobs._state import GROUP_TABLE, JOB_TABLE
 
@@ -20,6 +21,8 @@ __all__ = [
     "JobGroupSnapshot",
     "JobParams",
     "JobSnapshot",
+    "Rate",
+    "every",
     "job",
     "worker_ready",
 ]

@@ -1,4 +1,4 @@
-"""``@job`` and ``@worker_ready``: marks on methods, and how a class finds its own (J2, J13, W2, N7, N8).
+"""``@job``, ``@worker_ready`` and ``@every``: marks on methods, and how a class finds its own (J2, J13, W2, N7, N8).
 
 The marks are collected once per class, so that a worker costs nothing for having handlers. They say which attributes
 are handlers; what an attribute is at the moment is looked up when a job comes.
@@ -8,6 +8,7 @@ several names, and marks that are stacked on one method all count.
 """
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import wraps
 from types import FunctionType
@@ -16,6 +17,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from workerbus._methods import is_sync, takes
 from workerbus._values import Value, value
 from workerbus.errors import HandlerTypeError
+from workerbus.jobs._limiter import Rate
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 P = ParamSpec("P")
@@ -23,6 +25,7 @@ R = TypeVar("R")
 
 _JOBS: Final = "__workerbus_jobs__"
 _READY: Final = "__workerbus_worker_ready__"
+_EVERY: Final = "__workerbus_every__"
 
 
 @value
@@ -34,12 +37,29 @@ class JobHandler(Value):
         attribute: The name of the method, under which it is looked up when a job comes.
         limit: How many may run at once; None for any number.
         deferred: Whether it may return without an answer and answer later.
+        rate: How many may begin in a time; None for any number.
     """
 
     name: str
     attribute: str
     limit: int | None = None
     deferred: bool = False
+    rate: Rate | None = None
+
+
+@value
+class Periodic(Value):
+    """A method of a worker class that is called again and again.
+
+    Args:
+        seconds: How long it is from one call to the next.
+        overlapping: Whether a call may begin while an earlier one still runs.
+        at_once: Whether the first call is when the worker starts.
+    """
+
+    seconds: float
+    overlapping: bool = False
+    at_once: bool = False
 
 
 def _with_parentheses(decorator: Callable[P, R]) -> Callable[P, R]:
@@ -57,7 +77,14 @@ def _with_parentheses(decorator: Callable[P, R]) -> Callable[P, R]:
 
 
 @_with_parentheses
-def job(*, name: str, sequential: bool = False, limit: int | None = None, deferred: bool = False) -> Callable[[F], F]:
+def job(
+    *,
+    name: str,
+    sequential: bool = False,
+    limit: int | None = None,
+    deferred: bool = False,
+    rate: Rate | float | None = None,
+) -> Callable[[F], F]:
     """Make a method the handler of the jobs of one name. Each job runs in a task of its own.
 
     What the handler returns is the answer: a dict is COMPLETED with it, nothing is COMPLETED with ``{}``, an
@@ -75,12 +102,14 @@ def job(*, name: str, sequential: bool = False, limit: int | None = None, deferr
         sequential: Whether jobs run one at a time, in the order in which their requests arrived.
         limit: How many may run at once; the others begin in the order of arrival. None for any number.
         deferred: Whether the handler may return without an answer and leave the job open; `send_job_response` ends it.
+        rate: How many may begin in a second, or a `Rate`; the others begin in the order of arrival, when it is time.
+            None for any number. Beside ``sequential`` or ``limit`` both hold.
 
     Raises:
         HandlerTypeError: The method is not async, or does not take the request, or the decorator was written without
             parentheses; a `TypeError`.
         ValueError: The name is empty or no str, the limit is less than 1 or no int, or it is given together with
-            ``sequential``.
+            ``sequential``; the rate is not above 0. A `TypeError` if the rate is no number.
 
     Guarantees: J2, J13, N7, N8.
     """
@@ -91,9 +120,11 @@ def job(*, name: str, sequential: bool = False, limit: int | None = None, deferr
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise ValueError(f"@job(name={name!r}): limit is a whole number of at least 1, not {limit!r}")
 
+    pace = rate if rate is None or isinstance(rate, Rate) else Rate(rate)
+
     def mark(method: F) -> F:
         _check(method, f"@job(name={name!r})", "message")
-        return _marked(method, _JOBS, JobHandler(name, "", 1 if sequential else limit, deferred))
+        return _marked(method, _JOBS, JobHandler(name, "", 1 if sequential else limit, deferred, pace))
 
     return mark
 
@@ -125,12 +156,51 @@ def worker_ready(*, name: str) -> Callable[[F], F]:
     return mark
 
 
-def _check(method: object, where: str, parameter: str) -> None:
+def every(seconds: float, *, overlapping: bool = False, at_once: bool = False) -> Callable[[F], F]:
+    """Call a method of a worker every so many seconds, from its start to its end.
+
+    ::
+
+        @every(60)
+        async def refresh(self): ...
+
+    Time is that of the event loop, which nobody sets. The calls are due at even distances, however long each takes: one
+    that takes too long makes the next ones be left out, and not come late. An exception is logged and reported as that
+    of a hook, and the next call comes all the same. Calls run while the worker is inactive, too. An end of the worker
+    cancels them, and does not wait.
+
+    Args:
+        seconds: From one call to the next; more than 0.
+        overlapping: Whether a call begins though an earlier one still runs.
+        at_once: Whether the first call is made when the worker has started, and not ``seconds`` later.
+
+    Raises:
+        HandlerTypeError: The method is not async, or takes anything beside ``self``, or the decorator was written
+            without parentheses; a `TypeError`.
+        ValueError: ``seconds`` is not above 0, or not finite.
+
+    Guarantees: N7, N8, W7, W10.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise HandlerTypeError(f"@every is written @every(seconds), with parentheses and a number, not {seconds!r}")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"@every({seconds!r}): seconds is a finite number above 0")
+
+    def mark(method: F) -> F:
+        _check(method, f"@every({seconds:g})", None)
+        return _marked(method, _EVERY, Periodic(seconds, overlapping, at_once))
+
+    return mark
+
+
+def _check(method: object, where: str, parameter: str | None) -> None:
     if not callable(method) or is_sync(method) or inspect.isclass(method):
         raise HandlerTypeError(f"{where} goes over an async method, not over {method!r}")
-    if not takes(method, object(), object()):
+    arguments = (object(),) if parameter is None else (object(), object())
+    if not takes(method, *arguments):
+        wanted = "self" if parameter is None else f"self, {parameter}"
         shown = inspect.signature(method, follow_wrapped=False)
-        raise HandlerTypeError(f"{where} goes over a method (self, {parameter}), not {shown}")
+        raise HandlerTypeError(f"{where} goes over a method ({wanted}), not {shown}")
 
 
 def _marked(method: F, mark: str, what: object) -> F:
@@ -184,7 +254,7 @@ def job_handlers(cls: type, earlier: Iterable[JobHandler] = ()) -> Mapping[str, 
     """
     marked = _attributes(cls, _JOBS)
     found = [
-        JobHandler(declared.name, attribute, declared.limit, declared.deferred)
+        JobHandler(declared.name, attribute, declared.limit, declared.deferred, declared.rate)
         for attribute, marks in marked.items()
         for declared in marks
     ]
@@ -216,3 +286,15 @@ def ready_handlers(cls: type, earlier: Mapping[str, tuple[str, ...]] | None = No
         if lost:
             handlers[name] = (*handlers.get(name, ()), *lost)
     return handlers
+
+
+def periodic_methods(cls: type, earlier: Iterable[tuple[str, Periodic]] = ()) -> list[tuple[str, Periodic]]:
+    """Return the ``@every`` methods of a class, inherited ones included: name of the method, and when it is called.
+
+    Args:
+        cls: The class.
+        earlier: Those that it had when it was made. A decorator of the class may have replaced them since.
+    """
+    marked = _attributes(cls, _EVERY)
+    found = [(attribute, each) for attribute, marks in marked.items() for each in marks]
+    return found + [each for each in earlier if each[0] not in marked and callable(getattr(cls, each[0], None))]

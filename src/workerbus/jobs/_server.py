@@ -34,6 +34,7 @@ from workerbus.jobs._deadlines import Deadlines
 from workerbus.jobs._events import JobSnapshot
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._job_handling import JobHandling
+from workerbus.jobs._limiter import Limiter, PacedLimiter
 from workerbus.jobs._open_job import OpenJob, Route, those_in_line_first
 from workerbus.jobs._outcomes import cancelled_payload, error_payload, outcome
 from workerbus.jobs._pool import TaskPool
@@ -74,6 +75,7 @@ class JobServer:
         ignored: How many requests came a second time.
         _ended: The ids of the last jobs that were answered, the oldest first.
         _deadlines: Looks after the time of jobs without a task.
+        _turns: Looks after the lines of handlers with a rate; None until one of them has to wait for its time.
         _bus: Where answers go; None before the first, as a worker gets its bus late.
         _all_groups: The open job groups of this process, where lanes are bounded; else None.
         _held: Where answers are put instead, for a worker that sends them itself.
@@ -93,6 +95,7 @@ class JobServer:
         "_owner",
         "_panicked",
         "_refusal",
+        "_turns",
         "answered",
         "early",
         "ignored",
@@ -120,6 +123,7 @@ class JobServer:
         self.early: OrderedDict[str, tuple[str | None, int]] = OrderedDict()
         self.pool: TaskPool[OpenJob] = TaskPool(owner.name, self._perform, lambda: owner.tasks)
         self._deadlines: Deadlines[OpenJob] = Deadlines(owner.name, lambda: owner.tasks, self._expire_all)
+        self._turns: Deadlines[PacedLimiter[OpenJob]] | None = None
         self._no_jobs: Event | None = None
         self.ignored: int = 0
         self.answered: dict[JobStatus, int] = {}
@@ -151,10 +155,13 @@ class JobServer:
             self._remember(job_id)
             return
         job = self.jobs[job_id] = OpenJob(message, route, self._clock())
-        if route.limiter is None or route.limiter.stand(job):
+        limiter = route.limiter
+        if limiter is None or limiter.stand(job):
             self.pool.submit(job)
         else:
             self._watch(job)
+            if limiter.paced:
+                self._pace(limiter)
             group = None if self._all_groups is None else self._all_groups.get(job_id)
             if group is not None:
                 group.admit_what_it_waits_for()
@@ -308,7 +315,29 @@ class JobServer:
             following = limiter.leave(job)
             if following is not None:
                 self.pool.submit(following)
+            if limiter.paced:
+                self._pace(limiter)
         return before
+
+    def _pace(self, limiter: Limiter[OpenJob]) -> None:
+        """Have the first in line begin when it is time for it."""
+        assert isinstance(limiter, PacedLimiter)
+        due = limiter.due_at
+        if due is None or limiter.watched:
+            return
+        if self._turns is None:
+            self._turns = Deadlines(f"{self._name} turns", lambda: self._owner.tasks, self._turns_have_come)
+        limiter.watched = True
+        self._turns.add(due, limiter)
+
+    def _turns_have_come(self, limiters: list[PacedLimiter[OpenJob]]) -> None:
+        for limiter in limiters:
+            limiter.watched = False
+            following = limiter.following()
+            while following is not None:
+                self.pool.submit(following)
+                following = limiter.following()
+            self._pace(limiter)
 
     def _cancel(self, job: OpenJob, status: JobStatus, payload: dict[str, Any]) -> bool:
         in_line = job.waits

@@ -17,7 +17,7 @@ and its watches.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeGuard
 from weakref import WeakKeyDictionary
@@ -32,7 +32,7 @@ from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusSubscriber, InboxHost, accepts_everything
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
-from workerbus.jobs._handlers import JobHandler, job_handlers, ready_handlers
+from workerbus.jobs._handlers import JobHandler, Periodic, job_handlers, periodic_methods, ready_handlers
 from workerbus.jobs._server import JobServer
 from workerbus.worker._dispatch import MessageDispatch
 from workerbus.worker._hooks import DEFAULTS, HOOK_ARGUMENTS, HOOKS, HookQueue
@@ -40,6 +40,7 @@ from workerbus.worker._inbox import WorkerInbox
 from workerbus.worker._lifecycle import WorkerLifecycle
 from workerbus.worker._names import check_called, check_class, check_handlers, check_object, check_spelling
 from workerbus.worker._own_tasks import OwnTasks
+from workerbus.worker._periodic import call_periodically
 from workerbus.worker._presence import Presence
 from workerbus.worker._state import WorkerState
 from workerbus.worker._types import Phase
@@ -55,17 +56,20 @@ class WorkerClass(NamedTuple):
         overridden: The names of the hooks that the class overrides.
         job_handlers: Its ``@job`` methods, by job name.
         ready_handlers: The names of its ``@worker_ready`` methods, by the name of the worker that they watch for.
+        periodic: The names of its ``@every`` methods, and when they are called.
     """
 
     overridden: frozenset[str]
     job_handlers: Mapping[str, JobHandler]
     ready_handlers: Mapping[str, tuple[str, ...]]
+    periodic: Sequence[tuple[str, Periodic]]
 
     @property
-    def handlers(self) -> list[str]:
-        """The names of all these methods."""
-        watching = [name for names in self.ready_handlers.values() for name in names]
-        return [*(each.attribute for each in self.job_handlers.values()), *watching]
+    def handlers(self) -> Mapping[str, int]:
+        """The names of all these methods, and how many arguments each gets."""
+        jobs = dict.fromkeys((each.attribute for each in self.job_handlers.values()), 1)
+        watching = dict.fromkeys((name for names in self.ready_handlers.values() for name in names), 1)
+        return {**jobs, **watching, **dict.fromkeys((name for name, _ in self.periodic), 0)}
 
 
 _made: "WeakKeyDictionary[type, WorkerClass]" = WeakKeyDictionary()
@@ -88,11 +92,12 @@ def look_at_class(cls: type) -> WorkerClass:
     overridden = frozenset(name for name in HOOKS if getattr(cls, name) is not DEFAULTS[name])
     earlier = _made.get(cls)
     if earlier is None:
-        known = _made[cls] = WorkerClass(overridden, job_handlers(cls), ready_handlers(cls))
+        known = _made[cls] = WorkerClass(overridden, job_handlers(cls), ready_handlers(cls), periodic_methods(cls))
         check_spelling(cls, known.handlers)
     else:
         jobs = job_handlers(cls, earlier.job_handlers.values())
-        known = WorkerClass(overridden, jobs, ready_handlers(cls, earlier.ready_handlers))
+        periodic = periodic_methods(cls, earlier.periodic)
+        known = WorkerClass(overridden, jobs, ready_handlers(cls, earlier.ready_handlers), periodic)
     check_handlers(cls, known.handlers)
     check_called(cls)
     return known
@@ -237,6 +242,7 @@ class WorkerCore:
             except BaseException as exc:
                 lifecycle.blame(exc, "on_activated")
                 raise
+        self._start_periodic()
         if not lifecycle.start_is_overridden:
             await lifecycle.has_started()
 
@@ -244,8 +250,15 @@ class WorkerCore:
 
     def create_task(self, function: Work, args: tuple[Any, ...], name: str | None) -> TaskHandle:
         """Start a task; what `BaseWorker.create_task` does."""
+        return self._start_task(*work_of(function, args, name))
+
+    def _start_periodic(self) -> None:
+        worker = self.state.worker
+        for attribute, when in known_class(type(worker)).periodic:
+            self._start_task(call_periodically(worker, attribute, when, self._start_task), f"{attribute} timer")
+
+    def _start_task(self, work: Awaitable[Any], label: str) -> TaskHandle:
         state = self.state
-        work, label = work_of(function, args, name)
         try:
             host = state.tasks
         except NotRunningError:

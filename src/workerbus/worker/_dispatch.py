@@ -6,11 +6,12 @@ it is when a hook runs later.
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from types import CoroutineType
 from typing import Any, ClassVar
 
-from anyio import Event
+from anyio import Event, current_time
 
 from workerbus._events import call_handler
 from workerbus._methods import awaitable
@@ -19,7 +20,7 @@ from workerbus._values import JobStatus, WorkerErrorData
 from workerbus.abc import ChildReport, HookCall
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._handlers import JobHandler
-from workerbus.jobs._limiter import Limiter
+from workerbus.jobs._limiter import Limiter, PacedLimiter
 from workerbus.jobs._open_job import OpenJob, Route
 from workerbus.jobs._outcomes import error_payload
 from workerbus.messages import (
@@ -59,6 +60,12 @@ class Outcome:
         await self._done.wait()
         if self._error is not None:
             raise self._error
+
+
+def _limiter(handler: JobHandler) -> Limiter[OpenJob] | None:
+    if handler.rate is not None:
+        return PacedLimiter(handler.limit or math.inf, handler.rate, current_time)
+    return None if handler.limit is None else Limiter(handler.limit)
 
 
 def _looked_up(worker: Any, attribute: str) -> Callable[[BusJobRequestMessage], Awaitable[Any]]:
@@ -213,7 +220,7 @@ class MessageDispatch:
                 return route
             handler = self._handlers.get(name)
             if handler is not None:
-                limiter: Limiter[OpenJob] | None = None if handler.limit is None else Limiter(handler.limit)
+                limiter = _limiter(handler)
                 run = _looked_up(state.worker, handler.attribute)
                 route = self._routes[name] = Route(run, handler.attribute, handler.deferred, limiter)
                 return route

@@ -71,19 +71,19 @@ def check_called(cls: type) -> None:
     check_methods(cls, _called(_own_base(cls)))
 
 
-def check_object(worker: object, handlers: Iterable[str]) -> None:
+def check_object(worker: object, handlers: Mapping[str, int]) -> None:
     """Refuse an object on which a documented name has been set to something that cannot take its place.
 
     Args:
         worker: The object.
-        handlers: The names of its job and watch handlers.
+        handlers: The names of its handlers, and how many arguments each gets.
 
     Raises:
         ReservedNameError: There is such a name; a `TypeError`.
         HandlerTypeError: A hook or a handler that has been put on the object does not take what it gets; a `TypeError`.
     """
     base, kind = _own_base(type(worker)), type(worker).__name__
-    documented, called = _documented(base), {**_called(base), **dict.fromkeys(handlers, 1)}
+    documented, called = _documented(base), {**_called(base), **handlers}
     for name, value in vars(worker).items():
         if name in documented and not _can_replace(name, documented[name], value):
             raise ReservedNameError(kind, name, _what(documented[name]))
@@ -91,18 +91,18 @@ def check_object(worker: object, handlers: Iterable[str]) -> None:
             check_arguments(f"{kind}.{name}", value, called[name])
 
 
-def check_handlers(cls: type, names: Iterable[str]) -> None:
-    """Refuse job and watch handlers under a documented name, which is called for something else.
+def check_handlers(cls: type, handlers: Mapping[str, int]) -> None:
+    """Refuse handlers under a documented name, which is called for something else.
 
     Raises:
         ReservedNameError: There is such a handler; a `TypeError`.
         HandlerTypeError: The override of one is not async, or does not take what it gets; a `TypeError`.
     """
     documented = _documented(_own_base(cls))
-    for name in names:
+    for name in handlers:
         if name in documented:
             raise ReservedNameError(cls.__name__, name, _what(documented[name]))
-    check_methods(cls, dict.fromkeys(names, 1))
+    check_methods(cls, handlers)
 
 
 def check_spelling(cls: type, handlers: Iterable[str]) -> None:

@@ -223,6 +223,8 @@ def _finish(name: str) -> Wait:
 def _turn(job: OpenJob) -> Wait:
     limiter = job.route.limiter
     requests = [holder.request for holder in limiter.holders] if limiter is not None else []
+    if not requests:
+        return Wait(1, "for its turn, until its handler's rate lets it begin")
     others = [_job_title(request.job_id, request.job_name) for request in requests]
     keys = tuple(("job", request.job_id, request.target) for request in requests[:1])
     have = "has" if len(others) == 1 else "have"
