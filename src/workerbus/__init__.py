@@ -30,6 +30,7 @@ from workerbus.errors import (
     WrongTaskError,
 )
 from workerbus.jobs import (
+    JobAnswer,
     JobContext,
     JobEvent,
     JobGroup,
@@ -124,6 +125,7 @@ __all__ = [
     "BusWorkerReadyMessage",
     "BusWorkerRegistryMessage",
     "HandlerTypeError",
+    "JobAnswer",
     "JobContext",
     "JobError",
     "JobEvent",

@@ -84,7 +84,10 @@ def test_the_outcome_of_a_group_stands(events: list[GroupTrigger]) -> None:
 
 
 def test_each_event_gives_a_group_an_outcome_of_its_own() -> None:
-    assert len({next_group(GroupState.OPEN, event) for event in GroupTrigger}) == len(GroupTrigger)
+    """J8, J20: but that a group is complete when there are enough answers, and when there are all."""
+    outcomes = {event: next_group(GroupState.OPEN, event) for event in GroupTrigger}
+    assert outcomes.pop(GroupTrigger.ENOUGH) is outcomes[GroupTrigger.LAST_ANSWER]
+    assert len(set(outcomes.values())) == len(outcomes)
 
 
 @pytest.mark.parametrize(("table", "states"), [(JOB_TABLE, JobState), (GROUP_TABLE, GroupState)])

@@ -1,7 +1,7 @@
 """Jobs: the two tables, the side that asks, the side that answers, and what users see of both."""
 
 from workerbus.jobs._contexts import JobContext, JobGroupContext
-from workerbus.jobs._events import JobEvent, JobGroupEvent, JobGroupResponse, JobGroupSnapshot, JobSnapshot
+from workerbus.jobs._events import JobAnswer, JobEvent, JobGroupEvent, JobGroupResponse, JobGroupSnapshot, JobSnapshot
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._handlers import every, job, worker_ready
 from workerbus.jobs._limiter import Rate
@@ -11,6 +11,7 @@ from workerbus.jobs._state import GROUP_TABLE, JOB_TABLE
 __all__ = [
     "GROUP_TABLE",
     "JOB_TABLE",
+    "JobAnswer",
     "JobContext",
     "JobEvent",
     "JobGroup",

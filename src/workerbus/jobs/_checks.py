@@ -5,9 +5,10 @@ Knows nothing of jobs that are open.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from workerbus._values import JobStatus
+from workerbus.errors import near_names
 from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
 
 Response = BusJobResponseMessage | BusJobResponseUrgentMessage
@@ -36,6 +37,28 @@ def check_request(worker_names: Sequence[str], payload: object, timeout: object,
             raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
         if not timeout >= 0:
             raise ValueError(f"timeout is a number of seconds, not less than 0, not {timeout!r}")
+
+
+N = TypeVar("N", tuple[str, ...], list[str])
+
+
+def asked(worker_names: N, payloads: object) -> N:
+    """Return the names of the workers to ask: those that were given, or else those that have a payload of their own.
+
+    Raises:
+        TypeError: The payloads are not dicts by worker name.
+        ValueError: One is for a worker that is not asked.
+    """
+    if payloads is None:
+        return worker_names
+    if not isinstance(payloads, Mapping):
+        raise TypeError(f"payloads are dicts by worker name, not {payloads!r}")
+    for worker, payload in payloads.items():
+        if not isinstance(worker, str) or not (payload is None or isinstance(payload, Mapping)):
+            raise TypeError(f"payloads are dicts by worker name; that of {worker!r} is {payload!r}")
+        if worker_names and worker not in worker_names:
+            raise ValueError(f"there is a payload for {worker!r}, who is not asked; {near_names(worker, worker_names)}")
+    return worker_names or type(worker_names)(payloads)
 
 
 def _is_text(header: tuple[object, object]) -> bool:

@@ -150,8 +150,14 @@ class JobClient:
             group.awaited_by = [] if handling is None else [handling]
         return group
 
-    async def ask(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
-        """Wait for the workers and send them their requests."""
+    async def ask(
+        self,
+        group: JobGroup,
+        job_name: str | None,
+        payload: dict[str, Any] | None,
+        payloads: Mapping[str, dict[str, Any] | None] | None = None,
+    ) -> None:
+        """Wait for the workers and send them their requests, those that are in ``payloads`` with their own."""
         known, send, source = self._owner.registry.get, self._owner.send, self._name
         job_id, headers, left = group.job_id, group.headers, None
         group.job_name = job_name
@@ -170,9 +176,8 @@ class JobClient:
                 return
             if deadline != math.inf:
                 left = max(0.0, deadline - current_time())
-            request = BusJobRequestMessage(
-                job_id, job_name, payload, left, source=source, target=worker, headers=headers
-            )
+            own = payload if payloads is None else payloads.get(worker, payload)
+            request = BusJobRequestMessage(job_id, job_name, own, left, source=source, target=worker, headers=headers)
             group.asks(worker, self._asking, self)
             self.requested += 1
             if noted:
@@ -221,13 +226,17 @@ class JobClient:
         return f"worker {worker!r}{how}; {self._owner.registry.near(worker)}"
 
     async def ask_without_context(
-        self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None
+        self,
+        group: JobGroup,
+        job_name: str | None,
+        payload: dict[str, Any] | None,
+        payloads: Mapping[str, dict[str, Any] | None] | None = None,
     ) -> JobGroup:
         """Ask, and enforce the group's deadline, for code that does not wait for the answers."""
         scope = group.scope = CancelScope(deadline=group.deadline)
         try:
             with scope:
-                await self.ask(group, job_name, payload)
+                await self.ask(group, job_name, payload, payloads)
                 if group.request_deadline != math.inf and group.state is GroupState.OPEN:
                     self._owner.tasks.start(self._watch_deadline, group, name=f"{self._name} job timeout")
                 return group
@@ -306,8 +315,9 @@ class JobClient:
             self._note(group, "job %s of %r: %s, %s", group.job_id, self._name, state.value, reason)
         if state is GroupState.TIMED_OUT:
             group.note_absent(self._owner.registry, self._absent)
-        if state is not GroupState.COMPLETED:
+        if group.pending:  # else the last of them has answered
             self._tell(group.unanswered, group, reason)
+        if state is not GroupState.COMPLETED:
             if group.scope is not None:
                 group.scope.cancel()
         elif group.scope is not None and group.deadline != math.inf:
@@ -432,6 +442,8 @@ class JobClient:
         group.statuses[worker] = status
         group.responses[worker] = response
         is_open = group.state is GroupState.OPEN
+        if is_open and group.arrivals is not None:
+            group.arrivals.append(worker)
         if is_open or group.heard_out:
             hooks = self._owner.hooks
             if hooks.wants(hook):
@@ -482,8 +494,18 @@ class JobClient:
             group.request_deadline = math.inf  # it holds no more: no further answer is suspect
             self._judge(group, message, message.response or {})
 
-    def _complete(self, group: JobGroup, cause: BusMessage | None) -> None:
-        if self._settle(group, GroupTrigger.LAST_ANSWER) and self._owner.hooks.wants("on_job_completed"):
+    def has_enough(self, group: JobGroup) -> None:
+        """Complete a group before all have answered; the others are told to stop."""
+        self._complete(group, None, GroupTrigger.ENOUGH, "the requester has enough answers")
+
+    def _complete(
+        self,
+        group: JobGroup,
+        cause: BusMessage | None,
+        trigger: GroupTrigger = GroupTrigger.LAST_ANSWER,
+        reason: str | None = None,
+    ) -> None:
+        if self._settle(group, trigger, reason) and self._owner.hooks.wants("on_job_completed"):
             result = JobGroupResponse(group.job_id, group.in_order(group.responses), group.in_order(group.statuses))
             self._queue_last(group, "on_job_completed", result, cause)
 

@@ -12,7 +12,8 @@ closed. Only then it is decided what to raise. Three things may have ended the b
 
 import math
 import warnings
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -22,7 +23,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from workerbus._concurrency.lifetime import carry_deadline
 from workerbus._values import BATCH, JobStatus
 from workerbus.errors import NotRunningError, WrongTaskError
-from workerbus.jobs._events import JobEvent, JobGroupEvent
+from workerbus.jobs._events import JobAnswer, JobEvent, JobGroupEvent
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import GroupState
 
@@ -65,8 +66,17 @@ class Requester(Protocol):
     ) -> JobGroup:
         """Put a new group into the table; its time starts now."""
 
-    async def ask(self, group: JobGroup, job_name: str | None, payload: dict[str, Any] | None) -> None:
+    async def ask(
+        self,
+        group: JobGroup,
+        job_name: str | None,
+        payload: dict[str, Any] | None,
+        payloads: Mapping[str, dict[str, Any] | None] | None,
+    ) -> None:
         """Wait for the workers and send them their requests."""
+
+    def has_enough(self, group: JobGroup) -> None:
+        """Complete a group before all have answered; the others are told to stop."""
 
     async def leave(self, group: JobGroup, exc: BaseException | None) -> None:
         """Tell the workers that have not answered, wait for them, and forget the group."""
@@ -105,6 +115,34 @@ class _Events(Generic[E]):
         return self._shape(kind, data) if self._single else self._shape(kind, worker, data)
 
 
+class _Answers:
+    """The answers of a group as an iterator; all loops over one group share them."""
+
+    __slots__ = ("_arrivals", "_group", "_taken")
+
+    def __init__(self, group: JobGroup, arrivals: deque[str]) -> None:
+        self._group = group
+        self._arrivals = arrivals
+        self._taken = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JobAnswer:
+        group = self._group
+        self._taken += 1
+        if not self._taken % BATCH:
+            await checkpoint()
+        while True:
+            if group.state not in (GroupState.OPEN, GroupState.COMPLETED):
+                await checkpoint_if_cancelled()  # the body is being cancelled: no line of it is to run
+            if self._arrivals:
+                return group.answer_of(self._arrivals.popleft())
+            if group.state is not GroupState.OPEN:
+                raise StopAsyncIteration
+            await group.change()
+
+
 class _Context:
     """What the two contexts have in common.
 
@@ -123,6 +161,7 @@ class _Context:
         *,
         name: str | None,
         payload: dict[str, Any] | None,
+        payloads: Mapping[str, dict[str, Any] | None] | None = None,
         timeout: float | None,
         cancel_on_error: bool,
         label: str | None,
@@ -134,6 +173,7 @@ class _Context:
         self._worker_names = worker_names
         self._name = name
         self._payload = payload
+        self._payloads = payloads
         self._timeout = timeout
         self._cancel_on_error = cancel_on_error
         self._label = label
@@ -231,7 +271,7 @@ class _Context:
         # as fast on asyncio, 1.25 on trio.
         group = self._begin()
         try:
-            await self._client.ask(group, self._name, self._payload)
+            await self._client.ask(group, self._name, self._payload, self._payloads)
             await self._outcome()
         except BaseException as exc:
             await self._client.leave(group, exc)
@@ -263,7 +303,7 @@ class _Context:
         if self._collect:
             self._task = self._client.running_task()
         try:
-            await self._client.ask(group, self._name, self._payload)
+            await self._client.ask(group, self._name, self._payload, self._payloads)
             if group.state is not GroupState.OPEN and group.state is not GroupState.COMPLETED:
                 await checkpoint_if_cancelled()  # its scope was cancelled: the body is not to begin
         except BaseException as exc:  # noqa: BLE001 - raised again by _leave, unless it is the scope's
@@ -323,7 +363,7 @@ class _Context:
         #    False, and Python goes on with it.
         group, scope = self._entered, self._scope
         assert scope is not None
-        if exc is None:
+        if exc is None and not group.waits:
             assert group.state is GroupState.COMPLETED  # all have answered: nobody to tell, nothing to wait for
             self._client.forget(group)
             scope.__exit__(None, None, None)
@@ -332,6 +372,9 @@ class _Context:
             await self._client.leave(group, exc)
         except BaseException as late:  # noqa: BLE001 - raised again below
             exc, raised_here = late, True
+        if exc is None:  # there were enough answers, and the others have unwound
+            scope.__exit__(None, None, None)
+            return False
         if scope.__exit__(type(exc), exc, exc.__traceback__):
             self._left_with = exc
             return True
@@ -414,6 +457,85 @@ class JobGroupContext(_Context, Coroutine[Any, Any, dict[str, dict[str, Any]]]):
         """
         return self._entered.in_order(self._entered.responses)
 
+    async def first(self) -> JobAnswer:
+        """Wait for the first worker that completes the job, and tell the others to stop; see `quorum`.
+
+        ::
+
+            fastest = await self.job_group("north", "south", name="look up", payload=query).first()
+
+        Returns:
+            Its answer.
+
+        Raises:
+            JobGroupError: None has completed it.
+
+        Guarantees: J20.
+        """
+        return (await self.quorum(1))[0]
+
+    async def quorum(self, n: int) -> list[JobAnswer]:
+        """Wait until so many workers have completed the job, and tell the others to stop.
+
+        In the body of ``async with`` the others unwind while it goes on, and leaving the context waits for them. On a
+        context that has not been entered, it is all in one: the others have unwound when this returns.
+
+        An answer that is not COMPLETED ends the group, as ever, unless it has ``cancel_on_error=False``. Then it only
+        counts as one that is missing.
+
+        Args:
+            n: How many, at least 1 and at most as many as were asked.
+
+        Returns:
+            Their answers, in the order in which they came.
+
+        Raises:
+            JobGroupError: So many cannot complete it any more.
+            ValueError: ``n`` is less than 1, or more than were asked; a `TypeError` if it is no whole number.
+
+        Guarantees: J20.
+        """
+        _check_quorum(n, len(self._worker_names))
+        if self._group is None:
+            self._collect = False
+            async with self:
+                return await self._quorum(n)
+        return await self._quorum(n)
+
+    async def _quorum(self, n: int) -> list[JobAnswer]:
+        group = self._entered
+        while len(done := group.completed) < n:
+            if group.state is not GroupState.OPEN:
+                await checkpoint_if_cancelled()  # the body is being cancelled, where the group has not completed
+            if len(done) + len(group.pending) < n or group.state is not GroupState.OPEN:
+                raise group.too_few(n)
+            await group.change()
+        if group.pending:
+            self._client.has_enough(group)
+        return [group.answer_of(worker) for worker in done[:n]]
+
+    def as_completed(self) -> AsyncIterator[JobAnswer]:
+        """Iterate over the answers, in the order in which they come, until all workers have answered.
+
+        ::
+
+            async with self.job_group(*names, name="price", cancel_on_error=False) as group:
+                async for answer in group.as_completed():
+                    print(answer.worker_name, answer.status, answer.response)
+
+        Answers that are not COMPLETED are among them with ``cancel_on_error=False``; else they end the group, as ever.
+        A second loop gets what the first has left.
+
+        Raises:
+            NotRunningError: The context has not been entered; a `RuntimeError`.
+
+        Guarantees: J20.
+        """
+        group = self._entered
+        if group.arrivals is None:
+            group.arrivals = deque(group.responses)
+        return _Answers(group, group.arrivals)
+
     def __aiter__(self) -> _Events[JobGroupEvent]:
         """Iterate over updates and stream events, in the order in which they were sent, until all have answered.
 
@@ -428,3 +550,10 @@ class JobGroupContext(_Context, Coroutine[Any, Any, dict[str, dict[str, Any]]]):
     async def _answer(self) -> dict[str, dict[str, Any]]:
         await self._ask_and_wait()
         return self.responses
+
+
+def _check_quorum(n: object, asked: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"a quorum is a whole number of workers, not {n!r}")
+    if not 1 <= n <= asked:
+        raise ValueError(f"a quorum of {n} cannot be had of a group of {asked}: it is at least 1, and at most all")

@@ -46,6 +46,21 @@ class JobGroupEvent(Value):
 
 
 @value
+class JobAnswer(Value):
+    """What one worker of a group has answered.
+
+    Args:
+        worker_name: The worker.
+        status: How the job ended there.
+        response: The payload of its answer.
+    """
+
+    worker_name: str
+    status: JobStatus
+    response: dict[str, Any]
+
+
+@value
 class JobSnapshot(Value):
     """A job that a worker was asked for and has not answered; nothing of its payload.
 

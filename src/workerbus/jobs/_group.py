@@ -21,7 +21,8 @@ from workerbus.errors import (
     JobTimeoutError,
     shown,
 )
-from workerbus.jobs._events import JobGroupSnapshot
+from workerbus.jobs._events import JobAnswer, JobGroupSnapshot
+from workerbus.jobs._outcomes import bad_answer
 from workerbus.jobs._state import TIMEOUT, TURN, GroupState
 from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
 
@@ -54,6 +55,8 @@ class JobGroup:
         request_deadline: The deadline that travels in its requests: its own, or an enclosing scope's earlier one.
         scope: What is cancelled when it ends early: its context's scope, or that of the wait for its workers.
         collects: Whether its events are kept for a loop over the context.
+        arrivals: The workers that have answered and that no loop over the answers has taken yet, in the order of their
+            answers; None without such a loop.
         events: Kind, worker and payload of the events that no loop has taken yet; None before the first.
         barrier: The hooks of its answers that have not run; its last hook comes after them. None before the first.
         suspect_timeout: An answer that looks like the timeout of an enclosing scope, not judged yet.
@@ -68,6 +71,7 @@ class JobGroup:
         "_changed",
         "_new_event",
         "absent",
+        "arrivals",
         "asked",
         "awaited_by",
         "barrier",
@@ -130,6 +134,7 @@ class JobGroup:
         self.request_deadline: float = math.inf
         self.scope: CancelScope | None = None
         self.collects: bool = False
+        self.arrivals: deque[str] | None = None
         self.events: deque[tuple[str, str, dict[str, Any] | None]] | None = None
         self.barrier: Barrier | None = None
         self.suspect_timeout: BusJobResponseMessage | BusJobResponseUrgentMessage | None = None
@@ -201,6 +206,15 @@ class JobGroup:
             if isinstance(room, Room):
                 room.admit_its_own()
 
+    def answer_of(self, worker: str) -> JobAnswer:
+        """Return what a worker has answered."""
+        return JobAnswer(worker, self.statuses[worker], self.responses[worker])
+
+    @property
+    def completed(self) -> list[str]:
+        """The workers that have answered COMPLETED, in the order of their answers."""
+        return [worker for worker, status in self.statuses.items() if status is JobStatus.COMPLETED]
+
     def snapshot(self) -> JobGroupSnapshot:
         """Return a snapshot of the group; there is nothing of its payload in it."""
         return JobGroupSnapshot(
@@ -259,6 +273,19 @@ class JobGroup:
             responses=self.in_order(self.responses),
             seconds=self.timeout if timed_out else None,
             detail=self.detail or "",
+        )
+
+    def too_few(self, wanted: int) -> JobGroupError:
+        """Return the exception that says why not as many as wanted have completed their job."""
+        bad = next((worker for worker, status in self.statuses.items() if status is not JobStatus.COMPLETED), None)
+        why = "" if bad is None else f": {bad_answer(bad, self.statuses[bad], self.responses[bad])}"
+        return JobGroupError(
+            f"only {len(self.completed)} of {wanted} wanted answers can come{why}",
+            job_id=self.job_id,
+            job_name=self.job_name,
+            worker_names=self.worker_names,
+            statuses=self.in_order(self.statuses),
+            responses=self.in_order(self.responses),
         )
 
     def answer(

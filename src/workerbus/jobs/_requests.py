@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from workerbus._slot import HasCore, core_of
-from workerbus.jobs._checks import check_request
+from workerbus.jobs._checks import asked, check_request
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._contexts import JobContext, JobGroupContext
 from workerbus.jobs._group import JobGroup
@@ -78,6 +78,7 @@ class JobContexts(HasCore):
         params: JobGroupParams | None = None,
         name: str | None = None,
         payload: dict[str, Any] | None = None,
+        payloads: Mapping[str, dict[str, Any] | None] | None = None,
         timeout: float | None = None,
         cancel_on_error: bool = True,
         label: str | None = None,
@@ -86,15 +87,18 @@ class JobContexts(HasCore):
     ) -> JobGroupContext:
         """Ask several workers for the same job at once, as a context.
 
-        All get the same payload. To give each its own share, key the payload by worker name, and let each look up
-        ``payload[self.name]``.
+        ::
+
+            async with self.job_group(name="count", payloads={"left": {"text": …}, "right": {"text": …}}) as group:
+                ...
 
         Args:
             *worker_names: The names of the workers; those that are not there yet are waited for. A group of none
-                completes at once.
+                completes at once. Without names, those that have a payload in ``payloads`` are asked.
             params: All of the following but the headers, in one object, instead of them.
             name: Which of their `@job` handlers is to do it; without a name, `on_job_request`.
             payload: What the handlers need. Shared by reference, to be treated as read-only.
+            payloads: Worker name to what that worker's handler needs, for those that get a payload of their own.
             timeout: Seconds for everything, the wait for the workers included, from when the context is entered or
                 awaited; None for no limit.
             cancel_on_error: Whether the first answer that is not COMPLETED cancels the others and raises.
@@ -107,10 +111,10 @@ class JobContexts(HasCore):
 
         Raises:
             TypeError: An argument is of a wrong type.
-            ValueError: A worker is named twice, or the timeout is negative.
+            ValueError: A worker is named twice, or has a payload and is not asked, or the timeout is negative.
             NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
 
-        Guarantees: J6, J8, J12, J14, N4, X8.
+        Guarantees: J6, J8, J12, J14, J20, N4, X8.
         """
         if params is not None:
             own = checked(
@@ -119,6 +123,7 @@ class JobContexts(HasCore):
             )  # fmt: skip
             name, payload, timeout, label, cancellable = own.name, own.payload, own.timeout, own.label, own.cancellable
             cancel_on_error = own.cancel_on_error
+        worker_names = asked(worker_names, payloads)
         check_request(worker_names, payload, timeout, headers)
         _client(self).check_running()
         return JobGroupContext(
@@ -126,6 +131,7 @@ class JobContexts(HasCore):
             worker_names,
             name=name,
             payload=payload,
+            payloads=payloads,
             timeout=timeout,
             cancel_on_error=cancel_on_error,
             label=label,
@@ -189,6 +195,7 @@ class JobRequests(JobContexts):
         params: JobGroupParams | None = None,
         name: str | None = None,
         payload: dict[str, Any] | None = None,
+        payloads: Mapping[str, dict[str, Any] | None] | None = None,
         timeout: float | None = None,
         cancel_on_error: bool = True,
         label: str | None = None,
@@ -215,6 +222,7 @@ class JobRequests(JobContexts):
             params=params,
             name=name,
             payload=payload,
+            payloads=payloads,
             timeout=timeout,
             cancel_on_error=cancel_on_error,
             label=label,
@@ -230,6 +238,7 @@ class JobRequests(JobContexts):
         params: JobGroupParams | None = None,
         name: str | None = None,
         payload: dict[str, Any] | None = None,
+        payloads: Mapping[str, dict[str, Any] | None] | None = None,
         timeout: float | None = None,
         cancel_on_error: bool = True,
         label: str | None = None,
@@ -250,6 +259,7 @@ class JobRequests(JobContexts):
             )  # fmt: skip
             name, payload, timeout, label, cancellable = own.name, own.payload, own.timeout, own.label, own.cancellable
             cancel_on_error = own.cancel_on_error
+        worker_names = asked(worker_names, payloads)
         check_request(worker_names, payload, timeout, headers)
         _client(self).check_running()
         group = _client(self).new_group(
@@ -260,7 +270,7 @@ class JobRequests(JobContexts):
             headers=headers,
             timeout=timeout,
         )
-        return await _client(self).ask_without_context(group, name, payload)
+        return await _client(self).ask_without_context(group, name, payload, payloads)
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
         """Cancel a job or a job group of this worker. A job that has ended by itself meanwhile is left alone.

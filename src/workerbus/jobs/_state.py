@@ -105,7 +105,7 @@ class GroupState(_Word):
     CANCELLED = "cancelled"
     """The requester wants no more; the workers are told, their answers awaited."""
     COMPLETED = "completed"
-    """All have answered."""
+    """All have answered, or as many as were wanted."""
 
 
 @plain_members
@@ -120,6 +120,8 @@ class GroupTrigger(_Word):
     """The group's own deadline has passed."""
     CANCEL = "cancel"
     """The requester cancels, or leaves its context."""
+    ENOUGH = "enough"
+    """As many have answered as the requester wanted; the others are told, their answers awaited."""
 
 
 GROUP_TABLE: Final[Mapping[GroupState, Mapping[GroupTrigger, GroupState]]] = {
@@ -128,6 +130,7 @@ GROUP_TABLE: Final[Mapping[GroupState, Mapping[GroupTrigger, GroupState]]] = {
         GroupTrigger.BAD_ANSWER: GroupState.FAILED,
         GroupTrigger.TIME_UP: GroupState.TIMED_OUT,
         GroupTrigger.CANCEL: GroupState.CANCELLED,
+        GroupTrigger.ENOUGH: GroupState.COMPLETED,
     },
     GroupState.FAILED: {},
     GroupState.TIMED_OUT: {},
