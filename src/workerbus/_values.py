@@ -119,7 +119,8 @@ class WorkerErrorData(Value):
         worker_name: The name of the worker.
         error: What happened, in words.
         exception: What was raised, where that was in this process and something was.
-        origin: What has raised it: the name of a hook or of a handler, or ``"run"``; None where nothing was raised.
+        origin: What has raised it: the name of a hook or of a handler, ``"run"``, ``"stop"`` or ``"cleanup"``; None
+            where nothing was raised.
         fatal: Whether the worker has ended of it. Otherwise it lives on.
 
     Two are compared by the worker and the text alone.

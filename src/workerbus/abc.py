@@ -227,3 +227,6 @@ class RunnerLike(Protocol):
 
     def worker_error(self, data: WorkerErrorData) -> None:
         """Take the report of an error of a root worker."""
+
+    def worker_error_untold(self, data: WorkerErrorData) -> None:
+        """Take the report of a child's error that its parent, which ends, has not come to hear of."""

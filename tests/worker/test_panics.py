@@ -237,9 +237,10 @@ async def test_a_panic_while_the_worker_stops_is_not_lost(caplog: pytest.LogCapt
         await worker.begun.wait()
         await worker.stop()
         assert (await raw.answer("1"))[0] is JobStatus.CANCELLED
-        await eventually(lambda: errors.told)
+        await eventually(lambda: len(errors.told) == 2)
         assert (await runner.job("other", name="echo"))["worker"] == "other"
-    assert errors.told[0].exception is worker.panic
+    assert [(data.origin, data.fatal) for data in errors.told] == [("cleanup", False), ("stubborn", True)]
+    assert errors.told[1].exception is worker.panic
     assert any("cleanup() of worker 'w' failed" in record.getMessage() for record in caplog.records)
 
 

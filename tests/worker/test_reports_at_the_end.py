@@ -7,6 +7,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from support.conditions import eventually
 from support.runners import quiet_runner
 from support.wind_downs import refuse
 from workerbus import (
@@ -248,3 +249,84 @@ def test_the_runner_hears_of_a_root_that_fails_at_its_end(backend: str) -> None:
         for steps, seed in SCHEDULES:
             [data] = run(main, kind(), steps, backend=backend, seed=seed)
             assert str(data.exception) == "broken", (kind, steps, seed)
+
+
+class Broken(BaseWorker):
+    """One of its two ends raises."""
+
+    def __init__(self, name: str, which: str) -> None:
+        super().__init__(name)
+        self.which = which
+
+    async def stop(self) -> None:
+        if self.which == "stop":
+            raise ValueError("broken")
+        await super().stop()
+
+    async def cleanup(self) -> None:
+        if self.which == "cleanup":
+            raise ValueError("broken")
+
+
+@pytest.mark.parametrize("which", ["stop", "cleanup"])
+@pytest.mark.parametrize("how", ["end", "cancel"])
+@pytest.mark.parametrize("root", [True, False])
+async def test_what_an_overridden_end_raises_is_reported(which: str, how: str, root: bool) -> None:
+    """W7, W9: a root's to the runner, a child's to its parent; the worker has not failed of it"""
+    told: list[WorkerErrorData] = []
+
+    class Parent(BaseWorker):
+        async def on_worker_failed(self, data: WorkerErrorData) -> None:
+            told.append(data)
+
+    parent, broken = Parent("parent"), Broken("broken", which)
+    async with quiet_runner() as runner:
+        if root:
+            runner.add_event_handler("on_error", lambda _, data: told.append(data))
+        await runner.add_workers(parent, wait=True)
+        await (runner if root else parent).add_workers(broken, wait=True)
+        await (runner.end() if how == "end" else runner.cancel())
+    [data] = told
+    assert (data.worker_name, data.error, data.origin) == ("broken", f"{which}: ValueError: broken", which)
+    assert str(data.exception) == "broken"
+    assert not data.fatal
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_an_error_that_a_parent_has_no_time_to_hear_of_goes_to_the_runner(alone: bool) -> None:
+    """W7, R4, L4: to its `on_error`, or, where its own time is over, too, perhaps out of its `run()`
+
+    One hook takes all the grace, the next one all the time to clean up.
+    """
+    told: list[str] = []
+
+    class Slow(BaseWorker):
+        async def on_worker_failed(self, data: WorkerErrorData) -> None:
+            told.append(data.worker_name)
+            await anyio.sleep_forever()
+
+    class Named(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            await params.wait_for_end()
+            raise ValueError(self.name)
+
+    async def whole() -> None:
+        parent = Slow("parent")
+        async with quiet_runner(grace_period=1) as runner:
+            runner.add_event_handler("on_error", lambda _, data: told.append(data.worker_name))
+            await runner.add_workers(parent, wait=True)
+            await parent.add_workers(Named("a"), Named("b"), Named("c"), wait=True)
+            if alone:
+                await runner.bus.send(BusEndWorkerMessage(source="test", target="parent"))
+                await parent.wait()
+                await eventually(lambda: len(told) == 3)
+            else:
+                await runner.end()
+
+    try:
+        await whole()
+    except ValueError as exc:
+        assert not alone
+        told.append(str(exc))
+    assert sorted(told) == ["a", "b", "c"]

@@ -436,6 +436,13 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         if self.takes_errors:
             self._events.emit("on_error", data)
 
+    def worker_error_untold(self, data: WorkerErrorData) -> None:
+        """Run the ``on_error`` handlers; where there are none, what a child has ended of is raised by the run."""
+        if self.takes_errors:
+            self._events.emit("on_error", data)
+        else:
+            self._hosted.not_taken(data)
+
     # --- messages
 
     def _make_inbox(self) -> Inbox:

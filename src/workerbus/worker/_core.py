@@ -148,7 +148,7 @@ class WorkerCore:
         presence = self.presence = Presence(state, known.ready_handlers)
         state.hooks = HookQueue(worker, name, known.overridden, events, presence.hook_failed)
         self.job_client = state.job_client = JobClient(state)
-        wind_down = WindDown(state, presence.leave, presence.leaves_at_once)
+        wind_down = WindDown(state, presence.leave, presence.leaves_at_once, presence.end_failed)
         life = self.lifecycle = WorkerLifecycle(
             state, wind_down=wind_down, announce=presence.announce, watch=partial(presence.watch, child=True)
         )

@@ -349,9 +349,10 @@ class HookQueue:
             self._reports = (*rest,)
             await self.run(first)
 
-    def end_reports(self) -> None:
-        """Run no more of what children report."""
-        self._reports = None
+    def end_reports(self) -> list[WorkerErrorData]:
+        """Run no more of what children report, and return the errors of which the worker has not heard."""
+        left, self._reports = self._reports, None
+        return [call.args[0] for call in left or () if call.name == "on_worker_failed"]
 
     @property
     def idle(self) -> bool:

@@ -181,6 +181,10 @@ class Presence:
             text = f"{call.name}: {describe(exc)}{of_job}"
             self.report(WorkerErrorData(self._state.name, text, exc, call.name))
 
+    def end_failed(self, what: str, exc: BaseException) -> None:
+        """Report what the worker's `stop` or `cleanup` has raised, by the name of the two; it has been logged."""
+        self.report(WorkerErrorData(self._state.name, f"{what}: {describe(exc)}", exc, what))
+
     def report_error(self, error: str, *, post: Callable[[BusMessage], None] | None = None) -> None:
         """Report an error that the worker tells of in words; the message goes to ``post``, by default to the bus."""
         self.report(WorkerErrorData(self._state.name, error), post=post)

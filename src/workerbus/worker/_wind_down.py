@@ -39,14 +39,20 @@ class WindDown:
         state: The worker's state.
         leave: Lets the worker leave bus and registry.
         leaves_at_once: Returns whether `leave` would wait for nobody.
+        report: Reports what `stop()` or `cleanup()`, by its name, has raised.
     """
 
-    __slots__ = ("_deadline", "_leave", "_leaves_at_once", "_state")
+    __slots__ = ("_deadline", "_leave", "_leaves_at_once", "_report", "_state")
 
     def __init__(
-        self, state: WorkerState, leave: Callable[[], Awaitable[None]], leaves_at_once: Callable[[], bool]
+        self,
+        state: WorkerState,
+        leave: Callable[[], Awaitable[None]],
+        leaves_at_once: Callable[[], bool],
+        report: Callable[[str, BaseException], None],
     ) -> None:
         self._state = state
+        self._report = report
         self._leave = leave
         self._leaves_at_once = leaves_at_once
         self._deadline = 0.0
@@ -83,7 +89,9 @@ class WindDown:
                         "worker %r is late: not all that it does has ended in time", state.name, extra=state.about
                     )
         finally:
-            state.hooks.end_reports()
+            for data in state.hooks.end_reports():
+                if state.runner is not None:
+                    state.runner.worker_error_untold(data)
             late = self._refuse_the_rest()  # step 3, which waits for nothing and so cannot be cut short
             if late and not in_time:
                 # Step 2 was not reached, so the handlers were cancelled only just now: two passes of the loop show
@@ -99,14 +107,19 @@ class WindDown:
             await self._clean_up()  # step 4
 
     async def call_stop(self) -> None:
-        """Call the user's `stop()`, if it is due. What it raises is logged."""
+        """Call the user's `stop()`, if it is due. What it raises is logged and reported."""
         state = self._state
         if state.stop_is_due:
             state.stop_called = True
             try:
                 await awaitable(state.worker.stop(), state.worker, "stop")
-            except BaseException as exc:
-                logger.error("stop() of worker %r failed", state.name, exc_info=await own_error(exc), extra=state.about)
+            except BaseException as exc:  # noqa: BLE001 - sorted there; logged and reported
+                self._failed("stop", await own_error(exc))
+
+    def _failed(self, what: str, error: BaseException) -> None:
+        state = self._state
+        logger.error("%s() of worker %r failed", what, state.name, exc_info=error, extra=state.about)
+        self._report(what, error)
 
     async def of_unstarted(self) -> None:
         """Clean up and leave, for a worker whose task has never begun."""
@@ -183,8 +196,8 @@ class WindDown:
                 await awaitable(state.worker.cleanup(), state.worker, "cleanup")
             if shield.cancelled_caught:
                 logger.warning("worker %r is late: its cleanup() has not ended in time", state.name, extra=state.about)
-        except BaseException as exc:
-            logger.error("cleanup() of worker %r failed", state.name, exc_info=await own_error(exc), extra=state.about)
+        except BaseException as exc:  # noqa: BLE001 - sorted there; logged and reported
+            self._failed("cleanup", await own_error(exc))
         finally:
             await self._leave_in_time()
 
