@@ -16,18 +16,20 @@ REMEMBERED_FAILURES: Final = 1_000
 class FailedWorkers:
     """The workers that have failed, as far as that is of interest."""
 
-    __slots__ = ("_failed",)
+    __slots__ = ("_failed", "_of_runner")
 
     def __init__(self) -> None:
         # Not a dict: finding the first entry of one takes a look at each that was forgotten before it.
         self._failed: OrderedDict[str, WorkerGoneData] = OrderedDict()
+        self._of_runner: dict[str, dict[str, WorkerGoneData]] = {}
 
     def add(self, data: WorkerGoneData) -> None:
         """Remember that a worker has failed."""
-        self._failed.pop(data.worker_name, None)
+        self.forget(data.worker_name)
         self._failed[data.worker_name] = data
+        self._of_runner.setdefault(data.runner, {})[data.worker_name] = data
         if len(self._failed) > REMEMBERED_FAILURES:
-            self._failed.popitem(last=False)
+            self.forget(next(iter(self._failed)))
 
     def get(self, worker_name: str) -> WorkerGoneData | None:
         """Return what is known of a worker of that name that has failed; None where there is nothing."""
@@ -35,18 +37,23 @@ class FailedWorkers:
 
     def forget(self, worker_name: str) -> None:
         """Forget that a worker has failed: another one takes its place."""
-        if self._failed:
-            self._failed.pop(worker_name, None)
+        data = self._failed.pop(worker_name, None) if self._failed else None
+        if data is not None:
+            names = self._of_runner[data.runner]
+            del names[worker_name]
+            if not names:
+                del self._of_runner[data.runner]
 
     def of(self, runner: str) -> list[WorkerGoneData]:
         """Return the workers of a runner that have failed."""
-        return [data for data in self._failed.values() if data.runner == runner]
+        return list(self._of_runner.get(runner, {}).values())
 
     def forget_runner(self, runner: str) -> None:
         """Forget the workers of a runner."""
         for data in self.of(runner):
-            del self._failed[data.worker_name]
+            self.forget(data.worker_name)
 
     def clear(self) -> None:
         """Forget all."""
         self._failed.clear()
+        self._of_runner.clear()

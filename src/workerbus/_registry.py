@@ -99,7 +99,7 @@ class WorkerRegistry:
         self._rivals: dict[str, dict[str, WorkerReadyData]] = {}
         self._watchers: dict[str, dict[Any, Watcher]] = {}
         self._departure_watchers: dict[str, dict[Any, Watcher]] = {}
-        self._gone_watchers: dict[str, list[GoneWatcher]] = {}
+        self._gone_watchers: dict[str, dict[GoneWatcher, None]] = {}
         self._starting: set[str] = set()
         self._failed = FailedWorkers()
         self._waiting: dict[str, dict[Event, None]] = {}
@@ -504,8 +504,7 @@ class WorkerRegistry:
             worker_name: The name of the worker.
             handler: The function; it gets a `WorkerGoneData`.
         """
-        if not self.watches_gone(worker_name, handler):
-            self._gone_watchers.setdefault(worker_name, []).append(handler)
+        self._gone_watchers.setdefault(worker_name, {})[handler] = None
 
     def watches_gone(self, worker_name: str, handler: GoneWatcher) -> bool:
         """Whether a function is called when a worker has gone."""
@@ -513,9 +512,8 @@ class WorkerRegistry:
 
     def unwatch_gone(self, worker_name: str, handler: GoneWatcher) -> None:
         """Call a function no more when a worker has gone."""
-        watchers = self._gone_watchers.get(worker_name, [])
-        if handler in watchers:
-            watchers.remove(handler)
+        watchers = self._gone_watchers.get(worker_name, {})
+        watchers.pop(handler, None)
         if not watchers:
             self._gone_watchers.pop(worker_name, None)
 

@@ -327,7 +327,7 @@ async def test_workers_that_come_and_go_leave_nothing_behind() -> None:
             while runner.get_worker(worker.name) is not None:
                 await checkpoint()
             sizes.append(size_of(runner.registry))
-    assert max(sizes[2:]) <= sizes[1] + 500
+    assert max(sizes[4:]) <= sizes[3] + 500  # by then its tables have the size that they need
 
 
 async def test_jobs_add_nothing_to_the_registry() -> None:

@@ -27,7 +27,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
-from workerbus._failed import REMEMBERED_FAILURES
+from workerbus._failed import REMEMBERED_FAILURES, FailedWorkers
 
 
 class FailingStart(Helper):
@@ -336,3 +336,26 @@ async def test_a_job_of_a_runner_that_does_not_run_is_refused() -> None:
     """J14"""
     with pytest.raises(NotRunningError):
         WorkerRunner().job("w")
+
+
+def test_what_is_known_of_failed_workers_is_known_by_runner_too() -> None:
+    """J4, R9: a list of one runner's costs what that runner has, and what is forgotten is in neither table."""
+    failed = FailedWorkers()
+    for number in range(REMEMBERED_FAILURES + 2):
+        failed.add(WorkerGoneData(f"w{number}", "first" if number < 2 else "other", "broken"))
+    assert failed.of("first") == []
+    moved = WorkerGoneData("w5", "third", "broken again")
+    failed.add(moved)
+    assert failed.of("third") == [moved]
+    failed.forget("w6")
+    failed.forget("nobody")
+    assert {data.worker_name for data in failed.of("other")} == {
+        f"w{number}" for number in range(2, REMEMBERED_FAILURES + 2) if number not in (5, 6)
+    }
+    failed.forget_runner("other")
+    assert failed.get("w7") is None
+    assert failed.of("other") == []
+    assert failed.get("w5") is moved
+    failed.clear()
+    assert failed.get("w5") is None
+    assert failed.of("third") == []

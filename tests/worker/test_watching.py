@@ -1,5 +1,7 @@
 """W9, G1: hooks for workers that come and go."""
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -86,6 +88,32 @@ async def test_nothing_stays_of_what_a_worker_has_watched() -> None:
         await curious.watch_workers("third")
         await curious.stop()
         assert left_in(runner.registry) == {}
+
+
+@pytest.mark.parametrize("how", ["it stops", "it cannot be added"])
+async def test_nothing_stays_of_a_child_that_has_gone(how: str) -> None:
+    """W5, R9: while its parent lives on, unless the parent watches for the name itself."""
+
+    class Unattachable(Helper):
+        async def attach(self, *args: Any, **kwargs: Any) -> None:
+            raise ValueError("not today")
+
+    parent = Curious()
+    async with running(parent) as runner:
+        for name in ("child", "again", "known"):
+            if name == "known":
+                await parent.watch_workers(name)
+            if how == "it stops":
+                child = Helper(name)
+                await parent.add_workers(child, wait=True)
+                await child.stop()
+            else:
+                with pytest.raises(ValueError, match="not today"):
+                    await parent.add_workers(Unattachable(name))
+        await settle()
+        left = left_in(runner.registry)
+        assert {name for table in left.values() for name in table} - {"curious"} == {"known"}
+        assert core_of(parent).presence._watched == {"known": True}
 
 
 async def test_a_child_hears_of_no_root_that_it_does_not_watch() -> None:

@@ -260,6 +260,8 @@ class HostedWorkers:
                     self.not_taken(data)
         if state.announced:
             self._tell_gone(core, crash)
+        if state.parent is not None:
+            core_of(state.parent.worker).presence.forget_child(state.name)
         self._runner.worker_left()
 
     def not_taken(self, data: WorkerErrorData) -> None:

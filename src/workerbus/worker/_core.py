@@ -150,7 +150,11 @@ class WorkerCore:
         self.job_client = state.job_client = JobClient(state)
         wind_down = WindDown(state, presence.leave, presence.leaves_at_once, presence.end_failed)
         life = self.lifecycle = WorkerLifecycle(
-            state, wind_down=wind_down, announce=presence.announce, watch=partial(presence.watch, child=True)
+            state,
+            wind_down=wind_down,
+            announce=presence.announce,
+            watch=partial(presence.watch, child=True),
+            unwatch=presence.forget_child,
         )
         self.dispatch = MessageDispatch(state, cancel=life.cancel, end=life.end, handlers=known.job_handlers)
         self.job_server = state.job_server = JobServer(

@@ -63,6 +63,7 @@ class WorkerLifecycle:
         wind_down: Winds the worker down.
         announce: Says that the worker is ready, unless that was said.
         watch: Lets the worker hear when a child, of the given name, gets ready.
+        unwatch: Ends that.
     """
 
     __slots__ = (
@@ -80,6 +81,7 @@ class WorkerLifecycle:
         "_shutdown",
         "_state",
         "_stop",
+        "_unwatch",
         "_watch",
         "_wind_down",
     )
@@ -91,11 +93,13 @@ class WorkerLifecycle:
         wind_down: WindingDown,
         announce: Callable[[], Awaitable[None]],
         watch: Callable[[str], Awaitable[None]],
+        unwatch: Callable[[str], None],
     ) -> None:
         self._state = state
         self._wind_down = wind_down
         self._announce = announce
         self._watch = watch
+        self._unwatch = unwatch
         state.child_left = self.finish_if_over
         state.fail = self.fail
         self._run_scope: CancelScope | None = None
@@ -307,6 +311,7 @@ class WorkerLifecycle:
             for child in children:
                 if not child.admitted:
                     child.disown()
+                    self._unwatch(child.name)
             raise
 
     async def start_child(self, child: WorkerState) -> None:

@@ -138,6 +138,14 @@ class Presence:
             self._state.registry.watch_gone(name, self.tell_gone)
         await self._state.registry.watch(name, self.tell_ready)
 
+    def forget_child(self, name: str) -> None:
+        """Watch no more for a child that has gone, or was not added; one that is watched by its name still is."""
+        state = self._state
+        by_name = not state.is_connected or state.registry.watches_gone(name, self.tell_gone)
+        if self._watched and name in self._watched and not by_name and not state.has_child(name):
+            del self._watched[name]
+            state.registry.unwatch(name, self.tell_ready)
+
     def tell_ready(self, data: WorkerReadyData) -> None:
         """Queue the hooks for a worker that is ready, once for each time that it gets ready."""
         hooks, registry = self._state.hooks, self._state.registry

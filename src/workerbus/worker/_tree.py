@@ -60,6 +60,10 @@ class TreeNode(ABC):
         """The children that were added and have not finished, the first added first."""
         return [] if self._children is None else list(self._children.values())
 
+    def has_child(self, name: str) -> bool:
+        """Whether a child of this name was added and has not finished."""
+        return self._children is not None and name in self._children
+
     def adopt(self, nodes: Sequence[Self], *, watch: bool) -> list[Self]:
         """Make workers children of this one, all or none.
 
