@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from workerbus._backoff import Backoff
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus._registry import WorkerRegistry
@@ -92,6 +93,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CLEANUP_SECONDS",
     "AsyncQueueBus",
+    "Backoff",
     "BaseWorker",
     "BusActivateWorkerMessage",
     "BusAddWorkerMessage",

@@ -17,7 +17,7 @@ BATCH: Final = 64
 """After so many items, sends or frames other tasks get a turn; a power of two."""
 
 IF_SET: Final = "shown if set"
-"""In the metadata of a field: it is shown only where it is not None."""
+"""In the metadata of a field: it is shown only where it is not the default."""
 
 
 class Value:
@@ -41,7 +41,7 @@ class Value:
 
     def __repr__(self) -> str:
         shown = ((its, getattr(self, its.name)) for its in _fields(self) if its.repr)
-        shown = ((its, value) for its, value in shown if value is not None or IF_SET not in its.metadata)
+        shown = ((its, value) for its, value in shown if value is not its.default or IF_SET not in its.metadata)
         fields = [f"{its.name}={its.repr(value) if callable(its.repr) else repr(value)}" for its, value in shown]
         return f"{type(self).__name__}({', '.join(fields)})"
 

@@ -356,6 +356,7 @@ class _JobOutcomeError(WorkerBusError):
         self.job_name = job_name
         self.worker_names: tuple[str, ...] = tuple(worker_names)
         self.seconds = seconds
+        self.attempts: int = 1
         self.statuses: dict[str, str] = dict(statuses or {})
         self.responses: dict[str, dict[str, Any]] = dict(responses or {})
 
@@ -380,6 +381,7 @@ class JobError(_JobOutcomeError):
         job_name: The name of the job; None if it was asked for without one.
         worker_names: The names of the workers that were to do it.
         seconds: The ``timeout`` that was over, in seconds; None where that is not why.
+        attempts: How often the job was asked for.
         statuses: Worker name to `JobStatus`, which is a `str`, of the workers that answered.
         responses: Worker name to the payload of its answer, of the same workers.
 

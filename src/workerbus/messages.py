@@ -264,14 +264,16 @@ class BusJobRequestMessage(BusDataMessage):
         job_name: The job's name, by which its `@job` handler is found; None for a job without a name.
         payload: What the handler needs, as a dict. It is shared, and to be treated as read-only.
         seconds_left: How many seconds the requester will wait from now on; None for as long as it takes.
+        attempt: The how manieth attempt this is, from 1 on: what was asked for before may have run, whole or in part.
 
-    Guarantees: J6.
+    Guarantees: J6, J20.
     """
 
     job_id: str
     job_name: str | None = None
     payload: dict[str, Any] | None = None
     seconds_left: float | None = None
+    attempt: int = field(default=1, kw_only=True, metadata={IF_SET: True})
 
 
 @bus_message

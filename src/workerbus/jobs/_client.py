@@ -177,7 +177,9 @@ class JobClient:
             if deadline != math.inf:
                 left = max(0.0, deadline - current_time())
             own = payload if payloads is None else payloads.get(worker, payload)
-            request = BusJobRequestMessage(job_id, job_name, own, left, source=source, target=worker, headers=headers)
+            request = BusJobRequestMessage(
+                job_id, job_name, own, left, source=source, target=worker, headers=headers, attempt=group.attempt
+            )
             group.asks(worker, self._asking, self)
             self.requested += 1
             if noted:
@@ -544,6 +546,11 @@ class JobClient:
             self._owner.hooks.add(HookCall(name, (message,), message), system=bool(message.system))
 
     # --- requests about a job
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """The attributes of log records about who asks."""
+        return self._owner.about
 
     async def request_update(self, job_id: str, worker_name: str) -> None:
         """Ask a worker of a group how its job is getting on."""

@@ -23,6 +23,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from workerbus._concurrency.lifetime import carry_deadline
 from workerbus._values import BATCH, JobStatus
 from workerbus.errors import NotRunningError, WrongTaskError
+from workerbus.jobs._attempts import Retry, in_attempts
 from workerbus.jobs._events import JobAnswer, JobEvent, JobGroupEvent
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import GroupState
@@ -48,6 +49,10 @@ class Requester(Protocol):
     @property
     def running_task(self) -> Callable[[], Any]:
         """Returns the running task."""
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """The attributes of log records about who asks."""
 
     def check_running(self) -> None:
         """Raise `NotRunningError` unless it can be asked for jobs."""
@@ -168,6 +173,7 @@ class _Context:
         cancellable: bool,
         headers: Mapping[str, str] | None,
         single: bool,
+        retry: Retry | None = None,
     ) -> None:
         self._client = client
         self._worker_names = worker_names
@@ -180,6 +186,8 @@ class _Context:
         self._cancellable = cancellable
         self._headers = headers
         self._single = single
+        self._retry = retry
+        self._attempt = 1
         self._group: JobGroup | None = None
         self._scope: CancelScope | None = None
         self._collect = True
@@ -246,6 +254,10 @@ class _Context:
 
     def _begin(self) -> JobGroup:
         self._used = True
+        if self._retry is not None:
+            raise NotRunningError(
+                "a job with several attempts has no body: await it, or enter the context of a job with one attempt"
+            )
         if self._group is not None:
             raise NotRunningError("a job context is used once: make another one for another job")
         if self._client.closed:
@@ -260,6 +272,8 @@ class _Context:
             single=self._single,
             in_context=True,
         )
+        if self._attempt != 1:
+            self._group.attempt = self._attempt
         return self._group
 
     async def _ask_and_wait(self) -> None:
@@ -431,9 +445,44 @@ class JobContext(_Context, Coroutine[Any, Any, dict[str, Any]]):
         """
         return self._answer().__await__()
 
+    @property
+    def attempts(self) -> int:
+        """How often the job was asked for so far."""
+        return self._attempt
+
     async def _answer(self) -> dict[str, Any]:
+        if self._retry is not None:
+            return await self._answer_in_attempts(self._retry)
         await self._ask_and_wait()
         return self.response
+
+    async def _answer_in_attempts(self, retry: Retry) -> dict[str, Any]:
+        async def ask(attempt: int, seconds: float | None) -> dict[str, Any]:
+            self._attempt = attempt
+            once = JobContext(
+                self._client,
+                self._worker_names,
+                name=self._name,
+                payload=self._payload,
+                timeout=seconds,
+                cancel_on_error=True,
+                label=self._label,
+                cancellable=self._cancellable,
+                headers=self._headers,
+                single=True,
+            )
+            once._attempt = attempt
+            try:
+                return await once
+            finally:
+                self._group = once._group
+
+        if self._used:
+            raise NotRunningError("a job context is used once: make another one for another job")
+        self._used = True
+        what = "a job" if self._name is None else f"job {self._name!r}"
+        title = f"{what} at {self._worker_names[0]!r}"
+        return await in_attempts(retry, ask, title=title, timeout=self._timeout, about_it=self._client.about)
 
 
 class JobGroupContext(_Context, Coroutine[Any, Any, dict[str, dict[str, Any]]]):

@@ -46,6 +46,7 @@ class JobGroup:
         absent: After a timeout, the first worker that had not come, in words; None if all had.
         job_name: Which handler of the workers is to do it; None for the one of all jobs without a name.
         timeout: Seconds for everything; None for no limit.
+        attempt: The how manieth attempt at the job this is, from 1 on.
         single: Whether it was asked for as a job of one worker, whose errors are `JobError`, not `JobGroupError`.
         in_context: Whether a context holds it, which forgets it when it is left.
         heard_out: Whether answers that come after its end are told to the hooks, too.
@@ -73,6 +74,7 @@ class JobGroup:
         "absent",
         "arrivals",
         "asked",
+        "attempt",
         "awaited_by",
         "barrier",
         "cancel_on_error",
@@ -115,6 +117,7 @@ class JobGroup:
         self.job_id: str = job_id
         self.job_name: str | None = None
         self.timeout: float | None = None
+        self.attempt: int = 1
         self.worker_names: list[str] = list(worker_names)
         self.cancel_on_error: bool = cancel_on_error
         self.label: str | None = label

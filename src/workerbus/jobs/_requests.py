@@ -3,10 +3,12 @@
 They check their arguments, and leave the rest to the client.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from workerbus._backoff import Backoff
 from workerbus._slot import HasCore, core_of
+from workerbus.jobs._attempts import RetryOn, retry_of
 from workerbus.jobs._checks import asked, check_request
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._contexts import JobContext, JobGroupContext
@@ -28,6 +30,10 @@ class JobContexts(HasCore):
         label: str | None = None,
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
+        attempts: int = 1,
+        backoff: Backoff | None = None,
+        retry_on: RetryOn | Collection[RetryOn] | None = None,
+        attempt_timeout: float | None = None,
     ) -> JobContext:
         """Ask one worker for a job, as a context or to be awaited.
 
@@ -41,16 +47,24 @@ class JobContexts(HasCore):
             label: A title for people.
             cancellable: Whether `request_cancel_job_group` may cancel it.
             headers: What travels with the request, str by str, and comes back with all that belongs to the job.
+            attempts: How often it is asked for at most, if it fails; more than one, for a job that is awaited. Each has
+                an id of its own, and ``timeout`` covers all.
+            backoff: How long is waited before each new attempt; None for `Backoff()`.
+            retry_on: After which errors it is asked for again, though it may have run: statuses (`JobStatus`), classes
+                of exceptions that the handler raises, or their names. An attempt that takes too long has raised a
+                `TimeoutError`, which is an `OSError`. By default it is only asked for again where it has certainly not
+                begun.
+            attempt_timeout: Seconds for one attempt; None for no limit beside ``timeout``.
 
         Returns:
             The context. Entering it sends the request; leaving it waits for the answer.
 
         Raises:
             TypeError: An argument is of a wrong type.
-            ValueError: The timeout is negative.
+            ValueError: The timeout is negative, there is less than one attempt, or what is for more is given with one.
             NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
 
-        Guarantees: J6, J8, J14, J15, N4, X8.
+        Guarantees: J6, J8, J14, J15, J20, N4, X8.
         """
         if params is not None:
             own = checked(
@@ -58,6 +72,9 @@ class JobContexts(HasCore):
             )
             name, payload, timeout, label, cancellable = own.name, own.payload, own.timeout, own.label, own.cancellable
         check_request((worker_name,), payload, timeout, headers)
+        retry = None
+        if attempts != 1 or backoff is not None or retry_on is not None or attempt_timeout is not None:
+            retry = retry_of(attempts, backoff, retry_on, attempt_timeout)
         _client(self).check_running()
         return JobContext(
             _client(self),
@@ -70,6 +87,7 @@ class JobContexts(HasCore):
             cancellable=cancellable,
             headers=headers,
             single=True,
+            retry=retry,
         )
 
     def job_group(

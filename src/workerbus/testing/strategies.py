@@ -133,6 +133,7 @@ _BY_NAME: Final[dict[str, st.SearchStrategy[Any]]] = {
     "runner": worker_names(),
     "parent": worker_names(),
     "seconds_left": delays(),
+    "attempt": st.integers(1, 9),
     "headers": st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2),
     "started_at": st.integers(0, 2**31).map(float),
 }

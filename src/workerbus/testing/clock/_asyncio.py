@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 from anyio import wait_all_tasks_blocked
 
+from workerbus._backoff import seed_jitter
 from workerbus.testing.clock._virtual import VirtualTime
 from workerbus.testing.diagnosis._frames import threads_of
 from workerbus.testing.diagnosis._waiting import Waiter, describe
@@ -79,6 +80,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, seed: int | None, limit: float, patience: float) -> None:
         self.virtual = VirtualTime(limit, self._waiting, self._push)
         self._random = None if seed is None else Random(seed)  # noqa: S311 - a schedule, not a secret
+        if seed is not None:
+            seed_jitter(seed)
         self._numbers: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
         self._batch: list[Step] = []
         self._next_batch: list[Step] = []

@@ -14,6 +14,7 @@ import trio._core._run as scheduler
 import trio.testing
 from trio.lowlevel import Task
 
+from workerbus._backoff import seed_jitter
 from workerbus.testing._errors import StuckError
 from workerbus.testing.clock._virtual import VirtualTime
 from workerbus.testing.diagnosis._frames import threads_of
@@ -56,6 +57,7 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
         if self._seed is not None:
             self._before = scheduler._r.getstate(), scheduler._ALLOW_DETERMINISTIC_SCHEDULING
             scheduler._r.seed(self._seed)
+            seed_jitter(self._seed)
             scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # final only for type checkers
 
     def after_run(self) -> None:
