@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from itertools import product
 
 import anyio
 import pytest
@@ -61,6 +62,33 @@ async def test_a_native_cancellation_does_not_silence_a_subscriber(
             await bus.send(make(1, "it"))
             await eventually(lambda: len(log) == 2)
     assert len(log) == 2
+
+
+@every_kind
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_subscriber_goes_on_whatever_it_failed_of_before(kind: str) -> None:
+    """B3: of any three messages in a row, each is handled, fails, or cancels its task natively."""
+    log: list[int] = []
+
+    async def code(message: BusMessage) -> None:
+        assert isinstance(message, Note)
+        log.append(message.n)
+        what = plan[message.n]
+        if what == "fails":
+            raise ZeroDivisionError("it broke")
+        if what == "is cancelled":
+            stale = asyncio.ensure_future(asyncio.sleep(60))
+            stale.cancel()
+            await stale
+
+    plan = [what for three in product(("is handled", "fails", "is cancelled"), repeat=3) for what in three]
+    async with listening(kind, code) as bus:
+        for n in range(len(plan)):
+            await bus.send(note(n, "it"))
+        await eventually(lambda: len(log) == len(plan))
+        await settle()
+        assert log == list(range(len(plan)))
+        assert bus.statistics().subscribers["it"].failed == len(plan) - plan.count("is handled")
 
 
 @every_kind

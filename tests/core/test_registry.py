@@ -473,6 +473,38 @@ async def test_a_worker_that_has_gone_before_its_waiter_looks_is_waited_for_agai
     assert found == [DATA]
 
 
+async def test_who_waits_before_an_earlier_waiter_has_looked_is_told_of_the_next_worker() -> None:
+    """G2: the worker has gone again by then, and both wait for the one that comes after it."""
+    registry, found = WorkerRegistry("here"), list[WorkerReadyData]()
+
+    async def wait() -> None:
+        found.append(await registry.wait_for("worker"))
+
+    async def come() -> None:
+        await settle()
+        await registry.register(DATA)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await settle()
+        group.start_soon(come)
+        await registry.register(DATA)
+        await registry.unregister("worker")
+        await wait()  # in the same step
+    assert found == [DATA, DATA]
+
+
+async def test_a_start_that_was_given_up_is_none_of_a_later_worker_of_the_name() -> None:
+    """G1: a watch is immediate for that one, wherever it is."""
+    registry, watch = WorkerRegistry("here"), Watch()
+    assert registry.begin(ready("worker"))
+    await registry.unregister("worker")
+    elsewhere = ready("worker", "elsewhere")
+    await registry.register(elsewhere)
+    await registry.watch("worker", watch)
+    assert watch.told == [elsewhere]
+
+
 async def test_a_waiter_that_gives_up_takes_no_other_with_it() -> None:
     """G2"""
     registry, found = WorkerRegistry("here"), list[WorkerReadyData]()

@@ -9,6 +9,7 @@ import anyio
 import pytest
 import trio
 
+from support.conditions import eventually
 from support.leaks import nothing_left, task_ids
 from support.messages import note
 from support.subscribers import Plain
@@ -107,6 +108,30 @@ async def test_a_bus_that_is_left_in_another_task_says_so_and_is_closed(over: bo
     async with bus:
         pass
     assert task_ids() == before
+
+
+async def test_all_handlers_of_a_bus_that_is_left_in_another_task_are_waited_for() -> None:
+    """L7: one after the other unwinds, within the time for that, and the task that has entered it is unharmed."""
+
+    class Slow(Plain):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            begun.append(self.name)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(0.5 if self.name == "one" else 1)
+                unwound.append(self.name)
+
+    bus, begun, unwound = MemoryBus(), list[str](), list[str]()
+    for name in ("one", "two"):
+        await bus.subscribe(Slow(name))
+    async with entered_elsewhere(bus, over=False) as leave:
+        await bus.send(note(1))
+        await eventually(lambda: len(begun) == 2)
+        with pytest.raises(WrongTaskError):
+            await leave()
+        assert unwound == ["one", "two"]
 
 
 async def test_tasks_of_a_transport_end_with_a_bus_that_is_left_in_another_task() -> None:

@@ -146,6 +146,26 @@ async def test_a_handler_that_already_waits_is_let_in_when_the_hook_awaits_its_j
     assert it.heard == list(range(it.refused[0]))
 
 
+@pytest.mark.parametrize("awaited", ["at once", "the first one first", "the last one first"])
+async def test_all_handlers_that_already_wait_are_let_in_whoever_stands_in_line_before_them(awaited: str) -> None:
+    """B9: one hook awaits the jobs of several, at once or one after the other."""
+
+    async def ask(it: Circle) -> None:
+        names = [["it", "other"]] if awaited == "at once" else [["it"], ["other"]]
+        groups = [await it.create_job_group_and_request_job(each, name="send", cancel_on_error=False) for each in names]
+        await it.begun.wait()
+        await other.begun.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert not it.refused + other.refused
+        for group in groups[::-1] if awaited == "the last one first" else groups:
+            await group.wait()
+
+    it, other = Circle("it", ask), Circle("other", ask)
+    await asked(it, other)
+    assert len(it.refused) == len(other.refused) == 1
+    assert sorted(it.heard) == sorted([*range(it.refused[0]), *range(1, other.refused[0])])
+
+
 @pytest.mark.parametrize("first", ["the wait for room", "the wait for the turn"])
 @pytest.mark.parametrize("server", ["it", "other"])
 async def test_a_hook_may_await_a_job_that_stands_in_line_behind_one_that_waits_for_room(

@@ -126,7 +126,7 @@ async def test_a_task_that_has_not_ended_in_time_is_named(caplog: pytest.LogCapt
     async with running(helper):
         task = helper.create_task(refuse)
         await settle()
-        for timeout, seconds in ((None, CLEANUP_SECONDS), (0.5, 0.5)):
+        for timeout, seconds in ((None, CLEANUP_SECONDS), (0.5, 0.5), (0, 0)):
             begun = current_time()
             await helper.cancel_task(task, timeout)
             assert current_time() - begun == pytest.approx(seconds)
