@@ -173,6 +173,45 @@ async def test_each_announcement_is_that_of_the_departure_that_has_waited_for_lo
     assert departures._waiting == {}
 
 
+async def test_two_announcements_of_a_name_that_come_at_once_are_those_of_two_departures() -> None:
+    """J4: neither of the two is waited for until the bound."""
+    asking = Asking()
+    departures = OrphanedJobs("runner", asking.asks)
+    begin = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        host = TaskHost(group, CleanUp())
+        departures.left("worker", announcement_in=host)
+        departures.left("worker", announcement_in=host)
+        await settle()
+        departures.announced("worker")
+        departures.announced("worker")
+        await departures.quiet()
+        assert asking.told == ["one", "two"] * 2
+    assert anyio.current_time() == begin
+
+
+async def test_a_wind_down_waits_for_those_who_leave_meanwhile_too() -> None:
+    """J4, R2: until their jobs are answered."""
+    asking = Asking()
+    departures = OrphanedJobs("runner", asking.asks)
+    async with anyio.create_task_group() as group:
+        host = TaskHost(group, CleanUp())
+        departures.left("worker", announcement_in=host)
+
+        async def wait() -> None:
+            await departures.quiet()
+            asking.told.append("quiet")
+
+        group.start_soon(wait)
+        await settle()
+        departures.left("worker", announcement_in=host)
+        for _ in range(2):
+            await settle()
+            assert "quiet" not in asking.told
+            departures.announced("worker")
+    assert asking.told == ["one", "two", "one", "two", "quiet"]
+
+
 async def test_a_departure_whose_announcement_is_lost_counts_after_the_bound() -> None:
     """J4, L4: and the wind-down waits no longer for it."""
     asking = Asking()

@@ -8,14 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from anyio import sleep_forever
 
 import workerbus
 from support.messages import note
 from support.runners import quiet_runner
+from support.subscribers import Plain
 from support.workers import Helper, running
-from workerbus import BaseWorker, BusMessage, JobError, WorkerParams
+from workerbus import BaseWorker, BusJobUpdateMessage, BusMessage, JobError, MemoryBus, WorkerParams
+from workerbus.testing import settle
 
 SOURCE = Path(workerbus.__file__).parent
 PARTS = ("bus", "jobs", "worker", "runner", "pipeline", "registry")
@@ -190,3 +193,40 @@ def test_all_that_is_logged_says_what_it_is_about() -> None:
             continue
         for call in _logs(path):
             assert "extra" in {keyword.arg for keyword in call.keywords}, f"{path.name}:{call.lineno}"
+
+
+async def test_the_record_of_a_task_that_refuses_to_end_says_of_which_worker_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """R8, W10"""
+    release = anyio.Event()
+
+    async def refuse() -> None:
+        with anyio.CancelScope(shield=True):
+            await release.wait()
+
+    worker = Helper("w")
+    async with running(worker, name="it"):
+        task = worker.create_task(refuse)
+        await settle()
+        await worker.cancel_task(task, timeout=0.1)
+        release.set()
+    [record] = [each for each in caplog.records if "has not ended" in each.getMessage()]
+    assert (record.runner, record.worker) == ("it", "w")  # type: ignore[attr-defined]
+
+
+async def test_the_record_of_a_subscriber_that_fails_says_of_which_job_the_message_was(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """R8"""
+
+    async def fail(message: BusMessage) -> None:
+        raise ValueError("oh")
+
+    async with MemoryBus() as bus:
+        await bus.subscribe(Plain("it", on=fail))
+        await bus.send(BusJobUpdateMessage("job 1", source="me", target="it"))
+        await bus.send(note(1, "it"))
+        await settle()
+    records = [each for each in caplog.records if "failed to handle" in each.getMessage()]
+    assert [getattr(record, "job", None) for record in records[:2]] == ["job 1", None]

@@ -5,7 +5,7 @@ In which group such a task runs, and what becomes of its errors, is not known he
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any
 
 from anyio import CancelScope, move_on_after
@@ -105,17 +105,18 @@ def discard(work: Awaitable[Any]) -> None:
         work.close()
 
 
-async def end_task(task: TaskHandle, timeout: float | None, owner: str) -> None:
+async def end_task(task: TaskHandle, timeout: float | None, owner: str, extra: Mapping[str, str]) -> None:
     """Cancel a task and wait until it has ended.
 
     Args:
         task: The task.
         timeout: How long to wait, in seconds; by default, as long as clean-up may take.
         owner: Whose task it is, for the log.
+        extra: What the log record says that it is about.
     """
     seconds = CLEANUP_SECONDS if timeout is None else timeout
     task.cancel()
     with move_on_after(seconds) as limit:
         await task.wait()
     if limit.cancelled_caught:
-        logger.warning("a task of %s has not ended %g seconds after it was cancelled", owner, seconds)
+        logger.warning("a task of %s has not ended %g seconds after it was cancelled", owner, seconds, extra=extra)

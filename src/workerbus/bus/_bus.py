@@ -28,6 +28,7 @@ from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus._concurrency.room import RoomWaiter
 from workerbus._concurrency.turns import Turns
+from workerbus._log import about
 from workerbus._values import BATCH, id_source
 from workerbus.abc import Sender
 from workerbus.bus._inbox import BusStatistics, BusSubscriber, Inbox, make_inbox
@@ -187,7 +188,7 @@ class WorkerBus(Tapped, ABC):
                 with self.clean_up.shield(deadline):
                     await self.stop()  # 2. past the deadline, too: what it does before it first waits is still done
         except Exception as error:
-            logger.exception("bus %r failed to stop", self.name)
+            logger.exception("bus %r failed to stop", self.name, extra=about(runner=self.opened_by))
             exc = exc or error
         except BaseException as ending:  # noqa: BLE001 - raised again below, when all is closed
             late = exc = ending
@@ -241,7 +242,8 @@ class WorkerBus(Tapped, ABC):
                 await inbox.quiet()
         if shield.cancelled_caught:
             late = ", ".join(repr(inbox.name) for inbox in closing if inbox.busy)
-            logger.warning("bus %r waits for subscribers that refuse cancellation: %s", self.name, late)
+            text = "bus %r waits for subscribers that refuse cancellation: %s"
+            logger.warning(text, self.name, late, extra=about(runner=self.opened_by))
         if not isinstance(exc, get_cancelled_exc_class()):
             # Left without its error, so that it goes on as itself and not in an exception group.
             try:
@@ -398,7 +400,7 @@ class WorkerBus(Tapped, ABC):
         try:
             await self.publish(message)
         except Exception:
-            logger.exception("bus %r could not send %s", self.name, type(message).__name__)
+            logger.exception("bus %r could not send %s", self.name, type(message).__name__, extra=self._about(message))
         left = self._early_senders.get(message.source, 1) - 1
         if left:
             self._early_senders[message.source] = left
@@ -411,7 +413,7 @@ class WorkerBus(Tapped, ABC):
         try:
             await self.send(message)
         except Exception:
-            logger.exception("bus %r could not send %s", self.name, type(message).__name__)
+            logger.exception("bus %r could not send %s", self.name, type(message).__name__, extra=self._about(message))
 
     @abstractmethod
     async def publish(self, message: BusMessage) -> None:
@@ -440,10 +442,14 @@ class WorkerBus(Tapped, ABC):
         if self._arrives(message):
             self._hand_out(message)
 
+    def _about(self, message: BusMessage) -> dict[str, str]:
+        return about(runner=self.opened_by, job=getattr(message, "job_id", None))
+
     def _arrives(self, message: BusMessage) -> bool:
         if message.local:
             self._refused += 1
-            logger.warning("bus %r refused a local %s from the network", self.name, type(message).__name__)
+            name = type(message).__name__
+            logger.warning("bus %r refused a local %s from the network", self.name, name, extra=self._about(message))
             return False
         self._posted += self._in_process  # no network leads here: it was sent, by the short way
         return True

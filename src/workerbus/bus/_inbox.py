@@ -19,6 +19,7 @@ from workerbus._concurrency.handling import Handling, holds_up
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.room import Room
+from workerbus._log import about
 from workerbus._methods import check_methods, is_default
 from workerbus._values import Value, value
 from workerbus.errors import HandlerTypeError, text_of
@@ -310,7 +311,9 @@ class PlainInbox(Inbox):
 
     def _failed(self, message: BusMessage, exc: BaseException) -> None:
         self.failed += 1
-        logger.error("subscriber %r failed to handle %s", self.name, type(message).__name__, exc_info=exc)
+        about_it = about(job=getattr(message, "job_id", None))
+        text = "subscriber %r failed to handle %s"
+        logger.error(text, self.name, type(message).__name__, exc_info=exc, extra=about_it)
         # An error that an error message has caused is not sent out: it would cause the next one, without an end.
         if not isinstance(message, BusWorkerErrorMessage):
             text = f"on_bus_message: {type(exc).__name__}: {text_of(exc)}"

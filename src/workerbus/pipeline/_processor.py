@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.own_tasks import TaskHandle, Work, discard, end_task, work_of
 from workerbus._events import EventEmitter
+from workerbus._log import about
 from workerbus._methods import check_methods
 from workerbus._slot import set_core
 from workerbus._values import BATCH
@@ -316,4 +317,4 @@ class FrameProcessor(EventEmitter):
 
         Guarantees: L4.
         """
-        await end_task(task, timeout, f"processor {self.name!r}")
+        await end_task(task, timeout, f"processor {self.name!r}", about(processor=self.name))

@@ -206,7 +206,7 @@ class Block:
         """Begin to listen to signals, in a task of the run."""
         if self._signals:
             name = f"{self._name} signals"
-            await tasks.group.start(report_first_signal, self._signals, self._signalled, name=name)
+            await tasks.group.start(report_first_signal, self._signals, self._signalled, self._name, name=name)
 
     def _signalled(self, number: Signals) -> None:
         # The handlers from before are back: the next SIGINT is a KeyboardInterrupt, and shall open the shields.

@@ -24,15 +24,17 @@ class _Departure:
     Attributes:
         worker: The worker's name.
         groups: The groups that had asked it when it left, each with its client; those that ask later ask a new worker.
-        announced: Set when its announcement has come back, or is not waited for any more.
+        announced: Set when its announcement has come back.
+        over: Set when the groups have been answered.
     """
 
-    __slots__ = ("announced", "groups", "worker")
+    __slots__ = ("announced", "groups", "over", "worker")
 
     def __init__(self, worker: str, groups: list[tuple[JobClient, JobGroup]]) -> None:
         self.worker = worker
         self.groups = groups
         self.announced = Event()
+        self.over = Event()
 
 
 class OrphanedJobs:
@@ -67,27 +69,27 @@ class OrphanedJobs:
 
     def announced(self, worker: str) -> None:
         """Note that the announcement of a worker of this runner has come back over the bus."""
-        line = self._waiting.get(worker)
-        if line:
-            line[0].announced.set()  # one name may have left several times, and comes back in that order
+        for departure in self._waiting.get(worker, ()):  # one name may have left several times; they come back in order
+            if not departure.announced.is_set():
+                departure.announced.set()
+                return
 
     async def quiet(self) -> None:
-        """Wait until no announcement is waited for."""
-        for line in list(self._waiting.values()):
-            for departure in list(line):
-                await departure.announced.wait()
+        """Wait until no announcement is waited for, those that leave meanwhile included."""
+        while self._waiting:
+            await next(iter(self._waiting.values()))[0].over.wait()
 
     async def _wait(self, departure: _Departure) -> None:
         try:
             with move_on_after(CLEANUP_SECONDS):
                 await departure.announced.wait()
         finally:
-            departure.announced.set()
             line = self._waiting[departure.worker]
             line.remove(departure)
             if not line:
                 del self._waiting[departure.worker]
             self._conclude(departure)
+            departure.over.set()
 
     def _conclude(self, departure: _Departure) -> None:
         for client, group in departure.groups:

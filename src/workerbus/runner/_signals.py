@@ -28,6 +28,8 @@ from typing import Any
 from anyio import TASK_STATUS_IGNORED, CancelScope, Event, open_signal_receiver
 from anyio.abc import TaskStatus
 
+from workerbus._log import about
+
 logger = logging.getLogger("workerbus.runner")
 
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
@@ -66,6 +68,7 @@ _ours: dict[signal.Signals, Any] = {}  # the handlers while a receiver is open
 async def report_first_signal(
     wanted: Mapping[signal.Signals, bool],
     report: Callable[[signal.Signals], None],
+    runner: str,
     *,
     task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
 ) -> None:
@@ -74,21 +77,23 @@ async def report_first_signal(
     Args:
         wanted: The signals to listen to, and whether also to those that the program handles.
         report: Called with the first one that comes.
+        runner: The name of the runner that listens, for the log.
         task_status: Told when the signals are being received, or cannot be.
     """
     if threading.current_thread() is not threading.main_thread():
-        logger.warning("signals are not handled: this is not the main thread")
+        logger.warning("signals are not handled: this is not the main thread", extra=about(runner=runner))
         task_status.started()
         return
     free = {number: always for number, always in wanted.items() if always or _is_free(number)}
     if not free:
-        logger.debug("the program handles %s itself", ", ".join(number.name for number in wanted))
+        names = ", ".join(number.name for number in wanted)
+        logger.debug("the program handles %s itself", names, extra=about(runner=runner))
         task_status.started()
         return
-    await _listen(_Listener(free, report), task_status)
+    await _listen(_Listener(free, report), runner, task_status)
 
 
-async def _listen(listener: _Listener, task_status: TaskStatus[None]) -> None:
+async def _listen(listener: _Listener, runner: str, task_status: TaskStatus[None]) -> None:
     _line.append(listener)
     if _line[0] is not listener and _wanted() != set(_ours):
         _line[0].nudge()  # it opens the receiver anew, for these signals too
@@ -104,7 +109,7 @@ async def _listen(listener: _Listener, task_status: TaskStatus[None]) -> None:
                 await listener.news.wait()
             listener.news = Event()  # in the step of the look at the line that follows, so that no change is missed
     except (NotImplementedError, RuntimeError, ValueError) as exc:
-        logger.warning("signals are not handled: %s", exc)
+        logger.warning("signals are not handled: %s", exc, extra=about(runner=runner))
         if not started:
             task_status.started()
     finally:

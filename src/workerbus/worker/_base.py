@@ -283,7 +283,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
 
         Guarantees: L4, W10.
         """
-        await end_task(task, timeout, f"worker {self.name!r}")
+        await end_task(task, timeout, f"worker {self.name!r}", core_of(self).state.about)
 
     async def stop_when_done(self) -> None:
         """Stop when the pipeline has done what it was given. For a worker without a pipeline, this does nothing."""
