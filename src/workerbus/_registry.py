@@ -84,6 +84,7 @@ class WorkerRegistry:
         on_arrival: Called with the `WorkerReadyData` of a worker whose name is new; set by the runner, like the others.
         on_departure: Called with that of a worker that was unregistered.
         later: Has a function awaited behind the present step, for those who watch for workers elsewhere.
+        check_loop: Raises `WrongLoopError` in another thread or event loop than that of the runner's bus.
         neighbourhood: What it shares with the other runners on a bus of this process; None where there is no such bus.
         on_conflict: Called with that of another runner's worker whose name is claimed here too, or by a third runner.
 
@@ -108,6 +109,7 @@ class WorkerRegistry:
         self.on_conflict: Callable[[WorkerReadyData], None] | None = None
         self.later: Callable[[Callable[[], Awaitable[None]]], None] | None = None
         self.neighbourhood: Neighbourhood | None = None
+        self.check_loop: Callable[[str], None] = _anywhere
 
     @property
     def runner_name(self) -> str:
@@ -379,8 +381,12 @@ class WorkerRegistry:
             worker_name: The name of the worker to watch for.
             handler: An async or sync function; it gets the worker's `WorkerReadyData`.
 
-        Guarantees: G1, G3.
+        Raises:
+            WrongLoopError: The runner's bus is open in another thread, or another event loop; a `RuntimeError`.
+
+        Guarantees: G1, G3, L7.
         """
+        self.check_loop(f"the registry of runner {self._runner_name!r}")
         if not _add(self._watchers, worker_name, handler):
             return
         data = self.get(worker_name)
@@ -396,8 +402,12 @@ class WorkerRegistry:
             worker_name: The name of the worker to watch for.
             handler: An async or sync function; it gets the worker's `WorkerReadyData`.
 
-        Guarantees: G2, G3.
+        Raises:
+            WrongLoopError: The runner's bus is open in another thread, or another event loop; a `RuntimeError`.
+
+        Guarantees: G2, G3, L7.
         """
+        self.check_loop(f"the registry of runner {self._runner_name!r}")
         _add(self._departure_watchers, worker_name, handler)
 
     def departure_watchers(self, worker_name: str) -> Collection[Watcher]:
@@ -439,8 +449,12 @@ class WorkerRegistry:
         Returns:
             The worker's name and runner.
 
-        Guarantees: G2.
+        Raises:
+            WrongLoopError: The runner's bus is open in another thread, or another event loop; a `RuntimeError`.
+
+        Guarantees: G2, L7.
         """
+        self.check_loop(f"the registry of runner {self._runner_name!r}")
         # In a loop, since the worker may have gone again by the time this task runs.
         while (data := self.get(worker_name)) is None:
             await self.wait_for_news(worker_name)
@@ -539,6 +553,10 @@ class WorkerRegistry:
             logger.error(
                 "a watcher of worker %r failed", data.worker_name, exc_info=await own_error(exc), extra=about_it
             )
+
+
+def _anywhere(_what: str) -> None:
+    """Do nothing: a registry without a runner belongs nowhere."""
 
 
 def _key(handler: Watcher) -> Any:

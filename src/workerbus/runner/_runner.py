@@ -108,6 +108,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._bus = bus if bus is not None else MemoryBus()
         self._registry = WorkerRegistry(self._name)
         self._registry.on_departure = self._worker_departed
+        self._registry.check_loop = self._bus.check_loop
         self._registry.on_conflict = self._name_claimed_twice
         self.job_grace: float = job_grace
         self.grace_period: float = grace_period
