@@ -13,6 +13,7 @@ from workerbus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobResponseUrgentMessage,
+    BusMessage,
     BusWorkerReadyMessage,
     JobError,
     JobStatus,
@@ -250,3 +251,19 @@ async def test_an_answer_is_urgent_only_where_it_is_meant_to_be(urgent: bool) ->
         kinds = {type(each) for each in raw.got if getattr(each, "job_id", None) == "1" and each.source == "answers"}
         assert kinds == {BusJobResponseUrgentMessage if urgent else BusJobResponseMessage}
         assert not any(isinstance(each, BusJobResponseUrgentMessage) and each.source == "off" for each in raw.got)
+
+
+async def test_an_answer_that_is_refused_keeps_no_later_one_back() -> None:
+    """J1, J14, N7: of a worker whose class sends in its own way."""
+
+    class Sending(Helper):
+        async def send_bus_message(self, message: BusMessage) -> None:
+            await super().send_bus_message(message)
+
+    sending = Sending("sending")
+    async with running(sending) as runner:
+        with pytest.raises(UnknownJobError):
+            await sending.send_job_response("unknown")
+        with pytest.raises(UnknownJobError):
+            await sending.send_job_stream_end("unknown")
+        assert await runner.job("sending", name="echo", timeout=5)

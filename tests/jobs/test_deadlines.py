@@ -707,3 +707,26 @@ async def test_a_deferred_job_keeps_its_deadline_at_a_worker_that_wants_to_hear_
         await raw.ask("job", "doing", "defer", seconds_left=3.0)
         assert await raw.answer("job") == TIMED_OUT
         assert current_time() == begun + 3
+
+
+async def test_the_answer_to_a_job_that_was_left_open_gives_no_other_one_more_time() -> None:
+    """J6: the handler of the other one may run in the task that the first has left."""
+
+    class Leaving(Helper):
+        @job(name="leave open", deferred=True)
+        async def leave_open(self, message: BusJobRequestMessage) -> None:
+            self.calls.append(message.job_id)
+
+    leaving = Leaving("leaving")
+    async with running(leaving) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("first", "leaving", "leave open", seconds_left=9.0)
+        await settle()
+        started = current_time()
+        await raw.ask("second", "leaving", "wait", seconds_left=2.0)
+        await leaving.begun.wait()
+        await leaving.send_job_response("first")
+        assert (await raw.answer("first"))[0] == JobStatus.COMPLETED
+        with anyio.fail_after(5):
+            assert (await raw.answer("second"))[0] == JobStatus.CANCELLED
+        assert 2 <= current_time() - started < 2 + NEAR

@@ -14,6 +14,7 @@ from support.requesters import Listener, Raw
 from support.workers import Helper, running
 from workerbus import (
     BusDataMessage,
+    BusDeactivateWorkerMessage,
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusMessage,
@@ -345,3 +346,40 @@ async def test_cancels_that_a_worker_refuses_or_that_are_for_others_leave_nothin
             await raw.cancel(f"job {number}", target)
         await settle()
         assert core_of(worker).state.inbox._marks == {}
+
+
+@pytest.mark.parametrize("kind", [Late, LateAndChoosy])
+async def test_a_second_cancel_overtakes_what_came_after_the_first(kind: type[Late]) -> None:
+    """J9: it is remembered for longer than that, and its reason counts."""
+    late = kind()
+    async with waiting_for_its_start(late) as raw:
+        await raw.ask("other", "late", "echo")
+        await raw.cancel("job", "late", "first")
+        await anyio.wait_all_tasks_blocked()
+        await raw.ask("job", "late", "wait")
+        await raw.cancel("job", "late", "second")
+        await anyio.wait_all_tasks_blocked()
+        late.may_start.set()
+        status, response = await raw.answer("job")
+        assert status == JobStatus.CANCELLED
+        assert response is not None
+        assert response["error"] == "second"
+        assert late.calls == ["other"]
+
+
+@pytest.mark.parametrize("kind", [Late, LateAndChoosy])
+async def test_a_cancel_that_overtakes_its_request_wins_where_the_worker_has_become_inactive(kind: type[Late]) -> None:
+    """J9, W4: its requester reads of the cancel that it has sent."""
+    late = kind()
+    async with running() as runner:
+        raw = await Raw.on(runner.bus)
+        await runner.add_workers(late)
+        await runner.bus.send(BusDeactivateWorkerMessage(source="raw", target="late"))
+        await raw.ask("job", "late", "wait")
+        await raw.ask("other", "late", "wait")
+        await raw.cancel("job", "late", "too slow")
+        await anyio.wait_all_tasks_blocked()
+        late.may_start.set()
+        assert (await raw.answer("job"))[0] == JobStatus.CANCELLED
+        assert (await raw.answer("other"))[0] == JobStatus.FAILED
+        assert late.calls == []
