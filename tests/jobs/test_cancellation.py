@@ -364,3 +364,21 @@ async def test_a_job_that_is_cancelled_in_the_very_step_in_which_it_comes_is_not
         assert (await raw.answer("job"))[0] is JobStatus.CANCELLED
         await settle()
         assert "job" not in helper.calls
+
+
+async def test_the_answer_of_a_job_that_was_left_open_is_heard_after_the_cancel_of_its_group() -> None:
+    """J21: no handler of it runs, so that it is answered in the very step of the cancel."""
+
+    class Leaving(Helper):
+        @job(name="leave open", deferred=True)
+        async def leave_open(self, message: BusJobRequestMessage) -> None:
+            self.begun.set()
+
+    listener, leaving = Listener(), Leaving("leaving")
+    async with running(listener, leaving):
+        job_id = await listener.request_job("leaving", name="leave open")
+        await leaving.begun.wait()
+        await settle()
+        await listener.cancel_job_group(job_id)
+        with anyio.fail_after(5):
+            assert (await listener.until("response")).status == JobStatus.CANCELLED
