@@ -359,3 +359,18 @@ def test_what_is_known_of_failed_workers_is_known_by_runner_too() -> None:
     failed.clear()
     assert failed.get("w5") is None
     assert failed.of("third") == []
+
+
+async def test_a_worker_that_has_failed_answers_a_group_once() -> None:
+    """J1, J4, J16: and the others are asked all the same."""
+    listener, failing = Listener(), FailingStart("w", "on_activated")
+    failing.now.set()
+    async with two_runners("one bus") as (here, _):
+        await here.add_workers(listener, Helper("helper"), failing)
+        await failing.wait()
+        await anyio.wait_all_tasks_blocked()
+        await listener.request_job_group("helper", "w", name="echo", cancel_on_error=False)
+        with anyio.fail_after(5):
+            result = await listener.until("completed")
+        assert result.statuses == {"helper": JobStatus.COMPLETED, "w": JobStatus.ERROR}
+        assert sorted(name for name, _ in listener.heard) == ["completed", "response", "response"]
