@@ -1,12 +1,23 @@
 """P1: the order of frames, who overtakes whom, and that nobody starves."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 from support.pipelines import DOWN, UP, Alert, Gate, Spy, flowing, for_texts, run_through, slow, texts, worker_of
 from workerbus import WorkerRunner
-from workerbus.pipeline import Frame, FrameDirection, FrameProcessor, FrameProcessorSetup, TextFrame
+from workerbus.pipeline import (
+    Frame,
+    FrameDirection,
+    FrameProcessor,
+    FrameProcessorSetup,
+    InterruptionFrame,
+    PipelineWorker,
+    TextFrame,
+)
 from workerbus.pipeline._processor_inbox import inbox_of
 from workerbus.testing import nothing_left, settle
 
@@ -237,3 +248,44 @@ async def test_who_queues_frames_without_a_pause_lets_others_run_now_and_then() 
             await worker.queue_frame(frame)
         over = True
     assert turns >= 10
+
+
+class Keeps(Spy):
+    """Pushes no alert on, so that its handling never suspends."""
+
+    async def push_frame(self, frame: Frame, direction: FrameDirection = DOWN) -> None:
+        if not isinstance(frame, Alert):
+            await super().push_frame(frame, direction)
+
+
+@asynccontextmanager
+async def more_alerts_than_a_pass_handles() -> AsyncIterator[tuple[PipelineWorker, Keeps]]:
+    """Run a processor with 300 alerts and a text that may be handled from now on."""
+    keeps = Keeps()
+    async with flowing(keeps) as worker:
+        await keeps.pause_processing_frames()
+        await keeps.pause_processing_system_frames()
+        await worker.queue_frame(TextFrame("data"))
+        await worker.queue_frames([Alert(str(n)) for n in range(300)])
+        await settle()
+        await keeps.resume_processing_system_frames()
+        await keeps.resume_processing_frames()
+        yield worker, keeps
+
+
+async def test_data_waits_for_all_system_frames_however_many_there_are() -> None:
+    """P1: those too that the lane of system frames has not come to when it yields."""
+    async with more_alerts_than_a_pass_handles() as (_, keeps):
+        await settle()
+    assert keeps.heard == [*map(str, range(300)), "data"]
+
+
+async def test_an_interruption_drops_data_that_waits_for_system_frames() -> None:
+    """P1: what comes later is handled."""
+    async with more_alerts_than_a_pass_handles() as (worker, keeps):
+        while not keeps.heard:
+            await checkpoint()
+        await worker.queue_frame(InterruptionFrame())
+        await worker.queue_frame(TextFrame("later"))
+        await settle()
+    assert keeps.heard == [*map(str, range(300)), "later"]
