@@ -5,7 +5,7 @@ or patched on the class while the object is in use.
 """
 
 import inspect
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Container, Mapping
 from functools import partial, partialmethod, singledispatchmethod
 from types import CoroutineType, FunctionType, MethodType
 from typing import Any
@@ -31,6 +31,11 @@ def is_sync(function: object) -> bool:
             return False
         function = getattr(function, "__wrapped__", None)
     return True
+
+
+def yields(function: object) -> bool:
+    """Whether a function is an async generator's."""
+    return inspect.isasyncgenfunction(_plain(function))
 
 
 def takes(function: Any, *args: object, **kwargs: object) -> bool:
@@ -68,19 +73,20 @@ def arguments_of(methods: Mapping[str, Any]) -> dict[str, int]:
     return {name: len(inspect.signature(method).parameters) - 1 for name, method in methods.items()}
 
 
-def check_methods(cls: type, arguments: Mapping[str, int]) -> None:
+def check_methods(cls: type, arguments: Mapping[str, int], generators: Container[str] = ()) -> None:
     """Refuse a class with a method that the library cannot await, or cannot call with what it has for it.
 
     Args:
         cls: The class.
         arguments: The names of the methods, and how many arguments the library has for each.
+        generators: The names of those that may be async generators.
 
     Raises:
         HandlerTypeError: There is such a method; a `TypeError`.
     """
     for name, count in arguments.items():
         method, what = inspect.getattr_static(cls, name, None), f"{cls.__name__}.{name}"
-        if _is_written_as(method, name) and is_sync(method):
+        if _is_written_as(method, name) and is_sync(method) and not (name in generators and yields(method)):
             raise HandlerTypeError(f"{what} has to be async: write 'async def'")
         if isinstance(method, staticmethod):
             check_arguments(what, method.__func__, count)

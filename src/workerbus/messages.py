@@ -265,8 +265,9 @@ class BusJobRequestMessage(BusDataMessage):
         payload: What the handler needs, as a dict. It is shared, and to be treated as read-only.
         seconds_left: How many seconds the requester will wait from now on; None for as long as it takes.
         attempt: The how manieth attempt this is, from 1 on: what was asked for before may have run, whole or in part.
+        window: How many chunks of a stream may be sent before the requester says more; None for any number.
 
-    Guarantees: J6, J20.
+    Guarantees: J6, J19, J20.
     """
 
     job_id: str
@@ -274,6 +275,7 @@ class BusJobRequestMessage(BusDataMessage):
     payload: dict[str, Any] | None = None
     seconds_left: float | None = None
     attempt: int = field(default=1, kw_only=True, metadata={IF_SET: True})
+    window: int | None = field(default=None, kw_only=True, metadata={IF_SET: True})
 
 
 @bus_message
@@ -395,6 +397,21 @@ class BusJobStreamDataMessage(BusDataMessage):
 
     job_id: str
     data: dict[str, Any] | None = None
+
+
+@bus_message
+class BusJobStreamWindowMessage(BusSystemMessage):
+    """Tells a worker how much of a stream it may send: the reader has taken some of it.
+
+    Args:
+        job_id: The job's id.
+        until: How many chunks may be sent in all, from the start of the job on.
+
+    Guarantees: J19.
+    """
+
+    job_id: str
+    until: int
 
 
 @bus_message

@@ -91,14 +91,22 @@ class JobAnswers(HasCore):
     async def send_job_stream_data(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Send a partial result.
 
+        It waits while the loop that reads them is ``max_buffered_events`` of the requester's behind. Where no loop
+        reads, it does not wait.
+
         Args:
             job_id: The id of the job, as in its request.
             data: The partial result.
 
         Raises:
-            UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
+            UnknownJobError: The worker has no open job of that id, or no more after the wait; a `RuntimeError`.
+
+        Guarantees: J19.
         """
         server = _server(self)
+        window = server.open_job(job_id).stream_window
+        if window is not None:
+            await window.take()
         await server.owner.send(server.message(BusJobStreamDataMessage, job_id, data))
 
     async def send_job_stream_end(self, job_id: str, data: dict[str, Any] | None = None) -> None:

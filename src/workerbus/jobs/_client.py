@@ -37,6 +37,7 @@ from workerbus.jobs._events import JobGroupEvent, JobGroupResponse
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._outcomes import bad_answer
 from workerbus.jobs._state import TIMEOUT, GroupState, GroupTrigger, next_group
+from workerbus.jobs._window import ReaderWindow
 from workerbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -45,6 +46,7 @@ from workerbus.messages import (
     BusJobStreamDataMessage,
     BusJobStreamEndMessage,
     BusJobStreamStartMessage,
+    BusJobStreamWindowMessage,
     BusJobUpdateMessage,
     BusJobUpdateRequestMessage,
     BusJobUpdateUrgentMessage,
@@ -178,7 +180,15 @@ class JobClient:
                 left = max(0.0, deadline - current_time())
             own = payload if payloads is None else payloads.get(worker, payload)
             request = BusJobRequestMessage(
-                job_id, job_name, own, left, source=source, target=worker, headers=headers, attempt=group.attempt
+                job_id,
+                job_name,
+                own,
+                left,
+                source=source,
+                target=worker,
+                headers=headers,
+                attempt=group.attempt,
+                window=group.window_size,
             )
             group.asks(worker, self._asking, self)
             self.requested += 1
@@ -539,11 +549,32 @@ class JobClient:
         if group is not None and group.state is GroupState.OPEN:
             if group.collects:
                 self._event(group, JobGroupEvent.STREAM_DATA, message, message.data)
+                if group.window is not None:
+                    group.window.arrives(message.source)
             self._hook("on_job_stream_data", message)
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if self._owner.hooks.wants(name):
             self._owner.hooks.add(HookCall(name, (message,), message), system=bool(message.system))
+
+    # --- windows of streams
+
+    def open_window(self, group: JobGroup, size: int) -> None:
+        """Let each worker of a group be so many chunks ahead of whoever reads."""
+        group.window_size = size
+        group.window = ReaderWindow(size, partial(self._grant, group))
+
+    def close_window(self, group: JobGroup) -> None:
+        """Let no worker of a group wait any more for somebody who reads."""
+        if group.window is not None:
+            group.window.closes()
+
+    def _grant(self, group: JobGroup, worker: str, until: int) -> None:
+        if group.state is GroupState.OPEN and worker in group.unanswered:
+            message = BusJobStreamWindowMessage(
+                group.job_id, until, source=self._name, target=worker, headers=group.headers
+            )
+            self._owner.bus.post(message)
 
     # --- requests about a job
 

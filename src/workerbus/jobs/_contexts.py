@@ -27,6 +27,7 @@ from workerbus.jobs._attempts import Retry, in_attempts
 from workerbus.jobs._events import JobAnswer, JobEvent, JobGroupEvent
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import GroupState
+from workerbus.jobs._window import WINDOW
 
 E = TypeVar("E")
 
@@ -80,6 +81,12 @@ class Requester(Protocol):
     ) -> None:
         """Wait for the workers and send them their requests."""
 
+    def open_window(self, group: JobGroup, size: int) -> None:
+        """Let each worker of a group be so many chunks ahead of whoever reads."""
+
+    def close_window(self, group: JobGroup) -> None:
+        """Let no worker of a group wait any more for somebody who reads."""
+
     def has_enough(self, group: JobGroup) -> None:
         """Complete a group before all have answered; the others are told to stop."""
 
@@ -93,7 +100,7 @@ class Requester(Protocol):
 class _Events(Generic[E]):
     """The events of a group as an iterator; all loops over one group share its queue."""
 
-    __slots__ = ("_group", "_shape", "_single", "_taken", "name")
+    __slots__ = ("_group", "_reads", "_shape", "_single", "_taken", "name")
 
     def __init__(self, group: JobGroup, name: str | None, shape: Callable[..., E]) -> None:
         self._group = group
@@ -101,9 +108,21 @@ class _Events(Generic[E]):
         self._shape = shape
         self._single = group.single
         self._taken = 0
+        self._reads = group.window is not None
+        if group.window is not None:
+            group.window.begins()
 
     def __aiter__(self) -> Self:
         return self
+
+    def _end(self) -> None:
+        if self._reads and self._group.window is not None:
+            self._reads = False
+            self._group.window.ends()
+
+    def __del__(self) -> None:
+        if self._reads and self._group.state is GroupState.OPEN:
+            self._end()  # the loop was left before its end: whoever waits for it is to go on
 
     async def __anext__(self) -> E:
         group = self._group
@@ -114,10 +133,32 @@ class _Events(Generic[E]):
             if group.state is not GroupState.OPEN:
                 if group.state is not GroupState.COMPLETED:
                     await checkpoint_if_cancelled()  # the body is being cancelled: no line after the loop is to run
+                self._end()
                 raise StopAsyncIteration
             await group.change()
         kind, worker, data = group.events.popleft()
+        if kind == JobEvent.STREAM_DATA and group.window is not None:
+            group.window.takes(worker)
         return self._shape(kind, data) if self._single else self._shape(kind, worker, data)
+
+
+class _Stream(Generic[E]):
+    """The chunks of a stream as an iterator, out of all events."""
+
+    __slots__ = ("_events", "_shape")
+
+    def __init__(self, events: _Events[Any], shape: Callable[[Any], E]) -> None:
+        self._events = events
+        self._shape = shape
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> E:
+        while True:
+            event = await self._events.__anext__()
+            if event.type == JobEvent.STREAM_DATA:
+                return self._shape(event)
 
 
 class _Answers:
@@ -173,6 +214,7 @@ class _Context:
         cancellable: bool,
         headers: Mapping[str, str] | None,
         single: bool,
+        max_buffered_events: int = WINDOW,
         retry: Retry | None = None,
     ) -> None:
         self._client = client
@@ -186,6 +228,7 @@ class _Context:
         self._cancellable = cancellable
         self._headers = headers
         self._single = single
+        self._window = max_buffered_events
         self._retry = retry
         self._attempt = 1
         self._group: JobGroup | None = None
@@ -309,7 +352,9 @@ class _Context:
         Guarantees: J6, J8, J14.
         """
         group = self._begin()
-        group.collects = self._collect
+        if self._collect:
+            group.collects = True
+            self._client.open_window(group, self._window)
         # A group of none is complete at once, however little time it has.
         deadline = group.deadline if self._worker_names else math.inf
         scope = self._scope = group.scope = self._client.new_scope(deadline=deadline)
@@ -341,6 +386,8 @@ class _Context:
             await self._leave_elsewhere()
         if exc is None:
             try:
+                if self._collect:
+                    self._client.close_window(self._entered)
                 await self._outcome()
             except BaseException as caught:  # noqa: BLE001 - raised again by _leave
                 exc, raised_here = caught, True
@@ -437,6 +484,21 @@ class JobContext(_Context, Coroutine[Any, Any, dict[str, Any]]):
         Guarantees: J7.
         """
         return _Events(self._entered, self._name, JobEvent)
+
+    def stream(self) -> AsyncIterator[dict[str, Any]]:
+        """Iterate over the chunks of the stream alone, in the order in which they were sent, until the job ends.
+
+        ::
+
+            async with self.job("finder", name="search", payload=query) as job:
+                async for hit in job.stream():
+                    print(hit)
+
+        Updates that come meanwhile are left out. A handler that is ``max_buffered_events`` ahead waits.
+
+        Guarantees: J7, J18, J19.
+        """
+        return _Stream(self.__aiter__(), lambda event: event.data or {})
 
     def __await__(self) -> Generator[Any, None, dict[str, Any]]:
         """Ask, wait, and return the payload of the answer.
@@ -591,6 +653,15 @@ class JobGroupContext(_Context, Coroutine[Any, Any, dict[str, dict[str, Any]]]):
         Guarantees: J7.
         """
         return _Events(self._entered, self._name, JobGroupEvent)
+
+    def stream(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Iterate over the chunks of the streams alone: the worker's name, and what it has sent.
+
+        Updates that come meanwhile are left out. A handler that is ``max_buffered_events`` ahead waits.
+
+        Guarantees: J7, J18, J19.
+        """
+        return _Stream(self.__aiter__(), lambda event: (event.worker_name, event.data or {}))
 
     def __await__(self) -> Generator[Any, None, dict[str, dict[str, Any]]]:
         """Ask, wait, and return worker name to the payload of its answer."""

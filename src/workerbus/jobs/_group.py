@@ -24,6 +24,7 @@ from workerbus.errors import (
 from workerbus.jobs._events import JobAnswer, JobGroupSnapshot
 from workerbus.jobs._outcomes import bad_answer
 from workerbus.jobs._state import TIMEOUT, TURN, GroupState
+from workerbus.jobs._window import ReaderWindow
 from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
 
 T = TypeVar("T")
@@ -56,6 +57,8 @@ class JobGroup:
         request_deadline: The deadline that travels in its requests: its own, or an enclosing scope's earlier one.
         scope: What is cancelled when it ends early: its context's scope, or that of the wait for its workers.
         collects: Whether its events are kept for a loop over the context.
+        window: How far its workers may be ahead of whoever reads their streams; None where nobody can.
+        window_size: How many chunks that is.
         arrivals: The workers that have answered and that no loop over the answers has taken yet, in the order of their
             answers; None without such a loop.
         events: Kind, worker and payload of the events that no loop has taken yet; None before the first.
@@ -98,6 +101,8 @@ class JobGroup:
         "statuses",
         "suspect_timeout",
         "timeout",
+        "window",
+        "window_size",
         "worker_names",
     )
 
@@ -137,6 +142,8 @@ class JobGroup:
         self.request_deadline: float = math.inf
         self.scope: CancelScope | None = None
         self.collects: bool = False
+        self.window: ReaderWindow | None = None
+        self.window_size: int | None = None
         self.arrivals: deque[str] | None = None
         self.events: deque[tuple[str, str, dict[str, Any] | None]] | None = None
         self.barrier: Barrier | None = None

@@ -9,12 +9,12 @@ several names, and marks that are stacked on one method all count.
 
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import wraps
 from types import FunctionType
 from typing import Any, Final, ParamSpec, TypeVar
 
-from workerbus._methods import is_sync, takes
+from workerbus._methods import is_sync, takes, yields
 from workerbus._values import Value, value
 from workerbus.errors import HandlerTypeError
 from workerbus.jobs._limiter import Rate
@@ -22,6 +22,7 @@ from workerbus.jobs._limiter import Rate
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 P = ParamSpec("P")
 R = TypeVar("R")
+H = TypeVar("H", bound=Callable[..., Awaitable[Any] | AsyncIterator[Any]])
 
 _JOBS: Final = "__workerbus_jobs__"
 _READY: Final = "__workerbus_worker_ready__"
@@ -84,7 +85,7 @@ def job(
     limit: int | None = None,
     deferred: bool = False,
     rate: Rate | float | None = None,
-) -> Callable[[F], F]:
+) -> Callable[[H], H]:
     """Make a method the handler of the jobs of one name. Each job runs in a task of its own.
 
     What the handler returns is the answer: a dict is COMPLETED with it, nothing is COMPLETED with ``{}``, an
@@ -93,6 +94,15 @@ def job(
         @job(name="add")
         async def add(self, message: BusJobRequestMessage) -> dict:
             return {"sum": sum(message.payload["numbers"])}
+
+    An async generator streams what it yields, dict by dict::
+
+        @job(name="search")
+        async def search(self, message: BusJobRequestMessage) -> AsyncIterator[dict]:
+            async for hit in find(message.payload["query"]):
+                yield {"hit": hit}
+
+    Its end is the end of the job, COMPLETED with ``{}``. If the job is cancelled, the generator is closed.
 
     Stacked over one method, it is the handler of all the names. A subclass that overrides the method need not repeat
     the decorator.
@@ -111,7 +121,7 @@ def job(
         ValueError: The name is empty or no str, the limit is less than 1 or no int, or it is given together with
             ``sequential``; the rate is not above 0. A `TypeError` if the rate is no number.
 
-    Guarantees: J2, J13, N7, N8.
+    Guarantees: J2, J13, J18, N7, N8.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"@job needs a name, a str that is not empty, not {name!r}")
@@ -122,8 +132,8 @@ def job(
 
     pace = rate if rate is None or isinstance(rate, Rate) else Rate(rate)
 
-    def mark(method: F) -> F:
-        _check(method, f"@job(name={name!r})", "message")
+    def mark(method: H) -> H:
+        _check(method, f"@job(name={name!r})", "message", streams=True)
         return _marked(method, _JOBS, JobHandler(name, "", 1 if sequential else limit, deferred, pace))
 
     return mark
@@ -193,8 +203,8 @@ def every(seconds: float, *, overlapping: bool = False, at_once: bool = False) -
     return mark
 
 
-def _check(method: object, where: str, parameter: str | None) -> None:
-    if not callable(method) or is_sync(method) or inspect.isclass(method):
+def _check(method: object, where: str, parameter: str | None, *, streams: bool = False) -> None:
+    if not callable(method) or inspect.isclass(method) or (is_sync(method) and not (streams and yields(method))):
         raise HandlerTypeError(f"{where} goes over an async method, not over {method!r}")
     arguments = (object(),) if parameter is None else (object(), object())
     if not takes(method, *arguments):
@@ -203,7 +213,7 @@ def _check(method: object, where: str, parameter: str | None) -> None:
         raise HandlerTypeError(f"{where} goes over a method ({wanted}), not {shown}")
 
 
-def _marked(method: F, mark: str, what: object) -> F:
+def _marked(method: H, mark: str, what: object) -> H:
     marks = (what, *getattr(method, mark, ()))
     if isinstance(method, FunctionType):
         method = _copy(method)

@@ -9,6 +9,7 @@ from anyio import CancelScope, current_time
 from workerbus._values import JobStatus, Value, value
 from workerbus.jobs._limiter import Limiter
 from workerbus.jobs._state import JobState
+from workerbus.jobs._window import SenderWindow
 from workerbus.messages import BusJobRequestMessage
 
 
@@ -40,10 +41,11 @@ class OpenJob:
         deadline: When its time is up, on this process's event loop's clock; infinite without a limit.
         scope: The scope that its handler runs in, while it does.
         watch: Its number at `Deadlines`, if that looks after it.
+        window: How much of its stream may be sent; None until some was, and where there is no limit.
         verdict: Status and payload of its answer, once it was cancelled and its handler has yet to unwind.
     """
 
-    __slots__ = ("deadline", "request", "route", "scope", "since", "state", "verdict", "watch")
+    __slots__ = ("deadline", "request", "route", "scope", "since", "state", "verdict", "watch", "window")
 
     def __init__(self, request: BusJobRequestMessage, route: Route, now: float) -> None:
         self.request: BusJobRequestMessage = request
@@ -54,6 +56,7 @@ class OpenJob:
         self.deadline: float = math.inf if left is None else self.since + left
         self.scope: CancelScope | None = None
         self.watch: int | None = None
+        self.window: SenderWindow | None = None
         self.verdict: tuple[JobStatus, dict[str, Any]] | None = None
 
     @property
@@ -66,6 +69,13 @@ class OpenJob:
         """Whether it stands in line for its turn."""
         limiter = self.route.limiter
         return limiter is not None and limiter.waits(self)
+
+    @property
+    def stream_window(self) -> SenderWindow | None:
+        """How much of its stream may be sent; None where there is no limit."""
+        if self.window is None and self.request.window is not None:
+            self.window = SenderWindow(self.request.window)
+        return self.window
 
     @property
     def late(self) -> bool:

@@ -9,11 +9,12 @@ from typing import Any
 from workerbus._backoff import Backoff
 from workerbus._slot import HasCore, core_of
 from workerbus.jobs._attempts import RetryOn, retry_of
-from workerbus.jobs._checks import asked, check_request
+from workerbus.jobs._checks import asked, check_request, check_window
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._contexts import JobContext, JobGroupContext
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._params import JobGroupParams, JobParams, checked
+from workerbus.jobs._window import WINDOW
 
 
 class JobContexts(HasCore):
@@ -30,6 +31,7 @@ class JobContexts(HasCore):
         label: str | None = None,
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
+        max_buffered_events: int = WINDOW,
         attempts: int = 1,
         backoff: Backoff | None = None,
         retry_on: RetryOn | Collection[RetryOn] | None = None,
@@ -47,6 +49,8 @@ class JobContexts(HasCore):
             label: A title for people.
             cancellable: Whether `request_cancel_job_group` may cancel it.
             headers: What travels with the request, str by str, and comes back with all that belongs to the job.
+            max_buffered_events: How many chunks of a stream a worker may be ahead of the loop that reads them; then it
+                waits.
             attempts: How often it is asked for at most, if it fails; more than one, for a job that is awaited. Each has
                 an id of its own, and ``timeout`` covers all.
             backoff: How long is waited before each new attempt; None for `Backoff()`.
@@ -64,7 +68,7 @@ class JobContexts(HasCore):
             ValueError: The timeout is negative, there is less than one attempt, or what is for more is given with one.
             NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
 
-        Guarantees: J6, J8, J14, J15, J20, N4, X8.
+        Guarantees: J6, J8, J14, J15, J19, J20, N4, X8.
         """
         if params is not None:
             own = checked(
@@ -87,6 +91,7 @@ class JobContexts(HasCore):
             cancellable=cancellable,
             headers=headers,
             single=True,
+            max_buffered_events=check_window(max_buffered_events),
             retry=retry,
         )
 
@@ -102,6 +107,7 @@ class JobContexts(HasCore):
         label: str | None = None,
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
+        max_buffered_events: int = WINDOW,
     ) -> JobGroupContext:
         """Ask several workers for the same job at once, as a context.
 
@@ -123,6 +129,8 @@ class JobContexts(HasCore):
             label: A title for people.
             cancellable: Whether `request_cancel_job_group` may cancel it.
             headers: What travels with the request, str by str, and comes back with all that belongs to the job.
+            max_buffered_events: How many chunks of a stream a worker may be ahead of the loop that reads them; then it
+                waits.
 
         Returns:
             The context. Entering it sends the requests; leaving it waits for all answers.
@@ -132,7 +140,7 @@ class JobContexts(HasCore):
             ValueError: A worker is named twice, or has a payload and is not asked, or the timeout is negative.
             NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
 
-        Guarantees: J6, J8, J12, J14, J20, N4, X8.
+        Guarantees: J6, J8, J12, J14, J19, J20, N4, X8.
         """
         if params is not None:
             own = checked(
@@ -156,6 +164,7 @@ class JobContexts(HasCore):
             cancellable=cancellable,
             headers=headers,
             single=False,
+            max_buffered_events=check_window(max_buffered_events),
         )
 
 

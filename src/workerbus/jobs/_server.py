@@ -45,6 +45,7 @@ from workerbus.messages import (
     BusJobResponseMessage,
     BusJobResponseUrgentMessage,
     BusJobStreamEndMessage,
+    BusJobStreamWindowMessage,
     BusJobUpdateRequestMessage,
     BusMessage,
 )
@@ -193,6 +194,13 @@ class JobServer:
                 self._hook("on_job_cancelled", message)
         elif last_waiting is not None and message.job_id not in self._ended:
             self.early[message.job_id] = message.reason, last_waiting
+
+    def window_moved(self, message: BusJobStreamWindowMessage) -> None:
+        """Let more of a job's stream be sent."""
+        job = self.jobs.get(message.job_id)
+        window = None if job is None else job.stream_window
+        if window is not None:
+            window.move(message.until)
 
     def update_requested(self, message: BusJobUpdateRequestMessage) -> None:
         """Pass on that the requester wants to know how a job is getting on."""
@@ -347,6 +355,8 @@ class JobServer:
         if in_line and payload["error"] == TIMEOUT:
             payload = {**payload, "waited_for": TURN}
         job.verdict = status, payload
+        if job.window is not None:
+            job.window.close()
         if job.state is JobState.OVER:
             self._answer(job, status, payload)
         elif job.scope is not None:  # None where an exception that ends programs is on its way out of the handler
@@ -362,6 +372,8 @@ class JobServer:
     def _forget(self, job: OpenJob) -> None:
         job_id = job.request.job_id
         del self.jobs[job_id]
+        if job.window is not None:
+            job.window.close()
         self._remember(job_id)
         if job.watch is not None:
             self._deadlines.drop(job.watch)

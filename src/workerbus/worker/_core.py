@@ -98,7 +98,7 @@ def look_at_class(cls: type) -> WorkerClass:
         jobs = job_handlers(cls, earlier.job_handlers.values())
         periodic = periodic_methods(cls, earlier.periodic)
         known = WorkerClass(overridden, jobs, ready_handlers(cls, earlier.ready_handlers), periodic)
-    check_handlers(cls, known.handlers)
+    check_handlers(cls, known.handlers, {each.attribute for each in known.job_handlers.values()})
     check_called(cls)
     return known
 

@@ -7,7 +7,7 @@ it is when a hook runs later.
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import CoroutineType
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from workerbus.jobs._handlers import JobHandler
 from workerbus.jobs._limiter import Limiter, PacedLimiter
 from workerbus.jobs._open_job import OpenJob, Route
 from workerbus.jobs._outcomes import error_payload
+from workerbus.jobs._streaming import streamed
 from workerbus.messages import (
     BUILT_IN,
     BusActivateWorkerMessage,
@@ -31,6 +32,7 @@ from workerbus.messages import (
     BusEndWorkerMessage,
     BusJobCancelMessage,
     BusJobRequestMessage,
+    BusJobStreamWindowMessage,
     BusJobUpdateRequestMessage,
     BusMessage,
     BusWorkerLocalErrorMessage,
@@ -71,7 +73,11 @@ def _limiter(handler: JobHandler) -> Limiter[OpenJob] | None:
 def _looked_up(worker: Any, attribute: str) -> Callable[[BusJobRequestMessage], Awaitable[Any]]:
     def run(message: BusJobRequestMessage) -> Awaitable[Any]:
         returned: Any = getattr(worker, attribute)(message)
-        return returned if type(returned) is CoroutineType else awaitable(returned, worker, attribute)
+        if type(returned) is CoroutineType:
+            return returned
+        if isinstance(returned, AsyncGenerator):
+            return streamed(worker, message, returned)
+        return awaitable(returned, worker, attribute)
 
     return run
 
@@ -257,6 +263,9 @@ class MessageDispatch:
     def _job_cancel(self, message: BusJobCancelMessage) -> None:
         self._state.job_server.cancel(message, self._state.inbox.last_waiting(message))
 
+    def _window(self, message: BusJobStreamWindowMessage) -> None:
+        self._state.job_server.window_moved(message)
+
     def _update_request(self, message: BusJobUpdateRequestMessage) -> None:
         self._state.job_server.update_requested(message)
 
@@ -271,6 +280,7 @@ class MessageDispatch:
         BusEndWorkerMessage: _end,
         BusJobRequestMessage: _request,
         BusJobCancelMessage: _job_cancel,
+        BusJobStreamWindowMessage: _window,
         BusJobUpdateRequestMessage: _update_request,
         BusWorkerLocalErrorMessage: _child_error,
     }

@@ -7,7 +7,7 @@ for one kind: an async ``on_…`` method that is nearly called as a hook is take
 
 import inspect
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from difflib import SequenceMatcher
 from functools import cache, cached_property
 from types import FunctionType
@@ -91,8 +91,13 @@ def check_object(worker: object, handlers: Mapping[str, int]) -> None:
             check_arguments(f"{kind}.{name}", value, called[name])
 
 
-def check_handlers(cls: type, handlers: Mapping[str, int]) -> None:
+def check_handlers(cls: type, handlers: Mapping[str, int], generators: Container[str]) -> None:
     """Refuse handlers under a documented name, which is called for something else.
+
+    Args:
+        cls: The class.
+        handlers: The names of its handlers, and how many arguments each gets.
+        generators: The names of those that may be async generators.
 
     Raises:
         ReservedNameError: There is such a handler; a `TypeError`.
@@ -102,7 +107,7 @@ def check_handlers(cls: type, handlers: Mapping[str, int]) -> None:
     for name in handlers:
         if name in documented:
             raise ReservedNameError(cls.__name__, name, _what(documented[name]))
-    check_methods(cls, handlers)
+    check_methods(cls, handlers, generators)
 
 
 def check_spelling(cls: type, handlers: Iterable[str]) -> None:

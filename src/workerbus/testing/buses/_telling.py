@@ -24,6 +24,7 @@ from workerbus.messages import (
     BusJobStreamDataMessage,
     BusJobStreamEndMessage,
     BusJobStreamStartMessage,
+    BusJobStreamWindowMessage,
     BusJobUpdateMessage,
     BusJobUpdateRequestMessage,
     BusJobUpdateUrgentMessage,
@@ -181,6 +182,7 @@ _VERBS: Final[dict[type[BusMessage], Callable[[Teller, Any], str]]] = {
     BusJobStreamStartMessage: _of_job("opens the stream of", "data"),
     BusJobStreamDataMessage: _of_job("streams for", "data"),
     BusJobStreamEndMessage: _of_job("ends the stream of", "data"),
+    BusJobStreamWindowMessage: lambda teller, message: f"takes {message.until} chunks of job {teller.job(message)}",
     BusTTSSpeakMessage: lambda _, message: f"asks to say {_short.repr(message.text)}",
 }
 
@@ -205,4 +207,5 @@ _NOUNS: Final[dict[type[BusMessage], str]] = {
     BusJobStreamStartMessage: "stream start",
     BusJobStreamDataMessage: "stream data",
     BusJobStreamEndMessage: "stream end",
+    BusJobStreamWindowMessage: "stream window",
 }

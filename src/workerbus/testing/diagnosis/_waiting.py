@@ -27,8 +27,9 @@ from workerbus._concurrency.room import RoomWaiter
 from workerbus._registry import WorkerRegistry
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import text_of
+from workerbus.jobs._answers import JobAnswers
 from workerbus.jobs._client import JobClient
-from workerbus.jobs._contexts import _Context, _Events
+from workerbus.jobs._contexts import JobGroupContext, _Answers, _Context, _Events
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._open_job import OpenJob
 from workerbus.jobs._pool import TaskPool
@@ -233,6 +234,12 @@ def _turn(job: OpenJob) -> Wait:
     return Wait(1, f"for its turn, which {', '.join(others)} {have}", keys if len(requests) == 1 else ())
 
 
+def _stream_window(frame: Names) -> Wait:
+    request = frame["server"].jobs[frame["job_id"]].request
+    title = _job_title(request.job_id, request.job_name)
+    return Wait(1, f"for {request.source!r} to read the stream of {title}: its window is full")
+
+
 def _room(waiter: RoomWaiter[Any], inboxes: Sequence[ProcessorInbox]) -> Wait:
     for inbox in inboxes:
         if waiter in inbox._room.line:
@@ -251,6 +258,9 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
     _Context._outcome.__code__: _context,
     _Events.__anext__.__code__: _events,
     JobClient._wait_for_answers.__code__: lambda frame: _answers(frame["group"], None),
+    JobGroupContext._quorum.__code__: lambda frame: _answers(frame["group"], frame["self"]._name),
+    _Answers.__anext__.__code__: lambda frame: _answers(frame["group"], None),
+    JobAnswers.send_job_stream_data.__code__: _stream_window,
     JobGroup.wait.__code__: lambda frame: _answers(frame["self"], None),
     WorkerRegistry.wait_for_news.__code__: _arrival,
     WorkerBus._hand_out_in_line.__code__: _full_lanes,

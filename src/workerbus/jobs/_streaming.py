@@ -1,0 +1,26 @@
+"""Handlers that are async generators: what they yield is the stream of their job (J18)."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from workerbus.messages import BusJobRequestMessage
+
+
+async def streamed(worker: Any, message: BusJobRequestMessage, chunks: AsyncGenerator[Any, None]) -> None:
+    """Send what a generator yields, and end the stream when it ends.
+
+    However the job ends, the generator has been closed before it is answered.
+    """
+    job_id = message.job_id
+    async with aclosing(chunks):
+        await worker.send_job_stream_start(job_id)
+        async for chunk in chunks:
+            if not (chunk is None or isinstance(chunk, dict)):
+                kind = type(chunk).__name__
+                raise TypeError(f"the handler of job {message.job_name!r} yielded {kind}; yield dicts, or None")
+            await worker.send_job_stream_data(job_id, chunk)
+            await checkpoint_if_cancelled()  # sending has no place of its own where it could be cancelled
+    await worker.send_job_stream_end(job_id)

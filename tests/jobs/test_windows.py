@@ -1,0 +1,371 @@
+"""J19: a handler that is faster than the reader of its stream waits for it, and for nobody else."""
+
+import gc
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+from anyio import current_time
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.requesters import Listener, Raw
+from support.workers import running
+from workerbus import (
+    BaseWorker,
+    BusJobRequestMessage,
+    BusJobStreamWindowMessage,
+    JobError,
+    JobStatus,
+    JobTimeoutError,
+    UnknownJobError,
+    WorkerRunner,
+    job,
+)
+from workerbus.jobs._window import ReaderWindow, SenderWindow
+from workerbus.testing import DeadlockError, run
+
+
+class Source(BaseWorker):
+    """Streams as fast as it can, and counts what it has sent."""
+
+    def __init__(self, name: str = "source", many: int = 100) -> None:
+        super().__init__(name)
+        self.many = many
+        self.sent = 0
+        self.ended_by: list[str] = []
+
+    @job(name="stream")
+    async def stream(self, message: BusJobRequestMessage) -> AsyncIterator[dict[str, Any]]:
+        try:
+            for n in range(self.many):
+                yield {"n": n}
+                self.sent += 1
+        except BaseException as exc:
+            self.ended_by.append(type(exc).__name__)
+            raise
+
+    @job(name="send")
+    async def send(self, message: BusJobRequestMessage) -> None:
+        for n in range(self.many):
+            await self.send_job_stream_data(message.job_id, {"n": n})
+            self.sent += 1
+
+    @job(name="later", deferred=True)
+    async def later(self, message: BusJobRequestMessage) -> None:
+        self.create_task(self.send_later, message)
+
+    async def send_later(self, message: BusJobRequestMessage) -> None:
+        try:
+            await self.send(message)
+            await self.send_job_stream_end(message.job_id)
+        except UnknownJobError as exc:
+            self.ended_by.append(type(exc).__name__)
+
+
+async def quiet() -> None:
+    await anyio.sleep(0.001)  # of virtual time: all that can go on has gone on
+
+
+@pytest.mark.parametrize("name", ["stream", "send", "later"])
+async def test_a_handler_is_at_most_a_window_ahead_of_its_reader(name: str) -> None:
+    """J19: however fast it is; nothing is dropped, and the order stays."""
+    source = Source()
+    read: list[int] = []
+    ahead: list[int] = []
+    async with running(source) as runner, runner.job("source", name=name, max_buffered_events=8) as asked:
+        async for chunk in asked.stream():
+            await quiet()
+            ahead.append(source.sent - len(read))
+            read.append(chunk["n"])
+    assert read == list(range(100))
+    assert 5 <= max(ahead) <= 9  # the window, and the one in the reader's hand
+    assert max(ahead[:80]) > 1
+
+
+async def test_the_window_is_1024_unless_said_otherwise() -> None:
+    """J19"""
+    source = Source(many=5000)
+    async with running(source) as runner, runner.job("source", name="send") as asked:
+        async for _ in asked.stream():
+            await quiet()
+            assert 1000 < source.sent <= 1024
+            break
+
+
+async def test_a_job_that_nobody_iterates_does_not_wait() -> None:
+    """J19: nor one that is awaited, nor one without a context."""
+    source, asker = Source(many=500), Listener("asker")
+    async with running(source, asker) as runner:
+        async with runner.job("source", name="send", max_buffered_events=2):
+            await quiet()
+            assert source.sent == 500
+        await runner.job("source", name="send")
+        await asker.request_job("source", name="send")
+        await asker.until("completed")
+    assert source.sent == 1500
+
+
+async def test_what_came_before_the_loop_began_is_in_it() -> None:
+    """J7, J19: and the handler waits only from then on."""
+    source = Source(many=30)
+    async with running(source) as runner, runner.job("source", name="later", max_buffered_events=4) as asked:
+        await quiet()
+        assert source.sent == 30
+        assert [chunk["n"] async for chunk in asked.stream()] == list(range(30))
+
+
+@pytest.mark.parametrize("how", ["break", "break of all events"])
+async def test_a_loop_that_is_broken_off_lets_the_handler_go_on(how: str) -> None:
+    """J19: at once, and not only when the context is left."""
+    source = Source()
+    async with running(source) as runner, runner.job("source", name="send", max_buffered_events=4) as asked:
+        if how == "break":
+            async for _ in asked.stream():
+                break
+        else:
+            async for _ in asked:
+                break
+        gc.collect()
+        await quiet()
+        assert source.sent == 100
+
+
+async def test_a_second_loop_makes_it_wait_again() -> None:
+    """J19: with what the first has left."""
+    source = Source(many=100)
+    async with running(source) as runner, runner.job("source", name="send", max_buffered_events=4) as asked:
+        async for chunk in asked.stream():
+            first = chunk["n"]
+            break
+        rest = [chunk["n"] async for chunk in asked.stream()]
+    assert [first, *rest] == list(range(100))
+
+
+async def test_a_context_that_is_left_waits_for_the_answer_and_not_for_a_reader() -> None:
+    """J5, J19: an iterator that somebody keeps reads nothing."""
+    source = Source()
+    async with running(source) as runner:
+        async with runner.job("source", name="send", max_buffered_events=4) as asked:
+            kept = asked.stream()
+            await anext(kept)
+            await quiet()
+            assert source.sent < 10
+        assert source.sent == 100
+        assert len([chunk async for chunk in kept]) == 99
+
+
+async def test_each_worker_of_a_group_has_a_window_of_its_own() -> None:
+    """J19: a slow reader of one is no reason for another to wait for less."""
+    a, b = Source("a", many=50), Source("b", many=50)
+    read: dict[str, list[int]] = {"a": [], "b": []}
+    async with running(a, b) as runner, runner.job_group("a", "b", name="send", max_buffered_events=8) as group:
+        async for name, chunk in group.stream():
+            await quiet()
+            assert all(source.sent - len(read[source.name]) <= 9 for source in (a, b))
+            read[name].append(chunk["n"])
+    assert read == {"a": list(range(50)), "b": list(range(50))}
+
+
+async def test_a_waiting_handler_is_cancelled_with_its_job() -> None:
+    """J5, J19: by its requester, whose context is left when it has unwound."""
+    source = Source(many=10_000)
+    async with running(source) as runner:
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the context is what it goes through
+            async with runner.job("source", name="stream", max_buffered_events=2) as asked:
+                async for _ in asked.stream():
+                    await quiet()
+                    raise ZeroDivisionError
+        assert len(source.ended_by) == 1
+        assert source.active_jobs == {}
+
+
+async def test_a_waiting_handler_runs_out_of_time() -> None:
+    """J6, J19"""
+    source = Source()
+    async with running(source) as runner:
+        with pytest.raises(JobTimeoutError):  # noqa: PT012 - the context is what raises
+            async with runner.job("source", name="stream", max_buffered_events=2, timeout=3) as asked:
+                async for _ in asked.stream():
+                    await anyio.sleep(5)
+        assert current_time() == 3
+        assert len(source.ended_by) == 1
+
+
+@pytest.mark.parametrize("name", ["stream", "later"])
+async def test_a_waiting_handler_is_answered_for_when_its_worker_stops(name: str) -> None:
+    """J4, J19"""
+    source = Source()
+    async with running(source) as runner, anyio.create_task_group() as tasks:
+        with pytest.raises(JobError) as caught:  # noqa: PT012 - the context is what raises
+            async with runner.job("source", name=name, max_buffered_events=2) as asked:
+                async for _ in asked.stream():
+                    await quiet()
+                    tasks.start_soon(source.stop)
+                    await anyio.sleep_forever()
+    assert caught.value.statuses == {"source": JobStatus.CANCELLED}
+
+
+async def test_who_waits_in_another_task_hears_that_the_job_is_over() -> None:
+    """J14, J19: as whoever sends for a job that is not open."""
+    source = Source()
+    async with running(source) as runner:
+        async with runner.job("source", name="later", max_buffered_events=2) as asked:
+            async for _ in asked.stream():
+                await quiet()
+                (request,) = source.active_jobs.values()
+                await source.send_job_response(request.job_id, {"by": "another task"})
+                break
+        await quiet()
+    assert asked.response == {"by": "another task"}
+    assert source.ended_by == ["UnknownJobError"]
+
+
+async def test_updates_do_not_wait() -> None:
+    """J19: they are few, and may be what the reader waits for."""
+
+    class Updating(BaseWorker):
+        @job(name="tell")
+        async def tell(self, message: BusJobRequestMessage) -> None:
+            for n in range(50):
+                await self.send_job_update(message.job_id, {"n": n})
+
+    async with (
+        running(Updating("updating")) as runner,
+        runner.job("updating", name="tell", max_buffered_events=1) as asked,
+    ):
+        assert len([event async for event in asked]) == 50
+
+
+async def test_without_a_stream_nothing_more_is_sent() -> None:
+    """J19: what is added is for those who stream; and of those, for every half a window one message."""
+    source = Source(many=64)
+    async with running(source) as runner:
+        raw = await Raw.on(runner.bus)
+        async with runner.job("source", name="send", max_buffered_events=16) as asked:
+            async for _ in asked.stream():
+                pass
+        await quiet()
+        windows = [message for message in raw.got if isinstance(message, BusJobStreamWindowMessage)]
+    assert 6 <= len(windows) <= 9
+    assert [message.until for message in windows] == sorted({message.until for message in windows})
+
+
+@pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)])
+async def test_a_window_that_cannot_be_is_refused(size: Any, error: type[Exception]) -> None:
+    """N8: where the job is made."""
+    async with running(Source()) as runner:
+        with pytest.raises(error, match=r"^max_buffered_events is "):
+            runner.job("source", max_buffered_events=size)
+        with pytest.raises(error, match=r"^max_buffered_events is "):
+            runner.job_group("source", max_buffered_events=size)
+
+
+def test_a_hang_says_whose_reader_is_waited_for(backend: str) -> None:
+    """J19: the reader waits for something that the handler would do later."""
+
+    async def main() -> None:
+        async with running(Source()) as runner, runner.job("source", name="send", max_buffered_events=2) as asked:
+            async for _ in asked.stream():
+                await anyio.Event().wait()
+
+    with pytest.raises(DeadlockError) as caught:
+        run(main, backend=backend)
+    told = "\n".join(caught.value.waiting)
+    assert "worker 'source', job 'send'" in told
+    assert "to read the stream of job 'send'" in told
+    assert "its window is full" in told
+
+
+# --- the two sides by themselves
+
+
+@given(
+    size=st.integers(1, 6),
+    steps=st.lists(st.sampled_from(["arrives", "takes", "begins", "ends"]), max_size=60),
+)
+def test_a_reader_lets_no_more_come_than_a_window_beyond_what_it_has_taken(size: int, steps: list[str]) -> None:
+    """J19: while it reads; what has been granted stays so, and a sender that has used all of it is never forgotten."""
+    granted = [size]
+
+    def grant(worker: str, until: int) -> None:
+        assert until > granted[-1]
+        granted.append(until)
+
+    window = ReaderWindow(size, grant)
+    arrived = taken = readers = 0
+    free = 0  # how many have arrived while nobody read
+    for step in steps:
+        if step == "arrives" and arrived < granted[-1]:
+            arrived += 1
+            window.arrives("w")
+        elif step == "takes" and readers and taken < arrived:
+            taken += 1
+            window.takes("w")
+        elif step == "begins":
+            readers += 1
+            window.begins()
+        elif step == "ends" and readers:
+            readers -= 1
+            window.ends()
+        if not readers:
+            free = arrived
+        assert granted[-1] <= max(taken, free) + size
+        if not readers or taken == arrived:
+            assert granted[-1] > arrived  # the sender can go on
+
+
+async def test_a_sender_goes_on_when_the_number_is_moved_and_not_when_it_is_moved_back() -> None:
+    """J19: totals, so that one that comes twice or late changes nothing."""
+    window, sent = SenderWindow(2), []
+
+    async def send() -> None:
+        while True:
+            await window.take()
+            sent.append(window.sent)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send)
+        for until, expected in ((2, 2), (1, 2), (5, 5), (5, 5), (3, 5), (6, 6)):
+            window.move(until)
+            await anyio.wait_all_tasks_blocked()
+            assert len(sent) == expected
+        tasks.cancel_scope.cancel()
+
+
+@given(
+    many=st.integers(0, 30),
+    size=st.integers(1, 8),
+    pauses=st.lists(st.integers(0, 2), max_size=30),
+    breaks_at=st.none() | st.integers(0, 30),
+    again=st.booleans(),
+    backend=st.sampled_from(["asyncio", "trio"]),
+    seed=st.integers(0, 50),
+)
+@settings(deadline=None, max_examples=60)
+def test_whatever_the_reader_does_all_chunks_come_in_order_and_the_job_ends(
+    many: int, size: int, pauses: list[int], breaks_at: int | None, again: bool, backend: str, seed: int
+) -> None:
+    """J7, J19: slow, broken off, taken up again, under any schedule."""
+    source = Source(many=many)
+
+    async def main() -> list[int]:
+        read: list[int] = []
+        async with WorkerRunner(handle_sigint=False) as runner:
+            await runner.add_workers(source)
+            async with runner.job("source", name="stream", max_buffered_events=size, timeout=1000) as asked:
+                async for chunk in asked.stream():
+                    read.append(chunk["n"])
+                    await anyio.sleep(pauses[len(read) - 1] if len(read) <= len(pauses) else 0)
+                    if len(read) == breaks_at:
+                        break
+                if again:
+                    read += [chunk["n"] async for chunk in asked.stream()]
+            assert asked.statuses == {"source": JobStatus.COMPLETED}
+        return read
+
+    read = run(main, backend=backend, seed=seed)
+    expected = many if again or breaks_at is None or breaks_at == 0 else min(breaks_at, many)
+    assert read == list(range(expected))
+    assert source.sent == many
