@@ -289,11 +289,12 @@ def test_a_reader_lets_no_more_come_than_a_window_beyond_what_it_has_taken(size:
     """J19: while it reads; what has been granted stays so, and a sender that has used all of it is never forgotten."""
     granted = [size]
 
-    def grant(worker: str, until: int) -> None:
+    def grant(job_id: str, worker: str, until: int) -> None:
+        assert (job_id, worker) == ("job", "w")
         assert until > granted[-1]
         granted.append(until)
 
-    window = ReaderWindow(size, grant)
+    window = ReaderWindow("job", size, grant)
     arrived = taken = readers = 0
     free = 0  # how many have arrived while nobody read
     for step in steps:

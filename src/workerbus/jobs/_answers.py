@@ -104,10 +104,15 @@ class JobAnswers(HasCore):
         Guarantees: J19.
         """
         server = _server(self)
-        window = server.open_job(job_id).stream_window
+        job = server.open_job(job_id)
+        window = job.stream_window
         if window is not None:
-            await window.take()
-        await server.owner.send(server.message(BusJobStreamDataMessage, job_id, data))
+            if window.sent < window.until and not window.closed:
+                window.sent += 1
+            else:
+                await window.take()
+                job = server.open_job(job_id)
+        await server.owner.send(server.message_of(BusJobStreamDataMessage, job, data))
 
     async def send_job_stream_end(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Close the stream, which ends the job as COMPLETED; as CANCELLED, if it was cancelled before.

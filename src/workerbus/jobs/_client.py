@@ -37,7 +37,6 @@ from workerbus.jobs._events import JobGroupEvent, JobGroupResponse
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._outcomes import bad_answer
 from workerbus.jobs._state import TIMEOUT, GroupState, GroupTrigger, next_group
-from workerbus.jobs._window import ReaderWindow
 from workerbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -549,8 +548,9 @@ class JobClient:
         if group is not None and group.state is GroupState.OPEN:
             if group.collects:
                 self._event(group, JobGroupEvent.STREAM_DATA, message, message.data)
-                if group.window is not None:
-                    group.window.arrives(message.source)
+                window = group.reader_window
+                if window is not None:
+                    window.arrives(message.source)
             self._hook("on_job_stream_data", message)
 
     def _hook(self, name: str, message: BusMessage) -> None:
@@ -562,18 +562,17 @@ class JobClient:
     def open_window(self, group: JobGroup, size: int) -> None:
         """Let each worker of a group be so many chunks ahead of whoever reads."""
         group.window_size = size
-        group.window = ReaderWindow(size, partial(self._grant, group))
+        group.grant = self._grant
 
     def close_window(self, group: JobGroup) -> None:
         """Let no worker of a group wait any more for somebody who reads."""
         if group.window is not None:
             group.window.closes()
 
-    def _grant(self, group: JobGroup, worker: str, until: int) -> None:
-        if group.state is GroupState.OPEN and worker in group.unanswered:
-            message = BusJobStreamWindowMessage(
-                group.job_id, until, source=self._name, target=worker, headers=group.headers
-            )
+    def _grant(self, job_id: str, worker: str, until: int) -> None:
+        group = self.groups.get(job_id)
+        if group is not None and group.state is GroupState.OPEN and worker in group.unanswered:
+            message = BusJobStreamWindowMessage(job_id, until, source=self._name, target=worker, headers=group.headers)
             self._owner.bus.post(message)
 
     # --- requests about a job

@@ -108,9 +108,10 @@ class _Events(Generic[E]):
         self._shape = shape
         self._single = group.single
         self._taken = 0
-        self._reads = group.window is not None
-        if group.window is not None:
-            group.window.begins()
+        window = group.reader_window
+        self._reads = window is not None
+        if window is not None:
+            window.begins()
 
     def __aiter__(self) -> Self:
         return self

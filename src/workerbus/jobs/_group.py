@@ -57,8 +57,9 @@ class JobGroup:
         request_deadline: The deadline that travels in its requests: its own, or an enclosing scope's earlier one.
         scope: What is cancelled when it ends early: its context's scope, or that of the wait for its workers.
         collects: Whether its events are kept for a loop over the context.
-        window: How far its workers may be ahead of whoever reads their streams; None where nobody can.
-        window_size: How many chunks that is.
+        window: How far its workers are ahead of whoever reads their streams; None until one has sent something.
+        window_size: How many chunks they may be ahead; None where nobody can read.
+        grant: Tells a worker how much of its stream it may send.
         arrivals: The workers that have answered and that no loop over the answers has taken yet, in the order of their
             answers; None without such a loop.
         events: Kind, worker and payload of the events that no loop has taken yet; None before the first.
@@ -85,6 +86,7 @@ class JobGroup:
         "collects",
         "deadline",
         "events",
+        "grant",
         "headers",
         "heard_out",
         "in_context",
@@ -144,6 +146,7 @@ class JobGroup:
         self.collects: bool = False
         self.window: ReaderWindow | None = None
         self.window_size: int | None = None
+        self.grant: Callable[[str, str, int], None] | None = None
         self.arrivals: deque[str] | None = None
         self.events: deque[tuple[str, str, dict[str, Any] | None]] | None = None
         self.barrier: Barrier | None = None
@@ -215,6 +218,13 @@ class JobGroup:
         for room in rooms:
             if isinstance(room, Room):
                 room.admit_its_own()
+
+    @property
+    def reader_window(self) -> ReaderWindow | None:
+        """How far its workers are ahead of whoever reads their streams; None where nobody can."""
+        if self.window is None and self.window_size is not None and self.grant is not None:
+            self.window = ReaderWindow(self.job_id, self.window_size, self.grant)
+        return self.window
 
     def answer_of(self, worker: str) -> JobAnswer:
         """Return what a worker has answered."""

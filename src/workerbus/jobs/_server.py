@@ -286,8 +286,12 @@ class JobServer:
 
     def message(self, kind: Callable[..., M], job_id: str, data: dict[str, Any] | None) -> M:
         """Make a message of a class about an open job, to whoever asked for the job."""
-        request = self.open_job(job_id).request
-        return kind(job_id, data, source=self._name, target=request.source, headers=request.headers)
+        return self.message_of(kind, self.open_job(job_id), data)
+
+    def message_of(self, kind: Callable[..., M], job: OpenJob, data: dict[str, Any] | None) -> M:
+        """Make a message of a class about a job that is open, to whoever asked for it."""
+        request = job.request
+        return kind(request.job_id, data, source=self._name, target=request.source, headers=request.headers)
 
     def respond(self, job_id: str, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool) -> None:
         """Answer a job from the worker's own code. After a cancel the status is that of its verdict all the same."""

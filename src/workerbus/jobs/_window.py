@@ -19,27 +19,46 @@ WINDOW: Final = 1024
 """How many chunks of a worker may be on their way to a reader, or wait for it, unless the requester says otherwise."""
 
 
+class _Count:
+    """What is known of the stream of one worker.
+
+    Attributes:
+        arrived: How many chunks have arrived.
+        taken: How many a loop has taken.
+        granted: How many may be sent in all.
+        due: When so many are used, it is time to grant more.
+    """
+
+    __slots__ = ("arrived", "due", "granted", "taken")
+
+    def __init__(self, granted: int, due: int) -> None:
+        self.arrived: int = 0
+        self.taken: int = 0
+        self.granted: int = granted
+        self.due: int = due
+
+
 class ReaderWindow:
     """The requester's side, for all workers of a job.
 
     Args:
+        job_id: The id of the job.
         size: How many chunks each worker may be ahead.
-        grant: Called with a worker and a number, to tell that worker up to which chunk it may send.
+        grant: Called with the id of the job, a worker and a number, to tell that worker up to which chunk it may send.
 
     Attributes:
         readers: How many loops read.
         unlimited: Whether nobody will read any more, so that no worker is to wait.
     """
 
-    __slots__ = ("_arrived", "_grant", "_granted", "_size", "_step", "_taken", "readers", "unlimited")
+    __slots__ = ("_counts", "_grant", "_job_id", "_size", "_step", "readers", "unlimited")
 
-    def __init__(self, size: int, grant: Callable[[str, int], None]) -> None:
+    def __init__(self, job_id: str, size: int, grant: Callable[[str, str, int], None]) -> None:
+        self._job_id = job_id
         self._size = size
         self._step = max(1, size // 2)
         self._grant = grant
-        self._arrived: dict[str, int] = {}
-        self._taken: dict[str, int] = {}
-        self._granted: dict[str, int] = {}
+        self._counts: dict[str, _Count] = {}
         self.readers: int = 0
         self.unlimited: bool = False
 
@@ -59,25 +78,30 @@ class ReaderWindow:
 
     def arrives(self, worker: str) -> None:
         """Note that a chunk of a worker has arrived."""
-        number = self._arrived[worker] = self._arrived.get(worker, 0) + 1
-        if not self.readers or self.unlimited:
-            self._move(worker, number, self._step)
+        count = self._counts.get(worker)
+        if count is None:
+            count = self._counts[worker] = _Count(self._size, self._step)
+        count.arrived += 1
+        if count.arrived >= count.due and (not self.readers or self.unlimited):
+            self._move(worker, count, count.arrived)
 
     def takes(self, worker: str) -> None:
         """Note that a loop has taken a chunk of a worker."""
-        number = self._taken[worker] = self._taken.get(worker, 0) + 1
-        self._move(worker, number, self._step)
+        count = self._counts[worker]
+        count.taken += 1
+        if count.taken >= count.due:
+            self._move(worker, count, count.taken)
 
     def _let_go_on(self) -> None:
         if not self.readers or self.unlimited:
-            for worker, number in self._arrived.items():
-                self._move(worker, number, 1)
+            for worker, count in self._counts.items():
+                if count.arrived + self._size > count.granted:
+                    self._move(worker, count, count.arrived)
 
-    def _move(self, worker: str, used: int, step: int) -> None:
-        until = used + self._size
-        if until - self._granted.get(worker, self._size) >= step:
-            self._granted[worker] = until
-            self._grant(worker, until)
+    def _move(self, worker: str, count: _Count, used: int) -> None:
+        count.granted = used + self._size
+        count.due = used + self._step
+        self._grant(self._job_id, worker, count.granted)
 
 
 class SenderWindow:
