@@ -111,7 +111,7 @@ async def with_messages() -> None:
     """And a request and an answer."""
 
     def make() -> None:
-        BusJobRequestMessage("id", "echo", None, None, source="a", target="b")
+        BusJobRequestMessage("id", "echo", {}, None, source="a", target="b")
         BusJobResponseMessage("id", JobStatus.COMPLETED, {}, source="b", target="a")
 
     await _ping(make)

@@ -293,6 +293,41 @@ class HandlerTypeError(WorkerBusError, TypeError):
     """
 
 
+class PayloadError(WorkerBusError, TypeError):
+    """The payload of a typed job does not fit its handler, or what that has answered or yielded is not what it says.
+
+    Attributes:
+        handler: The name of the handler, as in its class.
+        what: ``"payload"``, ``"answer"`` or ``"chunk"``.
+        path: Where in it, as in ``words[0].text``; empty where it is the whole, or where that is not known.
+
+    Guarantees: J17.
+    """
+
+    def __init__(self, handler: str, what: str, text: str, path: str = "") -> None:
+        where = f" at {path!r}" if path else ""
+        super().__init__(f"the {what} of {handler} does not fit{where}: {text}")
+        self.handler = handler
+        self.what = what
+        self.path = path
+
+
+class MissingExtraError(WorkerBusError, ImportError):
+    """Something needs a library that is not installed.
+
+    Attributes:
+        library: The name of the library.
+        extra: The extra of this library that brings it.
+
+    Guarantees: J17.
+    """
+
+    def __init__(self, what: str, library: str, extra: str) -> None:
+        super().__init__(f"{what} need {library}: pip install 'workerbus[{extra}]'")
+        self.library = library
+        self.extra = extra
+
+
 class ReservedNameError(WorkerBusError, TypeError):
     """A worker class uses the name of a documented method or property for something else.
 

@@ -262,7 +262,7 @@ class BusJobRequestMessage(BusDataMessage):
     Args:
         job_id: The job's id; all workers of a group get the same.
         job_name: The job's name, by which its `@job` handler is found; None for a job without a name.
-        payload: What the handler needs, as a dict. It is shared, and to be treated as read-only.
+        payload: What the handler needs; in a job, empty where nothing was given. It is shared, and read-only.
         seconds_left: How many seconds the requester will wait from now on; None for as long as it takes.
         attempt: The how manieth attempt this is, from 1 on: what was asked for before may have run, whole or in part.
         window: How many chunks of a stream may be sent before the requester says more; None for any number.
@@ -272,7 +272,7 @@ class BusJobRequestMessage(BusDataMessage):
 
     job_id: str
     job_name: str | None = None
-    payload: dict[str, Any] | None = None
+    payload: Mapping[str, Any] = None  # type: ignore[assignment]  # as in the seeds; no job is asked for with None
     seconds_left: float | None = None
     attempt: int = field(default=1, kw_only=True, metadata={IF_SET: True})
     window: int | None = field(default=None, kw_only=True, metadata={IF_SET: True})

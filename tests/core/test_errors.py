@@ -39,6 +39,8 @@ MADE: list[Exception] = [
     errors.FlushError("it would wait for itself"),
     errors.FlushTimeoutError("w", ["p"], 5),
     errors.HandlerTypeError("no handler"),
+    errors.PayloadError("Counter.count", "payload", "expected `str`, got `int`", "words[0]"),
+    errors.MissingExtraError("the types of Counter.count", "msgspec", "typed"),
     errors.ReservedNameError("Mine", "children", "property"),
     errors.MisspeltHookError("Mine", "on_activate", ["on_activated"]),
     JobError(

@@ -91,7 +91,7 @@ async def test_a_context_that_was_used_or_could_not_be_made_is_not_warned_of() -
         with pytest.raises(JobError):
             await asker.job("helper", name="fail")
         with pytest.raises(TypeError):
-            asker.job("helper", payload=3)  # type: ignore[arg-type]  # on purpose
+            asker.job("helper", payload=3)  # type: ignore[call-overload]  # on purpose
         late = asker.job("helper", name="echo")
         await asker.stop()
         with pytest.raises(NotRunningError):

@@ -195,7 +195,7 @@ async def test_two_early_timeouts_of_a_scope_that_has_more_time_now_count_as_two
                 scope.deadline += 100
         assert asked.statuses == dict.fromkeys(names, JobStatus.CANCELLED)
         assert anyio.current_time() > 3.5
-        assert await runner.job("helper", name="echo") == {"worker": "helper", "payload": None}
+        assert await runner.job("helper", name="echo") == {"worker": "helper", "payload": {}}
 
 
 async def test_an_early_timeout_of_a_scope_that_did_end_is_no_error() -> None:

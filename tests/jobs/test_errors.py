@@ -87,7 +87,7 @@ async def test_an_error_of_one_worker_cancels_the_body_and_the_others() -> None:
             raise JobFailure("out of stock")
         return {"done": True}
 
-    async def let_go_after_an_answer(group: JobGroupContext) -> None:
+    async def let_go_after_an_answer(group: JobGroupContext[Any]) -> None:
         while not group.responses:
             await checkpoint()
         answered.set()
@@ -305,7 +305,7 @@ async def test_contexts_left_out_of_order_raise_after_the_workers_were_told() ->
             for context in (inner, outer):
                 await leave_anyhow(context, error)
 
-    async def leave_anyhow(context: JobContext, error: Exception) -> None:
+    async def leave_anyhow(context: JobContext[Any], error: Exception) -> None:
         try:
             await context.__aexit__(type(error), error, None)
         except (RuntimeError, anyio.get_cancelled_exc_class()):

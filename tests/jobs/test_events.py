@@ -120,7 +120,7 @@ async def test_two_loops_at_once_share_the_events() -> None:
 
     seen: list[dict[str, Any] | None] = []
 
-    async def read(asked: JobContext) -> None:
+    async def read(asked: JobContext[Any]) -> None:
         seen.extend([event.data async for event in asked])
 
     async with running(Doing("doing", send)) as runner, runner.job("doing", name="do") as asked:
@@ -326,7 +326,7 @@ async def test_a_loop_in_another_task_ends_as_soon_as_its_group_has_an_outcome(w
         await anyio.sleep(1)
         raise ValueError("oh")
 
-    async def read(asked: JobGroupContext) -> None:
+    async def read(asked: JobGroupContext[Any]) -> None:
         async for _ in asked:
             pass
         ended.append(anyio.current_time())

@@ -109,7 +109,7 @@ async def test_a_group_of_none_completes_at_once() -> None:
 async def test_a_group_that_is_cancelled_cancels_the_body() -> None:
     """J8: and the context raises, with the reason."""
 
-    async def cancel_and_wait(group: JobGroupContext) -> None:
+    async def cancel_and_wait(group: JobGroupContext[Any]) -> None:
         await asker.cancel_job_group(group.job_id, reason="changed my mind")
         await anyio.sleep_forever()
 

@@ -99,7 +99,7 @@ def test_a_requester_makes_of_messages_what_the_contract_says(
     messages = [*sent, *((name, "answer", JobStatus.COMPLETED) for name in NAMES)]
     seen: list[JobGroupEvent] = []
 
-    async def ask(runner: WorkerRunner, context: JobGroupContext) -> None:
+    async def ask(runner: WorkerRunner, context: JobGroupContext[Any]) -> None:
         async with context as group:
             for number, (source, what, status) in enumerate(messages):
                 model.take(source, what, status, {"n": number})

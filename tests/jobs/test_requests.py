@@ -31,7 +31,7 @@ async def test_a_requester_waits_for_a_worker_that_has_not_come_yet() -> None:
     async with running() as runner, anyio.create_task_group() as group:
 
         async def ask() -> None:
-            assert await runner.job("helper", name="echo") == {"worker": "helper", "payload": None}
+            assert await runner.job("helper", name="echo") == {"worker": "helper", "payload": {}}
 
         group.start_soon(ask)
         await anyio.wait_all_tasks_blocked()
@@ -94,7 +94,7 @@ async def test_a_requester_says_for_whom_it_waits_and_asks_when_it_comes(caplog:
         assert answers == []
         await runner.add_workers(Helper("helper2"))
     assert caplog.messages == [text]
-    assert answers == [{"worker": "helper2", "payload": None}]
+    assert answers == [{"worker": "helper2", "payload": {}}]
 
 
 async def test_a_worker_that_does_not_come_in_time_is_an_error_and_leaves_nothing() -> None:

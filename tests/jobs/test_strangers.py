@@ -87,7 +87,7 @@ async def test_a_worker_that_has_not_been_asked_yet_is_a_stranger() -> None:
         await runner.bus.send(of_every_kind(job_id, "helper")[5])
         await runner.add_workers(Helper("second"))
         await asker.until("completed")
-    assert responses["helper"] == {"worker": "helper", "payload": None}
+    assert responses["helper"] == {"worker": "helper", "payload": {}}
 
 
 @pytest.mark.parametrize("name", ["wait", "echo", "fail", "paint"])

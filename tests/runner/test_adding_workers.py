@@ -337,7 +337,7 @@ async def test_a_root_worker_that_could_not_be_attached_is_free_again() -> None:
         assert runner.known_workers() == []
         bus.broken = False
         await runner.add_workers(child)
-        assert await runner.job("child", name="echo") == {"worker": "child", "payload": None}
+        assert await runner.job("child", name="echo") == {"worker": "child", "payload": {}}
 
 
 async def test_a_worker_that_was_never_on_the_bus_is_not_stopped() -> None:

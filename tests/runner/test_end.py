@@ -398,7 +398,7 @@ async def test_a_runner_ends_for_nobody_else(kind: type[BusEndMessage | BusCance
         await runner.on_bus_message(kind("enough", source="me", target="there"))
         await anyio.wait_all_tasks_blocked()
         assert not runner.is_ending
-        assert await runner.job("helper", name="echo") == {"worker": "helper", "payload": None}
+        assert await runner.job("helper", name="echo") == {"worker": "helper", "payload": {}}
 
 
 async def test_a_runner_that_ends_tells_why_it_wants_no_more_jobs() -> None:

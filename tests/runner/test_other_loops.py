@@ -188,7 +188,7 @@ def test_a_worker_thread_gets_in_by_from_thread(backend: str) -> None:
     answers: list[Any] = []
     anyio.run(main, backend=backend)
     one = {"worker": "helper", "payload": {"n": 1}}
-    assert answers == [one, {"helper": one | {"payload": None}}, None, ["helper", "other"]]
+    assert answers == [one, {"helper": one | {"payload": {}}}, None, ["helper", "other"]]
 
 
 def test_any_other_thread_gets_in_by_a_portal(backend: str) -> None:
@@ -207,7 +207,7 @@ def test_any_other_thread_gets_in_by_a_portal(backend: str) -> None:
 
     answers: list[Any] = []
     anyio.run(main, backend=backend)
-    assert answers == [{"worker": "helper", "payload": None}]
+    assert answers == [{"worker": "helper", "payload": {}}]
 
 
 def test_a_job_can_be_the_function_of_a_task(backend: str) -> None:

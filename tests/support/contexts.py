@@ -59,7 +59,7 @@ async def fail(error: Exception, *after: anyio.Event) -> NoReturn:
     raise error
 
 
-async def read_and_fail(asked: JobContext, error: Exception) -> NoReturn:
+async def read_and_fail(asked: JobContext[Any], error: Exception) -> NoReturn:
     async for _ in asked:
         pass
     raise error

@@ -372,7 +372,7 @@ async def test_a_child_that_could_not_be_attached_is_free_again() -> None:
         bus.broken = False
         await parent.add_workers(child)
         assert child.parent == "parent"
-        assert await runner.job("child", name="echo") == {"worker": "child", "payload": None}
+        assert await runner.job("child", name="echo") == {"worker": "child", "payload": {}}
 
 
 async def test_a_child_that_could_not_be_attached_at_its_parent_s_start_is_free_again() -> None:
@@ -397,7 +397,7 @@ async def test_a_child_that_could_not_be_attached_at_its_parent_s_start_is_free_
         bus.broken = False
         await runner.registry.wait_for("other")
         await other.add_workers(child)
-        assert await runner.job("child", name="echo") == {"worker": "child", "payload": None}
+        assert await runner.job("child", name="echo") == {"worker": "child", "payload": {}}
 
 
 async def test_a_child_that_was_started_before_one_that_fails_stays_a_child() -> None:

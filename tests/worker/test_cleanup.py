@@ -150,7 +150,7 @@ async def test_the_built_in_clean_up_stops_no_worker_that_runs() -> None:
     async with running(helper) as runner:
         with anyio.move_on_after(1):
             await helper.cleanup()
-        assert await runner.job("helper", name="echo") == {"worker": "helper", "payload": None}
+        assert await runner.job("helper", name="echo") == {"worker": "helper", "payload": {}}
 
 
 async def test_a_hook_that_fails_while_it_is_cancelled_is_the_last() -> None:

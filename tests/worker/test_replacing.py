@@ -182,7 +182,7 @@ async def test_what_is_asked_for_acceptance_can_be_put_on_the_object(kind: type[
     subscriber.accepts_bus_message = refuses  # type: ignore[method-assign]  # on purpose
     async with running(Helper("other")) as runner:
         await runner.bus.subscribe(subscriber)
-        await runner.bus.send(BusJobRequestMessage("id", "echo", None, source="x", target=subscriber.name))
+        await runner.bus.send(BusJobRequestMessage("id", "echo", {}, source="x", target=subscriber.name))
         if isinstance(subscriber, Listener):
             await eventually(lambda: bool(asked))
             assert subscriber.heard == []

@@ -1,6 +1,6 @@
 """Jobs: the two tables, the side that asks, the side that answers, and what users see of both."""
 
-from workerbus.jobs._contexts import JobContext, JobGroupContext
+from workerbus.jobs._contexts import JobContext, JobGroupContext, JobStreamContext
 from workerbus.jobs._events import JobAnswer, JobEvent, JobGroupEvent, JobGroupResponse, JobGroupSnapshot, JobSnapshot
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._handlers import every, job, worker_ready
@@ -22,6 +22,7 @@ __all__ = [
     "JobGroupSnapshot",
     "JobParams",
     "JobSnapshot",
+    "JobStreamContext",
     "Rate",
     "every",
     "job",

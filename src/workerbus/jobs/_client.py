@@ -155,8 +155,8 @@ class JobClient:
         self,
         group: JobGroup,
         job_name: str | None,
-        payload: dict[str, Any] | None,
-        payloads: Mapping[str, dict[str, Any] | None] | None = None,
+        payload: Mapping[str, Any] | None,
+        payloads: Mapping[str, Mapping[str, Any] | None] | None = None,
     ) -> None:
         """Wait for the workers and send them their requests, those that are in ``payloads`` with their own."""
         known, send, source = self._owner.registry.get, self._owner.send, self._name
@@ -177,7 +177,7 @@ class JobClient:
                 return
             if deadline != math.inf:
                 left = max(0.0, deadline - current_time())
-            own = payload if payloads is None else payloads.get(worker, payload)
+            own = (payload if payloads is None else payloads.get(worker, payload)) or {}
             request = BusJobRequestMessage(
                 job_id,
                 job_name,
@@ -240,8 +240,8 @@ class JobClient:
         self,
         group: JobGroup,
         job_name: str | None,
-        payload: dict[str, Any] | None,
-        payloads: Mapping[str, dict[str, Any] | None] | None = None,
+        payload: Mapping[str, Any] | None,
+        payloads: Mapping[str, Mapping[str, Any] | None] | None = None,
     ) -> JobGroup:
         """Ask, and enforce the group's deadline, for code that does not wait for the answers."""
         scope = group.scope = CancelScope(deadline=group.deadline)

@@ -15,7 +15,7 @@ import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -27,9 +27,12 @@ from workerbus.jobs._attempts import Retry, in_attempts
 from workerbus.jobs._events import JobAnswer, JobEvent, JobGroupEvent
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import GroupState
+from workerbus.jobs._typing import Signature
 from workerbus.jobs._window import WINDOW
 
 E = TypeVar("E")
+R_co = TypeVar("R_co", covariant=True)
+Y_co = TypeVar("Y_co", covariant=True)
 
 
 class Requester(Protocol):
@@ -76,8 +79,8 @@ class Requester(Protocol):
         self,
         group: JobGroup,
         job_name: str | None,
-        payload: dict[str, Any] | None,
-        payloads: Mapping[str, dict[str, Any] | None] | None,
+        payload: Mapping[str, Any] | None,
+        payloads: Mapping[str, Mapping[str, Any] | None] | None,
     ) -> None:
         """Wait for the workers and send them their requests."""
 
@@ -165,10 +168,11 @@ class _Stream(Generic[E]):
 class _Answers:
     """The answers of a group as an iterator; all loops over one group share them."""
 
-    __slots__ = ("_arrivals", "_group", "_taken")
+    __slots__ = ("_answer_of", "_arrivals", "_group", "_taken")
 
-    def __init__(self, group: JobGroup, arrivals: deque[str]) -> None:
+    def __init__(self, group: JobGroup, arrivals: deque[str], answer_of: Callable[[str], JobAnswer]) -> None:
         self._group = group
+        self._answer_of = answer_of
         self._arrivals = arrivals
         self._taken = 0
 
@@ -184,7 +188,7 @@ class _Answers:
             if group.state not in (GroupState.OPEN, GroupState.COMPLETED):
                 await checkpoint_if_cancelled()  # the body is being cancelled: no line of it is to run
             if self._arrivals:
-                return group.answer_of(self._arrivals.popleft())
+                return self._answer_of(self._arrivals.popleft())
             if group.state is not GroupState.OPEN:
                 raise StopAsyncIteration
             await group.change()
@@ -207,8 +211,8 @@ class _Context:
         worker_names: Sequence[str],
         *,
         name: str | None,
-        payload: dict[str, Any] | None,
-        payloads: Mapping[str, dict[str, Any] | None] | None = None,
+        payload: Mapping[str, Any] | None,
+        payloads: Mapping[str, Mapping[str, Any] | None] | None = None,
         timeout: float | None,
         cancel_on_error: bool,
         label: str | None,
@@ -217,6 +221,7 @@ class _Context:
         single: bool,
         max_buffered_events: int = WINDOW,
         retry: Retry | None = None,
+        signature: Signature | None = None,
     ) -> None:
         self._client = client
         self._worker_names = worker_names
@@ -229,6 +234,7 @@ class _Context:
         self._cancellable = cancellable
         self._headers = headers
         self._single = single
+        self._signature = signature
         self._window = max_buffered_events
         self._retry = retry
         self._attempt = 1
@@ -451,8 +457,8 @@ class _Context:
         return error
 
 
-class JobContext(_Context, Coroutine[Any, Any, dict[str, Any]]):
-    """A job of one worker.
+class JobContext(_Context, Coroutine[Any, Any, R_co], Generic[R_co]):
+    """A job of one worker. Its type says what the answer is.
 
     ``async with`` it to see its events while it runs::
 
@@ -463,12 +469,12 @@ class JobContext(_Context, Coroutine[Any, Any, dict[str, Any]]):
 
     or await it for the answer alone: ``response = await self.job("worker")``.
 
-    Guarantees: J5, J6, J7, J8, J15.
+    Guarantees: J5, J6, J7, J8, J15, J17.
     """
 
     @property
-    def response(self) -> dict[str, Any]:
-        """The payload of the worker's answer.
+    def response(self) -> R_co:
+        """The worker's answer: its payload, or what that stands for if the job was asked for by its typed handler.
 
         Raises:
             NotRunningError: The answer has not come yet; a `RuntimeError`.
@@ -477,7 +483,10 @@ class JobContext(_Context, Coroutine[Any, Any, dict[str, Any]]):
         answer = group.responses.get(group.worker_names[0])
         if answer is None:
             raise NotRunningError(f"job {group.job_id} has no answer yet: it is there when the context has been left")
-        return answer
+        made: Any = answer
+        if self._signature is not None and group.statuses.get(group.worker_names[0]) is JobStatus.COMPLETED:
+            made = self._signature.made_answer(answer)
+        return cast("R_co", made)
 
     def __aiter__(self) -> _Events[JobEvent]:
         """Iterate over updates and stream events, in the order in which they were sent, until the job ends.
@@ -486,7 +495,7 @@ class JobContext(_Context, Coroutine[Any, Any, dict[str, Any]]):
         """
         return _Events(self._entered, self._name, JobEvent)
 
-    def stream(self) -> AsyncIterator[dict[str, Any]]:
+    def stream(self) -> AsyncIterator[Any]:
         """Iterate over the chunks of the stream alone, in the order in which they were sent, until the job ends.
 
         ::
@@ -499,10 +508,13 @@ class JobContext(_Context, Coroutine[Any, Any, dict[str, Any]]):
 
         Guarantees: J7, J18, J19.
         """
-        return _Stream(self.__aiter__(), lambda event: event.data or {})
+        signature = self._signature
+        if signature is None or signature.chunk is None:
+            return _Stream(self.__aiter__(), lambda event: event.data or {})
+        return _Stream(self.__aiter__(), lambda event: signature.made_chunk(event.data or {}))
 
-    def __await__(self) -> Generator[Any, None, dict[str, Any]]:
-        """Ask, wait, and return the payload of the answer.
+    def __await__(self) -> Generator[Any, None, R_co]:
+        """Ask, wait, and return the answer.
 
         Guarantees: J15.
         """
@@ -513,16 +525,16 @@ class JobContext(_Context, Coroutine[Any, Any, dict[str, Any]]):
         """How often the job was asked for so far."""
         return self._attempt
 
-    async def _answer(self) -> dict[str, Any]:
+    async def _answer(self) -> R_co:
         if self._retry is not None:
             return await self._answer_in_attempts(self._retry)
         await self._ask_and_wait()
         return self.response
 
-    async def _answer_in_attempts(self, retry: Retry) -> dict[str, Any]:
-        async def ask(attempt: int, seconds: float | None) -> dict[str, Any]:
+    async def _answer_in_attempts(self, retry: Retry) -> R_co:
+        async def ask(attempt: int, seconds: float | None) -> R_co:
             self._attempt = attempt
-            once = JobContext(
+            once: JobContext[R_co] = JobContext(
                 self._client,
                 self._worker_names,
                 name=self._name,
@@ -533,6 +545,7 @@ class JobContext(_Context, Coroutine[Any, Any, dict[str, Any]]):
                 cancellable=self._cancellable,
                 headers=self._headers,
                 single=True,
+                signature=self._signature,
             )
             once._attempt = attempt
             try:
@@ -548,8 +561,20 @@ class JobContext(_Context, Coroutine[Any, Any, dict[str, Any]]):
         return await in_attempts(retry, ask, title=title, timeout=self._timeout, about_it=self._client.about)
 
 
-class JobGroupContext(_Context, Coroutine[Any, Any, dict[str, dict[str, Any]]]):
-    """A job of several workers at once.
+class JobStreamContext(JobContext[dict[str, Any]], Generic[Y_co]):
+    """A job of one worker whose handler is an async generator; its type says what that yields.
+
+    Guarantees: J17, J18.
+    """
+
+    if TYPE_CHECKING:
+
+        def stream(self) -> AsyncIterator[Y_co]:
+            """Iterate over what the handler yields."""
+
+
+class JobGroupContext(_Context, Coroutine[Any, Any, dict[str, R_co]], Generic[R_co]):
+    """A job of several workers at once. Its type says what each answer is.
 
     ::
 
@@ -562,12 +587,26 @@ class JobGroupContext(_Context, Coroutine[Any, Any, dict[str, dict[str, Any]]]):
     """
 
     @property
-    def responses(self) -> dict[str, dict[str, Any]]:
-        """Worker name to the payload of its answer, of the workers that have answered; `statuses` says how they ended.
+    def responses(self) -> dict[str, R_co]:
+        """Worker name to its answer, of the workers that have answered; `statuses` says how they ended.
 
-        Guarantees: J11.
+        An answer is its payload; or what that stands for, where it is COMPLETED and the job was asked for by its typed
+        handler.
+
+        Guarantees: J11, J17.
         """
-        return self._entered.in_order(self._entered.responses)
+        group = self._entered
+        made: dict[str, Any] = group.in_order(group.responses)
+        if self._signature is not None and self._signature.answer is not None:
+            for worker in group.completed:
+                made[worker] = self._signature.made_answer(made[worker])
+        return made
+
+    def _answer_of(self, worker: str) -> JobAnswer:
+        answer = self._entered.answer_of(worker)
+        if self._signature is None or answer.status is not JobStatus.COMPLETED:
+            return answer
+        return JobAnswer(worker, answer.status, self._signature.made_answer(answer.response))
 
     async def first(self) -> JobAnswer:
         """Wait for the first worker that completes the job, and tell the others to stop; see `quorum`.
@@ -624,7 +663,7 @@ class JobGroupContext(_Context, Coroutine[Any, Any, dict[str, dict[str, Any]]]):
             await group.change()
         if group.pending:
             self._client.has_enough(group)
-        return [group.answer_of(worker) for worker in done[:n]]
+        return [self._answer_of(worker) for worker in done[:n]]
 
     def as_completed(self) -> AsyncIterator[JobAnswer]:
         """Iterate over the answers, in the order in which they come, until all workers have answered.
@@ -646,7 +685,7 @@ class JobGroupContext(_Context, Coroutine[Any, Any, dict[str, dict[str, Any]]]):
         group = self._entered
         if group.arrivals is None:
             group.arrivals = deque(group.responses)
-        return _Answers(group, group.arrivals)
+        return _Answers(group, group.arrivals, self._answer_of)
 
     def __aiter__(self) -> _Events[JobGroupEvent]:
         """Iterate over updates and stream events, in the order in which they were sent, until all have answered.
@@ -655,20 +694,23 @@ class JobGroupContext(_Context, Coroutine[Any, Any, dict[str, dict[str, Any]]]):
         """
         return _Events(self._entered, self._name, JobGroupEvent)
 
-    def stream(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    def stream(self) -> AsyncIterator[tuple[str, Any]]:
         """Iterate over the chunks of the streams alone: the worker's name, and what it has sent.
 
         Updates that come meanwhile are left out. A handler that is ``max_buffered_events`` ahead waits.
 
         Guarantees: J7, J18, J19.
         """
-        return _Stream(self.__aiter__(), lambda event: (event.worker_name, event.data or {}))
+        signature = self._signature
+        if signature is None or signature.chunk is None:
+            return _Stream(self.__aiter__(), lambda event: (event.worker_name, event.data or {}))
+        return _Stream(self.__aiter__(), lambda event: (event.worker_name, signature.made_chunk(event.data or {})))
 
-    def __await__(self) -> Generator[Any, None, dict[str, dict[str, Any]]]:
-        """Ask, wait, and return worker name to the payload of its answer."""
+    def __await__(self) -> Generator[Any, None, dict[str, R_co]]:
+        """Ask, wait, and return worker name to its answer."""
         return self._answer().__await__()
 
-    async def _answer(self) -> dict[str, dict[str, Any]]:
+    async def _answer(self) -> dict[str, R_co]:
         await self._ask_and_wait()
         return self.responses
 

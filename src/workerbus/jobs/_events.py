@@ -52,12 +52,12 @@ class JobAnswer(Value):
     Args:
         worker_name: The worker.
         status: How the job ended there.
-        response: The payload of its answer.
+        response: Its answer: the payload; or what that stands for, if the job was asked for by its typed handler.
     """
 
     worker_name: str
     status: JobStatus
-    response: dict[str, Any]
+    response: Any
 
 
 @value

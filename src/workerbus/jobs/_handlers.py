@@ -308,3 +308,19 @@ def periodic_methods(cls: type, earlier: Iterable[tuple[str, Periodic]] = ()) ->
     marked = _attributes(cls, _EVERY)
     found = [(attribute, each) for attribute, marks in marked.items() for each in marks]
     return found + [each for each in earlier if each[0] not in marked and callable(getattr(cls, each[0], None))]
+
+
+def name_of_handler(handler: Any) -> str:
+    """Return the name of the job that a handler does.
+
+    Raises:
+        TypeError: It is no handler, or one of several jobs.
+    """
+    marks = _own_marks(getattr(handler, "__func__", handler), _JOBS)
+    shown = getattr(handler, "__qualname__", repr(handler))
+    if not marks:
+        raise TypeError(f"a job is named by its handler, a method with @job over it, or by name=, not by {shown}")
+    if len(marks) > 1:
+        names = ", ".join(repr(each.name) for each in marks)
+        raise TypeError(f"{shown} does several jobs, {names}: say which by name=")
+    return str(marks[0].name)

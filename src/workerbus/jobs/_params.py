@@ -1,8 +1,12 @@
 """What is said of a job beside its workers, in one object: today's spelling upstream (N1)."""
 
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Any, TypedDict, TypeVar
 
 from attrs import fields, frozen
+
+from workerbus._backoff import Backoff
+from workerbus.jobs._attempts import RetryOn
 
 
 @frozen(kw_only=True)
@@ -20,7 +24,7 @@ class JobParams:
     """
 
     name: str | None = None
-    payload: dict[str, Any] | None = None
+    payload: Mapping[str, Any] | None = None
     timeout: float | None = None
     label: str | None = None
     cancellable: bool = True
@@ -57,3 +61,28 @@ def checked(params: P, kind: type[P], **given: object) -> P:
     if twice:
         raise TypeError(f"pass either params or {', '.join(twice)}, not both")
     return params
+
+
+class JobGroupOptions(TypedDict, total=False):
+    """What else may be said of a job group, by keyword; `job_group` says what it means."""
+
+    timeout: float | None
+    cancel_on_error: bool
+    label: str | None
+    cancellable: bool
+    headers: Mapping[str, str] | None
+    max_buffered_events: int
+
+
+class JobOptions(TypedDict, total=False):
+    """What else may be said of a job, by keyword; `job` says what it means."""
+
+    timeout: float | None
+    label: str | None
+    cancellable: bool
+    headers: Mapping[str, str] | None
+    max_buffered_events: int
+    attempts: int
+    backoff: Backoff | None
+    retry_on: RetryOn | Collection[RetryOn] | None
+    attempt_timeout: float | None

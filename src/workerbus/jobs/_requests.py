@@ -4,29 +4,57 @@ They check their arguments, and leave the rest to the client.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar, Unpack, overload
 
 from workerbus._backoff import Backoff
 from workerbus._slot import HasCore, core_of
 from workerbus.jobs._attempts import RetryOn, retry_of
 from workerbus.jobs._checks import asked, check_request, check_window
 from workerbus.jobs._client import JobClient
-from workerbus.jobs._contexts import JobContext, JobGroupContext
+from workerbus.jobs._contexts import JobContext, JobGroupContext, JobStreamContext
 from workerbus.jobs._group import JobGroup
-from workerbus.jobs._params import JobGroupParams, JobParams, checked
+from workerbus.jobs._params import JobGroupOptions, JobGroupParams, JobOptions, JobParams, checked
+from workerbus.jobs._typing import Handler, MessageHandler, StreamHandler, named
 from workerbus.jobs._window import WINDOW
+
+P = TypeVar("P")
+R = TypeVar("R")
+Y = TypeVar("Y")
 
 
 class JobContexts(HasCore):
     """The methods that ask for jobs as contexts: for code that waits for the answer."""
 
+    @overload
+    def job(
+        self, worker_name: str, handler: MessageHandler[R], *, payload: Mapping[str, Any] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> JobContext[R]: ...  # fmt: skip
+
+    @overload
+    def job(
+        self, worker_name: str, handler: StreamHandler[P, Y], *, payload: P, **options: Unpack[JobOptions]
+    ) -> JobStreamContext[Y]: ...
+
+    @overload
+    def job(
+        self, worker_name: str, handler: Handler[P, R], *, payload: P, **options: Unpack[JobOptions]
+    ) -> JobContext[R]: ...
+
+    @overload
+    def job(
+        self, worker_name: str, *, params: JobParams | None = None, name: str | None = None,
+        payload: Mapping[str, Any] | None = None, **options: Unpack[JobOptions],
+    ) -> JobContext[dict[str, Any]]: ...  # fmt: skip
+
     def job(
         self,
         worker_name: str,
+        handler: Any = None,
         *,
         params: JobParams | None = None,
         name: str | None = None,
-        payload: dict[str, Any] | None = None,
+        payload: Any = None,
         timeout: float | None = None,
         label: str | None = None,
         cancellable: bool = True,
@@ -36,14 +64,17 @@ class JobContexts(HasCore):
         backoff: Backoff | None = None,
         retry_on: RetryOn | Collection[RetryOn] | None = None,
         attempt_timeout: float | None = None,
-    ) -> JobContext:
+    ) -> JobContext[Any]:
         """Ask one worker for a job, as a context or to be awaited.
 
         Args:
             worker_name: The name of the worker; if it is not there yet, it is waited for.
+            handler: Which of its `@job` handlers is to do it: the method, as in ``Counter.count``. Its annotations say
+                what the payload and the answer are.
             params: All of the following but the headers, in one object, instead of them.
-            name: Which of its `@job` handlers is to do it; without a name, `on_job_request`.
-            payload: What the handler needs. Passed by reference, to be treated as read-only.
+            name: Which of its `@job` handlers is to do it, by its name; without either, `on_job_request`.
+            payload: What the handler needs: a mapping, or what the handler takes. A mapping is passed by reference, to
+                be treated as read-only.
             timeout: Seconds for everything, the wait for the worker included, from when the context is entered or
                 awaited; None for no limit.
             label: A title for people.
@@ -64,23 +95,28 @@ class JobContexts(HasCore):
             The context. Entering it sends the request; leaving it waits for the answer.
 
         Raises:
-            TypeError: An argument is of a wrong type.
+            TypeError: An argument is of a wrong type; `PayloadError`, the payload is none that the handler takes.
             ValueError: The timeout is negative, there is less than one attempt, or what is for more is given with one.
             NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
 
-        Guarantees: J6, J8, J14, J15, J19, J20, N4, X8.
+        Guarantees: J6, J8, J14, J15, J17, J19, J20, N4, X8.
         """
         if params is not None:
             own = checked(
                 params, JobParams, name=name, payload=payload, timeout=timeout, label=label, cancellable=cancellable
             )
             name, payload, timeout, label, cancellable = own.name, own.payload, own.timeout, own.label, own.cancellable
+        signature = None
+        if handler is not None:
+            name, signature = named(handler, name)
+            payload = signature.check_payload(payload)
         check_request((worker_name,), payload, timeout, headers)
         retry = None
         if attempts != 1 or backoff is not None or retry_on is not None or attempt_timeout is not None:
             retry = retry_of(attempts, backoff, retry_on, attempt_timeout)
         _client(self).check_running()
-        return JobContext(
+        kind: type[JobContext[Any]] = JobStreamContext if signature is not None and signature.streams else JobContext
+        return kind(
             _client(self),
             (worker_name,),
             name=name,
@@ -93,22 +129,49 @@ class JobContexts(HasCore):
             single=True,
             max_buffered_events=check_window(max_buffered_events),
             retry=retry,
+            signature=signature,
         )
+
+    @overload
+    def job_group(
+        self, *worker_names: str, handler: MessageHandler[R], payload: Mapping[str, Any] | None = None,
+        payloads: Mapping[str, Mapping[str, Any] | None] | None = None, **options: Unpack[JobGroupOptions],
+    ) -> JobGroupContext[R]: ...  # fmt: skip
+
+    @overload
+    def job_group(
+        self, *worker_names: str, handler: StreamHandler[P, Any], payload: P | None = None,
+        payloads: Mapping[str, P] | None = None, **options: Unpack[JobGroupOptions],
+    ) -> JobGroupContext[dict[str, Any]]: ...  # fmt: skip
+
+    @overload
+    def job_group(
+        self, *worker_names: str, handler: Handler[P, R], payload: P | None = None,
+        payloads: Mapping[str, P] | None = None, **options: Unpack[JobGroupOptions],
+    ) -> JobGroupContext[R]: ...  # fmt: skip
+
+    @overload
+    def job_group(
+        self, *worker_names: str, params: JobGroupParams | None = None, name: str | None = None,
+        payload: Mapping[str, Any] | None = None, payloads: Mapping[str, Mapping[str, Any] | None] | None = None,
+        **options: Unpack[JobGroupOptions],
+    ) -> JobGroupContext[dict[str, Any]]: ...  # fmt: skip
 
     def job_group(
         self,
         *worker_names: str,
+        handler: Any = None,
         params: JobGroupParams | None = None,
         name: str | None = None,
-        payload: dict[str, Any] | None = None,
-        payloads: Mapping[str, dict[str, Any] | None] | None = None,
+        payload: Any = None,
+        payloads: Any = None,
         timeout: float | None = None,
         cancel_on_error: bool = True,
         label: str | None = None,
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
         max_buffered_events: int = WINDOW,
-    ) -> JobGroupContext:
+    ) -> JobGroupContext[Any]:
         """Ask several workers for the same job at once, as a context.
 
         ::
@@ -119,8 +182,10 @@ class JobContexts(HasCore):
         Args:
             *worker_names: The names of the workers; those that are not there yet are waited for. A group of none
                 completes at once. Without names, those that have a payload in ``payloads`` are asked.
+            handler: Which of their `@job` handlers is to do it: the method, as in ``Counter.count``. Its annotations
+                say what the payloads and the answers are.
             params: All of the following but the headers, in one object, instead of them.
-            name: Which of their `@job` handlers is to do it; without a name, `on_job_request`.
+            name: Which of their `@job` handlers is to do it, by its name; without either, `on_job_request`.
             payload: What the handlers need. Shared by reference, to be treated as read-only.
             payloads: Worker name to what that worker's handler needs, for those that get a payload of their own.
             timeout: Seconds for everything, the wait for the workers included, from when the context is entered or
@@ -140,7 +205,7 @@ class JobContexts(HasCore):
             ValueError: A worker is named twice, or has a payload and is not asked, or the timeout is negative.
             NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
 
-        Guarantees: J6, J8, J12, J14, J19, J20, N4, X8.
+        Guarantees: J6, J8, J12, J14, J17, J19, J20, N4, X8.
         """
         if params is not None:
             own = checked(
@@ -149,6 +214,10 @@ class JobContexts(HasCore):
             )  # fmt: skip
             name, payload, timeout, label, cancellable = own.name, own.payload, own.timeout, own.label, own.cancellable
             cancel_on_error = own.cancel_on_error
+        signature = None
+        if handler is not None:
+            name, signature = named(handler, name)
+            payload, payloads = signature.check_payloads(payload, payloads)
         worker_names = asked(worker_names, payloads)
         check_request(worker_names, payload, timeout, headers)
         _client(self).check_running()
@@ -164,6 +233,7 @@ class JobContexts(HasCore):
             cancellable=cancellable,
             headers=headers,
             single=False,
+            signature=signature,
             max_buffered_events=check_window(max_buffered_events),
         )
 
@@ -182,7 +252,7 @@ class JobRequests(JobContexts):
         *,
         params: JobParams | None = None,
         name: str | None = None,
-        payload: dict[str, Any] | None = None,
+        payload: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         label: str | None = None,
         cancellable: bool = True,
@@ -221,8 +291,8 @@ class JobRequests(JobContexts):
         *worker_names: str,
         params: JobGroupParams | None = None,
         name: str | None = None,
-        payload: dict[str, Any] | None = None,
-        payloads: Mapping[str, dict[str, Any] | None] | None = None,
+        payload: Mapping[str, Any] | None = None,
+        payloads: Mapping[str, Mapping[str, Any] | None] | None = None,
         timeout: float | None = None,
         cancel_on_error: bool = True,
         label: str | None = None,
@@ -264,8 +334,8 @@ class JobRequests(JobContexts):
         *,
         params: JobGroupParams | None = None,
         name: str | None = None,
-        payload: dict[str, Any] | None = None,
-        payloads: Mapping[str, dict[str, Any] | None] | None = None,
+        payload: Mapping[str, Any] | None = None,
+        payloads: Mapping[str, Mapping[str, Any] | None] | None = None,
         timeout: float | None = None,
         cancel_on_error: bool = True,
         label: str | None = None,

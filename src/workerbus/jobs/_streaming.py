@@ -1,6 +1,6 @@
 """Handlers that are async generators: what they yield is the stream of their job (J18)."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -9,7 +9,12 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from workerbus.messages import BusJobRequestMessage
 
 
-async def streamed(worker: Any, message: BusJobRequestMessage, chunks: AsyncGenerator[Any, None]) -> None:
+async def streamed(
+    worker: Any,
+    message: BusJobRequestMessage,
+    chunks: AsyncGenerator[Any, None],
+    plain: Callable[[Any], Any] | None = None,
+) -> None:
     """Send what a generator yields, and end the stream when it ends.
 
     However the job ends, the generator has been closed before it is answered.
@@ -17,7 +22,8 @@ async def streamed(worker: Any, message: BusJobRequestMessage, chunks: AsyncGene
     job_id = message.job_id
     async with aclosing(chunks):
         await worker.send_job_stream_start(job_id)
-        async for chunk in chunks:
+        async for yielded in chunks:
+            chunk = yielded if plain is None else plain(yielded)
             if not (chunk is None or isinstance(chunk, dict)):
                 kind = type(chunk).__name__
                 raise TypeError(f"the handler of job {message.job_name!r} yielded {kind}; yield dicts, or None")

@@ -132,6 +132,7 @@ _BY_NAME: Final[dict[str, st.SearchStrategy[Any]]] = {
     "job_id": worker_names(),
     "runner": worker_names(),
     "parent": worker_names(),
+    "payload": st.none() | payloads(),
     "seconds_left": delays(),
     "attempt": st.integers(1, 9),
     "window": st.integers(1, 2048),

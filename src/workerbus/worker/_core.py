@@ -34,6 +34,7 @@ from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._handlers import JobHandler, Periodic, job_handlers, periodic_methods, ready_handlers
 from workerbus.jobs._server import JobServer
+from workerbus.jobs._typing import signature_of
 from workerbus.worker._dispatch import MessageDispatch
 from workerbus.worker._hooks import DEFAULTS, HOOK_ARGUMENTS, HOOKS, HookQueue
 from workerbus.worker._inbox import WorkerInbox
@@ -110,7 +111,10 @@ def known_class(cls: type) -> WorkerClass:
     """
     known = _classes.get(cls)
     if known is None:
-        known = _classes[cls] = look_at_class(cls)
+        known = look_at_class(cls)
+        for handler in known.job_handlers.values():
+            signature_of(getattr(cls, handler.attribute))  # for its mistakes: by now all that it names is there
+        _classes[cls] = known
     return known
 
 

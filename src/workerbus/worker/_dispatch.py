@@ -24,6 +24,7 @@ from workerbus.jobs._limiter import Limiter, PacedLimiter
 from workerbus.jobs._open_job import OpenJob, Route
 from workerbus.jobs._outcomes import error_payload
 from workerbus.jobs._streaming import streamed
+from workerbus.jobs._typing import Signature, signature_of
 from workerbus.messages import (
     BUILT_IN,
     BusActivateWorkerMessage,
@@ -78,6 +79,16 @@ def _looked_up(worker: Any, attribute: str) -> Callable[[BusJobRequestMessage], 
         if isinstance(returned, AsyncGenerator):
             return streamed(worker, message, returned)
         return awaitable(returned, worker, attribute)
+
+    return run
+
+
+def _converting(worker: Any, attribute: str, signature: Signature) -> Callable[[BusJobRequestMessage], Awaitable[Any]]:
+    async def run(message: BusJobRequestMessage) -> Any:
+        returned: Any = getattr(worker, attribute)(signature.made_payload(message))
+        if isinstance(returned, AsyncGenerator):
+            return await streamed(worker, message, returned, signature.plain_chunk)
+        return signature.plain_answer(await awaitable(returned, worker, attribute))
 
     return run
 
@@ -227,7 +238,11 @@ class MessageDispatch:
             handler = self._handlers.get(name)
             if handler is not None:
                 limiter = _limiter(handler)
-                run = _looked_up(state.worker, handler.attribute)
+                signature = signature_of(getattr(type(state.worker), handler.attribute))
+                if signature.is_plain:
+                    run = _looked_up(state.worker, handler.attribute)
+                else:
+                    run = _converting(state.worker, handler.attribute, signature)
                 route = self._routes[name] = Route(run, handler.attribute, handler.deferred, limiter)
                 return route
         if state.hooks.wants("on_job_request"):

@@ -81,7 +81,7 @@ class Asking:
     asker: Puppet | WorkerRunner
     scope: CancelScope
     mailbox: Mailbox = Factory(Mailbox)
-    context: JobContext | JobGroupContext | None = None
+    context: JobContext[Any] | JobGroupContext[Any] | None = None
     job_id: str | None = None
     end: str | None = None
     answers: dict[str, Answer] = Factory(dict)
@@ -271,7 +271,7 @@ class Stage:
                 await self._be_a_body(asking, context)
         return "completed"
 
-    async def _be_a_body(self, asking: Asking, context: JobContext | JobGroupContext) -> None:
+    async def _be_a_body(self, asking: Asking, context: JobContext[Any] | JobGroupContext[Any]) -> None:
         what = "loop" if asking.ask.loop else (await asking.mailbox.get())[0]
         if what == "raise":
             raise BodyError

@@ -1,4 +1,4 @@
-"""W10, R8: the programs of docs/running.md print what they say."""
+"""W10, R8, J17-J20: the programs of docs/running.md and docs/jobs.md print what they say."""
 
 import contextlib
 import io
@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs/running.md"
-PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
+PROGRAMS = [
+    pytest.param(program, id=f"{page} {number}")
+    for page in ("running", "jobs")
+    for number, program in enumerate(
+        re.findall(r"```python\n(.*?)```", (DOCS / f"{page}.md").read_text(), re.DOTALL), 1
+    )
+]
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +42,7 @@ def played(program: str, backend: str) -> list[str]:
     return output.getvalue().splitlines()
 
 
-@pytest.mark.parametrize("number", range(len(PROGRAMS)))
-def test_a_program_of_the_page_prints_what_it_says(number: int, backend: str) -> None:
-    program = PROGRAMS[number]
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_of_the_page_prints_what_it_says(program: str, backend: str) -> None:
     printed = re.sub(r"\b[0-9a-f]{4,}-\w+", "1f8e-1", "\n".join(played(program, backend)))
     assert printed.splitlines() == promised(program)

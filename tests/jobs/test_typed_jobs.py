@@ -1,0 +1,407 @@
+"""J17: handlers that take their payload, and give their answer, as a type of their own."""
+
+import datetime
+import enum
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypedDict, TypeVar
+from uuid import UUID
+
+import msgspec
+import pytest
+from attrs import field, frozen
+
+from support.workers import running
+from workerbus import (
+    BaseWorker,
+    BusJobRequestMessage,
+    HandlerTypeError,
+    JobAnswer,
+    JobContext,
+    JobError,
+    JobGroupError,
+    JobStatus,
+    JobStreamContext,
+    MissingExtraError,
+    PayloadError,
+    job,
+)
+from workerbus.jobs import _typing
+
+T = TypeVar("T")
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@frozen
+class Line:
+    text: str
+    at: int = 0
+
+
+@frozen
+class Words:
+    lines: list[Line]
+    times: int = 1
+
+
+@dataclass
+class Count:
+    words: int
+    by: str = ""
+
+
+class Box(TypedDict):
+    side: float
+
+
+class Size(msgspec.Struct):
+    volume: float
+
+
+@frozen
+class Rich:
+    data: bytes
+    when: datetime.datetime
+    id: UUID
+    colour: Colour
+    maybe: Line | None = None
+
+
+@frozen
+class Page(Generic[T]):
+    items: list[T]
+
+
+class Typed(BaseWorker):
+    """Has a handler of each kind."""
+
+    @job(name="count")
+    async def count(self, words: Words) -> Count:
+        assert isinstance(words, Words)
+        assert all(isinstance(line, Line) for line in words.lines)
+        return Count(sum(len(line.text.split()) for line in words.lines) * words.times, self.name)
+
+    @job(name="box")
+    async def box(self, box: Box) -> Size:
+        return Size(box["side"] ** 3)
+
+    @job(name="size")
+    async def size(self, size: Size) -> Box:
+        return {"side": size.volume ** (1 / 3)}
+
+    @job(name="rich")
+    async def rich(self, rich: Rich) -> Rich:
+        assert isinstance(rich.colour, Colour)
+        return rich
+
+    @job(name="page")
+    async def page(self, page: Page[Line]) -> Page[Count]:
+        return Page([Count(len(line.text)) for line in page.items])
+
+    @job(name="plain")
+    async def plain(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        return {"got": dict(payload)}
+
+    @job(name="either")
+    async def either(self, either: Line | None) -> dict[str, Any]:
+        return {"got": str(either)}
+
+    @job(name="message")
+    async def message(self, message: BusJobRequestMessage) -> dict[str, Any]:
+        return {"got": message.payload}
+
+    @job(name="untyped")
+    async def untyped(self, message):  # type: ignore[no-untyped-def]  # as people write it
+        return {"got": message.payload}
+
+    @job(name="stream")
+    async def stream(self, words: Words) -> AsyncIterator[Count]:
+        for line in words.lines:
+            yield Count(len(line.text.split()))
+
+    @job(name="wrong")
+    async def wrong(self, words: Words) -> Count:
+        return Count("three")  # type: ignore[arg-type]  # the mistake
+
+    @job(name="wrong stream")
+    async def wrong_stream(self, words: Words) -> AsyncIterator[Count]:
+        yield Count(1)
+        yield Count("three")  # type: ignore[arg-type]  # the mistake
+
+
+WORDS = Words([Line("to be or not"), Line("to be")])
+
+
+@pytest.mark.parametrize(
+    ("handler", "payload", "answer"),
+    [
+        (Typed.count, WORDS, Count(6, "typed")),
+        (Typed.box, Box(side=2), Size(8)),
+        (Typed.size, Size(8), {"side": 2.0}),
+        (Typed.page, Page([Line("abc")]), Page([Count(3)])),
+        (Typed.plain, {"a": 1}, {"got": {"a": 1}}),
+        (Typed.message, {"a": 1}, {"got": {"a": 1}}),
+        (Typed.untyped, {"a": 1}, {"got": {"a": 1}}),
+    ],
+)
+async def test_a_handler_gets_and_gives_what_its_annotations_say(handler: Any, payload: Any, answer: Any) -> None:
+    """J17: attrs classes, dataclasses, `TypedDict`s, msgspec structs, generic ones, mappings, and the request."""
+    async with running(Typed("typed")) as runner:
+        assert await runner.job("typed", handler, payload=payload) == answer
+
+
+async def test_what_json_has_not_stays_what_it_is() -> None:
+    """J17: bytes, times, ids, enums, and what may be None."""
+    rich = Rich(b"\0x", datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), UUID(int=3), Colour.RED, Line("a"))
+    async with running(Typed("typed")) as runner:
+        assert await runner.job("typed", Typed.rich, payload=rich) == rich
+
+
+async def test_in_the_message_a_payload_is_a_mapping_of_plain_values() -> None:
+    """J17: so a network changes nothing, and whoever watches can read it."""
+    seen: list[Any] = []
+    async with running(Typed("typed")) as runner:
+        runner.bus.add_tap(seen.append)
+        await runner.job("typed", Typed.count, payload=WORDS)
+    requests = [message for message in seen if isinstance(message, BusJobRequestMessage)]
+    assert [request.payload for request in requests] == [
+        {"lines": [{"text": "to be or not", "at": 0}, {"text": "to be", "at": 0}], "times": 1}
+    ]
+
+
+async def test_a_handler_may_be_named_by_a_string_as_before() -> None:
+    """J17: then nothing is converted at the requester."""
+    async with running(Typed("typed")) as runner:
+        payload = {"lines": [{"text": "a b"}]}
+        assert await runner.job("typed", name="count", payload=payload) == {"words": 2, "by": "typed"}
+        assert await runner.job("typed", Typed.count, payload=payload) == Count(2, "typed")  # type: ignore[arg-type]
+
+
+async def test_without_a_payload_a_mapping_is_empty() -> None:
+    """J17: a handler never gets None for it."""
+    async with running(Typed("typed")) as runner:
+        for name in ("plain", "message", "untyped"):
+            assert await runner.job("typed", name=name) == {"got": {}}
+
+
+async def test_a_payload_that_does_not_fit_is_refused_where_the_job_is_made() -> None:
+    """J17: with the path of the field; nobody is asked."""
+    async with running(Typed("typed")) as runner:
+        with pytest.raises(PayloadError) as caught:
+            runner.job("typed", Typed.count, payload=Words([Line("a"), Line(3)]))  # type: ignore[arg-type]  # on purpose
+    error = caught.value
+    assert str(error) == ("the payload of Typed.count does not fit at 'lines[1].text': expected `str`, got `int`")
+    assert (error.handler, error.what, error.path) == ("Typed.count", "payload", "lines[1].text")
+    assert isinstance(error, TypeError)
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        ({"times": 1}, "the payload of Typed.count does not fit: object missing required field `lines`"),
+        ({"lines": [{"text": 1}]}, "does not fit at 'lines[0].text': expected `str`, got `int`"),
+        (3, "the payload of Typed.count does not fit: expected an object with fields, got int"),
+        ({"lines": [object()]}, "a object cannot travel: numbers, texts, bytes, times, lists and objects can"),
+        (None, "the payload of Typed.count does not fit: object missing required field `lines`"),
+    ],
+)
+async def test_whatever_does_not_fit_is_refused_in_words(payload: Any, text: str) -> None:
+    """J17"""
+    async with running(Typed("typed")) as runner:
+        with pytest.raises(PayloadError) as caught:
+            runner.job("typed", Typed.count, payload=payload)
+    assert text in str(caught.value)
+
+
+async def test_a_string_named_job_is_refused_by_its_handler() -> None:
+    """J17: an ERROR that names the field."""
+    async with running(Typed("typed")) as runner:
+        with pytest.raises(JobError) as caught:
+            await runner.job("typed", name="count", payload={"lines": [{"text": 1}]})
+    assert caught.value.responses["typed"] == {
+        "error": "the payload of Typed.count does not fit at 'lines[0].text': expected `str`, got `int`",
+        "type": "PayloadError",
+    }
+
+
+async def test_an_answer_that_does_not_fit_is_an_error_that_names_the_field() -> None:
+    """J17: whichever class it is of."""
+    async with running(Typed("typed")) as runner:
+        with pytest.raises(JobError, match=r"the answer of Typed\.wrong does not fit at 'words': expected `int`, got"):
+            await runner.job("typed", Typed.wrong, payload=WORDS)
+
+
+async def test_a_stream_has_what_the_handler_yields() -> None:
+    """J17, J18"""
+    async with running(Typed("typed")) as runner:
+        async with runner.job("typed", Typed.stream, payload=WORDS) as asked:
+            assert isinstance(asked, JobStreamContext)
+            assert [chunk async for chunk in asked.stream()] == [Count(4), Count(2)]
+        async with runner.job("typed", name="stream", payload={"lines": [{"text": "a"}]}) as loose:
+            assert [chunk async for chunk in loose.stream()] == [{"words": 1, "by": ""}]
+        assert type(loose) is JobContext
+        async with runner.job_group("typed", handler=Typed.stream, payload=WORDS) as group:
+            assert [pair async for pair in group.stream()] == [("typed", Count(4)), ("typed", Count(2))]
+
+
+async def test_a_chunk_that_does_not_fit_ends_the_job() -> None:
+    """J17, J18"""
+    async with running(Typed("typed")) as runner:
+        with pytest.raises(JobError, match=r"the chunk of Typed\.wrong_stream does not fit at 'words'"):
+            await runner.job("typed", Typed.wrong_stream, payload=WORDS)
+
+
+async def test_a_group_is_typed_as_a_job_is() -> None:
+    """J17, J20: its responses, its first answers, and each worker's own payload."""
+    async with running(Typed("a"), Typed("b")) as runner:
+        payloads = {"a": Words([Line("x")]), "b": Words([Line("x y")])}
+        assert await runner.job_group(handler=Typed.count, payloads=payloads) == {
+            "a": Count(1, "a"),
+            "b": Count(2, "b"),
+        }
+        group = runner.job_group("a", "b", handler=Typed.count, payload=WORDS)
+        first = await group.first()
+        assert first == JobAnswer(first.worker_name, JobStatus.COMPLETED, Count(6, first.worker_name))
+        async with runner.job_group("a", "b", handler=Typed.count, payload=WORDS) as asked:
+            counts = [answer.response async for answer in asked.as_completed()]
+        assert {count.by for count in counts} == {"a", "b"}
+        with pytest.raises(PayloadError, match="at 'times'"):
+            runner.job_group(handler=Typed.count, payloads={"a": {"lines": [], "times": "x"}})  # type: ignore[arg-type]
+
+
+async def test_an_error_in_a_typed_group_is_not_converted() -> None:
+    """J11, J17: it is no answer of the handler's."""
+    async with running(Typed("a")) as runner:
+        with pytest.raises(JobGroupError) as caught:
+            await runner.job_group("a", handler=Typed.wrong, payload=WORDS)
+        assert caught.value.responses["a"]["type"] == "PayloadError"
+        async with runner.job_group("a", handler=Typed.wrong, payload=WORDS, cancel_on_error=False) as group:
+            pass
+        answer: Any = group.responses["a"]
+        assert answer["type"] == "PayloadError"
+
+
+async def test_attempts_are_typed_too() -> None:
+    """J17, J20"""
+    async with running(Typed("typed")) as runner:
+        assert await runner.job("typed", Typed.count, payload=WORDS, attempts=2) == Count(6, "typed")
+
+
+async def test_an_override_decides_what_it_takes() -> None:
+    """J17, N7: the method that is called counts, and not the one that has the decorator."""
+
+    class Plain(Typed):
+        async def count(self, message: BusJobRequestMessage) -> Any:  # type: ignore[override]  # on purpose
+            return {"words": -1, "by": str(sorted(message.payload))}
+
+    async with running(Plain("typed")) as runner:
+        assert await runner.job("typed", Typed.count, payload=WORDS) == Count(-1, "['lines', 'times']")
+
+
+async def test_a_handler_that_is_put_on_the_object_gets_what_the_class_takes() -> None:
+    """J17, N7: as a test's patch does."""
+    typed = Typed("typed")
+
+    async def count(words: Words) -> Count:
+        assert isinstance(words, Words)
+        return Count(7)
+
+    typed.count = count  # type: ignore[method-assign]  # on purpose
+    async with running(typed) as runner:
+        assert await runner.job("typed", Typed.count, payload=WORDS) == Count(7)
+
+
+async def test_what_names_no_handler_is_refused() -> None:
+    """N8: where the job is made."""
+
+    class Two(BaseWorker):
+        @job(name="a")
+        @job(name="b")
+        async def both(self, message: BusJobRequestMessage) -> None: ...
+
+        async def none(self, message: BusJobRequestMessage) -> None: ...
+
+    async with running(Two("two")) as runner:
+        with pytest.raises(TypeError, match=r"a method with @job over it, or by name=, not by .*Two\.none"):
+            runner.job("two", Two.none)
+        with pytest.raises(TypeError, match=r"Two\.both does several jobs, 'a', 'b': say which by name="):
+            runner.job("two", Two.both)
+        with pytest.raises(TypeError, match="pass either the handler or name='a', not both"):
+            runner.job("two", Two.both, name="a")  # type: ignore[call-overload]  # on purpose
+        with pytest.raises(TypeError, match=r"or by name=, not by 'a'"):
+            runner.job("two", "a")  # type: ignore[call-overload]  # on purpose
+
+
+def made(annotation: Any) -> BaseWorker:
+    class Mine(BaseWorker):
+        @job(name="do")
+        async def do(self, it: annotation) -> None: ...
+
+    return Mine("mine")
+
+
+@frozen
+class Private:
+    _hidden: int = field(default=1)
+
+
+@frozen
+class Holder:
+    inside: list[Private]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        (int, "Mine.do takes a int, which no payload can be: annotate it with an attrs class, a dataclass"),
+        (list[int], "Mine.do takes a list, which no payload can be"),
+        ("Nowhere", "an annotation of Mine.do cannot be resolved: name 'Nowhere' is not defined. Import what it names"),
+        (Line | Words, "Mine.do: "),
+        (Private, "Mine.do: field '_hidden' of Private is private, and would not travel: give it a public name"),
+        (Holder, "Mine.do: field '_hidden' of Private is private, and would not travel: give it a public name"),
+    ],
+)
+def test_an_annotation_that_no_payload_can_be_is_refused_when_a_worker_is_made(annotation: Any, text: str) -> None:
+    """J17, N8: by then all that it may name is there."""
+    with pytest.raises(HandlerTypeError) as caught:
+        made(annotation)
+    assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize("annotation", ["BusJobRequestMessage", "workerbus.BusJobRequestMessage", Any, object, T])
+def test_the_request_may_be_named_in_any_way(annotation: Any) -> None:
+    """J17: also where it is imported for type checkers alone."""
+    assert made(annotation).name == "mine"
+
+
+async def test_annotations_may_come_later_than_what_they_are_of() -> None:
+    """J17: they are looked up when the first worker is made."""
+
+    class Early(BaseWorker):
+        @job(name="do")
+        async def do(self, later: "Later") -> "Later":
+            return later
+
+    async with running(Early("early")) as runner:
+        assert await runner.job("early", Early.do, payload=Later("x")) == Later("x")
+
+
+@frozen
+class Later:
+    text: str
+
+
+def test_without_msgspec_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """J17: the plain forms work without it."""
+    monkeypatch.setitem(sys.modules, "msgspec", None)
+    monkeypatch.setattr(_typing, "_signatures", {})
+    made(Mapping[str, Any])
+    made(BusJobRequestMessage)
+    with pytest.raises(
+        MissingExtraError, match=r"^the types of Mine\.do need msgspec: pip install 'workerbus\[typed\]'$"
+    ):
+        made(Line)

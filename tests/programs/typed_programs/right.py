@@ -1,0 +1,68 @@
+"""A program that both type checkers accept in their strict modes."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict, assert_type
+
+from attrs import frozen
+
+from workerbus import BaseWorker, BusJobRequestMessage, JobAnswer, WorkerRunner, every, job
+
+
+@frozen
+class Words:
+    text: str
+
+
+@dataclass
+class Count:
+    words: int
+
+
+class Box(TypedDict):
+    side: float
+
+
+class Counter(BaseWorker):
+    @job(name="count", limit=4, rate=10)
+    async def count(self, words: Words) -> Count:
+        return Count(len(words.text.split()))
+
+    @job(name="each")
+    async def each(self, words: Words) -> AsyncIterator[Count]:
+        for word in words.text.split():
+            yield Count(len(word))
+
+    @job(name="box")
+    async def box(self, box: Box) -> Box:
+        return {"side": box["side"] * 2}
+
+    @job(name="loose")
+    async def loose(self, message: BusJobRequestMessage) -> dict[str, Any]:
+        return {"n": message.payload["n"]}
+
+    @job(name="mapping")
+    async def mapping(self, payload: Mapping[str, Any]) -> dict[str, int]:
+        return {"n": len(payload)}
+
+    @every(60)
+    async def refresh(self) -> None: ...
+
+
+async def main() -> None:
+    async with WorkerRunner() as runner:
+        await runner.add_workers(Counter("left"), Counter("right"))
+        count = await runner.job("left", Counter.count, payload=Words("to be"), timeout=5, attempts=3)
+        assert_type(count, Count)
+        async with runner.job("left", Counter.each, payload=Words("to be")) as asked:
+            async for each in asked.stream():
+                assert_type(each, Count)
+        assert_type(await runner.job("left", Counter.box, payload=Box(side=2.0)), Box)
+        assert_type(await runner.job("left", Counter.loose, payload={"n": 3}), dict[str, Any])
+        assert_type(await runner.job("left", Counter.mapping, payload={"n": 3}), dict[str, int])
+        loose = await runner.job("left", name="count", payload={"text": "to be"})
+        assert_type(loose, dict[str, Any])
+        counts = await runner.job_group("left", "right", handler=Counter.count, payload=Words("to be"))
+        assert_type(counts, dict[str, Count])
+        own = runner.job_group(handler=Counter.count, payloads={"left": Words("a"), "right": Words("b")})
+        assert_type(await own.first(), JobAnswer)
