@@ -266,8 +266,9 @@ class BusJobRequestMessage(BusDataMessage):
         seconds_left: How many seconds the requester will wait from now on; None for as long as it takes.
         attempt: The how manieth attempt this is, from 1 on: what was asked for before may have run, whole or in part.
         window: How many chunks of a stream may be sent before the requester says more; None for any number.
+        delay: How many seconds after its arrival the job is to begin, at the earliest; None for at once.
 
-    Guarantees: J6, J19, J20.
+    Guarantees: J6, J13, J19, J20.
     """
 
     job_id: str
@@ -276,6 +277,7 @@ class BusJobRequestMessage(BusDataMessage):
     seconds_left: float | None = None
     attempt: int = field(default=1, kw_only=True, metadata={IF_SET: True})
     window: int | None = field(default=None, kw_only=True, metadata={IF_SET: True})
+    delay: float | None = field(default=None, kw_only=True, metadata={IF_SET: True})
 
 
 @bus_message

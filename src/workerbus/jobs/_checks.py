@@ -61,6 +61,22 @@ def asked(worker_names: N, payloads: object) -> N:
     return worker_names or type(worker_names)(payloads)
 
 
+def check_delay(delay: object) -> float | None:
+    """Return after how many seconds a job is to begin.
+
+    Raises:
+        TypeError: It is neither a number nor None.
+        ValueError: It is negative, or not finite.
+    """
+    if delay is None:
+        return None
+    if isinstance(delay, bool) or not isinstance(delay, int | float):
+        raise TypeError(f"delay is a number of seconds or None, not {delay!r}")
+    if not 0 <= delay < math.inf:
+        raise ValueError(f"delay is a finite number of seconds, not less than 0, not {delay!r}")
+    return delay
+
+
 def check_window(max_buffered_events: object) -> int:
     """Return how far a worker may be ahead of the reader of its stream.
 

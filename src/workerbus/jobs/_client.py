@@ -119,6 +119,7 @@ class JobClient:
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        delay: float | None = None,
         single: bool = False,
         in_context: bool = False,
     ) -> JobGroup:
@@ -141,6 +142,8 @@ class JobClient:
             in_context=in_context,
             new_event=self._new_event,
         )
+        if delay is not None:
+            group.delay = delay
         if timeout is not None:
             group.timeout = timeout
             group.deadline = current_time() + timeout
@@ -188,6 +191,7 @@ class JobClient:
                 headers=headers,
                 attempt=group.attempt,
                 window=group.window_size,
+                delay=group.delay,
             )
             group.asks(worker, self._asking, self)
             self.requested += 1

@@ -70,6 +70,7 @@ class Requester(Protocol):
         cancellable: bool,
         headers: Mapping[str, str] | None,
         timeout: float | None,
+        delay: float | None,
         single: bool,
         in_context: bool,
     ) -> JobGroup:
@@ -220,6 +221,7 @@ class _Context:
         headers: Mapping[str, str] | None,
         single: bool,
         max_buffered_events: int = WINDOW,
+        delay: float | None = None,
         retry: Retry | None = None,
         signature: Signature | None = None,
     ) -> None:
@@ -235,6 +237,7 @@ class _Context:
         self._headers = headers
         self._single = single
         self._signature = signature
+        self._delay = delay
         self._window = max_buffered_events
         self._retry = retry
         self._attempt = 1
@@ -319,6 +322,7 @@ class _Context:
             cancellable=self._cancellable,
             headers=self._headers,
             timeout=self._timeout,
+            delay=self._delay,
             single=self._single,
             in_context=True,
         )
@@ -545,6 +549,7 @@ class JobContext(_Context, Coroutine[Any, Any, R_co], Generic[R_co]):
                 cancellable=self._cancellable,
                 headers=self._headers,
                 single=True,
+                delay=self._delay if attempt == 1 else None,
                 signature=self._signature,
             )
             once._attempt = attempt

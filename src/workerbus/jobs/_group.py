@@ -47,6 +47,7 @@ class JobGroup:
         absent: After a timeout, the first worker that had not come, in words; None if all had.
         job_name: Which handler of the workers is to do it; None for the one of all jobs without a name.
         timeout: Seconds for everything; None for no limit.
+        delay: How many seconds after its arrival the job is to begin; None for at once.
         attempt: The how manieth attempt at the job this is, from 1 on.
         single: Whether it was asked for as a job of one worker, whose errors are `JobError`, not `JobGroupError`.
         in_context: Whether a context holds it, which forgets it when it is left.
@@ -85,6 +86,7 @@ class JobGroup:
         "cancellable",
         "collects",
         "deadline",
+        "delay",
         "events",
         "grant",
         "headers",
@@ -125,6 +127,7 @@ class JobGroup:
         self.job_name: str | None = None
         self.timeout: float | None = None
         self.attempt: int = 1
+        self.delay: float | None = None
         self.worker_names: list[str] = list(worker_names)
         self.cancel_on_error: bool = cancel_on_error
         self.label: str | None = label

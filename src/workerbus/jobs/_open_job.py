@@ -40,12 +40,13 @@ class OpenJob:
         state: How far it is; the members of `JobState` say what each state means.
         deadline: When its time is up, on this process's event loop's clock; infinite without a limit.
         scope: The scope that its handler runs in, while it does.
+        timer: The number of what will let it begin, where it was asked for with a delay.
         watch: Its number at `Deadlines`, if that looks after it.
         window: How much of its stream may be sent; None until some was, and where there is no limit.
         verdict: Status and payload of its answer, once it was cancelled and its handler has yet to unwind.
     """
 
-    __slots__ = ("deadline", "request", "route", "scope", "since", "state", "verdict", "watch", "window")
+    __slots__ = ("deadline", "request", "route", "scope", "since", "state", "timer", "verdict", "watch", "window")
 
     def __init__(self, request: BusJobRequestMessage, route: Route, now: float) -> None:
         self.request: BusJobRequestMessage = request
@@ -56,6 +57,7 @@ class OpenJob:
         self.deadline: float = math.inf if left is None else self.since + left
         self.scope: CancelScope | None = None
         self.watch: int | None = None
+        self.timer: int | None = None
         self.window: SenderWindow | None = None
         self.verdict: tuple[JobStatus, dict[str, Any]] | None = None
 

@@ -71,6 +71,7 @@ class JobGroupOptions(TypedDict, total=False):
     label: str | None
     cancellable: bool
     headers: Mapping[str, str] | None
+    delay: float | None
     max_buffered_events: int
 
 
@@ -81,6 +82,7 @@ class JobOptions(TypedDict, total=False):
     label: str | None
     cancellable: bool
     headers: Mapping[str, str] | None
+    delay: float | None
     max_buffered_events: int
     attempts: int
     backoff: Backoff | None

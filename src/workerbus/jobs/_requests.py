@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Unpack, overload
 from workerbus._backoff import Backoff
 from workerbus._slot import HasCore, core_of
 from workerbus.jobs._attempts import RetryOn, retry_of
-from workerbus.jobs._checks import asked, check_request, check_window
+from workerbus.jobs._checks import asked, check_delay, check_request, check_window
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._contexts import JobContext, JobGroupContext, JobStreamContext
 from workerbus.jobs._group import JobGroup
@@ -59,6 +59,7 @@ class JobContexts(HasCore):
         label: str | None = None,
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
+        delay: float | None = None,
         max_buffered_events: int = WINDOW,
         attempts: int = 1,
         backoff: Backoff | None = None,
@@ -80,6 +81,8 @@ class JobContexts(HasCore):
             label: A title for people.
             cancellable: Whether `request_cancel_job_group` may cancel it.
             headers: What travels with the request, str by str, and comes back with all that belongs to the job.
+            delay: How many seconds after the request has arrived the job is to begin, at the earliest; ``timeout`` goes
+                on meanwhile.
             max_buffered_events: How many chunks of a stream a worker may be ahead of the loop that reads them; then it
                 waits.
             attempts: How often it is asked for at most, if it fails; more than one, for a job that is awaited. Each has
@@ -127,6 +130,7 @@ class JobContexts(HasCore):
             cancellable=cancellable,
             headers=headers,
             single=True,
+            delay=check_delay(delay),
             max_buffered_events=check_window(max_buffered_events),
             retry=retry,
             signature=signature,
@@ -170,6 +174,7 @@ class JobContexts(HasCore):
         label: str | None = None,
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
+        delay: float | None = None,
         max_buffered_events: int = WINDOW,
     ) -> JobGroupContext[Any]:
         """Ask several workers for the same job at once, as a context.
@@ -194,6 +199,8 @@ class JobContexts(HasCore):
             label: A title for people.
             cancellable: Whether `request_cancel_job_group` may cancel it.
             headers: What travels with the request, str by str, and comes back with all that belongs to the job.
+            delay: How many seconds after the request has arrived the job is to begin, at the earliest; ``timeout`` goes
+                on meanwhile.
             max_buffered_events: How many chunks of a stream a worker may be ahead of the loop that reads them; then it
                 waits.
 
@@ -234,6 +241,7 @@ class JobContexts(HasCore):
             headers=headers,
             single=False,
             signature=signature,
+            delay=check_delay(delay),
             max_buffered_events=check_window(max_buffered_events),
         )
 
@@ -257,6 +265,7 @@ class JobRequests(JobContexts):
         label: str | None = None,
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
+        delay: float | None = None,
     ) -> str:
         """Ask one worker for a job and go on; `on_job_response` and `on_job_completed` tell how it went.
 
@@ -281,7 +290,13 @@ class JobRequests(JobContexts):
         check_request((worker_name,), payload, timeout, headers)
         _client(self).check_running()
         group = _client(self).new_group(
-            (worker_name,), timeout=timeout, label=label, cancellable=cancellable, headers=headers, single=True
+            (worker_name,),
+            timeout=timeout,
+            delay=check_delay(delay),
+            label=label,
+            cancellable=cancellable,
+            headers=headers,
+            single=True,
         )
         await _client(self).ask_without_context(group, name, payload)
         return group.job_id
@@ -298,6 +313,7 @@ class JobRequests(JobContexts):
         label: str | None = None,
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
+        delay: float | None = None,
     ) -> str:
         """Ask several workers for a job and go on; `on_job_response` and `on_job_completed` tell how it went.
 
@@ -325,6 +341,7 @@ class JobRequests(JobContexts):
             label=label,
             cancellable=cancellable,
             headers=headers,
+            delay=delay,
         )
         return group.job_id
 
@@ -341,6 +358,7 @@ class JobRequests(JobContexts):
         label: str | None = None,
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
+        delay: float | None = None,
     ) -> JobGroup:
         """Do what `request_job_group` does, and return the group.
 
@@ -366,6 +384,7 @@ class JobRequests(JobContexts):
             cancellable=cancellable,
             headers=headers,
             timeout=timeout,
+            delay=check_delay(delay),
         )
         return await _client(self).ask_without_context(group, name, payload, payloads)
 

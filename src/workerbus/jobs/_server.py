@@ -19,6 +19,7 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from anyio import CancelScope, Event, current_time
@@ -76,7 +77,7 @@ class JobServer:
         ignored: How many requests came a second time.
         _ended: The ids of the last jobs that were answered, the oldest first.
         _deadlines: Looks after the time of jobs without a task.
-        _turns: Looks after the lines of handlers with a rate; None until one of them has to wait for its time.
+        _later: Lets delayed jobs begin, and those of handlers with a rate; None until one has to wait for its time.
         _bus: Where answers go; None before the first, as a worker gets its bus late.
         _all_groups: The open job groups of this process, where lanes are bounded; else None.
         _held: Where answers are put instead, for a worker that sends them itself.
@@ -90,13 +91,13 @@ class JobServer:
         "_ended",
         "_find",
         "_held",
+        "_later",
         "_name",
         "_no_jobs",
         "_now",
         "_owner",
         "_panicked",
         "_refusal",
-        "_turns",
         "answered",
         "early",
         "ignored",
@@ -124,7 +125,7 @@ class JobServer:
         self.early: OrderedDict[str, tuple[str | None, int]] = OrderedDict()
         self.pool: TaskPool[OpenJob] = TaskPool(owner.name, self._perform, lambda: owner.tasks)
         self._deadlines: Deadlines[OpenJob] = Deadlines(owner.name, lambda: owner.tasks, self._expire_all)
-        self._turns: Deadlines[PacedLimiter[OpenJob]] | None = None
+        self._later: Deadlines[Callable[[], None]] | None = None
         self._no_jobs: Event | None = None
         self.ignored: int = 0
         self.answered: dict[JobStatus, int] = {}
@@ -156,14 +157,23 @@ class JobServer:
             self._remember(job_id)
             return
         job = self.jobs[job_id] = OpenJob(message, route, self._clock())
-        limiter = route.limiter
+        if message.delay:
+            self._watch(job)
+            job.timer = self._call_at(job.since + message.delay, partial(self._stand, job))
+        else:
+            self._stand(job)
+
+    def _stand(self, job: OpenJob) -> None:
+        """Let a job begin, or stand in line."""
+        job.timer = None
+        limiter = job.route.limiter
         if limiter is None or limiter.stand(job):
             self.pool.submit(job)
         else:
             self._watch(job)
             if limiter.paced:
                 self._pace(limiter)
-            group = None if self._all_groups is None else self._all_groups.get(job_id)
+            group = None if self._all_groups is None else self._all_groups.get(job.request.job_id)
             if group is not None:
                 group.admit_what_it_waits_for()
 
@@ -337,22 +347,24 @@ class JobServer:
         due = limiter.due_at
         if due is None or limiter.watched:
             return
-        if self._turns is None:
-            self._turns = Deadlines(f"{self._name} turns", lambda: self._owner.tasks, self._turns_have_come)
         limiter.watched = True
-        self._turns.add(due, limiter)
+        self._call_at(due, partial(self._turn_has_come, limiter))
 
-    def _turns_have_come(self, limiters: list[PacedLimiter[OpenJob]]) -> None:
-        for limiter in limiters:
-            limiter.watched = False
+    def _turn_has_come(self, limiter: PacedLimiter[OpenJob]) -> None:
+        limiter.watched = False
+        following = limiter.following()
+        while following is not None:
+            self.pool.submit(following)
             following = limiter.following()
-            while following is not None:
-                self.pool.submit(following)
-                following = limiter.following()
-            self._pace(limiter)
+        self._pace(limiter)
+
+    def _call_at(self, at: float, function: Callable[[], None]) -> int:
+        if self._later is None:
+            self._later = Deadlines(f"{self._name} timers", lambda: self._owner.tasks, _call_all)
+        return self._later.add(at, function)
 
     def _cancel(self, job: OpenJob, status: JobStatus, payload: dict[str, Any]) -> bool:
-        in_line = job.waits
+        in_line = job.waits or job.timer is not None
         before = self._move(job, JobTrigger.CANCEL)
         if job.state is before:
             return False
@@ -381,6 +393,8 @@ class JobServer:
         self._remember(job_id)
         if job.watch is not None:
             self._deadlines.drop(job.watch)
+        if job.timer is not None and self._later is not None:
+            self._later.drop(job.timer)
         if self._no_jobs is not None and not self.jobs:
             self._no_jobs.set()
             self._no_jobs = None
@@ -531,3 +545,8 @@ class JobServer:
             self._answer(job, *job.verdict)
         elif before is JobState.RUNNING and job.state is JobState.OVER:
             self._answer(job, *outcome(result, error, job.request.job_name))
+
+
+def _call_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()

@@ -134,6 +134,7 @@ _BY_NAME: Final[dict[str, st.SearchStrategy[Any]]] = {
     "parent": worker_names(),
     "payload": st.none() | payloads(),
     "seconds_left": delays(),
+    "delay": delays(),
     "attempt": st.integers(1, 9),
     "window": st.integers(1, 2048),
     "until": st.integers(1, 4096),
