@@ -33,6 +33,13 @@ def test_not_everybody_waits_for_the_same_time() -> None:
     assert len({next(Backoff().delays()) for _ in range(20)}) > 1
 
 
+def test_each_wait_of_one_is_shaken_anew_and_some_are_longer_and_some_shorter() -> None:
+    """J20: by no more than the share."""
+    waits = list(islice(Backoff(initial=1, factor=1, jitter=0.5).delays(), 100))
+    assert min(waits) < 1 < max(waits)
+    assert len(set(waits)) > 1
+
+
 def test_in_virtual_time_the_seed_decides(backend: str) -> None:
     """J20: so that a run can be repeated."""
 

@@ -216,6 +216,51 @@ async def test_a_flush_of_what_is_cancelled_fails() -> None:
     assert said == ["cancelled"]
 
 
+async def test_all_flushes_of_what_is_cancelled_fail() -> None:
+    """P6: however many wait."""
+    spy, said = Spy(for_texts(hang)), []
+    async with nothing_left(), flowing(spy) as worker, create_task_group() as group:
+
+        async def flush(n: int) -> None:
+            with pytest.raises(FlushError, match="'w' was cancelled"):
+                await worker.flush()
+            said.append(n)
+
+        await worker.queue_frame(TextFrame("a"))
+        for n in range(3):
+            group.start_soon(flush, n)
+        await spy.until(1)
+        await settle()
+        await worker.queue_frame(CancelFrame())
+        await worker.wait()
+    assert sorted(said) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=False)
+async def test_a_flush_goes_on_when_a_handler_that_it_waits_for_is_cancelled_natively(anyio_backend: str) -> None:
+    """P6, L3: asyncio's `Task.cancel()`"""
+    import asyncio  # noqa: PLC0415 - what is tested is asyncio's
+
+    go = Event()
+
+    async def cancel_own_task(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, Alert):
+            await go.wait()
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await anyio.sleep(1)
+
+    async with nothing_left(), flowing(Spy(cancel_own_task)) as worker, create_task_group() as group:
+        await worker.queue_frame(Alert("!"))
+        flushed = [waiting(group, worker.flush) for _ in range(2)]
+        await settle()
+        assert not any(each.is_set() for each in flushed)
+        go.set()
+        for each in flushed:
+            await each.wait()
+
+
 async def test_a_flush_behind_an_end_returns_when_the_pipeline_has_ended() -> None:
     """P2, P6: all that was queued has come out."""
     spy = Spy(slow(1))

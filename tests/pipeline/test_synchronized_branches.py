@@ -216,7 +216,7 @@ async def test_a_turn_that_a_stop_has_cut_off_is_not_waited_for_in_the_next_pipe
             await super().process_frame(frame, direction)
             await self.push_frame(frame, direction)
             if isinstance(frame, StopFrame):
-                for frame in texts("late", "too late"):
+                for frame in texts("late", "too late", "and later still"):
                     await self.push_frame(frame)
 
     late, fork, last = Late(), SyncParallelPipeline([Spy(slow(1))], [Spy()]), Spy()

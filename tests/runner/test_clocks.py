@@ -222,6 +222,27 @@ async def test_nothing_that_comes_late_from_a_life_that_is_over_counts() -> None
         assert here.registry.remote_workers == ["new"]
 
 
+@pytest.mark.parametrize("numbers", [(5, 7), (7, 5), (5, 7, 3)])
+async def test_a_list_of_a_life_that_is_over_has_to_be_newer_than_all_that_came_of_it(numbers: tuple[int, ...]) -> None:
+    """L8, X4: in whatever order that came."""
+    async with runner_on(MemoryBus(), "here") as here:
+        await tell(here, *(ready(f"old {number}", "first", number) for number in numbers), ready("new", "second", 1))
+        await tell(here, hello("first", 6, "old"))
+        assert here.registry.remote_workers == ["new"]
+        await tell(here, hello("first", 8, "old"))
+        assert here.registry.remote_workers == ["old"]
+
+
+async def test_what_has_failed_in_a_life_that_is_over_is_forgotten() -> None:
+    """L8, J4: the worker may come in the new life, and a job for it waits."""
+    async with runner_on(MemoryBus(), "here") as here:
+        failed = BusWorkerGoneMessage("host", "first", 2, "OSError: no device", source="worker")
+        await tell(here, ready("worker", "first", 1), failed)
+        assert here.registry.failure_of("worker") is not None
+        await tell(here, ready("other", "second", 1))
+        assert here.registry.failure_of("worker") is None
+
+
 async def test_a_life_is_over_though_it_had_no_workers_any_more() -> None:
     """L8, X4: what is late of it brings nobody back, and takes nobody away."""
     async with runner_on(MemoryBus(), "here") as here:

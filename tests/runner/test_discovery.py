@@ -397,6 +397,7 @@ def snapshot(number: int, *names: str, life: str = "life", target: str | None = 
         ([gone(3), gone(1), ready(2)], False),
         ([gone(2), ready(None), gone(1)], True),
         ([ready(1), gone(1), ready(1)], True),
+        ([ready(1), ready(5), gone(3)], True),
     ],
 )
 async def test_what_is_older_than_what_is_known_of_a_worker_is_no_news(messages: list[BusMessage], there: bool) -> None:

@@ -30,6 +30,7 @@ from workerbus import (
     BusJobRequestMessage,
     BusMessage,
     JobError,
+    JobGroupError,
     JobStatus,
     MemoryBus,
     RunCancelled,
@@ -77,6 +78,23 @@ async def test_asking_again_changes_nothing() -> None:
     await runner.cancel("after")
     await runner.end("after")
     assert told.reasons() == [(BusCancelWorkerMessage, "first")]
+
+
+async def test_a_body_that_is_left_after_an_end_asks_for_nothing_more() -> None:
+    """R1, R2: each worker is told once."""
+    bus, told = RecordingBus(), Told("told")
+
+    async def let_go() -> None:
+        await settle()
+        told.let_go.set()
+
+    async with anyio.create_task_group() as spare, quiet_runner(bus=bus, grace_period=1000.0) as runner:
+        await runner.add_workers(told)
+        await told.tell("hold")
+        await told.held.wait()
+        await runner.end("once")
+        spare.start_soon(let_go)
+    assert [message.reason for message in bus.messages(BusEndWorkerMessage)] == ["once"]
 
 
 async def test_an_end_runs_the_hooks_of_what_was_queued_before_it_and_starts_no_more() -> None:
@@ -483,6 +501,42 @@ async def test_a_runner_that_ends_hears_the_answers_to_its_own_jobs(caplog: pyte
         ended.set()
     assert [error.statuses for error in errors] == [{"far": JobStatus.CANCELLED}]
     assert caplog.messages == []
+
+
+async def test_a_runner_that_ends_hears_the_answers_of_all_whom_it_has_asked() -> None:
+    """J5, R7: of those that answer at once, and of those that take their time."""
+    begun, ended, statuses = anyio.Event(), anyio.Event(), dict[str, JobStatus]()
+
+    async def unwinds(worker: Doing, message: BusJobRequestMessage) -> None:
+        begun.set()
+        with anyio.CancelScope(shield=True):
+            await ended.wait()
+            for _ in range(20):
+                await checkpoint()
+
+    async def at_once(worker: Doing, message: BusJobRequestMessage) -> None:
+        await sleep_forever()
+
+    async def ask(near: WorkerRunner) -> None:
+        try:
+            async with near.job_group("quick", "far", name="do"):
+                pass
+        except JobGroupError as exc:
+            statuses.update({name: JobStatus(status) for name, status in exc.statuses.items()})
+
+    async with (
+        MemoryBus() as bus,
+        running(Doing("quick", at_once), Doing("far", unwinds), bus=bus),
+        anyio.create_task_group() as tasks,
+        running(bus=bus) as near,
+    ):
+        for name in ("quick", "far"):
+            await near.registry.wait_for(name)
+        tasks.start_soon(ask, near)
+        await begun.wait()
+        await near.end()
+        ended.set()
+    assert statuses == {"quick": JobStatus.CANCELLED, "far": JobStatus.CANCELLED}
 
 
 async def test_a_runner_that_ends_handles_what_was_sent_before() -> None:

@@ -41,6 +41,7 @@ async def test_a_worker_that_refuses_cancellation_is_waited_for_and_named(
         assert stubborn.log == ["unwound"]
         assert current_time() - begun >= REFUSAL
         assert named(caplog, "stubborn")
+        assert not named(caplog, "helper")
 
 
 async def test_the_jobs_of_a_handler_that_refuses_are_answered_at_the_bound() -> None:

@@ -400,6 +400,17 @@ async def test_a_child_that_could_not_be_attached_at_its_parent_s_start_is_free_
         assert await runner.job("child", name="echo") == {"worker": "child", "payload": {}}
 
 
+async def test_all_children_behind_one_that_fails_are_free_again() -> None:
+    """W5: of those that are added together, at once or at the parent's start."""
+    parent, other, late = Helper("parent"), Helper("other"), [Helper("one"), Helper("two")]
+    async with running(parent, other):
+        with pytest.raises(OSError, match="no device"):
+            await parent.add_workers(Unattachable("bad"), *late)
+        assert parent.children == []
+        await other.add_workers(*late)
+        assert other.children == late
+
+
 async def test_a_child_that_was_started_before_one_that_fails_stays_a_child() -> None:
     """W5: of those that are added together."""
     parent, good = Helper("parent"), Helper("good")

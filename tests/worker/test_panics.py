@@ -182,6 +182,41 @@ async def test_a_panic_in_any_hook_ends_its_worker_and_no_other(hook: str, form:
     assert [(data.exception, data.origin, data.fatal) for data in errors.told] == [(panic, hook, True)]
 
 
+async def test_of_several_panics_the_first_says_where_it_was() -> None:
+    """J2, W7: those that come while the worker unwinds are told together with it."""
+    one, two = Panic("one"), Panic("two")
+
+    class Twice(Helper):
+        @job(name="first")
+        async def first(self, message: BusJobRequestMessage) -> None:
+            await self.now.wait()
+            raise one
+
+        @job(name="second")
+        async def second(self, message: BusJobRequestMessage) -> None:
+            try:
+                self.begun.set()
+                await anyio.sleep_forever()
+            finally:
+                raise two
+
+        now = anyio.Event()
+
+    worker = Twice("w")
+    async with running(worker) as runner:
+        errors = await Errors().of(runner)
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "w", "first")
+        await raw.ask("2", "w", "second")
+        await worker.begun.wait()
+        worker.now.set()
+        await worker.wait()
+        await eventually(lambda: errors.told)
+    [data] = errors.told
+    assert isinstance(data.exception, BaseExceptionGroup)
+    assert (data.exception.exceptions, data.origin, data.fatal) == ((one, two), "first", True)
+
+
 async def test_a_child_that_panics_concerns_its_parent() -> None:
     """J2, W7, W9"""
     parent, child = Parent(), Panicking("child", "handler")

@@ -61,6 +61,15 @@ async def test_a_call_that_takes_too_long_makes_others_be_left_out_and_none_come
     assert clock.ended[:2] == [3.5, 5]
 
 
+async def test_no_two_calls_overlap_however_many_take_too_long() -> None:
+    """W10: each waits for the one before it."""
+    clock = ticking(2.5, 2.5, 2.5)
+    async with running(clock):
+        await anyio.sleep(10)
+    assert clock.begun == [1, 4, 7, 10]
+    assert clock.ended[:3] == [3.5, 6.5, 9.5]
+
+
 async def test_calls_overlap_where_that_is_asked_for() -> None:
     """W10"""
     clock = ticking(2.5, 2.5, 0.125, overlapping=True)
