@@ -7,8 +7,9 @@
 How it works:
 
 * A `Coordinator` has several `Parser` workers as its children and asks all of them for one job: a job group.
-* The members of a group share one payload, so it holds each parser's share of the files under the parser's name.
-* A parser streams one result per file, and tells in job updates where it is. The coordinator iterates over both.
+* Each parser gets its own share of the files, as a `Share`: a dataclass, which its handler is annotated with.
+* The handler is an async generator: it streams one result per file, and waits when it is too far ahead of the reader.
+  In job updates it tells where it is. The coordinator iterates over both.
 * When the coordinator's `run` returns, its children end; the runner ends with its last worker.
 * The runner turns Ctrl-C into a cancellation of all this, and `runner.signal` says so afterwards.
 
@@ -31,6 +32,7 @@ import sysconfig
 import time
 import warnings
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,7 +43,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 
-from workerbus import BaseWorker, BusJobRequestMessage, JobGroupEvent, WorkerParams, WorkerRunner, job
+from workerbus import BaseWorker, JobGroupEvent, WorkerParams, WorkerRunner, current_job, job
 
 CPUS = max(2, os.cpu_count() or 1)
 STDLIB = Path(sysconfig.get_path("stdlib"))
@@ -149,23 +151,27 @@ class Survey:
 # --- the workers
 
 
+@dataclass
+class Share:
+    """What one parser is to do."""
+
+    root: str
+    files: Files
+
+
 class Parser(BaseWorker):
     """Parses its share of the files, one after the other."""
 
     @job(name="parse")
-    async def parse(self, message: BusJobRequestMessage) -> None:
-        request = message.payload or {}
-        share: Files = request["shares"][self.name]
+    async def parse(self, share: Share) -> AsyncIterator[dict[str, Any]]:
+        job_id = current_job().job_id
         at = {"files": 0, "bytes": 0}
-        await self.send_job_stream_start(message.job_id)
-        for file, size in share.items():
-            await self.send_job_update(message.job_id, {**at, "file": file})
+        for file, size in share.files.items():
+            await self.send_job_update(job_id, {**at, "file": file})
             # When the job is cancelled, the thread is left alone; it ends with its file.
-            result = await anyio.to_thread.run_sync(measure, request["root"], file, abandon_on_cancel=True)
-            await self.send_job_stream_data(message.job_id, result)
+            yield await anyio.to_thread.run_sync(measure, share.root, file, abandon_on_cancel=True)
             at = {"files": at["files"] + 1, "bytes": at["bytes"] + size}
-        await self.send_job_update(message.job_id, {**at, "file": "done"})
-        await self.send_job_stream_end(message.job_id)
+        await self.send_job_update(job_id, {**at, "file": "done"})
 
 
 class Coordinator(BaseWorker):
@@ -174,18 +180,17 @@ class Coordinator(BaseWorker):
     def __init__(self, root: Path, shares: dict[str, Files]) -> None:
         super().__init__("coordinator")
         self.survey = Survey()
-        self._payload = {"root": str(root), "shares": shares}
-        self._shares = shares
+        self._shares = {name: Share(str(root), files) for name, files in shares.items()}
 
     async def run(self, params: WorkerParams) -> None:
         await self.add_workers(*(Parser(name) for name in self._shares))
         await self.start()
         with progress_bars() as bars:
             tasks = {
-                name: bars.add_task(name, total=sum(share.values()), files=0, of=len(share), file="")
+                name: bars.add_task(name, total=sum(share.files.values()), files=0, of=len(share.files), file="")
                 for name, share in self._shares.items()
             }
-            async with self.job_group(*self._shares, name="parse", payload=self._payload) as group:
+            async with self.job_group(handler=Parser.parse, payloads=self._shares) as group:
                 async for event in group:
                     data = event.data or {}
                     if event.type == JobGroupEvent.UPDATE:

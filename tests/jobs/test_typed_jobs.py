@@ -5,9 +5,11 @@ import enum
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypedDict, TypeVar
 from uuid import UUID
 
+import anyio
 import msgspec
 import pytest
 from attrs import field, frozen
@@ -24,7 +26,9 @@ from workerbus import (
     JobStatus,
     JobStreamContext,
     MissingExtraError,
+    NotRunningError,
     PayloadError,
+    current_job,
     job,
 )
 from workerbus.jobs import _typing
@@ -283,6 +287,41 @@ async def test_an_error_in_a_typed_group_is_not_converted() -> None:
             pass
         answer: Any = group.responses["a"]
         assert answer["type"] == "PayloadError"
+
+
+class Telling(BaseWorker):
+    @job(name="tell")
+    async def tell(self, line: Line) -> Count:
+        await self.send_job_update(current_job().job_id, {"text": line.text})
+        await anyio.sleep(line.at)
+        return Count(line.at, current_job().job_id)
+
+    @job(name="each")
+    async def each(self, line: Line) -> AsyncIterator[Count]:
+        yield Count(1, current_job().job_id)
+
+
+async def waited_for(context: JobContext[Any]) -> None:
+    await context
+
+
+async def test_a_typed_handler_knows_its_job() -> None:
+    """J17: each the one that it works on, however many run, and again in a task that is used again."""
+    async with running(Telling("telling")) as runner:
+        async with runner.job("telling", Telling.tell, payload=Line("x")) as asked:
+            assert [event.data async for event in asked] == [{"text": "x"}]
+        assert asked.response == Count(0, asked.job_id)
+        contexts = [runner.job("telling", Telling.tell, payload=Line("y", at)) for at in (3, 1, 2)]
+        async with anyio.create_task_group() as tasks:
+            for context in contexts:
+                tasks.start_soon(partial(waited_for, context))
+        assert [context.response for context in contexts] == [
+            Count(at, context.job_id) for at, context in zip((3, 1, 2), contexts, strict=True)
+        ]
+        async with runner.job("telling", Telling.each, payload=Line("z")) as each:
+            assert [count.by async for count in each.stream()] == [each.job_id]
+    with pytest.raises(NotRunningError, match="no typed job handler runs here"):
+        current_job()
 
 
 async def test_attempts_are_typed_too() -> None:

@@ -7,6 +7,7 @@ from workerbus.jobs._handlers import every, job, worker_ready
 from workerbus.jobs._limiter import Rate
 from workerbus.jobs._params import JobGroupParams, JobParams
 from workerbus.jobs._state import GROUP_TABLE, JOB_TABLE
+from workerbus.jobs._typing import current_job
 
 __all__ = [
     "GROUP_TABLE",
@@ -24,6 +25,7 @@ __all__ = [
     "JobSnapshot",
     "JobStreamContext",
     "Rate",
+    "current_job",
     "every",
     "job",
     "worker_ready",

@@ -12,7 +12,8 @@ import datetime
 import inspect
 import types
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from decimal import Decimal
 from types import ModuleType
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -21,7 +22,7 @@ from weakref import WeakKeyDictionary
 
 from attrs import fields_dict, frozen, has
 
-from workerbus.errors import HandlerTypeError, MissingExtraError, PayloadError
+from workerbus.errors import HandlerTypeError, MissingExtraError, NotRunningError, PayloadError
 from workerbus.jobs._handlers import name_of_handler
 from workerbus.messages import BusJobRequestMessage, BusMessage
 
@@ -39,6 +40,39 @@ MessageHandler = Callable[[Any, BusJobRequestMessage], Awaitable[R]]
 """A handler that takes the request."""
 StreamHandler = Callable[[Any, P], AsyncIterator[Y]]
 """A handler that is an async generator."""
+
+_current: "ContextVar[BusJobRequestMessage]" = ContextVar("workerbus.current_job")
+
+
+def current_job() -> BusJobRequestMessage:
+    """Return the request that a typed handler works on, in the handler and in what it calls.
+
+    ::
+
+        @job(name="parse")
+        async def parse(self, share: Share) -> Result:
+            await self.send_job_update(current_job().job_id, {"at": 1})
+
+    Raises:
+        NotRunningError: No typed handler runs here; one that takes the request has it anyway. A `RuntimeError`.
+
+    Guarantees: J17.
+    """
+    message = _current.get(None)
+    if message is None:
+        raise NotRunningError("no typed job handler runs here: a handler that takes the request itself has it anyway")
+    return message
+
+
+@contextmanager
+def working_on(message: BusJobRequestMessage) -> Iterator[None]:
+    """Let `current_job` return a request."""
+    token = _current.set(message)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
 
 _STREAMS: Final = (AsyncIterator, AsyncGenerator, AsyncIterable)
 _MAPPINGS: Final = (dict, Mapping)

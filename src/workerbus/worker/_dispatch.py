@@ -24,7 +24,7 @@ from workerbus.jobs._limiter import Limiter, PacedLimiter
 from workerbus.jobs._open_job import OpenJob, Route
 from workerbus.jobs._outcomes import error_payload
 from workerbus.jobs._streaming import streamed
-from workerbus.jobs._typing import Signature, signature_of
+from workerbus.jobs._typing import Signature, signature_of, working_on
 from workerbus.messages import (
     BUILT_IN,
     BusActivateWorkerMessage,
@@ -85,10 +85,11 @@ def _looked_up(worker: Any, attribute: str) -> Callable[[BusJobRequestMessage], 
 
 def _converting(worker: Any, attribute: str, signature: Signature) -> Callable[[BusJobRequestMessage], Awaitable[Any]]:
     async def run(message: BusJobRequestMessage) -> Any:
-        returned: Any = getattr(worker, attribute)(signature.made_payload(message))
-        if isinstance(returned, AsyncGenerator):
-            return await streamed(worker, message, returned, signature.plain_chunk)
-        return signature.plain_answer(await awaitable(returned, worker, attribute))
+        with working_on(message):
+            returned: Any = getattr(worker, attribute)(signature.made_payload(message))
+            if isinstance(returned, AsyncGenerator):
+                return await streamed(worker, message, returned, signature.plain_chunk)
+            return signature.plain_answer(await awaitable(returned, worker, attribute))
 
     return run
 
