@@ -97,7 +97,7 @@ def test_a_gauge_that_breaks_ends_the_sensor_and_leaves_no_question_open(backend
     assert done.returncode == 1
     assert "2 readings" in done.stdout
     assert "OSError: the gauge is broken" in done.stderr
-    assert "worker 'sensor' answered cancelled" in done.stderr
+    assert "worker 'sensor' was cancelled" in done.stderr
 
 
 def test_in_a_terminal_a_line_shows_the_readings_until_the_end(backend: str) -> None:

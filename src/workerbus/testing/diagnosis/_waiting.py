@@ -29,8 +29,10 @@ from workerbus.bus._bus import WorkerBus
 from workerbus.errors import text_of
 from workerbus.jobs._answers import JobAnswers
 from workerbus.jobs._client import JobClient
-from workerbus.jobs._contexts import JobGroupContext, _Answers, _Context, _Events
+from workerbus.jobs._context import Context
+from workerbus.jobs._contexts import JobGroupContext
 from workerbus.jobs._group import JobGroup
+from workerbus.jobs._iterators import Answers, Events
 from workerbus.jobs._open_job import OpenJob
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer
@@ -163,12 +165,12 @@ def _jobs(group: JobGroup) -> tuple[Key, ...]:
 
 
 def _context(frame: Names) -> Wait:
-    context: _Context = frame["self"]
+    context: Context = frame["self"]
     return _answers(context._entered, context._name)
 
 
 def _events(frame: Names) -> Wait:
-    events: _Events[Any] = frame["self"]
+    events: Events[Any] = frame["self"]
     return _answers(events._group, events.name)
 
 
@@ -255,11 +257,11 @@ def _workers_of(runner: WorkerRunner) -> Wait:
 
 
 _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
-    _Context._outcome.__code__: _context,
-    _Events.__anext__.__code__: _events,
+    Context._outcome.__code__: _context,
+    Events.__anext__.__code__: _events,
     JobClient._wait_for_answers.__code__: lambda frame: _answers(frame["group"], None),
     JobGroupContext._quorum.__code__: lambda frame: _answers(frame["group"], frame["self"]._name),
-    _Answers.__anext__.__code__: lambda frame: _answers(frame["group"], None),
+    Answers.__anext__.__code__: lambda frame: _answers(frame["group"], None),
     JobAnswers.send_job_stream_data.__code__: _stream_window,
     JobGroup.wait.__code__: lambda frame: _answers(frame["self"], None),
     WorkerRegistry.wait_for_news.__code__: _arrival,

@@ -1,0 +1,111 @@
+"""What loops over a job or a job group get: its events, its stream, or its answers (J7, J18-J20).
+
+Each is an iterator over what a `JobGroup` keeps; it takes, and whoever waits for a reader is told so.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, Self, TypeVar
+
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from workerbus._values import BATCH
+from workerbus.jobs._events import JobAnswer, JobEvent
+from workerbus.jobs._group import JobGroup
+from workerbus.jobs._state import GroupState
+
+E = TypeVar("E")
+
+
+class Events(Generic[E]):
+    """The events of a group as an iterator; all loops over one group share its queue."""
+
+    __slots__ = ("_group", "_reads", "_shape", "_single", "_taken", "name")
+
+    def __init__(self, group: JobGroup, name: str | None, shape: Callable[..., E]) -> None:
+        self._group = group
+        self.name: str | None = name
+        self._shape = shape
+        self._single = group.single
+        self._taken = 0
+        window = group.reader_window
+        self._reads = window is not None
+        if window is not None:
+            window.begins()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def _end(self) -> None:
+        if self._reads and self._group.window is not None:
+            self._reads = False
+            self._group.window.ends()
+
+    def __del__(self) -> None:
+        if self._reads and self._group.state is GroupState.OPEN:
+            self._end()  # the loop was left before its end: whoever waits for it is to go on
+
+    async def __anext__(self) -> E:
+        group = self._group
+        self._taken += 1
+        if not self._taken % BATCH:
+            await checkpoint()
+        while not group.events:
+            if group.state is not GroupState.OPEN:
+                if group.state is not GroupState.COMPLETED:
+                    await checkpoint_if_cancelled()  # the body is being cancelled: no line after the loop is to run
+                self._end()
+                raise StopAsyncIteration
+            await group.change()
+        kind, worker, data = group.events.popleft()
+        if kind == JobEvent.STREAM_DATA and group.window is not None:
+            group.window.takes(worker)
+        return self._shape(kind, data) if self._single else self._shape(kind, worker, data)
+
+
+class Stream(Generic[E]):
+    """The chunks of a stream as an iterator, out of all events."""
+
+    __slots__ = ("_events", "_shape")
+
+    def __init__(self, events: Events[Any], shape: Callable[[Any], E]) -> None:
+        self._events = events
+        self._shape = shape
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> E:
+        while True:
+            event = await self._events.__anext__()
+            if event.type == JobEvent.STREAM_DATA:
+                return self._shape(event)
+
+
+class Answers:
+    """The answers of a group as an iterator; all loops over one group share them."""
+
+    __slots__ = ("_answer_of", "_arrivals", "_group", "_taken")
+
+    def __init__(self, group: JobGroup, arrivals: deque[str], answer_of: Callable[[str], JobAnswer]) -> None:
+        self._group = group
+        self._answer_of = answer_of
+        self._arrivals = arrivals
+        self._taken = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JobAnswer:
+        group = self._group
+        self._taken += 1
+        if not self._taken % BATCH:
+            await checkpoint()
+        while True:
+            if group.state not in (GroupState.OPEN, GroupState.COMPLETED):
+                await checkpoint_if_cancelled()  # the body is being cancelled: no line of it is to run
+            if self._arrivals:
+                return self._answer_of(self._arrivals.popleft())
+            if group.state is not GroupState.OPEN:
+                raise StopAsyncIteration
+            await group.change()
