@@ -143,7 +143,7 @@ async def test_a_worker_that_was_attached_by_hand_is_nobody_s_child() -> None:
     parent, other = Helper("parent"), Helper("other")
     async with running(parent) as runner:
         await other.attach(registry=runner.registry, bus=runner.bus)
-        with pytest.raises(ParentError, match="it has been started already"):
+        with pytest.raises(ParentError, match="a runner has it already, or has run it"):
             await parent.add_workers(other)
         assert parent.children == []
         await other.stop()

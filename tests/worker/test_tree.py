@@ -93,7 +93,7 @@ def test_what_has_been_started_becomes_nobodys_child() -> None:
     parent, child = Member("parent"), Member("child")
     child.is_unstarted = False
     with pytest.raises(
-        ParentError, match=r"'child' cannot be added as a child: it has been started already$"
+        ParentError, match=r"'child' cannot be added as a child: a runner has it already, or has run it$"
     ) as caught:
         parent.adopt([child], watch=True)
     assert caught.value.name == "child"

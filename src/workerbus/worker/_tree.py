@@ -100,7 +100,7 @@ class TreeNode(ABC):
         if not self.takes_children:
             raise NotRunningError(f"worker {self.name!r} is ending: {child.name!r} could not finish before it")
         if not child.is_unstarted:
-            raise ParentError(child.name, "it has been started already")
+            raise ParentError(child.name, "a runner has it already, or has run it")
         if other is not None:
             raise NameTakenError(child.name, f"the children of {self.name!r}")
         self.check_name(child)
