@@ -107,6 +107,17 @@ async def test_a_job_that_nobody_iterates_does_not_wait() -> None:
     assert source.sent == 1500
 
 
+@pytest.mark.parametrize("events", ["stream", "__aiter__"])
+async def test_a_loop_that_was_made_and_never_run_is_not_waited_for(events: str) -> None:
+    """J19: whoever keeps the iterator does not read yet; it has all that came before."""
+    source = Source()
+    async with running(source) as runner, runner.job("source", name="send", max_buffered_events=2) as asked:
+        kept = getattr(asked, events)()
+        await quiet()
+        assert source.sent == 100
+        assert len([each async for each in kept]) == 100
+
+
 async def test_what_came_before_the_loop_began_is_in_it() -> None:
     """J7, J19: and the handler waits only from then on."""
     source = Source(many=30)

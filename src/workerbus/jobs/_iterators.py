@@ -28,13 +28,16 @@ class Events(Generic[E]):
         self._shape = shape
         self._single = group.single
         self._taken = 0
-        window = group.reader_window
-        self._reads = window is not None
-        if window is not None:
-            window.begins()
+        self._reads = False
 
     def __aiter__(self) -> Self:
         return self
+
+    def _begin(self) -> None:
+        window = self._group.reader_window
+        if window is not None:
+            self._reads = True
+            window.begins()
 
     def _end(self) -> None:
         if self._reads and self._group.window is not None:
@@ -47,6 +50,8 @@ class Events(Generic[E]):
 
     async def __anext__(self) -> E:
         group = self._group
+        if not self._taken:
+            self._begin()  # only now: nobody waits for a loop that was made and never run
         self._taken += 1
         if not self._taken % BATCH:
             await checkpoint()
