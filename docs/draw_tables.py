@@ -1,4 +1,4 @@
-"""Draws the two job tables into architecture.md: ``python docs/draw_tables.py``. A test checks that this was done."""
+"""Draws the job tables and that of supervision into architecture.md: ``python docs/draw_tables.py``. A test checks that this was done."""
 
 import re
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workerbus.jobs import GROUP_TABLE, JOB_TABLE
+from workerbus.supervision._state import SUPERVISION_TABLE
 
 PAGE = Path(__file__).parent / "architecture.md"
 
@@ -30,8 +31,8 @@ def _id(state: Enum) -> str:
 
 
 def drawn(page: str) -> str:
-    """Return the page with both diagrams drawn anew."""
-    for name, table in (("job", JOB_TABLE), ("ask", GROUP_TABLE)):
+    """Return the page with the diagrams drawn anew."""
+    for name, table in (("job", JOB_TABLE), ("ask", GROUP_TABLE), ("supervision", SUPERVISION_TABLE)):
         text = f"<!-- {name} table -->\n{diagram(table)}\n<!-- end -->"
         page = re.sub(f"<!-- {name} table -->.*?<!-- end -->", lambda _, text=text: text, page, flags=re.DOTALL)  # type: ignore[misc]  # text is that of this turn
     return page

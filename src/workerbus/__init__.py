@@ -6,7 +6,7 @@ from workerbus._backoff import Backoff
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus._registry import WorkerRegistry
-from workerbus._values import JobStatus, WorkerErrorData, WorkerGoneData, WorkerReadyData
+from workerbus._values import JobStatus, WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
 from workerbus.bus import AsyncQueueBus, BusStatistics, BusSubscriber, MemoryBus, SubscriberStatistics, WorkerBus
 from workerbus.errors import (
     HandlerTypeError,
@@ -24,6 +24,7 @@ from workerbus.errors import (
     ParentError,
     PayloadError,
     ReservedNameError,
+    RestartLimitError,
     RunCancelled,
     UnknownEventError,
     UnknownJobError,
@@ -87,6 +88,7 @@ from workerbus.messages import (
 from workerbus.runner._outcome import RunOutcome
 from workerbus.runner._runner import PipelineRunner, WorkerRunner
 from workerbus.runner._statistics import RunnerStatistics, WorkerSnapshot
+from workerbus.supervision._supervision import Supervision
 from workerbus.worker import BaseWorker
 from workerbus.worker._types import WorkerActivationArgs, WorkerParams, WorkerStatistics
 
@@ -164,10 +166,12 @@ __all__ = [
     "PipelineWorker",
     "Rate",
     "ReservedNameError",
+    "RestartLimitError",
     "RunCancelled",
     "RunOutcome",
     "RunnerStatistics",
     "SubscriberStatistics",
+    "Supervision",
     "TaskHandle",
     "UnknownEventError",
     "UnknownJobError",
@@ -181,6 +185,7 @@ __all__ = [
     "WorkerReadyData",
     "WorkerRegistry",
     "WorkerRegistryEntry",
+    "WorkerRestartedData",
     "WorkerRunner",
     "WorkerSnapshot",
     "WorkerStatistics",

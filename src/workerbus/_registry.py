@@ -84,6 +84,7 @@ class WorkerRegistry:
         on_arrival: Called with the `WorkerReadyData` of a worker whose name is new; set by the runner, like the others.
         on_departure: Called with that of a worker that was unregistered.
         later: Has a function awaited behind the present step, for those who watch for workers elsewhere.
+        restarting: The names of this runner's workers that are being restarted.
         check_loop: Raises `WrongLoopError` in another thread or event loop than that of the runner's bus.
         neighbourhood: What it shares with the other runners on a bus of this process; None where there is no such bus.
         on_conflict: Called with that of another runner's worker whose name is claimed here too, or by a third runner.
@@ -102,6 +103,7 @@ class WorkerRegistry:
         self._departure_watchers: dict[str, dict[Any, Watcher]] = {}
         self._gone_watchers: dict[str, dict[GoneWatcher, None]] = {}
         self._starting: set[str] = set()
+        self.restarting: set[str] = set()
         self._failed = FailedWorkers()
         self._waiting: dict[str, dict[Event, None]] = {}
         self.on_arrival: Callable[[WorkerReadyData], None] | None = None

@@ -112,6 +112,25 @@ class WorkerGoneData(Value):
 
 
 @value
+class WorkerRestartedData(Value):
+    """A supervised worker that was made anew.
+
+    Args:
+        worker_name: The name of the worker.
+        runner: The name of the runner that hosts it.
+        error: What the one before it has failed of, in words; None if it had ended.
+        restarts: How many times the worker of this name was restarted, this one included.
+
+    Guarantees: S1.
+    """
+
+    worker_name: str
+    runner: str
+    error: str | None
+    restarts: int
+
+
+@value
 class WorkerErrorData(Value):
     """An error that a worker reported, or of which it has ended.
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._message_base import BusMessage
-from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData
+from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
 
 
 class Sender(Protocol):
@@ -224,6 +224,12 @@ class RunnerLike(Protocol):
 
     def tell_of_others(self, worker: Any) -> None:
         """Tell a root worker that has just started of those that are ready."""
+
+    def worker_restarted(self, data: WorkerRestartedData) -> None:
+        """Take the report of a restart."""
+
+    def worker_given_up(self, worker_name: str, error: BaseException) -> None:
+        """Take the report that a worker is not restarted any more."""
 
     def worker_error(self, data: WorkerErrorData) -> None:
         """Take the report of an error of a root worker."""

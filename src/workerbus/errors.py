@@ -160,6 +160,24 @@ class ParentError(WorkerBusError, ValueError):
         self.name = name
 
 
+class RestartLimitError(WorkerBusError, RuntimeError):
+    """A supervised worker has failed more often than its supervision restarts it; the last failure is its cause.
+
+    Attributes:
+        worker: The name of the worker.
+        max_restarts: How many restarts there may be.
+        within: In how many seconds.
+
+    Guarantees: S1.
+    """
+
+    def __init__(self, worker: str, max_restarts: int, within: float) -> None:
+        self.worker: str = worker
+        self.max_restarts: int = max_restarts
+        self.within: float = within
+        super().__init__(f"worker {worker!r} has gone once more than {max_restarts} restarts in {within:g} s allow for")
+
+
 class UnknownWorkerError(WorkerBusError, LookupError):
     """Neither the runner nor the registry knows a worker of this name.
 

@@ -239,8 +239,9 @@ class BusWorkerGoneMessage(BusDataMessage):
         number: The number of the announcement within that life, higher than those before it; None for the last known.
         error: What the worker has failed of, in words; None if it has ended. One that has failed to start has not been
             announced as ready.
+        restarting: Whether its supervision may make it anew, so that jobs for it wait.
 
-    Guarantees: J4, L8, W9.
+    Guarantees: J4, L8, S1, W9.
     """
 
     bounded: ClassVar[bool] = False
@@ -250,6 +251,7 @@ class BusWorkerGoneMessage(BusDataMessage):
     incarnation: str | None = None
     number: int | None = None
     error: str | None = field(default=None, metadata={IF_SET: True})
+    restarting: bool = field(default=False, metadata={IF_SET: True})
 
 
 # --- of jobs

@@ -28,6 +28,7 @@ MADE: list[Exception] = [
     errors.NotInitializedError("Mine"),
     errors.NameTakenError("w", "runner 'r'"),
     errors.ParentError("child", "it is a child of 'w'"),
+    errors.RestartLimitError("w", 3, 5.0),
     errors.UnknownWorkerError("w", ["v", "worker"]),
     errors.UnknownJobError("1-a", "w"),
     errors.UnknownEventError("on_ready", "BaseWorker", ["on_activated"]),

@@ -150,7 +150,7 @@ class Discovery:
         if isinstance(message, BusWorkerReadyMessage):
             self._arrived(peer, message.source, number)
         elif isinstance(message, BusWorkerGoneMessage):
-            self._departed(peer, message.source, number, message.error)
+            self._departed(peer, message.source, number, message.error, restarting=message.restarting)
         else:
             self._merge(peer, message)
 
@@ -218,13 +218,15 @@ class Discovery:
         data = WorkerReadyData(name, peer.runner)
         self._registry.tell_later(self._registry.enter(data) or (), data)
 
-    def _departed(self, peer: _Peer, name: str, number: int | None, error: str | None = None) -> None:
+    def _departed(
+        self, peer: _Peer, name: str, number: int | None, error: str | None = None, *, restarting: bool = False
+    ) -> None:
         known = self._known(peer, name)
         if number is not None and number < known:
             return
         _remember(self._gone, (peer.runner, peer.incarnation, name), known if number is None else number)
         self._remove(peer, name, error)
-        if error is not None and name not in self._registry:
+        if error is not None and not restarting and name not in self._registry:
             self._registry.note_failure(WorkerGoneData(name, peer.runner, error))
 
     def _remove(self, peer: _Peer, name: str, error: str | None = None) -> None:

@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self
 
+from workerbus._backoff import Backoff
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._events import EventEmitter, EventHandlers
 from workerbus._log import about
 from workerbus._methods import is_default
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import core_of, set_core
-from workerbus._values import WorkerErrorData, WorkerReadyData, id_source
+from workerbus._values import WorkerErrorData, WorkerReadyData, WorkerRestartedData, id_source
 from workerbus.abc import HookSink, OpenAsks
 from workerbus.bus._bus import WorkerBus, in_process
 from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, accepts_everything, make_inbox
@@ -36,7 +37,9 @@ from workerbus.runner._outcome import RunOutcome
 from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
 from workerbus.runner._statistics import RunnerStatistics, snapshot
-from workerbus.runner._workers import HostedWorkers
+from workerbus.runner._workers import HostedWorkers, RunnerHost
+from workerbus.supervision._state import Restart, Strategy
+from workerbus.supervision._supervision import Supervision
 from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import WorkerCore
 from workerbus.worker._hooks import NoHooks
@@ -65,7 +68,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
 
     Events, for `add_event_handler`: ``on_ready(runner)``, when the workers that were added before the run have started;
     ``on_error(runner, data)``, with a `WorkerErrorData`, when a root worker reports an error, a worker has failed or
-    could not be started, or another runner claims a name.
+    could not be started, or another runner claims a name; ``on_worker_restarted(runner, data)``, with a
+    `WorkerRestartedData`, when a supervised worker was restarted.
 
     Args:
         name: The runner's name, unique on its bus; by default one is made up.
@@ -115,8 +119,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self.clean_up: CleanUp = CleanUp()
         self.hooks: HookSink = NoHooks()
         self.job_client: JobClient = JobClient(self)
-        self._handlers = EventHandlers(type(self).__name__, frozenset({"on_ready", "on_error"}))
-        self._handlers.arguments = {"on_ready": 0, "on_error": 1}
+        self._handlers = EventHandlers(type(self).__name__, frozenset({"on_ready", "on_error", "on_worker_restarted"}))
+        self._handlers.arguments = {"on_ready": 0, "on_error": 1, "on_worker_restarted": 1}
         set_core(self, _RunnerCore(self._handlers, self.job_client, self._make_inbox))
         self._asking: OpenAsks = {}
         self._orphans = OrphanedJobs(self._name, self._asking)
@@ -128,7 +132,16 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self._registry.on_arrival = self._hosted.tell_of
         self._discovery = Discovery(self._name, self._bus, self._registry, self._hosted.states)
         grace = grace_period + job_grace
-        self._shutdown = Shutdown(self._name, self._bus, self._run, self.clean_up, self._hosted.roots, grace)
+        self._shutdown = Shutdown(
+            self._name,
+            self._bus,
+            self._run,
+            self.clean_up,
+            self._hosted.roots,
+            grace,
+            self._hosted.restarting,
+            self._hosted.end_restarts,
+        )
         self._block = Block(
             self._name,
             self._bus,
@@ -208,6 +221,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             jobs_answered=counts.answered,
             jobs_requested=counts.requested,
             hooks_failed=counts.failed,
+            restarts=self._hosted.restarts,
         )
 
     # --- workers
@@ -235,6 +249,53 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             self.check_running()
         await self._hosted.add_roots(workers, wait=wait)
 
+    async def supervise(
+        self,
+        *factories: Callable[[], BaseWorker],
+        strategy: Strategy = "one_for_one",
+        restart: Restart = "on_failure",
+        max_restarts: int = 3,
+        within: float = 5.0,
+        backoff: Backoff | None = None,
+    ) -> Supervision:
+        """Add root workers that are restarted when they have gone: a factory makes a new one of the same name.
+
+        Jobs for a worker that is being restarted wait, within their timeout.
+
+        Args:
+            *factories: Functions without arguments, each of which returns a new worker, with the same name each time.
+            strategy: ``"one_for_one"`` restarts the one that has gone; ``"all_for_one"`` stops the others too, the last
+                first, and makes all anew, in order.
+            restart: ``"on_failure"``, ``"always"``, also when one has ended, or ``"never"``.
+            max_restarts: How many restarts there may be ``within`` so many seconds. Beyond that, the failure is
+                reported, or raised by the run, as that of any worker: as a `RestartLimitError`.
+            within: The seconds, on the monotonic clock.
+            backoff: How long is waited before each restart; None for `Backoff()`.
+
+        Returns:
+            The supervision: who is there, how often they were restarted, and a ``stop()``.
+
+        Raises:
+            TypeError: An argument is of a wrong type, or a factory returns no worker.
+            ValueError: One has a wrong value, or two factories make workers of one name.
+            Exception: What a factory has raised, or what `add_workers` raises; none of the workers is added then.
+
+        Guarantees: J4, S1.
+        """
+        self._bus.check_loop(f"runner {self._name!r}")
+        supervision = Supervision(
+            RunnerHost(self._hosted),
+            factories,
+            strategy=strategy,
+            restart=restart,
+            max_restarts=max_restarts,
+            within=within,
+            backoff=backoff,
+        )
+        self._hosted.supervisions.append(supervision)
+        await supervision.begin()
+        return supervision
+
     def check_new(self, worker: BaseWorker) -> bool:
         """Return whether a worker is new to this runner; raise as `add_workers` does if it cannot be added."""
         return self._hosted.check_new(worker)
@@ -246,6 +307,16 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
     def forget(self, worker: BaseWorker) -> None:
         """Note that a worker has left the bus, and its name is free."""
         self._hosted.forget(worker)
+
+    def worker_restarted(self, data: WorkerRestartedData) -> None:
+        """Count a restart, and run the ``on_worker_restarted`` handlers."""
+        self._hosted.restarts += 1
+        if self._events.wanted("on_worker_restarted"):
+            self._events.emit("on_worker_restarted", data)
+
+    def worker_given_up(self, worker_name: str, error: BaseException) -> None:
+        """Remember that a worker could not be restarted, and tell other runners."""
+        self._hosted.note_given_up(worker_name, error)
 
     def worker_left(self) -> None:
         """Note that a root worker has finished, or could not be started."""

@@ -10,7 +10,7 @@ Nothing here waits, except the two watchers for 3 and 4.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import IntEnum
 
 from anyio import Event, current_time, move_on_after, sleep_until
@@ -42,6 +42,8 @@ class Shutdown:
         clean_up: The clock of the wind-down.
         roots: The names of the root workers that have not finished.
         grace: How many seconds an end may take before it becomes a cancel.
+        restarting: The names of the root workers that are being restarted.
+        end_restarts: Has nobody restarted any more.
 
     Attributes:
         asked: What was asked for so far.
@@ -58,6 +60,8 @@ class Shutdown:
         clean_up: CleanUp,
         roots: Collection[str],
         grace: float,
+        restarting: Collection[str] = (),
+        end_restarts: Callable[[], None] | None = None,
     ) -> None:
         self._name = name
         self._bus = bus
@@ -65,6 +69,8 @@ class Shutdown:
         self._clean_up = clean_up
         self._roots = roots
         self._grace = grace
+        self._restarting = restarting
+        self._end_restarts = end_restarts
         self.reason: str | None = None
         self.called_for: bool = False
         self._auto = False
@@ -86,7 +92,7 @@ class Shutdown:
 
     def check(self) -> None:
         """Set `all_done` if the last root worker has finished and the run may end."""
-        if not self._roots and (self._auto or self.asked):
+        if not self._roots and not self._restarting and (self._auto or self.asked):
             self.all_done.set()
 
     def end(self, reason: str | None) -> None:
@@ -116,6 +122,8 @@ class Shutdown:
                 self._run.cancel_opening()
 
     def _send_ends(self) -> None:
+        if self._end_restarts is not None:
+            self._end_restarts()
         for name in list(self._roots):
             self._bus.post(BusEndWorkerMessage(self.reason, source=self._name, target=name))
         if self._roots and self._run.tasks is not None:
@@ -123,6 +131,8 @@ class Shutdown:
         self.check()
 
     def _send_cancels(self) -> None:
+        if self._end_restarts is not None:
+            self._end_restarts()
         # The clock first, so that all that the messages set off goes by it; one watcher, however often this is called.
         if self._run.limit(self._clean_up.begin()) and self._run.tasks is not None:
             self._run.tasks.start(self._name_the_late, name=f"{self._name} watch")

@@ -57,6 +57,7 @@ class RunnerStatistics(Value):
         jobs_answered: Status to how many requests were answered so; all four are there.
         jobs_requested: How many requests its workers and itself have sent.
         hooks_failed: How many times a hook raised.
+        restarts: How many times its supervised workers were restarted, children included.
     """
 
     name: str
@@ -66,6 +67,7 @@ class RunnerStatistics(Value):
     jobs_answered: dict[JobStatus, int]
     jobs_requested: int
     hooks_failed: int
+    restarts: int = 0
 
 
 class Totals:

@@ -5,18 +5,20 @@ What is in the tables is the library's part of each worker, its core, which refe
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from workerbus._concurrency.failures import sort_failure
+from workerbus._order import PROCESS
 from workerbus._registry import WorkerRegistry
-from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData
+from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
 from workerbus.abc import RunnerLike
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NameTakenError, NotRunningError, describe
-from workerbus.messages import BusAddWorkerMessage
+from workerbus.messages import BusAddWorkerMessage, BusWorkerGoneMessage
 from workerbus.runner._run import Run
 from workerbus.runner._statistics import Totals
+from workerbus.supervision._supervision import Supervision
 from workerbus.worker._core import WorkerCore, core_of, is_worker
 from workerbus.worker._state import WorkerState, until_started
 from workerbus.worker._types import Phase
@@ -39,6 +41,9 @@ class HostRunner(RunnerLike, Protocol):
     def takes_errors(self) -> bool:
         """Whether somebody has added a handler for ``on_error``, and it still hears of errors."""
 
+    def worker_restarted(self, data: WorkerRestartedData) -> None:
+        """Count a restart, and tell of it."""
+
     def worker_left(self) -> None:
         """Note that a root worker has finished, or could not be started."""
 
@@ -56,6 +61,9 @@ class HostedWorkers:
         ready_listeners: The roots that want to hear when other roots are ready, by name.
         errors: What made workers fail and was not taken by a parent or an ``on_error`` handler.
         gone: The counts of the workers that have gone.
+        supervisions: What restarts root workers.
+        restarting: The names of the root workers that are being restarted.
+        restarts: How many times a worker was restarted.
     """
 
     def __init__(self, runner: HostRunner, run: Run) -> None:
@@ -66,6 +74,9 @@ class HostedWorkers:
         self.ready_listeners: dict[str, WorkerCore] = {}
         self.errors: list[BaseException] = []
         self.gone: Totals = Totals()
+        self.supervisions: list[Supervision] = []
+        self.restarting: set[str] = set()
+        self.restarts: int = 0
         self._serving = False
 
     # --- adding
@@ -231,7 +242,7 @@ class HostedWorkers:
             failure = sort_failure(exc)
             if state.parent is None and failure.own:
                 self._runner.worker_error(_fatal(state.name, failure.error, "attach"))
-            if failure.own:
+            if failure.own and state.supervision is None:
                 self._note_failure(core, failure.error)
             core.lifecycle.could_not_be_added()
             self._runner.worker_left()
@@ -245,12 +256,18 @@ class HostedWorkers:
         # 1. The parent, or for a root the runner and everybody, from the worker's own presence.
         # 2. The runner too, where a parent does not handle it.
         # 3. If the runner has no handler either, who waits for the start of the worker, or else whoever awaits run().
-        state = core.state
+        # Of one that is restarted nobody hears in this way.
+        state, failure = core.state, crash
         self.forget(state.worker)
         if self.roots.get(state.name) is core:
             del self.roots[state.name]
         if crash is not None:
             logger.error("worker %r failed", state.name, exc_info=crash, extra=core.state.about)
+        if state.supervision is not None:
+            crash = state.supervision.gone(state.worker, crash)
+        if crash is not None:
+            if crash is not failure:
+                self._announce_failure(state.name, crash)
             self._note_failure(core, crash)
             data = _fatal(state.name, crash, core.lifecycle.origin_of(crash))
             if not core.presence.report_failure(data):
@@ -259,7 +276,7 @@ class HostedWorkers:
                 if not self._runner.takes_errors and not (state.start_waiters and not state.announced):
                     self.not_taken(data)
         if state.announced:
-            self._tell_gone(core, crash)
+            self._tell_gone(core, failure)
         if state.parent is not None:
             core_of(state.parent.worker).presence.forget_child(state.name)
         self._runner.worker_left()
@@ -269,6 +286,35 @@ class HostedWorkers:
         if data.fatal and data.exception is not None:
             data.exception.add_note(f"raised by worker {data.worker_name!r}")
             self.errors.append(data.exception)
+
+    def note_given_up(self, name: str, error: BaseException) -> None:
+        """Remember that a worker could not be restarted, and tell other runners."""
+        registry = self._runner.registry
+        if name not in self.workers and name not in registry:
+            registry.note_failure(WorkerGoneData(name, registry.runner_name, describe(error)))
+        self._announce_failure(name, error)
+
+    def _announce_failure(self, name: str, error: BaseException) -> None:
+        # They have heard that the worker was being restarted.
+        runner = self._runner
+        stamp = runner.registry.incarnation, PROCESS.next_number()
+        if runner.registry.neighbourhood is None:
+            runner.bus.post(BusWorkerGoneMessage(runner.name, *stamp, describe(error), source=name))
+
+    def end_restarts(self) -> None:
+        """Restart no root worker any more."""
+        for supervision in self.supervisions:
+            supervision.close()
+
+    def start_task(self, function: Callable[[], Awaitable[None]], name: str) -> None:
+        """Start a task of the run's, if that still runs."""
+        if self._run.tasks is not None:
+            self._run.tasks.start(function, name=name)
+
+    @property
+    def runner(self) -> HostRunner:
+        """The runner."""
+        return self._runner
 
     def _note_failure(self, core: WorkerCore, error: BaseException) -> None:
         name, registry = core.state.name, self._runner.registry
@@ -307,6 +353,56 @@ class HostedWorkers:
         for core in list(self.workers.values()):
             await core.lifecycle.stop_unstarted()
         self._runner.registry.failed.clear()
+
+
+class RunnerHost:
+    """A runner, as the host of supervised root workers.
+
+    Args:
+        hosted: The runner's workers.
+    """
+
+    def __init__(self, hosted: HostedWorkers) -> None:
+        self._hosted = hosted
+
+    @property
+    def runner_name(self) -> str:
+        """The name of the runner."""
+        return self._hosted.runner.name
+
+    @property
+    def takes_workers(self) -> bool:
+        """Whether the runner is not ending."""
+        return not self._hosted.runner.is_ending
+
+    async def add(self, worker: Any) -> None:
+        """Add a root worker."""
+        await self._hosted.add_roots([worker])
+
+    def start_task(self, function: Callable[[], Awaitable[None]], name: str) -> None:
+        """Start a task that ends with the run."""
+        self._hosted.start_task(function, name)
+
+    def restarting(self, name: str, *, is_so: bool) -> None:
+        """Note that a worker is being restarted, or no more: the run goes on meanwhile."""
+        for names in (self._hosted.restarting, self._hosted.runner.registry.restarting):
+            names.add(name) if is_so else names.discard(name)
+
+    def restarted(self, data: WorkerRestartedData) -> None:
+        """Tell of a restart."""
+        self._hosted.runner.worker_restarted(data)
+
+    def given_up(self, name: str, error: BaseException) -> None:
+        """Remember that a worker is not restarted any more."""
+        self._hosted.note_given_up(name, error)
+
+    def escalate(self, name: str, error: BaseException) -> None:
+        """Report a worker that is given up."""
+        data = _fatal(name, error, "restart")
+        self._hosted.runner.worker_error(data)
+        if not self._hosted.runner.takes_errors:
+            self._hosted.not_taken(data)
+        self._hosted.runner.worker_left()
 
 
 def _fatal(worker: str, error: BaseException, origin: str) -> WorkerErrorData:

@@ -3,8 +3,10 @@
 What the library needs of a worker is behind one attribute; see `_core`. Most methods here only hand on to it.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
+from workerbus._backoff import Backoff
 from workerbus._concurrency.own_tasks import TaskHandle, Work, end_task
 from workerbus._order import PROCESS, merged
 from workerbus._registry import WorkerRegistry
@@ -23,9 +25,12 @@ from workerbus.messages import (
     BusEndMessage,
     BusMessage,
 )
+from workerbus.supervision._state import Restart, Strategy
+from workerbus.supervision._supervision import Supervision
 from workerbus.worker._core import WorkerCore, core_of, look_at_class
 from workerbus.worker._hooks import WorkerHooks
 from workerbus.worker._names import class_name_of
+from workerbus.worker._parent_host import ParentHost
 from workerbus.worker._state import until_started
 from workerbus.worker._types import Phase, WorkerActivationArgs, WorkerParams, WorkerStatistics
 
@@ -326,6 +331,55 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             await core.lifecycle.start_children(children)
         if wait:
             await until_started(states)
+
+    async def supervise(
+        self,
+        *factories: "Callable[[], BaseWorker]",
+        strategy: Strategy = "one_for_one",
+        restart: Restart = "on_failure",
+        max_restarts: int = 3,
+        within: float = 5.0,
+        backoff: Backoff | None = None,
+    ) -> Supervision:
+        """Add children that are restarted when they have gone: a factory makes a new one of the same name.
+
+        Its place in the tree stays. `on_worker_gone`, `on_worker_ready` and `on_worker_restarted` tell of it. Restarts
+        end with this worker, or when it is told to end.
+
+        Args:
+            *factories: Functions without arguments, each of which returns a new worker, with the same name each time.
+            strategy: ``"one_for_one"`` restarts the one that has gone; ``"all_for_one"`` stops the others too, the last
+                first, and makes all anew, in order.
+            restart: ``"on_failure"``, ``"always"``, also when one has ended, or ``"never"``.
+            max_restarts: How many restarts there may be ``within`` so many seconds. Beyond that, the failure is
+                reported as that of any child, to `on_worker_failed`: as a `RestartLimitError`.
+            within: The seconds, on the monotonic clock.
+            backoff: How long is waited before each restart; None for `Backoff()`.
+
+        Returns:
+            The supervision: who is there, how often they were restarted, and a ``stop()``.
+
+        Raises:
+            TypeError: An argument is of a wrong type, or a factory returns no worker.
+            ValueError: One has a wrong value, or two factories make workers of one name.
+            Exception: What a factory has raised, or what `add_workers` raises; none of the workers is added then.
+
+        Guarantees: J4, S1.
+        """
+        core = core_of(self)
+        core.state.check_loop()
+        supervision = Supervision(
+            ParentHost(core, self.add_workers),
+            factories,
+            strategy=strategy,
+            restart=restart,
+            max_restarts=max_restarts,
+            within=within,
+            backoff=backoff,
+        )
+        core.state.supervises = [*(core.state.supervises or ()), supervision]
+        await supervision.begin()
+        return supervision
 
     async def watch_workers(self, *worker_names: str) -> None:
         """Have `on_worker_ready` run when the named workers get ready, and at once for those that are.

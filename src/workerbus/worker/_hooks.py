@@ -17,7 +17,7 @@ from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._events import EventEmitter, EventHandlers
 from workerbus._methods import arguments_of, awaitable, is_default
-from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData
+from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
 from workerbus.abc import Barrier, ChildReport, HookCall
 from workerbus.jobs._events import JobGroupResponse
 from workerbus.messages import (
@@ -41,6 +41,7 @@ HOOKS: Final = frozenset(
         "on_deactivated",
         "on_worker_ready",
         "on_worker_gone",
+        "on_worker_restarted",
         "on_worker_failed",
         "on_job_request",
         "on_job_response",
@@ -85,6 +86,15 @@ class WorkerHooks(EventEmitter):
 
         Args:
             data: The worker that is ready, and its runner.
+        """
+
+    async def on_worker_restarted(self, data: WorkerRestartedData) -> None:
+        """Run when a supervised child was restarted; it is attached, and perhaps not ready yet.
+
+        Args:
+            data: Its name, how many times it was restarted, and what the one before it has failed of.
+
+        Guarantees: S1.
         """
 
     async def on_worker_gone(self, data: WorkerGoneData) -> None:

@@ -372,6 +372,7 @@ class WorkerLifecycle:
         if self._shutdown or state.phase is not Phase.RUNNING:
             return
         self._shutdown = True
+        state.end_restarts()
         state.reason = message.reason
         self._awaits_children = state.has_unfinished
         passed = state.hooks.mark(self._seal_lane)

@@ -116,7 +116,9 @@ class Presence:
             if state.announced or state.crash is not None:
                 error = None if state.crash is None else describe(state.crash)
                 stamp = registry.incarnation, PROCESS.next_number()
-                self._tell_others(BusWorkerGoneMessage(registry.runner_name, *stamp, error, source=state.name))
+                supervision = state.supervision
+                back = supervision is not None and supervision.is_wanted_back(worker, state.crash)
+                self._tell_others(BusWorkerGoneMessage(registry.runner_name, *stamp, error, back, source=state.name))
             if state.runner is not None:
                 state.runner.forget(worker)
             if state.started_at is not None:

@@ -19,6 +19,7 @@ from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._server import JobServer
 from workerbus.messages import BusCancelWorkerMessage, BusMessage
+from workerbus.supervision._supervision import Supervision
 from workerbus.worker._hooks import HookQueue
 from workerbus.worker._inbox import WorkerInbox
 from workerbus.worker._own_tasks import OwnTasks
@@ -68,6 +69,8 @@ class WorkerState(TreeNode):
         winding_down: Whether its wind-down has come to what it does.
         stop_called: Whether `stop()` has been called, by the library or by others.
         cleanup_called: Whether `cleanup()` has been called for its end.
+        supervision: What restarts it, if anything does.
+        supervises: What restarts children of its own; None for most.
     """
 
     __slots__ = (
@@ -75,7 +78,7 @@ class WorkerState(TreeNode):
         "admitted", "after", "announced", "attach_error", "attached", "clean_up", "cleanup_called", "closing",
         "crash", "events", "fail", "final_message", "finished", "hooks", "job_client", "job_server", "own_tasks",
         "phase", "ready", "reason", "runner", "speak", "start_waiters", "started", "started_at", "starts_active",
-        "stop_called", "winding_down", "worker",
+        "stop_called", "supervises", "supervision", "winding_down", "worker",
     )  # fmt: skip
 
     hooks: HookQueue
@@ -120,6 +123,8 @@ class WorkerState(TreeNode):
         self.winding_down: bool = False
         self.stop_called: bool = False
         self.cleanup_called: bool = False
+        self.supervision: Supervision | None = None
+        self.supervises: list[Supervision] | None = None
 
     # --- what it is attached to
 
@@ -279,6 +284,11 @@ class WorkerState(TreeNode):
         await self.attached.wait()
         if self.attach_error is not None:
             raise self.attach_error
+
+    def end_restarts(self) -> None:
+        """Restart no children any more: the worker ends."""
+        for supervision in self.supervises or ():
+            supervision.close()
 
     def check_loop(self) -> None:
         """Raise `WrongLoopError` in another thread or event loop than the one that its bus is open in."""

@@ -60,6 +60,7 @@ class WindDown:
     async def run(self) -> None:
         """Wind down."""
         state, in_time = self._state, False
+        state.end_restarts()
         try:
             self._deadline = state.clean_up.begin()
             if state.stop_is_due:

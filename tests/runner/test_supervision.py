@@ -1,0 +1,325 @@
+"""Supervised workers: who is restarted, how often, and what becomes of their jobs."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from workerbus import (
+    Backoff,
+    BaseWorker,
+    BusJobRequestMessage,
+    JobError,
+    RestartLimitError,
+    WorkerErrorData,
+    WorkerGoneData,
+    WorkerRestartedData,
+    WorkerRunner,
+    job,
+)
+
+pytestmark = pytest.mark.anyio
+SOON = Backoff(initial=0.5, jitter=0)
+
+
+class Fragile(BaseWorker):
+    """Says which of its kind it is, and fails when it is asked to."""
+
+    made = 0
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        type(self).made += 1
+        self.number = type(self).made
+
+    @job(name="which")
+    async def which(self, message: BusJobRequestMessage) -> dict[str, Any]:
+        return {"number": self.number}
+
+    @job(name="stop")
+    async def end_it(self, message: BusJobRequestMessage) -> dict[str, Any]:
+        await self.stop()
+        return {}
+
+    @job(name="break")
+    async def break_it(self, message: BusJobRequestMessage) -> dict[str, Any]:
+        self.broken.set()
+        await anyio.sleep_forever()
+        return {}
+
+    async def run(self, params: Any) -> None:
+        self.broken = anyio.Event()
+        await self.start()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._fail)
+            await params.wait_for_end()
+            group.cancel_scope.cancel()
+
+    async def _fail(self) -> None:
+        await self.broken.wait()
+        raise ValueError("broken")
+
+
+@pytest.fixture(autouse=True)
+def _count_anew() -> None:
+    Fragile.made = 0
+
+
+def fragile(name: str = "w") -> Callable[[], Fragile]:
+    return lambda: Fragile(name)
+
+
+async def fail(runner: WorkerRunner, name: str = "w") -> None:
+    worker = runner.get_worker(name)
+    assert worker is not None
+    with pytest.raises(JobError):
+        await runner.job(name, name="break")
+    await worker.wait()
+
+
+async def which(runner: WorkerRunner, name: str = "w") -> int:
+    answer = await runner.job(name, name="which", timeout=100)
+    number: int = answer["number"]
+    return number
+
+
+async def test_a_worker_that_fails_is_made_anew_and_a_job_for_it_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """S1, J4, R8: the job that is under way fails at once; one that comes later gets the next worker."""
+    told: list[WorkerRestartedData] = []
+    with caplog.at_level(logging.INFO, "workerbus"):
+        async with WorkerRunner(name="r") as runner:
+            runner.add_event_handler("on_worker_restarted", lambda _, data: told.append(data))
+            supervision = await runner.supervise(fragile(), backoff=SOON)
+            assert await which(runner) == 1
+            before = anyio.current_time()
+            await fail(runner)
+            assert anyio.current_time() == before
+            assert supervision.states == {"w": "restarting"}
+            assert await which(runner) == 2
+            assert anyio.current_time() - before == pytest.approx(0.5)
+            assert (supervision.names, supervision.restarts, supervision.states) == (("w",), {"w": 1}, {"w": "running"})
+            assert runner.statistics().restarts == 1
+    assert [(each.worker_name, each.runner, each.restarts) for each in told] == [("w", "r", 1)]
+    assert "was restarted (restart 1)" in caplog.text
+
+
+async def test_a_job_for_a_worker_that_is_being_restarted_waits_no_longer_than_its_timeout() -> None:
+    """S1, J4."""
+    async with WorkerRunner() as runner:
+        await runner.supervise(fragile(), backoff=Backoff(initial=50, maximum=50, jitter=0))
+        await fail(runner)
+        with pytest.raises(TimeoutError):
+            await runner.job("w", name="which", timeout=1)
+
+
+async def test_beyond_the_limit_the_failure_goes_up() -> None:
+    """S1, J4: the run raises it, and who asks later is told at once."""
+    with pytest.raises(RestartLimitError) as caught:  # noqa: PT012 - what the block raises as it is left
+        async with WorkerRunner() as runner:
+            supervision = await runner.supervise(fragile(), max_restarts=2, within=60, backoff=SOON)
+            for _ in range(3):
+                await which(runner)
+                await fail(runner)
+            assert supervision.states == {"w": "failed"}
+            with pytest.raises(JobError, match="RestartLimitError"):
+                await runner.job("w", name="which")
+    assert (caught.value.worker, caught.value.max_restarts, caught.value.within) == ("w", 2, 60)
+    assert caught.value.__cause__ is not None
+
+
+async def test_restarts_that_are_long_ago_do_not_count() -> None:
+    """S1: the limit is for so many seconds."""
+    async with WorkerRunner() as runner:
+        supervision = await runner.supervise(fragile(), max_restarts=1, within=1, backoff=SOON)
+        for _ in range(4):
+            await which(runner)
+            await fail(runner)
+            await anyio.sleep(2)
+        assert supervision.restarts == {"w": 4}
+
+
+@pytest.mark.parametrize(("restart", "state"), [("never", "ended"), ("on_failure", "ended"), ("always", "running")])
+async def test_a_worker_that_ends_is_made_anew_only_where_that_is_asked_for(restart: Any, state: str) -> None:
+    """S1."""
+    async with WorkerRunner() as runner:
+        supervision = await runner.supervise(fragile(), restart=restart, backoff=SOON)
+        await runner.job("w", name="stop")
+        await anyio.sleep(1)
+        assert supervision.states == {"w": state}
+
+
+async def test_all_are_made_anew_where_one_stands_for_all() -> None:
+    """S1."""
+    async with WorkerRunner() as runner:
+        supervision = await runner.supervise(fragile("a"), fragile("b"), strategy="all_for_one", backoff=SOON)
+        assert [await which(runner, "a"), await which(runner, "b")] == [1, 2]
+        await fail(runner, "b")
+        await anyio.sleep(1)
+        assert [await which(runner, "a"), await which(runner, "b")] == [3, 4]
+        assert supervision.restarts == {"a": 1, "b": 1}
+
+
+async def test_the_others_live_on_where_each_stands_for_itself() -> None:
+    """S1."""
+    async with WorkerRunner() as runner:
+        await runner.supervise(fragile("a"), fragile("b"), backoff=SOON)
+        await fail(runner, "b")
+        assert [await which(runner, "a"), await which(runner, "b")] == [1, 3]
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+async def test_an_end_of_the_runner_ends_a_backoff_at_once(cancels: bool) -> None:
+    """S1, R2."""
+    before = anyio.current_time()
+    runner = WorkerRunner()
+    runner.add_event_handler("on_worker_restarted", lambda *_: pytest.fail("it was restarted"))
+    async with anyio.create_task_group() as group:
+        supervision = await runner.supervise(fragile(), backoff=Backoff(initial=1000, maximum=1000))
+        group.start_soon(runner.run)
+        await runner.registry.wait_for("w")
+        await fail(runner)
+        await (runner.cancel() if cancels else runner.end())
+    assert anyio.current_time() == before
+    assert supervision.states == {"w": "ended"}
+
+
+async def test_a_run_waits_for_a_worker_that_is_being_restarted() -> None:
+    """S1, R1: it does not end because no worker is there for a moment."""
+
+    class Once(BaseWorker):
+        async def run(self, params: Any) -> None:
+            await self.start()
+            lives.append(self.name)
+            if len(lives) < 3:
+                raise ValueError("not yet")
+
+    lives: list[str] = []
+    runner = WorkerRunner()
+    await runner.supervise(lambda: Once("w"), backoff=SOON)
+    await runner.run()
+    assert lives == ["w"] * 3
+
+
+@pytest.mark.parametrize("fault", ["raises", "no worker", "other name", "used"])
+async def test_a_factory_that_does_not_deliver_counts_as_a_failure(fault: str) -> None:
+    """S1: it is tried again, up to the limit."""
+    first = Fragile("w")
+    calls = 0
+
+    def factory() -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            return first
+        if fault == "raises":
+            raise KeyError("none left")
+        return {"no worker": 7, "other name": Fragile("v"), "used": first}[fault]
+
+    errors: list[WorkerErrorData] = []
+    async with WorkerRunner() as runner:
+        runner.add_event_handler("on_error", lambda _, data: errors.append(data))
+        supervision = await runner.supervise(factory, max_restarts=2, within=60, backoff=SOON)
+        await which(runner)
+        await fail(runner)
+        await anyio.sleep(10)
+        assert supervision.states == {"w": "failed"}
+        assert isinstance(errors[-1].exception, RestartLimitError)
+        with pytest.raises(JobError, match="RestartLimitError"):
+            await runner.job("w", name="which")
+    assert calls == 3
+
+
+async def test_a_supervised_child_goes_and_comes_before_its_parents_eyes() -> None:
+    """S1, W9: the parent hears of each step, and of a failure as such only beyond the limit."""
+
+    class Parent(BaseWorker):
+        async def on_activated(self, args: Any) -> None:
+            await self.supervise(fragile("child"), max_restarts=1, within=60, backoff=SOON)
+
+        async def on_worker_ready(self, data: Any) -> None:
+            said.append("ready")
+
+        async def on_worker_gone(self, data: WorkerGoneData) -> None:
+            said.append("gone" if data.error else "ended")
+
+        async def on_worker_restarted(self, data: WorkerRestartedData) -> None:
+            said.append(f"restarted {data.restarts}")
+
+        async def on_worker_failed(self, data: WorkerErrorData) -> None:
+            said.append(type(data.exception).__name__)
+
+    said: list[str] = []
+    async with WorkerRunner() as runner:
+        await runner.add_workers(Parent("parent"), wait=True)
+        await which(runner, "child")
+        await fail(runner, "child")
+        await which(runner, "child")
+        child = runner.get_worker("child")
+        assert child is not None
+        assert child.parent == "parent"
+        await fail(runner, "child")
+        await anyio.sleep(1)
+    assert sorted(said) == sorted(["ready", "gone", "restarted 1", "ready", "gone", "RestartLimitError"])
+
+
+async def test_a_supervised_parent_goes_and_comes_with_its_children() -> None:
+    """S1, W5."""
+
+    class Parent(Fragile):
+        async def on_activated(self, args: Any) -> None:
+            await self.add_workers(Fragile("child"))
+
+    async with WorkerRunner() as runner:
+        await runner.supervise(lambda: Parent("parent"), backoff=SOON)
+        first = await which(runner, "child")
+        await fail(runner, "parent")
+        assert await which(runner, "child") > first
+
+
+async def test_the_end_of_a_parent_ends_the_restarts_of_its_children() -> None:
+    """S1, W5."""
+
+    class Parent(BaseWorker):
+        async def on_activated(self, args: Any) -> None:
+            await self.supervise(fragile("child"), restart="always", backoff=Backoff(initial=1000, maximum=1000))
+
+    async with WorkerRunner() as runner:
+        parent = Parent("parent")
+        await runner.add_workers(parent, wait=True)
+        await fail(runner, "child")
+        before = anyio.current_time()
+        await parent.stop()
+        assert anyio.current_time() == before
+        assert runner.known_workers() == []
+
+
+async def test_a_supervision_that_is_stopped_stops_its_workers_and_makes_none_anew() -> None:
+    """S1."""
+    async with WorkerRunner() as runner:
+        supervision = await runner.supervise(fragile("a"), fragile("b"), restart="always", backoff=SOON)
+        await which(runner, "a")
+        await supervision.stop()
+        await anyio.sleep(1)
+        assert runner.known_workers() == []
+        assert set(supervision.states.values()) == {"ended"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"strategy": "rest_for_one"}, ValueError),
+        ({"restart": "sometimes"}, ValueError),
+        ({"max_restarts": -1}, ValueError),
+        ({"max_restarts": 1.5}, TypeError),
+        ({"within": 0}, ValueError),
+        ({"backoff": 1}, TypeError),
+    ],
+)
+async def test_wrong_arguments_are_refused_at_once(wrong: dict[str, Any], error: type[Exception]) -> None:
+    """S1."""
+    with pytest.raises(error):
+        await WorkerRunner().supervise(fragile(), **wrong)
+    with pytest.raises(TypeError):
+        await WorkerRunner().supervise()
