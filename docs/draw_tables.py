@@ -1,4 +1,4 @@
-"""Draws the job tables and that of supervision into architecture.md: ``python docs/draw_tables.py``. A test checks that this was done."""
+"""Draws the tables into architecture.md: ``python docs/draw_tables.py``. A test checks that this was done."""
 
 import re
 from collections.abc import Mapping
