@@ -4,7 +4,7 @@ A worker sees its runner as a `RunnerLike`; a job client and a job server see th
 Protocols there is only what is passed between their two sides: `HookCall` and `Barrier`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
@@ -42,6 +42,10 @@ class Sender(Protocol):
 
 class Directory(Protocol):
     """A registry, as those who ask for jobs see it."""
+
+    @property
+    def restarting(self) -> Collection[str]:
+        """The names of this runner's workers that are being restarted."""
 
     def get(self, worker_name: str) -> WorkerReadyData | None:
         """Return what is known of a worker that is ready; None where there is none of that name."""

@@ -12,6 +12,7 @@ from workerbus import (
     BaseWorker,
     BusJobRequestMessage,
     JobError,
+    NameTakenError,
     RestartLimitError,
     WorkerErrorData,
     WorkerGoneData,
@@ -323,3 +324,101 @@ async def test_wrong_arguments_are_refused_at_once(wrong: dict[str, Any], error:
         await WorkerRunner().supervise(fragile(), **wrong)
     with pytest.raises(TypeError):
         await WorkerRunner().supervise()
+
+
+class Stopping(Fragile):
+    """Notes that its own `stop()` was called."""
+
+    stopped: list[str] = []  # noqa: RUF012 - one for all, as a factory makes many
+
+    async def stop(self) -> None:
+        self.stopped.append(self.name)
+        await super().stop()
+
+
+async def test_an_overridden_stop_is_called_of_those_that_are_stopped() -> None:
+    """N7, S1: as at every other end, in a restart of all and by the supervision's own `stop()`."""
+    Stopping.stopped.clear()
+    async with WorkerRunner(handle_sigint=False) as runner:
+        supervision = await runner.supervise(
+            lambda: Stopping("w"), lambda: Stopping("v"), strategy="all_for_one", backoff=SOON
+        )
+        await fail(runner)
+        await anyio.sleep(2)
+        assert Stopping.stopped == ["w", "v"]
+        await supervision.stop()
+    assert Stopping.stopped == ["w", "v", "v", "w"]
+
+
+async def test_a_supervise_that_is_cancelled_leaves_nobody() -> None:
+    """S1: what it has added is stopped again."""
+
+    class Slow(Fragile):
+        async def attach(self, **kwargs: Any) -> None:
+            await anyio.sleep(10)
+            await super().attach(**kwargs)
+
+    async with WorkerRunner(handle_sigint=False) as runner:
+        with anyio.move_on_after(1) as scope:
+            await runner.supervise(fragile("a"), fragile("b"), lambda: Slow("c"))
+        assert scope.cancelled_caught
+        assert runner.known_workers() == []
+
+
+async def test_a_job_is_told_at_once_when_the_worker_that_it_waits_for_is_not_restarted_after_all() -> None:
+    """J4, S1: the supervision was stopped in the backoff; it is told of what the worker had failed."""
+    async with WorkerRunner(handle_sigint=False) as runner:
+        supervision = await runner.supervise(fragile(), backoff=Backoff(initial=100, maximum=100, jitter=0))
+        await fail(runner)
+        async with anyio.create_task_group() as tasks:
+
+            async def stop() -> None:
+                await anyio.sleep(1)
+                await supervision.stop()
+
+            tasks.start_soon(stop)
+            with pytest.raises(JobError, match="worker 'w' has failed: ValueError: broken"):
+                await runner.job("w", name="which")
+
+
+async def test_a_worker_keeps_its_name_while_it_is_restarted() -> None:
+    """R3, S1: nobody else gets it meanwhile."""
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.supervise(fragile(), backoff=SOON)
+        await fail(runner)
+        with pytest.raises(NameTakenError):
+            await runner.add_workers(Fragile("w"))  # the second that was made
+        assert (await runner.job("w", name="which", timeout=5))["number"] == 3
+
+
+async def test_each_worker_that_stands_for_itself_has_restarts_of_its_own() -> None:
+    """S1: the failures of its neighbours count for them."""
+    async with WorkerRunner(handle_sigint=False) as runner:
+        names = ["a", "b", "c", "d"]
+        supervision = await runner.supervise(*map(fragile, names), max_restarts=1, backoff=SOON)
+        for name in names:
+            await fail(runner, name)
+        await anyio.sleep(2)
+        assert set(supervision.states.values()) == {"running"}
+        assert supervision.restarts == dict.fromkeys(names, 1)
+
+
+async def test_who_waits_for_a_worker_that_is_restarted_reads_so() -> None:
+    """J4, J8: and not that it was never there."""
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.supervise(fragile(), backoff=Backoff(initial=100, maximum=100, jitter=0))
+        await fail(runner)
+        with pytest.raises(JobError, match=r"timeout after 1 seconds \(worker 'w' is being restarted\)$"):
+            await runner.job("w", name="which", timeout=1)
+
+
+@pytest.mark.filterwarnings("error")
+async def test_an_async_factory_is_refused_in_words() -> None:
+    """N8: it is called, and not awaited."""
+
+    async def factory() -> Fragile:
+        return Fragile("w")
+
+    async with WorkerRunner(handle_sigint=False) as runner:
+        with pytest.raises(TypeError, match="a factory is a plain function that returns a new worker"):
+            await runner.supervise(factory)  # type: ignore[arg-type]  # the mistake

@@ -238,6 +238,8 @@ class JobClient:
     def _absent(self, worker: str, how: str = " was not there") -> str:
         if self._owner.bus.has_subscriber(worker):
             return f"worker {worker!r} is on the bus, but has not started: has a run() of its own called start()?"
+        if worker in self._owner.registry.restarting:
+            return f"worker {worker!r} is being restarted"
         return f"worker {worker!r}{how}; {self._owner.registry.near(worker)}"
 
     async def ask_without_context(

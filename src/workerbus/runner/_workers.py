@@ -124,7 +124,8 @@ class HostedWorkers:
             return False
         if runner.is_ending:
             raise NotRunningError(f"runner {runner.name!r} is ending: worker {name!r} comes too late")
-        if known is not None or runner.bus.has_subscriber(name):
+        taken = name in runner.registry.restarting and core.state.supervision is None  # it keeps its name meanwhile
+        if known is not None or taken or runner.bus.has_subscriber(name):
             raise NameTakenError(name, f"runner {runner.name!r}")
         if core.state.phase is not Phase.NEW:
             raise NotRunningError(f"worker {name!r} is {core.state.phase.value}")

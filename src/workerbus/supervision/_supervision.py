@@ -7,13 +7,14 @@ How a worker is added, and who hears of it, the host knows.
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Protocol
 
-from anyio import CancelScope, current_time, sleep
+from anyio import CancelScope, current_time, move_on_after, sleep
 
 from workerbus._backoff import Backoff
 from workerbus._concurrency.failures import own_error
+from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._log import about
 from workerbus._slot import HasCore, core_of
 from workerbus._values import WorkerRestartedData
@@ -63,12 +64,30 @@ class SupervisingHost(Protocol):
         """Report a worker that could not be made anew and is given up."""
 
 
+class _Pace:
+    """How often, and after which waits, one worker may be restarted; or all, where they are restarted together."""
+
+    __slots__ = ("_backoff", "_intensity", "delays")
+
+    def __init__(self, backoff: Backoff, max_restarts: int, within: float) -> None:
+        self._backoff = backoff
+        self._intensity = RestartIntensity(max_restarts, within)
+        self.delays: Iterator[float] = backoff.delays()
+
+    def permits(self, now: float) -> bool:
+        """Count one more restart; returns False, and counts nothing, if that is one too many."""
+        if self._intensity.calm(now):
+            self.delays = self._backoff.delays()
+        return self._intensity.permits(now)
+
+
 class _Supervised:
     """One supervised worker: its factory, its state, how often it was restarted, and of what it has gone last."""
 
-    __slots__ = ("error", "factory", "name", "restarts", "state", "worker")
+    __slots__ = ("error", "factory", "name", "pace", "restarts", "state", "worker")
 
-    def __init__(self, name: str, factory: Factory, worker: Any) -> None:
+    def __init__(self, name: str, factory: Factory, worker: Any, pace: _Pace) -> None:
+        self.pace = pace
         self.name = name
         self.factory = factory
         self.worker = worker
@@ -107,9 +126,8 @@ class Supervision:
         self._all = strategy == "all_for_one"
         self._restart: Restart = restart
         self._limit = max_restarts, within
-        self._intensity = RestartIntensity(max_restarts, within)
         self._backoff = backoff or Backoff()
-        self._delays: Iterator[float] = self._backoff.delays()
+        shared = _Pace(self._backoff, *self._limit)
         self._closed = False
         self._scopes: dict[str, CancelScope] = {}
         self._stopping = False
@@ -119,7 +137,8 @@ class Supervision:
             name = core_of(worker).state.name
             if name in self._children:
                 raise ValueError(f"two factories make a worker {name!r}: names are unique")
-            self._children[name] = _Supervised(name, factory, worker)
+            pace = shared if self._all else _Pace(self._backoff, *self._limit)
+            self._children[name] = _Supervised(name, factory, worker, pace)
 
     def __repr__(self) -> str:
         return f"<Supervision of {', '.join(f'{name!r} ({state})' for name, state in self.states.items())}>"
@@ -147,7 +166,7 @@ class Supervision:
         running = [child for child in self._children.values() if child.state is SupervisedState.RUNNING]
         self.close()
         for child in reversed(running):
-            await core_of(child.worker).lifecycle.stop()
+            await child.worker.stop()
 
     # --- for the host
 
@@ -162,8 +181,9 @@ class Supervision:
                 added.append(child)
         except BaseException:
             self.close()
-            for child in reversed(added):
-                await core_of(child.worker).lifecycle.stop()
+            with move_on_after(CLEANUP_SECONDS, shield=True):
+                for child in reversed(added):
+                    await child.worker.stop()
             raise
 
     def close(self) -> None:
@@ -172,6 +192,8 @@ class Supervision:
         for child in self._children.values():
             if child.move(SupervisedTrigger.STOP):
                 self._host.restarting(child.name, is_so=False)
+                if child.error is not None:
+                    self._host.given_up(child.name, child.error)  # so that nobody waits for it
         for scope in list(self._scopes.values()):
             scope.cancel()
 
@@ -207,10 +229,7 @@ class Supervision:
         return None
 
     def _count(self, child: _Supervised) -> BaseException | None:
-        now = current_time()
-        if self._intensity.calm(now):
-            self._delays = self._backoff.delays()
-        if self._intensity.permits(now):
+        if child.pace.permits(current_time()):
             return None
         limit = RestartLimitError(child.name, *self._limit)
         limit.__cause__ = child.error
@@ -232,7 +251,7 @@ class Supervision:
         try:
             with self._scopes[key]:
                 while self._waiting(key) and not self._closed:
-                    await sleep(next(self._delays))
+                    await sleep(next(self._unit(key)[0].pace.delays))
                     if self._all:
                         await self._stop_the_others()
                     for child in self._waiting(key):
@@ -248,7 +267,7 @@ class Supervision:
                 if child.state is SupervisedState.RUNNING:
                     state = core_of(child.worker).state
                     state.reason = state.reason or "it is restarted with the others"
-                    await core_of(child.worker).lifecycle.stop()
+                    await child.worker.stop()
         finally:
             self._stopping = False
 
@@ -289,6 +308,9 @@ class Supervision:
 
 def _made(factory: Factory, name: str | None) -> Any:
     worker = factory()
+    if isinstance(worker, Coroutine):
+        worker.close()
+        raise TypeError(f"a factory is a plain function that returns a new worker, not an async one, as {factory!r}")
     if not isinstance(worker, HasCore) or not hasattr(core_of(worker), "lifecycle"):
         raise TypeError(f"a factory returns a worker, not {worker!r}")
     state = core_of(worker).state

@@ -369,7 +369,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         core = core_of(self)
         core.state.check_loop()
         supervision = Supervision(
-            ParentHost(core, self.add_workers),
+            ParentHost(core.state, self.add_workers, core.create_task),
             factories,
             strategy=strategy,
             restart=restart,

@@ -7,31 +7,35 @@ from workerbus._values import WorkerErrorData, WorkerRestartedData
 from workerbus.abc import HookCall
 from workerbus.errors import describe
 from workerbus.messages import BusWorkerLocalErrorMessage
-from workerbus.worker._core import WorkerCore
+from workerbus.worker._state import WorkerState
 
 
 class ParentHost:
     """A parent, as the host of supervised children.
 
     Args:
-        core: The parent.
+        state: The parent's state.
         add: Adds a child.
+        create_task: Starts a task of the parent's own: a function, its arguments, and a name.
     """
 
-    def __init__(self, core: WorkerCore, add: Callable[..., Awaitable[None]]) -> None:
-        self._core = core
+    def __init__(
+        self, state: WorkerState, add: Callable[..., Awaitable[None]], create_task: Callable[..., object]
+    ) -> None:
+        self._state = state
         self._add = add
+        self._create_task = create_task
 
     @property
     def runner_name(self) -> str:
         """The name of the runner; empty before there is one."""
-        runner = self._core.state.runner
+        runner = self._state.runner
         return "" if runner is None else runner.name
 
     @property
     def takes_workers(self) -> bool:
         """Whether neither the parent nor the runner is ending."""
-        state = self._core.state
+        state = self._state
         return state.takes_children and state.runner is not None and not state.runner.is_ending
 
     async def add(self, worker: Any) -> None:
@@ -40,17 +44,17 @@ class ParentHost:
 
     def start_task(self, function: Callable[[], Awaitable[None]], name: str) -> None:
         """Start a task that ends with the parent."""
-        self._core.create_task(function, (), name)
+        self._create_task(function, (), name)
 
     def restarting(self, name: str, *, is_so: bool) -> None:
         """Note that a child is being restarted, or no more."""
-        if self._core.state.is_connected:
-            names = self._core.state.registry.restarting
+        if self._state.is_connected:
+            names = self._state.registry.restarting
             names.add(name) if is_so else names.discard(name)
 
     def restarted(self, data: WorkerRestartedData) -> None:
         """Tell of a restart."""
-        state = self._core.state
+        state = self._state
         if state.runner is not None:
             state.runner.worker_restarted(data)
         if state.hooks.wants("on_worker_restarted"):
@@ -58,12 +62,12 @@ class ParentHost:
 
     def given_up(self, name: str, error: BaseException) -> None:
         """Remember that a child is not restarted any more."""
-        if self._core.state.runner is not None:
-            self._core.state.runner.worker_given_up(name, error)
+        if self._state.runner is not None:
+            self._state.runner.worker_given_up(name, error)
 
     def escalate(self, name: str, error: BaseException) -> None:
         """Report a child that is given up: to the parent, and to the runner where the parent does not handle it."""
-        state = self._core.state
+        state = self._state
         data = WorkerErrorData(name, describe(error), error, "restart", fatal=True)
         message = BusWorkerLocalErrorMessage(
             data.error, data.exception, data.origin, data.fatal, source=name, target=state.name
