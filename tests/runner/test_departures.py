@@ -13,6 +13,7 @@ from support.shared_buses import Pair, pair
 from support.workers import Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
+    BaseWorker,
     BusJobRequestMessage,
     BusMessage,
     JobError,
@@ -244,6 +245,35 @@ async def test_a_job_at_a_worker_of_which_nothing_more_arrives_is_answered() -> 
                 bus.loses = True
                 await helper.stop()
         assert anyio.current_time() == begin + CLEANUP_SECONDS
+
+
+async def test_all_who_have_asked_a_worker_of_which_nothing_more_arrives_are_answered() -> None:
+    """J4: each of several, also after one of them has had its answer."""
+
+    class Lossy(PoliteBus):
+        loses = False
+
+        async def publish(self, message: BusMessage) -> None:
+            if not (self.loses and message.source == "helper"):
+                await super().publish(message)
+
+    bus, helper, asker = Lossy(), Helper("helper"), BaseWorker("asker")
+    told: list[str] = []
+    async with running(helper, asker, bus=bus) as runner, anyio.create_task_group() as tasks:
+
+        async def ask(who: Any, label: str) -> None:
+            with pytest.raises(JobError, match="left without an answer"):
+                await who.job("helper", name="wait")
+            told.append(label)
+
+        for who, label in ((runner, "one"), (asker, "two"), (asker, "three"), (runner, "four")):
+            tasks.start_soon(ask, who, label)
+        await anyio.wait_all_tasks_blocked()
+        await runner.job("helper", name="echo")
+        await asker.job("helper", name="echo")
+        bus.loses = True
+        await helper.stop()
+    assert sorted(told) == ["four", "one", "three", "two"]
 
 
 async def test_a_worker_that_leaves_is_looked_for_in_the_jobs_that_it_was_asked_for_alone(
