@@ -20,6 +20,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+from workerbus.worker._core import core_of
 
 pytestmark = pytest.mark.anyio
 SOON = Backoff(initial=0.5, jitter=0)
@@ -422,3 +423,16 @@ async def test_an_async_factory_is_refused_in_words() -> None:
     async with WorkerRunner(handle_sigint=False) as runner:
         with pytest.raises(TypeError, match="a factory is a plain function that returns a new worker"):
             await runner.supervise(factory)  # type: ignore[arg-type]  # the mistake
+
+
+async def test_supervisions_that_are_over_leave_nothing_behind() -> None:
+    """R9, S1: at a runner and at a parent."""
+    parent = BaseWorker("parent")
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(parent, wait=True)
+        for host in (runner, parent):
+            for _ in range(20):
+                supervision = await host.supervise(fragile())
+                await supervision.stop()
+        hosts = [*runner._hosted.supervisions, *(core_of(parent).state.supervises or ())]
+        assert len(hosts) <= 2

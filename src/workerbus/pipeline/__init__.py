@@ -11,6 +11,13 @@ The other packages do not know any of this.
 """
 
 from workerbus._concurrency.own_tasks import TaskHandle
+from workerbus.errors import (
+    FlushError,
+    FlushTimeoutError,
+    FrameTypeError,
+    PipelineStartTimeoutError,
+    ProcessorInUseError,
+)
 from workerbus.pipeline._bridge import BusBridgeProcessor
 from workerbus.pipeline._frames import (
     CancelFrame,
@@ -52,6 +59,8 @@ __all__ = [
     "DataFrame",
     "EndFrame",
     "ErrorFrame",
+    "FlushError",
+    "FlushTimeoutError",
     "Frame",
     "FrameDirection",
     "FrameProcessed",
@@ -62,6 +71,7 @@ __all__ = [
     "FrameProcessorResumeUrgentFrame",
     "FrameProcessorSetup",
     "FramePushed",
+    "FrameTypeError",
     "FrameWorker",
     "HeartbeatFrame",
     "InterruptionFrame",
@@ -69,7 +79,9 @@ __all__ = [
     "ParallelPipeline",
     "Pipeline",
     "PipelineParams",
+    "PipelineStartTimeoutError",
     "PipelineWorker",
+    "ProcessorInUseError",
     "StartFrame",
     "StopFrame",
     "SyncParallelPipeline",

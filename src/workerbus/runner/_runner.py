@@ -292,6 +292,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             within=within,
             backoff=backoff,
         )
+        self._hosted.supervisions = [each for each in self._hosted.supervisions if not each.is_over]
         self._hosted.supervisions.append(supervision)
         await supervision.begin()
         return supervision

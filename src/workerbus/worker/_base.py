@@ -377,7 +377,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             within=within,
             backoff=backoff,
         )
-        core.state.supervises = [*(core.state.supervises or ()), supervision]
+        earlier = [each for each in core.state.supervises or () if not each.is_over]
+        core.state.supervises = [*earlier, supervision]
         await supervision.begin()
         return supervision
 
