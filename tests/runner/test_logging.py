@@ -212,7 +212,7 @@ async def test_the_record_of_a_task_that_refuses_to_end_says_of_which_worker_it_
         await worker.cancel_task(task, timeout=0.1)
         release.set()
     [record] = [each for each in caplog.records if "has not ended" in each.getMessage()]
-    assert (record.runner, record.worker) == ("it", "w")  # type: ignore[attr-defined]
+    assert (record.runner, record.worker) == ("it", "w")  # type: ignore[attr-defined]  # put there by `extra`
 
 
 async def test_the_record_of_a_subscriber_that_fails_says_of_which_job_the_message_was(

@@ -125,9 +125,8 @@ class Signature:
         """Return what the handler is called with."""
         if self.payload is None:
             return message
-        if self.payload is Mapping:
-            return message.payload
-        return self._made(message.payload, self.payload, "payload")
+        payload = {} if message.payload is None else message.payload  # None: built by hand
+        return payload if self.payload is Mapping else self._made(payload, self.payload, "payload")
 
     def plain_answer(self, answer: object) -> Any:
         """Return the answer of the handler as a mapping of plain values; checked, if there is a type to check it by."""
