@@ -24,7 +24,7 @@ R = TypeVar("R")
 RetryOn = JobStatus | str | type[BaseException]
 """An error after which a job may be repeated: how it ended, or what its handler has raised, as a class or its name."""
 
-NOT_BEGUN: Final = frozenset({"Inactive", "Refused", "WorkerFailed"})
+NOT_BEGUN: Final = frozenset({"Inactive", "PoolFull", "Refused", "WorkerFailed"})
 """The types of answers to a job that has not begun."""
 
 

@@ -31,9 +31,10 @@ class JobHandling(Handling):
     @property
     def waiters(self) -> list[Handling]:
         """Who waits for the job, or for one that stands in line behind it."""
-        limiter = self._job.route.limiter
+        limiter, assignment = self._job.route.limiter, self._job.assignment
+        behind = () if limiter is None else limiter.line
         found: list[Handling] = []
-        for job in [self._job, *(() if limiter is None else limiter.line)]:
+        for job in [self._job, *behind, *(() if assignment is None else assignment.line)]:
             group = self._groups.get(job.request.job_id)
             if group is not None and self._worker in group.pending:
                 found += group.awaited_by or ()

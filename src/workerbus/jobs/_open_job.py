@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
-from anyio import CancelScope, current_time
+from anyio import current_time
 
 from workerbus._values import JobStatus, Value, value
 from workerbus.jobs._limiter import Limiter
@@ -30,6 +30,51 @@ class Route(Value):
     limiter: "Limiter[OpenJob] | None" = None
 
 
+class Refused(Exception):  # noqa: N818 - nothing has failed, and it never leaves the library
+    """A request is not taken, and is answered FAILED.
+
+    Attributes:
+        payload: What its requester is told.
+    """
+
+    def __init__(self, payload: dict[str, Any]) -> None:
+        super().__init__(payload["error"])
+        self.payload = payload
+
+
+class Running(Protocol):
+    """What a job runs in: the scope of its handler."""
+
+    @property
+    def deadline(self) -> float:
+        """When it is cancelled by itself."""
+
+    @deadline.setter
+    def deadline(self, value: float) -> None: ...
+
+    def cancel(self) -> None:
+        """Cancel the job's handler."""
+
+
+class Assignment(Protocol):
+    """A job that a pool has given to one of its members, as the member sees it.
+
+    Its requester knows the pool alone: so it is the pool that sends the answer.
+    """
+
+    @property
+    def line(self) -> Iterable["OpenJob"]:
+        """The jobs of the pool that stand in line behind it."""
+
+    def over(self) -> None:
+        """Note that no handler runs for it any more."""
+
+    def answered(
+        self, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool = False, stream_end: bool = False
+    ) -> None:
+        """Pass its answer on."""
+
+
 class OpenJob:
     """A job that this worker was asked for.
 
@@ -40,13 +85,16 @@ class OpenJob:
         state: How far it is; the members of `JobState` say what each state means.
         deadline: When its time is up, on this process's event loop's clock; infinite without a limit.
         scope: The scope that its handler runs in, while it does.
+        assignment: Told of how it goes, where a pool has given it to this worker.
         timer: The number of what will let it begin, where it was asked for with a delay.
         watch: Its number at `Deadlines`, if that looks after it.
         window: How much of its stream may be sent; None until some was, and where there is no limit.
         verdict: Status and payload of its answer, once it was cancelled and its handler has yet to unwind.
     """
 
-    __slots__ = ("deadline", "request", "route", "scope", "since", "state", "timer", "verdict", "watch", "window")
+    __slots__ = (
+        "assignment", "deadline", "request", "route", "scope", "since", "state", "timer", "verdict", "watch", "window",
+    )  # fmt: skip
 
     def __init__(self, request: BusJobRequestMessage, route: Route, now: float) -> None:
         self.request: BusJobRequestMessage = request
@@ -55,7 +103,8 @@ class OpenJob:
         left = request.seconds_left
         self.since: float = now
         self.deadline: float = math.inf if left is None else self.since + left
-        self.scope: CancelScope | None = None
+        self.scope: Running | None = None
+        self.assignment: Assignment | None = None
         self.watch: int | None = None
         self.timer: int | None = None
         self.window: SenderWindow | None = None

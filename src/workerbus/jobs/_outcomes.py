@@ -6,7 +6,7 @@ from workerbus._values import JobStatus
 from workerbus.errors import JobFailure, text_of
 from workerbus.jobs._state import TIMEOUT
 
-_NAMES_ITS_WORKER: Final = frozenset({"Inactive", "Refused", "WorkerFailed", "WorkerGone"})
+_NAMES_ITS_WORKER: Final = frozenset({"Inactive", "PoolFull", "Refused", "WorkerFailed", "WorkerGone"})
 """The types of answers that the library gives in the place of a worker, and whose texts say all."""
 
 

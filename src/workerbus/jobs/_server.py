@@ -36,7 +36,7 @@ from workerbus.jobs._events import JobSnapshot
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._job_handling import JobHandling
 from workerbus.jobs._limiter import Limiter, PacedLimiter
-from workerbus.jobs._open_job import OpenJob, Route, those_in_line_first
+from workerbus.jobs._open_job import Assignment, OpenJob, Refused, Route, those_in_line_first
 from workerbus.jobs._outcomes import cancelled_payload, error_payload, outcome
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._state import OPEN_JOBS, TIMEOUT, TURN, JobState, JobTrigger, next_job
@@ -64,7 +64,8 @@ class JobServer:
 
     Args:
         owner: The worker.
-        find: Returns what to run for a request; raises `LookupError` where there is nothing.
+        find: Returns what to run for a request; raises `LookupError` where there is nothing, and `Refused` where there
+            is no room for it.
         refusal: Returns the status and payload to answer with where the worker takes no new jobs, else None.
         panicked: Called with an exception that is no `Exception`, and with the name of the handler that has raised it.
 
@@ -75,6 +76,7 @@ class JobServer:
         pool: The tasks that handlers run in.
         answered: Status to how many requests were answered so; one that did not occur is missing.
         ignored: How many requests came a second time.
+        _begin: Called with a job whose turn has come; has its handler run.
         _ended: The ids of the last jobs that were answered, the oldest first.
         _deadlines: Looks after the time of jobs without a task.
         _later: Lets delayed jobs begin, and those of handlers with a rate; None until one has to wait for its time.
@@ -86,6 +88,7 @@ class JobServer:
 
     __slots__ = (
         "_all_groups",
+        "_begin",
         "_bus",
         "_deadlines",
         "_ended",
@@ -124,6 +127,7 @@ class JobServer:
         self._ended: OrderedDict[str, None] = OrderedDict()
         self.early: OrderedDict[str, tuple[str | None, int]] = OrderedDict()
         self.pool: TaskPool[OpenJob] = TaskPool(owner.name, self._perform, lambda: owner.tasks)
+        self._begin: Callable[[OpenJob], None] = self.pool.submit
         self._deadlines: Deadlines[OpenJob] = Deadlines(owner.name, lambda: owner.tasks, self._expire_all)
         self._later: Deadlines[Callable[[], None]] | None = None
         self._no_jobs: Event | None = None
@@ -149,6 +153,8 @@ class JobServer:
                 if message.seconds_left is not None:
                     check_seconds_left(message.seconds_left)
                 route = self._find(message)
+            except Refused as exc:
+                refusal = JobStatus.FAILED, exc.payload
             except (LookupError, TypeError, ValueError) as exc:
                 refusal = JobStatus.ERROR, error_payload(exc)
         if route is None:
@@ -168,7 +174,7 @@ class JobServer:
         job.timer = None
         limiter = job.route.limiter
         if limiter is None or limiter.stand(job):
-            self.pool.submit(job)
+            self._begin(job)
         else:
             self._watch(job)
             if limiter.paced:
@@ -182,6 +188,32 @@ class JobServer:
             self._now = running_backend().current_time
             self._all_groups = self._owner.bus.job_groups
         return self._now()
+
+    def take(self, assigned: OpenJob, assignment: Assignment) -> None:
+        """Do a job that a pool was asked for; the pool is told of the answer, and sends it.
+
+        Args:
+            assigned: The job, as the pool has it.
+            assignment: Told of how it goes.
+        """
+        request = assigned.request
+        refusal = self._refusal()
+        route = None
+        if refusal is None:
+            try:
+                route = self._find(request)
+            except LookupError as exc:
+                refusal = JobStatus.ERROR, error_payload(exc)
+        if route is None:
+            assert refusal is not None
+            self._count(refusal[0])
+            assignment.over()
+            assignment.answered(*refusal)
+            return
+        job = self.jobs[request.job_id] = OpenJob(request, route, self._clock())
+        job.deadline = assigned.deadline  # some of its time has gone by
+        job.assignment = assignment
+        self._stand(job)
 
     def refuse(self, message: BusJobRequestMessage) -> None:
         """Answer a request that ``accepts_bus_message`` has refused."""
@@ -301,7 +333,8 @@ class JobServer:
     def message_of(self, kind: Callable[..., M], job: OpenJob, data: dict[str, Any] | None) -> M:
         """Make a message of a class about a job that is open, to whoever asked for it."""
         request = job.request
-        return kind(request.job_id, data, source=self._name, target=request.source, headers=request.headers)
+        name = request.target or self._name  # that of the pool, where a member of one does the job
+        return kind(request.job_id, data, source=name, target=request.source, headers=request.headers)
 
     def respond(self, job_id: str, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool) -> None:
         """Answer a job from the worker's own code. After a cancel the status is that of its verdict all the same."""
@@ -318,9 +351,7 @@ class JobServer:
             self.respond(job_id, job.verdict[0], data, urgent=False)
             return
         self._move_to_answered(job)
-        request = job.request
-        self._forget(job)
-        self._send(request, JobStatus.COMPLETED, data, stream_end=True)
+        self._answer(job, JobStatus.COMPLETED, data, stream_end=True)
 
     def _move_to_answered(self, job: OpenJob) -> None:
         self._move(job, JobTrigger.ANSWER)
@@ -332,13 +363,16 @@ class JobServer:
     def _move(self, job: OpenJob, event: JobTrigger) -> JobState:
         """Let the table decide, and free the place of a job that is over; returns where it was before."""
         before, job.state = job.state, next_job(job.state, event)
-        limiter = job.route.limiter
-        if limiter is not None and job.state is JobState.OVER:
-            following = limiter.leave(job)
-            if following is not None:
-                self.pool.submit(following)
-            if limiter.paced:
-                self._pace(limiter)
+        if job.state is JobState.OVER:
+            limiter = job.route.limiter
+            if limiter is not None:
+                following = limiter.leave(job)
+                if following is not None:
+                    self._begin(following)
+                if limiter.paced:
+                    self._pace(limiter)
+            if job.assignment is not None:
+                job.assignment.over()
         return before
 
     def _pace(self, limiter: Limiter[OpenJob]) -> None:
@@ -354,7 +388,7 @@ class JobServer:
         limiter.watched = False
         following = limiter.following()
         while following is not None:
-            self.pool.submit(following)
+            self._begin(following)
             following = limiter.following()
         self._pace(limiter)
 
@@ -380,10 +414,20 @@ class JobServer:
         return True
 
     def _answer(
-        self, job: OpenJob, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool = False
+        self,
+        job: OpenJob,
+        status: JobStatus,
+        response: dict[str, Any] | None,
+        *,
+        urgent: bool = False,
+        stream_end: bool = False,
     ) -> None:
         self._forget(job)
-        self._send(job.request, status, response, urgent=urgent)
+        if job.assignment is None:
+            self._send(job.request, status, response, urgent=urgent, stream_end=stream_end)
+        else:
+            self._count(status)
+            job.assignment.answered(status, response, urgent=urgent, stream_end=stream_end)
 
     def _forget(self, job: OpenJob) -> None:
         job_id = job.request.job_id
@@ -414,11 +458,7 @@ class JobServer:
         urgent: bool = False,
         stream_end: bool = False,
     ) -> None:
-        # All answers pass here, and are counted here.
-        try:
-            self.answered[status] += 1
-        except KeyError:
-            self.answered[status] = 1
+        self._count(status)
         job_id, name, to, headers = request.job_id, self._name, request.source, request.headers
         if logger.isEnabledFor(logging.DEBUG):
             text = "worker %r answers job %r (%s): %s"
@@ -438,6 +478,12 @@ class JobServer:
         else:
             self._held.append(message)
 
+    def _count(self, status: JobStatus) -> None:
+        try:
+            self.answered[status] += 1
+        except KeyError:
+            self.answered[status] = 1
+
     def _hook(self, name: str, message: BusMessage) -> None:
         if self._owner.hooks.wants(name):
             self._owner.hooks.add(HookCall(name, (message,), message), system=bool(message.system))
@@ -453,7 +499,7 @@ class JobServer:
         if job.state in OPEN_JOBS and job.late:
             request = job.request
             message = BusJobCancelMessage(
-                request.job_id, TIMEOUT, source=request.source, target=self._name, headers=request.headers
+                request.job_id, TIMEOUT, source=request.source, target=request.target, headers=request.headers
             )
             if self._cancel(job, JobStatus.CANCELLED, cancelled_payload(TIMEOUT)):
                 self._hook("on_job_cancelled", message)
@@ -486,7 +532,9 @@ class JobServer:
     async def _handle(self, job: OpenJob, scope: CancelScope) -> None:
         job.state = next_job(job.state, JobTrigger.START)
         job.scope = scope
-        handling = None if self._all_groups is None else JobHandling(job, self._name, self._all_groups)
+        handling = None
+        if self._all_groups is not None:
+            handling = JobHandling(job, job.request.target or self._name, self._all_groups)
         try:
             result = await job.route.run(job.request)
         except BaseException as exc:
