@@ -37,6 +37,7 @@ from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from workerbus._concurrency.failures import Kind, cancelled_from_outside, sort_failure
+from workerbus._concurrency.left_open import LEFT_OPEN, close_left_open
 from workerbus._concurrency.lifetime import TaskHost, event_class
 from workerbus._concurrency.room import Room
 from workerbus._concurrency.turns import AT_ONCE, TAKES, Turns
@@ -291,6 +292,8 @@ class Lane(Generic[T]):
                     self._turns.begin(self)
                 if not self.waiting:
                     self._tell_quiet()
+                if LEFT_OPEN:
+                    await close_left_open()
 
     def _lose_host(self) -> None:
         # Nobody closes a lane whose host has gone. So what waits goes back into a list, and the stream is closed here.

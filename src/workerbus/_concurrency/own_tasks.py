@@ -10,6 +10,7 @@ from typing import Any
 
 from anyio import CancelScope, move_on_after
 
+from workerbus._concurrency.left_open import nothing_left_open
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, LazyEvent
 from workerbus.errors import HandlerTypeError
 
@@ -67,7 +68,7 @@ class OwnTask(TaskHandle):
         """Do the work of the task; called in the task itself."""
         try:
             with self._scope:
-                await work
+                await nothing_left_open(work)
         finally:
             self._over.set()
 

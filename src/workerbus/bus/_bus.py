@@ -14,6 +14,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from threading import get_ident
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
@@ -25,6 +26,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from workerbus._concurrency.failures import unwrap_group
 from workerbus._concurrency.home import Home
 from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.left_open import LEFT_OPEN, Entry, close_left_open, entered_here, is_here, leave_open
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus._concurrency.room import RoomWaiter
 from workerbus._concurrency.turns import Turns
@@ -87,7 +89,7 @@ class WorkerBus(Tapped, ABC):
         self._tasks: TaskHost | None = None
         self._task_group: TaskGroup | None = None
         # Where it is open: the task, the loop, and for a look that takes no time, the thread.
-        self._opened_in: int = 0
+        self._entry: Entry = (None, 0)
         self._home: Home | None = None
         self._thread: int | None = None
         self.clean_up: CleanUp = CleanUp()
@@ -149,7 +151,7 @@ class WorkerBus(Tapped, ABC):
         await group.__aenter__()
         self._home = Home()
         self._thread = self._home.thread
-        self._opened_in = get_current_task().id
+        self._entry = entered_here()
         try:
             self._tasks = TaskHost(group, self.clean_up)
             self._tasks.turns = Turns()
@@ -207,8 +209,10 @@ class WorkerBus(Tapped, ABC):
         self._early_gone = Event()
         self._tasks = None
         try:
-            if get_current_task().id != self._opened_in:
+            if not is_here(self._entry):
                 await self._close_elsewhere(tasks, closing)
+            if LEFT_OPEN:
+                await close_left_open(self._entry[1])
             swallowed = await self._close_group(exc, closing)  # 4. handlers are cancelled and waited for
         finally:
             tasks.raise_fatal()
@@ -222,6 +226,7 @@ class WorkerBus(Tapped, ABC):
         group, self._task_group = self._task_group, None
         self._home = self._thread = None
         assert group is not None
+        leave_open(self._entry, partial(group.__aexit__, None, None, None))
         for inbox in closing:
             inbox.cancel()
         with self.clean_up.shield():

@@ -19,7 +19,9 @@ from typing import Any, Protocol, Self
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from workerbus._concurrency.left_open import LEFT_OPEN, Entry, close_left_open, leave_open
 from workerbus._concurrency.lifetime import carry_deadline
+from workerbus._order import PROCESS
 from workerbus._values import JobStatus
 from workerbus.errors import NotRunningError, WrongTaskError
 from workerbus.jobs._attempts import Retry
@@ -103,7 +105,7 @@ class Context:
         _scope: The scope of the body; None before it is entered, and in the short form without a deadline.
         _collect: Whether events are kept for a loop; not in the short form, which has no body.
         _left_with: What the context was left with, where the error of the group takes its place.
-        _task: The task that has entered it; None in the short form, which stays in one.
+        _entry: Where and when it was entered; None in the short form, which stays in one task.
     """
 
     def __init__(
@@ -146,7 +148,7 @@ class Context:
         self._collect = True
         self._left_with: BaseException | None = None
         self._used = False
-        self._task: Any = None
+        self._entry: Entry | None = None
 
     _used: bool = True  # until `__init__` is through
 
@@ -271,7 +273,7 @@ class Context:
         scope = self._scope = group.scope = self._client.new_scope(deadline=deadline)
         scope.__enter__()
         if self._collect:
-            self._task = self._client.running_task()
+            self._entry = self._client.running_task(), PROCESS.next_number()
         try:
             await self._client.ask(group, self._name, self._payload, self._payloads)
             if group.state is not GroupState.OPEN and group.state is not GroupState.COMPLETED:
@@ -293,8 +295,12 @@ class Context:
         Guarantees: J5, J8, L7.
         """
         raised_here = False
-        if self._collect and self._client.running_task() != self._task:
-            await self._leave_elsewhere()
+        entry = self._entry
+        if entry is not None:
+            if self._client.running_task() != entry[0]:
+                await self._leave_elsewhere(entry)
+            if LEFT_OPEN:
+                await close_left_open(entry[1])
         if exc is None:
             try:
                 if self._collect:
@@ -306,13 +312,18 @@ class Context:
             raise self._error() from None
         return False
 
-    async def _leave_elsewhere(self) -> None:
+    async def _leave_elsewhere(self, entry: Entry) -> None:
         # The scope is the other task's. It is not cancelled, and its deadline does nothing any more.
         group, scope = self._entered, self._scope
         assert scope is not None
+
+        async def close() -> None:
+            scope.__exit__(None, None, None)
+
         what = f"job {group.job_id}" if group.single else f"job group {group.job_id}"
         error = WrongTaskError(f"{what} of {', '.join(map(repr, group.worker_names))}")
         scope.deadline, group.scope = math.inf, None
+        leave_open(entry, close)
         await self._client.leave(group, error)
         raise error
 

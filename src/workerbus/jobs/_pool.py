@@ -11,6 +11,7 @@ from typing import Final, Generic, TypeVar
 
 from anyio import CancelScope, Event
 
+from workerbus._concurrency.left_open import LEFT_OPEN, close_left_open
 from workerbus._concurrency.lifetime import TaskHost, event_class
 
 T = TypeVar("T")
@@ -108,6 +109,8 @@ class TaskPool(Generic[T]):
                     if not self._running and self._quiet is not None:
                         self._quiet.set()
                         self._quiet = None
+                    if LEFT_OPEN:
+                        await close_left_open()
                 if not usable or len(self._idle) >= IDLE_TASKS or not _restore(base):
                     return
                 del job  # while the task is idle, it holds nothing of the requester's

@@ -20,6 +20,7 @@ from anyio import CancelScope, Event, get_cancelled_exc_class, get_current_task
 from anyio.lowlevel import checkpoint
 
 from workerbus._concurrency.failures import Kind, cancelled_from_outside, sort_failure
+from workerbus._concurrency.left_open import LEFT_OPEN, close_left_open
 from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus._values import BATCH
 from workerbus.pipeline._frames import Frame, FrameDirection
@@ -155,6 +156,9 @@ class FrameLane:
                         raise
                     self._task = self._start(self)  # rule 4
                     return
+                finally:
+                    if LEFT_OPEN:
+                        await close_left_open()
 
     async def _take_all(self, scope: CancelScope) -> None:
         # The order of the steps matters:

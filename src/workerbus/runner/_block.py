@@ -18,8 +18,9 @@ from signal import SIGINT, SIGTERM, Signals
 from types import TracebackType
 from typing import Literal
 
-from anyio import CancelScope, get_cancelled_exc_class, get_current_task
+from anyio import CancelScope, get_cancelled_exc_class
 
+from workerbus._concurrency.left_open import LEFT_OPEN, Entry, close_left_open, entered_here, is_here, leave_open
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._log import about
 from workerbus.bus._bus import WorkerBus
@@ -87,7 +88,7 @@ class Block:
             self._signals[SIGTERM] = True
         self._drains = handle_sigterm == "end"
         self._force_gc = force_gc
-        self._task: int = 0
+        self._entry: Entry = (None, 0)
         self.signal: Signals | None = None
         self.outcome: RunOutcome | None = None
 
@@ -107,7 +108,7 @@ class Block:
     async def enter(self) -> None:
         """Begin to run while a body runs."""
         await self._open()
-        self._task = get_current_task().id
+        self._entry = entered_here()
         body = self._run.body = CancelScope()
         body.__enter__()
         if self._shutdown.asked is Asked.CANCEL:
@@ -119,10 +120,16 @@ class Block:
         """Leave the body, and return when everything has ended."""
         self._bus.check_loop(f"runner {self._name!r}")
         body, self._run.body = self._run.body, None
-        if get_current_task().id != self._task:
-            await self._leave_elsewhere()
         assert body is not None
-        cut = bool(body.__exit__(exc_type, exc, traceback)) and exc is not None
+        if not is_here(self._entry):
+            await self._leave_elsewhere(body)
+        if LEFT_OPEN:
+            await close_left_open(self._entry[1])
+        cut = False
+        try:
+            cut = bool(body.__exit__(exc_type, exc, traceback)) and exc is not None
+        except RuntimeError as misnested:  # a scope of the program's own is open in it: everything ends all the same
+            exc = exc or misnested
         left_with = None if cut else exc
         if left_with is None:
             self._shutdown.finish()
@@ -144,8 +151,13 @@ class Block:
             raise self._cut_short() from None
         return swallowed
 
-    async def _leave_elsewhere(self) -> None:
+    async def _leave_elsewhere(self, body: CancelScope) -> None:
+        async def close() -> None:
+            body.__exit__(None, None, None)
+            await self._run.leave_group()
+
         error = WrongTaskError(f"runner {self._name!r}")
+        leave_open(self._entry, close)
         self._shutdown.cancel(str(error))
         late = await self._run.wait()
         await self._end(error)

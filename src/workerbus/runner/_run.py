@@ -165,11 +165,18 @@ class Run:
         if isinstance(exc, get_cancelled_exc_class()):
             # Only the group can tell whether this is the cancellation of its own scope, which ends here.
             return bool(await group.__aexit__(type(exc), exc, exc.__traceback__))
-        # The group is left without the error, so that this goes on as itself and not in an exception group.
-        await group.__aexit__(None, None, None)
-        if exc is not None:
-            raise exc
+        # The group is left without the error, so that this goes on as itself and not in an exception group. Where a
+        # scope of the program's own is open above it, it cannot be left, and the error is of that, or was before it.
+        try:
+            await group.__aexit__(None, None, None)
+        finally:
+            if exc is not None:
+                raise exc
         return False
+
+    async def leave_group(self) -> None:
+        """Leave the group in the task that has entered it, when the run is over, and was not left there."""
+        await self._close_group(None)
 
     # --- the core
 

@@ -22,6 +22,7 @@ from anyio.lowlevel import checkpoint
 
 from workerbus._concurrency.failures import Kind, cancelled_from_outside, own_error, sort_failure
 from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.left_open import nothing_left_open
 from workerbus._concurrency.lifetime import LazyEvent, TaskHost
 from workerbus._methods import awaitable
 from workerbus._values import JobStatus
@@ -202,14 +203,14 @@ class WorkerLifecycle:
                 # Here, and not in run(): while it waits, the worker has no scope and two coroutines less to keep, which
                 # is 1.1 of some 14 KB.
                 with CancelScope() as self._run_scope:
-                    await awaitable(state.worker.start(), state.worker, "start")
+                    await nothing_left_open(awaitable(state.worker.start(), state.worker, "start"))
                     if not state.started.is_set():  # else start() is the library's own, and has seen to it
                         await self.has_started()
                 self._run_scope = None
                 await self._stop.wait()
             else:
                 with CancelScope() as self._run_scope:
-                    await awaitable(state.worker.run(params), state.worker, "run")
+                    await nothing_left_open(awaitable(state.worker.run(params), state.worker, "run"))
                     if state.started_at is None and not state.closing:
                         logger.warning(
                             "run() of worker %r has returned without calling start()", state.name, extra=state.about
