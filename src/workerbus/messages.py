@@ -395,12 +395,34 @@ class BusJobStreamDataMessage(BusDataMessage):
     Args:
         job_id: The job's id.
         data: The partial result, as a dict.
+        number: The how manieth of the job it is, from 1 on; None where none is lost, and none comes twice.
+
+    Guarantees: J19.
     """
 
     of_a_job: ClassVar[bool] = True
 
     job_id: str
     data: dict[str, Any] | None = None
+    number: int | None = field(default=None, kw_only=True, metadata={IF_SET: True})
+
+
+@bus_message
+class BusJobStreamWaitingMessage(BusDataMessage):
+    """Tells a requester that a stream waits for its reader, in case a message was lost; it comes behind the chunks.
+
+    Args:
+        job_id: The job's id.
+        sent: How many chunks were sent, from the start of the job on.
+
+    Guarantees: J19.
+    """
+
+    bounded: ClassVar[bool] = False
+    of_a_job: ClassVar[bool] = True
+
+    job_id: str
+    sent: int
 
 
 @bus_message
@@ -493,6 +515,7 @@ FROM_JOBS: Final = frozenset(
         BusJobUpdateUrgentMessage,
         BusJobStreamStartMessage,
         BusJobStreamDataMessage,
+        BusJobStreamWaitingMessage,
         BusJobStreamEndMessage,
     }
 )

@@ -353,6 +353,7 @@ TRAVELS: Final[dict[str, set[str]]] = {
     "BusJobStreamStartMessage": {OF_A_JOB},
     "BusJobStreamDataMessage": {OF_A_JOB},
     "BusJobStreamEndMessage": {UNBOUNDED, OF_A_JOB},
+    "BusJobStreamWaitingMessage": {UNBOUNDED, OF_A_JOB},
     "BusJobStreamWindowMessage": {SYSTEM},
     "BusFrameMessage": set(),
     "BusTTSSpeakMessage": set(),

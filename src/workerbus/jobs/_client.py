@@ -45,6 +45,7 @@ from workerbus.messages import (
     BusJobStreamDataMessage,
     BusJobStreamEndMessage,
     BusJobStreamStartMessage,
+    BusJobStreamWaitingMessage,
     BusJobStreamWindowMessage,
     BusJobUpdateMessage,
     BusJobUpdateRequestMessage,
@@ -456,6 +457,10 @@ class JobClient:
             message = repaired(message)
             status, response = message.status, message.response or {}
         group.pending.discard(worker)
+        if group.window is not None and group.window.lost(worker):
+            text = "%d chunks of the stream of job %s from worker %r were lost on their way"
+            about_it = about(**self._owner.about, job=group.job_id)
+            logger.warning(text, group.window.lost(worker), group.job_id, worker, extra=about_it)
         group.statuses[worker] = status
         group.responses[worker] = response
         is_open = group.state is GroupState.OPEN
@@ -553,11 +558,25 @@ class JobClient:
         group = self._group_of(message)
         if group is not None and group.state is GroupState.OPEN:
             if group.collects:
-                self._event(group, JobGroupEvent.STREAM_DATA, message, message.data)
                 window = group.reader_window
-                if window is not None:
-                    window.arrives(message.source)
+                if window is not None and not window.arrives(message.source, message.number):
+                    self.ignored += 1
+                    return
+                self._event(group, JobGroupEvent.STREAM_DATA, message, message.data)
             self._hook("on_job_stream_data", message)
+
+    def _on_stream_waiting(self, message: BusJobStreamWaitingMessage) -> None:
+        group = self.groups.get(message.job_id)
+        if group is None:  # its requester has left, and what told the worker to stop was lost
+            job_id, reason, headers = message.job_id, "the requester has left", message.headers
+            cancel = BusJobCancelMessage(job_id, reason, source=self._name, target=message.source, headers=headers)
+            self._owner.bus.post(cancel)
+        elif message.source not in group.unanswered:
+            self.ignored += 1
+        elif group.state is not GroupState.OPEN:
+            self._tell([message.source], group, group.reason)
+        elif group.reader_window is not None:
+            group.reader_window.waits(message.source, message.sent)
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if self._owner.hooks.wants(name):
@@ -607,6 +626,7 @@ class JobClient:
         BusJobUpdateUrgentMessage: _on_update,
         BusJobStreamStartMessage: _on_stream_start,
         BusJobStreamDataMessage: _on_stream_data,
+        BusJobStreamWaitingMessage: _on_stream_waiting,
         BusJobStreamEndMessage: _on_stream_end,
     }
 

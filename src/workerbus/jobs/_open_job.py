@@ -122,13 +122,6 @@ class OpenJob:
         return limiter is not None and limiter.waits(self)
 
     @property
-    def stream_window(self) -> SenderWindow | None:
-        """How much of its stream may be sent; None where there is no limit."""
-        if self.window is None and self.request.window is not None:
-            self.window = SenderWindow(self.request.window)
-        return self.window
-
-    @property
     def late(self) -> bool:
         """Whether its time is up."""
         return self.deadline != math.inf and self.deadline <= current_time()

@@ -29,6 +29,7 @@ from workerbus._concurrency.lifetime import running_backend
 from workerbus._log import about
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall, JobPeer, Sender
+from workerbus.bus._bus import in_process
 from workerbus.errors import JobFailure, UnknownJobError
 from workerbus.jobs._checks import check_seconds_left
 from workerbus.jobs._deadlines import Deadlines
@@ -40,12 +41,15 @@ from workerbus.jobs._open_job import Assignment, OpenJob, Refused, Route, those_
 from workerbus.jobs._outcomes import cancelled_payload, error_payload, outcome
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._state import OPEN_JOBS, TIMEOUT, TURN, JobState, JobTrigger, next_job
+from workerbus.jobs._window import SenderWindow
 from workerbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobResponseUrgentMessage,
+    BusJobStreamDataMessage,
     BusJobStreamEndMessage,
+    BusJobStreamWaitingMessage,
     BusJobStreamWindowMessage,
     BusJobUpdateRequestMessage,
     BusMessage,
@@ -240,7 +244,7 @@ class JobServer:
     def window_moved(self, message: BusJobStreamWindowMessage) -> None:
         """Let more of a job's stream be sent."""
         job = self.jobs.get(message.job_id)
-        window = None if job is None else job.stream_window
+        window = None if job is None else self.window_of(job)
         if window is not None:
             window.move(message.until)
 
@@ -335,6 +339,27 @@ class JobServer:
         request = job.request
         name = request.target or self._name  # that of the pool, where a member of one does the job
         return kind(request.job_id, data, source=name, target=request.source, headers=request.headers)
+
+    def window_of(self, job: OpenJob) -> SenderWindow | None:
+        """Return how much of a job's stream may be sent; None where there is no limit."""
+        if job.window is None and job.request.window is not None:
+            remind = None if in_process(self._owner.bus) else partial(self._remind, job)
+            job.window = SenderWindow(job.request.window, remind)
+        return job.window
+
+    def _remind(self, job: OpenJob, sent: int) -> None:
+        request = job.request
+        message = BusJobStreamWaitingMessage(
+            request.job_id, sent, source=self._name, target=request.source, headers=request.headers
+        )
+        self._owner.bus.post(message)
+
+    def chunk(self, job: OpenJob, data: dict[str, Any] | None, number: int) -> BusJobStreamDataMessage:
+        """Make the message of a chunk that carries its number."""
+        request = job.request
+        return BusJobStreamDataMessage(
+            request.job_id, data, number=number, source=self._name, target=request.source, headers=request.headers
+        )
 
     def respond(self, job_id: str, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool) -> None:
         """Answer a job from the worker's own code. After a cancel the status is that of its verdict all the same."""

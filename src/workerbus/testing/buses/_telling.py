@@ -24,6 +24,7 @@ from workerbus.messages import (
     BusJobStreamDataMessage,
     BusJobStreamEndMessage,
     BusJobStreamStartMessage,
+    BusJobStreamWaitingMessage,
     BusJobStreamWindowMessage,
     BusJobUpdateMessage,
     BusJobUpdateRequestMessage,
@@ -38,7 +39,12 @@ from workerbus.messages import (
 )
 
 _MADE_UP: Final = re.compile(r"(?:(?P<what>\w+)-)?[0-9a-f]{12}-[0-9a-f]+")
-_FROM_REQUESTER: Final = (BusJobRequestMessage, BusJobCancelMessage, BusJobUpdateRequestMessage)
+_FROM_REQUESTER: Final = (
+    BusJobRequestMessage,
+    BusJobCancelMessage,
+    BusJobUpdateRequestMessage,
+    BusJobStreamWindowMessage,
+)
 
 _short: Final = Repr()
 _short.maxstring = _short.maxother = 80
@@ -182,6 +188,9 @@ _VERBS: Final[dict[type[BusMessage], Callable[[Teller, Any], str]]] = {
     BusJobStreamStartMessage: _of_job("opens the stream of", "data"),
     BusJobStreamDataMessage: _of_job("streams for", "data"),
     BusJobStreamEndMessage: _of_job("ends the stream of", "data"),
+    BusJobStreamWaitingMessage: lambda teller, message: (
+        f"waits after {message.sent} chunks of job {teller.job(message)}"
+    ),
     BusJobStreamWindowMessage: lambda teller, message: f"takes {message.until} chunks of job {teller.job(message)}",
     BusTTSSpeakMessage: lambda _, message: f"asks to say {_short.repr(message.text)}",
 }
@@ -207,5 +216,6 @@ _NOUNS: Final[dict[type[BusMessage], str]] = {
     BusJobStreamStartMessage: "stream start",
     BusJobStreamDataMessage: "stream data",
     BusJobStreamEndMessage: "stream end",
+    BusJobStreamWaitingMessage: "stream wait",
     BusJobStreamWindowMessage: "stream window",
 }
