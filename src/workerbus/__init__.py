@@ -44,6 +44,7 @@ from workerbus.jobs import (
     JobGroupResponse,
     JobGroupSnapshot,
     JobParams,
+    JobProgress,
     JobSnapshot,
     JobStreamContext,
     Rate,
@@ -94,6 +95,7 @@ from workerbus.worker import BaseWorker
 from workerbus.worker._types import WorkerActivationArgs, WorkerParams, WorkerStatistics
 
 if TYPE_CHECKING:
+    from workerbus.cli import rich_progress
     from workerbus.pipeline import BusBridgeProcessor, PipelineWorker
 
 __version__ = "0.1.0"
@@ -151,6 +153,7 @@ __all__ = [
     "JobGroupSnapshot",
     "JobGroupTimeoutError",
     "JobParams",
+    "JobProgress",
     "JobSnapshot",
     "JobStatus",
     "JobStreamContext",
@@ -197,12 +200,17 @@ __all__ = [
     "current_job",
     "every",
     "job",
+    "rich_progress",
     "worker_ready",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: programs without pipelines need not load them.
+    # Imported on first use: programs without pipelines, or without a terminal, need not load them.
+    if name == "rich_progress":
+        from workerbus.cli import rich_progress  # noqa: PLC0415 - on first use
+
+        return rich_progress
     if name in ("BusBridgeProcessor", "PipelineWorker"):
         from workerbus import pipeline  # noqa: PLC0415 - on first use
 

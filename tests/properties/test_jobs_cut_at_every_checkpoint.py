@@ -4,6 +4,7 @@ A case is a scenario of a few lines, in a program of its own. After each cut the
 the same names, and ends normally; somebody who watches the bus has then seen one answer to each request (J1).
 """
 
+import io
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -13,6 +14,7 @@ import pytest
 from anyio import CancelScope, create_task_group, sleep
 from anyio.abc import TaskGroup
 from attrs import define
+from rich.console import Console
 
 from support.cuts import Case, cuts_of
 from support.leaks import nothing_left
@@ -32,6 +34,7 @@ from workerbus import (
     job,
 )
 from workerbus._slot import core_of
+from workerbus.cli import rich_progress
 from workerbus.testing.cancellation._cutting import How
 
 pytestmark = pytest.mark.slow
@@ -306,6 +309,30 @@ async def iterating_over_a_group(it: Program) -> None:
     async with it.me.job_group("a", "b", "c", "d", name="do", payload=MIXED, timeout=5) as group:
         async for _ in group:
             await sleep(0.05)
+
+
+def shown(asked: Any, *, live: bool) -> Any:
+    return rich_progress(asked, console=Console(file=io.StringIO(), force_terminal=live))
+
+
+@case("a", "b", "c", "d")
+async def a_group_whose_progress_is_shown(it: Program) -> None:
+    await shown(it.me.job_group("a", "b", "c", "d", name="do", payload=MIXED), live=False)
+
+
+@case("a", "b", "c")
+async def a_group_that_fails_while_its_progress_is_shown(it: Program) -> None:
+    plan = {**MIXED, "b": {"after": 0.5, "fails": True}}
+    with suppress(JobGroupError):
+        async with shown(it.me.job_group("a", "b", "c", name="do", payload=plan), live=True) as group:
+            async for _ in group:
+                await sleep(0.05)
+
+
+@case("a", "b")
+async def progress_that_is_shown_within_the_context_of_a_group(it: Program) -> None:
+    async with it.me.job_group("a", "b", name="do", payload=MIXED) as group, shown(group, live=True):
+        await sleep(0.7)
 
 
 @case("a", "b", "c")

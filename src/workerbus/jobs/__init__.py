@@ -1,7 +1,15 @@
 """Jobs: the two tables, the side that asks, the side that answers, and what users see of both."""
 
 from workerbus.jobs._contexts import JobContext, JobGroupContext, JobStreamContext
-from workerbus.jobs._events import JobAnswer, JobEvent, JobGroupEvent, JobGroupResponse, JobGroupSnapshot, JobSnapshot
+from workerbus.jobs._events import (
+    JobAnswer,
+    JobEvent,
+    JobGroupEvent,
+    JobGroupResponse,
+    JobGroupSnapshot,
+    JobProgress,
+    JobSnapshot,
+)
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._handlers import every, job, worker_ready
 from workerbus.jobs._limiter import Rate
@@ -22,6 +30,7 @@ __all__ = [
     "JobGroupResponse",
     "JobGroupSnapshot",
     "JobParams",
+    "JobProgress",
     "JobSnapshot",
     "JobStreamContext",
     "Rate",

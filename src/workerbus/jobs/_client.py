@@ -539,7 +539,10 @@ class JobClient:
         if group.collects:
             if group.events is None:
                 group.events = deque()
-            group.events.append((kind, message.source, data))
+            event = (kind, message.source, data)
+            group.events.append(event)
+            if group.watched:
+                group.last_event = event
             group.notify()
 
     def _on_update(self, message: BusJobUpdateMessage | BusJobUpdateUrgentMessage) -> None:

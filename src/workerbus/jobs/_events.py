@@ -61,6 +61,27 @@ class JobAnswer(Value):
 
 
 @value
+class JobProgress(Value):
+    """How far a job or a job group is.
+
+    Args:
+        label: Its title for people, or else the name of the handler; None where it has neither.
+        total: How many workers were asked.
+        answered: How many of them have answered.
+        failed: How many of their answers are not COMPLETED.
+        answers: Those that have come since the last report, in their order, with their payloads as they came.
+        event: The last update, or chunk of a stream, that has come since the first report was asked for; None before.
+    """
+
+    label: str | None
+    total: int
+    answered: int
+    failed: int
+    answers: tuple[JobAnswer, ...] = ()
+    event: JobGroupEvent | None = None
+
+
+@value
 class JobSnapshot(Value):
     """A job that a worker was asked for and has not answered; nothing of its payload.
 

@@ -64,6 +64,8 @@ class JobGroup:
         arrivals: The workers that have answered and that no loop over the answers has taken yet, in the order of their
             answers; None without such a loop.
         events: Kind, worker and payload of the events that no loop has taken yet; None before the first.
+        watched: Whether somebody wants to know of the last event, whoever takes it.
+        last_event: That event; None before the first.
         barrier: The hooks of its answers that have not run; its last hook comes after them. None before the first.
         suspect_timeout: An answer that looks like the timeout of an enclosing scope, not judged yet.
         awaited_by: The calls of subscribers' own code that wait for it, where lanes are bounded; else None.
@@ -95,6 +97,7 @@ class JobGroup:
         "job_id",
         "job_name",
         "label",
+        "last_event",
         "pending",
         "reason",
         "request_deadline",
@@ -105,6 +108,7 @@ class JobGroup:
         "statuses",
         "suspect_timeout",
         "timeout",
+        "watched",
         "window",
         "window_size",
         "worker_names",
@@ -152,6 +156,8 @@ class JobGroup:
         self.grant: Callable[[str, str, int], None] | None = None
         self.arrivals: deque[str] | None = None
         self.events: deque[tuple[str, str, dict[str, Any] | None]] | None = None
+        self.watched: bool = False
+        self.last_event: tuple[str, str, dict[str, Any] | None] | None = None
         self.barrier: Barrier | None = None
         self.suspect_timeout: BusJobResponseMessage | BusJobResponseUrgentMessage | None = None
         self.awaited_by: list[Handling] | None = None

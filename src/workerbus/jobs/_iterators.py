@@ -1,16 +1,18 @@
-"""What loops over a job or a job group get: its events, its stream, or its answers (J7, J18-J20).
+"""What loops over a job or a job group get: its events, its stream, its answers, or how far it is (J7, J18-J20).
 
-Each is an iterator over what a `JobGroup` keeps; it takes, and whoever waits for a reader is told so.
+Each is an iterator over what a `JobGroup` keeps; it takes, and whoever waits for a reader is told so. Only reports of
+how far it is take nothing.
 """
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Generic, Self, TypeVar
 
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from workerbus._values import BATCH
-from workerbus.jobs._events import JobAnswer, JobEvent
+from workerbus._values import BATCH, JobStatus
+from workerbus.jobs._events import JobAnswer, JobEvent, JobGroupEvent, JobProgress
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import GroupState
 
@@ -114,3 +116,54 @@ class Answers:
             if group.state is not GroupState.OPEN:
                 raise StopAsyncIteration
             await group.change()
+
+
+class Reports:
+    """How far a group is, as an iterator: at once, and whenever something has happened since; each has its own."""
+
+    __slots__ = ("_answered", "_event", "_failed", "_group", "_last", "_taken")
+
+    def __init__(self, group: JobGroup) -> None:
+        group.watched = True
+        self._group = group
+        self._answered = 0
+        self._failed = 0
+        self._event: object = None
+        self._taken = 0
+        self._last = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JobProgress:
+        group = self._group
+        if self._last:
+            raise StopAsyncIteration
+        self._taken += 1
+        if not self._taken % BATCH:
+            await checkpoint()
+        while self._taken > 1 and group.state is GroupState.OPEN and not self._has_news():
+            await group.change()
+        if group.state not in (GroupState.OPEN, GroupState.COMPLETED):
+            await checkpoint_if_cancelled()  # the body is being cancelled: no line of it is to run
+        self._last = group.state is not GroupState.OPEN
+        return self.now()
+
+    def _has_news(self) -> bool:
+        return self._event is not self._group.last_event or self._answered != len(self._group.responses)
+
+    def now(self) -> JobProgress:
+        """Return how far the group is now, without waiting."""
+        group = self._group
+        new = tuple(group.answer_of(worker) for worker in islice(group.responses, self._answered, None))
+        self._answered += len(new)
+        self._failed += sum(answer.status is not JobStatus.COMPLETED for answer in new)
+        self._event = event = group.last_event
+        return JobProgress(
+            label=group.label or group.job_name,
+            total=len(group.worker_names),
+            answered=self._answered,
+            failed=self._failed,
+            answers=new,
+            event=None if event is None else JobGroupEvent(*event),
+        )

@@ -6,7 +6,17 @@ from typing import Any, TypedDict, assert_type
 
 from attrs import frozen
 
-from workerbus import BaseWorker, BusJobRequestMessage, JobAnswer, WorkerRunner, every, job
+from workerbus import (
+    BaseWorker,
+    BusJobRequestMessage,
+    JobAnswer,
+    JobGroupContext,
+    JobProgress,
+    WorkerRunner,
+    every,
+    job,
+    rich_progress,
+)
 
 
 @frozen
@@ -66,3 +76,11 @@ async def main() -> None:
         assert_type(counts, dict[str, Count])
         own = runner.job_group(handler=Counter.count, payloads={"left": Words("a"), "right": Words("b")})
         assert_type(await own.first(), JobAnswer)
+        assert_type(await rich_progress(runner.job("left", Counter.count, payload=Words("a"))), Count)
+        async with rich_progress(runner.job("left", Counter.each, payload=Words("to be"))) as asked:
+            async for each in asked.stream():
+                assert_type(each, Count)
+        async with rich_progress(runner.job_group("left", handler=Counter.count, payload=Words("a"))) as group:
+            assert_type(group, JobGroupContext[Count])
+            async for now in group.progress():
+                assert_type(now, JobProgress)

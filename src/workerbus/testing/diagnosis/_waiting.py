@@ -32,7 +32,7 @@ from workerbus.jobs._client import JobClient
 from workerbus.jobs._context import Context
 from workerbus.jobs._contexts import JobGroupContext
 from workerbus.jobs._group import JobGroup
-from workerbus.jobs._iterators import Answers, Events
+from workerbus.jobs._iterators import Answers, Events, Reports
 from workerbus.jobs._open_job import OpenJob
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer
@@ -262,6 +262,7 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
     JobClient._wait_for_answers.__code__: lambda frame: _answers(frame["group"], None),
     JobGroupContext._quorum.__code__: lambda frame: _answers(frame["group"], frame["self"]._name),
     Answers.__anext__.__code__: lambda frame: _answers(frame["group"], None),
+    Reports.__anext__.__code__: lambda frame: _answers(frame["group"], None),
     JobAnswers.send_job_stream_data.__code__: _stream_window,
     JobGroup.wait.__code__: lambda frame: _answers(frame["self"], None),
     WorkerRegistry.wait_for_news.__code__: _arrival,
