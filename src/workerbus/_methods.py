@@ -89,7 +89,7 @@ def check_methods(cls: type, arguments: Mapping[str, int], generators: Container
         if _is_written_as(method, name) and is_sync(method) and not (name in generators and yields(method)):
             raise HandlerTypeError(f"{what} has to be async: write 'async def'")
         if isinstance(method, staticmethod):
-            check_arguments(what, method.__func__, count)
+            check_arguments(f"the staticmethod {what}", method.__func__, count)
         elif isinstance(method, FunctionType | classmethod):
             check_arguments(what, getattr(method, "__func__", method), count, bound=False)
 

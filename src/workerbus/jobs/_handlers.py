@@ -7,16 +7,15 @@ A decorator returns a copy of the function, with its mark. So a function may be 
 several names, and marks that are stacked on one method all count.
 """
 
-import inspect
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import wraps
 from types import FunctionType
 from typing import Any, Final, ParamSpec, TypeVar
 
-from workerbus._methods import is_sync, takes, yields
 from workerbus._values import Value, value
 from workerbus.errors import HandlerTypeError
+from workerbus.jobs._decorated import check_decorated, check_undecorated
 from workerbus.jobs._limiter import Rate
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
@@ -133,7 +132,7 @@ def job(
     pace = rate if rate is None or isinstance(rate, Rate) else Rate(rate)
 
     def mark(method: H) -> H:
-        _check(method, f"@job(name={name!r})", "message", streams=True)
+        check_decorated(method, f"@job(name={name!r})", "message", streams=True)
         return _marked(method, _JOBS, JobHandler(name, "", 1 if sequential else limit, deferred, pace))
 
     return mark
@@ -160,7 +159,7 @@ def worker_ready(*, name: str) -> Callable[[F], F]:
         raise ValueError(f"@worker_ready needs the name of a worker, a str that is not empty, not {name!r}")
 
     def mark(method: F) -> F:
-        _check(method, f"@worker_ready(name={name!r})", "data")
+        check_decorated(method, f"@worker_ready(name={name!r})", "data")
         return _marked(method, _READY, name)
 
     return mark
@@ -197,27 +196,20 @@ def every(seconds: float, *, overlapping: bool = False, at_once: bool = False) -
         raise ValueError(f"@every({seconds!r}): seconds is a finite number above 0")
 
     def mark(method: F) -> F:
-        _check(method, f"@every({seconds:g})", None)
+        check_decorated(method, f"@every({seconds:g})", None)
         return _marked(method, _EVERY, Periodic(seconds, overlapping, at_once))
 
     return mark
-
-
-def _check(method: object, where: str, parameter: str | None, *, streams: bool = False) -> None:
-    if not callable(method) or inspect.isclass(method) or (is_sync(method) and not (streams and yields(method))):
-        raise HandlerTypeError(f"{where} goes over an async method, not over {method!r}")
-    arguments = (object(),) if parameter is None else (object(), object())
-    if not takes(method, *arguments):
-        wanted = "self" if parameter is None else f"self, {parameter}"
-        shown = inspect.signature(method, follow_wrapped=False)
-        raise HandlerTypeError(f"{where} goes over a method ({wanted}), not {shown}")
 
 
 def _marked(method: H, mark: str, what: object) -> H:
     marks = (what, *getattr(method, mark, ()))
     if isinstance(method, FunctionType):
         method = _copy(method)
-    setattr(method, mark, marks)
+    try:
+        setattr(method, mark, marks)
+    except AttributeError:
+        raise HandlerTypeError(f"{method!r} cannot be made a handler: write a method that calls it") from None
     return method
 
 
@@ -240,6 +232,8 @@ def _attributes(cls: type, mark: str) -> dict[str, tuple[Any, ...]]:
             marks = _own_marks(raw, mark) or _own_marks(getattr(cls, attribute, None), mark)
             if marks is not None:
                 found[attribute] = marks
+            else:
+                check_undecorated(cls.__name__, attribute, raw, mark)
     return {attribute: marks for attribute, marks in found.items() if callable(getattr(cls, attribute, None))}
 
 
