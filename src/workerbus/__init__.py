@@ -84,6 +84,7 @@ from workerbus.messages import (
     BusWorkerLocalErrorMessage,
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
+    JobRequestOptions,
     WorkerRegistryEntry,
     bus_message,
 )
@@ -154,6 +155,7 @@ __all__ = [
     "JobGroupTimeoutError",
     "JobParams",
     "JobProgress",
+    "JobRequestOptions",
     "JobSnapshot",
     "JobStatus",
     "JobStreamContext",

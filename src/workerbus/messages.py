@@ -8,6 +8,7 @@ A runner and its workers number what they announce, and say in which life of the
 twice is known by it. Times in messages are for people, and decide nothing.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
@@ -257,6 +258,53 @@ class BusWorkerGoneMessage(BusDataMessage):
 # --- of jobs
 
 
+def _check_attempt(_options: "JobRequestOptions", _attribute: object, attempt: Any) -> None:
+    if isinstance(attempt, bool) or not isinstance(attempt, int):
+        raise TypeError(f"attempt is a whole number, not {attempt!r}")
+    if attempt < 1:
+        raise ValueError(f"attempt is at least 1, not {attempt}")
+
+
+def _check_window(_options: "JobRequestOptions", _attribute: object, chunks: Any) -> None:
+    if chunks is None:
+        return
+    if isinstance(chunks, bool) or not isinstance(chunks, int):
+        raise TypeError(f"max_buffered_events is a whole number, not {chunks!r}")
+    if chunks < 1:
+        raise ValueError(f"max_buffered_events is at least 1, not {chunks}")
+
+
+def _check_delay(_options: "JobRequestOptions", _attribute: object, delay: Any) -> None:
+    if delay is None:
+        return
+    if isinstance(delay, bool) or not isinstance(delay, int | float):
+        raise TypeError(f"delay is a number of seconds or None, not {delay!r}")
+    if not 0 <= delay < math.inf:
+        raise ValueError(f"delay is a finite number of seconds, not less than 0, not {delay!r}")
+
+
+@value
+class JobRequestOptions(Value):
+    """What only some requests say of how the job is to be done. A request that says nothing of it has none.
+
+    Args:
+        attempt: The how manieth attempt this is, from 1 on: what was asked for before may have run, whole or in part.
+        max_buffered_events: How many chunks of a stream may be sent before the requester says more; None for any
+            number.
+        delay: How many seconds after its arrival the job is to begin, at the earliest; None for at once.
+
+    Raises:
+        TypeError: One is of a wrong type.
+        ValueError: One is less than it may be, or not finite.
+
+    Guarantees: J19, J20.
+    """
+
+    attempt: int = field(default=1, validator=_check_attempt, metadata={IF_SET: True})
+    max_buffered_events: int | None = field(default=None, validator=_check_window, metadata={IF_SET: True})
+    delay: float | None = field(default=None, validator=_check_delay, metadata={IF_SET: True})
+
+
 @bus_message
 class BusJobRequestMessage(BusDataMessage):
     """Asks a worker for a job.
@@ -266,20 +314,24 @@ class BusJobRequestMessage(BusDataMessage):
         job_name: The job's name, by which its `@job` handler is found; None for a job without a name.
         payload: What the handler needs; in a job, empty where nothing was given. It is shared, and read-only.
         seconds_left: How many seconds the requester will wait from now on; None for as long as it takes.
-        attempt: The how manieth attempt this is, from 1 on: what was asked for before may have run, whole or in part.
-        window: How many chunks of a stream may be sent before the requester says more; None for any number.
-        delay: How many seconds after its arrival the job is to begin, at the earliest; None for at once.
+        options: What only some requests say; None where nothing is said of it.
 
-    Guarantees: J6, J13, J19, J20.
+    Guarantees: J6, J19, J20.
     """
 
     job_id: str
     job_name: str | None = None
     payload: Mapping[str, Any] = None  # type: ignore[assignment]  # as in the seeds; no job is asked for with None
     seconds_left: float | None = None
-    attempt: int = field(default=1, kw_only=True, metadata={IF_SET: True})
-    window: int | None = field(default=None, kw_only=True, metadata={IF_SET: True})
-    delay: float | None = field(default=None, kw_only=True, metadata={IF_SET: True})
+    options: JobRequestOptions | None = field(default=None, kw_only=True, metadata={IF_SET: True})
+
+    @property
+    def attempt(self) -> int:
+        """The how manieth attempt this is, from 1 on: what was asked for before may have run, whole or in part.
+
+        Guarantees: J20.
+        """
+        return 1 if self.options is None else self.options.attempt
 
 
 @bus_message

@@ -17,6 +17,7 @@ from workerbus import (
     BusJobResponseMessage,
     BusMessage,
     BusSystemMessage,
+    JobRequestOptions,
     JobStatus,
     MemoryBus,
     MessageTypeError,
@@ -47,10 +48,45 @@ def test_a_changed_copy_is_another_message() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [note(1), BusJobRequestMessage("id", "name", {"a": [1]}, source="me"), BusDataMessage(source="me")],
+    [
+        note(1),
+        BusJobRequestMessage("id", "name", {"a": [1]}, source="me"),
+        BusJobRequestMessage("id", options=JobRequestOptions(3, 16, 0.5), source="me"),
+        BusDataMessage(source="me"),
+    ],
 )
 def test_a_message_survives_pickling(message: BusMessage) -> None:
     assert pickle.loads(pickle.dumps(message)) == message
+
+
+def test_a_request_shows_and_compares_what_only_some_requests_say() -> None:
+    """J20: and tells the attempt whether it says anything or not."""
+    plain: Any = BusJobRequestMessage("id", source="me")
+    again = attrs.evolve(plain, options=JobRequestOptions(attempt=2, delay=1.5))
+    assert (plain.attempt, again.attempt) == (1, 2)
+    assert plain != again
+    assert again == BusJobRequestMessage("id", options=JobRequestOptions(2, delay=1.5), source="me")
+    assert "options" not in repr(plain)
+    assert "options=JobRequestOptions(attempt=2, delay=1.5)" in repr(again)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"attempt": 0}, ValueError),
+        ({"attempt": True}, TypeError),
+        ({"attempt": "1"}, TypeError),
+        ({"max_buffered_events": 0}, ValueError),
+        ({"max_buffered_events": 1.5}, TypeError),
+        ({"delay": -1}, ValueError),
+        ({"delay": float("nan")}, ValueError),
+        ({"delay": "1"}, TypeError),
+    ],
+)
+def test_what_a_request_cannot_say_is_refused(options: dict[str, Any], error: type[Exception]) -> None:
+    """N8: where it is said, and by its name."""
+    with pytest.raises(error, match=f"^{next(iter(options))} is "):
+        JobRequestOptions(**options)
 
 
 def test_a_default_can_come_from_a_factory() -> None:

@@ -8,7 +8,7 @@ from anyio import current_time
 
 from support.requesters import Listener, Raw
 from support.workers import running
-from workerbus import BaseWorker, BusJobRequestMessage, JobError, JobStatus, JobTimeoutError, job
+from workerbus import BaseWorker, BusJobRequestMessage, JobError, JobRequestOptions, JobStatus, JobTimeoutError, job
 
 
 class Timed(BaseWorker):
@@ -106,7 +106,7 @@ async def test_it_travels_as_seconds() -> None:
         raw = await Raw.on(runner.bus)
         await runner.job("timed", name="do", delay=2)
         (request,) = [message for message in raw.got if isinstance(message, BusJobRequestMessage)]
-    assert request.delay == 2
+    assert request.options == JobRequestOptions(delay=2)
 
 
 @pytest.mark.parametrize(

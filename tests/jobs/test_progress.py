@@ -192,7 +192,7 @@ async def test_a_loop_that_never_waits_lets_others_run() -> None:
         tasks.start_soon(others)
         reports = context.progress()
         for n in range(200):
-            context._entered.last_event = ("update", "a", {"n": n})
+            context._client.queue_of(context._entered).last = ("update", "a", {"n": n})
             await anext(reports)
         assert turns
         tasks.cancel_scope.cancel()

@@ -22,13 +22,14 @@ from workerbus import (
     BusJobStreamWaitingMessage,
     BusJobStreamWindowMessage,
     BusMessage,
+    JobContext,
     JobError,
     JobStatus,
     JobTimeoutError,
     WorkerRunner,
     job,
 )
-from workerbus.jobs._window import REMEMBERED, ReaderWindow
+from workerbus.jobs._window import MARK, REMEMBERED, EventQueue
 from workerbus.testing import Faults, FaultyBus, run
 from workerbus.testing.strategies import fault_plans
 from workerbus.worker._core import core_of
@@ -83,13 +84,18 @@ def only(*kinds: type[BusMessage]) -> Callable[[BusMessage], bool]:
     return lambda message: type(message) not in kinds
 
 
+def waiting(asked: JobContext[Any]) -> int:
+    """How many events no loop has taken yet."""
+    queue = asked._entered.queue
+    return 0 if queue is None else sum(kind is not MARK for kind, _, _ in queue.events)
+
+
 async def read(asker: WorkerRunner, source: Source, *, pause: float = 0.0, **options: Any) -> list[int]:
     """Read all of a stream, and see that no more of it waits than the window allows."""
     found: list[int] = []
     async with asker.job("source", name="count", max_buffered_events=WINDOW, **options) as asked:
         async for chunk in asked.stream():
-            waiting = asked._entered.events
-            assert len(waiting or ()) <= WINDOW + 3  # the stream's start and its end are events, too
+            assert waiting(asked) <= WINDOW + 3  # the stream's start and its end are events, too
             found.append(chunk["n"])
             await anyio.sleep(pause)
     assert asked.statuses == {"source": JobStatus.COMPLETED}
@@ -169,7 +175,7 @@ async def test_a_handler_that_waits_asks_less_and_less_often() -> None:
         raw = await Raw.on(asker.bus)
         async with asker.job("source", name="count", max_buffered_events=1) as asked:
             async for _ in asked.stream():
-                if not asked._entered.events:
+                if not waiting(asked):
                     break
             await anyio.sleep(5)
         waits = [message for message in raw.got if isinstance(message, BusJobStreamWaitingMessage)]
@@ -283,7 +289,7 @@ def test_whatever_a_network_does_a_stream_ends_in_time_and_in_order(
                 try:
                     async with asker.job("source", name="count", max_buffered_events=size, timeout=timeout) as asked:
                         async for chunk in asked.stream():
-                            assert len(asked._entered.events or ()) <= size + 3
+                            assert waiting(asked) <= size + 3
                             found.append(chunk["n"])
                             await anyio.sleep(pause)
                 except JobError as error:
@@ -317,7 +323,7 @@ class Account:
 
     def __init__(self, size: int) -> None:
         self.size = self.granted = size
-        self.window = ReaderWindow("job", size, self.grant)
+        self.queue = EventQueue("job", size, self.grant)
         self.sent = self.readers = self.lost = self.known = self.free = 0
         self.unread: list[int] = []
         self.seen: set[int] = set()
@@ -328,7 +334,7 @@ class Account:
         self.granted = max(self.granted, until)
 
     def arrive(self, number: int) -> None:
-        assert self.window.arrives("w", number) is (number not in self.seen)
+        assert self.queue.add_chunk("w", {"n": number}, number) is (number not in self.seen)
         if number not in self.seen:
             self.seen.add(number)
             self.unread.append(number)
@@ -361,21 +367,25 @@ class Account:
 
     def do_take(self) -> None:
         if self.readers and self.unread:
-            self.unread.pop(0)
-            self.window.takes("w")
+            number = self.unread.pop(0)
+            kind, worker, data = self.queue.events.popleft()
+            if kind is MARK:
+                arrived, (kind, worker, data) = data, self.queue.events.popleft()
+                self.queue.took(worker, arrived)
+            assert (worker, data) == ("w", {"n": number})
 
     def do_begin(self) -> None:
         self.readers += 1
-        self.window.begins()
+        self.queue.begins()
 
     def do_end(self) -> None:
         if self.readers:
             self.readers -= 1
-            self.window.ends()
+            self.queue.ends()
 
     def do_wait(self) -> None:
         if self.sent:
-            self.window.waits("w", self.sent)
+            self.queue.waits("w", self.sent)
             self.known = self.sent
             if not self.readers or len(self.unread) < self.size:
                 assert self.granted > self.sent
@@ -396,18 +406,18 @@ def test_a_reader_s_account_holds_whatever_is_lost_doubled_or_late(size: int, st
         getattr(account, step)()
         account.check()
     account.do_wait()
-    assert account.window.lost("w") == account.lost + len(account.under_way)
+    assert account.queue.lost("w") == account.lost + len(account.under_way)
 
 
 def test_chunks_that_are_far_behind_are_forgotten_and_not_kept_count_of_for_ever() -> None:
     """J19: a network that loses more and more takes no more and more memory."""
-    window = ReaderWindow("job", 8, lambda *_: None)
+    queue = EventQueue("job", 8, lambda *_: None)
     for number in range(1, 100_000, 2):
-        assert window.arrives("w", number)
-    assert window.lost("w") == 49_999
-    assert window.arrives("w", 99_998)
-    assert not window.arrives("w", 99_998)
-    assert not window.arrives("w", 99_998 - 2 * REMEMBERED)
-    assert len(window._counts["w"].missing) <= 2 * REMEMBERED
-    assert window.arrives("w", 10**12)
-    assert len(window._counts["w"].missing) <= 2 * REMEMBERED
+        assert queue.add_chunk("w", None, number)
+    assert queue.lost("w") == 49_999
+    assert queue.add_chunk("w", None, 99_998)
+    assert not queue.add_chunk("w", None, 99_998)
+    assert not queue.add_chunk("w", None, 99_998 - 2 * REMEMBERED)
+    assert len(queue._counts["w"].missing) <= 2 * REMEMBERED
+    assert queue.add_chunk("w", None, 10**12)
+    assert len(queue._counts["w"].missing) <= 2 * REMEMBERED

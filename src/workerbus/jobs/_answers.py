@@ -105,18 +105,15 @@ class JobAnswers(HasCore):
         """
         server = _server(self)
         job = server.open_job(job_id)
-        window = job.window
-        if window is None:
-            window = server.window_of(job)
-        if window is not None:
-            if window.sent < window.until and not window.closed:
-                window.sent += 1
-            else:
-                await window.take()
-                job = server.open_job(job_id)
-            if window.numbered:
-                await server.owner.send(server.chunk(job, data, window.sent))
-                return
+        window = server.window_of(job) if job.window is None else job.window
+        if window.sent < window.until:
+            window.sent += 1
+        else:
+            await window.take()
+            job = server.open_job(job_id)
+        if window.numbered:
+            await server.owner.send(server.chunk(job, data, window.sent))
+            return
         await server.owner.send(server.message_of(BusJobStreamDataMessage, job, data))
 
     async def send_job_stream_end(self, job_id: str, data: dict[str, Any] | None = None) -> None:

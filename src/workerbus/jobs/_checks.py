@@ -61,36 +61,6 @@ def asked(worker_names: N, payloads: object) -> N:
     return worker_names or type(worker_names)(payloads)
 
 
-def check_delay(delay: object) -> float | None:
-    """Return after how many seconds a job is to begin.
-
-    Raises:
-        TypeError: It is neither a number nor None.
-        ValueError: It is negative, or not finite.
-    """
-    if delay is None:
-        return None
-    if isinstance(delay, bool) or not isinstance(delay, int | float):
-        raise TypeError(f"delay is a number of seconds or None, not {delay!r}")
-    if not 0 <= delay < math.inf:
-        raise ValueError(f"delay is a finite number of seconds, not less than 0, not {delay!r}")
-    return delay
-
-
-def check_window(max_buffered_events: object) -> int:
-    """Return how far a worker may be ahead of the reader of its stream.
-
-    Raises:
-        TypeError: It is no whole number.
-        ValueError: It is less than 1.
-    """
-    if isinstance(max_buffered_events, bool) or not isinstance(max_buffered_events, int):
-        raise TypeError(f"max_buffered_events is a whole number, not {max_buffered_events!r}")
-    if max_buffered_events < 1:
-        raise ValueError(f"max_buffered_events is at least 1, not {max_buffered_events}")
-    return max_buffered_events
-
-
 def _is_text(header: tuple[object, object]) -> bool:
     return isinstance(header[0], str) and isinstance(header[1], str)
 

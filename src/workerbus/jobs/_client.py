@@ -8,7 +8,6 @@ two clocks, of which either may be a moment ahead: the outcome is the same (`_ju
 
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -37,6 +36,7 @@ from workerbus.jobs._events import JobGroupEvent, JobGroupResponse
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._outcomes import bad_answer
 from workerbus.jobs._state import TIMEOUT, GroupState, GroupTrigger, next_group
+from workerbus.jobs._window import EventQueue
 from workerbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
@@ -51,6 +51,7 @@ from workerbus.messages import (
     BusJobUpdateRequestMessage,
     BusJobUpdateUrgentMessage,
     BusMessage,
+    JobRequestOptions,
 )
 
 logger = logging.getLogger("workerbus.jobs")
@@ -120,7 +121,7 @@ class JobClient:
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
-        delay: float | None = None,
+        options: JobRequestOptions | None = None,
         single: bool = False,
         in_context: bool = False,
     ) -> JobGroup:
@@ -141,10 +142,9 @@ class JobClient:
             headers=headers,
             single=single,
             in_context=in_context,
+            options=options,
             new_event=self._new_event,
         )
-        if delay is not None:
-            group.delay = delay
         if timeout is not None:
             group.timeout = timeout
             group.deadline = current_time() + timeout
@@ -164,7 +164,7 @@ class JobClient:
     ) -> None:
         """Wait for the workers and send them their requests, those that are in ``payloads`` with their own."""
         known, send, source = self._owner.registry.get, self._owner.send, self._name
-        job_id, headers, left = group.job_id, group.headers, None
+        job_id, headers, options, left = group.job_id, group.headers, group.options, None
         group.job_name = job_name
         names: Sequence[str] = group.worker_names
         for worker in names:
@@ -190,9 +190,7 @@ class JobClient:
                 source=source,
                 target=worker,
                 headers=headers,
-                attempt=group.attempt,
-                window=group.window_size,
-                delay=group.delay,
+                options=options,
             )
             group.asks(worker, self._asking, self)
             self.requested += 1
@@ -457,10 +455,10 @@ class JobClient:
             message = repaired(message)
             status, response = message.status, message.response or {}
         group.pending.discard(worker)
-        if group.window is not None and group.window.lost(worker):
+        if group.queue is not None and group.queue.lost(worker):
             text = "%d chunks of the stream of job %s from worker %r were lost on their way"
             about_it = about(**self._owner.about, job=group.job_id)
-            logger.warning(text, group.window.lost(worker), group.job_id, worker, extra=about_it)
+            logger.warning(text, group.queue.lost(worker), group.job_id, worker, extra=about_it)
         group.statuses[worker] = status
         group.responses[worker] = response
         is_open = group.state is GroupState.OPEN
@@ -537,12 +535,7 @@ class JobClient:
 
     def _event(self, group: JobGroup, kind: str, message: BusMessage, data: dict[str, Any] | None) -> None:
         if group.collects:
-            if group.events is None:
-                group.events = deque()
-            event = (kind, message.source, data)
-            group.events.append(event)
-            if group.watched:
-                group.last_event = event
+            self.queue_of(group).add((kind, message.source, data))
             group.notify()
 
     def _on_update(self, message: BusJobUpdateMessage | BusJobUpdateUrgentMessage) -> None:
@@ -561,11 +554,11 @@ class JobClient:
         group = self._group_of(message)
         if group is not None and group.state is GroupState.OPEN:
             if group.collects:
-                window = group.reader_window
-                if window is not None and not window.arrives(message.source, message.number):
+                queue = self.queue_of(group) if group.queue is None else group.queue
+                if not queue.add_chunk(message.source, message.data, message.number):
                     self.ignored += 1
                     return
-                self._event(group, JobGroupEvent.STREAM_DATA, message, message.data)
+                group.notify()
             self._hook("on_job_stream_data", message)
 
     def _on_stream_waiting(self, message: BusJobStreamWaitingMessage) -> None:
@@ -578,24 +571,19 @@ class JobClient:
             self.ignored += 1
         elif group.state is not GroupState.OPEN:
             self._tell([message.source], group, group.reason)
-        elif group.reader_window is not None:
-            group.reader_window.waits(message.source, message.sent)
+        elif group.collects:
+            self.queue_of(group).waits(message.source, message.sent)
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if self._owner.hooks.wants(name):
             self._owner.hooks.add(HookCall(name, (message,), message), system=bool(message.system))
 
-    # --- windows of streams
-
-    def open_window(self, group: JobGroup, size: int) -> None:
-        """Let each worker of a group be so many chunks ahead of whoever reads."""
-        group.window_size = size
-        group.grant = self._grant
-
-    def close_window(self, group: JobGroup) -> None:
-        """Let no worker of a group wait any more for somebody who reads."""
-        if group.window is not None:
-            group.window.closes()
+    def queue_of(self, group: JobGroup) -> EventQueue:
+        """Return the events of a group that no loop has taken yet."""
+        if group.queue is None:
+            window = None if group.options is None else group.options.max_buffered_events
+            group.queue = EventQueue(group.job_id, window, self._grant)
+        return group.queue
 
     def _grant(self, job_id: str, worker: str, until: int) -> None:
         group = self.groups.get(job_id)

@@ -14,10 +14,11 @@ import math
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint_if_cancelled
+from attrs import frozen
 
 from workerbus._concurrency.left_open import LEFT_OPEN, Entry, close_left_open, leave_open
 from workerbus._concurrency.lifetime import carry_deadline
@@ -29,7 +30,8 @@ from workerbus.jobs._group import JobGroup
 from workerbus.jobs._iterators import Reports
 from workerbus.jobs._state import GroupState
 from workerbus.jobs._typing import Signature
-from workerbus.jobs._window import WINDOW
+from workerbus.jobs._window import WINDOW, EventQueue
+from workerbus.messages import JobRequestOptions
 
 
 class Requester(Protocol):
@@ -67,7 +69,7 @@ class Requester(Protocol):
         cancellable: bool,
         headers: Mapping[str, str] | None,
         timeout: float | None,
-        delay: float | None,
+        options: JobRequestOptions | None,
         single: bool,
         in_context: bool,
     ) -> JobGroup:
@@ -82,11 +84,8 @@ class Requester(Protocol):
     ) -> None:
         """Wait for the workers and send them their requests."""
 
-    def open_window(self, group: JobGroup, size: int) -> None:
-        """Let each worker of a group be so many chunks ahead of whoever reads."""
-
-    def close_window(self, group: JobGroup) -> None:
-        """Let no worker of a group wait any more for somebody who reads."""
+    def queue_of(self, group: JobGroup) -> EventQueue:
+        """Return the events of a group that no loop has taken yet."""
 
     def has_enough(self, group: JobGroup) -> None:
         """Complete a group before all have answered; the others are told to stop."""
@@ -98,12 +97,40 @@ class Requester(Protocol):
         """Take a group out of the table."""
 
 
+READ: Final = JobRequestOptions(max_buffered_events=WINDOW)
+"""What travels with the request of a context that has a body and nothing special: a loop there may read its stream."""
+
+
+@frozen
+class Special:
+    """What only some contexts have.
+
+    Args:
+        options: What travels with the request, if the context has a body.
+        payloads: Worker name to the payload of its own, where there are any.
+        retry: When the job is asked for again; None for never.
+        signature: What the annotations of its handler say; None where it was not asked for by its handler.
+    """
+
+    options: JobRequestOptions = READ
+    payloads: Mapping[str, Mapping[str, Any] | None] | None = None
+    retry: Retry | None = None
+    signature: Signature | None = None
+
+    @property
+    def unread(self) -> JobRequestOptions | None:
+        """What travels with the request of a context without a body, where no loop can read; None for nothing."""
+        attempt, delay = self.options.attempt, self.options.delay
+        return None if attempt == 1 and delay is None else JobRequestOptions(attempt, delay=delay)
+
+
 class Context:
     """What the two contexts have in common.
 
     Attributes:
         _group: The group, from the moment when it is asked for; a context is used once.
         _scope: The scope of the body; None before it is entered, and in the short form without a deadline.
+        _special: What only some contexts have; None for most.
         _collect: Whether events are kept for a loop; not in the short form, which has no body.
         _left_with: What the context was left with, where the error of the group takes its place.
         _entry: Where and when it was entered; None in the short form, which stays in one task.
@@ -116,34 +143,25 @@ class Context:
         *,
         name: str | None,
         payload: Mapping[str, Any] | None,
-        payloads: Mapping[str, Mapping[str, Any] | None] | None = None,
         timeout: float | None,
         cancel_on_error: bool,
         label: str | None,
         cancellable: bool,
         headers: Mapping[str, str] | None,
         single: bool,
-        max_buffered_events: int = WINDOW,
-        delay: float | None = None,
-        retry: Retry | None = None,
-        signature: Signature | None = None,
+        special: Special | None = None,
     ) -> None:
         self._client = client
         self._worker_names = worker_names
         self._name = name
         self._payload = payload
-        self._payloads = payloads
         self._timeout = timeout
         self._cancel_on_error = cancel_on_error
         self._label = label
         self._cancellable = cancellable
         self._headers = headers
         self._single = single
-        self._signature = signature
-        self._delay = delay
-        self._window = max_buffered_events
-        self._retry = retry
-        self._attempt = 1
+        self._special = special
         self._group: JobGroup | None = None
         self._scope: CancelScope | None = None
         self._collect = True
@@ -190,6 +208,10 @@ class Context:
             self._steps.close()
 
     @property
+    def _signature(self) -> Signature | None:
+        return None if self._special is None else self._special.signature
+
+    @property
     def _entered(self) -> JobGroup:
         if self._group is None:
             raise NotRunningError("this job has not been asked for yet: enter it with 'async with', or await it")
@@ -234,14 +256,13 @@ class Context:
 
         Guarantees: J20.
         """
-        return Reports(self._entered)
+        return Reports(self._entered, self._client.queue_of(self._entered))
 
     def _begin(self) -> JobGroup:
         self._used = True
-        if self._retry is not None:
-            raise NotRunningError(
-                "a job with several attempts has no body: await it, or enter the context of a job with one attempt"
-            )
+        options = READ if self._collect else None
+        if self._special is not None:
+            options = self._special_options(self._special)
         if self._group is not None:
             raise NotRunningError("a job context is used once: make another one for another job")
         if self._client.closed:
@@ -253,13 +274,18 @@ class Context:
             cancellable=self._cancellable,
             headers=self._headers,
             timeout=self._timeout,
-            delay=self._delay,
+            options=options,
             single=self._single,
             in_context=True,
         )
-        if self._attempt != 1:
-            self._group.attempt = self._attempt
         return self._group
+
+    def _special_options(self, special: Special) -> JobRequestOptions | None:
+        if special.retry is not None:
+            raise NotRunningError(
+                "a job with several attempts has no body: await it, or enter the context of a job with one attempt"
+            )
+        return special.options if self._collect else special.unread
 
     async def _ask_and_wait(self) -> None:
         self._collect = False
@@ -270,7 +296,9 @@ class Context:
         # as fast on asyncio, 1.25 on trio.
         group = self._begin()
         try:
-            await self._client.ask(group, self._name, self._payload, self._payloads)
+            await self._client.ask(
+                group, self._name, self._payload, None if self._special is None else self._special.payloads
+            )
             await self._outcome()
         except BaseException as exc:
             await self._client.leave(group, exc)
@@ -296,7 +324,6 @@ class Context:
         group = self._begin()
         if self._collect:
             group.collects = True
-            self._client.open_window(group, self._window)
         # A group of none is complete at once, however little time it has.
         deadline = group.deadline if self._worker_names else math.inf
         scope = self._scope = group.scope = self._client.new_scope(deadline=deadline)
@@ -304,7 +331,9 @@ class Context:
         if self._collect:
             self._entry = self._client.running_task(), PROCESS.next_number()
         try:
-            await self._client.ask(group, self._name, self._payload, self._payloads)
+            await self._client.ask(
+                group, self._name, self._payload, None if self._special is None else self._special.payloads
+            )
             if group.state is not GroupState.OPEN and group.state is not GroupState.COMPLETED:
                 await checkpoint_if_cancelled()  # its scope was cancelled: the body is not to begin
         except BaseException as exc:  # noqa: BLE001 - raised again by _leave, unless it is the scope's
@@ -332,8 +361,9 @@ class Context:
                 await close_left_open(entry[1])
         if exc is None:
             try:
-                if self._collect:
-                    self._client.close_window(self._entered)
+                queue = self._entered.queue
+                if queue is not None:
+                    queue.closes()
                 await self._outcome()
             except BaseException as caught:  # noqa: BLE001 - raised again by _leave
                 exc, raised_here = caught, True
@@ -375,7 +405,7 @@ class Context:
         #    False, and Python goes on with it.
         group, scope = self._entered, self._scope
         assert scope is not None
-        if exc is None and not group.waits:
+        if exc is None and not group.pending:
             assert group.state is GroupState.COMPLETED  # all have answered: nobody to tell, nothing to wait for
             self._client.forget(group)
             scope.__exit__(None, None, None)

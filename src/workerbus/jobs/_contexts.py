@@ -5,17 +5,19 @@ How they are entered and left is `_context`'s subject; here is what users see of
 
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from anyio.lowlevel import checkpoint_if_cancelled
+from attrs import evolve
 
 from workerbus._values import JobStatus
 from workerbus.errors import NotRunningError
 from workerbus.jobs._attempts import Retry, in_attempts
-from workerbus.jobs._context import Context
+from workerbus.jobs._context import Context, Special
 from workerbus.jobs._events import JobAnswer, JobEvent, JobGroupEvent
 from workerbus.jobs._iterators import Answers, Events, Stream
 from workerbus.jobs._state import GroupState
+from workerbus.messages import JobRequestOptions
 
 R_co = TypeVar("R_co", covariant=True)
 Y_co = TypeVar("Y_co", covariant=True)
@@ -44,20 +46,21 @@ class JobContext(Context, Coroutine[Any, Any, R_co], Generic[R_co]):
             NotRunningError: The answer has not come yet; a `RuntimeError`.
         """
         group = self._entered
-        answer = group.responses.get(group.worker_names[0])
+        answer: Any = group.responses.get(group.worker_names[0])
         if answer is None:
             raise NotRunningError(f"job {group.job_id} has no answer yet: it is there when the context has been left")
-        made: Any = answer
-        if self._signature is not None and group.statuses.get(group.worker_names[0]) is JobStatus.COMPLETED:
-            made = self._signature.made_answer(answer)
-        return cast("R_co", made)
+        special = self._special
+        signature = None if special is None else special.signature
+        if signature is not None and group.statuses.get(group.worker_names[0]) is JobStatus.COMPLETED:
+            answer = signature.made_answer(answer)
+        return answer  # type: ignore[no-any-return]  # of the type that the overloads of `job` say
 
     def __aiter__(self) -> Events[JobEvent]:
         """Iterate over updates and stream events, in the order in which they were sent, until the job ends.
 
         Guarantees: J7.
         """
-        return Events(self._entered, self._name, JobEvent)
+        return Events(self._entered, self._client.queue_of(self._entered), self._name, JobEvent)
 
     def stream(self) -> AsyncIterator[Any]:
         """Iterate over the chunks of the stream alone, in the order in which they were sent, until the job ends.
@@ -89,15 +92,18 @@ class JobContext(Context, Coroutine[Any, Any, R_co], Generic[R_co]):
         """How often the job was asked for so far."""
         return self._attempt
 
+    _attempt: int = 1
+
     async def _answer(self) -> R_co:
-        if self._retry is not None:
-            return await self._answer_in_attempts(self._retry)
+        if self._special is not None and self._special.retry is not None:
+            return await self._answer_in_attempts(self._special, self._special.retry)
         await self._ask_and_wait()
         return self.response
 
-    async def _answer_in_attempts(self, retry: Retry) -> R_co:
+    async def _answer_in_attempts(self, special: Special, retry: Retry) -> R_co:
         async def ask(attempt: int, seconds: float | None) -> R_co:
             self._attempt = attempt
+            delay = special.options.delay if attempt == 1 else None
             once: JobContext[R_co] = JobContext(
                 self._client,
                 self._worker_names,
@@ -109,10 +115,8 @@ class JobContext(Context, Coroutine[Any, Any, R_co], Generic[R_co]):
                 cancellable=self._cancellable,
                 headers=self._headers,
                 single=True,
-                delay=self._delay if attempt == 1 else None,
-                signature=self._signature,
+                special=evolve(special, options=JobRequestOptions(attempt, delay=delay), retry=None),
             )
-            once._attempt = attempt
             try:
                 return await once
             finally:
@@ -162,16 +166,18 @@ class JobGroupContext(Context, Coroutine[Any, Any, dict[str, R_co]], Generic[R_c
         """
         group = self._entered
         made: dict[str, Any] = group.in_order(group.responses)
-        if self._signature is not None and self._signature.answer is not None:
+        signature = self._signature
+        if signature is not None and signature.answer is not None:
             for worker in group.completed:
-                made[worker] = self._signature.made_answer(made[worker])
+                made[worker] = signature.made_answer(made[worker])
         return made
 
     def _answer_of(self, worker: str) -> JobAnswer:
         answer = self._entered.answer_of(worker)
-        if self._signature is None or answer.status is not JobStatus.COMPLETED:
+        signature = self._signature
+        if signature is None or answer.status is not JobStatus.COMPLETED:
             return answer
-        return JobAnswer(worker, answer.status, self._signature.made_answer(answer.response))
+        return JobAnswer(worker, answer.status, signature.made_answer(answer.response))
 
     async def first(self) -> JobAnswer:
         """Wait for the first worker that completes the job, and tell the others to stop; see `quorum`.
@@ -257,7 +263,7 @@ class JobGroupContext(Context, Coroutine[Any, Any, dict[str, R_co]], Generic[R_c
 
         Guarantees: J7.
         """
-        return Events(self._entered, self._name, JobGroupEvent)
+        return Events(self._entered, self._client.queue_of(self._entered), self._name, JobGroupEvent)
 
     def stream(self) -> AsyncIterator[tuple[str, Any]]:
         """Iterate over the chunks of the streams alone: the worker's name, and what it has sent.

@@ -24,8 +24,8 @@ from workerbus.errors import (
 from workerbus.jobs._events import JobAnswer, JobGroupSnapshot
 from workerbus.jobs._outcomes import bad_answer
 from workerbus.jobs._state import TIMEOUT, TURN, GroupState
-from workerbus.jobs._window import ReaderWindow
-from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage
+from workerbus.jobs._window import EventQueue
+from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage, JobRequestOptions
 
 T = TypeVar("T")
 
@@ -47,8 +47,7 @@ class JobGroup:
         absent: After a timeout, the first worker that had not come, in words; None if all had.
         job_name: Which handler of the workers is to do it; None for the one of all jobs without a name.
         timeout: Seconds for everything; None for no limit.
-        delay: How many seconds after its arrival the job is to begin; None for at once.
-        attempt: The how manieth attempt at the job this is, from 1 on.
+        options: What travels with its requests, of what only some have; None for nothing of it.
         single: Whether it was asked for as a job of one worker, whose errors are `JobError`, not `JobGroupError`.
         in_context: Whether a context holds it, which forgets it when it is left.
         heard_out: Whether answers that come after its end are told to the hooks, too.
@@ -58,14 +57,9 @@ class JobGroup:
         request_deadline: The deadline that travels in its requests: its own, or an enclosing scope's earlier one.
         scope: What is cancelled when it ends early: its context's scope, or that of the wait for its workers.
         collects: Whether its events are kept for a loop over the context.
-        window: How far its workers are ahead of whoever reads their streams; None until one has sent something.
-        window_size: How many chunks they may be ahead; None where nobody can read.
-        grant: Tells a worker how much of its stream it may send.
+        queue: Its events that no loop has taken yet; None until there was one, or a loop.
         arrivals: The workers that have answered and that no loop over the answers has taken yet, in the order of their
             answers; None without such a loop.
-        events: Kind, worker and payload of the events that no loop has taken yet; None before the first.
-        watched: Whether somebody wants to know of the last event, whoever takes it.
-        last_event: That event; None before the first.
         barrier: The hooks of its answers that have not run; its last hook comes after them. None before the first.
         suspect_timeout: An answer that looks like the timeout of an enclosing scope, not judged yet.
         awaited_by: The calls of subscribers' own code that wait for it, where lanes are bounded; else None.
@@ -81,24 +75,21 @@ class JobGroup:
         "absent",
         "arrivals",
         "asked",
-        "attempt",
         "awaited_by",
         "barrier",
         "cancel_on_error",
         "cancellable",
         "collects",
         "deadline",
-        "delay",
-        "events",
-        "grant",
         "headers",
         "heard_out",
         "in_context",
         "job_id",
         "job_name",
         "label",
-        "last_event",
+        "options",
         "pending",
+        "queue",
         "reason",
         "request_deadline",
         "responses",
@@ -108,9 +99,6 @@ class JobGroup:
         "statuses",
         "suspect_timeout",
         "timeout",
-        "watched",
-        "window",
-        "window_size",
         "worker_names",
     )
 
@@ -125,13 +113,12 @@ class JobGroup:
         headers: Mapping[str, str] | None = None,
         single: bool = False,
         in_context: bool = False,
+        options: JobRequestOptions | None = None,
         new_event: Callable[[], Event] = Event,
     ) -> None:
         self.job_id: str = job_id
         self.job_name: str | None = None
         self.timeout: float | None = None
-        self.attempt: int = 1
-        self.delay: float | None = None
         self.worker_names: list[str] = list(worker_names)
         self.cancel_on_error: bool = cancel_on_error
         self.label: str | None = label
@@ -139,6 +126,7 @@ class JobGroup:
         self.headers: Mapping[str, str] | None = headers
         self.single: bool = single
         self.in_context: bool = in_context
+        self.options: JobRequestOptions | None = options
         self.heard_out: bool = False
         self.state: GroupState = GroupState.OPEN
         self.reason: str | None = None
@@ -151,13 +139,8 @@ class JobGroup:
         self.request_deadline: float = math.inf
         self.scope: CancelScope | None = None
         self.collects: bool = False
-        self.window: ReaderWindow | None = None
-        self.window_size: int | None = None
-        self.grant: Callable[[str, str, int], None] | None = None
+        self.queue: EventQueue | None = None
         self.arrivals: deque[str] | None = None
-        self.events: deque[tuple[str, str, dict[str, Any] | None]] | None = None
-        self.watched: bool = False
-        self.last_event: tuple[str, str, dict[str, Any] | None] | None = None
         self.barrier: Barrier | None = None
         self.suspect_timeout: BusJobResponseMessage | BusJobResponseUrgentMessage | None = None
         self.awaited_by: list[Handling] | None = None
@@ -227,13 +210,6 @@ class JobGroup:
         for room in rooms:
             if isinstance(room, Room):
                 room.admit_its_own()
-
-    @property
-    def reader_window(self) -> ReaderWindow | None:
-        """How far its workers are ahead of whoever reads their streams; None where nobody can."""
-        if self.window is None and self.window_size is not None and self.grant is not None:
-            self.window = ReaderWindow(self.job_id, self.window_size, self.grant)
-        return self.window
 
     def answer_of(self, worker: str) -> JobAnswer:
         """Return what a worker has answered."""

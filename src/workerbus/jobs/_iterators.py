@@ -15,6 +15,7 @@ from workerbus._values import BATCH, JobStatus
 from workerbus.jobs._events import JobAnswer, JobEvent, JobGroupEvent, JobProgress
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import GroupState
+from workerbus.jobs._window import MARK, EventQueue
 
 E = TypeVar("E")
 
@@ -22,10 +23,11 @@ E = TypeVar("E")
 class Events(Generic[E]):
     """The events of a group as an iterator; all loops over one group share its queue."""
 
-    __slots__ = ("_group", "_reads", "_shape", "_single", "_taken", "name")
+    __slots__ = ("_group", "_queue", "_reads", "_shape", "_single", "_taken", "name")
 
-    def __init__(self, group: JobGroup, name: str | None, shape: Callable[..., E]) -> None:
+    def __init__(self, group: JobGroup, queue: EventQueue, name: str | None, shape: Callable[..., E]) -> None:
         self._group = group
+        self._queue = queue
         self.name: str | None = name
         self._shape = shape
         self._single = group.single
@@ -36,15 +38,13 @@ class Events(Generic[E]):
         return self
 
     def _begin(self) -> None:
-        window = self._group.reader_window
-        if window is not None:
-            self._reads = True
-            window.begins()
+        self._reads = True
+        self._queue.begins()
 
     def _end(self) -> None:
-        if self._reads and self._group.window is not None:
+        if self._reads:
             self._reads = False
-            self._group.window.ends()
+            self._queue.ends()
 
     def __del__(self) -> None:
         if self._reads and self._group.state is GroupState.OPEN:
@@ -57,16 +57,18 @@ class Events(Generic[E]):
         self._taken += 1
         if not self._taken % BATCH:
             await checkpoint()
-        while not group.events:
+        events = self._queue.events
+        while not events:
             if group.state is not GroupState.OPEN:
                 if group.state is not GroupState.COMPLETED:
                     await checkpoint_if_cancelled()  # the body is being cancelled: no line after the loop is to run
                 self._end()
                 raise StopAsyncIteration
             await group.change()
-        kind, worker, data = group.events.popleft()
-        if kind == JobEvent.STREAM_DATA and group.window is not None:
-            group.window.takes(worker)
+        kind, worker, data = events.popleft()
+        if kind is MARK:
+            number, (kind, worker, data) = data, events.popleft()
+            self._queue.took(worker, number)
         return self._shape(kind, data) if self._single else self._shape(kind, worker, data)
 
 
@@ -121,11 +123,12 @@ class Answers:
 class Reports:
     """How far a group is, as an iterator: at once, and whenever something has happened since; each has its own."""
 
-    __slots__ = ("_answered", "_event", "_failed", "_group", "_last", "_taken")
+    __slots__ = ("_answered", "_event", "_failed", "_group", "_last", "_queue", "_taken")
 
-    def __init__(self, group: JobGroup) -> None:
-        group.watched = True
+    def __init__(self, group: JobGroup, queue: EventQueue) -> None:
+        queue.watched = True
         self._group = group
+        self._queue = queue
         self._answered = 0
         self._failed = 0
         self._event: object = None
@@ -150,7 +153,7 @@ class Reports:
         return self.now()
 
     def _has_news(self) -> bool:
-        return self._event is not self._group.last_event or self._answered != len(self._group.responses)
+        return self._event is not self._queue.last or self._answered != len(self._group.responses)
 
     def now(self) -> JobProgress:
         """Return how far the group is now, without waiting."""
@@ -158,7 +161,7 @@ class Reports:
         new = tuple(group.answer_of(worker) for worker in islice(group.responses, self._answered, None))
         self._answered += len(new)
         self._failed += sum(answer.status is not JobStatus.COMPLETED for answer in new)
-        self._event = event = group.last_event
+        self._event = event = self._queue.last
         return JobProgress(
             label=group.label or group.job_name,
             total=len(group.worker_names),

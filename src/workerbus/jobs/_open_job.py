@@ -88,7 +88,7 @@ class OpenJob:
         assignment: Told of how it goes, where a pool has given it to this worker.
         timer: The number of what will let it begin, where it was asked for with a delay.
         watch: Its number at `Deadlines`, if that looks after it.
-        window: How much of its stream may be sent; None until some was, and where there is no limit.
+        window: How much of its stream may be sent; None until some was.
         verdict: Status and payload of its answer, once it was cancelled and its handler has yet to unwind.
     """
 

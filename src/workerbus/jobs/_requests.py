@@ -9,13 +9,15 @@ from typing import Any, TypeVar, Unpack, overload
 from workerbus._backoff import Backoff
 from workerbus._slot import HasCore, core_of
 from workerbus.jobs._attempts import RetryOn, retry_of
-from workerbus.jobs._checks import asked, check_delay, check_request, check_window
+from workerbus.jobs._checks import asked, check_request
 from workerbus.jobs._client import JobClient
+from workerbus.jobs._context import Special
 from workerbus.jobs._contexts import JobContext, JobGroupContext, JobStreamContext
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._params import JobGroupOptions, JobGroupParams, JobOptions, JobParams, checked
 from workerbus.jobs._typing import Handler, MessageHandler, StreamHandler, named
 from workerbus.jobs._window import WINDOW
+from workerbus.messages import JobRequestOptions
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -114,9 +116,12 @@ class JobContexts(HasCore):
             name, signature = named(handler, name)
             payload = signature.check_payload(payload)
         check_request((worker_name,), payload, timeout, headers)
-        retry = None
+        retry = special = None
         if attempts != 1 or backoff is not None or retry_on is not None or attempt_timeout is not None:
             retry = retry_of(attempts, backoff, retry_on, attempt_timeout)
+        if retry is not None or signature is not None or delay is not None or max_buffered_events is not WINDOW:
+            options = JobRequestOptions(max_buffered_events=max_buffered_events, delay=delay)
+            special = Special(options, retry=retry, signature=signature)
         _client(self).check_running()
         kind: type[JobContext[Any]] = JobStreamContext if signature is not None and signature.streams else JobContext
         return kind(
@@ -130,10 +135,7 @@ class JobContexts(HasCore):
             cancellable=cancellable,
             headers=headers,
             single=True,
-            delay=check_delay(delay),
-            max_buffered_events=check_window(max_buffered_events),
-            retry=retry,
-            signature=signature,
+            special=special,
         )
 
     @overload
@@ -225,7 +227,11 @@ class JobContexts(HasCore):
         if handler is not None:
             name, signature = named(handler, name)
             payload, payloads = signature.check_payloads(payload, payloads)
-        worker_names = asked(worker_names, payloads)
+        special = None
+        if payloads is not None or signature is not None or delay is not None or max_buffered_events is not WINDOW:
+            worker_names = asked(worker_names, payloads)
+            options = JobRequestOptions(max_buffered_events=max_buffered_events, delay=delay)
+            special = Special(options, payloads=payloads, signature=signature)
         check_request(worker_names, payload, timeout, headers)
         _client(self).check_running()
         return JobGroupContext(
@@ -233,16 +239,13 @@ class JobContexts(HasCore):
             worker_names,
             name=name,
             payload=payload,
-            payloads=payloads,
             timeout=timeout,
             cancel_on_error=cancel_on_error,
             label=label,
             cancellable=cancellable,
             headers=headers,
             single=False,
-            signature=signature,
-            delay=check_delay(delay),
-            max_buffered_events=check_window(max_buffered_events),
+            special=special,
         )
 
 
@@ -292,7 +295,7 @@ class JobRequests(JobContexts):
         group = _client(self).new_group(
             (worker_name,),
             timeout=timeout,
-            delay=check_delay(delay),
+            options=None if delay is None else JobRequestOptions(delay=delay),
             label=label,
             cancellable=cancellable,
             headers=headers,
@@ -384,7 +387,7 @@ class JobRequests(JobContexts):
             cancellable=cancellable,
             headers=headers,
             timeout=timeout,
-            delay=check_delay(delay),
+            options=None if delay is None else JobRequestOptions(delay=delay),
         )
         return await _client(self).ask_without_context(group, name, payload, payloads)
 

@@ -167,9 +167,12 @@ class JobServer:
             self._remember(job_id)
             return
         job = self.jobs[job_id] = OpenJob(message, route, self._clock())
-        if message.delay:
+        options = message.options
+        if options is not None and options.delay:
             self._watch(job)
-            job.timer = self._call_at(job.since + message.delay, partial(self._stand, job))
+            job.timer = self._call_at(job.since + options.delay, partial(self._stand, job))
+        elif route.limiter is None:
+            self._begin(job)
         else:
             self._stand(job)
 
@@ -244,9 +247,8 @@ class JobServer:
     def window_moved(self, message: BusJobStreamWindowMessage) -> None:
         """Let more of a job's stream be sent."""
         job = self.jobs.get(message.job_id)
-        window = None if job is None else self.window_of(job)
-        if window is not None:
-            window.move(message.until)
+        if job is not None:
+            self.window_of(job).move(message.until)
 
     def update_requested(self, message: BusJobUpdateRequestMessage) -> None:
         """Pass on that the requester wants to know how a job is getting on."""
@@ -340,11 +342,13 @@ class JobServer:
         name = request.target or self._name  # that of the pool, where a member of one does the job
         return kind(request.job_id, data, source=name, target=request.source, headers=request.headers)
 
-    def window_of(self, job: OpenJob) -> SenderWindow | None:
-        """Return how much of a job's stream may be sent; None where there is no limit."""
-        if job.window is None and job.request.window is not None:
-            remind = None if in_process(self._owner.bus) else partial(self._remind, job)
-            job.window = SenderWindow(job.request.window, remind)
+    def window_of(self, job: OpenJob) -> SenderWindow:
+        """Return how much of a job's stream may be sent."""
+        if job.window is None:
+            options = job.request.options
+            size = None if options is None else options.max_buffered_events
+            remind = None if size is None or in_process(self._owner.bus) else partial(self._remind, job)
+            job.window = SenderWindow(size, remind)
         return job.window
 
     def _remind(self, job: OpenJob, sent: int) -> None:

@@ -5,6 +5,9 @@ sent at first; from then on the requester says up to which number. These are tot
 changes nothing. While a loop reads, the number moves with what it has taken; while none does, with what has arrived. So
 a handler waits for a reader, and for nobody else; over a slow transport no more than a window is under way in any case.
 
+A chunk is counted once on either side: a mark goes into the queue before the one with which it is time to grant more,
+so that a loop need not count.
+
 A network may lose chunks, or what the requester says. There, chunks are numbered: the requester knows by the next one
 what is lost, counts it as taken, and knows which chunk has come twice. And a handler that has waited for a while says
 how many it has sent, so that the last ones count, too, and hears once more how many it may send.
@@ -12,13 +15,16 @@ how many it has sent, so that the last ones count, too, and hears once more how 
 Neither side knows of the other, nor of messages: they are told what arrives, and call what sends.
 """
 
+import math
+from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from anyio import move_on_after
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from workerbus._concurrency.lifetime import LazyEvent
+from workerbus.jobs._events import JobEvent
 
 WINDOW: Final = 1024
 """How many chunks of a worker may be on their way to a reader, or wait for it, unless the requester says otherwise."""
@@ -26,8 +32,12 @@ REMIND_AFTER: Final = 1.0
 """After so many seconds a handler that waits asks for the first time whether it may go on."""
 REMIND_SELDOM: Final = 16.0
 """Each further time it waits twice as long, and at most so many seconds."""
+MARK: Final = "mark"
+"""The kind of what lies in the queue and is no event: a loop takes it with the chunk behind it, and says so."""
 REMEMBERED: Final = 1024
 """So far behind the last one, at least, a chunk that had seemed lost is told from one that comes twice."""
+
+_CHUNK: Final = JobEvent.STREAM_DATA
 
 
 class _Count:
@@ -35,20 +45,20 @@ class _Count:
 
     Attributes:
         arrived: How many chunks have arrived, or were lost before the last that has.
-        taken: How many of them a loop has taken, or were lost.
         granted: How many may be sent in all.
-        due: When so many are used, it is time to grant more.
+        due: When so many have arrived, it is time to grant more.
+        numbered: Whether chunks carry their numbers, so that they may come late.
         lost: How many have not arrived, though later ones have.
         missing: The numbers of those, as far as they may still come.
     """
 
-    __slots__ = ("arrived", "due", "granted", "lost", "missing", "taken")
+    __slots__ = ("arrived", "due", "granted", "lost", "missing", "numbered")
 
-    def __init__(self, granted: int, due: int) -> None:
+    def __init__(self, granted: float, due: float) -> None:
         self.arrived: int = 0
-        self.taken: int = 0
-        self.granted: int = granted
-        self.due: int = due
+        self.granted: float = granted
+        self.due: float = due
+        self.numbered: bool = False
         self.lost: int = 0
         self.missing: set[int] = set()
 
@@ -56,7 +66,6 @@ class _Count:
         """Note that so many were sent before what has just come: those that have not arrived are lost."""
         if until > self.arrived:
             self.lost += until - self.arrived
-            self.taken += until - self.arrived
             self.missing.update(range(max(self.arrived, until - REMEMBERED) + 1, until + 1))
             if len(self.missing) > 2 * REMEMBERED:
                 self.missing = {number for number in self.missing if number > until - REMEMBERED}
@@ -64,41 +73,58 @@ class _Count:
 
     def comes(self, number: int) -> bool:
         """Note that a chunk of this number has arrived; returns False for one that has come before."""
+        self.numbered = True
         if number > self.arrived:
             self.sent(number - 1)
             self.arrived = number
         elif number in self.missing:
             self.missing.discard(number)
             self.lost -= 1
-            self.taken -= 1
         else:
             return False
         return True
 
 
-class ReaderWindow:
-    """The requester's side, for all workers of a job.
+class EventQueue:
+    """The events of a job that no loop has taken yet, and how far its workers are ahead of the loops.
 
     Args:
         job_id: The id of the job.
-        size: How many chunks each worker may be ahead.
+        window: How many chunks each worker may be ahead; None for any number.
         grant: Called with the id of the job, a worker and a number, to tell that worker up to which chunk it may send.
 
     Attributes:
+        events: Kind, worker and payload of each, the oldest first, and marks between them.
         readers: How many loops read.
         unlimited: Whether nobody will read any more, so that no worker is to wait.
+        watched: Whether somebody wants to know of the last event, whoever takes it.
+        last: That event; None before the first.
     """
 
-    __slots__ = ("_counts", "_grant", "_job_id", "_size", "_step", "readers", "unlimited")
+    __slots__ = (
+        "_counts",
+        "_grant",
+        "_job_id",
+        "_step",
+        "_window",
+        "events",
+        "last",
+        "readers",
+        "unlimited",
+        "watched",
+    )
 
-    def __init__(self, job_id: str, size: int, grant: Callable[[str, str, int], None]) -> None:
+    def __init__(self, job_id: str, window: int | None, grant: Callable[[str, str, int], None]) -> None:
         self._job_id = job_id
-        self._size = size
-        self._step = max(1, size // 2)
+        self._window: float = math.inf if window is None else window
+        self._step: float = math.inf if window is None else max(1, window // 2)
         self._grant = grant
         self._counts: dict[str, _Count] = {}
+        self.events: deque[tuple[str, str, Any]] = deque()
         self.readers: int = 0
         self.unlimited: bool = False
+        self.watched: bool = False
+        self.last: tuple[str, str, dict[str, Any] | None] | None = None
 
     def begins(self) -> None:
         """Note that a loop begins to read."""
@@ -114,15 +140,22 @@ class ReaderWindow:
         self.unlimited = True
         self._let_go_on()
 
-    def arrives(self, worker: str, number: int | None = None) -> bool:
-        """Note that a chunk of a worker has arrived.
+    def add(self, event: tuple[str, str, dict[str, Any] | None]) -> None:
+        """Take in an event that is no chunk of a stream."""
+        self.events.append(event)
+        if self.watched:
+            self.last = event
+
+    def add_chunk(self, worker: str, data: dict[str, Any] | None, number: int | None = None) -> bool:
+        """Take in a chunk of a worker's stream.
 
         Args:
             worker: The worker.
-            number: The how manieth of its chunks it is, where that is told.
+            data: The chunk.
+            number: The how manieth of the worker's it is, where that is told.
 
         Returns:
-            Whether it is the first time.
+            Whether it is the first time; otherwise it is left out.
         """
         count = self._counts.get(worker)
         if count is None:
@@ -131,24 +164,34 @@ class ReaderWindow:
             count.arrived += 1
         elif not count.comes(number):
             return False
-        if count.arrived >= count.due and self._unread:
-            self._move(worker, count, count.arrived)
+        if count.arrived >= count.due:
+            if self._unread:
+                self._move(worker, count, count.arrived)
+            else:
+                self.events.append((MARK, worker, count.arrived))
+                count.due = count.arrived + self._step
+        self.events.append((_CHUNK, worker, data))
+        if self.watched:
+            self.last = self.events[-1]
         return True
 
-    def takes(self, worker: str) -> None:
-        """Note that a loop has taken a chunk of a worker."""
+    def took(self, worker: str, number: int) -> None:
+        """Note that a loop has taken the chunk behind a mark, the how manieth of a worker's the mark says."""
         count = self._counts[worker]
-        count.taken += 1
-        if count.taken >= count.due:
-            self._move(worker, count, count.taken)
+        self._move(worker, count, self._taken(worker, count) if count.numbered else number)
 
     def waits(self, worker: str, sent: int) -> None:
         """Note that a worker waits which has sent so many chunks; tell it again where it need not."""
         count = self._count(worker)
         count.sent(sent)
-        used = count.arrived if self._unread else count.taken
-        if used + self._size > sent:
-            self._move(worker, count, max(used, count.granted - self._size))
+        used = count.arrived if self._unread else self._taken(worker, count)
+        until = max(used + self._window, count.granted)
+        if until > sent:
+            self._tell(worker, count, until)
+        else:  # more than a window of its chunks lies here: it is told when the last of them is taken, if not before
+            place = max(place for place, event in enumerate(self.events) if event[:2] == (_CHUNK, worker))
+            if place == 0 or self.events[place - 1][0] is not MARK:
+                self.events.insert(place, (MARK, worker, count.arrived))
 
     def lost(self, worker: str) -> int:
         """How many chunks of a worker have not arrived, though later ones have."""
@@ -162,54 +205,60 @@ class ReaderWindow:
     def _count(self, worker: str) -> _Count:
         count = self._counts.get(worker)
         if count is None:
-            count = self._counts[worker] = _Count(self._size, self._step)
+            count = self._counts[worker] = _Count(self._window, self._step)
         return count
+
+    def _taken(self, worker: str, count: _Count) -> int:
+        return count.arrived - sum(event[:2] == (_CHUNK, worker) for event in self.events)
 
     def _let_go_on(self) -> None:
         if self._unread:
             for worker, count in self._counts.items():
-                if count.arrived + self._size > count.granted:
-                    self._move(worker, count, count.arrived)
+                self._move(worker, count, count.arrived)
 
     def _move(self, worker: str, count: _Count, used: int) -> None:
-        count.granted = used + self._size
-        count.due = used + self._step
-        self._grant(self._job_id, worker, count.granted)
+        if used + self._window > count.granted:
+            self._tell(worker, count, used + self._window)
+            count.due = max(count.due, used + self._step)
+
+    def _tell(self, worker: str, count: _Count, until: float) -> None:
+        count.granted = until
+        self._grant(self._job_id, worker, int(until))
 
 
 class SenderWindow:
     """The worker's side, for one job.
 
     Args:
-        size: How many chunks may be sent before the requester has said more.
+        size: How many chunks may be sent before the requester has said more; None for any number.
         remind: Called now and then with how many were sent, while somebody waits; None where no message can be lost.
 
     Attributes:
-        until: How many chunks may be sent in all.
+        until: How many chunks may be sent in all without a `take`, which waits where it has to.
         sent: How many were sent.
-        closed: Whether nobody is to wait any more: the job is being cancelled, or over.
         numbered: Whether chunks carry their numbers, as some may be lost, or come twice.
     """
 
-    __slots__ = ("_moved", "_remind", "closed", "numbered", "sent", "until")
+    __slots__ = ("_closed", "_moved", "_remind", "numbered", "sent", "until")
 
-    def __init__(self, size: int, remind: Callable[[int], None] | None = None) -> None:
-        self.until: int = size
+    def __init__(self, size: int | None, remind: Callable[[int], None] | None = None) -> None:
+        self.until: float = math.inf if size is None else size
         self.sent: int = 0
-        self.closed: bool = False
+        self._closed = False
         self.numbered: bool = remind is not None
         self._remind = remind
         self._moved: LazyEvent | None = None
 
     def move(self, until: int) -> None:
         """Let more be sent, up to a number; a smaller one than before changes nothing."""
-        if until > self.until:
+        if until > self.until and not self._closed:
             self.until = until
             self._wake()
 
     def close(self) -> None:
-        """Let nobody wait any more."""
-        self.closed = True
+        """Let nobody wait any more: the job is being cancelled, or over."""
+        self._closed = True
+        self.until = 0
         self._wake()
 
     def _wake(self) -> None:
@@ -220,7 +269,7 @@ class SenderWindow:
     async def take(self) -> None:
         """Wait until one more may be sent, and count it."""
         patience = REMIND_AFTER
-        while self.sent >= self.until and not self.closed:
+        while self.sent >= self.until and not self._closed:
             if self._moved is None:
                 self._moved = LazyEvent()
             if self._remind is None:
@@ -231,6 +280,6 @@ class SenderWindow:
             if scope.cancelled_caught:
                 self._remind(self.sent)
                 patience = min(2 * patience, REMIND_SELDOM)
-        if self.closed:
+        if self._closed:
             await checkpoint_if_cancelled()  # sending has no place of its own where a handler could be cancelled
         self.sent += 1

@@ -20,6 +20,7 @@ from workerbus.messages import (
     BusDataMessage,
     BusMessage,
     BusSystemMessage,
+    JobRequestOptions,
     WorkerRegistryEntry,
 )
 from workerbus.testing.buses._faults import Faults
@@ -117,7 +118,7 @@ def _of_kind(kind: type[Any]) -> st.SearchStrategy[Any]:
 
 
 def _field(kind: type[Any], name: str, hint: Any) -> st.SearchStrategy[Any]:
-    own = kind in MESSAGES or name in ("source", "target", "headers")
+    own = kind in MESSAGES or kind is JobRequestOptions or name in ("source", "target", "headers")
     if own and name in _BY_NAME:
         optional = NoneType in get_args(hint)
         return st.none() | _BY_NAME[name] if optional else _BY_NAME[name]
@@ -134,9 +135,9 @@ _BY_NAME: Final[dict[str, st.SearchStrategy[Any]]] = {
     "parent": worker_names(),
     "payload": st.none() | payloads(),
     "seconds_left": delays(),
-    "delay": delays(),
     "attempt": st.integers(1, 9),
-    "window": st.integers(1, 2048),
+    "max_buffered_events": st.integers(1, 2048),
+    "delay": delays(),
     "until": st.integers(1, 4096),
     "number": st.none() | st.integers(1, 4096),
     "sent": st.integers(1, 4096),
@@ -311,7 +312,8 @@ def _register() -> None:
     st.register_type_strategy(BusMessage, messages())
     for kind in MESSAGES:
         st.register_type_strategy(kind, st.deferred(lambda kind=kind: _of_kind(kind)))  # type: ignore[misc]  # any class
-    st.register_type_strategy(WorkerRegistryEntry, st.deferred(lambda: _of_kind(WorkerRegistryEntry)))
+    for part in (WorkerRegistryEntry, JobRequestOptions):
+        st.register_type_strategy(part, st.deferred(lambda part=part: _of_kind(part)))  # type: ignore[misc]  # any class
     st.register_type_strategy(Behaviour, behaviours())
     st.register_type_strategy(GroupPlan, group_plans())
     st.register_type_strategy(Faults, fault_plans())
