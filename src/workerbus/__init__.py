@@ -9,6 +9,7 @@ from workerbus._registry import WorkerRegistry
 from workerbus._values import JobStatus, WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
 from workerbus.bus import AsyncQueueBus, BusStatistics, BusSubscriber, MemoryBus, SubscriberStatistics, WorkerBus
 from workerbus.errors import (
+    FactoryError,
     HandlerTypeError,
     JobError,
     JobFailure,
@@ -84,6 +85,7 @@ from workerbus.messages import (
     BusWorkerLocalErrorMessage,
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
+    BusWorkerRestartingMessage,
     JobRequestOptions,
     WorkerRegistryEntry,
     bus_message,
@@ -139,6 +141,8 @@ __all__ = [
     "BusWorkerLocalErrorMessage",
     "BusWorkerReadyMessage",
     "BusWorkerRegistryMessage",
+    "BusWorkerRestartingMessage",
+    "FactoryError",
     "HandlerTypeError",
     "JobAnswer",
     "JobContext",

@@ -33,14 +33,16 @@ class Neighbourhood:
     runner that comes is told of nothing: it looks here.
 
     Attributes:
+        restarting: The workers that are being restarted, each with the name of its runner.
         workers: The workers, by name: names are unique on a bus.
         registries: The registries that share it, by the name of their runner.
         failed: The workers that have failed.
     """
 
-    __slots__ = ("failed", "registries", "workers")
+    __slots__ = ("failed", "registries", "restarting", "workers")
 
     def __init__(self) -> None:
+        self.restarting: dict[str, str] = {}
         self.failed: FailedWorkers = FailedWorkers()
         self.workers: dict[str, WorkerReadyData] = {}
         self.registries: dict[str, WorkerRegistry] = {}
@@ -57,6 +59,7 @@ class Neighbourhood:
         self.registries.pop(registry.runner_name, None)
         registry.neighbourhood = None
         self.failed.forget_runner(registry.runner_name)
+        _forget_runner(self.restarting, registry.runner_name)
 
     def enter(self, data: WorkerReadyData) -> None:
         """Note a worker that is ready, and have those told who wait or watch for it."""
@@ -65,10 +68,14 @@ class Neighbourhood:
             if registry.runner_name != data.runner:
                 registry.neighbour_came(data)
 
-    def remove(self, data: WorkerReadyData) -> None:
-        """Note that a worker has gone, and have those told whom it concerns."""
+    def withdraw(self, data: WorkerReadyData) -> None:
+        """Let a worker be found no more."""
         if self.workers.get(data.worker_name) is data:
             del self.workers[data.worker_name]
+
+    def remove(self, data: WorkerReadyData) -> None:
+        """Note that a worker has gone, and have those told whom it concerns."""
+        self.withdraw(data)
         for registry in self.registries.values():
             if registry.runner_name != data.runner:
                 registry.neighbour_left(data)
@@ -84,7 +91,6 @@ class WorkerRegistry:
         on_arrival: Called with the `WorkerReadyData` of a worker whose name is new; set by the runner, like the others.
         on_departure: Called with that of a worker that was unregistered.
         later: Has a function awaited behind the present step, for those who watch for workers elsewhere.
-        restarting: The names of this runner's workers that are being restarted.
         check_loop: Raises `WrongLoopError` in another thread or event loop than that of the runner's bus.
         neighbourhood: What it shares with the other runners on a bus of this process; None where there is no such bus.
         on_conflict: Called with that of another runner's worker whose name is claimed here too, or by a third runner.
@@ -103,9 +109,11 @@ class WorkerRegistry:
         self._departure_watchers: dict[str, dict[Any, Watcher]] = {}
         self._gone_watchers: dict[str, dict[GoneWatcher, None]] = {}
         self._starting: set[str] = set()
-        self.restarting: set[str] = set()
+        self._restarting: dict[str, str] = {}
+        # Those that have begun to go and are to be restarted, by name and runner: they are found no more.
+        self._leaving: dict[tuple[str, str], WorkerReadyData] = {}
         self._failed = FailedWorkers()
-        self._waiting: dict[str, dict[Event, None]] = {}
+        self._waiting: dict[str, dict[Event, WorkerGoneData | None]] = {}
         self.on_arrival: Callable[[WorkerReadyData], None] | None = None
         self.on_departure: Callable[[WorkerReadyData], None] | None = None
         self.on_conflict: Callable[[WorkerReadyData], None] | None = None
@@ -243,8 +251,10 @@ class WorkerRegistry:
         self.failed.forget(name)
         self._let_go_on(name)
 
-    def _let_go_on(self, name: str) -> None:
-        for event in self._waiting.pop(name, ()):
+    def _let_go_on(self, name: str, failure: WorkerGoneData | None = None) -> None:
+        waiting = self._waiting.pop(name, None) or {}
+        for event in waiting:
+            waiting[event] = failure
             event.set()
 
     async def unregister(self, worker_name: str, runner: str | None = None) -> bool:
@@ -278,15 +288,38 @@ class WorkerRegistry:
         Returns:
             The worker, for `tell`; None if it was not known.
         """
-        if runner is None or runner == self._runner_name:
-            data = self._local.pop(worker_name, None)
-            if data is not None and self.neighbourhood is not None and worker_name not in self._starting:
-                self.neighbourhood.remove(data)
-        else:
-            data = self._give_up(worker_name, runner)
+        runner = runner or self._runner_name
+        data = self._take(worker_name, runner)
+        if data is None and self._leaving:
+            data = self._leaving.pop((worker_name, runner), None)
+        mine = runner == self._runner_name and worker_name not in self._starting
+        if data is not None and mine and self.neighbourhood is not None:
+            self.neighbourhood.remove(data)
         if data is not None and self.on_departure is not None:
             self.on_departure(data)
         return data
+
+    def withdraw(self, worker_name: str, runner: str | None = None) -> bool:
+        """Let a worker be found no more that begins to go, before it is removed.
+
+        Args:
+            worker_name: The name of the worker.
+            runner: The name of the runner that has it; by default this registry's own.
+
+        Returns:
+            Whether it could be found.
+        """
+        runner = runner or self._runner_name
+        data = self._take(worker_name, runner)
+        if data is None:
+            return False
+        if self.neighbourhood is not None and runner == self._runner_name:
+            self.neighbourhood.withdraw(data)
+        self._leaving[worker_name, runner] = data
+        return True
+
+    def _take(self, name: str, runner: str) -> WorkerReadyData | None:
+        return self._local.pop(name, None) if runner == self._runner_name else self._give_up(name, runner)
 
     # --- what other runners of this process have
 
@@ -462,23 +495,53 @@ class WorkerRegistry:
             await self.wait_for_news(worker_name)
         return data
 
-    async def wait_for_news(self, worker_name: str) -> None:
-        """Wait until a worker is registered, or has failed; nothing is left behind.
+    async def wait_for_news(self, worker_name: str) -> WorkerGoneData | None:
+        """Wait until a worker is registered, has failed or is not restarted any more; nothing is left behind.
 
         Args:
             worker_name: The name of the worker to wait for.
+
+        Returns:
+            What is known of it if it has failed, also where that is forgotten by now, since its runner has ended.
         """
         event = Event()
         waiting = self._waiting.setdefault(worker_name, {})
         waiting[event] = None
         try:
             await event.wait()
+            return waiting[event]
         finally:
             waiting.pop(event, None)
             if not waiting and self._waiting.get(worker_name) is waiting:
                 del self._waiting[worker_name]
 
-    # --- workers that have gone, and what they have failed of
+    # --- workers that are being restarted, that have gone, and what they have failed of
+
+    @property
+    def restarting(self) -> dict[str, str]:
+        """The workers that are being restarted, here and under other runners, each with the name of its runner."""
+        return self._restarting if self.neighbourhood is None else self.neighbourhood.restarting
+
+    def note_restarting(self, worker_name: str, runner: str | None = None, *, is_so: bool) -> None:
+        """Note that a worker is being restarted, or no more; then those who wait for it look again.
+
+        Args:
+            worker_name: The name of the worker.
+            runner: The name of the runner that has it; by default this registry's own.
+            is_so: Whether it is being restarted.
+        """
+        runner = runner or self._runner_name
+        if is_so:
+            self.restarting[worker_name] = runner
+        elif self.restarting.get(worker_name) == runner:
+            del self.restarting[worker_name]
+            for registry in self._sharing():
+                registry._let_go_on(worker_name)  # noqa: SLF001 - of the same class
+
+    def forget_runner(self, runner: str) -> None:
+        """Forget which workers of a runner have failed, or are being restarted: it has ended."""
+        self.failed.forget_runner(runner)
+        _forget_runner(self.restarting, runner)
 
     @property
     def failed(self) -> FailedWorkers:
@@ -508,7 +571,7 @@ class WorkerRegistry:
         """
         self.failed.add(data)
         for registry in self._sharing():
-            registry._let_go_on(data.worker_name)  # noqa: SLF001 - of the same class
+            registry._let_go_on(data.worker_name, data)  # noqa: SLF001 - of the same class
 
     def _sharing(self) -> list["WorkerRegistry"]:
         return [self] if self.neighbourhood is None else list(self.neighbourhood.registries.values())
@@ -555,6 +618,11 @@ class WorkerRegistry:
             logger.error(
                 "a watcher of worker %r failed", data.worker_name, exc_info=await own_error(exc), extra=about_it
             )
+
+
+def _forget_runner(restarting: dict[str, str], runner: str) -> None:
+    for name in [name for name, of in restarting.items() if of == runner]:
+        del restarting[name]
 
 
 def _anywhere(_what: str) -> None:

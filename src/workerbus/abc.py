@@ -45,13 +45,13 @@ class Directory(Protocol):
 
     @property
     def restarting(self) -> Collection[str]:
-        """The names of this runner's workers that are being restarted."""
+        """The names of the workers that are being restarted."""
 
     def get(self, worker_name: str) -> WorkerReadyData | None:
         """Return what is known of a worker that is ready; None where there is none of that name."""
 
-    async def wait_for_news(self, worker_name: str) -> None:
-        """Wait until a worker of this name is ready, or has failed."""
+    async def wait_for_news(self, worker_name: str) -> WorkerGoneData | None:
+        """Wait until a worker of this name is ready, or has failed; returns what is known of one that has failed."""
 
     def failure_of(self, worker_name: str) -> WorkerGoneData | None:
         """Return what is known of a worker of this name that has failed; None where there is a new one, or was none."""
@@ -232,7 +232,7 @@ class RunnerLike(Protocol):
     def worker_restarted(self, data: WorkerRestartedData) -> None:
         """Take the report of a restart."""
 
-    def worker_given_up(self, worker_name: str, error: BaseException) -> None:
+    def worker_given_up(self, worker_name: str, error: BaseException | None) -> None:
         """Take the report that a worker is not restarted any more."""
 
     def worker_error(self, data: WorkerErrorData) -> None:

@@ -178,6 +178,20 @@ class RestartLimitError(WorkerBusError, RuntimeError):
         super().__init__(f"worker {worker!r} has gone once more than {max_restarts} restarts in {within:g} s allow for")
 
 
+class FactoryError(WorkerBusError, TypeError):
+    """A factory that `supervise` was given does not return what can be the next worker; trying again would not help.
+
+    Attributes:
+        worker: The name of the worker that was to be made; None for the first one.
+
+    Guarantees: S1.
+    """
+
+    def __init__(self, worker: str | None, text: str) -> None:
+        super().__init__(text)
+        self.worker: str | None = worker
+
+
 class UnknownWorkerError(WorkerBusError, LookupError):
     """Neither the runner nor the registry knows a worker of this name.
 

@@ -231,6 +231,28 @@ class BusWorkerReadyMessage(BusDataMessage):
 
 
 @bus_message
+class BusWorkerRestartingMessage(BusDataMessage):
+    """Announces that a worker, the message's source, takes no more jobs, and that its supervision makes it anew.
+
+    It may still be answering those under way. When it has finished, a `BusWorkerGoneMessage` follows.
+
+    Args:
+        runner: The name of the runner that hosts the worker.
+        incarnation: In which life of the runner; None where that is not known, and is all one.
+        number: The number of the announcement within that life, higher than those before it; None for the last known.
+
+    Guarantees: J4, L8, S1.
+    """
+
+    bounded: ClassVar[bool] = False
+    announcement: ClassVar[bool] = True
+
+    runner: str
+    incarnation: str | None = None
+    number: int | None = None
+
+
+@bus_message
 class BusWorkerGoneMessage(BusDataMessage):
     """Announces that a worker, the message's source, has finished: its name is free, its jobs are answered.
 
@@ -240,7 +262,7 @@ class BusWorkerGoneMessage(BusDataMessage):
         number: The number of the announcement within that life, higher than those before it; None for the last known.
         error: What the worker has failed of, in words; None if it has ended. One that has failed to start has not been
             announced as ready.
-        restarting: Whether its supervision may make it anew, so that jobs for it wait.
+        restarting: Whether its supervision makes it anew, so that jobs for it wait.
 
     Guarantees: J4, L8, S1, W9.
     """

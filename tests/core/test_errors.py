@@ -29,6 +29,7 @@ MADE: list[Exception] = [
     errors.NameTakenError("w", "runner 'r'"),
     errors.ParentError("child", "it is a child of 'w'"),
     errors.RestartLimitError("w", 3, 5.0),
+    errors.FactoryError("w", "a factory returns a worker, not 7"),
     errors.UnknownWorkerError("w", ["v", "worker"]),
     errors.UnknownJobError("1-a", "w"),
     errors.UnknownEventError("on_ready", "BaseWorker", ["on_activated"]),

@@ -379,6 +379,7 @@ TRAVELS: Final[dict[str, set[str]]] = {
     "BusWorkerRegistryMessage": {SYSTEM, ANNOUNCED},
     "BusWorkerReadyMessage": {UNBOUNDED, ANNOUNCED},
     "BusWorkerGoneMessage": {UNBOUNDED, ANNOUNCED},
+    "BusWorkerRestartingMessage": {UNBOUNDED, ANNOUNCED},
     "BusJobRequestMessage": set(),
     "BusJobResponseMessage": {UNBOUNDED, OF_A_JOB},
     "BusJobResponseUrgentMessage": {SYSTEM},

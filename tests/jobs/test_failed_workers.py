@@ -1,7 +1,5 @@
 """J4: jobs for workers that have failed, here or under another runner."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -11,7 +9,7 @@ from anyio import current_time
 from support.failures import Crashing, Errors, crash
 from support.requesters import Listener, Raw, outcome_of
 from support.runners import runner_on
-from support.shared_buses import Linked
+from support.shared_buses import NETWORKS, Linked, two_runners
 from support.workers import Helper, running
 from workerbus import (
     BusJobRequestMessage,
@@ -19,9 +17,7 @@ from workerbus import (
     JobError,
     JobGroupError,
     JobStatus,
-    MemoryBus,
     NotRunningError,
-    WorkerBus,
     WorkerGoneData,
     WorkerParams,
     WorkerRunner,
@@ -58,26 +54,6 @@ class Unattachable(Helper):
 
 PLACES = ["run", "on_activated"]
 FAILED = {"error": "worker 'w' has failed: OSError: no device", "type": "WorkerFailed"}
-
-
-@asynccontextmanager
-async def two_runners(network: str) -> AsyncIterator[tuple[WorkerRunner, WorkerRunner]]:
-    """Two runners, on one bus or on two with a network between them, whose errors somebody takes."""
-    buses: list[Linked] = []
-    shared = MemoryBus()
-    each: list[WorkerBus] = [shared, shared] if network == "one bus" else [Linked(buses), Linked(buses)]
-    a, b = (runner_on(bus, name) for bus, name in zip(each, "AB", strict=True))
-    a.add_event_handler("on_error", lambda *_: None)
-    b.add_event_handler("on_error", lambda *_: None)
-    if network == "one bus":
-        async with shared, a, b:
-            yield a, b
-    else:
-        async with a, b:
-            yield a, b
-
-
-NETWORKS = ["one bus", "two buses"]
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -12,10 +12,10 @@ from workerbus.supervision._state import (
 )
 
 
-def test_what_has_ended_or_failed_stays_so() -> None:
+def test_what_has_failed_stays_so_and_what_has_ended_comes_again_only_with_all() -> None:
     """S1."""
-    assert not SUPERVISION_TABLE[SupervisedState.ENDED]
     assert not SUPERVISION_TABLE[SupervisedState.FAILED]
+    assert SUPERVISION_TABLE[SupervisedState.ENDED] == {SupervisedTrigger.ALL: SupervisedState.RESTARTING}
     for state in (SupervisedState.RUNNING, SupervisedState.RESTARTING):
         assert SUPERVISION_TABLE[state][SupervisedTrigger.STOP] is SupervisedState.ENDED
 

@@ -1,16 +1,16 @@
 """Supervised workers: who is restarted, how often, and what becomes of their jobs."""
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
 
+from support.restarts import SOON, Fragile, count_anew, fail, fragile, which
 from workerbus import (
     Backoff,
     BaseWorker,
-    BusJobRequestMessage,
+    FactoryError,
     JobError,
     NameTakenError,
     RestartLimitError,
@@ -18,73 +18,15 @@ from workerbus import (
     WorkerGoneData,
     WorkerRestartedData,
     WorkerRunner,
-    job,
 )
 from workerbus.worker._core import core_of
 
 pytestmark = pytest.mark.anyio
-SOON = Backoff(initial=0.5, jitter=0)
-
-
-class Fragile(BaseWorker):
-    """Says which of its kind it is, and fails when it is asked to."""
-
-    made = 0
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        type(self).made += 1
-        self.number = type(self).made
-
-    @job(name="which")
-    async def which(self, message: BusJobRequestMessage) -> dict[str, Any]:
-        return {"number": self.number}
-
-    @job(name="stop")
-    async def end_it(self, message: BusJobRequestMessage) -> dict[str, Any]:
-        await self.stop()
-        return {}
-
-    @job(name="break")
-    async def break_it(self, message: BusJobRequestMessage) -> dict[str, Any]:
-        self.broken.set()
-        await anyio.sleep_forever()
-        return {}
-
-    async def run(self, params: Any) -> None:
-        self.broken = anyio.Event()
-        await self.start()
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._fail)
-            await params.wait_for_end()
-            group.cancel_scope.cancel()
-
-    async def _fail(self) -> None:
-        await self.broken.wait()
-        raise ValueError("broken")
 
 
 @pytest.fixture(autouse=True)
 def _count_anew() -> None:
-    Fragile.made = 0
-
-
-def fragile(name: str = "w") -> Callable[[], Fragile]:
-    return lambda: Fragile(name)
-
-
-async def fail(runner: WorkerRunner, name: str = "w") -> None:
-    worker = runner.get_worker(name)
-    assert worker is not None
-    with pytest.raises(JobError):
-        await runner.job(name, name="break")
-    await worker.wait()
-
-
-async def which(runner: WorkerRunner, name: str = "w") -> int:
-    answer = await runner.job(name, name="which", timeout=100)
-    number: int = answer["number"]
-    return number
+    count_anew()
 
 
 async def test_a_worker_that_fails_is_made_anew_and_a_job_for_it_waits(caplog: pytest.LogCaptureFixture) -> None:
@@ -152,17 +94,6 @@ async def test_a_worker_that_ends_is_made_anew_only_where_that_is_asked_for(rest
         assert supervision.states == {"w": state}
 
 
-async def test_all_are_made_anew_where_one_stands_for_all() -> None:
-    """S1."""
-    async with WorkerRunner() as runner:
-        supervision = await runner.supervise(fragile("a"), fragile("b"), strategy="all_for_one", backoff=SOON)
-        assert [await which(runner, "a"), await which(runner, "b")] == [1, 2]
-        await fail(runner, "b")
-        await anyio.sleep(1)
-        assert [await which(runner, "a"), await which(runner, "b")] == [3, 4]
-        assert supervision.restarts == {"a": 1, "b": 1}
-
-
 async def test_the_others_live_on_where_each_stands_for_itself() -> None:
     """S1."""
     async with WorkerRunner() as runner:
@@ -204,20 +135,16 @@ async def test_a_run_waits_for_a_worker_that_is_being_restarted() -> None:
     assert lives == ["w"] * 3
 
 
-@pytest.mark.parametrize("fault", ["raises", "no worker", "other name", "used"])
-async def test_a_factory_that_does_not_deliver_counts_as_a_failure(fault: str) -> None:
+async def test_a_factory_that_raises_counts_as_a_failure() -> None:
     """S1: it is tried again, up to the limit."""
-    first = Fragile("w")
     calls = 0
 
-    def factory() -> Any:
+    def factory() -> Fragile:
         nonlocal calls
         calls += 1
         if calls == 1:
-            return first
-        if fault == "raises":
-            raise KeyError("none left")
-        return {"no worker": 7, "other name": Fragile("v"), "used": first}[fault]
+            return Fragile("w")
+        raise KeyError("none left")
 
     errors: list[WorkerErrorData] = []
     async with WorkerRunner() as runner:
@@ -228,9 +155,64 @@ async def test_a_factory_that_does_not_deliver_counts_as_a_failure(fault: str) -
         await anyio.sleep(10)
         assert supervision.states == {"w": "failed"}
         assert isinstance(errors[-1].exception, RestartLimitError)
+        assert isinstance(errors[-1].exception.__cause__, KeyError)
         with pytest.raises(JobError, match="RestartLimitError"):
             await runner.job("w", name="which")
     assert calls == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("no worker", "a factory returns a worker, not 7"),
+        ("other name", "has made one called 'v': its name stays"),
+        ("used", "was used before: a worker object runs once, so make a new one in each call"),
+    ],
+)
+async def test_a_factory_that_cannot_deliver_is_given_up_at_once(fault: str, text: str) -> None:
+    """S1: it would do no better the next time, so the restarts are not used up, and the error says what to do."""
+    first = Fragile("w")
+    made: list[Any] = []
+
+    def factory() -> Any:
+        made.append(first if not made else {"no worker": 7, "other name": Fragile("v"), "used": first}[fault])
+        return made[-1]
+
+    errors: list[WorkerErrorData] = []
+    async with WorkerRunner() as runner:
+        runner.add_event_handler("on_error", lambda _, data: errors.append(data))
+        supervision = await runner.supervise(factory, max_restarts=5, backoff=SOON)
+        await which(runner)
+        await fail(runner)
+        with pytest.raises(JobError, match="FactoryError"):
+            await runner.job("w", name="which", timeout=60)
+        assert (supervision.states, supervision.restarts) == ({"w": "failed"}, {"w": 0})
+        error = errors[-1].exception
+        assert isinstance(error, FactoryError)
+        assert error.worker == "w"
+        assert text in str(error)
+        assert isinstance(error.__cause__, ValueError)
+    assert len(made) == 2
+
+
+async def test_a_first_worker_that_was_used_before_is_refused() -> None:
+    """S1: one that the runner has already is none that could be made anew."""
+    worker = Fragile("w")
+    async with WorkerRunner() as runner:
+        await runner.add_workers(worker)
+        with pytest.raises(FactoryError, match="was used before"):
+            await runner.supervise(lambda: worker)
+
+
+async def test_a_supervised_worker_that_is_stopped_before_the_run_has_ended() -> None:
+    """S1, R1: nobody could make it anew then, and the run waits for nobody."""
+    runner = WorkerRunner()
+    supervision = await runner.supervise(fragile(), restart="always")
+    worker = runner.get_worker("w")
+    assert worker is not None
+    await worker.stop()
+    assert supervision.states == {"w": "ended"}
+    await runner.run()
 
 
 async def test_a_supervised_child_goes_and_comes_before_its_parents_eyes() -> None:
@@ -325,30 +307,6 @@ async def test_wrong_arguments_are_refused_at_once(wrong: dict[str, Any], error:
         await WorkerRunner().supervise(fragile(), **wrong)
     with pytest.raises(TypeError):
         await WorkerRunner().supervise()
-
-
-class Stopping(Fragile):
-    """Notes that its own `stop()` was called."""
-
-    stopped: list[str] = []  # noqa: RUF012 - one for all, as a factory makes many
-
-    async def stop(self) -> None:
-        self.stopped.append(self.name)
-        await super().stop()
-
-
-async def test_an_overridden_stop_is_called_of_those_that_are_stopped() -> None:
-    """N7, S1: as at every other end, in a restart of all and by the supervision's own `stop()`."""
-    Stopping.stopped.clear()
-    async with WorkerRunner(handle_sigint=False) as runner:
-        supervision = await runner.supervise(
-            lambda: Stopping("w"), lambda: Stopping("v"), strategy="all_for_one", backoff=SOON
-        )
-        await fail(runner)
-        await anyio.sleep(2)
-        assert Stopping.stopped == ["w", "v"]
-        await supervision.stop()
-    assert Stopping.stopped == ["w", "v", "v", "w"]
 
 
 async def test_a_supervise_that_is_cancelled_leaves_nobody() -> None:

@@ -134,3 +134,23 @@ async def linked() -> AsyncIterator[tuple[WorkerRunner, WorkerRunner, dict[str, 
     b.add_event_handler("on_error", lambda _, data: errors["B"].append(data))
     async with a, b:
         yield a, b, errors
+
+
+NETWORKS = ["one bus", "two buses"]
+
+
+@asynccontextmanager
+async def two_runners(network: str) -> AsyncIterator[tuple[WorkerRunner, WorkerRunner]]:
+    """Two runners, on one bus or on two with a network between them, whose errors somebody takes."""
+    buses: list[Linked] = []
+    shared = MemoryBus()
+    each: list[WorkerBus] = [shared, shared] if network == "one bus" else [Linked(buses), Linked(buses)]
+    a, b = (runner_on(bus, name) for bus, name in zip(each, "AB", strict=True))
+    a.add_event_handler("on_error", lambda *_: None)
+    b.add_event_handler("on_error", lambda *_: None)
+    if network == "one bus":
+        async with shared, a, b:
+            yield a, b
+    else:
+        async with a, b:
+            yield a, b

@@ -28,7 +28,7 @@ from workerbus._concurrency.handling import current
 from workerbus._concurrency.home import task_getter
 from workerbus._concurrency.lifetime import event_class, running_backend, scope_class
 from workerbus._log import about
-from workerbus._values import JobStatus, id_source
+from workerbus._values import JobStatus, WorkerGoneData, id_source
 from workerbus.abc import Barrier, HookCall, JobPeer, OpenAsks
 from workerbus.errors import NotRunningError
 from workerbus.jobs._checks import Response, repaired
@@ -212,8 +212,9 @@ class JobClient:
     async def _wait_for(self, worker: str, group: JobGroup) -> bool:
         """Wait until a worker is there, or the group wants nothing more of it; returns False if it has failed."""
         registry, outer, patience = self._owner.registry, group.scope, WARN_AFTER
+        news: WorkerGoneData | None = None
         while group.state is GroupState.OPEN and registry.get(worker) is None:
-            failure = registry.failure_of(worker)
+            failure = news or registry.failure_of(worker)
             if failure is not None:
                 response = {"error": f"worker {worker!r} has failed: {failure.error}", "type": "WorkerFailed"}
                 self._answered(group, group.answer(worker, JobStatus.ERROR, response, to=self._name), response)
@@ -221,7 +222,7 @@ class JobClient:
             with move_on_after(patience) as scope:
                 group.scope = scope if outer is None else outer
                 try:
-                    await registry.wait_for_news(worker)
+                    news = await registry.wait_for_news(worker)
                 finally:
                     group.scope = outer
             if scope.cancelled_caught and group.state is GroupState.OPEN:
@@ -235,10 +236,10 @@ class JobClient:
         return True
 
     def _absent(self, worker: str, how: str = " was not there") -> str:
+        if worker in self._owner.registry.restarting:
+            return f"worker {worker!r}{', which' if how.startswith(',') else ''} is being restarted"
         if self._owner.bus.has_subscriber(worker):
             return f"worker {worker!r} is on the bus, but has not started: has a run() of its own called start()?"
-        if worker in self._owner.registry.restarting:
-            return f"worker {worker!r} is being restarted"
         return f"worker {worker!r}{how}; {self._owner.registry.near(worker)}"
 
     async def ask_without_context(

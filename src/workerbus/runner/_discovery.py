@@ -34,6 +34,7 @@ from workerbus.messages import (
     BusWorkerGoneMessage,
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
+    BusWorkerRestartingMessage,
     WorkerRegistryEntry,
 )
 from workerbus.worker._state import WorkerState
@@ -42,7 +43,7 @@ logger = logging.getLogger("workerbus.runner")
 K = TypeVar("K")
 V = TypeVar("V")
 
-Announcement = BusWorkerReadyMessage | BusWorkerGoneMessage | BusWorkerRegistryMessage
+Announcement = BusWorkerReadyMessage | BusWorkerRestartingMessage | BusWorkerGoneMessage | BusWorkerRegistryMessage
 
 REMEMBERED: Final = 1_000
 """How many are remembered: workers that have gone, runners without workers, lives that are over; of each the last."""
@@ -115,7 +116,7 @@ class Discovery:
                 state.name, state.parent_name, state.active, state.worker.bridged, started_at=state.started_at
             )
             for state in self._workers()
-            if state.announced
+            if state.announced and state.name not in self._registry.restarting
         ]
 
     def _send(self, entries: list[WorkerRegistryEntry], target: str | None) -> None:
@@ -149,6 +150,8 @@ class Discovery:
             peer.last = number
         if isinstance(message, BusWorkerReadyMessage):
             self._arrived(peer, message.source, number)
+        elif isinstance(message, BusWorkerRestartingMessage):
+            self._withdrawn(peer, message.source, number)
         elif isinstance(message, BusWorkerGoneMessage):
             self._departed(peer, message.source, number, message.error, restarting=message.restarting)
         else:
@@ -187,7 +190,7 @@ class Discovery:
     def _end_life(self, peer: _Peer) -> None:
         for name in list(peer.here):
             self._remove(peer, name)
-        self._registry.failed.forget_runner(peer.runner)
+        self._registry.forget_runner(peer.runner)
         _remember(self._over, (peer.runner, peer.incarnation), peer.last)
 
     def _merge(self, peer: _Peer, message: BusWorkerRegistryMessage) -> None:
@@ -216,7 +219,15 @@ class Discovery:
         if self._gone:
             self._gone.pop((peer.runner, peer.incarnation, name), None)
         data = WorkerReadyData(name, peer.runner)
+        self._registry.note_restarting(name, peer.runner, is_so=False)
         self._registry.tell_later(self._registry.enter(data) or (), data)
+
+    def _withdrawn(self, peer: _Peer, name: str, number: int | None) -> None:
+        known = self._known(peer, name)
+        if name in peer.here and (number is None or number >= known):
+            peer.here[name] = known if number is None else number
+            self._registry.withdraw(name, peer.runner)
+            self._registry.note_restarting(name, peer.runner, is_so=True)
 
     def _departed(
         self, peer: _Peer, name: str, number: int | None, error: str | None = None, *, restarting: bool = False
@@ -226,6 +237,7 @@ class Discovery:
             return
         _remember(self._gone, (peer.runner, peer.incarnation, name), known if number is None else number)
         self._remove(peer, name, error)
+        self._registry.note_restarting(name, peer.runner, is_so=restarting)
         if error is not None and not restarting and name not in self._registry:
             self._registry.note_failure(WorkerGoneData(name, peer.runner, error))
 

@@ -315,8 +315,8 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         if self._events.wanted("on_worker_restarted"):
             self._events.emit("on_worker_restarted", data)
 
-    def worker_given_up(self, worker_name: str, error: BaseException) -> None:
-        """Remember that a worker could not be restarted, and tell other runners."""
+    def worker_given_up(self, worker_name: str, error: BaseException | None) -> None:
+        """Remember that a worker is not restarted any more, and tell other runners."""
         self._hosted.note_given_up(worker_name, error)
 
     def worker_left(self) -> None:

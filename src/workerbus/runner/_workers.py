@@ -124,7 +124,9 @@ class HostedWorkers:
             return False
         if runner.is_ending:
             raise NotRunningError(f"runner {runner.name!r} is ending: worker {name!r} comes too late")
-        taken = name in runner.registry.restarting and core.state.supervision is None  # it keeps its name meanwhile
+        supervision = core.state.supervision
+        brought = supervision is not None and supervision.brings(worker)
+        taken = name in runner.registry.restarting and not brought  # it keeps its name meanwhile
         if known is not None or taken or runner.bus.has_subscriber(name):
             raise NameTakenError(name, f"runner {runner.name!r}")
         if core.state.phase is not Phase.NEW:
@@ -288,19 +290,19 @@ class HostedWorkers:
             data.exception.add_note(f"raised by worker {data.worker_name!r}")
             self.errors.append(data.exception)
 
-    def note_given_up(self, name: str, error: BaseException) -> None:
-        """Remember that a worker could not be restarted, and tell other runners."""
+    def note_given_up(self, name: str, error: BaseException | None) -> None:
+        """Remember that a worker is not restarted any more, and tell other runners."""
         registry = self._runner.registry
-        if name not in self.workers and name not in registry:
+        if error is not None and name not in self.workers and name not in registry:
             registry.note_failure(WorkerGoneData(name, registry.runner_name, describe(error)))
         self._announce_failure(name, error)
 
-    def _announce_failure(self, name: str, error: BaseException) -> None:
+    def _announce_failure(self, name: str, error: BaseException | None) -> None:
         # They have heard that the worker was being restarted.
-        runner = self._runner
+        runner, text = self._runner, None if error is None else describe(error)
         stamp = runner.registry.incarnation, PROCESS.next_number()
         if runner.registry.neighbourhood is None:
-            runner.bus.post(BusWorkerGoneMessage(runner.name, *stamp, describe(error), source=name))
+            runner.bus.post(BusWorkerGoneMessage(runner.name, *stamp, text, source=name))
 
     def end_restarts(self) -> None:
         """Restart no root worker any more."""
@@ -311,6 +313,11 @@ class HostedWorkers:
         """Start a task of the run's, if that still runs."""
         if self._run.tasks is not None:
             self._run.tasks.start(function, name=name)
+
+    @property
+    def runs(self) -> bool:
+        """Whether the run lasts, in whose tasks the workers run."""
+        return self._run.tasks is not None
 
     @property
     def runner(self) -> HostRunner:
@@ -345,6 +352,8 @@ class HostedWorkers:
             self.ready_listeners.pop(name, None)
             if self._run.tasks is None and self.roots.get(name) is core:
                 del self.roots[name]
+                if core.state.supervision is not None:
+                    core.state.supervision.gone(worker, None)
 
     async def stop_unstarted(self) -> None:
         """Stop the workers that are still attached after a run that could not begin, or that came too late for it.
@@ -373,8 +382,8 @@ class RunnerHost:
 
     @property
     def takes_workers(self) -> bool:
-        """Whether the runner is not ending."""
-        return not self._hosted.runner.is_ending
+        """Whether the runner runs, and is not ending."""
+        return self._hosted.runs and not self._hosted.runner.is_ending
 
     async def add(self, worker: Any) -> None:
         """Add a root worker."""
@@ -386,14 +395,14 @@ class RunnerHost:
 
     def restarting(self, name: str, *, is_so: bool) -> None:
         """Note that a worker is being restarted, or no more: the run goes on meanwhile."""
-        for names in (self._hosted.restarting, self._hosted.runner.registry.restarting):
-            names.add(name) if is_so else names.discard(name)
+        (self._hosted.restarting.add if is_so else self._hosted.restarting.discard)(name)
+        self._hosted.runner.registry.note_restarting(name, is_so=is_so)
 
     def restarted(self, data: WorkerRestartedData) -> None:
         """Tell of a restart."""
         self._hosted.runner.worker_restarted(data)
 
-    def given_up(self, name: str, error: BaseException) -> None:
+    def given_up(self, name: str, error: BaseException | None) -> None:
         """Remember that a worker is not restarted any more."""
         self._hosted.note_given_up(name, error)
 

@@ -2,8 +2,9 @@
 
 All here is pure: no await, no clock. Three rules:
 
-1. Whoever is to be restarted stays in RESTARTING until a new worker of that name is hosted, over failed attempts too.
-2. ENDED and FAILED are final.
+1. Whoever is to be restarted is in RESTARTING from when its worker begins to go, over failed attempts too, until there
+   is a new one.
+2. FAILED is final. Who has ended is made anew only where all are.
 3. The end of the host, or of the supervision, wins over everything that has not come to its own end.
 """
 
@@ -31,7 +32,8 @@ class SupervisedTrigger(Enum):
     GOES = "goes and is wanted back"
     COMES = "comes"
     ENDS = "ends for good"
-    LIMIT = "too many restarts"
+    ALL = "all are made anew"
+    GIVE_UP = "is given up"
     STOP = "stop"
 
 
@@ -42,12 +44,12 @@ SUPERVISION_TABLE: Final = MappingProxyType(
             {
                 SupervisedTrigger.GOES: _A,
                 SupervisedTrigger.ENDS: _E,
-                SupervisedTrigger.LIMIT: _F,
+                SupervisedTrigger.GIVE_UP: _F,
                 SupervisedTrigger.STOP: _E,
             }
         ),
-        _A: MappingProxyType({SupervisedTrigger.COMES: _R, SupervisedTrigger.LIMIT: _F, SupervisedTrigger.STOP: _E}),
-        _E: MappingProxyType({}),
+        _A: MappingProxyType({SupervisedTrigger.COMES: _R, SupervisedTrigger.GIVE_UP: _F, SupervisedTrigger.STOP: _E}),
+        _E: MappingProxyType({SupervisedTrigger.ALL: _A}),
         _F: MappingProxyType({}),
     }
 )

@@ -1,37 +1,37 @@
 """Restarting the workers of one host: a runner, or a parent (S1).
 
-When a worker has gone, its host asks `Supervision.gone`, in that step, what is to follow. A restart is one task of the
-host's: it waits for the backoff, calls the factories and has the host add what they return. It ends with the host.
+A worker's supervision is asked twice, in the step of what happens:
+
+1. `Supervision.goes`, when the worker begins to go and takes no more jobs: whether there will be another one. Then it
+   counts as a restart, and from now on jobs for all that are restarted wait.
+2. `Supervision.gone`, when it has left and its name is free: what the host has to report.
+
+A restart is one task of the host's for each unit: it brings down the others of the unit, the last first, waits for the
+backoff, calls the factories and has the host add what they return. It ends with the host. Whatever else of the unit
+goes before anything was made anew is part of the same restart.
+
 How a worker is added, and who hears of it, the host knows.
 """
 
 import logging
-import math
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
-from anyio import CancelScope, current_time, move_on_after, sleep
+from anyio import CancelScope, Event, current_time, move_on_after, sleep
 
 from workerbus._backoff import Backoff
 from workerbus._concurrency.failures import own_error
-from workerbus._concurrency.lifetime import CLEANUP_SECONDS
+from workerbus._concurrency.lifetime import CLEANUP_SECONDS, LazyEvent
 from workerbus._log import about
-from workerbus._slot import HasCore, core_of
+from workerbus._slot import core_of
 from workerbus._values import WorkerRestartedData
-from workerbus.errors import RestartLimitError, describe
-from workerbus.supervision._state import (
-    SUPERVISION_TABLE,
-    Restart,
-    RestartIntensity,
-    Strategy,
-    SupervisedState,
-    SupervisedTrigger,
-    wants_back,
-)
+from workerbus.errors import FactoryError, RestartLimitError, describe
+from workerbus.supervision._factories import Factory, check_arguments, made
+from workerbus.supervision._state import Restart, Strategy, SupervisedState, SupervisedTrigger, wants_back
+from workerbus.supervision._unit import Pace, RestartUnit, Supervised
 
 logger = logging.getLogger("workerbus.supervision")
-
-Factory = Callable[[], Any]
 
 
 class SupervisingHost(Protocol):
@@ -43,7 +43,7 @@ class SupervisingHost(Protocol):
 
     @property
     def takes_workers(self) -> bool:
-        """Whether it is not ending."""
+        """Whether it runs, and is not ending."""
 
     async def add(self, worker: Any) -> None:
         """Add a worker, and return when it is attached."""
@@ -57,51 +57,11 @@ class SupervisingHost(Protocol):
     def restarted(self, data: WorkerRestartedData) -> None:
         """Tell those who want to know of a restart."""
 
-    def given_up(self, name: str, error: BaseException) -> None:
-        """Remember that a worker is not restarted any more, so that nobody waits for it."""
+    def given_up(self, name: str, error: BaseException | None) -> None:
+        """Remember that a worker, which has left, is not restarted any more, so that nobody waits for it."""
 
     def escalate(self, name: str, error: BaseException) -> None:
         """Report a worker that could not be made anew and is given up."""
-
-
-class _Pace:
-    """How often, and after which waits, one worker may be restarted; or all, where they are restarted together."""
-
-    __slots__ = ("_backoff", "_intensity", "delays")
-
-    def __init__(self, backoff: Backoff, max_restarts: int, within: float) -> None:
-        self._backoff = backoff
-        self._intensity = RestartIntensity(max_restarts, within)
-        self.delays: Iterator[float] = backoff.delays()
-
-    def permits(self, now: float) -> bool:
-        """Count one more restart; returns False, and counts nothing, if that is one too many."""
-        if self._intensity.calm(now):
-            self.delays = self._backoff.delays()
-        return self._intensity.permits(now)
-
-
-class _Supervised:
-    """One supervised worker: its factory, its state, how often it was restarted, and of what it has gone last."""
-
-    __slots__ = ("error", "factory", "name", "pace", "restarts", "state", "worker")
-
-    def __init__(self, name: str, factory: Factory, worker: Any, pace: _Pace) -> None:
-        self.pace = pace
-        self.name = name
-        self.factory = factory
-        self.worker = worker
-        self.state = SupervisedState.RUNNING
-        self.restarts = 0
-        self.error: BaseException | None = None
-
-    def move(self, trigger: SupervisedTrigger) -> bool:
-        """Move on as the table says; returns whether there was a move."""
-        target = SUPERVISION_TABLE[self.state].get(trigger)
-        if target is None:
-            return False
-        self.state = target
-        return True
 
 
 class Supervision:
@@ -121,24 +81,21 @@ class Supervision:
         within: float,
         backoff: Backoff | None,
     ) -> None:
-        _check(factories, strategy, restart, max_restarts, within, backoff)
+        check_arguments(factories, strategy, restart, max_restarts, within, backoff)
         self._host = host
-        self._all = strategy == "all_for_one"
         self._restart: Restart = restart
         self._limit = max_restarts, within
-        self._backoff = backoff or Backoff()
-        shared = _Pace(self._backoff, *self._limit)
         self._closed = False
-        self._scopes: dict[str, CancelScope] = {}
-        self._stopping = False
-        self._children: dict[str, _Supervised] = {}
+        self._begun = Event()
+        self._children: dict[str, Supervised] = {}
         for factory in factories:
-            worker = _made(factory, None)
-            name = core_of(worker).state.name
-            if name in self._children:
-                raise ValueError(f"two factories make a worker {name!r}: names are unique")
-            pace = shared if self._all else _Pace(self._backoff, *self._limit)
-            self._children[name] = _Supervised(name, factory, worker, pace)
+            child = Supervised(factory, made(factory))
+            if child.name in self._children:
+                raise ValueError(f"two factories make a worker {child.name!r}: names are unique")
+            self._children[child.name] = child
+        children = list(self._children.values())
+        together = [children] if strategy == "all_for_one" else [[child] for child in children]
+        self._units = [RestartUnit(each, Pace(backoff or Backoff(), max_restarts, within)) for each in together]
 
     def __repr__(self) -> str:
         return f"<Supervision of {', '.join(f'{name!r} ({state})' for name, state in self.states.items())}>"
@@ -169,10 +126,11 @@ class Supervision:
 
         Guarantees: S1.
         """
-        running = [child for child in self._children.values() if child.state is SupervisedState.RUNNING]
         self.close()
-        for child in reversed(running):
-            await child.worker.stop()
+        for unit in self._units:
+            if unit.scope is not None:
+                await unit.over.wait()  # what it was adding is added by now, or is not
+        await self._bring_down(list(self._children.values()), "its supervision was stopped")
 
     # --- for the host
 
@@ -180,168 +138,194 @@ class Supervision:
         """Add the first workers."""
         for child in self._children.values():
             core_of(child.worker).state.supervision = self
-        added: list[_Supervised] = []
         try:
             for child in self._children.values():
                 await self._host.add(child.worker)
-                added.append(child)
         except BaseException:
             self.close()
             with move_on_after(CLEANUP_SECONDS, shield=True):
-                for child in reversed(added):
-                    await child.worker.stop()
+                await self._bring_down(list(self._children.values()), "another worker could not be added")
             raise
+        finally:
+            self._begun.set()
 
     def close(self) -> None:
         """Restart nobody any more: the host ends."""
         self._closed = True
         for child in self._children.values():
+            if child.state is SupervisedState.RESTARTING and child.left.is_set():
+                self._host.given_up(child.name, child.error)
             if child.move(SupervisedTrigger.STOP):
                 self._host.restarting(child.name, is_so=False)
-                if child.error is not None:
-                    self._host.given_up(child.name, child.error)  # so that nobody waits for it
-        for scope in list(self._scopes.values()):
-            scope.cancel()
+        for unit in self._units:
+            if unit.scope is not None:
+                unit.scope.cancel()
 
-    def is_wanted_back(self, worker: Any, error: BaseException | None) -> bool:
-        """Whether a worker that is going is to be made anew, but for the limit."""
-        child = self._children.get(core_of(worker).state.name)
-        if child is None or child.worker is not worker or child.state is not SupervisedState.RUNNING:
+    def brings(self, worker: Any) -> bool:
+        """Whether a worker is just being added as the next one of its name."""
+        child = self._child_of(worker)
+        return child is not None and child.comes
+
+    def goes(self, worker: Any, error: BaseException | None) -> bool:
+        """Decide whether there will be another one, when a worker begins to go; returns what was decided."""
+        child = self._child_of(worker)
+        if child is None:
             return False
-        wanted = self._stopping or wants_back(self._restart, failed=error is not None)
-        return wanted and not self._closed and self._host.takes_workers
+        child.going = True
+        if child.state is SupervisedState.RUNNING and self._wants_back(child, error):
+            child.error = error
+            if self._counts(child.unit):
+                self._restart_all(child.unit)
+            else:
+                self._give_up(child, RestartLimitError(child.name, *self._limit))
+            self._begin(child.unit)
+        return child.state is SupervisedState.RESTARTING
 
     def gone(self, worker: Any, error: BaseException | None) -> BaseException | None:
-        """Decide what follows when a worker has gone, and begin with it.
+        """Go on, when a worker has gone.
 
         Returns:
             What the host has to report; None where there is nothing, or where the worker is being restarted.
         """
-        child = self._children.get(core_of(worker).state.name)
-        if child is None or child.worker is not worker:
+        child = self._child_of(worker)
+        if child is None:
             return error
-        if not self.is_wanted_back(worker, error):
+        self.goes(worker, error)
+        child.left.set()
+        if child.state is SupervisedState.RUNNING:
             child.move(SupervisedTrigger.ENDS)
             return error
-        child.error = error
-        if not self._stopping and (given_up := self._count(child)) is not None:
-            return given_up
-        child.move(SupervisedTrigger.GOES)
-        self._host.restarting(child.name, is_so=True)
-        key = "" if self._all else child.name
-        if key not in self._scopes:
-            self._scopes[key] = CancelScope()
-            self._host.start_task(lambda: self._restart_in(key), f"restart of {child.name}")
+        if child.state is SupervisedState.RESTARTING:
+            child.error = error or child.error
+            return None
+        if child.unit.failure is not None and child.state is SupervisedState.FAILED:
+            return self._failed(child, error, *child.unit.failure)
+        if child.error is None:
+            return error  # it had not failed when the supervision was stopped
+        self._host.given_up(child.name, error)
         return None
 
-    def _count(self, child: _Supervised) -> BaseException | None:
-        if child.pace.permits(current_time()):
-            return None
-        limit = RestartLimitError(child.name, *self._limit)
-        limit.__cause__ = child.error
-        for each in self._unit("" if self._all else child.name):
+    # --- what is decided
+
+    def _child_of(self, worker: Any) -> Supervised | None:
+        child = self._children.get(core_of(worker).state.name)
+        return child if child is not None and child.worker is worker else None
+
+    def _wants_back(self, child: Supervised, error: BaseException | None) -> bool:
+        if self._closed or child.unit.failure is not None or not self._host.takes_workers:
+            return False
+        return child.unit.due or wants_back(self._restart, failed=error is not None)
+
+    def _counts(self, unit: RestartUnit) -> bool:
+        """Count a restart, unless this is part of one that was counted; returns False if it is one too many."""
+        return unit.due or unit.pace.permits(current_time())
+
+    def _restart_all(self, unit: RestartUnit) -> None:
+        """Restart all of a unit, whether they are there or not; they take no more jobs."""
+        unit.due = True
+        for child in unit.children:
+            if child.state is SupervisedState.RUNNING:
+                core_of(child.worker).state.withdraw()
+            if child.move(SupervisedTrigger.GOES) or child.move(SupervisedTrigger.ALL):
+                self._host.restarting(child.name, is_so=True)
+
+    def _give_up(self, child: Supervised, error: BaseException) -> None:
+        """Restart none of a unit any more, because of one of them."""
+        error.__cause__ = child.error
+        child.unit.due, child.unit.failure = False, (child, error)
+        for each in child.unit.children:
             if each is child or each.state is SupervisedState.RESTARTING:
-                each.move(SupervisedTrigger.LIMIT)
-                self._host.restarting(each.name, is_so=False)
-                if each is not child:
-                    self._host.given_up(each.name, limit)
-        return limit
+                self._gives_up_too(each, error)
 
-    def _unit(self, key: str) -> list[_Supervised]:
-        return [child for child in self._children.values() if not key or child.name == key]
+    def _gives_up_too(self, child: Supervised, error: BaseException) -> None:
+        child.move(SupervisedTrigger.GIVE_UP)
+        if child.left.is_set():
+            self._host.given_up(child.name, error)
+        self._host.restarting(child.name, is_so=False)
 
-    def _waiting(self, key: str) -> list[_Supervised]:
-        return [child for child in self._unit(key) if child.state is SupervisedState.RESTARTING]
+    def _failed(
+        self, child: Supervised, error: BaseException | None, culprit: Supervised, failure: BaseException
+    ) -> BaseException | None:
+        if child is not culprit:
+            self._host.given_up(child.name, failure)
+            return None
+        if error is not None:
+            failure.__cause__ = error
+        return failure
 
-    async def _restart_in(self, key: str) -> None:
+    # --- what is done
+
+    def _begin(self, unit: RestartUnit) -> None:
+        if unit.scope is None and (unit.due or unit.of(SupervisedState.RUNNING)):
+            unit.scope, unit.over = CancelScope(), LazyEvent()
+            names = ", ".join(child.name for child in unit.children)
+            self._host.start_task(partial(self._restart_unit, unit, unit.scope), f"restart of {names}")
+
+    async def _restart_unit(self, unit: RestartUnit, scope: CancelScope) -> None:
         try:
-            with self._scopes[key]:
-                while self._waiting(key) and not self._closed:
-                    await sleep(next(self._unit(key)[0].pace.delays))
-                    if self._all:
-                        await self._stop_the_others()
-                    for child in self._waiting(key):
-                        if not await self._make(child):
-                            break
+            with scope:
+                await self._begun.wait()
+                while unit.due and not self._closed:
+                    await self._bring_down(unit.children, "it is restarted with the others")
+                    await sleep(next(unit.pace.delays))
+                    unit.due = False
+                    await self._make_all(unit)
+                if unit.failure is not None and not self._closed:
+                    culprit = unit.failure[0].name
+                    await self._bring_down(unit.children, f"worker {culprit!r} is not restarted any more")
         finally:
-            self._scopes.pop(key, None)
+            unit.scope = None
+            unit.over.set()
 
-    async def _stop_the_others(self) -> None:
-        self._stopping = True
-        try:
-            for child in reversed(self._children.values()):
-                if child.state is SupervisedState.RUNNING:
-                    state = core_of(child.worker).state
-                    state.reason = state.reason or "it is restarted with the others"
-                    await child.worker.stop()
-        finally:
-            self._stopping = False
+    async def _bring_down(self, children: Sequence[Supervised], reason: str) -> None:
+        for child in reversed(children):
+            await child.bring_down(reason)
 
-    async def _make(self, child: _Supervised) -> bool:
+    async def _make_all(self, unit: RestartUnit) -> None:
+        for child in unit.children:
+            if child.state is SupervisedState.RESTARTING:
+                await self._make(child)
+            if unit.due or unit.failure is not None:
+                return
+
+    async def _make(self, child: Supervised) -> None:
+        earlier, child.comes = child.error, True
         try:
-            worker = _made(child.factory, child.name)
+            worker = made(child.factory, child.name)
             core_of(worker).state.supervision = self
-            child.worker = worker
-            # Before it is added: it may fail in the very step in which it was.
-            child.move(SupervisedTrigger.COMES)
+            child.lives(worker)
             await self._host.add(worker)
         except BaseException as exc:  # noqa: BLE001 - sorted there; counted as a failure
-            error = await own_error(exc)
-            if self._closed or not self._host.takes_workers:
-                return False
-            if child.state is SupervisedState.RUNNING:
-                child.move(SupervisedTrigger.GOES)
-            child.error = error
-            given_up = self._count(child)
-            if given_up is not None:
-                self._host.given_up(child.name, given_up)
-                self._host.escalate(child.name, given_up)
-            return False
+            if not core_of(child.worker).state.admitted:
+                child.left.set()
+            if self._closed:
+                self._host.given_up(child.name, earlier)
+            self._has_not_come(child, await own_error(exc), earlier)
+        else:
+            self._has_come(child, earlier)
+        finally:
+            child.comes = False
+
+    def _has_not_come(self, child: Supervised, error: BaseException, earlier: BaseException | None) -> None:
+        if self._closed or not self._host.takes_workers:
+            return
+        child.error = error
+        if child.unit.failure is not None:  # one that came before it has failed meanwhile, once too often
+            self._gives_up_too(child, child.unit.failure[1])
+        elif not isinstance(error, FactoryError) and self._counts(child.unit):
+            self._restart_all(child.unit)
+        else:
+            failure: Exception = RestartLimitError(child.name, *self._limit)
+            if isinstance(error, FactoryError):
+                child.error, failure = earlier, error
+            self._give_up(child, failure)
+            self._host.escalate(child.name, failure)
+
+    def _has_come(self, child: Supervised, earlier: BaseException | None) -> None:
         child.restarts += 1
         self._host.restarting(child.name, is_so=child.state is SupervisedState.RESTARTING)
-        text = None if child.error is None else describe(child.error)
+        text = None if earlier is None else describe(earlier)
         about_it = about(runner=self._host.runner_name, worker=child.name)
-        logger.info(
-            "worker %r was restarted (restart %d): %s",
-            child.name,
-            child.restarts,
-            text or "it had ended",
-            extra=about_it,
-        )
+        why = text or "it had ended"
+        logger.info("worker %r was restarted (restart %d): %s", child.name, child.restarts, why, extra=about_it)
         self._host.restarted(WorkerRestartedData(child.name, self._host.runner_name, text, child.restarts))
-        return True
-
-
-def _made(factory: Factory, name: str | None) -> Any:
-    worker = factory()
-    if isinstance(worker, Coroutine):
-        worker.close()
-        raise TypeError(f"a factory is a plain function that returns a new worker, not an async one, as {factory!r}")
-    if not isinstance(worker, HasCore) or not hasattr(core_of(worker), "lifecycle"):
-        raise TypeError(f"a factory returns a worker, not {worker!r}")
-    state = core_of(worker).state
-    if name is not None and state.name != name:
-        raise ValueError(f"the factory of worker {name!r} has made one called {state.name!r}: its name has to stay")
-    return worker
-
-
-def _check(
-    factories: Sequence[Factory], strategy: str, restart: str, max_restarts: int, within: float, backoff: object
-) -> None:
-    if not factories:
-        raise TypeError("supervise() takes at least one factory: a function that returns a new worker")
-    for factory in factories:
-        if not callable(factory):
-            raise TypeError(f"a factory is a function that returns a new worker, not {factory!r}")
-    if strategy not in ("one_for_one", "all_for_one"):
-        raise ValueError(f"strategy is 'one_for_one' or 'all_for_one', not {strategy!r}")
-    if restart not in ("never", "on_failure", "always"):
-        raise ValueError(f"restart is 'never', 'on_failure' or 'always', not {restart!r}")
-    if isinstance(max_restarts, bool) or not isinstance(max_restarts, int):
-        raise TypeError(f"max_restarts is a whole number, not {max_restarts!r}")
-    if max_restarts < 0:
-        raise ValueError(f"max_restarts is at least 0, not {max_restarts!r}")
-    if not 0 < within < math.inf:
-        raise ValueError(f"within is a number of seconds, more than 0 and finite, not {within!r}")
-    if backoff is not None and not isinstance(backoff, Backoff):
-        raise TypeError(f"backoff is a Backoff, not {backoff!r}")

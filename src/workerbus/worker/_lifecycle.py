@@ -126,8 +126,9 @@ class WorkerLifecycle:
         """
         _inside.set(self)
         state = self._state
-        if state.phase is Phase.FINISHED:
-            return None  # stopped before it could begin
+        if self._lived:  # stopped before it could begin, and perhaps still cleaning up
+            await state.finished.wait()
+            return None
         group = create_task_group()
         tasks = TaskHost(group, state.clean_up)
         try:
@@ -242,6 +243,7 @@ class WorkerLifecycle:
     def _note(self, error: BaseException) -> None:
         self._errors.append(error)
         self._state.crash = self._state.crash or error
+        self._state.begins_to_go()
 
     def _task_failed(self, exc: BaseException) -> None:
         if isinstance(exc, KeyboardInterrupt | SystemExit):
@@ -337,8 +339,10 @@ class WorkerLifecycle:
             if state.phase is Phase.ATTACHED and not state.closing:
                 state.closing = self._lived = True
                 state.inbox.refuse_the_rest()
-                await self._wind_down.of_unstarted()
-                self.finish_if_over()
+                try:
+                    await self._wind_down.of_unstarted()
+                finally:
+                    self.finish_if_over()
             return
         self._let_go(cancel_run=get_current_task().id not in (self._run_task, self._end_task))
         if _inside.get() is not self:
@@ -349,9 +353,26 @@ class WorkerLifecycle:
         await self._wind_down.call_stop()
         await self.stop()
 
+    async def bring_down(self, message: BusCancelWorkerMessage | None) -> bool:
+        """Cancel the worker, wherever it is in its life, or let it go, if there is no message.
+
+        Returns:
+            Whether to wait for its end: it is there, and this is not its own code.
+        """
+        state = self._state
+        if message is not None:
+            if state.phase is Phase.ATTACHED and not state.has_begun:
+                await self.stop_unstarted()
+            else:
+                self.cancel(message)
+        if state.phase is Phase.NEW:  # it finds the message when its task begins
+            await state.attached.wait()
+        return state.attach_error is None and _inside.get() is not self
+
     def _let_go(self, *, cancel_run: bool) -> None:
         self._stop.set()
         self._state.closing = True
+        self._state.begins_to_go()
         if cancel_run and self._run_scope is not None:
             self._run_scope.cancel()
 
@@ -418,6 +439,7 @@ class WorkerLifecycle:
             state.hooks.seal(lane, grace=state.graces[1] > 0)
             if lane is state.hooks.data:
                 state.phase = Phase.STOPPING
+                state.begins_to_go()
 
     async def _end(self, message: BusEndWorkerMessage, passed: list[Event]) -> None:
         # All of it within the grace period and the job grace together, in this order:

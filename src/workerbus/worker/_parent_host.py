@@ -49,8 +49,7 @@ class ParentHost:
     def restarting(self, name: str, *, is_so: bool) -> None:
         """Note that a child is being restarted, or no more."""
         if self._state.is_connected:
-            names = self._state.registry.restarting
-            names.add(name) if is_so else names.discard(name)
+            self._state.registry.note_restarting(name, is_so=is_so)
 
     def restarted(self, data: WorkerRestartedData) -> None:
         """Tell of a restart."""
@@ -60,7 +59,7 @@ class ParentHost:
         if state.hooks.wants("on_worker_restarted"):
             state.hooks.add(HookCall("on_worker_restarted", (data,)), system=False)
 
-    def given_up(self, name: str, error: BaseException) -> None:
+    def given_up(self, name: str, error: BaseException | None) -> None:
         """Remember that a child is not restarted any more."""
         if self._state.runner is not None:
             self._state.runner.worker_given_up(name, error)

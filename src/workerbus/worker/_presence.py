@@ -18,6 +18,7 @@ from workerbus.messages import (
     BusWorkerGoneMessage,
     BusWorkerLocalErrorMessage,
     BusWorkerReadyMessage,
+    BusWorkerRestartingMessage,
 )
 from workerbus.worker._state import WorkerState
 
@@ -38,11 +39,16 @@ class Presence:
         before_leaving: Functions to await before the worker leaves the bus, in their order.
     """
 
-    __slots__ = ("_most_told", "_own", "_state", "_told", "_watched", "before_leaving", "ready_handlers")
+    __slots__ = (
+        "_most_told", "_own", "_state", "_told", "_watched", "_withdrawn", "before_leaving",
+        "ready_handlers",
+    )  # fmt: skip
 
     def __init__(self, state: WorkerState, ready_handlers: Mapping[str, tuple[str, ...]]) -> None:
         self._state = state
         state.speak = self.speak
+        state.withdraw = self.withdraw
+        self._withdrawn = False
         self._own: WorkerReadyData | None = None
         self._watched: dict[str, bool] | None = None  # whether it is a child, by name
         self._told: dict[str, WorkerReadyData] = {}
@@ -54,7 +60,7 @@ class Presence:
         """Let requesters of this runner find the worker while it starts; returns whether its name is free for that."""
         registry = self._state.registry
         self._own = WorkerReadyData(self._state.name, registry.runner_name)
-        return registry.begin(self._own)
+        return not self._withdrawn and registry.begin(self._own)
 
     async def announce(self) -> None:
         """Say that the worker is ready, and register it; nothing happens the second time."""
@@ -70,8 +76,10 @@ class Presence:
     def announce_now(self) -> tuple[Collection[Watcher], WorkerReadyData]:
         """Say that the worker is ready, and register it, in one step; returns what is left for the registry to tell."""
         state = self._state
-        state.announced = True
         ready = self._own or WorkerReadyData(state.name, state.registry.runner_name)
+        if self._withdrawn:
+            return (), ready
+        state.announced = True
         self._tell_others(
             BusWorkerReadyMessage(
                 ready.runner,
@@ -86,7 +94,14 @@ class Presence:
         )
         return state.registry.enter(ready) or (), ready
 
-    def _tell_others(self, message: BusWorkerReadyMessage | BusWorkerGoneMessage) -> None:
+    def withdraw(self) -> None:
+        """Let nobody find the worker any more who asks for jobs, here and under other runners; it has not left yet."""
+        state, self._withdrawn = self._state, True
+        if state.is_connected and state.registry.withdraw(state.name) and state.announced:
+            stamp = state.registry.incarnation, PROCESS.next_number()
+            self._tell_others(BusWorkerRestartingMessage(state.registry.runner_name, *stamp, source=state.name))
+
+    def _tell_others(self, message: BusWorkerReadyMessage | BusWorkerRestartingMessage | BusWorkerGoneMessage) -> None:
         state = self._state
         if state.registry.neighbourhood is None:
             state.bus.post(message)
@@ -116,9 +131,8 @@ class Presence:
             if state.announced or state.crash is not None:
                 error = None if state.crash is None else describe(state.crash)
                 stamp = registry.incarnation, PROCESS.next_number()
-                supervision = state.supervision
-                back = supervision is not None and supervision.is_wanted_back(worker, state.crash)
-                self._tell_others(BusWorkerGoneMessage(registry.runner_name, *stamp, error, back, source=state.name))
+                gone = BusWorkerGoneMessage(registry.runner_name, *stamp, error, self._withdrawn, source=state.name)
+                self._tell_others(gone)
             if state.runner is not None:
                 state.runner.forget(worker)
             if state.started_at is not None:

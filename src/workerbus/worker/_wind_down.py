@@ -60,6 +60,7 @@ class WindDown:
     async def run(self) -> None:
         """Wind down."""
         state, in_time = self._state, False
+        state.begins_to_go()
         state.end_restarts()
         try:
             self._deadline = state.clean_up.begin()

@@ -36,6 +36,7 @@ from workerbus.messages import (
     BusWorkerLocalErrorMessage,
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
+    BusWorkerRestartingMessage,
 )
 
 _MADE_UP: Final = re.compile(r"(?:(?P<what>\w+)-)?[0-9a-f]{12}-[0-9a-f]+")
@@ -177,6 +178,7 @@ _VERBS: Final[dict[type[BusMessage], Callable[[Teller, Any], str]]] = {
     BusWorkerLocalErrorMessage: lambda _, message: f"reports an error: {message.error}",
     BusWorkerRegistryMessage: _snapshot,
     BusWorkerReadyMessage: lambda teller, message: f"is ready, under runner {teller.name(message.runner)!r}",
+    BusWorkerRestartingMessage: lambda _, __: "takes no more jobs, since it is restarted",
     BusWorkerGoneMessage: lambda teller, message: f"has finished, under runner {teller.name(message.runner)!r}",
     BusJobRequestMessage: _requests,
     BusJobResponseMessage: _answers(""),
@@ -205,6 +207,7 @@ _NOUNS: Final[dict[type[BusMessage], str]] = {
     BusWorkerErrorMessage: "error report",
     BusWorkerRegistryMessage: "list of workers",
     BusWorkerReadyMessage: "arrival",
+    BusWorkerRestartingMessage: "restart",
     BusWorkerGoneMessage: "departure",
     BusJobRequestMessage: "request",
     BusJobResponseMessage: "answer",
