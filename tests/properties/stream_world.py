@@ -112,14 +112,14 @@ class Source(BaseWorker):
         self.log = log
         self.begun = self.closed = 0
 
-    async def do(self, deed: Deed, job_id: str) -> None:
+    async def act(self, deed: Deed, job_id: str) -> None:
         if deed == "update":
             await self.send_job_update(job_id, {"by": self.name})
         else:
             assert isinstance(deed, float)
             await sleep(deed)
 
-    async def end(self, job_id: str) -> None:
+    async def finish(self, job_id: str) -> None:
         match self.plan.end:
             case "raise":
                 raise ZeroDivisionError
@@ -153,8 +153,8 @@ class Yields(Source):
                     yield {"n": self.log.sent[self.name]}
                     self.log.has_sent(self.name)
                 else:
-                    await self.do(deed, message.job_id)
-            await self.end(message.job_id)
+                    await self.act(deed, message.job_id)
+            await self.finish(message.job_id)
         finally:
             await self.clean_up()
 
@@ -172,8 +172,8 @@ class Sends(Source):
                     await self.send_job_stream_data(message.job_id, {"n": self.log.sent[self.name]})
                     self.log.has_sent(self.name)
                 else:
-                    await self.do(deed, message.job_id)
-            await self.end(message.job_id)
+                    await self.act(deed, message.job_id)
+            await self.finish(message.job_id)
         finally:
             await self.clean_up()
 

@@ -41,6 +41,7 @@ def test_the_examples_in_the_docstrings_run(example: Any, backend: str) -> None:
         Behaviour("raise", error=JobFailure("no room", code=3)),
         Behaviour("crash", error=ValueError("x")),
         Behaviour(updates=[{"n": 1}, {"n": 2}], chunks=(), every=0.25, urgent_updates=True, insists=True),
+        Behaviour(updates=[{"n": 1}], chunks=[{"n": 2}], alternate=True, generator=True),
     ],
     ids=repr,
 )
@@ -62,6 +63,11 @@ def test_the_repr_of_a_behaviour_leaves_out_what_is_as_by_default() -> None:
         ({"after": -1.0}, "after is a number of seconds, not less than 0, not -1.0"),
         ({"every": float("nan")}, "every is a number of seconds"),
         ({"status": "happy"}, "'happy' is not a valid JobStatus"),
+        ({"generator": True}, "a generator yields chunks: give it some, or chunks="),
+        ({"generator": True, "chunks": (), "end": "defer"}, "a generator's end is the end of its job"),
+        ({"generator": True, "chunks": (), "response": {}}, "status, response and urgent are not for it"),
+        ({"generator": True, "chunks": (), "urgent": True}, "status, response and urgent are not for it"),
+        ({"generator": True, "chunks": (), "status": JobStatus.FAILED}, "status, response and urgent are not for it"),
     ],
 )
 def test_a_behaviour_that_makes_no_sense_is_refused(wrong: dict[str, Any], text: str) -> None:
@@ -107,6 +113,15 @@ async def outcome(runner: WorkerRunner, worker: str, **request: Any) -> tuple[Jo
         (Behaviour(status=JobStatus.CANCELLED), (JobStatus.CANCELLED, {})),
         (Behaviour(chunks=[{"n": 1}], response={"n": 2}), (JobStatus.COMPLETED, {"n": 2})),
         (Behaviour(chunks=[{"n": 1}], status=JobStatus.ERROR), (JobStatus.ERROR, {})),
+        (Behaviour(chunks=[{"n": 1}], generator=True), (JobStatus.COMPLETED, {})),
+        (
+            Behaviour("raise", chunks=(), generator=True, error=JobFailure("full")),
+            (JobStatus.FAILED, {"error": "full", "type": "JobFailure"}),
+        ),
+        (
+            Behaviour("stop", chunks=(), generator=True),
+            (JobStatus.CANCELLED, {"error": "worker 'w' stopped", "type": "Cancelled"}),
+        ),
         (Behaviour("raise"), (JobStatus.ERROR, {"error": "scripted to raise", "type": "ScriptedError"})),
         (Behaviour("raise", error=KeyError("k")), (JobStatus.ERROR, {"error": "'k'", "type": "KeyError"})),
         (
@@ -159,6 +174,42 @@ async def test_updates_and_chunks_come_in_order_before_the_answer() -> None:
         ("stream_data", {"c": 1}),
         ("stream_end", {"end": True}),
     ]
+
+
+@pytest.mark.parametrize("generator", [False, True])
+@pytest.mark.parametrize(
+    ("updates", "chunks", "expected"),
+    [
+        (2, 3, "start u1 c1 u2 c2 c3 end"),
+        (3, 1, "start u1 c1 u2 u3 end"),
+        (1, 0, "start u1 end"),
+        (0, 2, "start c1 c2 end"),
+    ],
+)
+async def test_updates_and_chunks_come_by_turns(generator: bool, updates: int, chunks: int, expected: str) -> None:
+    behaviour = Behaviour(
+        updates=[{"n": f"u{n}"} for n in range(1, updates + 1)],
+        chunks=[{"n": f"c{n}"} for n in range(1, chunks + 1)],
+        alternate=True,
+        generator=generator,
+        every=0.5,
+        after=1.0,
+    )
+    async with running(ScriptedWorker("w", behaviour)) as runner, runner.job("w") as job:
+        events = [event.data["n"] if event.data else event.type[7:] async for event in job]
+    assert " ".join(events) == expected
+    assert anyio.current_time() == behaviour.seconds == 0.5 * (updates + chunks) + 1.0
+
+
+@pytest.mark.parametrize("generator", [False, True])
+async def test_a_scripted_stream_waits_for_its_reader(generator: bool) -> None:
+    """J19: as any handler's."""
+    worker = ScriptedWorker("w", Behaviour(chunks=[{"n": n} for n in range(9)], generator=generator))
+    async with running(worker) as runner, runner.job("w", max_buffered_events=2) as job:
+        async for chunk in job.stream():
+            await anyio.sleep(1)
+            assert worker.running.keys() == ({job.job_id} if chunk["n"] < 6 else worker.running.keys())
+    assert anyio.current_time() == 9
 
 
 async def test_what_is_urgent_goes_as_system_messages() -> None:
@@ -235,6 +286,40 @@ async def test_a_job_that_is_cancelled_is_noted(behaviour: Behaviour) -> None:
         await worker.until("on_job_cancelled")
     assert answers["w"][0] is JobStatus.CANCELLED
     assert len(worker.cancelled) == 1
+
+
+@pytest.mark.parametrize("end", ["hang", "answer"])
+async def test_a_generator_that_is_cancelled_cleans_up_itself(end: Any) -> None:
+    """J18: where it waits, and where it has yielded and waits for the reader."""
+    chunks: list[dict[str, Any]] = [{}] * (0 if end == "hang" else 9)
+    worker = ScriptedWorker("w", Behaviour(end, chunks=chunks, generator=True, clean_up=1.0, insists=True))
+    async with running(worker) as runner:
+        with anyio.CancelScope() as scope:
+            async with runner.job("w", max_buffered_events=1) as job:
+                if end == "answer":
+                    reading = job.stream()
+                    await anext(reading)
+                await settle()
+                scope.cancel()
+        assert anyio.current_time() == 1.0
+        assert worker.running == {}
+        assert len(worker.cancelled) == 1
+        assert job.statuses == {"w": JobStatus.CANCELLED}
+
+
+async def test_each_attempt_at_a_job_has_a_behaviour_of_its_own() -> None:
+    """J20: whatever it has streamed before it failed."""
+    script = [
+        Behaviour("raise", chunks=[{"n": 1}], generator=True, after=1.0),
+        Behaviour("hang", chunks=[{"n": 1}]),
+        Behaviour(chunks=[{"n": 1}], response={"n": 3}),
+    ]
+    worker = ScriptedWorker("w", script)
+    async with running(worker) as runner:
+        asked = runner.job("w", attempts=4, attempt_timeout=2.0, retry_on=(ScriptedError, TimeoutError))
+        assert await asked == {"n": 3}
+    assert [message.attempt for message in worker.requests] == [1, 2, 3]
+    assert asked.attempts == 3
 
 
 async def test_a_job_that_never_began_was_not_cancelled_under_way() -> None:

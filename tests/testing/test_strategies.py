@@ -37,6 +37,7 @@ from workerbus.testing.strategies import (
     messages,
     names,
     payloads,
+    scripts,
     seeds,
     worker_names,
 )
@@ -181,14 +182,15 @@ def test_behaviours_and_plans_shrink_to_the_simplest() -> None:
     assert simplest(behaviours(), lambda each: each.end == "crash") == Behaviour("crash")
     assert simplest(behaviours(), lambda each: each.chunks) == Behaviour(chunks=[{"chunk": 0}])
     assert simplest(group_plans()) == GroupPlan({})
-    two = simplest(group_plans(), lambda plan: len(plan.workers) > 1 and plan.timeout is not None)
+    finite = group_plans(behaviour=behaviours(ends=("answer", "raise")))
+    two = simplest(finite, lambda plan: len(plan.workers) > 1 and plan.timeout is not None)
     assert two == GroupPlan({"w1": Behaviour(), "w2": Behaviour()}, timeout=0.0)
 
 
 @pytest.mark.slow
 def test_behaviours_mix_everything_with_everything() -> None:
     """Whatever a behaviour may have is drawn together with whatever else it may have."""
-    fields = ("updates", "chunks", "every", "after", "clean_up")
+    fields = ("updates", "chunks", "every", "after", "clean_up", "generator")
     mixed: set[tuple[str, ...]] = set()
 
     @settings(max_examples=250, derandomize=True, database=None, deadline=None)
@@ -198,6 +200,20 @@ def test_behaviours_mix_everything_with_everything() -> None:
 
     look()
     assert set(itertools.combinations(fields, 2)) - mixed == set()
+
+
+def test_streams_are_drawn_by_turns_by_generators_and_with_windows() -> None:
+    both = simplest(behaviours(), lambda each: each.alternate and each.generator)
+    assert [kind for kind, _ in both.sends] == ["update", "chunk"]
+    failing = simplest(behaviours(), lambda each: each.generator and each.end == "crash")
+    assert failing == Behaviour("crash", chunks=[{"chunk": 0}], generator=True)
+    plan = simplest(group_plans(), lambda plan: plan.max_buffered_events == 1 and plan.every)
+    assert (plan.requester, plan.every) == ("iterate", 0.25)
+
+
+def test_scripts_have_a_behaviour_for_each_job() -> None:
+    assert simplest(scripts()) == [Behaviour()]
+    assert simplest(scripts(st.just(Behaviour("hang"))), lambda script: len(script) == 4) == [Behaviour("hang")] * 4
 
 
 @few

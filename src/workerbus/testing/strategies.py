@@ -205,12 +205,29 @@ def _behaviours(
         options["urgent_updates"] = draw(st.booleans())
     if draw(_rarely()):
         options["chunks"] = draw(_numbered("chunk", max_sends))
+        options["generator"] = draw(st.booleans()) and end != "defer"
+        if options["generator"]:
+            options = {name: value for name, value in options.items() if name not in answer}
+    if options.keys() >= {"updates", "chunks"}:
+        options["alternate"] = draw(st.booleans())
     if options.keys() & {"updates", "chunks"}:
         options["every"] = draw(delays(max_delay / 2))
     if draw(_rarely()):
         options["clean_up"] = draw(delays(max_clean_up))
         options["insists"] = draw(st.booleans())
     return Behaviour(end, **options)
+
+
+def scripts(
+    behaviour: st.SearchStrategy[Behaviour] | None = None, *, max_size: int = 4
+) -> st.SearchStrategy[list[Behaviour]]:
+    """Scripts for a `ScriptedWorker`: what it does with one job, or one attempt at a job, after the other.
+
+    Args:
+        behaviour: What each of them is; by default any of `behaviours`.
+        max_size: How many there are at most.
+    """
+    return st.lists(behaviours() if behaviour is None else behaviour, min_size=1, max_size=max_size)
 
 
 def _responses() -> st.SearchStrategy[dict[str, Any] | None]:
@@ -265,6 +282,9 @@ def _group_plans(
         at=0.0 if requester in ("wait", "iterate") else draw(delays(max_delay)),
         payload=draw(payload),
     )
+    if requester == "iterate":
+        window, every = draw(st.sampled_from((plan.max_buffered_events, 1, 2))), draw(delays(max_delay / 6))
+        plan = attrs.evolve(plan, max_buffered_events=window, every=every)
     return plan if plan.ends else attrs.evolve(plan, timeout=draw(delays(max_delay)))
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Any, Final, Literal, get_args
 
 from attrs import Attribute, Factory, field, fields, frozen
@@ -87,6 +88,17 @@ def _error(_: object, its: "Attribute[Any]", value: object) -> None:
         raise TypeError(f"{its.name} is an exception, as ValueError({value!r}) is one, not {value!r}")
 
 
+def _generator(behaviour: "Behaviour", _: object, value: object) -> None:
+    if not value:
+        return
+    if behaviour.chunks is None:
+        raise ValueError("a generator yields chunks: give it some, or chunks=() for none")
+    if behaviour.end == "defer":
+        raise ValueError("a generator's end is the end of its job: it cannot leave it open, as 'defer' says")
+    if behaviour.urgent or behaviour.response is not None or behaviour.status is not JobStatus.COMPLETED:
+        raise ValueError("a generator's answer is COMPLETED, with {}: status, response and urgent are not for it")
+
+
 def _tuple(value: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     return tuple(value)
 
@@ -105,6 +117,7 @@ class Behaviour(Pasteable):
         Behaviour(status=JobStatus.FAILED, response={"error": "no room"})
         Behaviour("raise", error=JobFailure("no room"), after=0.5)
         Behaviour(chunks=[{"text": "Hel"}, {"text": "lo"}], every=0.1)  # a stream; its end is the answer
+        Behaviour(chunks=[{"n": 1}, {"n": 2}], generator=True)  # as a handler that is an async generator
         Behaviour("hang", clean_up=0.5)  # never answers, and takes its time when it is cancelled
 
     Args:
@@ -121,6 +134,9 @@ class Behaviour(Pasteable):
         urgent_updates: Whether the updates overtake the data messages that wait at the requester.
         chunks: Partial results, as dicts, streamed after the updates; None for no stream, an empty tuple for an empty
             stream.
+        alternate: Whether updates and chunks are sent by turns, an update first; else the updates come first.
+        generator: Whether the chunks are yielded, by a handler that is an async generator, and not sent. The clean-up
+            is the generator's then, and the answer is ``{}``.
         every: How many seconds pass before each update and each chunk.
         error: The exception that "raise" and "crash" raise; by default a `ScriptedError`.
         clean_up: For how many seconds the handler goes on, shielded, when it is cancelled.
@@ -129,9 +145,10 @@ class Behaviour(Pasteable):
 
     Raises:
         TypeError: A value is not of the kind that is said here.
-        ValueError: There is no such end or status, or seconds are negative.
+        ValueError: There is no such end or status, seconds are negative, or a generator is to do what none can: to have
+            no chunks, to leave its job open, or to answer with something else than ``{}``.
 
-    Guarantees: J2, W7.
+    Guarantees: J2, J18, W7.
     """
 
     end: End = field(default="answer", validator=_end)
@@ -144,10 +161,22 @@ class Behaviour(Pasteable):
     chunks: tuple[dict[str, Any], ...] | None = field(
         default=None, converter=_tuple_or_none, validator=_dicts, kw_only=True
     )
+    alternate: bool = field(default=False, kw_only=True)
+    generator: bool = field(default=False, validator=_generator, kw_only=True)
     every: float = field(default=0.0, validator=seconds, kw_only=True)
     error: Exception | None = field(default=None, eq=repr, validator=_error, kw_only=True)
     clean_up: float = field(default=0.0, validator=seconds, kw_only=True)
     insists: bool = field(default=False, kw_only=True)
+
+    @property
+    def sends(self) -> tuple[tuple[Literal["update", "chunk"], dict[str, Any]], ...]:
+        """The updates and the chunks in the order in which they are sent, each with what it is."""
+        updates: list[tuple[Literal["update", "chunk"], dict[str, Any]]] = [("update", each) for each in self.updates]
+        chunks: list[tuple[Literal["update", "chunk"], dict[str, Any]]]
+        chunks = [("chunk", each) for each in self.chunks or ()]
+        if not self.alternate:
+            return (*updates, *chunks)
+        return tuple(each for pair in zip_longest(updates, chunks) for each in pair if each is not None)
 
     @property
     def seconds(self) -> float:

@@ -13,7 +13,9 @@ from attrs import evolve, field, frozen
 from workerbus._values import JobStatus
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import JobGroupError
+from workerbus.jobs._checks import check_window
 from workerbus.jobs._events import JobGroupEvent
+from workerbus.jobs._window import WINDOW
 from workerbus.runner._runner import WorkerRunner
 from workerbus.testing.workers._behaviour import Behaviour, Pasteable, seconds
 from workerbus.testing.workers._scripted import ScriptedWorker
@@ -36,6 +38,10 @@ def _requester(_: object, __: object, value: object) -> None:
 def _timeout(_: object, its: Any, value: object) -> None:
     if value is not None:
         seconds(_, its, value)
+
+
+def _window(_: object, __: object, value: object) -> None:
+    check_window(value)
 
 
 def _behaviours(workers: Mapping[str, Behaviour]) -> dict[str, Behaviour]:
@@ -61,11 +67,14 @@ class GroupPlan(Pasteable):
             deadline is ``at`` seconds away, which therefore travels with the request.
         at: After how many seconds the requester raises, is cancelled, or has its deadline.
         payload: The job's payload, as a dict.
+        max_buffered_events: How many chunks each worker may be ahead of a requester that iterates.
+        every: How many seconds a requester that iterates takes for each event.
 
     Raises:
-        ValueError: There is no such requester, or seconds are negative.
+        TypeError: ``max_buffered_events`` is no whole number.
+        ValueError: There is no such requester, seconds are negative, or ``max_buffered_events`` is less than 1.
 
-    Guarantees: J6.
+    Guarantees: J6, J19.
     """
 
     workers: dict[str, Behaviour] = field(converter=_behaviours)
@@ -74,6 +83,8 @@ class GroupPlan(Pasteable):
     requester: Requester = field(default="wait", validator=_requester, kw_only=True)
     at: float = field(default=0.0, validator=seconds, kw_only=True)
     payload: dict[str, Any] | None = field(default=None, kw_only=True)
+    max_buffered_events: int = field(default=WINDOW, validator=_window, kw_only=True)
+    every: float = field(default=0.0, validator=seconds, kw_only=True)
 
     @property
     def ends(self) -> bool:
@@ -163,7 +174,11 @@ async def _play(plan: GroupPlan, runner: WorkerRunner, workers: dict[str, Script
     events: list[JobGroupEvent] = []
     error: Exception | None = None
     group = runner.job_group(
-        *plan.workers, payload=plan.payload, timeout=plan.timeout, cancel_on_error=plan.cancel_on_error
+        *plan.workers,
+        payload=plan.payload,
+        timeout=plan.timeout,
+        cancel_on_error=plan.cancel_on_error,
+        max_buffered_events=plan.max_buffered_events,
     )
     async with create_task_group() as tasks:
         with CancelScope() as scope:
@@ -194,7 +209,9 @@ async def _play(plan: GroupPlan, runner: WorkerRunner, workers: dict[str, Script
 async def _body(plan: GroupPlan, group: Any, events: list[JobGroupEvent]) -> None:
     if plan.requester == "iterate":
         async for event in group:
-            events.append(event)  # noqa: PERF401 - those that came before a cancellation count
+            events.append(event)
+            if plan.every:
+                await sleep(plan.every)
     elif plan.requester == "raise":
         await sleep(plan.at)
         raise RequesterError(f"planned for {plan.at:g} s")

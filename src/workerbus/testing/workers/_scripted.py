@@ -4,7 +4,7 @@ They keep what has happened, so that a test can wait for it (``until…``) and a
 knows virtual time: their seconds are those of the clock that the test runs under.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 
 from workerbus._values import JobStatus
 from workerbus.errors import UnknownJobError
+from workerbus.jobs._streaming import streamed
 from workerbus.messages import BusJobCancelMessage, BusJobRequestMessage
 from workerbus.testing.workers._behaviour import Behaviour
 from workerbus.testing.workers._endings import end_of_script
@@ -20,7 +21,7 @@ from workerbus.testing.workers._recording import RecordingWorker, news_of
 from workerbus.worker._types import WorkerParams
 
 Script = Behaviour | Sequence[Behaviour]
-"""What to do with one job after the other; the last behaviour is for all further ones, too."""
+"""What to do with one job, or one attempt at a job, after the other; the last is for all further ones, too."""
 
 
 class ScriptedWorker(RecordingWorker):
@@ -50,9 +51,9 @@ class ScriptedWorker(RecordingWorker):
 
     Args:
         name: The name of the worker, unique on the bus; made up by default.
-        script: What the worker does. A `Behaviour`, for every job; several of them, for one job after the other, the
-            last one for all further jobs; or a mapping from job names to either, where a job of another name is
-            answered ERROR. By default every job is answered at once, COMPLETED with ``{}``.
+        script: What the worker does. A `Behaviour`, for every job; several of them, for one job or attempt after the
+            other, the last one for all further ones; or a mapping from job names to either, where a job of another name
+            is answered ERROR. By default every job is answered at once, COMPLETED with ``{}``.
         active: Whether the worker is active from its start on.
 
     Attributes:
@@ -172,7 +173,7 @@ class ScriptedWorker(RecordingWorker):
             return await self.__play(behaviour, message)
         except get_cancelled_exc_class():
             self.__was_cancelled(message.job_id)
-            with CancelScope(shield=True):  # a behaviour's clean-up is a number of seconds: it ends
+            if not behaviour.generator:  # it has done so before it was closed
                 await self.__unwind(behaviour, message)
             raise
         finally:
@@ -201,20 +202,43 @@ class ScriptedWorker(RecordingWorker):
         return script[min(turn, len(script) - 1)]
 
     async def __play(self, behaviour: Behaviour, message: BusJobRequestMessage) -> dict[str, Any] | None:
-        job_id = message.job_id
-        for update in behaviour.updates:
+        if behaviour.generator:
+            await streamed(self, message, self.__yields(behaviour, message))
+            return None
+        job_id, started = message.job_id, behaviour.chunks is None
+        for kind, data in behaviour.sends:
+            if not started and (kind == "chunk" or behaviour.alternate):
+                started = True
+                await self.send_job_stream_start(job_id)
             await _pass(behaviour.every)
-            await self.send_job_update(job_id, update, urgent=behaviour.urgent_updates)
-        if behaviour.chunks is not None:
+            if kind == "update":
+                await self.send_job_update(job_id, data, urgent=behaviour.urgent_updates)
+            else:
+                await self.send_job_stream_data(job_id, data)
+        if not started:
             await self.send_job_stream_start(job_id)
-        for chunk in behaviour.chunks or ():
-            await _pass(behaviour.every)
-            await self.send_job_stream_data(job_id, chunk)
         await _pass(behaviour.after)
         if behaviour.end == "answer":
             return await self.__answer(behaviour, message)
         await end_of_script(self, behaviour, self.__group)
         return None
+
+    async def __yields(
+        self, behaviour: Behaviour, message: BusJobRequestMessage
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        try:
+            for kind, data in behaviour.sends:
+                await _pass(behaviour.every)
+                if kind == "chunk":
+                    yield data
+                else:
+                    await self.send_job_update(message.job_id, data, urgent=behaviour.urgent_updates)
+            await _pass(behaviour.after)
+            if behaviour.end != "answer":
+                await end_of_script(self, behaviour, self.__group)
+        except (GeneratorExit, get_cancelled_exc_class()):  # closed where it has yielded, or cancelled elsewhere
+            await self.__unwind(behaviour, message)
+            raise
 
     async def __answer(self, behaviour: Behaviour, message: BusJobRequestMessage) -> dict[str, Any] | None:
         response = self.response_to(message, behaviour)
@@ -227,10 +251,11 @@ class ScriptedWorker(RecordingWorker):
         return None
 
     async def __unwind(self, behaviour: Behaviour, message: BusJobRequestMessage) -> None:
-        await _pass(behaviour.clean_up)
-        if behaviour.insists:
-            with suppress(UnknownJobError):  # the worker ended, and has answered for it
-                await self.send_job_response(message.job_id, self.response_to(message, behaviour))
+        with CancelScope(shield=True):  # a behaviour's clean-up is a number of seconds: it ends
+            await _pass(behaviour.clean_up)
+            if behaviour.insists:
+                with suppress(UnknownJobError):  # the worker ended, and has answered for it
+                    await self.send_job_response(message.job_id, self.response_to(message, behaviour))
 
 
 class EchoWorker(ScriptedWorker):
