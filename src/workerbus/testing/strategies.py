@@ -5,7 +5,7 @@ code that can be pasted into a plain test. Importing this module also registers 
 `hypothesis.strategies.from_type`.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -156,6 +156,8 @@ def _by_hint(hint: Any) -> st.SearchStrategy[Any]:
         return _floats()
     if hint is dict or (origin is dict and parts == (str, Any)):
         return payloads()
+    if origin is Mapping:  # by itself, hypothesis draws any class of mappings that there is
+        return st.dictionaries(_by_hint(parts[0]), _by_hint(parts[1]), max_size=3)
     if origin is list:
         return st.lists(_by_hint(parts[0]), max_size=3)
     if isinstance(hint, type) and attrs.has(hint):

@@ -13,9 +13,9 @@ from attrs import evolve, field, frozen
 from workerbus._values import JobStatus
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import JobGroupError
-from workerbus.jobs._checks import check_window
 from workerbus.jobs._events import JobGroupEvent
 from workerbus.jobs._window import WINDOW
+from workerbus.messages import JobRequestOptions
 from workerbus.runner._runner import WorkerRunner
 from workerbus.testing.workers._behaviour import Behaviour, Pasteable, seconds
 from workerbus.testing.workers._scripted import ScriptedWorker
@@ -40,8 +40,8 @@ def _timeout(_: object, its: Any, value: object) -> None:
         seconds(_, its, value)
 
 
-def _window(_: object, __: object, value: object) -> None:
-    check_window(value)
+def _window(_: object, __: object, value: Any) -> None:
+    JobRequestOptions(max_buffered_events=value)  # which refuses what the request would
 
 
 def _behaviours(workers: Mapping[str, Behaviour]) -> dict[str, Behaviour]:
