@@ -228,10 +228,12 @@ async def test_who_waits_in_another_task_hears_that_the_job_is_over() -> None:
                 await quiet()
                 (request,) = source.active_jobs.values()
                 await source.send_job_response(request.job_id, {"by": "another task"})
+                sent = source.sent
                 break
         await quiet()
     assert asked.response == {"by": "another task"}
     assert source.ended_by == ["UnknownJobError"]
+    assert source.sent == sent  # what waited was not sent behind the answer
 
 
 async def test_updates_do_not_wait() -> None:
@@ -293,33 +295,39 @@ def test_a_hang_says_whose_reader_is_waited_for(backend: str) -> None:
 # --- the two sides by themselves
 
 
+STEPS = ("arrives", "arrives", "takes", "begins", "ends")
+
+
 @given(
-    size=st.integers(1, 6),
-    steps=st.lists(st.sampled_from(["arrives", "takes", "begins", "ends"]), max_size=60),
+    size=st.integers(1, 4),
+    steps=st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from(["v", "w"])), min_size=10, max_size=60),
 )
-def test_a_reader_lets_no_more_come_than_a_window_beyond_what_it_has_taken(size: int, steps: list[str]) -> None:
-    """J19: while it reads; what has been granted stays so, and a sender that has used all of it is never forgotten."""
-    granted = [size]
+@settings(max_examples=300)
+def test_a_reader_lets_no_more_come_than_a_window_beyond_what_it_has_taken(
+    size: int, steps: list[tuple[str, str]]
+) -> None:
+    """J19: of each worker, while it reads; what has been granted stays so, and no sender is ever forgotten."""
+    granted = {"v": [size], "w": [size]}
 
     def grant(job_id: str, worker: str, until: int) -> None:
-        assert (job_id, worker) == ("job", "w")
-        assert until > granted[-1]
-        granted.append(until)
+        assert job_id == "job"
+        assert until > granted[worker][-1]
+        granted[worker].append(until)
 
     queue = EventQueue("job", size, grant)
-    arrived = taken = readers = 0
-    free = 0  # how many have arrived while nobody read
-    for step in steps:
-        if step == "arrives" and arrived < granted[-1]:
-            arrived += 1
-            assert queue.add_chunk("w", {"n": arrived})
-        elif step == "takes" and readers and taken < arrived:
-            taken += 1
-            kind, worker, data = queue.events.popleft()
+    arrived, taken, readers = {"v": 0, "w": 0}, {"v": 0, "w": 0}, 0
+    free = {"v": 0, "w": 0}  # how many have arrived while nobody read
+    for step, worker in steps:
+        if step == "arrives" and arrived[worker] < granted[worker][-1]:
+            arrived[worker] += 1
+            assert queue.add_chunk(worker, {"n": arrived[worker]})
+        elif step == "takes" and readers and queue.events:
+            kind, whose, data = queue.events.popleft()
             if kind is MARK:
-                number, (kind, worker, data) = data, queue.events.popleft()
-                queue.took(worker, number)
-            assert (kind, worker, data) == (JobEvent.STREAM_DATA, "w", {"n": taken})
+                number, (kind, whose, data) = data, queue.events.popleft()
+                queue.took(whose, number)
+            taken[whose] += 1
+            assert (kind, data) == (JobEvent.STREAM_DATA, {"n": taken[whose]})
         elif step == "begins":
             readers += 1
             queue.begins()
@@ -327,14 +335,16 @@ def test_a_reader_lets_no_more_come_than_a_window_beyond_what_it_has_taken(size:
             readers -= 1
             queue.ends()
         if not readers:
-            free = arrived
-        assert granted[-1] <= max(taken, free) + size
-        if not readers or taken == arrived:
-            assert granted[-1] > arrived  # the sender can go on
+            free = dict(arrived)
+        for each in ("v", "w"):
+            assert granted[each][-1] <= max(taken[each], free[each]) + size
+            if not readers or taken[each] == arrived[each]:
+                assert granted[each][-1] > arrived[each]  # the sender can go on
 
 
-async def test_a_sender_goes_on_when_the_number_is_moved_and_not_when_it_is_moved_back() -> None:
-    """J19: totals, so that one that comes twice or late changes nothing."""
+@pytest.mark.parametrize("tasks_of_a_handler", [1, 3])
+async def test_a_sender_goes_on_when_the_number_is_moved_and_not_when_it_is_moved_back(tasks_of_a_handler: int) -> None:
+    """J19: totals, so that one that comes twice or late changes nothing; all tasks of a handler have one window."""
     window, sent = SenderWindow(2), 0
 
     async def send() -> None:
@@ -344,7 +354,8 @@ async def test_a_sender_goes_on_when_the_number_is_moved_and_not_when_it_is_move
             sent += 1
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(send)
+        for _ in range(tasks_of_a_handler):
+            tasks.start_soon(send)
         for until, expected in ((2, 2), (1, 2), (5, 5), (5, 5), (3, 5), (6, 6)):
             window.move(until)
             await anyio.wait_all_tasks_blocked()
