@@ -6,12 +6,14 @@ from typing import Any
 import anyio
 import pytest
 
+from support.networks import network
 from support.restarts import SOON, Fragile, count_anew, fail, fragile, which
 from workerbus import (
     Backoff,
     BaseWorker,
     FactoryError,
     JobError,
+    JobStatus,
     NameTakenError,
     RestartLimitError,
     WorkerErrorData,
@@ -19,6 +21,7 @@ from workerbus import (
     WorkerRestartedData,
     WorkerRunner,
 )
+from workerbus.testing import settle
 from workerbus.worker._core import core_of
 
 pytestmark = pytest.mark.anyio
@@ -338,6 +341,36 @@ async def test_a_job_is_told_at_once_when_the_worker_that_it_waits_for_is_not_re
             tasks.start_soon(stop)
             with pytest.raises(JobError, match="worker 'w' has failed: ValueError: broken"):
                 await runner.job("w", name="which")
+
+
+@pytest.mark.parametrize("how", ["end of the runner", "stop of the supervision"])
+@pytest.mark.parametrize("restarts", [0, 2])
+async def test_a_worker_that_was_restarted_ends_like_any_other(how: str, restarts: int) -> None:
+    """J4, R2, S1: no other runner takes it for one that has failed, and what it is asked for has its grace."""
+    async with network("here", "there") as (here, there):
+        host = WorkerRunner(name="host", bus=here, job_grace=10, handle_sigint=False)
+        asker = WorkerRunner(name="asker", bus=there, handle_sigint=False)
+        async with asker, host:
+            supervision = await host.supervise(fragile(), backoff=SOON)
+            for number in range(restarts + 1):
+                assert await asker.job("w", name="which", timeout=5) == {"number": number + 1}
+                if number < restarts:
+                    await fail(host)
+
+            async def ask() -> None:
+                if how == "end of the runner":
+                    assert await asker.job("w", name="take a second") == {"number": restarts + 1}
+                else:
+                    with pytest.raises(JobError) as caught:
+                        await asker.job("w", name="take a second")
+                    assert caught.value.statuses == {"w": JobStatus.CANCELLED}
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                await anyio.sleep(0.5)
+                await (host.end() if how == "end of the runner" else supervision.stop())
+            await settle()
+            assert asker.registry.failure_of("w") is None
 
 
 async def test_a_worker_keeps_its_name_while_it_is_restarted() -> None:

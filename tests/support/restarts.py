@@ -32,6 +32,11 @@ class Fragile(BaseWorker):
         await anyio.sleep_forever()
         return {}
 
+    @job(name="take a second")
+    async def take_a_second(self, message: BusJobRequestMessage) -> dict[str, Any]:
+        await anyio.sleep(1)
+        return {"number": self.number}
+
     @job(name="stop")
     async def end_it(self, message: BusJobRequestMessage) -> dict[str, Any]:
         await self.stop()
