@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 from anyio import current_time
 from hypothesis import given, settings
@@ -20,11 +21,23 @@ from workerbus import (
     JobTimeoutError,
     NotRunningError,
     WorkerRunner,
+    current_job,
     job,
 )
 from workerbus.testing import run
 
 EVEN = Backoff(initial=1, factor=2, maximum=4, jitter=0)
+
+
+@attrs.frozen
+class Wanted:
+    text: str
+
+
+@attrs.frozen
+class Done:
+    text: str
+    attempt: int
 
 
 class Flaky(BaseWorker):
@@ -40,11 +53,21 @@ class Flaky(BaseWorker):
     async def do(self, message: BusJobRequestMessage) -> dict[str, Any]:
         self.seen.append((message.attempt, current_time()))
         self.ids.append(message.job_id)
+        await self._go_its_way()
+        return {"attempt": message.attempt}
+
+    @job(name="do typed")
+    async def do_typed(self, wanted: Wanted) -> Done:
+        attempt = current_job().attempt
+        self.seen.append((attempt, current_time()))
+        await self._go_its_way()
+        return Done(wanted.text, attempt)
+
+    async def _go_its_way(self) -> None:
         way = self._ways.pop(0) if self._ways else 0
         if isinstance(way, BaseException):
             raise way
         await anyio.sleep(way)
-        return {"attempt": message.attempt}
 
 
 async def test_a_job_is_asked_for_again_until_it_is_done() -> None:
@@ -310,14 +333,23 @@ RAISED: dict[str, Exception | float] = {
     attempts=st.integers(2, 5),
     named=st.sets(st.sampled_from(["oserror", "valueerror", "failed", "slow"])),
     timeout=st.none() | st.integers(1, 20),
+    delay=st.none() | st.just(0.5),
+    typed=st.booleans(),
     backend=st.sampled_from(["asyncio", "trio"]),
     seed=st.integers(0, 20),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=80)
 def test_a_job_is_tried_as_long_as_its_errors_are_named_and_there_is_time(
-    ways: list[str], attempts: int, named: set[str], timeout: int | None, backend: str, seed: int
+    ways: list[str],
+    attempts: int,
+    named: set[str],
+    timeout: int | None,
+    delay: float | None,
+    typed: bool,
+    backend: str,
+    seed: int,
 ) -> None:
-    """J20: how often, when it is over, and how, whatever goes wrong in which order."""
+    """J13, J17, J20: how often, when it is over, and how, whatever goes wrong in which order; the first may be late."""
     kinds: dict[str, Any] = {
         "oserror": OSError,
         "valueerror": "ValueError",
@@ -329,26 +361,34 @@ def test_a_job_is_tried_as_long_as_its_errors_are_named_and_there_is_time(
     async def main() -> tuple[bool, int, float]:
         async with WorkerRunner(handle_sigint=False) as runner:
             await runner.add_workers(flaky)
-            asked = runner.job(
-                "flaky", name="do", attempts=attempts, retry_on=[kinds[name] for name in sorted(named)], backoff=EVEN,
-                attempt_timeout=2, timeout=timeout,
-            )  # fmt: skip
+            options: dict[str, Any] = {
+                "attempts": attempts, "retry_on": [kinds[name] for name in sorted(named)], "backoff": EVEN,
+                "attempt_timeout": 2, "timeout": timeout, "delay": delay,
+            }  # fmt: skip
+            asked: Any
+            if typed:
+                asked = runner.job("flaky", Flaky.do_typed, payload=Wanted("x"), **options)
+            else:
+                asked = runner.job("flaky", name="do", **options)
             try:
-                await asked
+                answer = await asked
             except JobError as error:
                 return False, error.attempts, current_time()
+            assert answer == asked.response == (Done("x", asked.attempts) if typed else {"attempt": asked.attempts})
             return True, asked.attempts, current_time()
 
     now, tried, done = 0.0, 0, False
-    for way, delay in zip([*ways, *["done"] * 6], [1, 2, 4, 4, 4, 4], strict=False):
+    for way, backoff in zip([*ways, *["done"] * 6], [1, 2, 4, 4, 4, 4], strict=False):
         tried += 1
         if way == "slow":
             now += 2 if timeout is None else min(2, timeout - now)
+        elif tried == 1:
+            now += delay or 0
         done = way == "done"
         if way == "slow" and "oserror" in named:
             way = "oserror"  # a TimeoutError is one
-        if done or way not in named or tried == attempts or (timeout is not None and now + delay >= timeout):
+        if done or way not in named or tried == attempts or (timeout is not None and now + backoff >= timeout):
             break
-        now += delay
+        now += backoff
     assert run(main, backend=backend, seed=seed) == (done, tried, now)
     assert len(flaky.seen) == tried

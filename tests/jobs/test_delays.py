@@ -88,6 +88,21 @@ async def test_its_time_goes_on_meanwhile() -> None:
     assert timed.begun == []
 
 
+async def test_its_worker_sees_by_itself_that_its_time_is_over() -> None:
+    """J6, J13: it hears nothing more of who has asked, who may be gone, or cut off; and it answers once."""
+    timed = Timed()
+    async with running(timed) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("delayed", "timed", "one", payload={}, delay=5, seconds_left=1)
+        timed_out = {"error": "timeout", "type": "TimeoutError", "waited_for": "its turn"}
+        assert await raw.answer("delayed") == (JobStatus.CANCELLED, timed_out)
+        assert current_time() == 1
+        await anyio.sleep(6)
+        await raw.ask("next", "timed", "one", payload={})
+        assert await raw.answer("next") == (JobStatus.COMPLETED, {"at": 8})
+        assert len(raw.answers("delayed")) == 1
+
+
 async def test_a_worker_that_stops_answers_it() -> None:
     """J4"""
     timed = Timed()

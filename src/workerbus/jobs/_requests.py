@@ -84,7 +84,7 @@ class JobContexts(HasCore):
             cancellable: Whether `request_cancel_job_group` may cancel it.
             headers: What travels with the request, str by str, and comes back with all that belongs to the job.
             delay: How many seconds after the request has arrived the job is to begin, at the earliest; ``timeout`` goes
-                on meanwhile.
+                on meanwhile. Of several attempts, the first is delayed.
             max_buffered_events: How many chunks of a stream a worker may be ahead of the loop that reads them; then it
                 waits.
             attempts: How often it is asked for at most, if it fails; more than one, for a job that is awaited. Each has
