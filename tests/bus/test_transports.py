@@ -462,13 +462,18 @@ async def test_who_could_not_send_before_a_bus_was_closed_can_when_it_is_open_ag
     bus, plain = Unconnected(), Plain("plain")
     await bus.subscribe(plain)
     await bus.send(note(1))
-    async with bus:
+    async with anyio.create_task_group() as tasks:
+        async with bus:
+            waiting = Sending(tasks, bus, note(2))  # behind the first one, which never goes out
+            await anyio.wait_all_tasks_blocked()
+            assert not waiting.done
         await anyio.wait_all_tasks_blocked()
+        assert waiting.done
     bus.connected = True
     async with bus:
-        await bus.send(note(2))
-        await plain.until(1)
-    assert plain.got == [note(2)]
+        await bus.send(note(3))
+        await plain.until(2)
+    assert plain.got == bus.published == [note(2), note(3)]
 
 
 async def test_who_waits_behind_what_the_library_sends_goes_on_when_the_bus_is_closed() -> None:

@@ -359,9 +359,12 @@ async def test_a_handler_that_is_put_on_the_object_gets_what_the_class_takes() -
         assert isinstance(words, Words)
         return Count(7)
 
-    typed.count = count  # type: ignore[method-assign]  # on purpose
     async with running(typed) as runner:
-        assert await runner.job("typed", Typed.count, payload=WORDS) == Count(7)
+        before = await runner.job("typed", Typed.count, payload=WORDS)
+        typed.count = count  # type: ignore[method-assign]  # on purpose
+        assert await runner.job("typed", Typed.count, payload=WORDS) == Count(7) != before
+        del typed.count
+        assert await runner.job("typed", Typed.count, payload=WORDS) == before
 
 
 async def test_what_names_no_handler_is_refused() -> None:

@@ -225,10 +225,10 @@ async def test_a_job_goes_on_when_another_runner_gives_up_its_claim_to_the_worke
 async def test_claims_come_and_go_and_nothing_stays_of_them() -> None:
     """G4, G2: as long as one is there the name is known, and of those that are the one that came first counts."""
     registry = WorkerRegistry("here")
-    claims = [WorkerReadyData("name", runner) for runner in ("one", "two", "three")]
-    assert [await registry.register(claim) for claim in claims] == [True, False, False]
+    claims = [WorkerReadyData("name", runner) for runner in ("one", "two", "three", "four", "five")]
+    assert [await registry.register(claim) for claim in claims] == [True, False, False, False, False]
     assert not await registry.register(WorkerReadyData("name", "two"))
-    assert not await registry.unregister("name", "four")
+    assert not await registry.unregister("name", "six")
     assert await registry.unregister("name", "two")
     assert not await registry.unregister("name", "two")
     assert registry.get("name") is claims[0]
@@ -236,5 +236,9 @@ async def test_claims_come_and_go_and_nothing_stays_of_them() -> None:
     assert registry.get("name") is claims[2]
     assert registry.remote_workers == ["name"]
     assert await registry.unregister("name", "three")
+    assert registry.get("name") is claims[3]
+    assert await registry.unregister("name", "five")
+    assert registry.get("name") is claims[3]
+    assert await registry.unregister("name", "four")
     assert registry.get("name") is None
     assert left_in(registry) == {}

@@ -143,9 +143,9 @@ class Reporting(Working):
 
 
 @asynccontextmanager
-async def asked(grace: float, asking: Asking) -> AsyncIterator[Reporting]:
+async def asked(grace: float, asking: Asking, working: Reporting | None = None) -> AsyncIterator[Reporting]:
     """Let a worker ask one on another runner for a job; then end the first one, whose last second this is."""
-    working = Reporting("working")
+    working = working or Reporting("working")
     async with MemoryBus() as bus, runner_on(bus, "others") as others, runner_on(bus, "it", job_grace=grace) as runner:
         await others.add_workers(working)
         await runner.add_workers(asking)
@@ -188,6 +188,38 @@ async def test_no_other_hook_begins_in_the_grace_of_jobs() -> None:
         working.create_task(late)
     assert asking.heard == ["update", "completed", "all"]
     assert asking.told == ["hold", "early"]
+
+
+async def test_a_hook_of_an_urgent_message_waits_for_no_other_in_the_grace_of_jobs_either() -> None:
+    """R2, W8: that of an update, say, while the hook of an earlier one takes its time."""
+    order: list[str] = []
+    urgent = anyio.Event()
+
+    class Patient(Asking):
+        async def on_job_update(self, message: BusMessage) -> None:
+            if message.system:
+                order.append("urgent")
+                urgent.set()
+            else:
+                await urgent.wait()
+                order.append("plain")
+
+    class Twice(Reporting):
+        @job(name="report")
+        async def report(self, message: BusJobRequestMessage) -> None:
+            self.begun.set()
+            await sleep(1)
+            await self.send_job_update(message.job_id, {})
+            await sleep(0.5)
+            await self.send_job_update(message.job_id, {}, urgent=True)
+            await sleep(0.5)
+            self.unwound.set()
+
+    asking = Patient()
+    async with asked(5.0, asking, Twice("working")):
+        await asking.request_job("working", name="report")
+    assert order == ["urgent", "plain"]
+    assert asking.heard == ["completed", "all"]
 
 
 async def test_a_context_that_waits_for_a_job_gets_the_grace() -> None:

@@ -5,7 +5,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from support import clock
-from support.messages import alarm, note
+from support.messages import Alarm, Note, alarm, note
 from support.requesters import Raw
 from support.runners import quiet_runner
 from support.subscribers import Plain
@@ -225,6 +225,35 @@ async def test_what_is_sent_right_behind_an_end_has_no_hook() -> None:
             await runner.bus.send(message)
         await worker.wait()
     assert not any(message in heard for message in late)
+
+
+@pytest.mark.parametrize("first", ["system", "data"])
+async def test_what_is_sent_behind_an_end_has_no_hook_in_either_lane_while_both_are_busy(first: str) -> None:
+    """R2, W8: the lanes go on at different times, and each stops where it was when the end came."""
+    heard: list[BusMessage] = []
+    go_on = {True: anyio.Event(), False: anyio.Event()}
+    worker = Helper("w")
+
+    async def slow(_: object, message: BusMessage) -> None:
+        if isinstance(message, Alarm | Note):
+            await go_on[bool(message.system)].wait()
+            heard.append(message)
+
+    worker.add_event_handler("on_bus_message", slow)
+    async with running(worker) as runner:
+        before, behind = [alarm(1, "w"), alarm(2, "w"), note(3, "w"), note(4, "w")], [alarm(5, "w"), note(6, "w")]
+        for message in before:
+            await runner.bus.send(message)
+        await settle()
+        await runner.bus.send(BusEndWorkerMessage(source="test", target="w"))
+        for message in behind:
+            await runner.bus.send(message)
+        go_on[first == "system"].set()
+        await settle()
+        assert heard == (before[:2] if first == "system" else before[2:])
+        go_on[first != "system"].set()
+        await worker.wait()
+    assert sorted(message.n for message in heard) == [1, 2, 3, 4]
 
 
 async def test_a_worker_is_stopping_while_its_jobs_have_their_grace() -> None:
