@@ -348,9 +348,10 @@ async def test_a_processor_that_swallows_the_end_is_cancelled_after_the_grace_pe
 class Keeps(FrameProcessor):
     """Does not push the end on; or does, from a task of its own, a while later."""
 
-    def __init__(self, seconds: float | None = None) -> None:
+    def __init__(self, seconds: float | None = None, *others: float) -> None:
         super().__init__("keeps")
         self.seconds = seconds
+        self.others = others
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
@@ -358,6 +359,8 @@ class Keeps(FrameProcessor):
             await self.push_frame(frame, direction)
         elif self.seconds is not None:
             self.create_task(self._later, frame, direction)
+            for seconds in self.others:
+                self.create_task(anyio.sleep, seconds)
 
     async def _later(self, frame: Frame, direction: FrameDirection) -> None:
         assert self.seconds is not None
@@ -388,10 +391,13 @@ async def test_an_end_that_a_processor_does_not_push_on_ends_the_worker_all_the_
     assert "worker 'w' ends without the end that processor 'keeps' has not pushed on" in caplog.messages
 
 
-async def test_an_end_that_is_pushed_on_later_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
-    """P2: a processor that still works may take its time; the log says for whom the end waits, once."""
+@pytest.mark.parametrize("others", [(), (1.0,), (1.0, 8.0)])
+async def test_an_end_that_is_pushed_on_later_is_waited_for(
+    others: tuple[float, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """P2: as long as one of its tasks works, a processor may take its time; the log says for whom it waits, once."""
     last = Spy()
-    worker = worker_of(Keeps(12), last, name="w")
+    worker = worker_of(Keeps(12, *others), last, name="w")
     async with running(worker):
         await worker.stop_when_done()
         begun = anyio.current_time()

@@ -1,7 +1,11 @@
 """Processors that pause: what waits, what does not, and how a pause ends."""
 
+from collections.abc import Callable
+
 import pytest
-from anyio import fail_after
+from anyio import fail_after, sleep
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from support.pipelines import UP, Alert, Firm, Gate, Spy, flowing, for_texts, hang, texts, worker_of
 from support.workers import running
@@ -10,6 +14,8 @@ from workerbus.pipeline import (
     CancelFrame,
     EndFrame,
     Frame,
+    FrameDirection,
+    FrameProcessor,
     FrameProcessorPauseFrame,
     FrameProcessorPauseUrgentFrame,
     FrameProcessorResumeFrame,
@@ -17,7 +23,7 @@ from workerbus.pipeline import (
     InterruptionFrame,
     TextFrame,
 )
-from workerbus.testing import RecordingBus, nothing_left, settle
+from workerbus.testing import RecordingBus, nothing_left, run, settle
 
 
 async def test_a_paused_processor_begins_no_frame_but_system_frames() -> None:
@@ -223,3 +229,88 @@ async def test_frames_that_pause_stay_in_their_pipeline_and_survive_interruption
         await paused.until(1, FrameProcessorResumeUrgentFrame)
         await settle()
     assert {type(message.frame) for message in bus.messages(BusFrameMessage)} == {InterruptionFrame}
+
+
+# --- pauses and interruptions, mixed
+
+
+class Noting(FrameProcessor):
+    """Takes its time for each frame, and writes down when it begins and when it is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log: list[tuple[str, str]] = []
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        number = frame.metadata.get("number")
+        if number is not None:
+            self.log.append(("begins", number))
+            await sleep(0.5)
+            self.log.append(("done", number))
+        await self.push_frame(frame, direction)
+
+
+FRAMES: dict[str, Callable[[], Frame]] = {
+    "data": lambda: TextFrame(""),
+    "firm": lambda: Firm(""),
+    "interrupt": InterruptionFrame,
+}
+DOINGS = ("data", "data", "firm", "interrupt", "interrupt", "pause", "resume", "pause system", "resume system")
+
+
+@given(
+    script=st.lists(st.tuples(st.sampled_from(DOINGS), st.sampled_from([0.0, 0.1, 0.3, 0.7])), max_size=14),
+    backend=st.sampled_from(["asyncio", "trio"]),
+    seed=st.integers(0, 20),
+)
+@settings(max_examples=100)
+def test_pauses_and_interruptions_hold_what_waits_each_for_its_time(
+    script: list[tuple[str, float]], backend: str, seed: int
+) -> None:
+    """P1: however they overlap, nothing begins in a pause, nor before an interruption that it is behind is done."""
+    noting = Noting()
+
+    async def main() -> None:
+        worker = worker_of(noting)
+        async with running(worker):
+            for n, (what, seconds) in enumerate([*script, ("resume", 0), ("resume system", 50)]):
+                noting.log.append((what, f"{what} {n}"))
+                if what in FRAMES:
+                    frame = FRAMES[what]()
+                    frame.metadata["number"] = f"{what} {n}"
+                    await worker.queue_frame(frame)
+                elif "pause" in what:
+                    await (
+                        noting.pause_processing_system_frames if "system" in what else noting.pause_processing_frames
+                    )()
+                elif "system" in what:
+                    await noting.resume_processing_system_frames()
+                else:
+                    await noting.resume_processing_frames()
+                await settle()
+                await sleep(seconds)
+
+    run(main, backend=backend, seed=seed)
+    queued: list[str] = []
+    dropped, begun, done, paused = set[str](), list[str](), set[str](), set[str]()
+    for what, which in noting.log:
+        kind = "system" if "interrupt" in which else "data"
+        if what == "begins":
+            assert kind not in paused
+            assert which not in dropped
+            before = queued[: queued.index(which)]
+            assert kind == "system" or all(each in done for each in before if each.startswith("interrupt"))
+            begun.append(which)
+        elif what == "done":
+            done.add(which)
+        elif what == "interrupt":
+            dropped |= {each for each in queued if each.startswith("data") and each not in begun}
+            queued.append(which)
+        elif what in FRAMES:
+            queued.append(which)
+        else:
+            (paused.discard if "resume" in what else paused.add)("system" if "system" in what else "data")
+    for kinds in (("interrupt",), ("data", "firm")):
+        expected = [each for each in queued if each.startswith(kinds) and each not in dropped]
+        assert [each for each in begun if each.startswith(kinds)] == expected

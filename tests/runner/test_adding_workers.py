@@ -74,6 +74,21 @@ class SlowToSubscribe(MemoryBus):
         await super().subscribe(subscriber)
 
 
+async def test_who_waits_for_the_start_of_a_worker_that_was_added_before_waits_for_it_as_well() -> None:
+    """R3, W9: though it is not added again."""
+
+    class Slow(BaseWorker):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            await sleep(3)
+
+    async with quiet_runner() as runner:
+        await runner.add_workers(slow := Slow("slow"))
+        await sleep(1)
+        await runner.add_workers(BaseWorker("other"), slow, wait=True)
+        assert anyio.current_time() == 3
+        await runner.add_workers(slow, wait=True)
+
+
 @pytest.mark.parametrize("bus", [MemoryBus, SlowToSubscribe])
 async def test_a_worker_that_two_tasks_add_at_once_is_started_once(bus: type[MemoryBus]) -> None:
     """R3: on any bus."""

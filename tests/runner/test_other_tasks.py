@@ -15,6 +15,7 @@ from support.messages import note
 from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import BusMessage, MemoryBus, RunOutcome, WorkerRunner, WrongTaskError
+from workerbus.testing import virtual_backend
 
 Enter = Callable[[], Awaitable[None]]
 
@@ -79,6 +80,28 @@ async def test_a_runner_that_is_left_in_another_task_says_so_and_is_over(over: b
         assert caught.value.what == "runner 'mine'"
         await helper.wait()
     assert runner.outcome == RunOutcome("failed", f"WrongTaskError: {caught.value}", None)
+
+
+@pytest.mark.parametrize("anyio_backend", [virtual_backend("asyncio")], ids=["asyncio"])
+async def test_a_runner_that_is_left_in_another_task_is_over_however_often_that_is_cancelled_natively() -> None:
+    """L3, L7: the cancellation goes through when nothing of it is left."""
+    cleaned: list[str] = []
+
+    class Slow(Helper):
+        async def cleanup(self) -> None:
+            await anyio.sleep(1)
+            cleaned.append(self.name)
+
+    runner = WorkerRunner(name="mine", handle_sigint=False)
+    async with nothing_left(runner), entered_elsewhere(runner, over=True) as leave:
+        await runner.add_workers(Slow("slow"), wait=True)
+        leaving = asyncio.ensure_future(leave())
+        for _ in range(3):
+            await anyio.sleep(0.2)
+            leaving.cancel()
+        await asyncio.wait([leaving])
+        assert leaving.cancelled()
+        assert cleaned == ["slow"]
 
 
 @pytest.mark.parametrize("over", [True, False])

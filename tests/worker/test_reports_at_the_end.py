@@ -226,15 +226,20 @@ async def test_an_error_whose_handler_was_not_reached_in_time_is_raised() -> Non
             await params.wait_for_end()
             raise ValueError(self.name)
 
-    async def whole() -> None:
+    async def whole(names: str) -> None:
         async with quiet_runner() as runner:
             runner.add_event_handler("on_error", hang)
-            await runner.add_workers(Named("a"), Named("b"), wait=True)
+            await runner.add_workers(*map(Named, names), wait=True)
             await runner.end()
 
     with pytest.raises(ValueError, match=r"a|b") as caught:
-        await whole()
+        await whole("ab")
     assert sorted([*told, f"ValueError: {caught.value}"]) == ["ValueError: a", "ValueError: b"]
+    told.clear()
+    with pytest.raises(ExceptionGroup) as several:
+        await whole("abc")
+    raised = [f"ValueError: {each}" for each in several.value.exceptions]
+    assert sorted([*told, *raised]) == [f"ValueError: {name}" for name in "abc"]
 
 
 def test_the_runner_hears_of_a_root_that_fails_at_its_end(backend: str) -> None:
