@@ -64,68 +64,67 @@ WAITS = Backoff(initial=0.37, factor=2, maximum=2.3, jitter=0)  # so that nothin
 Moments = list[tuple[float, str]]
 
 
-def foreseen(
-    all_for_one: bool, most: int, within: float, script: list[tuple[int, str, int]]
-) -> tuple[Moments, Moments, dict[str, str]]:
-    """Say when the factories are called, of whom it is told when that it is given up, and how it ends."""
-    made: Moments = [(0, "a"), (0, "b")]
-    told: Moments = []
-    states = {"a": "running", "b": "running"}
-    counted: dict[str, list[float]] = {"a": [], "b": []}
-    waited = {"a": 0, "b": 0}
-    refusals = {"a": 0, "b": 0}
-    due: dict[str, float] = {}
-    if all_for_one:
-        counted["b"] = counted["a"]
+class Foreseen:
+    """When the factories are called, of whom it is told when that it is given up, and how it ends."""
 
-    def pace(name: str) -> str:
-        return "a" if all_for_one else name
+    def __init__(self, all_for_one: bool, most: int, within: float) -> None:
+        self.all_for_one, self.most, self.within = all_for_one, most, within
+        self.made: Moments = [(0, "a"), (0, "b")]
+        self.told: Moments = []
+        self.states = {"a": "running", "b": "running"}
+        self.refusals = {"a": 0, "b": 0}
+        # By name; where one stands for all, both go by what is counted for the first.
+        self.counted: dict[str, list[float]] = {"a": [], "b": []}
+        self.waited = {"a": 0, "b": 0}
+        self.due: dict[str, float] = {}
 
-    def wait(name: str, now: float) -> None:
-        due[pace(name)] = now + min(0.37 * 2 ** waited[pace(name)], 2.3)
-        waited[pace(name)] += 1
+    def fails(self, name: str, now: float) -> None:
+        if self.states[name] == "running" and not self._one_too_many(name, now):
+            self.states[name] = "restarting"
+            if self._pace(name) not in self.due:
+                self._wait(name, now)
 
-    def one_too_many(name: str, now: float) -> bool:
-        recent = [at for at in counted[name] if now - at <= within]
+    def go_on(self, until: float) -> None:
+        while self.due and min(self.due.values()) < until:
+            pace = min(self.due, key=lambda each: self.due[each])
+            self._restart(pace, self.due.pop(pace))
+
+    def _pace(self, name: str) -> str:
+        return "a" if self.all_for_one else name
+
+    def _wait(self, name: str, now: float) -> None:
+        pace = self._pace(name)
+        self.due[pace] = now + min(0.37 * 2 ** self.waited[pace], 2.3)
+        self.waited[pace] += 1
+
+    def _one_too_many(self, name: str, now: float) -> bool:
+        pace = self._pace(name)
+        recent = [at for at in self.counted[pace] if now - at <= self.within]
         if not recent:
-            waited[pace(name)] = 0
-        if len(recent) < most:
-            counted[name].append(now)
+            self.waited[pace] = 0
+        if len(recent) < self.most:
+            self.counted[pace].append(now)
             return False
-        told.append((now, name))
-        states.update({each: "failed" for each, state in states.items() if all_for_one and state == "restarting"})
-        states[name] = "failed"
+        self.told.append((now, name))
+        for each, state in self.states.items():
+            if each == name or (self.all_for_one and state == "restarting"):
+                self.states[each] = "failed"
         return True
 
-    def restart(key: str, now: float) -> None:
-        if all_for_one:
-            states.update({each: "restarting" for each, state in states.items() if state == "running"})
-        for name in [name for name in states if states[name] == "restarting" and pace(name) == key]:
-            made.append((now, name))
-            if refusals[name]:
-                refusals[name] -= 1
-                if not one_too_many(name, now):
-                    wait(name, now)
+    def _restart(self, pace: str, now: float) -> None:
+        if self.all_for_one:
+            for name, state in self.states.items():
+                self.states[name] = "restarting" if state == "running" else state
+        for name, state in self.states.items():
+            if state != "restarting" or self._pace(name) != pace:
+                continue
+            self.made.append((now, name))
+            if self.refusals[name]:
+                self.refusals[name] -= 1
+                if not self._one_too_many(name, now):
+                    self._wait(name, now)
                 return
-            states[name] = "running"
-
-    def go_on(until: float) -> None:
-        while due and min(due.values()) < until:
-            key = min(due, key=lambda each: due[each])
-            now = due.pop(key)
-            restart(key, now)
-
-    now = 0.0
-    for gap, name, refuses in script:
-        now += gap
-        go_on(now)
-        refusals[name] = refuses
-        if states[name] == "running" and not one_too_many(name, now):
-            states[name] = "restarting"
-            if pace(name) not in due:
-                wait(name, now)
-    go_on(math.inf)
-    return made, told, states
+            self.states[name] = "running"
 
 
 @given(
@@ -172,8 +171,13 @@ def test_whoever_fails_and_however_often_the_model_says_who_is_made_when(
             await anyio.sleep(50)
             return supervision.states
 
-    states = run(main, backend=backend, seed=seed)
-    expected_made, expected_told, expected_states = foreseen(all_for_one, most, within, script)
-    assert made == [(round(time, 6), name) for time, name in expected_made]
-    assert told == [(round(time, 6), name) for time, name in expected_told]
-    assert states == expected_states
+    foreseen, now = Foreseen(all_for_one, most, within), 0.0
+    for gap, name, refuses in script:
+        now += gap
+        foreseen.go_on(now)
+        foreseen.refusals[name] = refuses
+        foreseen.fails(name, now)
+    foreseen.go_on(math.inf)
+    assert run(main, backend=backend, seed=seed) == foreseen.states
+    assert made == [(round(time, 6), name) for time, name in foreseen.made]
+    assert told == [(round(time, 6), name) for time, name in foreseen.told]

@@ -20,6 +20,7 @@ from workerbus import (
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
     JobStatus,
     Rate,
     WorkerRunner,
@@ -73,8 +74,11 @@ def plans(draw: st.DrawFn) -> list[Plan]:
         )
     )
     fraction = Random(0).random
-    made = [Plan(*(None if each is None else each + fraction() / 2 for each in seconds)) for seconds in drawn]
-    return sorted(made, key=lambda plan: plan.asked)
+
+    def moved(seconds: tuple[int | None, ...]) -> Any:
+        return (None if each is None else each + fraction() / 2 for each in seconds)
+
+    return sorted((Plan(*moved(seconds)) for seconds in drawn), key=lambda plan: plan.asked)
 
 
 def model(plans: list[Plan], limit: float, rate: Rate | None) -> list[Fate]:
@@ -158,7 +162,7 @@ class Asker(BaseWorker):
             await anyio.sleep(plan.cancel)
             await self.cancel_job_group(job_id, reason="no more")
 
-    async def on_job_response(self, message: BusJobResponseMessage) -> None:
+    async def on_job_response(self, message: BusJobResponseMessage | BusJobResponseUrgentMessage) -> None:
         fate = self.fates[self.numbers[message.job_id]]
         assert fate.status is None
         fate.status, fate.answered = message.status, current_time()

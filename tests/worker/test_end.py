@@ -230,7 +230,7 @@ async def test_what_is_sent_right_behind_an_end_has_no_hook() -> None:
 @pytest.mark.parametrize("first", ["system", "data"])
 async def test_what_is_sent_behind_an_end_has_no_hook_in_either_lane_while_both_are_busy(first: str) -> None:
     """R2, W8: the lanes go on at different times, and each stops where it was when the end came."""
-    heard: list[BusMessage] = []
+    heard: list[Alarm | Note] = []
     go_on = {True: anyio.Event(), False: anyio.Event()}
     worker = Helper("w")
 
