@@ -107,7 +107,7 @@ class WatchingLater(HearingOfEnds):
     """Watches it, too, from when it is its child."""
 
 
-PARENTS = (Hearing, HearingOfEnds, Busy, Picky, Watching, WatchingLater)
+PARENTS = (Hearing, HearingOfEnds, Busy, Picky, Watching)
 
 
 async def heard(parent: Hearing, child: Child, end: str, steps: int) -> list[str]:
@@ -145,6 +145,13 @@ def test_a_parent_that_ends_hears_of_each_error_and_end_of_its_children(
     for steps, seed in SCHEDULES:
         told = run(heard, parent(), child(), end, steps, backend=backend, seed=seed)
         assert sorted(told) == sorted(expected), (steps, seed)
+
+
+def test_a_child_that_is_watched_by_name_as_well_stays_a_child(backend: str) -> None:
+    """W7, W9: its end reaches the parent when that ends, too"""
+    for steps, seed in SCHEDULES:
+        told = run(heard, WatchingLater(), FailingNow(), "cancel", steps, backend=backend, seed=seed)
+        assert sorted(told) == ["failed child run", "gone child"], (steps, seed)
 
 
 def test_an_end_runs_a_system_hook_that_was_queued_before_it(backend: str) -> None:
