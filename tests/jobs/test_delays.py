@@ -93,7 +93,7 @@ async def test_its_worker_sees_by_itself_that_its_time_is_over() -> None:
     timed = Timed()
     async with running(timed) as runner:
         raw = await Raw.on(runner.bus)
-        await raw.ask("delayed", "timed", "one", payload={}, delay=5, seconds_left=1)
+        await raw.ask("delayed", "timed", "one", payload={}, seconds_left=1, options=JobRequestOptions(delay=5))
         timed_out = {"error": "timeout", "type": "TimeoutError", "waited_for": "its turn"}
         assert await raw.answer("delayed") == (JobStatus.CANCELLED, timed_out)
         assert current_time() == 1
