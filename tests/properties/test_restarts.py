@@ -1,6 +1,7 @@
 """The table of a supervised worker, how often there may be another one, and a model of who is made when."""
 
 import math
+from typing import Any
 
 import anyio
 from hypothesis import given, settings
@@ -48,11 +49,17 @@ def test_no_stretch_of_time_has_more_restarts_than_allowed_and_none_is_refused_w
 
 
 class Fragile(BaseWorker):
-    """Fails when it is told to."""
+    """Fails when it is told to, or where it is attached."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, attachable: bool) -> None:
         super().__init__(name)
+        self.attachable = attachable
         self.broken = anyio.Event()
+
+    async def attach(self, **kwargs: Any) -> None:
+        if not self.attachable:
+            raise OSError("not yet")
+        await super().attach(**kwargs)
 
     async def run(self, params: WorkerParams) -> None:
         await self.start()
@@ -72,7 +79,7 @@ class Foreseen:
         self.made: Moments = [(0, "a"), (0, "b")]
         self.told: Moments = []
         self.states = {"a": "running", "b": "running"}
-        self.refusals = {"a": 0, "b": 0}
+        self.troubles: dict[str, list[str]] = {"a": [], "b": []}
         # By name; where one stands for all, both go by what is counted for the first.
         self.counted: dict[str, list[float]] = {"a": [], "b": []}
         self.waited = {"a": 0, "b": 0}
@@ -80,9 +87,8 @@ class Foreseen:
 
     def fails(self, name: str, now: float) -> None:
         if self.states[name] == "running" and not self._one_too_many(name, now):
-            self.states[name] = "restarting"
-            if self._pace(name) not in self.due:
-                self._wait(name, now)
+            self._all_again(name)
+            self._wait(name, now)
 
     def go_on(self, until: float) -> None:
         while self.due and min(self.due.values()) < until:
@@ -105,54 +111,70 @@ class Foreseen:
         if len(recent) < self.most:
             self.counted[pace].append(now)
             return False
+        self._give_up(name, now)
+        return True
+
+    def _give_up(self, name: str, now: float) -> None:
         self.told.append((now, name))
         for each, state in self.states.items():
             if each == name or (self.all_for_one and state == "restarting"):
                 self.states[each] = "failed"
-        return True
+            elif self.all_for_one and state == "running":
+                self.states[each] = "ended"
 
     def _restart(self, pace: str, now: float) -> None:
-        if self.all_for_one:
-            for name, state in self.states.items():
-                self.states[name] = "restarting" if state == "running" else state
-        for name, state in self.states.items():
-            if state != "restarting" or self._pace(name) != pace:
+        for name in [name for name in self.states if self._pace(name) == pace]:
+            if self.states[name] != "restarting":
                 continue
             self.made.append((now, name))
-            if self.refusals[name]:
-                self.refusals[name] -= 1
+            trouble = self.troubles[name].pop(0) if self.troubles[name] else ""
+            if trouble == "makes none":
+                return self._give_up(name, now)
+            if trouble:
                 if not self._one_too_many(name, now):
+                    self._all_again(name)
                     self._wait(name, now)
-                return
+                return None
             self.states[name] = "running"
+        return None
+
+    def _all_again(self, name: str) -> None:
+        for each, state in self.states.items():
+            if each == name or (self.all_for_one and state == "running"):
+                self.states[each] = "restarting"
+
+
+TROUBLES: list[list[str]] = [[], [], [], ["attach"], ["raises"], ["attach", "raises"], ["makes none"]]
 
 
 @given(
     all_for_one=st.booleans(),
     most=st.integers(1, 5),
     within=st.sampled_from([2.5, 6.5, 20.5]),
-    script=st.lists(st.tuples(st.integers(1, 5), st.sampled_from("ab"), st.sampled_from([0, 0, 1, 2])), max_size=12),
+    script=st.lists(st.tuples(st.integers(1, 5), st.sampled_from("ab"), st.sampled_from(TROUBLES)), max_size=12),
     backend=st.sampled_from(["asyncio", "trio"]),
     seed=st.integers(0, 20),
 )
-@settings(max_examples=80)
+@settings(max_examples=100)
 def test_whoever_fails_and_however_often_the_model_says_who_is_made_when(
-    all_for_one: bool, most: int, within: float, script: list[tuple[int, str, int]], backend: str, seed: int
+    all_for_one: bool, most: int, within: float, script: list[tuple[int, str, list[str]]], backend: str, seed: int
 ) -> None:
-    """S1: how many restarts there may be in which time, and after which waits; also where factories fail."""
+    """S1: how many restarts there may be in which time, and after which waits; also where some cannot be made."""
     made, told = Moments(), Moments()
-    refusals = {"a": 0, "b": 0}
+    troubles: dict[str, list[str]] = {"a": [], "b": []}
 
-    def factory(name: str) -> Fragile:
+    def factory(name: str) -> Any:
         made.append((round(anyio.current_time(), 6), name))
-        if refusals[name]:
-            refusals[name] -= 1
+        trouble = troubles[name].pop(0) if troubles[name] else ""
+        if trouble == "makes none":
+            return None
+        if trouble == "raises":
             raise OSError("not yet")
-        return Fragile(name)
+        return Fragile(name, attachable=trouble != "attach")
 
     def tell(_: WorkerRunner, data: WorkerErrorData) -> None:
-        assert isinstance(data.exception, RestartLimitError)
-        told.append((round(anyio.current_time(), 6), data.worker_name))
+        if data.origin == "restart" or isinstance(data.exception, RestartLimitError):
+            told.append((round(anyio.current_time(), 6), data.worker_name))
 
     async def main() -> dict[str, str]:
         async with WorkerRunner(handle_sigint=False) as runner:
@@ -161,9 +183,9 @@ def test_whoever_fails_and_however_often_the_model_says_who_is_made_when(
                 lambda: factory("a"), lambda: factory("b"), strategy="all_for_one" if all_for_one else "one_for_one",
                 max_restarts=most, within=within, backoff=WAITS,
             )  # fmt: skip
-            for gap, name, refuses in script:
+            for gap, name, trouble in script:
                 await anyio.sleep(gap)
-                refusals[name] = refuses
+                troubles[name] = [*trouble]
                 if supervision.states[name] == "running":
                     worker = runner.get_worker(name)
                     assert isinstance(worker, Fragile)
@@ -172,10 +194,10 @@ def test_whoever_fails_and_however_often_the_model_says_who_is_made_when(
             return supervision.states
 
     foreseen, now = Foreseen(all_for_one, most, within), 0.0
-    for gap, name, refuses in script:
+    for gap, name, trouble in script:
         now += gap
         foreseen.go_on(now)
-        foreseen.refusals[name] = refuses
+        foreseen.troubles[name] = [*trouble]
         foreseen.fails(name, now)
     foreseen.go_on(math.inf)
     assert run(main, backend=backend, seed=seed) == foreseen.states
