@@ -249,6 +249,7 @@ class WorkerRegistry:
 
     def _found(self, name: str) -> None:
         self.failed.forget(name)
+        self.restarting.pop(name, None)
         self._let_go_on(name)
 
     def _let_go_on(self, name: str, failure: WorkerGoneData | None = None) -> None:
@@ -523,7 +524,7 @@ class WorkerRegistry:
         return self._restarting if self.neighbourhood is None else self.neighbourhood.restarting
 
     def note_restarting(self, worker_name: str, runner: str | None = None, *, is_so: bool) -> None:
-        """Note that a worker is being restarted, or no more; then those who wait for it look again.
+        """Note that a worker is being restarted, until it is registered; or no more, and those who wait look again.
 
         Args:
             worker_name: The name of the worker.

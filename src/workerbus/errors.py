@@ -197,13 +197,16 @@ class UnknownWorkerError(WorkerBusError, LookupError):
 
     Attributes:
         name: The name that was asked for.
+        failure: What a worker of this name has failed of, in words; None if none is known to have failed.
 
     Guarantees: W3.
     """
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"there is no worker {name!r}; {near_names(name, known)}")
+    def __init__(self, name: str, known: Iterable[str], *, failure: str | None = None) -> None:
+        text = near_names(name, known) if failure is None else f"it has failed: {failure}"
+        super().__init__(f"there is no worker {name!r}; {text}")
         self.name = name
+        self.failure = failure
 
 
 class UnknownJobError(WorkerBusError, RuntimeError):

@@ -116,7 +116,7 @@ class Discovery:
                 state.name, state.parent_name, state.active, state.worker.bridged, started_at=state.started_at
             )
             for state in self._workers()
-            if state.announced and state.name not in self._registry.restarting
+            if state.announced and self._registry.is_ready(state.name)
         ]
 
     def _send(self, entries: list[WorkerRegistryEntry], target: str | None) -> None:

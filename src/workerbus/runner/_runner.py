@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self
 
-from workerbus._backoff import Backoff
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._events import EventEmitter, EventHandlers
 from workerbus._log import about
@@ -37,9 +36,8 @@ from workerbus.runner._outcome import RunOutcome
 from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
 from workerbus.runner._statistics import RunnerStatistics, snapshot
-from workerbus.runner._workers import HostedWorkers, RunnerHost
-from workerbus.supervision._state import Restart, Strategy
-from workerbus.supervision._supervision import Supervision
+from workerbus.runner._workers import HostedWorkers
+from workerbus.supervision._supervisor import Supervisions, Supervisor
 from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import WorkerCore
 from workerbus.worker._hooks import NoHooks
@@ -51,7 +49,7 @@ GRACE_SECONDS: Final = 5.0
 """How long, in seconds, a worker may take to end before it is cancelled."""
 
 
-class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
+class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
     """Runs workers until they have finished, or until it is told to end.
 
     ::
@@ -121,7 +119,7 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
         self.job_client: JobClient = JobClient(self)
         self._handlers = EventHandlers(type(self).__name__, frozenset({"on_ready", "on_error", "on_worker_restarted"}))
         self._handlers.arguments = {"on_ready": 0, "on_error": 1, "on_worker_restarted": 1}
-        set_core(self, _RunnerCore(self._handlers, self.job_client, self._make_inbox))
+        set_core(self, _RunnerCore(self._handlers, self.job_client, self._make_inbox, self._begin_to_supervise))
         self._asking: OpenAsks = {}
         self._orphans = OrphanedJobs(self._name, self._asking)
         self._inbox: RunnerInbox | None = None
@@ -249,53 +247,9 @@ class WorkerRunner(EventEmitter, JobContexts, BusSubscriber):
             self.check_running()
         await self._hosted.add_roots(workers, wait=wait)
 
-    async def supervise(
-        self,
-        *factories: Callable[[], BaseWorker],
-        strategy: Strategy = "one_for_one",
-        restart: Restart = "on_failure",
-        max_restarts: int = 3,
-        within: float = 5.0,
-        backoff: Backoff | None = None,
-    ) -> Supervision:
-        """Add root workers that are restarted when they have gone: a factory makes a new one of the same name.
-
-        Jobs for a worker that is being restarted wait, within their timeout.
-
-        Args:
-            *factories: Functions without arguments, each of which returns a new worker, with the same name each time.
-            strategy: ``"one_for_one"`` restarts the one that has gone; ``"all_for_one"`` stops the others too, the last
-                first, and makes all anew, in order.
-            restart: ``"on_failure"``, ``"always"``, also when one has ended, or ``"never"``.
-            max_restarts: How many restarts there may be ``within`` so many seconds. Beyond that, the failure is
-                reported, or raised by the run, as that of any worker: as a `RestartLimitError`.
-            within: The seconds, on the monotonic clock.
-            backoff: How long is waited before each restart; None for `Backoff()`.
-
-        Returns:
-            The supervision: who is there, how often they were restarted, and a ``stop()``.
-
-        Raises:
-            TypeError: An argument is of a wrong type, or a factory returns no worker.
-            ValueError: One has a wrong value, or two factories make workers of one name.
-            Exception: What a factory has raised, or what `add_workers` raises; none of the workers is added then.
-
-        Guarantees: J4, S1.
-        """
+    def _begin_to_supervise(self) -> Supervisions:
         self._bus.check_loop(f"runner {self._name!r}")
-        supervision = Supervision(
-            RunnerHost(self._hosted),
-            factories,
-            strategy=strategy,
-            restart=restart,
-            max_restarts=max_restarts,
-            within=within,
-            backoff=backoff,
-        )
-        self._hosted.supervisions = [each for each in self._hosted.supervisions if not each.is_over]
-        self._hosted.supervisions.append(supervision)
-        await supervision.begin()
-        return supervision
+        return self._hosted.supervisions
 
     def check_new(self, worker: BaseWorker) -> bool:
         """Return whether a worker is new to this runner; raise as `add_workers` does if it cannot be added."""
@@ -592,6 +546,7 @@ class _RunnerCore(NamedTuple):
     events: EventHandlers
     job_client: JobClient
     make_inbox: Callable[[], Inbox]
+    begin_to_supervise: Callable[[], Supervisions]
 
 
 @make_inbox.register

@@ -18,7 +18,7 @@ from workerbus.errors import NameTakenError, NotRunningError, describe
 from workerbus.messages import BusAddWorkerMessage, BusWorkerGoneMessage
 from workerbus.runner._run import Run
 from workerbus.runner._statistics import Totals
-from workerbus.supervision._supervision import Supervision
+from workerbus.supervision._supervisor import Supervisions
 from workerbus.worker._core import WorkerCore, core_of, is_worker
 from workerbus.worker._state import WorkerState, until_started
 from workerbus.worker._types import Phase
@@ -74,7 +74,7 @@ class HostedWorkers:
         self.ready_listeners: dict[str, WorkerCore] = {}
         self.errors: list[BaseException] = []
         self.gone: Totals = Totals()
-        self.supervisions: list[Supervision] = []
+        self.supervisions: Supervisions = Supervisions(RunnerHost(self))
         self.restarting: set[str] = set()
         self.restarts: int = 0
         self._serving = False
@@ -306,8 +306,7 @@ class HostedWorkers:
 
     def end_restarts(self) -> None:
         """Restart no root worker any more."""
-        for supervision in self.supervisions:
-            supervision.close()
+        self.supervisions.end()
 
     def start_task(self, function: Callable[[], Awaitable[None]], name: str) -> None:
         """Start a task of the run's, if that still runs."""
@@ -396,7 +395,9 @@ class RunnerHost:
     def restarting(self, name: str, *, is_so: bool) -> None:
         """Note that a worker is being restarted, or no more: the run goes on meanwhile."""
         (self._hosted.restarting.add if is_so else self._hosted.restarting.discard)(name)
-        self._hosted.runner.registry.note_restarting(name, is_so=is_so)
+        registry = self._hosted.runner.registry
+        if is_so or name not in self._hosted.workers or name in registry:  # else it starts, and others cannot know it
+            registry.note_restarting(name, is_so=is_so)
 
     def restarted(self, data: WorkerRestartedData) -> None:
         """Tell of a restart."""

@@ -192,12 +192,17 @@ class Supervision:
             return error
         self.goes(worker, error)
         child.left.set()
-        if child.state is SupervisedState.RUNNING:
-            child.move(SupervisedTrigger.ENDS)
-            return error
         if child.state is SupervisedState.RESTARTING:
             child.error = error or child.error
             return None
+        failure = self._ended(child, error)
+        self._host.restarting(child.name, is_so=False)
+        return failure
+
+    def _ended(self, child: Supervised, error: BaseException | None) -> BaseException | None:
+        if child.state is SupervisedState.RUNNING:
+            child.move(SupervisedTrigger.ENDS)
+            return error
         if child.unit.failure is not None and child.state is SupervisedState.FAILED:
             return self._failed(child, error, *child.unit.failure)
         if child.error is None:

@@ -3,10 +3,8 @@
 What the library needs of a worker is behind one attribute; see `_core`. Most methods here only hand on to it.
 """
 
-from collections.abc import Callable
 from typing import Any, Final
 
-from workerbus._backoff import Backoff
 from workerbus._concurrency.own_tasks import TaskHandle, Work, end_task
 from workerbus._order import PROCESS, merged
 from workerbus._registry import WorkerRegistry
@@ -25,19 +23,17 @@ from workerbus.messages import (
     BusEndMessage,
     BusMessage,
 )
-from workerbus.supervision._state import Restart, Strategy
-from workerbus.supervision._supervision import Supervision
+from workerbus.supervision._supervisor import Supervisor
 from workerbus.worker._core import WorkerCore, core_of, look_at_class
 from workerbus.worker._hooks import WorkerHooks
 from workerbus.worker._names import class_name_of
-from workerbus.worker._parent_host import ParentHost
 from workerbus.worker._state import until_started
 from workerbus.worker._types import Phase, WorkerActivationArgs, WorkerParams, WorkerStatistics
 
 _new_id = id_source()
 
 
-class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
+class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber):
     """A worker: it has a name, is active or not, handles messages, asks for jobs and does jobs.
 
     Subclass it, put `job` over the methods that do the work, override the hooks that you need, and give it to a
@@ -332,56 +328,6 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
         if wait:
             await until_started(states)
 
-    async def supervise(
-        self,
-        *factories: "Callable[[], BaseWorker]",
-        strategy: Strategy = "one_for_one",
-        restart: Restart = "on_failure",
-        max_restarts: int = 3,
-        within: float = 5.0,
-        backoff: Backoff | None = None,
-    ) -> Supervision:
-        """Add children that are restarted when they have gone: a factory makes a new one of the same name.
-
-        Its place in the tree stays. `on_worker_gone`, `on_worker_ready` and `on_worker_restarted` tell of it. Restarts
-        end with this worker, or when it is told to end.
-
-        Args:
-            *factories: Functions without arguments, each of which returns a new worker, with the same name each time.
-            strategy: ``"one_for_one"`` restarts the one that has gone; ``"all_for_one"`` stops the others too, the last
-                first, and makes all anew, in order.
-            restart: ``"on_failure"``, ``"always"``, also when one has ended, or ``"never"``.
-            max_restarts: How many restarts there may be ``within`` so many seconds. Beyond that, the failure is
-                reported as that of any child, to `on_worker_failed`: as a `RestartLimitError`.
-            within: The seconds, on the monotonic clock.
-            backoff: How long is waited before each restart; None for `Backoff()`.
-
-        Returns:
-            The supervision: who is there, how often they were restarted, and a ``stop()``.
-
-        Raises:
-            TypeError: An argument is of a wrong type, or a factory returns no worker.
-            ValueError: One has a wrong value, or two factories make workers of one name.
-            Exception: What a factory has raised, or what `add_workers` raises; none of the workers is added then.
-
-        Guarantees: J4, S1.
-        """
-        core = core_of(self)
-        core.state.check_loop()
-        supervision = Supervision(
-            ParentHost(core.state, self.add_workers, core.create_task),
-            factories,
-            strategy=strategy,
-            restart=restart,
-            max_restarts=max_restarts,
-            within=within,
-            backoff=backoff,
-        )
-        earlier = [each for each in core.state.supervises or () if not each.is_over]
-        core.state.supervises = [*earlier, supervision]
-        await supervision.begin()
-        return supervision
-
     async def watch_workers(self, *worker_names: str) -> None:
         """Have `on_worker_ready` run when the named workers get ready, and at once for those that are.
 
@@ -455,7 +401,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
     async def activate_worker(
         self, worker_name: str, *, args: WorkerActivationArgs | None = None, deactivate_self: bool = False
     ) -> None:
-        """Activate a worker.
+        """Activate a worker; one that is being restarted, when the next one of its name is there.
 
         Args:
             worker_name: The name of the worker to activate.
@@ -463,9 +409,10 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             deactivate_self: Whether to hand over: this worker becomes inactive before the other becomes active.
 
         Raises:
-            UnknownWorkerError: Neither runner nor registry knows the name; nothing was changed. A `LookupError`.
+            UnknownWorkerError: Neither runner nor registry knows the name, or it is not restarted after all; nothing
+                was changed. A `LookupError`.
 
-        Guarantees: W3.
+        Guarantees: S1, W3.
         """
         core_of(self).state.check_loop()
         await _reach(core_of(self), worker_name)
@@ -486,15 +433,16 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, BusSubscriber):
             await self.send_bus_message(message)
 
     async def deactivate_worker(self, worker_name: str) -> None:
-        """Deactivate a worker.
+        """Deactivate a worker; one that is being restarted, when the next one of its name is there.
 
         Args:
             worker_name: The name of the worker to deactivate.
 
         Raises:
-            UnknownWorkerError: Neither runner nor registry knows the name; a `LookupError`.
+            UnknownWorkerError: Neither runner nor registry knows the name, or it is not restarted after all; a
+                `LookupError`.
 
-        Guarantees: W3.
+        Guarantees: S1, W3.
         """
         await _reach(core_of(self), worker_name)
         await self.send_bus_message(BusDeactivateWorkerMessage(source=self.name, target=worker_name))
@@ -518,7 +466,9 @@ def _so_far(core: WorkerCore) -> dict[str, int] | None:
 
 async def _reach(core: WorkerCore, worker_name: str) -> None:
     """Wait until a worker is on the bus; raise `UnknownWorkerError` where nobody knows it."""
-    registry, runner = core.state.registry, core.state.runner
+    registry, runner, failure = core.state.registry, core.state.runner, None
+    while registry.get(worker_name) is None and worker_name in registry.restarting:
+        failure = await registry.wait_for_news(worker_name)
     if registry.get(worker_name) is not None:
         return
     worker = None if runner is None else runner.get_worker(worker_name)
@@ -526,7 +476,9 @@ async def _reach(core: WorkerCore, worker_name: str) -> None:
         await core_of(worker).state.until_attached()  # its runner knows it: it is on its way to the bus
         return
     known = [] if runner is None else runner.known_workers()
-    raise UnknownWorkerError(worker_name, {*known, *registry.local_workers, *registry.remote_workers})
+    failure = failure or registry.failure_of(worker_name)
+    names = {*known, *registry.local_workers, *registry.remote_workers}
+    raise UnknownWorkerError(worker_name, names, failure=None if failure is None else failure.error)
 
 
 @make_inbox.register

@@ -35,12 +35,14 @@ from workerbus.jobs._client import JobClient
 from workerbus.jobs._handlers import JobHandler, Periodic, job_handlers, periodic_methods, ready_handlers
 from workerbus.jobs._server import JobServer
 from workerbus.jobs._typing import signature_of
+from workerbus.supervision._supervisor import Supervisions
 from workerbus.worker._dispatch import MessageDispatch
 from workerbus.worker._hooks import DEFAULTS, HOOK_ARGUMENTS, HOOKS, HookQueue
 from workerbus.worker._inbox import WorkerInbox
 from workerbus.worker._lifecycle import WorkerLifecycle
 from workerbus.worker._names import check_called, check_class, check_handlers, check_object, check_spelling
 from workerbus.worker._own_tasks import OwnTasks
+from workerbus.worker._parent_host import ParentHost
 from workerbus.worker._periodic import call_periodically
 from workerbus.worker._presence import Presence
 from workerbus.worker._state import WorkerState
@@ -253,6 +255,16 @@ class WorkerCore:
         self._start_periodic()
         if not lifecycle.start_is_overridden:
             await lifecycle.has_started()
+
+    # --- supervised children
+
+    def begin_to_supervise(self) -> Supervisions:
+        """Return what keeps the supervisions of the worker's children."""
+        state = self.state
+        state.check_loop()
+        if state.supervises is None:
+            state.supervises = Supervisions(ParentHost(state, state.worker.add_workers, self.create_task))
+        return state.supervises
 
     # --- tasks of its own
 

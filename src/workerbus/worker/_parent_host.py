@@ -48,8 +48,12 @@ class ParentHost:
 
     def restarting(self, name: str, *, is_so: bool) -> None:
         """Note that a child is being restarted, or no more."""
-        if self._state.is_connected:
-            self._state.registry.note_restarting(name, is_so=is_so)
+        state = self._state
+        if not state.is_connected:
+            return
+        starts = state.runner is not None and state.runner.get_worker(name) is not None and name not in state.registry
+        if is_so or not starts:  # else others cannot know it yet
+            state.registry.note_restarting(name, is_so=is_so)
 
     def restarted(self, data: WorkerRestartedData) -> None:
         """Tell of a restart."""

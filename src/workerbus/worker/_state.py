@@ -20,6 +20,7 @@ from workerbus.jobs._client import JobClient
 from workerbus.jobs._server import JobServer
 from workerbus.messages import BusCancelWorkerMessage, BusMessage
 from workerbus.supervision._supervision import Supervision
+from workerbus.supervision._supervisor import Supervisions
 from workerbus.worker._hooks import HookQueue
 from workerbus.worker._inbox import WorkerInbox
 from workerbus.worker._own_tasks import OwnTasks
@@ -127,7 +128,7 @@ class WorkerState(TreeNode):
         self.stop_called: bool = False
         self.cleanup_called: bool = False
         self.supervision: Supervision | None = None
-        self.supervises: list[Supervision] | None = None
+        self.supervises: Supervisions | None = None
 
     # --- what it is attached to
 
@@ -295,8 +296,8 @@ class WorkerState(TreeNode):
 
     def end_restarts(self) -> None:
         """Restart no children any more: the worker ends."""
-        for supervision in self.supervises or ():
-            supervision.close()
+        if self.supervises is not None:
+            self.supervises.end()
 
     def check_loop(self) -> None:
         """Raise `WrongLoopError` in another thread or event loop than the one that its bus is open in."""

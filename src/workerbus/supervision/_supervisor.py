@@ -1,0 +1,126 @@
+"""`supervise`, as runners and workers have it (S1). What it starts is kept by its owner until it is over."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from workerbus._backoff import Backoff
+from workerbus._slot import HasCore, core_of
+from workerbus.supervision._state import Restart, Strategy
+from workerbus.supervision._supervision import SupervisingHost, Supervision
+
+
+class SupervisedWorker(Protocol):
+    """What a factory returns: a new `BaseWorker`, or one of a subclass."""
+
+    @property
+    def name(self) -> str:
+        """The worker's name, unique on its bus."""
+
+    async def stop(self) -> None:
+        """Stop now."""
+
+    async def wait(self) -> None:
+        """Wait until the worker and its children have finished."""
+
+
+class Supervisions:
+    """The supervisions of one runner or worker.
+
+    Args:
+        host: Adds the workers.
+
+    Attributes:
+        all: Those that are not over, and perhaps some that are.
+    """
+
+    __slots__ = ("_host", "all")
+
+    def __init__(self, host: SupervisingHost) -> None:
+        self._host = host
+        self.all: list[Supervision] = []
+
+    async def begin(
+        self,
+        factories: tuple[Callable[[], SupervisedWorker], ...],
+        *,
+        strategy: Strategy,
+        restart: Restart,
+        max_restarts: int,
+        within: float,
+        backoff: Backoff | None,
+    ) -> Supervision:
+        """Add workers that are restarted; what `Supervisor.supervise` does."""
+        supervision = Supervision(
+            self._host,
+            factories,
+            strategy=strategy,
+            restart=restart,
+            max_restarts=max_restarts,
+            within=within,
+            backoff=backoff,
+        )
+        self.all = [*(each for each in self.all if not each.is_over), supervision]
+        await supervision.begin()
+        return supervision
+
+    def end(self) -> None:
+        """Restart nobody any more."""
+        for supervision in self.all:
+            supervision.close()
+
+
+class SupervisorCore(Protocol):
+    """What `Supervisor` needs of its owner's core."""
+
+    def begin_to_supervise(self) -> Supervisions:
+        """Return what keeps the owner's supervisions; raise where nothing can be supervised here."""
+
+
+class Supervisor(HasCore):
+    """The method that adds workers which are restarted."""
+
+    async def supervise(
+        self,
+        *factories: Callable[[], SupervisedWorker],
+        strategy: Strategy = "one_for_one",
+        restart: Restart = "on_failure",
+        max_restarts: int = 3,
+        within: float = 5.0,
+        backoff: Backoff | None = None,
+    ) -> Supervision:
+        """Add workers that are restarted when they have gone: a factory makes a new one of the same name.
+
+        Those of a runner are root workers; those of a worker, its children, whose place in the tree stays. Restarts end
+        with the runner or the parent, or when that is told to end. Jobs for a worker that is being restarted wait,
+        within their timeout; `on_worker_gone`, `on_worker_ready` and `on_worker_restarted` tell of it.
+
+        Args:
+            *factories: Functions without arguments, each of which returns a new worker, with the same name each time.
+            strategy: ``"one_for_one"`` restarts the one that has gone; ``"all_for_one"`` stops the others too, the last
+                first, and makes all anew, in order.
+            restart: ``"on_failure"``, ``"always"``, also when one has ended, or ``"never"``.
+            max_restarts: How many restarts there may be ``within`` so many seconds. Beyond that, the failure is
+                reported as that of any worker, to ``on_error`` of the runner or `on_worker_failed` of the parent, or
+                raised by the run: as a `RestartLimitError`.
+            within: The seconds, on the monotonic clock.
+            backoff: How long is waited before each restart; None for `Backoff()`.
+
+        Returns:
+            The supervision: who is there, how often they were restarted, and a ``stop()``.
+
+        Raises:
+            TypeError: An argument is of a wrong type; `FactoryError`, a factory returns no worker, or a used one.
+            ValueError: One has a wrong value, or two factories make workers of one name.
+            Exception: What a factory has raised, or what `add_workers` raises; none of the workers is added then.
+
+        Guarantees: J4, S1.
+        """
+        core: SupervisorCore = core_of(self)
+        return await core.begin_to_supervise().begin(
+            factories,
+            strategy=strategy,
+            restart=restart,
+            max_restarts=max_restarts,
+            within=within,
+            backoff=backoff,
+        )

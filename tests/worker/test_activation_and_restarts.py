@@ -1,0 +1,194 @@
+"""W3, S1: activating and deactivating workers that are being restarted, and what a new one begins with."""
+
+from typing import Any
+
+import anyio
+import pytest
+from anyio import current_time
+
+from support.restarts import LATE, SOON, Fragile, Lingering, begin_to_fail, count_anew, fail, fragile, which
+from support.shared_buses import NETWORKS, two_runners
+from support.workers import Helper
+from workerbus import (
+    Backoff,
+    BaseWorker,
+    JobError,
+    UnknownWorkerError,
+    WorkerActivationArgs,
+    WorkerRestartedData,
+    WorkerRunner,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _count_anew() -> None:
+    count_anew()
+    Told.activations.clear()
+
+
+class Told(Lingering):
+    """Notes its activations."""
+
+    activations: list[Any] = []  # noqa: RUF012 - one for all, as a factory makes many
+
+    async def on_activated(self, args: Any) -> None:
+        self.activations.append((self.number, args, current_time()))
+
+
+class Hello(WorkerActivationArgs):
+    pass
+
+
+async def hand_over(caller: Helper) -> None:
+    await caller.activate_worker("w", args=Hello(), deactivate_self=True)
+
+
+def active(runner: WorkerRunner, name: str = "w") -> bool | None:
+    worker = runner.get_worker(name)
+    return None if worker is None else worker.active
+
+
+@pytest.mark.parametrize("when", ["while it goes", "in the wait"])
+@pytest.mark.parametrize("network", NETWORKS)
+async def test_an_activation_waits_for_the_next_worker(network: str, when: str) -> None:
+    """W3, S1: under its own runner and another one; in a hand-over, who hands over is active until then."""
+    async with two_runners(network) as (here, there):
+        callers = {"A": Helper("caller A"), "B": Helper("caller B")}
+        await here.add_workers(callers["A"], wait=True)
+        await there.add_workers(callers["B"], wait=True)
+        await here.supervise(fragile(kind=Told, active=False), backoff=Backoff(initial=0.5, factor=1, jitter=0))
+        await there.registry.wait_for("w")
+        for number, caller in enumerate(callers.values()):
+            before = current_time()
+            worker = here.get_worker("w")
+            assert isinstance(worker, Fragile)
+            worker.broken.set()
+            await anyio.sleep(0.2 if when == "while it goes" else 1.2)
+            async with anyio.create_task_group() as group:
+                group.start_soon(hand_over, caller)
+                await anyio.wait_all_tasks_blocked()
+                assert caller.active
+            assert not caller.active
+            await anyio.wait_all_tasks_blocked()
+            assert current_time() - before == pytest.approx(1.5)
+            assert [(number + 2, {})] == [told[:2] for told in Told.activations[number:]]
+            assert active(here)
+
+
+async def test_a_deactivation_waits_for_the_next_worker() -> None:
+    """W3, S1."""
+    caller = Helper("caller")
+    async with WorkerRunner() as runner:
+        await runner.add_workers(caller, wait=True)
+        await runner.supervise(fragile(kind=Told), backoff=SOON)
+        await which(runner)
+        await begin_to_fail(runner)
+        await caller.deactivate_worker("w")
+        await anyio.wait_all_tasks_blocked()
+        assert active(runner) is False
+        with pytest.raises(JobError, match="inactive"):
+            await which(runner)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+async def test_an_activation_of_a_worker_that_is_given_up_is_an_error_that_says_why(network: str) -> None:
+    """W3, S1: at once, and nothing was changed."""
+    async with two_runners(network) as (here, there):
+        callers = [Helper("caller A"), Helper("caller B")]
+        await here.add_workers(callers[0], wait=True)
+        await there.add_workers(callers[1], wait=True)
+        supervision = await here.supervise(fragile(active=False), backoff=LATE)
+        await there.registry.wait_for("w")
+        worker = here.get_worker("w")
+        assert isinstance(worker, Fragile)
+        worker.broken.set()
+        await worker.wait()
+        caught: list[UnknownWorkerError] = []
+
+        async def activate(caller: Helper) -> None:
+            with pytest.raises(UnknownWorkerError, match="there is no worker 'w'; it has failed: ValueError") as error:
+                await caller.activate_worker("w", deactivate_self=True)
+            caught.append(error.value)
+
+        async with anyio.create_task_group() as group:
+            for caller in callers:
+                group.start_soon(activate, caller)
+            await anyio.sleep(1)
+            assert caught == []
+            before = current_time()
+            await supervision.stop()
+        assert current_time() == before
+        assert [error.failure for error in caught] == ["ValueError: broken"] * 2
+        for caller in callers:
+            assert caller.active
+            await activate(caller)  # and whoever comes later is told the same
+
+
+async def test_an_activation_does_not_wait_for_one_that_had_ended_and_is_not_restarted_after_all() -> None:
+    """W3, S1: nothing has failed then, and the name is unknown."""
+    caller = Helper("caller")
+    async with WorkerRunner() as runner:
+        await runner.add_workers(caller, wait=True)
+        supervision = await runner.supervise(fragile(), restart="always", backoff=LATE)
+        await runner.job("w", name="stop")
+        async with anyio.create_task_group() as group:
+
+            async def activate() -> None:
+                with pytest.raises(UnknownWorkerError) as caught:
+                    await caller.activate_worker("w")
+                assert caught.value.failure is None
+
+            group.start_soon(activate)
+            await anyio.sleep(1)
+            await supervision.stop()
+
+
+async def test_a_job_that_waited_is_refused_where_the_new_worker_is_inactive() -> None:
+    """S1, W4: as any job for an inactive worker."""
+    async with WorkerRunner() as runner:
+        await runner.supervise(fragile(active=False), backoff=SOON)
+        worker = runner.get_worker("w")
+        assert isinstance(worker, Fragile)
+        await runner.registry.wait_for("w")
+        worker.broken.set()
+        await worker.wait()
+        with pytest.raises(JobError, match="worker 'w' is inactive"):
+            await which(runner)
+
+
+async def test_a_new_worker_is_as_active_as_its_factory_makes_it() -> None:
+    """S1: and not as the one before it was; that one may have failed of just this."""
+    caller = Helper("caller")
+    async with WorkerRunner() as runner:
+        await runner.add_workers(caller, wait=True)
+        await runner.supervise(fragile("w", active=False), fragile("v"), backoff=SOON)
+        await which(runner, "v")
+        await caller.activate_worker("w")
+        await caller.deactivate_worker("v")
+        await fail(runner, "w")
+        worker = runner.get_worker("v")
+        assert isinstance(worker, Fragile)
+        worker.broken.set()
+        await anyio.sleep(1)
+        assert (active(runner, "w"), active(runner, "v")) == (False, True)
+
+
+async def test_a_parent_can_activate_a_child_again_that_was_restarted() -> None:
+    """S1, W3: in its hook, before the new one has started."""
+
+    class Parent(BaseWorker):
+        async def on_activated(self, args: Any) -> None:
+            await self.supervise(fragile("child", Told, active=False), backoff=SOON)
+            await self.activate_worker("child")
+
+        async def on_worker_restarted(self, data: WorkerRestartedData) -> None:
+            await self.activate_worker(data.worker_name, args=Hello())
+
+    async with WorkerRunner() as runner:
+        await runner.add_workers(Parent("parent"), wait=True)
+        await begin_to_fail(runner, "child")
+        await anyio.sleep(2)
+        assert await which(runner, "child") == 2
+        assert [told[:2] for told in Told.activations] == [(1, None), (2, {})]
