@@ -105,7 +105,9 @@ class JobAnswers(HasCore):
         """
         server = _server(self)
         job = server.open_job(job_id)
-        window = server.window_of(job) if job.window is None else job.window
+        window = job.window
+        if window is None:
+            window = server.window_of(job)
         if window.sent < window.until:
             window.sent += 1
         else:

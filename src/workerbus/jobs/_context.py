@@ -63,7 +63,6 @@ class Requester(Protocol):
     def new_group(
         self,
         worker_names: Sequence[str],
-        *,
         cancel_on_error: bool,
         label: str | None,
         cancellable: bool,
@@ -71,6 +70,7 @@ class Requester(Protocol):
         timeout: float | None,
         options: JobRequestOptions | None,
         single: bool,
+        *,
         in_context: bool,
     ) -> JobGroup:
         """Put a new group into the table; its time starts now."""
@@ -128,9 +128,10 @@ class Context:
     """What the two contexts have in common.
 
     Attributes:
+        _single: Whether one worker is asked, as by `job`.
+        _special: What only some contexts have; None for most.
         _group: The group, from the moment when it is asked for; a context is used once.
         _scope: The scope of the body; None before it is entered, and in the short form without a deadline.
-        _special: What only some contexts have; None for most.
         _collect: Whether events are kept for a loop; not in the short form, which has no body.
         _left_with: What the context was left with, where the error of the group takes its place.
         _entry: Where and when it was entered; None in the short form, which stays in one task.
@@ -140,7 +141,6 @@ class Context:
         self,
         client: Requester,
         worker_names: Sequence[str],
-        *,
         name: str | None,
         payload: Mapping[str, Any] | None,
         timeout: float | None,
@@ -269,13 +269,13 @@ class Context:
             self._client.check_running()  # which was done when the context was made, too
         self._group = self._client.new_group(
             self._worker_names,
-            cancel_on_error=self._cancel_on_error,
-            label=self._label,
-            cancellable=self._cancellable,
-            headers=self._headers,
-            timeout=self._timeout,
-            options=options,
-            single=self._single,
+            self._cancel_on_error,
+            self._label,
+            self._cancellable,
+            self._headers,
+            self._timeout,
+            options,
+            self._single,
             in_context=True,
         )
         return self._group

@@ -49,8 +49,9 @@ class JobContext(Context, Coroutine[Any, Any, R_co], Generic[R_co]):
         answer: Any = group.responses.get(group.worker_names[0])
         if answer is None:
             raise NotRunningError(f"job {group.job_id} has no answer yet: it is there when the context has been left")
-        special = self._special
-        signature = None if special is None else special.signature
+        if self._special is None:
+            return answer  # type: ignore[no-any-return]  # of the type that the overloads of `job` say
+        signature = self._special.signature
         if signature is not None and group.statuses.get(group.worker_names[0]) is JobStatus.COMPLETED:
             answer = signature.made_answer(answer)
         return answer  # type: ignore[no-any-return]  # of the type that the overloads of `job` say
@@ -107,15 +108,15 @@ class JobContext(Context, Coroutine[Any, Any, R_co], Generic[R_co]):
             once: JobContext[R_co] = JobContext(
                 self._client,
                 self._worker_names,
-                name=self._name,
-                payload=self._payload,
-                timeout=seconds,
-                cancel_on_error=True,
-                label=self._label,
-                cancellable=self._cancellable,
-                headers=self._headers,
-                single=True,
-                special=evolve(special, options=JobRequestOptions(attempt, delay=delay), retry=None),
+                self._name,
+                self._payload,
+                seconds,
+                self._cancel_on_error,
+                self._label,
+                self._cancellable,
+                self._headers,
+                self._single,
+                evolve(special, options=JobRequestOptions(attempt, delay=delay), retry=None),
             )
             try:
                 return await once

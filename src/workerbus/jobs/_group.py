@@ -106,7 +106,6 @@ class JobGroup:
         self,
         job_id: str,
         worker_names: Iterable[str],
-        *,
         cancel_on_error: bool = True,
         label: str | None = None,
         cancellable: bool = True,

@@ -23,11 +23,12 @@ E = TypeVar("E")
 class Events(Generic[E]):
     """The events of a group as an iterator; all loops over one group share its queue."""
 
-    __slots__ = ("_group", "_queue", "_reads", "_shape", "_single", "_taken", "name")
+    __slots__ = ("_events", "_group", "_queue", "_reads", "_shape", "_single", "_taken", "name")
 
     def __init__(self, group: JobGroup, queue: EventQueue, name: str | None, shape: Callable[..., E]) -> None:
         self._group = group
         self._queue = queue
+        self._events = queue.events
         self.name: str | None = name
         self._shape = shape
         self._single = group.single
@@ -52,12 +53,13 @@ class Events(Generic[E]):
 
     async def __anext__(self) -> E:
         group = self._group
-        if not self._taken:
-            self._begin()  # only now: nobody waits for a loop that was made and never run
-        self._taken += 1
         if not self._taken % BATCH:
-            await checkpoint()
-        events = self._queue.events
+            if self._taken:
+                await checkpoint()
+            else:
+                self._begin()  # only now: nobody waits for a loop that was made and never run
+        self._taken += 1
+        events = self._events
         while not events:
             if group.state is not GroupState.OPEN:
                 if group.state is not GroupState.COMPLETED:

@@ -127,15 +127,15 @@ class JobContexts(HasCore):
         return kind(
             _client(self),
             (worker_name,),
-            name=name,
-            payload=payload,
-            timeout=timeout,
-            cancel_on_error=True,
-            label=label,
-            cancellable=cancellable,
-            headers=headers,
-            single=True,
-            special=special,
+            name,
+            payload,
+            timeout,
+            True,  # cancel_on_error
+            label,
+            cancellable,
+            headers,
+            True,  # single
+            special,
         )
 
     @overload
@@ -237,15 +237,15 @@ class JobContexts(HasCore):
         return JobGroupContext(
             _client(self),
             worker_names,
-            name=name,
-            payload=payload,
-            timeout=timeout,
-            cancel_on_error=cancel_on_error,
-            label=label,
-            cancellable=cancellable,
-            headers=headers,
-            single=False,
-            special=special,
+            name,
+            payload,
+            timeout,
+            cancel_on_error,
+            label,
+            cancellable,
+            headers,
+            False,  # single
+            special,
         )
 
 

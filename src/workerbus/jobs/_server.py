@@ -17,7 +17,7 @@ The server knows nothing of names and classes: it is given a `Route` for each jo
 
 import logging
 import math
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -136,7 +136,7 @@ class JobServer:
         self._later: Deadlines[Callable[[], None]] | None = None
         self._no_jobs: Event | None = None
         self.ignored: int = 0
-        self.answered: dict[JobStatus, int] = {}
+        self.answered: defaultdict[JobStatus, int] = defaultdict(int)
         self._now: Callable[[], float] | None = None
         self._all_groups: Mapping[str, JobGroup] | None = None
 
@@ -213,7 +213,7 @@ class JobServer:
                 refusal = JobStatus.ERROR, error_payload(exc)
         if route is None:
             assert refusal is not None
-            self._count(refusal[0])
+            self.answered[refusal[0]] += 1
             assignment.over()
             assignment.answered(*refusal)
             return
@@ -392,8 +392,8 @@ class JobServer:
     def _move(self, job: OpenJob, event: JobTrigger) -> JobState:
         """Let the table decide, and free the place of a job that is over; returns where it was before."""
         before, job.state = job.state, next_job(job.state, event)
-        if job.state is JobState.OVER:
-            limiter = job.route.limiter
+        limiter = job.route.limiter
+        if (limiter is not None or job.assignment is not None) and job.state is JobState.OVER:
             if limiter is not None:
                 following = limiter.leave(job)
                 if following is not None:
@@ -455,7 +455,7 @@ class JobServer:
         if job.assignment is None:
             self._send(job.request, status, response, urgent=urgent, stream_end=stream_end)
         else:
-            self._count(status)
+            self.answered[status] += 1
             job.assignment.answered(status, response, urgent=urgent, stream_end=stream_end)
 
     def _forget(self, job: OpenJob) -> None:
@@ -487,7 +487,7 @@ class JobServer:
         urgent: bool = False,
         stream_end: bool = False,
     ) -> None:
-        self._count(status)
+        self.answered[status] += 1
         job_id, name, to, headers = request.job_id, self._name, request.source, request.headers
         if logger.isEnabledFor(logging.DEBUG):
             text = "worker %r answers job %r (%s): %s"
@@ -506,12 +506,6 @@ class JobServer:
             bus.post(message)
         else:
             self._held.append(message)
-
-    def _count(self, status: JobStatus) -> None:
-        try:
-            self.answered[status] += 1
-        except KeyError:
-            self.answered[status] = 1
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if self._owner.hooks.wants(name):

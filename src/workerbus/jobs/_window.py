@@ -157,8 +157,9 @@ class EventQueue:
         Returns:
             Whether it is the first time; otherwise it is left out.
         """
-        count = self._counts.get(worker)
-        if count is None:
+        try:
+            count = self._counts[worker]
+        except KeyError:
             count = self._count(worker)
         if number is None:
             count.arrived += 1
