@@ -294,7 +294,7 @@ class Supervision:
                 return
 
     async def _make(self, child: Supervised) -> None:
-        earlier, child.comes = child.error, True
+        child.before, child.comes = child.error, True
         try:
             worker = made(child.factory, child.name)
             core_of(worker).state.supervision = self
@@ -304,14 +304,14 @@ class Supervision:
             if not core_of(child.worker).state.admitted:
                 child.left.set()
             if self._closed:
-                self._host.given_up(child.name, earlier)
-            self._has_not_come(child, await own_error(exc), earlier)
+                self._host.given_up(child.name, child.before)
+            self._has_not_come(child, await own_error(exc))
         else:
-            self._has_come(child, earlier)
+            self._has_come(child)
         finally:
             child.comes = False
 
-    def _has_not_come(self, child: Supervised, error: BaseException, earlier: BaseException | None) -> None:
+    def _has_not_come(self, child: Supervised, error: BaseException) -> None:
         if self._closed or not self._host.takes_workers:
             return
         child.error = error
@@ -322,14 +322,14 @@ class Supervision:
         else:
             failure: Exception = RestartLimitError(child.name, *self._limit)
             if isinstance(error, FactoryError):
-                child.error, failure = earlier, error
+                child.error, failure = child.before, error
             self._give_up(child, failure)
             self._host.escalate(child.name, failure)
 
-    def _has_come(self, child: Supervised, earlier: BaseException | None) -> None:
+    def _has_come(self, child: Supervised) -> None:
         child.restarts += 1
         self._host.restarting(child.name, is_so=child.state is SupervisedState.RESTARTING)
-        text = None if earlier is None else describe(earlier)
+        text = None if child.before is None else describe(child.before)
         about_it = about(runner=self._host.runner_name, worker=child.name)
         why = text or "it had ended"
         logger.info("worker %r was restarted (restart %d): %s", child.name, child.restarts, why, extra=about_it)

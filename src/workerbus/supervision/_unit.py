@@ -41,12 +41,13 @@ class Supervised:
         restarts: How many times it was restarted.
         error: What this life has failed of, or what has kept the next one from coming; None if it has not failed.
         going: Whether the worker of this life has begun to go by itself.
+        before: What the life before has failed of.
         left: Set when the worker has left the bus, and its name is free.
         comes: Whether the next life is just being added.
         unit: With whom it is restarted.
     """
 
-    __slots__ = ("comes", "error", "factory", "going", "left", "name", "restarts", "state", "unit", "worker")
+    __slots__ = ("before", "comes", "error", "factory", "going", "left", "name", "restarts", "state", "unit", "worker")
 
     unit: "RestartUnit"
 
@@ -57,6 +58,7 @@ class Supervised:
         self.state = SupervisedState.RUNNING
         self.restarts = 0
         self.error: BaseException | None = None
+        self.before: BaseException | None = None
         self.going = False
         self.left = LazyEvent()
         self.comes = False

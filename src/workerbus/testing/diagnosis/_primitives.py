@@ -14,7 +14,8 @@ from attrs import frozen
 from workerbus.testing.diagnosis._frames import future_of, module_of
 
 Key = tuple[str, object] | tuple[str, object, object]
-"""What a task can be found by: the job that it does at a worker, its own id, or the id of the lane that it serves."""
+"""What a task can be found by: the job that it does at a worker, its own id, the id of the lane that it serves, or the
+name of a worker that it restarts."""
 
 
 @frozen
@@ -34,6 +35,21 @@ class Wait:
     text: str
     on: tuple[Key, ...] = ()
     verb: str = "waits "
+
+
+MOST_NAMES: Final = 10
+"""How many names there are at most in one sentence."""
+
+
+def names_of(names: Sequence[str] | set[str]) -> str:
+    """Return names, quoted, for a sentence."""
+    return enumerated([repr(name) for name in sorted(names)])
+
+
+def enumerated(texts: Sequence[str]) -> str:
+    """Return the first of some texts, and how many more there are."""
+    more = f", and {len(texts) - MOST_NAMES} more" if len(texts) > MOST_NAMES else ""
+    return ", ".join(texts[:MOST_NAMES]) + more
 
 
 _PRIMITIVES: Final = {

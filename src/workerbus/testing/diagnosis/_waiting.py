@@ -26,29 +26,28 @@ from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.room import RoomWaiter
 from workerbus._registry import WorkerRegistry
 from workerbus.bus._bus import WorkerBus
-from workerbus.errors import text_of
 from workerbus.jobs._answers import JobAnswers
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._context import Context
 from workerbus.jobs._contexts import JobGroupContext
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._iterators import Answers, Events, Reports
+from workerbus.jobs._limiter import PacedLimiter
 from workerbus.jobs._open_job import OpenJob
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer
 from workerbus.pipeline._frame_lane import FrameLane
 from workerbus.pipeline._processor_inbox import ProcessorInbox
-from workerbus.pipeline._worker import PipelineWorker
 from workerbus.runner._runner import WorkerRunner
 from workerbus.testing.buses._network import stories
 from workerbus.testing.buses._recording import RecordingBus
+from workerbus.testing.diagnosis._arrivals import RESTART, RESTART_WAITS, arrival, late, restart_keys, restart_title
 from workerbus.testing.diagnosis._circles import circles_in
 from workerbus.testing.diagnosis._frames import frames_of, is_machinery, module_of
-from workerbus.testing.diagnosis._primitives import Key, Wait, primitive
+from workerbus.testing.diagnosis._primitives import Key, Wait, enumerated, names_of, primitive
 from workerbus.testing.workers._endings import end_of_script
 from workerbus.testing.workers._news import News
 from workerbus.worker._base import BaseWorker
-from workerbus.worker._core import core_of
 from workerbus.worker._hooks import HookQueue
 from workerbus.worker._lifecycle import WorkerLifecycle
 from workerbus.worker._wind_down import WindDown
@@ -58,8 +57,6 @@ MOST: Final = 20
 """How many tasks are described at most."""
 ALIKE: Final = 3
 """How many tasks are described at most of those that wait for the same thing in the same place."""
-MOST_NAMES: Final = 10
-"""How many names there are at most in one sentence."""
 _JOB_ID: Final = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")
 
 
@@ -81,15 +78,6 @@ class Waiter:
 
 
 # --- what the library's own frames mean
-
-
-def _names(names: Sequence[str] | set[str]) -> str:
-    return _enumerated([repr(name) for name in sorted(names)])
-
-
-def _enumerated(texts: Sequence[str]) -> str:
-    more = f", and {len(texts) - MOST_NAMES} more" if len(texts) > MOST_NAMES else ""
-    return ", ".join(texts[:MOST_NAMES]) + more
 
 
 def _job_title(job_id: str, name: str | None) -> str:
@@ -133,6 +121,7 @@ _ROLES: dict[CodeType, Callable[[Names], str]] = {
     HookQueue.run.__code__: _hook,
     WorkerLifecycle._run.__code__: _life,
     FrameLane._take_all.__code__: _processor,
+    RESTART: restart_title,
 }
 
 
@@ -149,12 +138,12 @@ def _behind(frames: Sequence[FrameType]) -> str:
             texts = [text for item in frame.f_locals["self"].look() if (text := _call(item))]
         elif frame.f_code is FrameLane._take_all.__code__:
             texts = [each.name for each, _ in frame.f_locals["self"].entries]
-    return f"\n    and keeps waiting, behind it: {_enumerated(texts)}" if texts else ""
+    return f"\n    and keeps waiting, behind it: {enumerated(texts)}" if texts else ""
 
 
 def _answers(group: JobGroup, name: str | None) -> Wait:
     title = _job_title(group.job_id, name)
-    whom = _names(group.pending)
+    whom = names_of(group.pending)
     if group.is_done:
         return Wait(2, f"until {whom} have stopped working on {title}, which is over: {group.reason}", _jobs(group))
     return Wait(1, f"for the answer of {whom} to {title}", _jobs(group))
@@ -174,34 +163,6 @@ def _events(frame: Names) -> Wait:
     return _answers(events._group, events.name)
 
 
-def _runner_of(registry: WorkerRegistry) -> WorkerRunner | None:
-    runner = getattr(registry.on_departure, "__self__", None)
-    return runner if isinstance(runner, WorkerRunner) else None
-
-
-def _late(registry: WorkerRegistry, name: str) -> str:
-    # Why a worker that runs is not ready.
-    runner = _runner_of(registry)
-    worker = None if runner is None else runner.get_worker(name)
-    running = core_of(worker).extension.session._running if isinstance(worker, PipelineWorker) else None
-    if running is None:
-        return "its run() has begun, and has not called start()"
-    unready = [inbox.name for inbox in running.inboxes if not inbox.set_up]
-    if unready:
-        return f"processor {unready[0]!r} is not set up"
-    late = [inbox.name for inbox in running.inboxes if inbox.late_with_start]
-    return f"the StartFrame was not pushed on by {_names(late)}"
-
-
-def _arrival(frame: Names) -> Wait:
-    name, registry = frame["worker_name"], frame["self"]
-    runner = _runner_of(registry)
-    for error in () if runner is None else runner._hosted.errors:
-        if f"raised by worker {name!r}" in getattr(error, "__notes__", ()):
-            return Wait(0, f"for worker {name!r} to come, which has failed: {type(error).__name__}: {text_of(error)}")
-    return Wait(0, f"for worker {name!r} to come; {registry.near(name)}")
-
-
 def _message(frame: Names) -> Wait:
     source, target, job_id = frame["source"], frame["target"], frame["job_id"]
     way = "".join(
@@ -215,7 +176,7 @@ def _message(frame: Names) -> Wait:
 
 def _full_lanes(frame: Names) -> Wait:
     lanes: list[Lane[Any]] = frame["full"]
-    whose = _names([lane.name.removesuffix(" data") for lane in lanes])
+    whose = names_of([lane.name.removesuffix(" data") for lane in lanes])
     return Wait(1, f"for room in the data lane of {whose}, which is full", tuple(("lane", id(lane)) for lane in lanes))
 
 
@@ -225,9 +186,11 @@ def _finish(name: str) -> Wait:
 
 def _turn(job: OpenJob) -> Wait:
     limiter = job.route.limiter
-    requests = [holder.request for holder in limiter.holders] if limiter is not None else []
-    if not requests:
-        return Wait(1, "for its turn, until its handler's rate lets it begin")
+    if job.timer is not None:
+        return Wait(1, "for its delay to pass")
+    if isinstance(limiter, PacedLimiter) and limiter.due_at is not None:
+        return Wait(1, f"for its turn: its handler's rate lets the next one begin at {limiter.due_at:g} s")
+    requests = [] if limiter is None else [holder.request for holder in limiter.holders]
     others = [_job_title(request.job_id, request.job_name) for request in requests]
     keys = tuple(("job", request.job_id, request.target) for request in requests[:1])
     have = "has" if len(others) == 1 else "have"
@@ -252,7 +215,7 @@ def _room(waiter: RoomWaiter[Any], inboxes: Sequence[ProcessorInbox]) -> Wait:
 
 
 def _workers_of(runner: WorkerRunner) -> Wait:
-    left = _names(list(runner._hosted.roots))
+    left = names_of(list(runner._hosted.roots))
     return Wait(3, f"for the end of runner {runner.name!r}" + (f", whose workers are {left}" if left else ""))
 
 
@@ -265,7 +228,8 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
     Reports.__anext__.__code__: lambda frame: _answers(frame["group"], None),
     JobAnswers.send_job_stream_data.__code__: _stream_window,
     JobGroup.wait.__code__: lambda frame: _answers(frame["self"], None),
-    WorkerRegistry.wait_for_news.__code__: _arrival,
+    WorkerRegistry.wait_for_news.__code__: arrival,
+    **RESTART_WAITS,
     WorkerBus._hand_out_in_line.__code__: _full_lanes,
     RecordingBus.wait_for.__code__: _message,
     News.until.__code__: lambda frame: Wait(0, f"until at {frame['self'].name!r} {frame['what']}"),
@@ -334,6 +298,7 @@ class _Task:
             ("task", waiter.id),
             *(("job", each.job_id, each.target) for each in requests),
             *(("lane", id(lane)) for lane in lanes),
+            *(key for frame in self.frames if frame.f_code is RESTART for key in restart_keys(frame.f_locals["unit"])),
         ]
 
     def wait(self, titles: dict[int, str], inboxes: Sequence[ProcessorInbox]) -> Wait | None:
@@ -361,9 +326,11 @@ class _Task:
 
     @staticmethod
     def _unready(wait: Wait, frame: FrameType, titles: dict[int, str]) -> Wait:
-        name = frame.f_locals.get("worker_name")
-        if frame.f_code is WorkerRegistry.wait_for_news.__code__ and _run_title(name) in titles.values():
-            return Wait(1, f"for worker {name!r} to be ready: {_late(frame.f_locals['self'], str(name))}")
+        if frame.f_code is not WorkerRegistry.wait_for_news.__code__:
+            return wait
+        name, registry = frame.f_locals["worker_name"], frame.f_locals["self"]
+        if _run_title(name) in titles.values() and name not in registry.restarting:
+            return Wait(1, f"for worker {name!r} to be ready: {late(registry, name)}")
         return wait
 
     def place(self) -> str:
@@ -399,7 +366,7 @@ class _JobWithoutTask:
 
 def _jobs_of(tasks: list[_Task]) -> list[_JobWithoutTask]:
     jobs = [job for task in tasks for server in task.servers for job in server.jobs.values()]
-    return [_JobWithoutTask(job) for job in jobs if job.waits or job.deferred]
+    return [_JobWithoutTask(job) for job in jobs if job.waits or job.deferred or job.timer is not None]
 
 
 def describe(waiters: Sequence[Waiter], *, jobs: bool = True) -> tuple[str, ...]:
