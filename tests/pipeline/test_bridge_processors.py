@@ -484,3 +484,51 @@ async def test_a_worker_whose_bridge_finds_no_place_on_the_bus_leaves_it(ends: s
             await runner.add_workers(worker)
     assert not bus.has_subscriber("w")
     assert runner.known_workers() == []
+
+
+async def test_what_is_given_to_a_bridge_by_hand_comes_in() -> None:
+    """P4, N7: `on_bus_message` does what the bus does, and its filters hold."""
+    bus, after = MemoryBus(), Spy()
+    bridge = BusBridgeProcessor(bus=bus, worker_name="front", name="bridge", target_task="somebody")
+    await bridge.on_bus_message(over_the_bus(TextFrame("early")))
+    async with running(worker_of(bridge, after, name="front"), bus=bus):
+        for source in "somebody", "another", "front":
+            await bridge.on_bus_message(over_the_bus(TextFrame(f"of {source}"), source=source))
+        await bridge.on_bus_message(BusMessage(source="somebody"))
+        await after.until(2)
+        await settle()
+    assert after.heard == ["early", "of somebody"]
+
+
+@pytest.mark.parametrize("how", ["a subclass", "the object", "accepts_bus_message"])
+async def test_what_a_user_puts_in_the_place_of_a_bridges_methods_is_called(how: str) -> None:
+    """N7, N4: with each message of the bus; what it keeps does not come in."""
+
+    class Picky(BusBridgeProcessor):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if keeps(message):
+                await super().on_bus_message(message)
+
+    class Refusing(BusBridgeProcessor):
+        def accepts_bus_message(self, message: BusMessage) -> bool:
+            return keeps(message)
+
+    def keeps(message: BusMessage) -> bool:
+        return not (isinstance(message, BusFrameMessage) and getattr(message.frame, "text", "") == "b")
+
+    async def on_the_object(message: BusMessage) -> None:
+        if keeps(message):
+            await BusBridgeProcessor.on_bus_message(bridge, message)
+
+    bus, after = MemoryBus(), Spy()
+    kinds = {"a subclass": Picky, "accepts_bus_message": Refusing}
+    bridge = kinds.get(how, BusBridgeProcessor)(bus=bus, worker_name="front", name="bridge")
+    if how == "the object":
+        bridge.on_bus_message = on_the_object  # type: ignore[method-assign]
+    async with running(worker_of(bridge, after, name="front"), bus=bus):
+        for text in "a", "b", "c":
+            await bus.send(over_the_bus(TextFrame(text)))
+        await after.until(2)
+        await settle()
+    assert after.heard == ["a", "c"]
+    assert not bus.has_subscriber("bridge")

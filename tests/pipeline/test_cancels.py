@@ -307,3 +307,34 @@ async def test_user_code_that_refuses_cancellation_is_waited_for_and_named(caplo
         await runner.cancel()
     assert "worker 'w' waits for processors that refuse cancellation: 'stubborn'" in caplog.text
     assert "cleanup" in stubborn.log
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(None, 1.0), (0.2, 0.2), (30, 1.0)])
+async def test_a_cancel_that_a_processor_keeps_has_as_much_time_as_was_given(
+    given: float | None, seconds: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P2, L4: and at most half of the wind-down's."""
+
+    class Keeping(FrameProcessor):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            await super().process_frame(frame, direction)
+            if not isinstance(frame, CancelFrame):
+                await self.push_frame(frame, direction)
+
+    options: dict[str, Any] = {} if given is None else {"cancel_timeout_secs": given}
+    finished = list[Frame]()
+    async with flowing(Keeping(), **options) as worker:
+        worker.add_event_handler("on_pipeline_finished", lambda _, frame: finished.append(frame))
+        begin = current_time()
+        await worker.queue_frame(CancelFrame("enough"))
+        await worker.wait()
+        assert current_time() == begin + seconds
+    assert [type(frame) for frame in finished] == [CancelFrame]
+    assert "has not got through" in caplog.text
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_the_time_for_a_cancel_is_more_than_none(seconds: float) -> None:
+    """N8"""
+    with pytest.raises(ValueError, match="cancel_timeout_secs is a number of seconds, more than 0"):
+        worker_of(Spy(), cancel_timeout_secs=seconds)

@@ -1,5 +1,7 @@
 """P1: what an interruption drops, and what it spares."""
 
+import copy
+
 import anyio
 import pytest
 from anyio import CancelScope, current_time, sleep
@@ -24,7 +26,17 @@ from support.pipelines import (
 )
 from support.workers import running
 from workerbus import CLEANUP_SECONDS, BusFrameMessage, BusMessage, WorkerRunner
-from workerbus.pipeline import EndFrame, Frame, FrameDirection, FrameProcessor, InterruptionFrame, TextFrame
+from workerbus.pipeline import (
+    EndFrame,
+    Frame,
+    FrameDirection,
+    FrameProcessor,
+    InterruptionFrame,
+    SyncParallelPipeline,
+    TextFrame,
+    frame_type,
+)
+from workerbus.pipeline._frames import received
 from workerbus.testing import settle
 
 
@@ -55,6 +67,56 @@ async def test_what_is_uninterruptible_is_spared(caplog: pytest.LogCaptureFixtur
         await last.until(3)
     assert last.heard == ["a", "c", "e"]
     assert not caplog.records
+
+
+async def test_a_frame_of_any_class_is_spared_when_it_says_so() -> None:
+    """P1: and one of an uninterruptible class is not; the frame that is being handled, too."""
+
+    @frame_type
+    class Kept(TextFrame):
+        interruptible: bool = False
+
+    gate, last = Gate(), Spy()
+    first = Spy(for_texts(gate))
+    frames = [TextFrame("a"), TextFrame("b"), TextFrame("c"), Firm("d"), Kept("e"), Kept("f", interruptible=True)]
+    frames[0].interruptible = frames[2].interruptible = False
+    frames[3].interruptible = True
+    async with flowing(first, last) as worker:
+        await worker.queue_frames(frames)
+        await gate.reached.wait()
+        await worker.queue_frame(InterruptionFrame())
+        await settle()
+        gate.open()
+        await last.until(3)
+    assert last.heard == ["a", "c", "e"]
+    assert [frame.interruptible for frame in frames] == [False, True, False, True, False, True]
+
+
+async def test_a_frame_that_is_spared_is_spared_before_the_start_and_between_branches() -> None:
+    """P1"""
+    kept, last = TextFrame("kept"), Spy()
+    kept.interruptible = False
+    stuck = Spy(for_texts(hang))
+    worker = worker_of(SyncParallelPipeline([stuck], [Spy()]), last, name="w")
+    await worker.queue_frames([TextFrame("a"), TextFrame("b"), kept])
+    async with running(worker):
+        await stuck.until(1)
+        stuck.on = None
+        await worker.queue_frame(InterruptionFrame())
+        await last.until(1)
+        await settle()
+    assert last.heard == ["kept"]
+
+
+def test_a_copy_of_a_frame_is_as_interruptible_as_the_frame() -> None:
+    """P1: those that `broadcast_frame_instance` makes, and what a bridge brings."""
+    frame = TextFrame("kept")
+    assert copy.copy(frame).interruptible
+    frame.interruptible = False
+    assert not copy.copy(frame).interruptible
+    assert not copy.copy(copy.copy(frame)).interruptible
+    assert not received(frame, object()).interruptible
+    assert Firm("firm").interruptible is copy.copy(Firm("firm")).interruptible is False
 
 
 async def test_an_end_survives_an_interruption() -> None:

@@ -1,15 +1,16 @@
 """Processors that pause: what waits, what does not, and how a pause ends."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from anyio import fail_after, sleep
+from anyio import Event, current_time, fail_after, sleep, sleep_forever
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.pipelines import UP, Alert, Firm, Gate, Spy, flowing, for_texts, hang, texts, worker_of
+from support.pipelines import DOWN, UP, Alert, Firm, Gate, Spy, flowing, for_texts, hang, texts, worker_of
 from support.workers import running
-from workerbus import BusFrameMessage, NotRunningError, PipelineWorker, WorkerRunner
+from workerbus import BusFrameMessage, HandlerTypeError, NotRunningError, PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
     CancelFrame,
     EndFrame,
@@ -21,6 +22,7 @@ from workerbus.pipeline import (
     FrameProcessorResumeFrame,
     FrameProcessorResumeUrgentFrame,
     InterruptionFrame,
+    StartFrame,
     TextFrame,
 )
 from workerbus.testing import RecordingBus, nothing_left, run, settle
@@ -314,3 +316,123 @@ def test_pauses_and_interruptions_hold_what_waits_each_for_its_time(
     for kinds in (("interrupt",), ("data", "firm")):
         expected = [each for each in queued if each.startswith(kinds) and each not in dropped]
         assert [each for each in begun if each.startswith(kinds)] == expected
+
+
+# --- until something is ready
+
+
+def holding(ready: Any, **kwargs: Any) -> Spy:
+    """A processor that holds all frames from the `StartFrame` on."""
+
+    class Holding(Spy):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            if isinstance(frame, StartFrame):
+                await self.pause_processing_all_frames_until(ready, **kwargs)
+            await super().process_frame(frame, direction)
+
+    return Holding()
+
+
+async def test_a_processor_holds_all_frames_until_something_is_ready() -> None:
+    """P1: system frames, too; the frame that is being handled passes, so that the pipeline starts."""
+    ready, last = Event(), Spy()
+    spy = holding(ready.wait)
+    async with flowing(spy, last) as worker:
+        await worker.queue_frames([*texts("a", "b"), Alert("!")])
+        await worker.queue_frame(TextFrame("up"), UP)
+        await settle()
+        assert spy.heard == []
+        ready.set()
+        await last.until(2)
+        await spy.until(3)
+    assert sorted(spy.heard) == ["!", "a", "b", "up"]
+    assert spy.heard[0] == "!"
+    assert last.heard_going(DOWN) == ["!", "a", "b"]
+
+
+async def test_a_pause_ends_in_any_case_when_its_time_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    """P1: after five seconds, unless another time is given; the log says so."""
+    for seconds, options in ((5.0, {}), (0.5, {"timeout": 0.5})):
+        spy = holding(sleep_forever, **options)
+        async with flowing(spy) as worker:
+            begin = current_time()
+            await worker.queue_frames(texts("a"))
+            await spy.until(1)
+            assert current_time() == begin + seconds
+    assert [record.getMessage().partition(" goes on ")[2] for record in caplog.records] == [
+        "after 5 seconds, without what it has waited for",
+        "after 0.5 seconds, without what it has waited for",
+    ]
+
+
+async def test_what_fails_to_get_ready_is_reported_and_holds_nothing_up(caplog: pytest.LogCaptureFixture) -> None:
+    """P1"""
+
+    async def fail() -> None:
+        raise OSError("no connection")
+
+    spy, errors = holding(fail), list[str]()
+    worker = worker_of(spy, name="w")
+    worker.add_event_handler("on_pipeline_error", lambda _, frame: errors.append(frame.error))
+    async with running(worker):
+        await worker.queue_frames(texts("a"))
+        await spy.until(1)
+    assert errors == ["OSError: no connection"]
+    assert "failed with a task" in caplog.text
+
+
+async def test_pauses_until_something_is_ready_end_each_for_itself() -> None:
+    """P1: and beside those that are ended by hand."""
+    first, second, spy = Event(), Event(), Spy()
+    async with flowing(spy) as worker:
+        await spy.pause_processing_all_frames_until(first.wait)
+        await spy.pause_processing_all_frames_until(second.wait)
+        await spy.pause_processing_frames()
+        await worker.queue_frames([*texts("a"), Alert("!")])
+        first.set()
+        await settle()
+        assert spy.heard == []
+        second.set()
+        await settle()
+        assert spy.heard == ["!"]
+        await spy.resume_processing_frames()
+        await spy.until(1)
+
+
+async def test_a_cancel_gets_through_a_pause_that_waits_and_an_interruption_waits(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """P2, L4, P1"""
+    ready, spy = Event(), Spy()
+    worker = worker_of(spy, name="w")
+    async with nothing_left(), running(worker):
+        await spy.pause_processing_all_frames_until(ready.wait)
+        await worker.queue_frames([TextFrame("dropped"), InterruptionFrame(), TextFrame("a")])
+        await settle()
+        ready.set()
+        await spy.until(1)
+        await spy.pause_processing_all_frames_until(sleep_forever, timeout=1000)
+        await worker.queue_frames([TextFrame("b"), Alert("!")])
+        await settle()
+        before = current_time()
+        await worker.queue_frame(CancelFrame())
+        await worker.wait()
+        assert current_time() == before
+    assert spy.heard == ["a"]
+    assert spy.log[-2:] == ["CancelFrame", "cleanup"]
+    assert "has not got through" not in caplog.text
+
+
+async def test_a_pause_that_cannot_be_is_refused() -> None:
+    """N8, L1: before anything is held, and nothing is left unawaited."""
+    spy = Spy()
+    with pytest.raises(NotRunningError):
+        await spy.pause_processing_all_frames_until(sleep_forever)
+    async with flowing(spy) as worker:
+        with pytest.raises(ValueError, match="timeout is a number of seconds, more than 0, not 0"):
+            await spy.pause_processing_all_frames_until(sleep_forever, timeout=0)
+        not_async: Any = Event().set
+        with pytest.raises(HandlerTypeError):
+            await spy.pause_processing_all_frames_until(not_async)
+        await worker.queue_frames(texts("a"))
+        await spy.until(1)

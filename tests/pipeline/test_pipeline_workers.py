@@ -365,3 +365,23 @@ async def test_what_is_to_be_said_behind_an_end_is_dropped_without_a_word(caplog
         await worker.wait()
     assert worker.queued == ["TextFrame", "EndFrame"]
     assert not caplog.records
+
+
+@pytest.mark.parametrize("end", [EndFrame, CancelFrame, StopFrame])
+async def test_a_worker_says_whether_it_has_finished(end: type[Frame]) -> None:
+    """W6, P2: not before nothing of it runs any more."""
+    seen = list[bool]()
+
+    class Last(PipelineWorker):
+        async def cleanup(self) -> None:
+            await super().cleanup()
+            seen.append(self.has_finished())
+
+    worker = Last(Pipeline([Spy()]), name="w")
+    assert not worker.has_finished()
+    async with running(worker):
+        assert not worker.has_finished()
+        await worker.queue_frame(end())
+        await worker.wait()
+        assert worker.has_finished()
+    assert seen == [False]

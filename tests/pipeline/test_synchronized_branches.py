@@ -30,6 +30,7 @@ from workerbus.pipeline import (
     EndFrame,
     Frame,
     FrameDirection,
+    FrameOrder,
     FrameProcessor,
     InterruptionFrame,
     ParallelPipeline,
@@ -55,13 +56,15 @@ def saying(prefix: str, seconds: float = 0, times: int = 1) -> ScriptedProcessor
     return ScriptedProcessor(do)
 
 
+@pytest.mark.parametrize("order", FrameOrder)
 @pytest.mark.parametrize("way", [DOWN, UP])
-async def test_what_the_branches_make_of_a_frame_goes_on_together_in_the_order_of_the_branches(
-    way: FrameDirection,
+async def test_what_the_branches_make_of_a_frame_goes_on_together_in_the_order_that_is_asked_for(
+    way: FrameDirection, order: FrameOrder
 ) -> None:
-    """P1: however long each of them takes."""
+    """P1: however long each of them takes; in that of arrival, unless another is given."""
     first, last = Spy(), Spy()
-    fork = SyncParallelPipeline([saying("slow", 2, 2)], [Spy(), saying("quick")])
+    kept: dict[str, Any] = {} if order is FrameOrder.ARRIVAL else {"frame_order": order}
+    fork = SyncParallelPipeline([saying("slow", 2, 2)], [Spy(), saying("quick")], **kept)
     async with flowing(first, fork, last) as worker:
         for frame in texts("a", "b"):
             await worker.queue_frame(frame, way)
@@ -71,8 +74,17 @@ async def test_what_the_branches_make_of_a_frame_goes_on_together_in_the_order_o
         assert current_time() == begin + 2
         await spy.until(6)
         assert current_time() == begin + 4
-    assert [text for text in spy.heard if text.endswith(" a")] == ["slow a", "slow1 a", "quick a"]
-    assert [text for text in spy.heard if text.endswith(" b")] == ["slow b", "slow1 b", "quick b"]
+    for text in "a", "b":
+        slow, quick = [f"slow {text}", f"slow1 {text}"], [f"quick {text}"]
+        expected = slow + quick if order is FrameOrder.PIPELINE else quick + slow
+        assert [said for said in spy.heard if said.endswith(f" {text}")] == expected
+
+
+def test_an_order_is_one_of_two() -> None:
+    """N8"""
+    order: Any = "pipeline"
+    with pytest.raises(TypeError, match="frame_order is a FrameOrder, not 'pipeline'"):
+        SyncParallelPipeline([Spy()], frame_order=order)
 
 
 async def test_the_next_frame_waits_until_all_branches_have_handled_the_one_before() -> None:
@@ -112,7 +124,9 @@ async def test_system_frames_take_no_turns() -> None:
 async def test_an_interruption_drops_what_waits_for_its_turn() -> None:
     """P1: here and at the end of the turn, in both directions; what is uninterruptible stays."""
     first, last, stuck = Spy(), Spy(), Spy(for_texts(hang))
-    async with flowing(first, SyncParallelPipeline([saying("made of")], [stuck]), last) as worker:
+    async with flowing(
+        first, SyncParallelPipeline([saying("made of")], [stuck], frame_order=FrameOrder.PIPELINE), last
+    ) as worker:
         await worker.queue_frames([TextFrame("a"), TextFrame("b"), Firm("firm")])
         await last.push_frame(TextFrame("up"), UP)
         await last.push_frame(TextFrame("up too"), UP)
@@ -125,6 +139,28 @@ async def test_an_interruption_drops_what_waits_for_its_turn() -> None:
         await last.until(4)
     assert last.heard == ["made of firm", "firm", "made of behind it", "behind it"]
     assert "up too" not in first.heard
+
+
+async def test_an_interruption_spares_what_a_branch_has_made_that_is_uninterruptible() -> None:
+    """P1: it goes on when the turn is over, which the interruption brings about."""
+
+    async def make(processor: Any, frame: Frame, direction: FrameDirection) -> bool:
+        if isinstance(frame, TextFrame):
+            await processor.push_frame(Firm(f"firm {frame.text}"))
+            await processor.push_frame(TextFrame(f"soft {frame.text}"))
+        return isinstance(frame, TextFrame)
+
+    last, stuck = Spy(), Spy(for_texts(hang))
+    async with flowing(SyncParallelPipeline([ScriptedProcessor(make)], [stuck]), last) as worker:
+        await worker.queue_frame(TextFrame("a"))
+        await stuck.until(1)
+        await settle()
+        assert last.heard == []
+        stuck.on = None
+        await worker.queue_frame(InterruptionFrame())
+        await last.until(1)
+        await settle()
+    assert last.heard == ["firm a"]
 
 
 async def test_an_interruption_that_a_branch_makes_drops_what_waits_too() -> None:
@@ -196,7 +232,7 @@ async def test_what_a_task_pushes_between_turns_goes_on_at_once() -> None:
 async def test_synchronized_branches_may_stand_in_branches_and_in_another_pipeline_afterwards() -> None:
     """P1"""
     last = Spy()
-    inner = SyncParallelPipeline([Spy(slow(1))], [saying("inner")])
+    inner = SyncParallelPipeline([Spy(slow(1))], [saying("inner")], frame_order=FrameOrder.PIPELINE)
     outer = ParallelPipeline([inner], [Pipeline([saying("outer")])])
     for n in range(2):
         worker = worker_of(outer, last, name=f"w{n}")

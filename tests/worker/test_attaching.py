@@ -6,7 +6,15 @@ import pytest
 
 from support.subscribers import Plain
 from support.workers import Helper, running
-from workerbus import BaseWorker, BusWorkerErrorMessage, MemoryBus, NotRunningError, WorkerRegistry
+from workerbus import (
+    BaseWorker,
+    BusCancelMessage,
+    BusEndMessage,
+    BusWorkerErrorMessage,
+    MemoryBus,
+    NotRunningError,
+    WorkerRegistry,
+)
 from workerbus.worker._core import core_of
 
 
@@ -91,3 +99,20 @@ async def test_a_worker_can_be_attached_once_and_says_so() -> None:
     await worker.stop()
     assert not bus.has_subscriber("worker")
     assert repr(worker) == "<Helper 'worker', finished>"
+
+
+async def test_a_worker_that_was_attached_by_hand_asks_the_runner_of_its_registry_to_end() -> None:
+    """W1, R6: the message says whom it is for; one that is not attached has nobody to ask."""
+    worker, bus, observer = Helper("worker"), MemoryBus(), Plain("observer")
+    for ask in worker.end, worker.cancel:
+        with pytest.raises(NotRunningError, match="worker 'worker' has no runner yet"):
+            await ask()
+    await bus.subscribe(observer)
+    await worker.attach(registry=WorkerRegistry("somewhere"), bus=bus)
+    async with bus:
+        await worker.end(reason="done")
+        await worker.cancel(reason="at once")
+        await observer.until(1, BusCancelMessage)
+        ends = await observer.until(1, BusEndMessage)
+    assert ends == [BusEndMessage("done", source="worker", target="somewhere")]
+    assert observer.of(BusCancelMessage) == [BusCancelMessage("at once", source="worker", target="somewhere")]

@@ -47,7 +47,7 @@ from workerbus.pipeline._params import PipelineParams
 from workerbus.pipeline._pipeline import ParallelPipeline, Pipeline
 from workerbus.pipeline._processor import FrameProcessor
 from workerbus.pipeline._session import START_SECONDS, START_TIMEOUT_SECONDS
-from workerbus.pipeline._synchronized import SyncParallelPipeline
+from workerbus.pipeline._synchronized import FrameOrder, SyncParallelPipeline
 from workerbus.pipeline._worker import PipelineWorker
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "FlushTimeoutError",
     "Frame",
     "FrameDirection",
+    "FrameOrder",
     "FrameProcessed",
     "FrameProcessor",
     "FrameProcessorPauseFrame",

@@ -6,12 +6,21 @@ comes before the start waits in the inboxes, behind the gate.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
+from workerbus._methods import is_default
 from workerbus.bus._bus import WorkerBus
-from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, make_inbox
+from workerbus.bus._inbox import (
+    BusSubscriber,
+    Inbox,
+    InboxHost,
+    PlainInbox,
+    Receives,
+    accepts_everything,
+    make_inbox,
+)
 from workerbus.messages import BusFrameMessage, BusMessage
 from workerbus.pipeline._bus_edge import Deduplicator, checked_types, frame_of
 from workerbus.pipeline._flush import FlushRound, flushable
@@ -84,6 +93,21 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
         """Unsubscribe from the bus."""
         await super().cleanup()
         await _bridge_of(self).departed()
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        """Push on the frame that a message brings, if it is for this bridge.
+
+        An override is called with every message, one at a time; what it does not give to ``super()`` does not come in.
+
+        Args:
+            message: The message.
+
+        Guarantees: N7.
+        """
+        bridge = _bridge_of(self)
+        if bridge.concerns(message):
+            assert isinstance(message, BusFrameMessage)
+            bridge.came(message)
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Send a frame to the bus, or push it on; an interruption goes both ways.
@@ -195,8 +219,13 @@ def _bridge_of(processor: BusBridgeProcessor) -> _Bridge:
     return bridge
 
 
+_TAKES: Final = BusBridgeProcessor.on_bus_message
+
+
 @make_inbox.register
-def _(processor: BusBridgeProcessor, _bus: InboxHost) -> Inbox:
+def _(processor: BusBridgeProcessor, bus: InboxHost) -> Inbox:
+    if not (is_default(processor, "on_bus_message", _TAKES) and accepts_everything(processor)):
+        return PlainInbox(processor, bus)  # code of the user's, which does not run in a sender's step
     return _BridgeInbox(processor.name, _bridge_of(processor))
 
 

@@ -26,6 +26,8 @@ _RESERVED: Final = frozenset(
 )
 _LANES: Final[list[type[Any]]] = []
 _next_id: Final = count(1).__next__
+_INTERRUPTIBLE: Final = object()
+"""The mark of a frame whose ``interruptible`` was set. Most are not, and a field would cost each frame something."""
 
 
 class FrameDirection(Enum):
@@ -54,7 +56,10 @@ def _frame(cls: type[T]) -> type[T]:
 
 
 class UninterruptibleFrame:
-    """A mixin for frames that an interruption neither drops where they wait nor cancels while they are handled."""
+    """A mixin for frames that an interruption neither drops where they wait nor cancels while they are handled.
+
+    For one frame alone, set its ``interruptible`` to False.
+    """
 
     __slots__ = ()
 
@@ -68,6 +73,7 @@ class Frame:
         metadata: Whatever processors want to note on the frame.
 
     Attributes:
+        interruptible: Whether an interruption drops the frame where it waits, and cancels its handling; may be set.
         id: The number of the frame, unique in this process.
         marks: Where the frame has been: used by the library alone.
         is_system: Whether frames of this class go into the system lane.
@@ -98,6 +104,24 @@ class Frame:
         if fields and not {"__attrs_attrs__", "__init__"} & cls.__dict__.keys():
             cls.__new__ = _REFUSAL  # type: ignore[method-assign]  # taken back by frame_type
 
+    @property
+    def interruptible(self) -> bool:
+        """Whether an interruption drops the frame where it waits, and cancels its handling.
+
+        It may be set, until the frame is handled; so may a field of that name in a class of your own. System frames are
+        never dropped.
+
+        Guarantees: P1.
+        """
+        marks = self.marks
+        return not self.is_uninterruptible if marks is None else marks.get(_INTERRUPTIBLE, not self.is_uninterruptible)
+
+    @interruptible.setter
+    def interruptible(self, value: bool) -> None:
+        if self.marks is None:
+            self.marks = {}
+        self.marks[_INTERRUPTIBLE] = bool(value)
+
     def __copy__(self) -> Self:
         """Return another frame with the same content, with a number and metadata of its own, and without marks."""
         cls = type(self)
@@ -107,6 +131,8 @@ class Frame:
         for name, value in getattr(self, "__dict__", {}).items():
             setattr(twin, name, value)
         twin.id, twin.metadata, twin.marks = _next_id(), dict(self.metadata), None
+        if self.marks is not None and _INTERRUPTIBLE in self.marks:
+            twin.marks = {_INTERRUPTIBLE: self.marks[_INTERRUPTIBLE]}
         return twin
 
     @property
@@ -417,7 +443,7 @@ BUS: Final = object()
 def received(frame: Frame, by: object) -> Frame:
     """Return a receiver's own copy of a frame from the bus, which hands the same object to everybody."""
     twin = copy.copy(frame)
-    twin.id, twin.marks = frame.id, {BUS: True, by: True}
+    twin.id, twin.marks = frame.id, {**(twin.marks or {}), BUS: True, by: True}
     return twin
 
 

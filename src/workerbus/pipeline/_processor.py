@@ -4,11 +4,13 @@ The class belongs to whoever subclasses it: all that the library keeps of a proc
 """
 
 import copy
+import logging
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from anyio import move_on_after
 from anyio.lowlevel import checkpoint
 
 from workerbus._concurrency.failures import own_error
@@ -23,6 +25,11 @@ from workerbus.pipeline._frames import ErrorFrame, Frame, FrameDirection, Interr
 from workerbus.pipeline._owner import FrameProcessorSetup, FrameWorker
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM
 from workerbus.pipeline._processor_inbox import ProcessorInbox, inbox_of
+
+logger = logging.getLogger("workerbus.pipeline")
+
+PAUSE_SECONDS: Final = 5.0
+"""After how many seconds a pause until something is ready ends in any case, unless another time is given."""
 
 _numbers: Final[Counter[str]] = Counter()
 
@@ -257,6 +264,58 @@ class FrameProcessor(EventEmitter):
     async def pause_processing_system_frames(self) -> None:
         """Begin no system frame, until `resume_processing_system_frames`; interruptions wait, too."""
         inbox_of(self).pause(system=True)
+
+    async def pause_processing_all_frames_until(
+        self, ready: Callable[[], Awaitable[Any]], *, timeout: float = PAUSE_SECONDS
+    ) -> None:
+        """Begin no frame, system frames included, until something is ready; returns at once.
+
+        ::
+
+            await self.pause_processing_all_frames_until(self.connected.wait)
+
+        The frame that is being processed goes on. What comes waits in its order; an interruption waits, too, and drops
+        what data frames wait then. A cancel ends the pause. Several pauses end each for itself.
+
+        Args:
+            ready: An async function, which returns when frames may be processed. What it raises is reported as the
+                error of a task of the processor's, and ends the pause.
+            timeout: After how many seconds the pause ends in any case, with a warning.
+
+        Raises:
+            HandlerTypeError: ``ready`` is not async; a `TypeError`.
+            NotRunningError: The pipeline has not been started; a `RuntimeError`.
+            ValueError: ``timeout`` is not more than 0.
+
+        Guarantees: P1, P2.
+        """
+        if not timeout > 0:
+            raise ValueError(f"timeout is a number of seconds, more than 0, not {timeout!r}")
+        inbox = inbox_of(self)
+        inbox.require_running()
+        waiting, _ = work_of(ready, (), None)
+        go_on = inbox.hold()
+
+        async def wait() -> None:
+            try:
+                with move_on_after(timeout) as limit:
+                    await waiting
+                if limit.cancelled_caught:
+                    logger.warning(
+                        "processor %r goes on after %g seconds, without what it has waited for",
+                        inbox.name,
+                        timeout,
+                        extra=about(processor=inbox.name),
+                    )
+            finally:
+                go_on()
+
+        try:
+            self.create_task(wait, name="pause")
+        except NotRunningError:
+            go_on()
+            discard(waiting)
+            raise
 
     async def resume_processing_frames(self) -> None:
         """Go on with data and control frames; where they are not paused, do nothing."""

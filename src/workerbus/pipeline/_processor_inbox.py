@@ -18,6 +18,7 @@ It does not know what a pipeline is, or why one ends.
 
 import logging
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -79,6 +80,7 @@ class ProcessorInbox:
         "_bounded",
         "_data",
         "_early",
+        "_holds",
         "_open",
         "_paused",
         "_plain",
@@ -121,6 +123,7 @@ class ProcessorInbox:
         self._system: FrameLane | None = None
         self._data: FrameLane | None = None
         self._paused: set[FrameLane] = set()
+        self._holds: list[Callable[[], None]] = []
         self._plain: Target = self.owner
         self._target: Target = self.owner
         self.heard: bool = False
@@ -246,6 +249,22 @@ class ProcessorInbox:
             self._paused.remove(lane)
             lane.release()
 
+    def hold(self) -> Callable[[], None]:
+        """Begin no frame of either lane; returns what ends that, once. A cancel ends it, too."""
+        self.require_running()
+        lanes = [lane for lane in (self._system, self._data) if lane is not None]
+        for lane in lanes:
+            lane.held += 1
+
+        def go_on() -> None:
+            if go_on in self._holds:
+                self._holds.remove(go_on)
+                for lane in lanes:
+                    lane.release()
+
+        self._holds.append(go_on)
+        return go_on
+
     # --- frames come
 
     def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
@@ -353,16 +372,16 @@ class ProcessorInbox:
         data = self._data
         if data is None:
             return
-        kept = [entry for entry in data.entries if entry[0].is_uninterruptible]
+        kept = [entry for entry in data.entries if not entry[0].interruptible]
         data.entries.clear()
         data.entries.extend(kept)
-        self._early = [entry for entry in self._early if entry[0].is_system or entry[0].is_uninterruptible]
+        self._early = [entry for entry in self._early if entry[0].is_system or not entry[0].interruptible]
         if self._bounded:
             waiting = [*kept, *self._early]
             self._room.taken = sum(way is DOWNSTREAM and not frame.is_system for frame, way in waiting)
-        self._room.release(but=lambda entry: entry[0].is_uninterruptible)
+        self._room.release(but=lambda entry: not entry[0].interruptible)
         spared = spare_own_task and get_current_task().id == data.task_id
-        if data.current is not None and not (spared or data.current.is_uninterruptible):
+        if data.current is not None and not (spared or not data.current.interruptible):
             data.cancel_current()
         self._room.admit()
 
@@ -485,6 +504,8 @@ class ProcessorInbox:
         self._release()
         self._data.end()
         self.resume(system=True)
+        for go_on in list(self._holds):
+            go_on()
         self._system.entries.clear()
         self._system.cancel_current()
 

@@ -385,8 +385,13 @@ class RunningPipeline:
         """Note that the `CancelFrame` has reached the sink."""
         self._cancelled.set()
 
-    async def cancel(self, frame: CancelFrame) -> None:
-        """Drop everything and send a `CancelFrame` through; where the `StartFrame` has not been through, do nothing."""
+    async def cancel(self, frame: CancelFrame, seconds: float) -> None:
+        """Drop everything and send a `CancelFrame` through; where the `StartFrame` has not been through, do nothing.
+
+        Args:
+            frame: The frame.
+            seconds: How long to wait for it, at most half of the time of the wind-down.
+        """
         # The order of the steps matters:
         #
         # 1. Close the ends: what handlers still push while they unwind must not reach the worker or the bus.
@@ -401,7 +406,7 @@ class RunningPipeline:
         for inbox in self.inboxes:
             inbox.halt()
         self.down_entry.put(frame, DOWNSTREAM, False)
-        with move_on_after(CLEANUP_SECONDS / 2) as limit:
+        with move_on_after(min(seconds, CLEANUP_SECONDS / 2)) as limit:
             await self._cancelled.wait()
         if limit.cancelled_caught:
             logger.warning(

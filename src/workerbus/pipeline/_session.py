@@ -64,6 +64,7 @@ class SessionOptions:
         setup_timeout: How long ``setup()`` of the processors may take, in seconds; None for as long as it likes.
         start_timeout: How long the `StartFrame` may take, the same.
         idle_timeout: After how many seconds without a frame that counts the worker is idle; None for never.
+        cancel_timeout: How long a `CancelFrame` may take to come through, in seconds.
         cancel_on_idle_timeout: Whether the worker is cancelled when it is idle.
         cancel_runner_on_idle_timeout: Whether everything that its runner runs is cancelled with it.
     """
@@ -72,6 +73,7 @@ class SessionOptions:
     setup_timeout: float | None
     start_timeout: float | None
     idle_timeout: float | None
+    cancel_timeout: float
     cancel_on_idle_timeout: bool
     cancel_runner_on_idle_timeout: bool
 
@@ -475,7 +477,7 @@ class PipelineSession:
         try:
             with state.clean_up.shield(deadline):
                 if isinstance(self._verdict, CancelFrame):
-                    await running.cancel(self._verdict)
+                    await running.cancel(self._verdict, self._options.cancel_timeout)
                 self._tell_finished()
                 with move_on_after((deadline - current_time()) / 2):
                     await events.quiet()

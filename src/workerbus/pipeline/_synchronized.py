@@ -7,6 +7,7 @@ lets the marker out, so there is no task here either.
 
 from collections import deque
 from collections.abc import Sequence
+from enum import Enum
 
 from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, Marker
 from workerbus.pipeline._pipeline import Exit, Fork, ParallelPipeline, Pipeline
@@ -14,12 +15,20 @@ from workerbus.pipeline._ports import Entry, Port, Waiting
 from workerbus.pipeline._processor import FrameProcessor
 
 
+class FrameOrder(Enum):
+    """In which order a `SyncParallelPipeline` lets on what its branches have made of one frame."""
+
+    ARRIVAL = "arrival"
+    """In the order in which it has come out of the branches."""
+    PIPELINE = "pipeline"
+    """First what the first branch has let out, then the second one's, and so on."""
+
+
 class SyncParallelPipeline(ParallelPipeline):
     """Branches side by side, each of which gets every frame, one frame at a time.
 
-    The next frame comes in when all branches have handled the one before. What they make of one frame goes on together:
-    first what the first branch has let out, then the second one's, and so on; the same frame object goes on once. Each
-    direction has turns of its own.
+    The next frame comes in when all branches have handled the one before. What they make of one frame goes on together,
+    in the order that ``frame_order`` says; the same frame object goes on once. Each direction has turns of its own.
 
     System frames take no turns: they go through as in a `ParallelPipeline`. An interruption drops what waits for its
     turn, too. What a processor pushes from a task of its own, between turns, goes on at once. Frames that wait for
@@ -27,20 +36,28 @@ class SyncParallelPipeline(ParallelPipeline):
 
     Args:
         *branches: Lists of processors, or pipelines; at least one.
+        frame_order: The order of what the branches have made of one frame.
 
     Raises:
         ProcessorInUseError: One of them stands in a pipeline already, or comes twice; a `ValueError`.
         ValueError: There is no branch.
-        TypeError: One of them is something else.
+        TypeError: One of them is something else, or ``frame_order`` is no `FrameOrder`.
 
     Guarantees: P1.
     """
 
-    def __init__(self, *branches: Sequence[FrameProcessor | Pipeline | ParallelPipeline] | Pipeline) -> None:
+    def __init__(
+        self,
+        *branches: Sequence[FrameProcessor | Pipeline | ParallelPipeline] | Pipeline,
+        frame_order: FrameOrder = FrameOrder.ARRIVAL,
+    ) -> None:
+        if not isinstance(frame_order, FrameOrder):
+            raise TypeError(f"frame_order is a FrameOrder, not {frame_order!r}")
         super().__init__(*branches)
         down = self._down = SyncFork([branch.down_entry for branch in self.branches], self.branches)
         up = self._up = SyncFork([branch.up_entry for branch in self.branches], self.branches)
         down.both = up.both = (down, up)
+        down.order = up.order = frame_order
 
 
 class SyncFork(Fork):
@@ -48,15 +65,17 @@ class SyncFork(Fork):
 
     Attributes:
         both: This fork, and that of the other direction.
+        order: The order of what the branches have made of one frame.
     """
 
     both: "tuple[SyncFork, SyncFork]"
+    order: FrameOrder
 
     def __init__(self, entries: list[Port], branches: list[Pipeline]) -> None:
         super().__init__(entries, branches)
         self._waiting: deque[Entry] = deque()
         self._marker: Marker | None = None
-        self._out: dict[Pipeline, list[Entry]] = {}
+        self._out: list[tuple[Pipeline, Entry]] = []
 
     def reset(self, outside: Port) -> None:
         """Make the fork as new."""
@@ -82,7 +101,7 @@ class SyncFork(Fork):
     def _next(self) -> None:
         frame, direction = self._waiting.popleft()
         self._marker = Marker(lambda: None)
-        self._out = {branch: [] for branch in self.branches}
+        self._out = []
         super().put(frame, direction, False)
         super().put(self._marker, direction, False)
 
@@ -91,17 +110,19 @@ class SyncFork(Fork):
         if self._marker is None or frame.is_system:
             return False
         if frame is not self._marker:
-            self._out[branch].append((frame, direction))
+            self._out.append((branch, (frame, direction)))
         elif self.lets_on(frame, branch):
             self._turn_over()
         return True
 
     def _turn_over(self) -> None:
         self._marker = None
-        for branch in self.branches:
-            for frame, direction in self._out[branch]:
-                if self.lets_on(frame, branch):
-                    self.outside.put(frame, direction, False)
+        out, self._out = self._out, []
+        if self.order is FrameOrder.PIPELINE:
+            out.sort(key=lambda each: self.branches.index(each[0]))
+        for branch, (frame, direction) in out:
+            if self.lets_on(frame, branch):
+                self.outside.put(frame, direction, False)
         if self._waiting:
             self._next()
 
@@ -116,9 +137,8 @@ class SyncFork(Fork):
 
     def drop(self) -> None:
         """Drop what waits for its turn, and for the end of one, as far as an interruption may."""
-        self._waiting = deque(entry for entry in self._waiting if entry[0].is_uninterruptible)
-        for branch, out in self._out.items():
-            self._out[branch] = [entry for entry in out if entry[0].is_uninterruptible]
+        self._waiting = deque(entry for entry in self._waiting if not entry[0].interruptible)
+        self._out = [each for each in self._out if not each[1][0].interruptible]
 
 
 class SyncExit(Exit):

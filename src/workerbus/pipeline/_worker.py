@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, Iterable
 from anyio import move_on_after
 from anyio.lowlevel import checkpoint
 
+from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._methods import is_default
 from workerbus._registry import WorkerRegistry
 from workerbus._values import BATCH
@@ -28,7 +29,7 @@ from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Visitor
 from workerbus.pipeline._session import START_TIMEOUT_SECONDS, PipelineSession, SessionOptions
 from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import core_of
-from workerbus.worker._types import WorkerParams
+from workerbus.worker._types import Phase, WorkerParams
 
 
 class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
@@ -64,6 +65,8 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         start_timeout_secs: How long the `StartFrame` may take to come through, the same.
         idle_timeout_secs: After how many seconds without a frame the worker is idle; None for never.
         idle_timeout_frames: The classes of frames that count for that; by default all but heartbeats.
+        cancel_timeout_secs: How long a `CancelFrame` may take to come through, in seconds, before what is left is
+            cancelled; at most a second, half of the wind-down's time.
         cancel_on_idle_timeout: Whether an idle worker is cancelled, after `on_idle_timeout` has been queued.
         cancel_runner_on_idle_timeout: Whether everything that its runner runs is cancelled then.
         idle_timeout: Another name for ``idle_timeout_secs``.
@@ -90,6 +93,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         start_timeout_secs: float | None = START_TIMEOUT_SECONDS,
         idle_timeout_secs: float | None = None,
         idle_timeout_frames: tuple[type[Frame], ...] | None = None,
+        cancel_timeout_secs: float = CLEANUP_SECONDS / 2,
         cancel_on_idle_timeout: bool = True,
         cancel_runner_on_idle_timeout: bool = False,
         idle_timeout: float | None = None,
@@ -105,6 +109,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
             params=_checked_params(params),
             setup_timeout=_seconds("setup_timeout_secs", setup_timeout_secs),
             start_timeout=_seconds("start_timeout_secs", start_timeout_secs),
+            cancel_timeout=_seconds("cancel_timeout_secs", cancel_timeout_secs) or 0.0,
             idle_timeout=_seconds("idle_timeout", idle_timeout) or _seconds("idle_timeout_secs", idle_timeout_secs),
             cancel_on_idle_timeout=cancel_on_idle_timeout,
             cancel_runner_on_idle_timeout=cancel_runner_on_idle_timeout,
@@ -147,6 +152,10 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
     def bridged(self) -> bool:
         """Whether the pipeline exchanges frames with the bus at its ends."""
         return _part_of(self).bus_edge is not None
+
+    def has_finished(self) -> bool:
+        """Whether the worker has finished: its pipeline is over, and nothing of it runs any more."""
+        return core_of(self).state.phase is Phase.FINISHED
 
     def set_reached_upstream_filter(self, types: tuple[type[Frame], ...]) -> None:
         """Choose the frames that `on_frame_reached_upstream` is called for; by default, all.

@@ -352,7 +352,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
 
         Guarantees: R2, R6.
         """
-        await self.send_bus_message(BusEndMessage(reason, source=self.name, target=self.worker_runner.name))
+        await self.send_bus_message(BusEndMessage(reason, source=self.name, target=_runner_of(core_of(self))))
 
     async def cancel(self, *, reason: str | None = None) -> None:
         """Ask for an immediate end of everything that this worker's runner runs.
@@ -362,7 +362,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
 
         Guarantees: R2, R6.
         """
-        await self.send_bus_message(BusCancelMessage(reason, source=self.name, target=self.worker_runner.name))
+        await self.send_bus_message(BusCancelMessage(reason, source=self.name, target=_runner_of(core_of(self))))
 
     async def send_bus_message(self, message: BusMessage) -> None:
         """Send a message over the bus; see `WorkerBus.send`.
@@ -455,6 +455,14 @@ _DEFAULTS: Final = {
     "cleanup": BaseWorker.cleanup,
     "send_bus_message": BaseWorker.send_bus_message,
 }
+
+
+def _runner_of(core: WorkerCore) -> str:
+    """Return the name of the worker's runner; of one that was attached by hand, that of the registry's."""
+    state = core.state
+    attached_by_hand = state.runner is None and state.is_connected
+    name: str = state.registry.runner_name if attached_by_hand else state.worker.worker_runner.name
+    return name
 
 
 def _so_far(core: WorkerCore) -> dict[str, int] | None:
