@@ -90,6 +90,7 @@ from workerbus.messages import (
     WorkerRegistryEntry,
     bus_message,
 )
+from workerbus.pool import MemberStatistics, PoolAnswer, PoolMap, PoolStatistics, WorkerPool
 from workerbus.runner._outcome import RunOutcome
 from workerbus.runner._runner import PipelineRunner, WorkerRunner
 from workerbus.runner._statistics import RunnerStatistics, WorkerSnapshot
@@ -164,6 +165,7 @@ __all__ = [
     "JobStatus",
     "JobStreamContext",
     "JobTimeoutError",
+    "MemberStatistics",
     "MemoryBus",
     "MessageTypeError",
     "MissingExtraError",
@@ -175,6 +177,9 @@ __all__ = [
     "PayloadError",
     "PipelineRunner",
     "PipelineWorker",
+    "PoolAnswer",
+    "PoolMap",
+    "PoolStatistics",
     "Rate",
     "ReservedNameError",
     "RestartLimitError",
@@ -193,6 +198,7 @@ __all__ = [
     "WorkerErrorData",
     "WorkerGoneData",
     "WorkerParams",
+    "WorkerPool",
     "WorkerReadyData",
     "WorkerRegistry",
     "WorkerRegistryEntry",

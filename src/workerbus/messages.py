@@ -305,6 +305,11 @@ def _check_delay(_options: "JobRequestOptions", _attribute: object, delay: Any) 
         raise ValueError(f"delay is a finite number of seconds, not less than 0, not {delay!r}")
 
 
+def _check_priority(_options: "JobRequestOptions", _attribute: object, priority: Any) -> None:
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise TypeError(f"priority is a whole number, not {priority!r}")
+
+
 @value
 class JobRequestOptions(Value):
     """What only some requests say of how the job is to be done. A request that says nothing of it has none.
@@ -314,17 +319,19 @@ class JobRequestOptions(Value):
         max_buffered_events: How many chunks of a stream may be sent before the requester says more; None for any
             number.
         delay: How many seconds after its arrival the job is to begin, at the earliest; None for at once.
+        priority: Among the jobs that wait for a member of a pool, those with a higher one go first.
 
     Raises:
         TypeError: One is of a wrong type.
         ValueError: One is less than it may be, or not finite.
 
-    Guarantees: J19, J20.
+    Guarantees: J19, J20, S2.
     """
 
     attempt: int = field(default=1, validator=_check_attempt, metadata={IF_SET: True})
     max_buffered_events: int | None = field(default=None, validator=_check_window, metadata={IF_SET: True})
     delay: float | None = field(default=None, validator=_check_delay, metadata={IF_SET: True})
+    priority: int = field(default=0, validator=_check_priority, metadata={IF_SET: True})
 
 
 @bus_message

@@ -54,6 +54,11 @@ class Raw(Plain):
     async def cancel(self, job_id: str, target: str, reason: str | None = None) -> None:
         await self._bus.send(BusJobCancelMessage(job_id, reason, source=self.name, target=target))
 
+    async def until_answered(self, *job_ids: str) -> None:
+        """Wait, in virtual time, until jobs are answered."""
+        while not all(self.answers(job_id) for job_id in job_ids):  # noqa: ASYNC110 - what it waits for is a message
+            await anyio.sleep(0.125)
+
     def answers(self, job_id: str) -> list[tuple[JobStatus, dict[str, Any] | None]]:
         """The terminal messages about a job, as statuses and responses."""
         answers: list[tuple[JobStatus, dict[str, Any] | None]] = []

@@ -120,8 +120,10 @@ class Special:
     @property
     def unread(self) -> JobRequestOptions | None:
         """What travels with the request of a context without a body, where no loop can read; None for nothing."""
-        attempt, delay = self.options.attempt, self.options.delay
-        return None if attempt == 1 and delay is None else JobRequestOptions(attempt, delay=delay)
+        said = self.options
+        if said.attempt == 1 and said.delay is None and said.priority == 0:
+            return None
+        return JobRequestOptions(said.attempt, delay=said.delay, priority=said.priority)
 
 
 class Context:

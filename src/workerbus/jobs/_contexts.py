@@ -104,7 +104,8 @@ class JobContext(Context, Coroutine[Any, Any, R_co], Generic[R_co]):
     async def _answer_in_attempts(self, special: Special, retry: Retry) -> R_co:
         async def ask(attempt: int, seconds: float | None) -> R_co:
             self._attempt = attempt
-            delay = special.options.delay if attempt == 1 else None
+            said = special.options
+            options = JobRequestOptions(attempt, delay=said.delay if attempt == 1 else None, priority=said.priority)
             once: JobContext[R_co] = JobContext(
                 self._client,
                 self._worker_names,
@@ -116,7 +117,7 @@ class JobContext(Context, Coroutine[Any, Any, R_co], Generic[R_co]):
                 self._cancellable,
                 self._headers,
                 self._single,
-                evolve(special, options=JobRequestOptions(attempt, delay=delay), retry=None),
+                evolve(special, options=options, retry=None),
             )
             try:
                 return await once

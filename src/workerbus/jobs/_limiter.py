@@ -9,7 +9,7 @@ when, and whoever has a clock asks again then. A limiter knows nothing of what t
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from attrs import Attribute, field, frozen
 
@@ -61,7 +61,7 @@ class Limiter(Generic[T]):
         limit: How many jobs may have a place.
 
     Attributes:
-        holders: The jobs that have a place.
+        holders: The jobs that have a place; to what, is up to subclasses.
         paced: Whether a job may have to wait though there is a place.
     """
 
@@ -71,7 +71,7 @@ class Limiter(Generic[T]):
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self.holders: dict[T, None] = {}
+        self.holders: dict[T, Any] = {}
         # Not a dict: it would look at all that have left for whom is first now.
         self._line: OrderedDict[T, None] = OrderedDict()
 

@@ -72,6 +72,7 @@ class JobGroupOptions(TypedDict, total=False):
     cancellable: bool
     headers: Mapping[str, str] | None
     delay: float | None
+    priority: int
     max_buffered_events: int
 
 
@@ -83,6 +84,7 @@ class JobOptions(TypedDict, total=False):
     cancellable: bool
     headers: Mapping[str, str] | None
     delay: float | None
+    priority: int
     max_buffered_events: int
     attempts: int
     backoff: Backoff | None

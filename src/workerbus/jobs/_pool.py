@@ -5,19 +5,26 @@ not: a handler starts with the worker's context variables, and when it has left 
 or its scope was cancelled, the task ends and the next job gets a new one.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from anyio import CancelScope, Event
 
 from workerbus._concurrency.left_open import LEFT_OPEN, close_left_open
-from workerbus._concurrency.lifetime import TaskHost, event_class
+from workerbus._concurrency.lifetime import event_class
 
 T = TypeVar("T")
 
 IDLE_TASKS: Final = 256
 """How many tasks a worker keeps for the next jobs."""
+
+
+class StartsTasks(Protocol):
+    """Where tasks run: a `TaskHost`, or what can do this."""
+
+    def start(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str) -> None:
+        """Start a task."""
 
 
 class _Seat(Generic[T]):
@@ -54,7 +61,7 @@ class TaskPool(Generic[T]):
     __slots__ = ("_host", "_idle", "_name", "_perform", "_quiet", "_running", "busy")
 
     def __init__(
-        self, name: str, perform: Callable[[T, CancelScope], Awaitable[bool]], host: Callable[[], TaskHost]
+        self, name: str, perform: Callable[[T, CancelScope], Awaitable[bool]], host: Callable[[], StartsTasks]
     ) -> None:
         self._name = name
         self._perform = perform

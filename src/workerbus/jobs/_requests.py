@@ -62,6 +62,7 @@ class JobContexts(HasCore):
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
         delay: float | None = None,
+        priority: int = 0,
         max_buffered_events: int = WINDOW,
         attempts: int = 1,
         backoff: Backoff | None = None,
@@ -85,6 +86,7 @@ class JobContexts(HasCore):
             headers: What travels with the request, str by str, and comes back with all that belongs to the job.
             delay: How many seconds after the request has arrived the job is to begin, at the earliest; ``timeout`` goes
                 on meanwhile. Of several attempts, the first is delayed.
+            priority: Where a pool is asked, those of its jobs that wait with a higher one go first.
             max_buffered_events: How many chunks of a stream a worker may be ahead of the loop that reads them; then it
                 waits.
             attempts: How often it is asked for at most, if it fails; more than one, for a job that is awaited. Each has
@@ -119,8 +121,14 @@ class JobContexts(HasCore):
         retry = special = None
         if attempts != 1 or backoff is not None or retry_on is not None or attempt_timeout is not None:
             retry = retry_of(attempts, backoff, retry_on, attempt_timeout)
-        if retry is not None or signature is not None or delay is not None or max_buffered_events is not WINDOW:
-            options = JobRequestOptions(max_buffered_events=max_buffered_events, delay=delay)
+        if (
+            retry is not None
+            or signature is not None
+            or delay is not None
+            or max_buffered_events is not WINDOW
+            or priority != 0
+        ):
+            options = JobRequestOptions(max_buffered_events=max_buffered_events, delay=delay, priority=priority)
             special = Special(options, retry=retry, signature=signature)
         _client(self).check_running()
         kind: type[JobContext[Any]] = JobStreamContext if signature is not None and signature.streams else JobContext
@@ -177,6 +185,7 @@ class JobContexts(HasCore):
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
         delay: float | None = None,
+        priority: int = 0,
         max_buffered_events: int = WINDOW,
     ) -> JobGroupContext[Any]:
         """Ask several workers for the same job at once, as a context.
@@ -203,6 +212,7 @@ class JobContexts(HasCore):
             headers: What travels with the request, str by str, and comes back with all that belongs to the job.
             delay: How many seconds after the request has arrived the job is to begin, at the earliest; ``timeout`` goes
                 on meanwhile.
+            priority: Where a pool is asked, those of its jobs that wait with a higher one go first.
             max_buffered_events: How many chunks of a stream a worker may be ahead of the loop that reads them; then it
                 waits.
 
@@ -228,9 +238,15 @@ class JobContexts(HasCore):
             name, signature = named(handler, name)
             payload, payloads = signature.check_payloads(payload, payloads)
         special = None
-        if payloads is not None or signature is not None or delay is not None or max_buffered_events is not WINDOW:
+        if (
+            payloads is not None
+            or signature is not None
+            or delay is not None
+            or max_buffered_events is not WINDOW
+            or priority != 0
+        ):
             worker_names = asked(worker_names, payloads)
-            options = JobRequestOptions(max_buffered_events=max_buffered_events, delay=delay)
+            options = JobRequestOptions(max_buffered_events=max_buffered_events, delay=delay, priority=priority)
             special = Special(options, payloads=payloads, signature=signature)
         check_request(worker_names, payload, timeout, headers)
         _client(self).check_running()
@@ -269,6 +285,7 @@ class JobRequests(JobContexts):
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
         delay: float | None = None,
+        priority: int = 0,
     ) -> str:
         """Ask one worker for a job and go on; `on_job_response` and `on_job_completed` tell how it went.
 
@@ -295,7 +312,7 @@ class JobRequests(JobContexts):
         group = _client(self).new_group(
             (worker_name,),
             timeout=timeout,
-            options=None if delay is None else JobRequestOptions(delay=delay),
+            options=_options(delay, priority),
             label=label,
             cancellable=cancellable,
             headers=headers,
@@ -317,6 +334,7 @@ class JobRequests(JobContexts):
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
         delay: float | None = None,
+        priority: int = 0,
     ) -> str:
         """Ask several workers for a job and go on; `on_job_response` and `on_job_completed` tell how it went.
 
@@ -345,6 +363,7 @@ class JobRequests(JobContexts):
             cancellable=cancellable,
             headers=headers,
             delay=delay,
+            priority=priority,
         )
         return group.job_id
 
@@ -362,6 +381,7 @@ class JobRequests(JobContexts):
         cancellable: bool = True,
         headers: Mapping[str, str] | None = None,
         delay: float | None = None,
+        priority: int = 0,
     ) -> JobGroup:
         """Do what `request_job_group` does, and return the group.
 
@@ -387,7 +407,7 @@ class JobRequests(JobContexts):
             cancellable=cancellable,
             headers=headers,
             timeout=timeout,
-            options=None if delay is None else JobRequestOptions(delay=delay),
+            options=_options(delay, priority),
         )
         return await _client(self).ask_without_context(group, name, payload, payloads)
 
@@ -432,6 +452,10 @@ class JobRequests(JobContexts):
             ValueError: The worker was not asked for this job.
         """
         await _client(self).request_update(job_id, worker_name)
+
+
+def _options(delay: float | None, priority: int) -> JobRequestOptions | None:
+    return None if delay is None and priority == 0 else JobRequestOptions(delay=delay, priority=priority)
 
 
 def _client(owner: HasCore) -> JobClient:

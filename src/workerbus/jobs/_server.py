@@ -353,16 +353,18 @@ class JobServer:
 
     def _remind(self, job: OpenJob, sent: int) -> None:
         request = job.request
+        name = request.target or self._name
         message = BusJobStreamWaitingMessage(
-            request.job_id, sent, source=self._name, target=request.source, headers=request.headers
+            request.job_id, sent, source=name, target=request.source, headers=request.headers
         )
         self._owner.bus.post(message)
 
     def chunk(self, job: OpenJob, data: dict[str, Any] | None, number: int) -> BusJobStreamDataMessage:
         """Make the message of a chunk that carries its number."""
         request = job.request
+        name = request.target or self._name
         return BusJobStreamDataMessage(
-            request.job_id, data, number=number, source=self._name, target=request.source, headers=request.headers
+            request.job_id, data, number=number, source=name, target=request.source, headers=request.headers
         )
 
     def respond(self, job_id: str, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool) -> None:
@@ -562,10 +564,10 @@ class JobServer:
             result = await job.route.run(job.request)
         except BaseException as exc:
             failure = sort_failure(exc)
-            self._handler_failed(job, failure)
             if failure.kind is Kind.PANIC:
-                self._panicked(failure.cause, job.route.name)
-            elif failure.kind is not Kind.ERROR:
+                self._panicked(failure.cause, job.route.name)  # first, so that a pool gives the place to nobody else
+            self._handler_failed(job, failure)
+            if failure.kind not in (Kind.PANIC, Kind.ERROR):
                 await failure.pass_on()
                 raise
         else:

@@ -37,7 +37,12 @@ def made(factory: Factory, name: str | None = None) -> Any:
 
 
 def check_arguments(
-    factories: Sequence[Factory], strategy: str, restart: str, max_restarts: int, within: float, backoff: object
+    factories: Sequence[Callable[..., Any]],
+    strategy: str,
+    restart: str,
+    max_restarts: int,
+    within: float,
+    backoff: object,
 ) -> None:
     """Raise `TypeError` or `ValueError` where `supervise` was given something else than it takes."""
     if not factories:

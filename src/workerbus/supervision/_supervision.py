@@ -149,6 +149,12 @@ class Supervision:
         finally:
             self._begun.set()
 
+    def release(self, name: str) -> None:
+        """Restart one of the workers no more."""
+        child = self._children.get(name)
+        if child is not None and child.move(SupervisedTrigger.STOP):
+            self._host.restarting(name, is_so=False)
+
     def close(self) -> None:
         """Restart nobody any more: the host ends."""
         self._closed = True

@@ -59,9 +59,13 @@ class Supervisions:
             within=within,
             backoff=backoff,
         )
-        self.all = [*(each for each in self.all if not each.is_over), supervision]
+        self.keep(supervision)
         await supervision.begin()
         return supervision
+
+    def keep(self, supervision: Supervision) -> None:
+        """Remember a supervision that begins, so that it ends with its owner."""
+        self.all = [*(each for each in self.all if not each.is_over), supervision]
 
     def end(self) -> None:
         """Restart nobody any more."""

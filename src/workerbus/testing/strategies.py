@@ -137,6 +137,7 @@ _BY_NAME: Final[dict[str, st.SearchStrategy[Any]]] = {
     "seconds_left": delays(),
     "attempt": st.integers(1, 9),
     "max_buffered_events": st.integers(1, 2048),
+    "priority": st.integers(-3, 3),
     "delay": delays(),
     "until": st.integers(1, 4096),
     "number": st.none() | st.integers(1, 4096),

@@ -65,6 +65,10 @@ class WorkerLifecycle:
         announce: Says that the worker is ready, unless that was said.
         watch: Lets the worker hear when a child, of the given name, gets ready.
         unwatch: Ends that.
+
+    Attributes:
+        jobs_first: Whether the worker's children end after its jobs are done, since they do them.
+        when_started: Called when its start is over, and it has been announced; None for most.
     """
 
     __slots__ = (
@@ -85,6 +89,8 @@ class WorkerLifecycle:
         "_unwatch",
         "_watch",
         "_wind_down",
+        "jobs_first",
+        "when_started",
     )
 
     def __init__(
@@ -113,6 +119,8 @@ class WorkerLifecycle:
         self._heeds_end = False
         self._awaits_children = False
         self._awaited_end: BusEndWorkerMessage | None = None
+        self.jobs_first: bool = False
+        self.when_started: Callable[[], None] | None = None
         self._errors: list[BaseException] = []
         self._origins: tuple[tuple[BaseException, str], ...] = ()
 
@@ -281,6 +289,8 @@ class WorkerLifecycle:
         if self._state.started_at is not None:
             await self._announce()
         self._state.started.set()
+        if self.when_started is not None:
+            self.when_started()
 
     def adopt_context(self) -> None:
         """Let handlers start with the context variables of the task that starts the worker, if it is the worker's."""
@@ -384,6 +394,7 @@ class WorkerLifecycle:
         state.final_message = message
         state.reason = message.reason
         if state.has_begun:
+            state.closing = True
             # First of all the jobs: whatever run() raises while it is cancelled, they are answered CANCELLED.
             state.job_server.cancel_all(JobStatus.CANCELLED, state.stopped_payload())
             self._let_go(cancel_run=True)
@@ -444,7 +455,8 @@ class WorkerLifecycle:
     async def _end(self, message: BusEndWorkerMessage, passed: list[Event]) -> None:
         # All of it within the grace period and the job grace together, in this order:
         # 1. The hooks that were queued before the end. They may still ask for jobs, also of children.
-        # 2. The children, so that none outlives its parent; they may still report to this worker.
+        # 2. The children, so that none outlives its parent; they may still report to this worker. Before those of a
+        #    pool, its jobs, which they do.
         # 3. The hooks that the children have caused. From here on none is queued any more.
         # 4. The jobs, those that this worker does and those that it has asked for, with the hooks of their answers:
         #    they get their own grace, and are then left to the wind-down.
@@ -455,6 +467,10 @@ class WorkerLifecycle:
         with move_on_after(grace_period + job_grace):
             for event in passed:
                 await event.wait()
+            if self.jobs_first:
+                state.closing = True
+                with move_on_after(job_grace):
+                    await self._jobs_done()
             await self._end_children(message.reason)
             self._awaits_children = False
             state.inbox.catch_up()

@@ -1,0 +1,245 @@
+"""The members of a pool: how many there are to be, who they are, and how they come and go (S1, S2)."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from workerbus._backoff import Backoff
+from workerbus._values import JobStatus, Value, value
+from workerbus.errors import FactoryError
+from workerbus.messages import BusEndWorkerMessage
+from workerbus.pool._server import Member, PoolJobs
+from workerbus.supervision._supervision import Supervision
+from workerbus.worker._base import BaseWorker
+from workerbus.worker._core import WorkerCore, core_of
+from workerbus.worker._parent_host import ParentHost
+
+
+@value
+class MemberStatistics(Value):
+    """A snapshot of one member of a pool, under its name: of all the workers that have had it, one after the other.
+
+    Args:
+        ready: Whether it takes jobs now.
+        running: How many jobs it has.
+        answered: How many jobs of the pool it has answered, by status; one that did not occur is missing.
+        restarts: How many times it was restarted.
+
+    Guarantees: S2.
+    """
+
+    ready: bool
+    running: int
+    answered: dict[JobStatus, int]
+    restarts: int
+
+
+class Factory(Protocol):
+    """Makes a member of a pool: a class of workers, or a function."""
+
+    def __call__(self, name: str, /) -> BaseWorker:
+        """Return a new worker of this name."""
+
+
+class MemberSettings:
+    """How the members of a pool are made and restarted.
+
+    Args:
+        factory: Makes one, of the name that it gets.
+        max_restarts: How many restarts each may have within so many seconds.
+        within: The seconds.
+        backoff: How long is waited before each restart; None for `Backoff()`.
+    """
+
+    __slots__ = ("backoff", "factory", "max_restarts", "within")
+
+    def __init__(self, factory: Factory, max_restarts: int, within: float, backoff: Backoff | None) -> None:
+        self.factory: Factory = factory
+        self.max_restarts: int = max_restarts
+        self.within: float = within
+        self.backoff: Backoff | None = backoff
+
+
+class _Host(ParentHost):
+    """A pool, as the host of its members."""
+
+    def __init__(self, core: WorkerCore, given_up: Callable[[BaseException], None]) -> None:
+        pool: BaseWorker = core.state.worker
+        super().__init__(core.state, pool.add_workers, core.create_task)
+        self._pool = pool
+        self._hooks = core.state.hooks
+        self._given_up = given_up
+
+    async def add(self, worker: Any) -> None:
+        """Add a member; the pool watches it only if somebody wants to hear of it."""
+        watch = self._hooks.wants("on_worker_ready") or self._hooks.wants("on_worker_gone")
+        await self._pool.add_workers(worker, watch=watch)
+
+    def given_up(self, name: str, error: BaseException | None) -> None:
+        """Remember that a member is not restarted any more."""
+        super().given_up(name, error)
+        if error is not None:
+            self._given_up(error)
+
+
+class _Supervision(Supervision):
+    """What restarts members, and tells the pool of those that are not restarted any more."""
+
+    members: "Members"
+
+    def gone(self, worker: Any, error: BaseException | None) -> BaseException | None:
+        """Decide what follows when a member has gone."""
+        left = super().gone(worker, error)
+        if left is not None:
+            self.members.lost(left)
+        return left
+
+
+class Members:
+    """The members of one pool.
+
+    Args:
+        core: The pool's.
+        jobs: The pool's jobs.
+        settings: How members are made and restarted.
+        size: How many there are to be.
+
+    Attributes:
+        size: How many there are to be.
+        present: Name to the member of that name, or to the last one; those that are leaving are not among them.
+    """
+
+    __slots__ = ("_answered", "_begun", "_core", "_jobs", "_settings", "_supervisions", "present", "size")
+
+    def __init__(self, core: WorkerCore, jobs: PoolJobs, settings: MemberSettings, size: int) -> None:
+        self._core = core
+        self._jobs = jobs
+        self._settings = settings
+        self._begun = False
+        self._answered: dict[str, dict[JobStatus, int]] = {}
+        self._supervisions: dict[str, _Supervision] = {}
+        self.present: dict[str, Member] = {}
+        self.size: int = size
+
+    async def begin(self) -> None:
+        """Add the first members; they are started with the pool."""
+        if not self._begun:
+            self._begun = True
+            await self._add(self.size)
+
+    async def resize(self, size: int) -> None:
+        """Change how many members there are."""
+        self.size = size
+        if not self._begun:
+            return
+        missing = size - len(self.present)
+        if missing > 0:
+            await self._add(missing)
+        elif missing < 0:
+            for member in self._dispensable(-missing):
+                self._retire(member)
+
+    def _dispensable(self, count: int) -> list[Member]:
+        # Those that are not there, then those with the fewest jobs, the last added first.
+        load = self._jobs.balancer.load_of
+        last_first = list(reversed(self.present.values()))
+        return sorted(last_first, key=lambda member: (member.is_open(), load(member)))[:count]
+
+    def _retire(self, member: Member) -> None:
+        name = member.name
+        self._supervisions.pop(name).release(name)
+        del self.present[name]
+        del self._answered[name]
+        state = self._core.state
+
+        def let_go() -> None:
+            state.bus.post(BusEndWorkerMessage(f"pool {state.name!r} got smaller", source=state.name, target=name))
+
+        self._jobs.retire(member, let_go)
+
+    async def _add(self, count: int) -> None:
+        state, settings = self._core.state, self._settings
+        names: list[str] = []
+        number = 1
+        while len(names) < count:
+            name = f"{state.name}/{number}"
+            if name not in self.present and not state.has_child(name):
+                names.append(name)
+            number += 1
+        supervision = _Supervision(
+            _Host(self._core, self.lost),
+            [self._factory_of(name) for name in names],
+            strategy="one_for_one",
+            restart="always",
+            max_restarts=settings.max_restarts,
+            within=settings.within,
+            backoff=settings.backoff,
+        )
+        supervision.members = self
+        self._supervisions.update(dict.fromkeys(names, supervision))
+        self._core.begin_to_supervise().keep(supervision)
+        try:
+            await supervision.begin()
+        except BaseException:
+            for name in names:
+                self._supervisions.pop(name, None)
+                self.present.pop(name, None)
+            self.size = len(self.present)
+            raise
+
+    def _factory_of(self, name: str) -> Callable[[], BaseWorker]:
+        return lambda: self._made(name)
+
+    def _made(self, name: str) -> BaseWorker:
+        worker = self._settings.factory(name)
+        pool = self._core.state.name
+        if not isinstance(worker, BaseWorker):
+            raise FactoryError(name, f"the factory of pool {pool!r} returns a worker, not {worker!r}")
+        core = core_of(worker)
+        if core.state.name != name:
+            text = f"the factory of pool {pool!r} was called with {name!r} and has made a worker {core.state.name!r}"
+            raise FactoryError(name, f"{text}: the name that it gets is that of the worker")
+        self._let_join(core)
+        return worker
+
+    def _let_join(self, core: WorkerCore) -> None:
+        state, dispatch, jobs = core.state, core.dispatch, self._jobs
+
+        def is_open() -> bool:
+            return member.let_go is None and dispatch.refusal() is None
+
+        def active_changed(active: bool) -> None:
+            if earlier is not None:
+                earlier(active)
+            if not active:
+                jobs.leave_out(member)
+            elif state.started.is_set():
+                join()
+
+        def join() -> None:
+            if is_open():
+                jobs.join(member)
+
+        answered = self._answered.setdefault(state.name, {})
+        member = self.present[state.name] = Member(state.name, core.job_server, is_open, answered)
+        earlier, dispatch.active_changed = dispatch.active_changed, active_changed
+        core.lifecycle.when_started = join
+
+    def lost(self, error: BaseException) -> None:
+        """Note that a member has gone for good; with the last one, nobody will do the pool's jobs."""
+        state = self._core.state
+        over = all(supervision.is_over for supervision in set(self._supervisions.values()))
+        if over and state.takes_children and self._jobs.given_up is None:
+            self._jobs.give_up(error)
+
+    def statistics(self) -> dict[str, MemberStatistics]:
+        """Return a snapshot of each member, by name."""
+        load = self._jobs.balancer.load_of
+        return {
+            name: MemberStatistics(
+                ready=member.is_open(),
+                running=load(member),
+                answered=dict(member.answered),
+                restarts=self._supervisions[name].restarts.get(name, 0),
+            )
+            for name, member in self.present.items()
+        }

@@ -1,0 +1,350 @@
+"""`WorkerPool`: one name, and several workers behind it (S2)."""
+
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping
+from typing import Any, TypeVar, Unpack, overload
+
+from workerbus._backoff import Backoff
+from workerbus._methods import takes
+from workerbus._values import value
+from workerbus.jobs._attempts import RetryOn
+from workerbus.jobs._contexts import JobContext, JobStreamContext
+from workerbus.jobs._params import JobOptions, JobParams
+from workerbus.jobs._requests import JobContexts
+from workerbus.jobs._typing import Handler, MessageHandler, StreamHandler
+from workerbus.pool._map import PoolMap
+from workerbus.pool._members import Factory, Members, MemberSettings, MemberStatistics
+from workerbus.pool._server import PoolJobs
+from workerbus.supervision._factories import check_arguments
+from workerbus.worker._base import BaseWorker
+from workerbus.worker._core import core_of, known_class
+from workerbus.worker._types import WorkerStatistics
+
+P = TypeVar("P")
+R = TypeVar("R")
+Y = TypeVar("Y")
+
+
+@value
+class PoolStatistics(WorkerStatistics):
+    """A snapshot of a pool's counts.
+
+    Args:
+        active_jobs: How many jobs the pool was asked for and has not answered.
+        job_groups: How many job groups it has asked for that are not over.
+        ignored: How many messages it has ignored; see `WorkerStatistics`.
+        failed_hooks: How many times a hook of its own has raised.
+        size: How many members it is to have.
+        waiting: How many jobs wait for a member.
+        running: How many jobs members have.
+        members: Each member's name to its counts.
+
+    Guarantees: S2.
+    """
+
+    size: int
+    waiting: int
+    running: int
+    members: dict[str, MemberStatistics]
+
+
+class WorkerPool(BaseWorker):
+    """One name with several workers behind it, which share its jobs.
+
+    ::
+
+        pool = WorkerPool("fetchers", Fetcher, size=20)
+        await runner.add_workers(pool)
+        page = await pool.job(Fetcher.fetch, payload=Fetch(url))
+
+    Whoever asks the name for a job asks the pool; the job goes to the member that has the fewest. Where all have as
+    many as they may, it waits: the highest ``priority`` first, and in the order of arrival among equals.
+
+    The members are children of the pool, called ``fetchers/1``, ``fetchers/2`` and so on. One that fails, or ends, is
+    restarted: its jobs are answered ERROR, and those that wait are not touched. A job that may be done again says so:
+    ``attempts=3, retry_on=JobStatus.ERROR``.
+
+    A subclass may have `@job` handlers of its own; jobs of their names are done by the pool, and not by a member.
+
+    Args:
+        name: The pool's name.
+        factory: Makes a member: a class of workers, or a function; called with the member's name.
+        size: How many members there are.
+        concurrency: How many jobs a member may have at once.
+        max_waiting: How many jobs may wait for a member; the next one is answered FAILED, with ``"type": "PoolFull"``.
+            None for any number.
+        max_restarts: How many restarts a member may have ``within`` so many seconds. Beyond that it is given up, and
+            its failure is reported as that of any child. When all are, jobs are answered ERROR.
+        within: The seconds, on the monotonic clock.
+        backoff: How long is waited before each restart; None for `Backoff()`.
+        active: Whether the pool is active from its start on.
+
+    Raises:
+        TypeError: ``factory`` cannot be called with a name, or an argument is of a wrong type.
+        ValueError: A number is out of range.
+
+    Guarantees: S1, S2.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        factory: Factory,
+        *,
+        size: int,
+        concurrency: int = 1,
+        max_waiting: int | None = 10_000,
+        max_restarts: int = 3,
+        within: float = 5.0,
+        backoff: Backoff | None = None,
+        active: bool = True,
+    ) -> None:
+        super().__init__(name, active=active)
+        if not callable(factory) or not takes(factory, name):
+            raise TypeError(
+                f"the factory of a pool is called with the name of a member, and returns a worker; not {factory!r}"
+            )
+        check_arguments([factory], "one_for_one", "always", max_restarts, within, backoff)
+        core = core_of(self)
+        jobs = PoolJobs(
+            core.state,
+            core.dispatch.find_handler,
+            core.dispatch.refusal,
+            core.lifecycle.fail,
+            concurrency=_whole("concurrency", concurrency, 1),
+            max_waiting=float("inf") if max_waiting is None else _whole("max_waiting", max_waiting, 0),
+        )
+        jobs.own_jobs = frozenset(known_class(type(self)).job_handlers)
+        core.job_server = core.state.job_server = jobs
+        core.lifecycle.jobs_first = True
+        settings = MemberSettings(factory, max_restarts, within, backoff)
+        core.extension = Members(core, jobs, settings, _whole("size", size, 1))
+
+    # --- what it is
+
+    @property
+    def size(self) -> int:
+        """How many members the pool is to have."""
+        return _members(self).size
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a member."""
+        return _jobs(self).balancer.waiting
+
+    def statistics(self) -> PoolStatistics:
+        """Return a snapshot of the pool's counts, and of each member's.
+
+        Guarantees: S2.
+        """
+        counts, balancer = super().statistics(), _jobs(self).balancer
+        return PoolStatistics(
+            counts.active_jobs,
+            counts.job_groups,
+            counts.ignored,
+            counts.failed_hooks,
+            self.size,
+            balancer.waiting,
+            len(balancer.holders),
+            _members(self).statistics(),
+        )
+
+    # --- its life
+
+    async def start(self) -> None:
+        """Start the pool and its members. It is announced as ready when they are attached.
+
+        Guarantees: S2, W2.
+        """
+        await _members(self).begin()
+        await super().start()
+
+    async def resize(self, size: int) -> None:
+        """Change how many members there are.
+
+        More are added; the call returns when they are attached. Fewer: those with the fewest jobs get no more, finish
+        those that they have, and end; the call does not wait for that.
+
+        Args:
+            size: How many there are to be.
+
+        Raises:
+            TypeError: It is no whole number.
+            ValueError: It is less than 1.
+            NotRunningError: The pool is ending; a `RuntimeError`.
+
+        Guarantees: S2.
+        """
+        core_of(self).state.check_loop()
+        await _members(self).resize(_whole("size", size, 1))
+
+    # --- asking it for jobs
+
+    @overload
+    def job(
+        self, worker_name: MessageHandler[R], /, *, payload: Mapping[str, Any] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> JobContext[R]: ...  # fmt: skip
+
+    @overload
+    def job(
+        self, worker_name: StreamHandler[P, Y], /, *, payload: P, **options: Unpack[JobOptions]
+    ) -> JobStreamContext[Y]: ...
+
+    @overload
+    def job(self, worker_name: Handler[P, R], /, *, payload: P, **options: Unpack[JobOptions]) -> JobContext[R]: ...
+
+    @overload
+    def job(
+        self, worker_name: str, handler: MessageHandler[R], *, payload: Mapping[str, Any] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> JobContext[R]: ...  # fmt: skip
+
+    @overload
+    def job(
+        self, worker_name: str, handler: StreamHandler[P, Y], *, payload: P, **options: Unpack[JobOptions]
+    ) -> JobStreamContext[Y]: ...
+
+    @overload
+    def job(
+        self, worker_name: str, handler: Handler[P, R], *, payload: P, **options: Unpack[JobOptions]
+    ) -> JobContext[R]: ...
+
+    @overload
+    def job(
+        self, worker_name: str | None = None, *, params: JobParams | None = None, name: str | None = None,
+        payload: Mapping[str, Any] | None = None, **options: Unpack[JobOptions],
+    ) -> JobContext[dict[str, Any]]: ...  # fmt: skip
+
+    def job(self, worker_name: Any = None, handler: Any = None, **options: Any) -> JobContext[Any]:
+        """Ask the pool for a job: `job` of any worker, without the name of the one that is asked.
+
+        ::
+
+            page = await pool.job(Fetcher.fetch, payload=Fetch(url))
+            page = await pool.job(name="fetch", payload={"url": url})
+
+        It is the pool's runner that asks, so the pool need not have started yet.
+
+        Args:
+            worker_name: The handler, or nothing. With the name of another worker, that one is asked, as by any worker.
+            handler: The handler, where another worker is asked.
+            **options: As for `job` of any worker.
+
+        Raises:
+            NotRunningError: The pool has no runner yet, or that is not running any more; a `RuntimeError`.
+            TypeError: An argument is of a wrong type.
+            ValueError: An argument has a wrong value.
+
+        Guarantees: J6, S2.
+        """
+        context: JobContext[Any]
+        if isinstance(worker_name, str):
+            context = super().job(worker_name, handler, **options)
+            return context
+        if worker_name is not None and handler is not None:
+            raise TypeError(f"job() of a pool takes one handler, not {worker_name!r} and {handler!r}")
+        asker = self.worker_runner
+        assert isinstance(asker, JobContexts)
+        context = asker.job(self.name, worker_name or handler, **options)
+        return context
+
+    @overload
+    def map(
+        self, handler: MessageHandler[R], payloads: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]], *,
+        limit: int | None = None, ordered: bool = False, cancel_on_error: bool = True, timeout: float | None = None,
+        label: str | None = None, headers: Mapping[str, str] | None = None, attempts: int = 1,
+        backoff: Backoff | None = None, retry_on: RetryOn | Collection[RetryOn] | None = None,
+        attempt_timeout: float | None = None,
+    ) -> PoolMap[Mapping[str, Any], R]: ...  # fmt: skip
+
+    @overload
+    def map(
+        self, handler: Handler[P, R], payloads: Iterable[P] | AsyncIterable[P], *,
+        limit: int | None = None, ordered: bool = False, cancel_on_error: bool = True, timeout: float | None = None,
+        label: str | None = None, headers: Mapping[str, str] | None = None, attempts: int = 1,
+        backoff: Backoff | None = None, retry_on: RetryOn | Collection[RetryOn] | None = None,
+        attempt_timeout: float | None = None,
+    ) -> PoolMap[P, R]: ...  # fmt: skip
+
+    @overload
+    def map(
+        self, handler: str, payloads: Iterable[P] | AsyncIterable[P], *,
+        limit: int | None = None, ordered: bool = False, cancel_on_error: bool = True, timeout: float | None = None,
+        label: str | None = None, headers: Mapping[str, str] | None = None, attempts: int = 1,
+        backoff: Backoff | None = None, retry_on: RetryOn | Collection[RetryOn] | None = None,
+        attempt_timeout: float | None = None,
+    ) -> PoolMap[P, dict[str, Any]]: ...  # fmt: skip
+
+    def map(
+        self,
+        handler: Any,
+        payloads: Any,
+        *,
+        limit: int | None = None,
+        ordered: bool = False,
+        cancel_on_error: bool = True,
+        **options: Any,
+    ) -> PoolMap[Any, Any]:
+        """Ask for a job for each payload, and iterate over the answers as they come.
+
+        ::
+
+            async with pool.map(Fetcher.fetch, map(Fetch, urls)) as answers:
+                async for answer in answers:
+                    print(answer.payload.url, answer.response.title)
+
+        A payload is taken from the iterable when there is room for its job: as many are under way, or answered and not
+        read, as the members may have at once. So the iterable may be endless. Leaving the context cancels what is under
+        way; it has unwound then.
+
+        Args:
+            handler: Which `@job` handler is to do it: the method, as in ``Fetcher.fetch``, or its name.
+            payloads: An iterable, or an async one.
+            limit: How many jobs may be under way at once; by default, as many as the members may have.
+            ordered: Whether the answers come in the order of the payloads.
+            cancel_on_error: Whether the first job that does not complete cancels the others and raises its error where
+                the answers are read. Otherwise its answer has the error.
+            **options: ``timeout``, for each job, the wait for a member included; ``label``, ``headers``, ``attempts``,
+                ``backoff``, ``retry_on``, ``attempt_timeout``: as for `job`.
+
+        Returns:
+            The context, and in it the iterator over `PoolAnswer`.
+
+        Raises:
+            TypeError: ``payloads`` cannot be iterated, or an argument is of a wrong type.
+            ValueError: ``limit`` is less than 1.
+
+        Guarantees: S2.
+        """
+        if limit is not None:
+            _whole("limit", limit, 1)
+        if isinstance(handler, str):
+            options, handler = {**options, "name": handler}, None
+        pool, members, balancer = self, _members(self), _jobs(self).balancer
+        return PoolMap(
+            lambda payload: pool.job(handler, payload=payload, **options),
+            payloads,
+            capacity=lambda: members.size * balancer.concurrency if limit is None else limit,
+            ordered=ordered,
+            cancel_on_error=cancel_on_error,
+            title=f"map of pool {self.name!r}",
+        )
+
+
+def _jobs(pool: WorkerPool) -> PoolJobs:
+    jobs = core_of(pool).job_server
+    assert isinstance(jobs, PoolJobs)
+    return jobs
+
+
+def _members(pool: WorkerPool) -> Members:
+    members: Members = core_of(pool).extension
+    return members
+
+
+def _whole(name: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a whole number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} is at least {least}, not {value}")
+    return value

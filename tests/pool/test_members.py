@@ -1,0 +1,352 @@
+"""S1, S2: the members of a pool: how they are made, come, go, and are restarted; and what is counted."""
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from anyio import current_time
+
+from support.pools import END, Crash, Member, pool_of
+from support.requesters import Raw, outcome_of
+from support.workers import running
+from workerbus import (
+    Backoff,
+    BaseWorker,
+    BusJobRequestMessage,
+    FactoryError,
+    JobError,
+    JobStatus,
+    MemberStatistics,
+    NotRunningError,
+    RestartLimitError,
+    WorkerErrorData,
+    WorkerPool,
+    WorkerRunner,
+    job,
+)
+
+SOON = Backoff(initial=0.5, factor=1, jitter=0)
+
+
+def names(pool: WorkerPool) -> list[str]:
+    return [child.name for child in pool.children]
+
+
+async def test_the_members_are_children_of_the_pool_under_its_name() -> None:
+    """S2, W5."""
+    pool = pool_of(3)
+    async with running(pool):
+        assert names(pool) == ["pool/1", "pool/2", "pool/3"]
+        assert {child.parent for child in pool.children} == {"pool"}
+        assert pool.size == 3
+
+
+async def test_a_class_of_workers_is_a_factory() -> None:
+    """S2."""
+    async with running(WorkerPool("echoes", BaseWorker, size=2)) as runner:
+        await runner.registry.wait_for("echoes/2")
+
+
+async def test_a_member_that_fails_is_restarted_and_its_job_alone_is_an_error() -> None:
+    """S1, S2: those that wait are not touched."""
+    log: list[Any] = []
+    async with running(pool_of(1, log=log, backoff=SOON)) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "pool", "crash")
+        await raw.ask("2", "pool", "who", payload={"n": 2})
+        await raw.ask("3", "pool", "who", payload={"n": 3})
+        await raw.until_answered("3")
+    assert raw.answers("1") == [(JobStatus.ERROR, {"error": "a member has crashed", "type": "Crash"})]
+    assert [raw.answers(each)[0][0] for each in "23"] == [JobStatus.COMPLETED] * 2
+    assert log == [("crashed", "pool/1", 1), 2, 3]
+
+
+async def test_a_job_that_may_be_repeated_is_done_by_another_member() -> None:
+    """S2, J20: the job says so."""
+    log: list[Any] = []
+
+    class OnceBad(Member):
+        @job(name="try")
+        async def attempt(self, message: BusJobRequestMessage) -> dict[str, Any]:
+            self.log.append((self.name, message.attempt))
+            if message.attempt == 1:
+                raise Crash("the first time")
+            return {"member": self.name}
+
+    async with running(pool_of(2, log=log, kind=OnceBad, backoff=Backoff(initial=60))) as runner:
+        asked = runner.job("pool", name="try", attempts=3, retry_on=JobStatus.ERROR)
+        answer = await asked
+        assert asked.attempts == 2
+        assert answer["member"] != log[0][0]
+
+
+async def test_a_member_that_ends_by_itself_is_restarted_too() -> None:
+    """S1, S2: a pool has the size that it is to have."""
+
+    class Leaving(Member):
+        @job(name="leave")
+        async def leave(self, message: BusJobRequestMessage) -> None:
+            await self.stop()
+
+    pool = pool_of(1, kind=Leaving, backoff=SOON)
+    async with running(pool) as runner:
+        await runner.job("pool", name="leave")
+        await anyio.sleep(0.125)
+        assert (await runner.job("pool", name="who", payload={"n": 1}))["member"] == "pool/1"
+        assert pool.statistics().members["pool/1"].restarts == 1
+
+
+async def test_a_member_beyond_its_restarts_is_given_up_and_the_others_go_on() -> None:
+    """S1, S2: its failure is reported as that of any child."""
+    reported: list[WorkerErrorData] = []
+
+    class Watching(WorkerPool):
+        async def on_worker_failed(self, data: WorkerErrorData) -> None:
+            reported.append(data)
+
+    pool = Watching("pool", lambda name: Member(name, []), size=2, max_restarts=0)
+    async with running(pool) as runner:
+        await outcome_of(runner, "pool", name="crash")
+        await anyio.sleep(1)
+        assert (await runner.job("pool", name="who", payload={"n": 1}))["n"] == 1
+        assert len(names(pool)) == 1
+    [data] = reported
+    assert isinstance(data.exception, RestartLimitError)
+
+
+@pytest.mark.parametrize("delay", [None, 9])
+async def test_with_the_last_member_given_up_all_jobs_are_answered(delay: int | None) -> None:
+    """S2, J4: those that wait, those that are to begin later, and those that come later."""
+
+    class Watching(WorkerPool):
+        async def on_worker_failed(self, data: WorkerErrorData) -> None: ...
+
+    pool = Watching("pool", lambda name: Member(name, []), size=1, max_restarts=0)
+    async with running(pool) as runner:
+        async with anyio.create_task_group() as tasks:
+            ended: list[Any] = []
+
+            async def ask(name: str) -> None:
+                ended.append(await outcome_of(runner, "pool", name=name, delay=None if name == "crash" else delay))
+
+            tasks.start_soon(ask, "crash")
+            await anyio.sleep(0.125)
+            tasks.start_soon(ask, "who")
+            tasks.start_soon(ask, "who")
+        assert [status for status, _ in ended] == [JobStatus.ERROR] * 3 or ended[1][0] is JobStatus.FAILED
+        with pytest.raises(JobError, match=r"pool 'pool' has no members left: .*a member has crashed"):
+            await runner.job("pool", name="who")
+
+
+async def test_a_pool_grows_while_it_runs() -> None:
+    """S2: those that wait are given to the new members."""
+    pool = pool_of(1)
+    async with running(pool) as runner:
+        raw = await Raw.on(runner.bus)
+        start = current_time()
+        for n in range(4):
+            await raw.ask(str(n), "pool", "sleep", payload={"n": n, "seconds": 2})
+        await anyio.sleep(1)
+        await pool.resize(4)
+        assert names(pool) == ["pool/1", "pool/2", "pool/3", "pool/4"]
+        await raw.until_answered(*"0123")
+        assert current_time() - start < 3.25
+
+
+async def test_a_pool_shrinks_while_it_runs_and_nothing_is_cut() -> None:
+    """S2: members that go do what they have, and get no more."""
+    pool = pool_of(3)
+    async with running(pool) as runner:
+        for child in pool.children:
+            await runner.registry.wait_for(child.name)
+        raw = await Raw.on(runner.bus)
+        for n in range(3):
+            await raw.ask(str(n), "pool", "sleep", payload={"n": n, "seconds": 8})
+        await anyio.sleep(1)
+        await pool.resize(1)
+        assert pool.size == 1
+        for n in range(3, 5):
+            await raw.ask(str(n), "pool", "sleep", payload={"n": n, "seconds": 1})
+        assert len(names(pool)) == 3
+        await raw.until_answered("4")
+        assert {raw.answers(str(n))[0][0] for n in range(5)} == {JobStatus.COMPLETED}
+        assert len(names(pool)) == 1
+        last = [raw.answers(str(n))[0][1] for n in (3, 4)]
+        assert {each["member"] for each in last if each is not None} == set(names(pool))
+
+
+async def test_idle_members_go_first() -> None:
+    """S2."""
+    pool = pool_of(3)
+    async with running(pool) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "pool", "sleep", payload={"n": 1, "seconds": 9})
+        await anyio.sleep(1)
+        busy = next(name for name, each in pool.statistics().members.items() if each.running)
+        await pool.resize(1)
+        await anyio.sleep(1)
+        assert names(pool) == [busy]
+        await pool.resize(2)
+        assert len(names(pool)) == 2
+        await raw.until_answered("1")
+
+
+async def test_a_pool_is_resized_before_it_starts() -> None:
+    """S2."""
+    pool = pool_of(1)
+    await pool.resize(4)
+    async with running(pool):
+        assert len(names(pool)) == 4
+
+
+async def test_a_member_that_waits_for_its_restart_goes_first() -> None:
+    """S2: and is not restarted."""
+    pool = pool_of(2, backoff=Backoff(initial=5, jitter=0))
+    async with running(pool) as runner:
+        await outcome_of(runner, "pool", name="crash")
+        await anyio.sleep(1)
+        await pool.resize(1)
+        left = names(pool)
+        assert len(left) == 1
+        await anyio.sleep(9)
+        assert names(pool) == left
+        assert list(pool.statistics().members) == left
+
+
+async def test_a_pool_counts_for_each_member_what_it_does() -> None:
+    """S2: under one name, over restarts."""
+    pool = pool_of(1, backoff=SOON)
+    async with running(pool) as runner:
+        await runner.job("pool", name="who")
+        await outcome_of(runner, "pool", name="crash")
+        await runner.job("pool", name="who")
+        raw = await Raw.on(runner.bus)
+        for n in range(3):
+            await raw.ask(str(n), "pool", "sleep", payload={"n": n, "seconds": 1})
+        await anyio.sleep(0.5)
+        counts = pool.statistics()
+        assert (counts.size, counts.running, counts.waiting, counts.active_jobs) == (1, 1, 2, 3)
+        assert pool.waiting == 2
+        assert counts.members == {
+            "pool/1": MemberStatistics(
+                ready=True, running=1, answered={JobStatus.COMPLETED: 2, JobStatus.ERROR: 1}, restarts=1
+            )
+        }
+        await anyio.sleep(5)
+
+
+async def test_a_pool_that_ends_does_all_its_jobs_first_those_that_wait_too() -> None:
+    """S2, R2."""
+    log: list[Any] = []
+    async with WorkerRunner(handle_sigint=False, job_grace=60) as runner:
+        await runner.add_workers(pool_of(1, log=log))
+        raw = await Raw.on(runner.bus)
+        for n in range(4):
+            await raw.ask(str(n), "pool", "sleep", payload={"n": n, "seconds": 3})
+        await anyio.sleep(1)
+        await runner.end()
+        await anyio.sleep(1)
+        await raw.ask("late", "pool", "who")
+        await anyio.sleep(0.5)
+        assert raw.answers("late") == [
+            (JobStatus.CANCELLED, {"error": "worker 'pool' is stopping", "type": "Cancelled"})
+        ]
+    assert [raw.answers(str(n))[0][0] for n in range(4)] == [JobStatus.COMPLETED] * 4
+
+
+async def test_a_pool_that_is_cancelled_answers_all_its_jobs() -> None:
+    """S2, J1, L1: those that members have, when these have unwound; and those that wait."""
+    log: list[Any] = []
+    async with running(pool_of(2, log=log)) as runner:
+        raw = await Raw.on(runner.bus)
+        for n in range(5):
+            await raw.ask(str(n), "pool", "sleep", payload={"n": n, "seconds": 99})
+        await anyio.sleep(1)
+        await runner.cancel("enough")
+    assert [[status for status, _ in raw.answers(str(n))] for n in range(5)] == [[JobStatus.CANCELLED]] * 5
+    assert sorted(each[1] for each in log if each[0] == END) == [0, 1]
+
+
+async def test_a_handler_of_a_member_that_refuses_to_end_does_not_keep_its_job_open() -> None:
+    """S2, L4."""
+
+    class Stubborn(Member):
+        @job(name="stay")
+        async def stay(self, message: BusJobRequestMessage) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(12)
+
+    pool = pool_of(1, kind=Stubborn)
+    async with running(pool) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "pool", "stay")
+        await anyio.sleep(1)
+        start = current_time()
+        with anyio.move_on_after(1):
+            await pool.stop()
+        await raw.until_answered("1")
+        assert current_time() - start < 10
+    assert len(raw.answers("1")) == 1
+
+
+def wrong_name(name: str) -> BaseWorker:
+    return BaseWorker("other")
+
+
+def no_worker(name: str) -> Any:
+    return name
+
+
+@pytest.mark.parametrize(
+    ("factory", "text"),
+    [
+        (wrong_name, "was called with 'pool/1' and has made a worker 'other'"),
+        (no_worker, "the factory of pool 'pool' returns a worker, not 'pool/1'"),
+    ],
+)
+async def test_a_factory_that_makes_something_else_fails_the_start_of_the_pool(
+    factory: Callable[[str], Any], text: str
+) -> None:
+    """S2, N8."""
+    async with WorkerRunner(handle_sigint=False) as runner:
+        with pytest.raises(FactoryError, match=text):
+            await runner.add_workers(WorkerPool("pool", factory, size=2), wait=True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "text"),
+    [
+        ({"size": 0}, ValueError, "size is at least 1, not 0"),
+        ({"size": 2.0}, TypeError, "size is a whole number, not 2.0"),
+        ({"size": True}, TypeError, "size is a whole number, not True"),
+        ({"concurrency": 0}, ValueError, "concurrency is at least 1, not 0"),
+        ({"max_waiting": -1}, ValueError, "max_waiting is at least 0, not -1"),
+        ({"factory": "Fetcher"}, TypeError, "the factory of a pool is called with the name of a member"),
+        ({"factory": lambda: None}, TypeError, "the factory of a pool is called with the name of a member"),
+    ],
+)
+def test_wrong_arguments_are_refused_where_the_pool_is_made(wrong: Any, error: type[Exception], text: str) -> None:
+    """S2, N8."""
+    arguments: dict[str, Any] = {"factory": BaseWorker, "size": 2, **wrong}
+    with pytest.raises(error, match=text):
+        WorkerPool("pool", arguments.pop("factory"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [({"max_restarts": -1}, ValueError), ({"within": 0}, ValueError), ({"backoff": 3}, TypeError)],
+)
+def test_wrong_limits_of_restarts_are_refused_where_the_pool_is_made(wrong: Any, error: type[Exception]) -> None:
+    """S1, S2, N8."""
+    with pytest.raises(error):
+        WorkerPool("pool", BaseWorker, size=2, **wrong)
+
+
+async def test_a_pool_that_is_ending_is_not_resized() -> None:
+    """S2."""
+    pool = pool_of(1)
+    async with running(pool):
+        pass
+    with pytest.raises(NotRunningError):
+        await pool.resize(3)

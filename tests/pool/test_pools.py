@@ -1,0 +1,434 @@
+"""S2: the jobs of a pool: who does them, in which order, and how they end."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from anyio import current_time
+
+from support.pools import END, Member, pool_of
+from support.requesters import Raw, outcome_of
+from support.workers import running
+from workerbus import (
+    BaseWorker,
+    BusJobRequestMessage,
+    JobError,
+    JobRequestOptions,
+    JobStatus,
+    JobTimeoutError,
+    NotRunningError,
+    WorkerPool,
+    WorkerRunner,
+    job,
+)
+
+Ended = tuple[JobStatus, dict[str, Any]]
+
+
+@asynccontextmanager
+async def pooling(*workers: BaseWorker) -> AsyncIterator[WorkerRunner]:
+    """Run workers, pools among them, whose members have all started when the block begins."""
+    async with running(*workers) as runner:
+        for pool in workers:
+            for child in pool.children:
+                await runner.registry.wait_for(child.name)
+        yield runner
+
+
+def begun(log: list[Any]) -> list[int]:
+    return [each[1] for each in log if each[0] == "begun"]
+
+
+async def ask_many(runner: WorkerRunner, numbers: range, name: str = "sleep", **payload: Any) -> list[Ended]:
+    """Ask a pool for jobs at the same time, and return how they ended."""
+    ended: list[Ended] = []
+
+    async def ask(n: int) -> None:
+        ended.append(await outcome_of(runner, "pool", name=name, payload={"n": n, **payload}))
+
+    async with anyio.create_task_group() as tasks:
+        for n in numbers:
+            tasks.start_soon(ask, n)
+    return ended
+
+
+async def in_order(runner: WorkerRunner, *asked: tuple[int, int], name: str = "sleep", seconds: float = 1) -> Raw:
+    """Ask a pool for jobs, one after the other: each a number and a priority. Returns when all are answered."""
+    raw = await Raw.on(runner.bus)
+    for n, priority in asked:
+        payload = {"n": n, "seconds": seconds}
+        await raw.ask(str(n), "pool", name, payload=payload, options=JobRequestOptions(priority=priority))
+    await raw.until_answered(*(str(n) for n, _ in asked))
+    return raw
+
+
+async def test_members_work_at_the_same_time_and_the_other_jobs_wait() -> None:
+    """S2."""
+    async with pooling(pool_of(3)) as runner:
+        start = current_time()
+        ended = await ask_many(runner, range(7), seconds=1)
+        assert current_time() - start == 3
+    assert sorted(response["n"] for _, response in ended) == list(range(7))
+    assert {response["member"] for _, response in ended} == {"pool/1", "pool/2", "pool/3"}
+
+
+async def test_jobs_that_wait_begin_in_the_order_of_arrival() -> None:
+    """S2: on trio, too, which shuffles tasks."""
+    log: list[Any] = []
+    async with pooling(pool_of(1, log=log)) as runner:
+        await in_order(runner, *[(n, 0) for n in range(9)])
+    assert begun(log) == list(range(9))
+
+
+async def test_jobs_with_a_higher_priority_begin_before_others_that_wait() -> None:
+    """S2."""
+    log: list[Any] = []
+    async with pooling(pool_of(1, log=log)) as runner:
+        await in_order(runner, (0, 0), (1, 0), (2, 3), (3, -1), (4, 3), (5, 0))
+    assert begun(log) == [0, 2, 4, 1, 5, 3]
+
+
+async def test_the_priority_of_a_job_is_said_where_it_is_asked_for() -> None:
+    """S2."""
+    log: list[Any] = []
+    async with pooling(pool_of(1, log=log)) as runner:
+        first = runner.job("pool", name="sleep", payload={"n": 0, "seconds": 1})
+        low = runner.job_group("pool", name="sleep", payload={"n": 1, "seconds": 1}, priority=-1)
+        high = runner.job("pool", name="sleep", payload={"n": 2, "seconds": 1}, priority=1)
+        async with first, low, high:
+            pass
+    assert begun(log) == [0, 2, 1]
+
+
+@pytest.mark.parametrize("priority", ["high", None, 1.5, True])
+async def test_a_priority_is_a_whole_number(priority: Any) -> None:
+    """S2."""
+    async with pooling(pool_of(1)) as runner:
+        with pytest.raises(TypeError, match=r"^priority is a whole number, not "):
+            runner.job("pool", name="who", priority=priority)
+
+
+async def test_a_member_has_as_many_jobs_at_once_as_it_may() -> None:
+    """S2: and the next goes to whoever has fewer."""
+    async with pooling(pool_of(2, concurrency=3)) as runner:
+        start = current_time()
+        ended = await ask_many(runner, range(6), seconds=1)
+        assert current_time() - start == 1
+    members = [response["member"] for _, response in ended]
+    assert members.count("pool/1") == members.count("pool/2") == 3
+
+
+async def test_the_requester_hears_from_the_pool_and_never_of_its_members() -> None:
+    """S2, J3: the pool's name is the source of all that comes back."""
+    async with pooling(pool_of(2)) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "pool", "who", payload={"n": 1}, headers={"traceparent": "00-1"})
+        await raw.until_answered("1")
+    to_raw = [message for message in raw.got if message.target == "raw"]
+    assert [(message.source, message.headers) for message in to_raw] == [("pool", {"traceparent": "00-1"})]
+
+
+async def test_a_job_of_a_pool_takes_no_message_more() -> None:
+    """S2: a request, and an answer."""
+    async with pooling(pool_of(4)) as runner:
+        seen: list[str] = []
+        runner.bus.add_tap(lambda message: seen.append(type(message).__name__))
+        await runner.job("pool", name="who", payload={"n": 1})
+        assert [name for name in seen if "Job" in name] == ["BusJobRequestMessage", "BusJobResponseMessage"]
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "text"),
+    [
+        ("fail", JobStatus.ERROR, "it went wrong"),
+        ("refuse", JobStatus.FAILED, "not today"),
+        ("crash", JobStatus.ERROR, "a member has crashed"),
+        ("nothing", JobStatus.ERROR, "worker 'pool/1' has no handler for job 'nothing'"),
+    ],
+)
+async def test_a_job_ends_as_its_member_says(name: str, status: JobStatus, text: str) -> None:
+    """S2, J2."""
+    async with pooling(pool_of(1)) as runner:
+        ended, response = await outcome_of(runner, "pool", name=name)
+        await anyio.sleep(1)  # for the restart
+    assert ended is status
+    assert text in response["error"]
+
+
+async def test_jobs_that_nobody_can_do_are_answered_however_many_wait() -> None:
+    """S2, J1: each refusal gives the place to the next in line."""
+    log: list[Any] = []
+    async with pooling(pool_of(1, log=log)) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("long", "pool", "sleep", payload={"n": 0, "seconds": 1})
+        for n in range(500):
+            await raw.ask(str(n), "pool", "nothing")
+        await raw.ask("last", "pool", "who", payload={"n": 1})
+        await raw.until_answered("last")
+        assert all(raw.answers(str(n))[0][0] is JobStatus.ERROR for n in range(500))
+
+
+async def test_a_job_that_waits_is_cancelled_at_once_and_never_begins() -> None:
+    """S2, J5."""
+    log: list[Any] = []
+    async with pooling(pool_of(1, log=log)) as runner:
+        raw = await Raw.on(runner.bus)
+        for n in (0, 1, 2):
+            await raw.ask(str(n), "pool", "sleep", payload={"n": n, "seconds": 1})
+        await raw.cancel("1", "pool", "not needed")
+        await anyio.sleep(0.125)
+        assert raw.answers("1") == [(JobStatus.CANCELLED, {"error": "not needed", "type": "Cancelled"})]
+        await raw.until_answered("2")
+    assert begun(log) == [0, 2]
+
+
+async def test_a_job_that_a_member_has_is_cancelled_and_answered_when_it_has_unwound() -> None:
+    """S2, J5: the place is free then, and not before."""
+    log: list[Any] = []
+
+    class Slow(Member):
+        @job(name="unwind")
+        async def unwind(self, message: BusJobRequestMessage) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(2)
+                self.log.append((END, current_time() - start))
+
+        async def on_job_cancelled(self, message: Any) -> None:
+            self.log.append(("cancelled", message.reason))
+
+    async with pooling(pool_of(1, log=log, kind=Slow)) as runner:
+        start = current_time()
+        with anyio.move_on_after(1):
+            await runner.job("pool", name="unwind")
+        assert current_time() - start == 3
+        await runner.job("pool", name="who", payload={"n": 7})
+    assert log == [("cancelled", "timeout"), (END, 3), 7]
+
+
+async def test_the_time_of_a_job_goes_on_while_it_waits_and_while_it_is_done() -> None:
+    """S2, J6: one deadline for both."""
+    log: list[Any] = []
+    async with pooling(pool_of(1, log=log)) as runner, anyio.create_task_group() as tasks:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("0", "pool", "sleep", payload={"n": 0, "seconds": 2})
+        start = current_time()
+        with pytest.raises(JobTimeoutError, match="waiting for its turn: 'pool'"):
+            await runner.job("pool", name="sleep", payload={"n": 1, "seconds": 1}, timeout=1)
+        with pytest.raises(JobTimeoutError, match="still at work: 'pool'"):
+            await runner.job("pool", name="sleep", payload={"n": 2, "seconds": 10}, timeout=2)
+        assert current_time() - start == 3
+        tasks.cancel_scope.cancel()
+    assert log == [("begun", 0), (END, 0), ("begun", 2), (END, 2)]
+
+
+async def test_a_pool_with_as_many_jobs_waiting_as_may_refuses_the_next() -> None:
+    """S2: FAILED, in words; it has not begun, and so is asked for again where there may be attempts."""
+    async with pooling(pool_of(1, max_waiting=2)) as runner:
+        raw = await Raw.on(runner.bus)
+        for n in range(4):
+            await raw.ask(str(n), "pool", "sleep", payload={"n": n, "seconds": 1})
+        await anyio.sleep(0.125)
+        [(status, response)] = raw.answers("3")
+        assert status is JobStatus.FAILED
+        assert response == {
+            "error": "pool 'pool' is full: 2 jobs wait for a member already (max_waiting)",
+            "type": "PoolFull",
+        }
+        with pytest.raises(JobError, match=r"pool 'pool' is full"):
+            await runner.job("pool", name="who")
+        asked = runner.job("pool", name="who", payload={"n": 9}, attempts=9)
+        assert (await asked)["n"] == 9
+        assert asked.attempts > 1
+
+
+async def test_updates_and_chunks_come_in_the_pools_name_and_a_window_holds() -> None:
+    """S2, J7, J18, J19."""
+
+    class Streaming(BaseWorker):
+        def __init__(self, name: str, log: list[Any]) -> None:
+            super().__init__(name)
+            self.log = log
+
+        @job(name="count")
+        async def count(self, message: BusJobRequestMessage) -> Any:
+            await self.send_job_update(message.job_id, {"from": self.name})
+            for n in range(20):
+                self.log.append(n)
+                yield {"n": n}
+
+        async def on_job_update_requested(self, message: Any) -> None:
+            self.log.append("update requested")
+
+    log: list[Any] = []
+    async with pooling(pool_of(2, log=log, kind=Streaming)) as runner:
+        async with runner.job("pool", name="count", max_buffered_events=3) as asked:
+            seen = []
+            async for event in asked:
+                seen.append(event.data)
+                if event.type == "stream_data" and event.data is not None:
+                    assert max(n for n in log if isinstance(n, int)) <= event.data["n"] + 5
+        assert seen[:2] in ([None, {"from": "pool/1"}], [None, {"from": "pool/2"}])
+        assert [each["n"] for each in seen[2:] if each] == list(range(20))
+        assert asked.response == {}
+
+
+async def test_a_wish_for_an_update_reaches_the_member_that_has_the_job() -> None:
+    """S2."""
+
+    class Telling(Member):
+        async def on_job_update_requested(self, message: Any) -> None:
+            await self.send_job_update(message.job_id, {"member": self.name})
+
+    class Asker(BaseWorker):
+        async def on_job_update(self, message: Any) -> None:
+            told.append((message.source, message.update))
+            heard.set()
+
+    told: list[Any] = []
+    heard = anyio.Event()
+    asker = Asker("asker")
+    async with pooling(pool_of(3, kind=Telling), asker):
+        job_id = await asker.request_job("pool", name="sleep", payload={"n": 0, "seconds": 5})
+        await anyio.sleep(1)
+        await asker.request_job_update(job_id, "pool")
+        await heard.wait()
+        await asker.cancel_job_group(job_id)
+    [(source, data)] = told
+    assert source == "pool"
+    assert data["member"].startswith("pool/")
+
+
+async def test_a_handler_that_answers_early_keeps_its_place_until_it_ends() -> None:
+    """S2, J13: as any worker's handler with a limit does."""
+    log: list[Any] = []
+
+    class Early(Member):
+        @job(name="early")
+        async def early(self, message: BusJobRequestMessage) -> None:
+            await self.send_job_response(message.job_id, {"early": True})
+            await anyio.sleep(5)
+
+    async with pooling(pool_of(1, log=log, kind=Early)) as runner:
+        start = current_time()
+        assert await runner.job("pool", name="early") == {"early": True}
+        assert current_time() == start
+        await runner.job("pool", name="who", payload={"n": 1})
+        assert current_time() - start == 5
+
+
+async def test_a_deferred_job_keeps_its_place_until_it_is_answered() -> None:
+    """S2, J10."""
+
+    class Deferring(Member):
+        @job(name="later", deferred=True)
+        async def later(self, message: BusJobRequestMessage) -> None:
+            self.create_task(self.answer, message.job_id)
+
+        async def answer(self, job_id: str) -> None:
+            await anyio.sleep(2)
+            await self.send_job_response(job_id, {"later": True})
+
+    async with pooling(pool_of(1, kind=Deferring)) as runner:
+        start = current_time()
+        ended = await ask_many(runner, range(2), name="later")
+        assert current_time() - start == 4
+    assert ended == [(JobStatus.COMPLETED, {"later": True})] * 2
+
+
+async def test_a_subclass_does_jobs_of_its_own_beside_its_members() -> None:
+    """S2."""
+
+    class Own(WorkerPool):
+        @job(name="about")
+        async def about(self, message: BusJobRequestMessage) -> dict[str, Any]:
+            return {"name": self.name, "size": self.size}
+
+    async with pooling(Own("own", lambda name: Member(name, []), size=2)) as runner:
+        assert await runner.job("own", name="about") == {"name": "own", "size": 2}
+        assert (await runner.job("own", name="who"))["member"].startswith("own/")
+
+
+async def test_the_pool_itself_is_asked_without_its_name() -> None:
+    """S2."""
+    pool = pool_of(2)
+    with pytest.raises(NotRunningError, match="worker 'pool' has no runner yet"):
+        pool.job(name="who")
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(pool, Member("other", []))
+        assert (await pool.job(Member.who, payload={"n": 3}))["n"] == 3  # though it has not started yet
+        assert (await pool.job(name="who", payload={"n": 4}))["n"] == 4
+        assert (await pool.job("other", name="who"))["member"] == "other"
+        async with pool.job(name="sleep", payload={"n": 5, "seconds": 1}, timeout=9) as asked:
+            pass
+        assert asked.response["n"] == 5
+        with pytest.raises(TypeError, match="job\\(\\) of a pool takes one handler"):
+            pool.job(Member.who, Member.sleep)  # type: ignore[call-overload]
+
+
+async def test_jobs_that_come_before_the_members_have_started_wait_for_them() -> None:
+    """S2, W2: a job begins when the start of its member is over."""
+    log: list[Any] = []
+
+    class Opening(Member):
+        async def on_activated(self, args: Any) -> None:
+            await anyio.sleep(3)
+            self.log.append("open")
+
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(pool_of(1, log=log, kind=Opening))
+        await runner.job("pool", name="who", payload={"n": 1})
+    assert log == ["open", 1]
+
+
+async def test_an_inactive_member_gets_no_jobs_until_it_is_active_again() -> None:
+    """S2, W4."""
+    async with pooling(pool_of(2)) as runner:
+        await runner.job("pool", name="who")
+        asker = BaseWorker("asker")
+        await runner.add_workers(asker, wait=True)
+        await asker.deactivate_worker("pool/1")
+        ended = await ask_many(runner, range(4), seconds=1)
+        assert {response["member"] for _, response in ended} == {"pool/2"}
+        await asker.activate_worker("pool/1")
+        ended = await ask_many(runner, range(4), seconds=1)
+        assert {response["member"] for _, response in ended} == {"pool/1", "pool/2"}
+
+
+async def test_an_inactive_pool_takes_no_jobs() -> None:
+    """S2, W4."""
+    async with pooling(pool_of(2, active=False)) as runner:
+        ended, response = await outcome_of(runner, "pool", name="who")
+    assert (ended, response["type"]) == (JobStatus.FAILED, "Inactive")
+
+
+async def test_a_delayed_job_stands_in_line_when_its_time_has_come() -> None:
+    """S2."""
+    async with pooling(pool_of(1)) as runner:
+        start = current_time()
+        await runner.job("pool", name="who", delay=2)
+        assert current_time() - start == 2
+
+
+async def test_the_same_request_again_changes_nothing() -> None:
+    """S2, J9."""
+    log: list[Any] = []
+    async with pooling(pool_of(2, log=log)) as runner:
+        raw = await Raw.on(runner.bus)
+        for _ in range(3):
+            await raw.ask("1", "pool", "sleep", payload={"n": 1, "seconds": 1})
+        await raw.until_answered("1")
+        await raw.ask("1", "pool", "sleep", payload={"n": 1, "seconds": 1})
+    assert begun(log) == [1]
+    assert len(raw.answers("1")) == 1
+
+
+async def test_a_group_has_a_pool_among_its_workers() -> None:
+    """S2, J11."""
+    async with pooling(pool_of(2), Member("alone", [])) as runner:
+        answers = await runner.job_group("pool", "alone", name="who", payload={"n": 1})
+    assert {name: response["n"] for name, response in answers.items()} == {"pool": 1, "alone": 1}

@@ -1,0 +1,153 @@
+"""S1, S2: whatever happens to a pool, each job is answered once, the order is kept, and nobody has more than he may.
+
+What is to happen is drawn: jobs that take their time, fail, crash their member, stream, or are cancelled; new sizes.
+"""
+
+import logging
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import hypothesis.strategies as st
+import pytest
+from anyio import current_time
+from hypothesis import given, settings
+
+from support.pools import Crash
+from support.requesters import Raw
+from workerbus import (
+    Backoff,
+    BaseWorker,
+    BusJobRequestMessage,
+    JobRequestOptions,
+    JobStatus,
+    WorkerPool,
+    WorkerRunner,
+    job,
+)
+from workerbus.testing import run
+
+ACTS = st.one_of(
+    st.tuples(st.just("job"), st.sampled_from(["work", "work", "fail", "crash", "stream"]), st.integers(0, 4)),
+    st.tuples(st.just("cancel"), st.integers(0, 30), st.none()),
+    st.tuples(st.just("resize"), st.integers(1, 4), st.none()),
+    st.tuples(st.just("pause"), st.integers(1, 6), st.none()),
+)
+STATUS = {"work": JobStatus.COMPLETED, "stream": JobStatus.COMPLETED, "fail": JobStatus.ERROR, "crash": JobStatus.ERROR}
+
+
+class Busy(BaseWorker):
+    """Notes which of its jobs run at once."""
+
+    def __init__(self, name: str, notes: "Notes") -> None:
+        super().__init__(name)
+        self.notes = notes
+        self.running = 0
+
+    async def run_job(self, message: BusJobRequestMessage) -> None:
+        self.notes.begun.append((current_time(), message.job_id))
+        self.running += 1
+        self.notes.most = max(self.notes.most, self.running)
+        try:
+            await anyio.sleep(message.payload["seconds"])
+        finally:
+            self.running -= 1
+
+    @job(name="work")
+    async def work(self, message: BusJobRequestMessage) -> None:
+        await self.run_job(message)
+
+    @job(name="fail")
+    async def fail(self, message: BusJobRequestMessage) -> None:
+        await self.run_job(message)
+        raise ValueError("it went wrong")
+
+    @job(name="crash")
+    async def crash(self, message: BusJobRequestMessage) -> None:
+        await self.run_job(message)
+        raise Crash("a member has crashed")
+
+    @job(name="stream")
+    async def stream(self, message: BusJobRequestMessage) -> Any:
+        await self.run_job(message)
+        for n in range(3):
+            yield {"n": n}
+
+
+class Notes:
+    """What the members have done, and what was asked of them."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[float, str]] = []
+        self.most = 0
+        self.asked: dict[str, str] = {}
+        self.cancelled: set[str] = set()
+
+
+async def play(acts: list[tuple[str, Any, Any]], size: int, concurrency: int, priorities: bool) -> None:
+    notes = Notes()
+    pool = WorkerPool(
+        "pool",
+        lambda name: Busy(name, notes),
+        size=size,
+        concurrency=concurrency,
+        max_restarts=1000,
+        backoff=Backoff(initial=0.25, factor=1, jitter=0),
+    )
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(pool)
+        raw = await Raw.on(runner.bus)
+        for act, what, seconds in acts:
+            if act == "job":
+                job_id = f"{len(notes.asked):03}"
+                notes.asked[job_id] = what
+                options = JobRequestOptions(priority=len(notes.asked) % 3) if priorities else None
+                await raw.ask(job_id, "pool", what, payload={"seconds": seconds}, options=options)
+            elif act == "cancel" and notes.asked:
+                job_id = f"{what % len(notes.asked):03}"
+                notes.cancelled.add(job_id)
+                await raw.cancel(job_id, "pool")
+            elif act == "resize":
+                await pool.resize(what)
+            elif act == "pause":
+                await anyio.sleep(what)
+        await raw.until_answered(*notes.asked)
+        await anyio.sleep(1)  # for the last restarts
+        counts = pool.statistics()
+        assert (counts.waiting, counts.running, counts.active_jobs) == (0, 0, 0)
+        assert len(pool.children) == len(counts.members) == pool.size
+        assert all(member.ready and not member.running for member in counts.members.values())
+        assert current_time() < 1000
+    check(raw, notes, concurrency, priorities=priorities)
+
+
+def check(raw: Raw, notes: Notes, concurrency: int, *, priorities: bool) -> None:
+    assert notes.most <= concurrency
+    assert max(Counter(job_id for _, job_id in notes.begun).values(), default=1) == 1  # none was done twice
+    if not priorities:
+        for (earlier, first), (later, second) in pairwise(sorted(notes.begun)):
+            assert first < second or earlier == later  # in one moment, tasks begin as they like
+    crashes = "crash" in notes.asked.values()
+    for job_id, name in notes.asked.items():
+        [(status, _)] = raw.answers(job_id)
+        allowed = {STATUS[name]}
+        if job_id in notes.cancelled:
+            allowed.add(JobStatus.CANCELLED)
+        if crashes and concurrency > 1:
+            allowed.add(JobStatus.ERROR)  # the member has crashed in another job
+        assert status in allowed, (job_id, name, status)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@settings(max_examples=25)
+@given(st.lists(ACTS, max_size=30), st.integers(1, 3), st.integers(1, 3), st.booleans(), st.integers(0, 99))
+def test_each_job_of_a_pool_is_answered_once_and_in_order_whatever_happens(
+    backend: Any, acts: list[tuple[str, Any, Any]], size: int, concurrency: int, priorities: bool, seed: int
+) -> None:
+    """S1, S2, J1, J5."""
+    logging.getLogger("workerbus").setLevel(logging.CRITICAL)
+    try:
+        run(play, acts, size, concurrency, priorities, backend=backend, seed=seed)
+    finally:
+        logging.getLogger("workerbus").setLevel(logging.NOTSET)
