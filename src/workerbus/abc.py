@@ -39,6 +39,10 @@ class Sender(Protocol):
     def job_groups(self) -> dict[str, Any] | None:
         """The open job groups of this process, by job id; None where lanes have no bound."""
 
+    @property
+    def in_process(self) -> bool:
+        """Whether everybody is in this process: what is posted has arrived when `post` returns."""
+
 
 class Directory(Protocol):
     """A registry, as those who ask for jobs see it."""

@@ -24,7 +24,7 @@ from workerbus import (
     JobStatus,
     MemoryBus,
 )
-from workerbus.jobs._client import CLOCK_SKEW
+from workerbus.jobs._group_table import CLOCK_SKEW
 
 
 @pytest.mark.parametrize("make_bus", [MemoryBus, EarlyBus], ids=["requester first", "worker first"])

@@ -26,7 +26,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
-from workerbus.jobs._client import CLOCK_SKEW
+from workerbus.jobs._group_table import CLOCK_SKEW
 from workerbus.testing import Behaviour, EchoWorker, ScriptedWorker, run
 
 

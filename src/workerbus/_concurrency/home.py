@@ -4,15 +4,12 @@ Another thread would change what is in use, and wake tasks whose loop does not n
 would wait for one that does not run. Neither can be made to work, so it is refused.
 """
 
-import sys
 from collections.abc import Callable
 from threading import get_ident
-from typing import Any
 
-import anyio
 from anyio.lowlevel import current_token
 
-from workerbus._concurrency.lifetime import event_class, running_backend
+from workerbus._concurrency.backend import running_backend
 from workerbus.errors import WrongLoopError
 
 
@@ -41,12 +38,3 @@ class Home:
             current = None
         if current != self._loop:
             raise WrongLoopError(what, "event loop")
-
-
-def task_getter() -> Callable[[], Any]:
-    """Return a function that returns the running task, or what is equal for the same task.
-
-    That of the backend, where anyio has it at hand; anyio's own takes four times as long.
-    """
-    getter: Callable[[], Any] = getattr(sys.modules[event_class().__module__], "current_task", anyio.get_current_task)
-    return getter

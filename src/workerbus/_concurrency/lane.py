@@ -36,9 +36,10 @@ from anyio import (
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from workerbus._concurrency.backend import event_class
 from workerbus._concurrency.failures import Kind, cancelled_from_outside, sort_failure
 from workerbus._concurrency.left_open import LEFT_OPEN, close_left_open
-from workerbus._concurrency.lifetime import TaskHost, event_class
+from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.room import Room
 from workerbus._concurrency.turns import AT_ONCE, TAKES, Turns
 from workerbus._values import BATCH

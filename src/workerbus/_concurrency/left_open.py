@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from anyio import TaskInfo, get_running_tasks
 
-from workerbus._concurrency.home import task_getter
+from workerbus._concurrency.backend import task_getter
 from workerbus._order import PROCESS
 
 T = TypeVar("T")

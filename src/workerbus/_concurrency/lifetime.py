@@ -7,13 +7,11 @@ itself. `CleanUp` hands out the only shields of the library. Each has a deadline
 """
 
 import math
-import sys
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, Final
 
-import anyio
 from anyio import CancelScope, Event, current_time, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
@@ -28,25 +26,6 @@ Guarantees: L4.
 
 _MARK = "__workerbus_deadline__"
 _STALE = 0.1
-
-
-def event_class() -> type[Event]:
-    """Return the running backend's class of events: `Event` looks it up each time, which takes longer than the rest."""
-    return type(Event())
-
-
-def scope_class() -> type[CancelScope]:
-    """Return the running backend's class of cancel scopes, which `CancelScope` looks up each time."""
-    return type(CancelScope())
-
-
-def running_backend() -> Any:
-    """Return an object with the running backend's ``current_time`` and ``current_effective_deadline``.
-
-    Those of anyio look the backend up in each call, for half a microsecond: a thirtieth of a job in all. Where anyio
-    has no such object, they are what is returned.
-    """
-    return getattr(sys.modules[event_class().__module__], "backend_class", anyio)
 
 
 class LazyEvent:

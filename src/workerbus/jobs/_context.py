@@ -27,7 +27,6 @@ from workerbus._values import JobStatus
 from workerbus.errors import NotRunningError, WrongTaskError
 from workerbus.jobs._attempts import Retry
 from workerbus.jobs._group import JobGroup
-from workerbus.jobs._iterators import Reports
 from workerbus.jobs._state import GroupState
 from workerbus.jobs._typing import Signature
 from workerbus.jobs._window import WINDOW, EventQueue
@@ -231,34 +230,6 @@ class Context:
         Guarantees: J11.
         """
         return self._entered.in_order(self._entered.statuses)
-
-    @property
-    def waits_for(self) -> list[str]:
-        """The workers that have not answered, in the order of asking."""
-        group = self._entered
-        return [worker for worker in group.worker_names if worker in group.pending]
-
-    def progress(self) -> Reports:
-        """Iterate over how far it is: at once, then whenever something has happened, until the outcome is settled.
-
-        ::
-
-            async with self.job_group(*names, name="scan") as group:
-                async for now in group.progress():
-                    print(f"{now.answered} of {now.total}, {now.failed} failed; waiting for {group.waits_for}")
-
-        It takes no event and no answer away from other loops, and there may be several. Who is slow misses what was
-        between: a report says how far the job is when it is taken.
-
-        Returns:
-            An iterator over `JobProgress`. Its ``now()`` returns one without waiting, also afterwards.
-
-        Raises:
-            NotRunningError: The context has not been entered; a `RuntimeError`.
-
-        Guarantees: J20.
-        """
-        return Reports(self._entered, self._client.queue_of(self._entered))
 
     def _begin(self) -> JobGroup:
         self._used = True

@@ -15,7 +15,7 @@ from workerbus.errors import NotRunningError
 from workerbus.jobs._attempts import Retry, in_attempts
 from workerbus.jobs._context import Context, Special
 from workerbus.jobs._events import JobAnswer, JobEvent, JobGroupEvent
-from workerbus.jobs._iterators import Answers, Events, Stream
+from workerbus.jobs._iterators import Answers, Events, Reports, Stream
 from workerbus.jobs._state import GroupState
 from workerbus.messages import JobRequestOptions
 
@@ -23,7 +23,39 @@ R_co = TypeVar("R_co", covariant=True)
 Y_co = TypeVar("Y_co", covariant=True)
 
 
-class JobContext(Context, Coroutine[Any, Any, R_co], Generic[R_co]):
+class ReportingContext(Context):
+    """A context that can be asked how far it is."""
+
+    @property
+    def waits_for(self) -> list[str]:
+        """The workers that have not answered, in the order of asking."""
+        group = self._entered
+        return [worker for worker in group.worker_names if worker in group.pending]
+
+    def progress(self) -> Reports:
+        """Iterate over how far it is: at once, then whenever something has happened, until the outcome is settled.
+
+        ::
+
+            async with self.job_group(*names, name="scan") as group:
+                async for now in group.progress():
+                    print(f"{now.answered} of {now.total}, {now.failed} failed; waiting for {group.waits_for}")
+
+        It takes no event and no answer away from other loops, and there may be several. Who is slow misses what was
+        between: a report says how far the job is when it is taken.
+
+        Returns:
+            An iterator over `JobProgress`. Its ``now()`` returns one without waiting, also afterwards.
+
+        Raises:
+            NotRunningError: The context has not been entered; a `RuntimeError`.
+
+        Guarantees: J20.
+        """
+        return Reports(self._entered, self._client.queue_of(self._entered))
+
+
+class JobContext(ReportingContext, Coroutine[Any, Any, R_co], Generic[R_co]):
     """A job of one worker. Its type says what the answer is.
 
     ``async with`` it to see its events while it runs::
@@ -144,7 +176,7 @@ class JobStreamContext(JobContext[dict[str, Any]], Generic[Y_co]):
             """Iterate over what the handler yields."""
 
 
-class JobGroupContext(Context, Coroutine[Any, Any, dict[str, R_co]], Generic[R_co]):
+class JobGroupContext(ReportingContext, Coroutine[Any, Any, dict[str, R_co]], Generic[R_co]):
     """A job of several workers at once. Its type says what each answer is.
 
     ::

@@ -1,7 +1,7 @@
 """What is said of a job beside its workers, in one object: today's spelling upstream (N1)."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 from attrs import fields, frozen
 
@@ -45,22 +45,23 @@ class JobGroupParams(JobParams):
     cancel_on_error: bool = True
 
 
-P = TypeVar("P", bound=JobParams)
+def unpacked(params: JobParams, given: JobParams) -> tuple[Any, ...]:
+    """Return the parameters in the order of their class, if they are all that was given.
 
-
-def checked(params: P, kind: type[P], **given: object) -> P:
-    """Return the parameters, if they are all that was given.
+    Args:
+        params: What was passed as ``params``.
+        given: What was passed beside it, by default nothing: of the class that is wanted.
 
     Raises:
         TypeError: They are of another kind, or some of them were given beside them.
     """
+    kind = type(given)
     if not isinstance(params, kind):
         raise TypeError(f"params is a {kind.__name__}, not {params!r}")
-    defaults = {its.name: its.default for its in fields(kind)}
-    twice = [name for name, value in given.items() if value is not defaults[name]]
+    twice = [its.name for its in fields(kind) if getattr(given, its.name) is not its.default]
     if twice:
         raise TypeError(f"pass either params or {', '.join(twice)}, not both")
-    return params
+    return tuple(getattr(params, its.name) for its in fields(kind))
 
 
 class JobGroupOptions(TypedDict, total=False):

@@ -11,8 +11,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from anyio import CancelScope, Event
 
+from workerbus._concurrency.backend import event_class
 from workerbus._concurrency.left_open import LEFT_OPEN, close_left_open
-from workerbus._concurrency.lifetime import event_class
 
 T = TypeVar("T")
 

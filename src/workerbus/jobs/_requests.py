@@ -14,8 +14,9 @@ from workerbus.jobs._client import JobClient
 from workerbus.jobs._context import Special
 from workerbus.jobs._contexts import JobContext, JobGroupContext, JobStreamContext
 from workerbus.jobs._group import JobGroup
-from workerbus.jobs._params import JobGroupOptions, JobGroupParams, JobOptions, JobParams, checked
-from workerbus.jobs._typing import Handler, MessageHandler, StreamHandler, named
+from workerbus.jobs._handlers import name_of_handler
+from workerbus.jobs._params import JobGroupOptions, JobGroupParams, JobOptions, JobParams, unpacked
+from workerbus.jobs._typing import Handler, MessageHandler, Signature, StreamHandler, signature_of
 from workerbus.jobs._window import WINDOW
 from workerbus.messages import JobRequestOptions
 
@@ -109,13 +110,11 @@ class JobContexts(HasCore):
         Guarantees: J6, J8, J14, J15, J17, J19, J20, N4, X8.
         """
         if params is not None:
-            own = checked(
-                params, JobParams, name=name, payload=payload, timeout=timeout, label=label, cancellable=cancellable
-            )
-            name, payload, timeout, label, cancellable = own.name, own.payload, own.timeout, own.label, own.cancellable
+            given = JobParams(name=name, payload=payload, timeout=timeout, label=label, cancellable=cancellable)
+            name, payload, timeout, label, cancellable = unpacked(params, given)
         signature = None
         if handler is not None:
-            name, signature = named(handler, name)
+            name, signature = _named(handler, name)
             payload = signature.check_payload(payload)
         check_request((worker_name,), payload, timeout, headers)
         retry = special = None
@@ -227,15 +226,14 @@ class JobContexts(HasCore):
         Guarantees: J6, J8, J12, J14, J17, J19, J20, N4, X8.
         """
         if params is not None:
-            own = checked(
-                params, JobGroupParams, name=name, payload=payload, timeout=timeout, label=label,
+            given = JobGroupParams(
+                name=name, payload=payload, timeout=timeout, label=label,
                 cancellable=cancellable, cancel_on_error=cancel_on_error,
             )  # fmt: skip
-            name, payload, timeout, label, cancellable = own.name, own.payload, own.timeout, own.label, own.cancellable
-            cancel_on_error = own.cancel_on_error
+            name, payload, timeout, label, cancellable, cancel_on_error = unpacked(params, given)
         signature = None
         if handler is not None:
-            name, signature = named(handler, name)
+            name, signature = _named(handler, name)
             payload, payloads = signature.check_payloads(payload, payloads)
         special = None
         if (
@@ -303,10 +301,8 @@ class JobRequests(JobContexts):
         Guarantees: J6, J14, J16.
         """
         if params is not None:
-            own = checked(
-                params, JobParams, name=name, payload=payload, timeout=timeout, label=label, cancellable=cancellable
-            )
-            name, payload, timeout, label, cancellable = own.name, own.payload, own.timeout, own.label, own.cancellable
+            given = JobParams(name=name, payload=payload, timeout=timeout, label=label, cancellable=cancellable)
+            name, payload, timeout, label, cancellable = unpacked(params, given)
         check_request((worker_name,), payload, timeout, headers)
         _client(self).check_running()
         group = _client(self).new_group(
@@ -391,12 +387,11 @@ class JobRequests(JobContexts):
             The group, whose ``wait()`` waits for the outcome.
         """
         if params is not None:
-            own = checked(
-                params, JobGroupParams, name=name, payload=payload, timeout=timeout, label=label,
+            given = JobGroupParams(
+                name=name, payload=payload, timeout=timeout, label=label,
                 cancellable=cancellable, cancel_on_error=cancel_on_error,
             )  # fmt: skip
-            name, payload, timeout, label, cancellable = own.name, own.payload, own.timeout, own.label, own.cancellable
-            cancel_on_error = own.cancel_on_error
+            name, payload, timeout, label, cancellable, cancel_on_error = unpacked(params, given)
         worker_names = asked(worker_names, payloads)
         check_request(worker_names, payload, timeout, headers)
         _client(self).check_running()
@@ -461,3 +456,15 @@ def _options(delay: float | None, priority: int) -> JobRequestOptions | None:
 def _client(owner: HasCore) -> JobClient:
     client: JobClient = core_of(owner).job_client
     return client
+
+
+def _named(handler: Any, name: str | None) -> tuple[str, Signature]:
+    """Return the name of the job that a handler does, and what it takes and gives.
+
+    Raises:
+        TypeError: It is no handler, or does several jobs, or there is a name beside it.
+        HandlerTypeError: See `signature_of`.
+    """
+    if name is not None:
+        raise TypeError(f"pass either the handler or name={name!r}, not both")
+    return name_of_handler(handler), signature_of(handler)

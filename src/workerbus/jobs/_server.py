@@ -24,12 +24,11 @@ from typing import Any, Final, TypeVar
 
 from anyio import CancelScope, Event, current_time
 
+from workerbus._concurrency.backend import running_backend
 from workerbus._concurrency.failures import Failure, Kind, sort_failure
-from workerbus._concurrency.lifetime import running_backend
 from workerbus._log import about
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall, JobPeer, Sender
-from workerbus.bus._bus import in_process
 from workerbus.errors import JobFailure, UnknownJobError
 from workerbus.jobs._checks import check_seconds_left
 from workerbus.jobs._deadlines import Deadlines
@@ -347,7 +346,7 @@ class JobServer:
         if job.window is None:
             options = job.request.options
             size = None if options is None else options.max_buffered_events
-            remind = None if size is None or in_process(self._owner.bus) else partial(self._remind, job)
+            remind = None if size is None or self._owner.bus.in_process else partial(self._remind, job)
             job.window = SenderWindow(size, remind)
         return job.window
 

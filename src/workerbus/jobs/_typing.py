@@ -23,7 +23,6 @@ from weakref import WeakKeyDictionary
 from attrs import fields_dict, frozen, has
 
 from workerbus.errors import HandlerTypeError, MissingExtraError, NotRunningError, PayloadError
-from workerbus.jobs._handlers import name_of_handler
 from workerbus.messages import BusJobRequestMessage, BusMessage
 
 PLAIN: Final = (
@@ -175,18 +174,6 @@ def _as_dict(value: object) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"a {type(value).__name__} cannot travel: numbers, texts, bytes, times, lists and objects can")
-
-
-def named(handler: Any, name: str | None) -> tuple[str, Signature]:
-    """Return the name of the job that a handler does, and what it takes and gives.
-
-    Raises:
-        TypeError: It is no handler, or does several jobs, or there is a name beside it.
-        HandlerTypeError: See `signature_of`.
-    """
-    if name is not None:
-        raise TypeError(f"pass either the handler or name={name!r}, not both")
-    return name_of_handler(handler), signature_of(handler)
 
 
 def _path(text: str) -> tuple[str, str]:

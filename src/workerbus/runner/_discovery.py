@@ -29,7 +29,7 @@ from workerbus._log import about
 from workerbus._order import PROCESS
 from workerbus._registry import Neighbourhood, WorkerRegistry
 from workerbus._values import WorkerGoneData, WorkerReadyData
-from workerbus.bus._bus import WorkerBus, in_process
+from workerbus.bus._bus import WorkerBus
 from workerbus.messages import (
     BusWorkerGoneMessage,
     BusWorkerReadyMessage,
@@ -99,7 +99,7 @@ class Discovery:
 
     def begin(self) -> None:
         """Tell all runners which workers are ready here, and have each tell which are ready there."""
-        if in_process(self._bus):
+        if self._bus.in_process:
             if self._bus.neighbourhood is None:
                 self._bus.neighbourhood = Neighbourhood()
             self._bus.neighbourhood.join(self._registry)

@@ -20,7 +20,7 @@ from workerbus._registry import WorkerRegistry
 from workerbus._slot import core_of, set_core
 from workerbus._values import WorkerErrorData, WorkerReadyData, WorkerRestartedData, id_source
 from workerbus.abc import HookSink, OpenAsks
-from workerbus.bus._bus import WorkerBus, in_process
+from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, accepts_everything, make_inbox
 from workerbus.bus._memory import MemoryBus
 from workerbus.errors import NotRunningError
@@ -514,7 +514,7 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         name = data.worker_name
         if name not in self._asking or name in self._registry:  # another runner claims the name, and still has it
             return
-        announced = data.runner != self._name or in_process(self._bus)
+        announced = data.runner != self._name or self._bus.in_process
         self._orphans.left(name, announcement_in=None if announced else self._run.tasks)
 
     def _call_later(self, function: Callable[[], Awaitable[None]]) -> None:

@@ -11,7 +11,7 @@ from workerbus._registry import WorkerRegistry
 from workerbus._slot import set_core
 from workerbus._values import id_source
 from workerbus.abc import RunnerLike
-from workerbus.bus._bus import WorkerBus, in_process
+from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, make_inbox
 from workerbus.errors import NotRunningError, UnknownWorkerError
 from workerbus.jobs._answers import JobAnswers
@@ -467,7 +467,7 @@ def _runner_of(core: WorkerCore) -> str:
 
 def _so_far(core: WorkerCore) -> dict[str, int] | None:
     """Return how far this process is, and others of which the worker knows; None where there can be no others."""
-    if in_process(core.state.bus):
+    if core.state.bus.in_process:
         return None
     return merged(core.state.after, {PROCESS.id: PROCESS.next_number()})
 
