@@ -9,22 +9,22 @@ never, break off, redirect in circles, or are not there.
 How it works:
 
 * `Fetcher` is a worker with one job: to fetch an `Address`, and to answer with a `Page`. Both are dataclasses; the
-  handler's annotations say so, and whoever asks gets a `Page`, for type checkers too.
-* Each fetcher begins at most so many jobs a second (`rate=`). What comes faster stands in line.
-* A page that is not there is an answer like any other. What may be better the next time is a `JobFailure`: the job is
-  then asked for again (`attempts=`, `backoff=`, `retry_on=`).
-* `Crawl` has a task for each address that is found, and asks one fetcher after the other.
-* When all addresses have been visited the block of the runner is left, and with it the workers end.
+  handler's annotations say so, and who asks for the job gets a `Page`, for type checkers too.
+* A `WorkerPool` is a name with several fetchers behind it. Each begins at most so many jobs a second (`rate=`).
+* `pool.map` takes addresses from a queue, no faster than the fetchers do, and has the answers as they come. Links that
+  are new go into the queue; when no page is under way any more the queue is closed, and the map ends.
+* A page that is not there is an answer like any other. What may be better the next time is a `JobFailure`: that job is
+  asked for again (`attempts=`, `backoff=`, `retry_on=`), and what then still fails is an answer with an error in it.
 """
 
 import argparse
 import logging
+import math
 import re
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
-from itertools import cycle
+from dataclasses import dataclass, field
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 import anyio
@@ -33,7 +33,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from crawler_site import Site
-from workerbus import Backoff, BaseWorker, JobError, JobFailure, JobStatus, Rate, WorkerRunner, job
+from workerbus import (
+    Backoff,
+    BaseWorker,
+    JobError,
+    JobFailure,
+    JobStatus,
+    Rate,
+    WorkerPool,
+    WorkerRunner,
+    current_job,
+    job,
+)
 
 PATIENCE = 0.8
 """Seconds that a fetcher waits for a page."""
@@ -53,12 +64,13 @@ class Address:
 class Page:
     status: int
     links: list[str]
+    attempts: int
 
 
 class Fetcher(BaseWorker):
     """Fetches pages."""
 
-    @job(name="fetch", sequential=True, rate=Rate(50, burst=5))
+    @job(name="fetch", rate=Rate(50, burst=5))
     async def fetch(self, address: Address) -> Page:
         try:
             with anyio.fail_after(PATIENCE):
@@ -72,7 +84,95 @@ class Fetcher(BaseWorker):
         links = [link.decode() for link in LINK.findall(body)]
         if "location" in headers:
             links = [headers["location"]]
-        return Page(status, [urldefrag(urljoin(address.url, link)).url for link in links])
+        links = [urldefrag(urljoin(address.url, link)).url for link in links]
+        return Page(status, links, attempts=current_job().attempt)
+
+
+# --- the crawl
+
+
+@dataclass
+class Found:
+    """What was at the addresses of a site: pages, or reasons why they were given up."""
+
+    pages: dict[str, Page] = field(default_factory=dict)
+    failures: dict[str, JobError] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.pages) + len(self.failures)
+
+
+async def crawl(home: str, bar: Progress) -> Found:
+    """Fetch each page of a site once."""
+    pool = WorkerPool("fetchers", Fetcher, size=FETCHERS)
+    task = bar.add_task("", url="")
+    found = Found()
+    known: set[str] = set()
+    to_fetch, queue = anyio.create_memory_object_stream[Address](math.inf)
+
+    def find(url: str) -> None:
+        if url not in known and url.startswith(home):
+            known.add(url)
+            to_fetch.send_nowait(Address(url))
+
+    async with WorkerRunner() as runner, to_fetch, queue:
+        await runner.add_workers(pool)
+        find(home)
+        async with pool.map(
+            Fetcher.fetch,
+            queue,
+            timeout=30,
+            attempts=3,
+            backoff=Backoff(initial=0.05),
+            retry_on=JobStatus.FAILED,
+            cancel_on_error=False,
+        ) as answers:
+            async for answer in answers:
+                url = answer.payload.url
+                if answer.error is not None:
+                    found.failures[url] = answer.error
+                else:
+                    found.pages[url] = answer.response
+                    for link in answer.response.links:
+                        find(link)
+                bar.update(task, completed=len(found), total=len(known), url=url)
+                if len(found) == len(known):
+                    to_fetch.close()  # nothing is under way that could lead to more
+    return found
+
+
+# --- the summary
+
+
+def summary(found: Found) -> str:
+    attempts = [page.attempts for page in found.pages.values()] + [error.attempts for error in found.failures.values()]
+    lines = table("status", [page.status for page in found.pages.values()]) + table("attempts", attempts)
+    for url, error in sorted(found.failures.items()):
+        lines.append(f"given up: {urlsplit(url).path}: {error.reason}")
+    for way in circles(found.pages):
+        lines.append(f"redirects in a circle: {' → '.join(urlsplit(url).path for url in way)}")
+    return "\n".join(lines)
+
+
+def table(title: str, keys: list[int]) -> list[str]:
+    counts = Counter(keys)
+    return [f"{title:>8}  pages", *(f"{key:8}  {counts[key]:5,}" for key in sorted(counts)), ""]
+
+
+def circles(pages: dict[str, Page]) -> list[list[str]]:
+    """Find redirects that lead back to themselves: for each circle, the addresses on the way."""
+    leads_to = {url: page.links[0] for url, page in pages.items() if 300 <= page.status < 400}
+    ways = []
+    for url in leads_to:
+        way = [url]
+        while (onward := leads_to.get(way[-1])) and onward not in way:
+            way.append(onward)
+        if onward == url == min(way):
+            ways.append([*way, url])
+    return ways
+
+
+# --- HTTP, as much of it as is needed
 
 
 async def get(url: str) -> tuple[int, dict[str, str], bytes]:
@@ -89,72 +189,6 @@ async def get(url: str) -> tuple[int, dict[str, str], bytes]:
         return int(first.split()[1]), headers, body
 
 
-# --- the crawl
-
-
-class Crawl:
-    """A crawl from one address on, and what it finds; it stays on that site.
-
-    Attributes:
-        pages: Address to what was there.
-        failures: Address to why it was given up.
-        attempts: Address to how often it was asked for.
-    """
-
-    def __init__(self, home: str) -> None:
-        self.home = home
-        self.pages: dict[str, Page] = {}
-        self.failures: dict[str, str] = {}
-        self.attempts: dict[str, int] = {}
-        self._found: set[str] = set()
-
-    async def run(self, bar: Progress) -> None:
-        self._bar, self._task = bar, bar.add_task("", url="")
-        async with WorkerRunner() as runner:
-            fetchers = [f"fetcher-{number}" for number in range(1, FETCHERS + 1)]
-            await runner.add_workers(*map(Fetcher, fetchers))
-            self._runner, self._turns = runner, cycle(fetchers)
-            async with anyio.create_task_group() as self._tasks:
-                self._find(self.home)
-
-    def _find(self, url: str) -> None:
-        if url not in self._found and url.startswith(self.home):
-            self._found.add(url)
-            self._tasks.start_soon(self._visit, url)
-
-    async def _visit(self, url: str) -> None:
-        asked = self._runner.job(
-            next(self._turns),
-            Fetcher.fetch,
-            payload=Address(url),
-            timeout=60,
-            attempts=3,
-            backoff=Backoff(initial=0.05),
-            retry_on=JobStatus.FAILED,
-        )
-        try:
-            self.pages[url] = page = await asked
-        except JobError as error:
-            self.failures[url] = error.reason
-        else:
-            for link in page.links:
-                self._find(link)
-        self.attempts[url] = asked.attempts
-        self._bar.update(self._task, completed=len(self.attempts), total=len(self._found), url=url)
-
-    def circles(self) -> list[list[str]]:
-        """Find redirects that lead back to themselves: for each circle, the addresses on the way."""
-        leads_to = {url: page.links[0] for url, page in self.pages.items() if 300 <= page.status < 400}
-        circles = []
-        for url in leads_to:
-            way = [url]
-            while (onward := leads_to.get(way[-1])) and onward not in way:
-                way.append(onward)
-            if onward == url == min(way):
-                circles.append([*way, url])
-        return circles
-
-
 # --- the program around it
 
 
@@ -162,20 +196,6 @@ def progress_bar() -> Progress:
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[url]}", style="dim", markup=False))
     return Progress(*columns, console=console, disable=not console.is_interactive)
-
-
-def table(title: str, counts: Counter[int]) -> list[str]:
-    return [f"{title:>8}  pages", *(f"{key:8}  {counts[key]:5,}" for key in sorted(counts)), ""]
-
-
-def summary(crawl: Crawl) -> str:
-    lines = table("status", Counter(page.status for page in crawl.pages.values()))
-    lines += table("attempts", Counter(crawl.attempts.values()))
-    for url, reason in sorted(crawl.failures.items()):
-        lines.append(f"given up: {urlsplit(url).path}: {reason}")
-    for way in crawl.circles():
-        lines.append(f"redirects in a circle: {' → '.join(urlsplit(url).path for url in way)}")
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -187,11 +207,9 @@ def main() -> None:
         parser.error(f"--pages: at least 1, not {given.pages}")
     logging.getLogger("workerbus").setLevel(logging.ERROR)  # else there is a warning for each new attempt
     began = time.monotonic()
-    with Site(given.pages) as site:
-        crawl = Crawl(site.url)
-        with progress_bar() as bar:
-            anyio.run(crawl.run, bar, backend=given.backend)
-    print(f"{len(crawl.attempts):,} pages in {time.monotonic() - began:.1f} s on {given.backend}\n\n{summary(crawl)}")
+    with Site(given.pages) as site, progress_bar() as bar:
+        found = anyio.run(crawl, site.url, bar, backend=given.backend)
+    print(f"{len(found):,} pages in {time.monotonic() - began:.1f} s on {given.backend}\n\n{summary(found)}")
 
 
 if __name__ == "__main__":

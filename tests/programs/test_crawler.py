@@ -48,7 +48,7 @@ def counts(output: str, title: str) -> dict[int, int]:
 
 @pytest.mark.parametrize("pages", [1, 47, 100])
 def test_the_summary_is_what_the_site_has_and_each_page_was_fetched_once(pages: int, backend: str) -> None:
-    """J13, J17, J20: again only where that helps, and not more often than it may."""
+    """J13, J17, J20, S2: again only where that helps, and not more often than it may."""
     done = run_example("crawler.py", "--pages", pages, "--backend", backend, patch=WATCHED)
     assert (done.returncode, done.stderr) == (0, "")
     hits, expected = json.loads(done.stdout.splitlines()[-1]), dict(expected_hits(pages))
