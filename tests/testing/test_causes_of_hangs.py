@@ -1,11 +1,13 @@
 """What keeps workers, pipelines and buses from going on, as the text of a hang says it."""
 
+import io
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from rich.console import Console
 
 from support.workers import stuck
 from workerbus import (
@@ -17,6 +19,7 @@ from workerbus import (
     WorkerRunner,
     bus_message,
     job,
+    rich_progress,
 )
 from workerbus.pipeline import DataFrame, Frame, FrameDirection, FrameProcessor, Pipeline, StartFrame
 from workerbus.testing import Behaviour, DeadlockError, EchoWorker, Faults, FaultyBus, RecordingBus, ScriptedWorker, run
@@ -224,6 +227,20 @@ def test_a_body_that_waits_for_the_events_of_a_group_says_of_which_job(backend: 
         async with stuck() as runner, runner.job_group("stuck", name="do") as group:
             async for _ in group:
                 pass
+
+    with pytest.raises(DeadlockError, match=r"waits for the answer of 'stuck' to job 'do' \("):
+        run(main, backend=backend)
+
+
+def test_a_program_that_shows_progress_still_hangs_and_says_of_which_job(backend: str) -> None:
+    """J20: whoever looks at progress, or has it shown in a pipe, keeps nothing going."""
+
+    async def main() -> None:
+        async with stuck() as runner:
+            asked = runner.job_group("stuck", name="do")
+            async with rich_progress(asked, console=Console(file=io.StringIO(), force_terminal=False)) as group:
+                async for _ in group.progress():
+                    pass
 
     with pytest.raises(DeadlockError, match=r"waits for the answer of 'stuck' to job 'do' \("):
         run(main, backend=backend)

@@ -225,7 +225,7 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
     JobClient._wait_for_answers.__code__: lambda frame: _answers(frame["group"], None),
     JobGroupContext._quorum.__code__: lambda frame: _answers(frame["group"], frame["self"]._name),
     Answers.__anext__.__code__: lambda frame: _answers(frame["group"], None),
-    Reports.__anext__.__code__: lambda frame: _answers(frame["group"], None),
+    Reports.__anext__.__code__: lambda frame: _answers(frame["group"], frame["group"].job_name),
     JobAnswers.send_job_stream_data.__code__: _stream_window,
     JobGroup.wait.__code__: lambda frame: _answers(frame["self"], None),
     WorkerRegistry.wait_for_news.__code__: arrival,
