@@ -144,6 +144,36 @@ async def test_a_loop_that_is_broken_off_lets_the_handler_go_on(how: str) -> Non
         assert source.sent == 100
 
 
+async def test_a_loop_that_is_broken_off_lets_all_of_a_group_go_on() -> None:
+    """J19"""
+    sources = [Source(name, many=50) for name in ("a", "b", "c")]
+    async with (
+        running(*sources) as runner,
+        runner.job_group("a", "b", "c", name="send", max_buffered_events=4) as group,
+    ):
+        async for _ in group.stream():
+            await quiet()
+            assert all(source.sent < 10 for source in sources)
+            break
+        await quiet()
+        assert [source.sent for source in sources] == [50, 50, 50]
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_handler_that_sends_in_a_row_can_be_cancelled(reads: bool) -> None:
+    """J5, J19: whether anybody could read or not, and though sending itself is no place for that."""
+    source = Source(many=10**9)
+    async with running(source) as runner:
+        with anyio.move_on_after(0) as scope:
+            if reads:
+                async with runner.job("source", name="send"):
+                    pass
+            else:
+                await runner.job("source", name="send")
+        assert scope.cancelled_caught
+        assert source.active_jobs == {}
+
+
 async def test_a_second_loop_makes_it_wait_again() -> None:
     """J19: with what the first has left."""
     source = Source(many=100)
@@ -266,6 +296,22 @@ async def test_without_a_stream_nothing_more_is_sent() -> None:
     assert [message.until for message in windows] == sorted({message.until for message in windows})
 
 
+@pytest.mark.parametrize("pause", [None, 0.0, 0.001])
+async def test_a_requester_speaks_once_for_each_half_of_a_window(pause: float | None) -> None:
+    """J19: not for each chunk, whether nobody reads, or somebody who is faster or slower."""
+    source = Source(many=200)
+    async with running(source) as runner:
+        raw = await Raw.on(runner.bus)
+        async with runner.job("source", name="send", max_buffered_events=16) as asked:
+            if pause is not None:
+                async for _ in asked.stream():
+                    await anyio.sleep(pause)
+        await quiet()
+        windows = [message.until for message in raw.got if isinstance(message, BusJobStreamWindowMessage)]
+    assert 200 / 8 - 3 <= len(windows) <= 200 / 8 + 1
+    assert windows == sorted(set(windows))
+
+
 @pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)])
 async def test_a_window_that_cannot_be_is_refused(size: Any, error: type[Exception]) -> None:
     """N8: where the job is made."""
@@ -360,6 +406,58 @@ async def test_a_sender_goes_on_when_the_number_is_moved_and_not_when_it_is_move
             window.move(until)
             await anyio.wait_all_tasks_blocked()
             assert sent == expected
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_number_that_comes_late_takes_nothing_back() -> None:
+    """J19: what was granted may be sent, whenever."""
+    window = SenderWindow(2)
+    window.move(5)
+    window.move(3)
+    for _ in range(5):
+        with anyio.fail_after(1):
+            await window.take()
+    assert (window.sent, window.until) == (5, 5)
+
+
+async def test_a_window_that_was_closed_is_not_opened_by_what_comes_late() -> None:
+    """J5, J19: whoever sends in a row is to come to a place where it can be cancelled, at each chunk."""
+    window = SenderWindow(2)
+    window.close()
+    window.move(5)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await window.take()
+    assert scope.cancelled_caught
+    assert window.sent >= window.until
+
+
+def test_reminders_come_at_longer_and_longer_intervals_up_to_a_quarter_of_a_minute(backend: str) -> None:
+    """J19"""
+    reminded: list[tuple[float, int]] = []
+
+    async def main() -> None:
+        window = SenderWindow(1, lambda sent: reminded.append((current_time(), sent)))
+        await window.take()
+        with anyio.move_on_after(80):
+            await window.take()
+
+    run(main, backend=backend)
+    assert reminded == [(seconds, 1) for seconds in (1, 3, 7, 15, 31, 47, 63, 79)]
+
+
+async def test_a_reminder_says_how_many_were_sent_by_then() -> None:
+    """J19: by whoever, since the one that reminds began to wait."""
+    reminded: list[int] = []
+    window = SenderWindow(1, reminded.append)
+    await window.take()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(window.take)
+        await anyio.sleep(0.5)
+        window.move(2)  # for one of the two
+        await anyio.sleep(1)
+        assert set(reminded) == {2}
         tasks.cancel_scope.cancel()
 
 
