@@ -9,11 +9,31 @@ for equality alone.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Final
 
-from workerbus._values import id_source
+
+def id_source() -> Callable[[], str]:
+    """Return a function that makes unique ids: a random prefix and a counter.
+
+    An id takes 0.1 µs, where one of `uuid4` takes 3.4.
+    """
+    prefix = ""
+    numbers = count(1)
+
+    def begin() -> None:
+        nonlocal prefix
+        prefix = os.urandom(6).hex()
+
+    def new_id() -> str:
+        return f"{prefix}-{next(numbers):x}"
+
+    begin()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=begin)  # a forked child must not go on with its parent's ids
+    return new_id
+
 
 new_incarnation = id_source()
 """Makes the id of one life of a process, or of a runner."""

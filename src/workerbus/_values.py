@@ -1,12 +1,9 @@
-"""What every other module uses: values, statuses, ids, and what is told of a worker (B2, G1, N5, W7).
+"""What every other module uses: values, statuses, and what is told of a worker (B2, G1, N5, W7).
 
 Knows nothing of the rest of the library.
 """
 
-import os
-from collections.abc import Callable
 from enum import StrEnum
-from itertools import count
 from typing import Any, Final, TypeVar, dataclass_transform
 
 from attrs import field, frozen
@@ -152,24 +149,3 @@ class WorkerErrorData(Value):
     exception: BaseException | None = field(default=None, eq=False, repr=False)
     origin: str | None = field(default=None, eq=False, metadata={IF_SET: True})
     fatal: bool = field(default=False, eq=False)
-
-
-def id_source() -> Callable[[], str]:
-    """Return a function that makes unique ids: a random prefix and a counter.
-
-    An id takes 0.1 µs, where one of `uuid4` takes 3.4.
-    """
-    prefix = ""
-    numbers = count(1)
-
-    def begin() -> None:
-        nonlocal prefix
-        prefix = os.urandom(6).hex()
-
-    def new_id() -> str:
-        return f"{prefix}-{next(numbers):x}"
-
-    begin()
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=begin)  # a forked child must not go on with its parent's ids
-    return new_id

@@ -31,7 +31,8 @@ from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus._concurrency.room import RoomWaiter
 from workerbus._concurrency.turns import Turns
 from workerbus._log import about
-from workerbus._values import BATCH, id_source
+from workerbus._order import id_source
+from workerbus._values import BATCH
 from workerbus.bus._inbox import BusStatistics, BusSubscriber, Inbox, make_inbox
 from workerbus.bus._taps import Tapped
 from workerbus.errors import MessageTypeError, NameTakenError, NotRunningError, WrongTaskError

@@ -17,7 +17,8 @@ from anyio import CancelScope, Event, current_effective_deadline, current_time, 
 from workerbus._concurrency.backend import event_class, running_backend, scope_class, task_getter
 from workerbus._concurrency.handling import current
 from workerbus._log import about
-from workerbus._values import JobStatus, id_source
+from workerbus._order import id_source
+from workerbus._values import JobStatus
 from workerbus.abc import Barrier, HookCall, JobPeer, OpenAsks
 from workerbus.jobs._checks import Response, repaired
 from workerbus.jobs._events import JobGroupEvent, JobGroupResponse

@@ -24,7 +24,6 @@ from anyio import move_on_after
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from workerbus._concurrency.lifetime import LazyEvent
-from workerbus.jobs._events import JobEvent
 
 WINDOW: Final = 1024
 """How many chunks of a worker may be on their way to a reader, or wait for it, unless the requester says otherwise."""
@@ -37,7 +36,7 @@ MARK: Final = "mark"
 REMEMBERED: Final = 1024
 """So far behind the last one, at least, a chunk that had seemed lost is told from one that comes twice."""
 
-_CHUNK: Final = JobEvent.STREAM_DATA
+_CHUNK: Final = "stream_data"  # `JobEvent.STREAM_DATA`, which those know who read
 
 
 class _Count:

@@ -16,9 +16,10 @@ from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._events import EventEmitter, EventHandlers
 from workerbus._log import about
 from workerbus._methods import is_default
+from workerbus._order import id_source
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import core_of, set_core
-from workerbus._values import WorkerErrorData, WorkerReadyData, WorkerRestartedData, id_source
+from workerbus._values import WorkerErrorData, WorkerReadyData, WorkerRestartedData
 from workerbus.abc import HookSink, OpenAsks
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, accepts_everything, make_inbox

@@ -6,10 +6,9 @@ What the library needs of a worker is behind one attribute; see `_core`. Most me
 from typing import Any, Final
 
 from workerbus._concurrency.own_tasks import TaskHandle, Work, end_task
-from workerbus._order import PROCESS, merged
+from workerbus._order import PROCESS, id_source, merged
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import set_core
-from workerbus._values import id_source
 from workerbus.abc import RunnerLike
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, make_inbox
