@@ -13,7 +13,7 @@ from support.leaks import left_in, task_ids
 from support.requesters import Listener, Raw
 from support.workers import Doing, Helper, running
 from workerbus import BaseWorker, BusJobRequestMessage, JobError, JobFailure, JobStatus, job
-from workerbus.jobs._server import REMEMBERED
+from workerbus.jobs._job_table import REMEMBERED
 from workerbus.testing import settle
 from workerbus.worker._core import core_of
 

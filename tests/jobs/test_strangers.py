@@ -22,7 +22,7 @@ from workerbus import (
     BusWorkerReadyMessage,
     JobStatus,
 )
-from workerbus.jobs._server import REMEMBERED
+from workerbus.jobs._job_table import REMEMBERED
 from workerbus.testing import settle
 
 

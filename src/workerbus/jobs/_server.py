@@ -1,53 +1,39 @@
-"""The side that answers: one table of open jobs by job id, and what moves them (J1-J6, J9, J10, J12-J14, W6).
+"""The side that answers: what is asked of a worker, and the tasks of its handlers (J1, J2, J5, J9, J10, J12, J14, W6).
 
-A job is in the table from its request until its answer, and every way out of the table is an answer: there is one
-method that sends it, `_answer`, and one place that turns a handler's end into one, `_end_of_handler`. Cancels and
-deadlines only mark the job; the answer comes when its handler has unwound.
-
-Only a handler has a task. A job that waits for its turn, or that its handler has left open, is an entry in the table
-and nothing else. Three things move it: a message about it; whoever frees a place, who gives the next in line to the
-pool; and `Deadlines`, when its time is up.
-
-Three sides see that a job's time is up, in no certain order: `Deadlines`; the scope of its handler, which cancels that
-by itself; and whoever looks at the job meanwhile, to cancel it or to send something for it. All of them call `_expire`,
-and the table sees to it that only the first one changes anything: one verdict, one `on_job_cancelled`.
+What moves a job is in `_job_table`. Here is what comes from outside: requests and what concerns them, what the worker's
+own code sends, and the ends of its handlers, which one place turns into answers, `_end_of_handler`. Only a handler has
+a task.
 
 The server knows nothing of names and classes: it is given a `Route` for each job that says what to run.
 """
 
 import logging
 import math
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from anyio import CancelScope, Event, current_time
+from anyio import CancelScope, Event
 
 from workerbus._concurrency.backend import running_backend
 from workerbus._concurrency.failures import Failure, Kind, sort_failure
 from workerbus._log import about
 from workerbus._values import JobStatus
-from workerbus.abc import HookCall, JobPeer, Sender
-from workerbus.errors import JobFailure, UnknownJobError
+from workerbus.abc import JobPeer
+from workerbus.errors import JobFailure
 from workerbus.jobs._checks import check_seconds_left
-from workerbus.jobs._deadlines import Deadlines
-from workerbus.jobs._events import JobSnapshot
-from workerbus.jobs._group import JobGroup
 from workerbus.jobs._job_handling import JobHandling
-from workerbus.jobs._limiter import Limiter, PacedLimiter
-from workerbus.jobs._open_job import Assignment, OpenJob, Refused, Route, those_in_line_first
+from workerbus.jobs._job_table import JobTable
+from workerbus.jobs._open_job import Assignment, OpenJob, Refused, Route
 from workerbus.jobs._outcomes import cancelled_payload, error_payload, outcome
 from workerbus.jobs._pool import TaskPool
-from workerbus.jobs._state import OPEN_JOBS, TIMEOUT, TURN, JobState, JobTrigger, next_job
+from workerbus.jobs._state import JobState, JobTrigger, next_job
 from workerbus.jobs._window import SenderWindow
 from workerbus.messages import (
     BusJobCancelMessage,
     BusJobRequestMessage,
-    BusJobResponseMessage,
-    BusJobResponseUrgentMessage,
     BusJobStreamDataMessage,
-    BusJobStreamEndMessage,
     BusJobStreamWaitingMessage,
     BusJobStreamWindowMessage,
     BusJobUpdateRequestMessage,
@@ -58,11 +44,8 @@ logger = logging.getLogger("workerbus.jobs")
 
 M = TypeVar("M", bound=BusMessage)
 
-REMEMBERED: Final = 1024
-"""How many ended jobs a worker remembers, to run no request twice."""
 
-
-class JobServer:
+class JobServer(JobTable):
     """The jobs that a worker was asked for.
 
     Args:
@@ -73,43 +56,13 @@ class JobServer:
         panicked: Called with an exception that is no `Exception`, and with the name of the handler that has raised it.
 
     Attributes:
-        jobs: Job id to job, of those that are not answered.
         early: Job id to the reason of a cancel that came before its request, and the number of the last data message
             that waited then: when that has been handled, no request can come, and the entry goes.
         pool: The tasks that handlers run in.
-        answered: Status to how many requests were answered so; one that did not occur is missing.
         ignored: How many requests came a second time.
-        _begin: Called with a job whose turn has come; has its handler run.
-        _ended: The ids of the last jobs that were answered, the oldest first.
-        _deadlines: Looks after the time of jobs without a task.
-        _later: Lets delayed jobs begin, and those of handlers with a rate; None until one has to wait for its time.
-        _bus: Where answers go; None before the first, as a worker gets its bus late.
-        _all_groups: The open job groups of this process, where lanes are bounded; else None.
-        _held: Where answers are put instead, for a worker that sends them itself.
-        _no_jobs: Set when no job is open; made by who waits for that.
     """
 
-    __slots__ = (
-        "_all_groups",
-        "_begin",
-        "_bus",
-        "_deadlines",
-        "_ended",
-        "_find",
-        "_held",
-        "_later",
-        "_name",
-        "_no_jobs",
-        "_now",
-        "_owner",
-        "_panicked",
-        "_refusal",
-        "answered",
-        "early",
-        "ignored",
-        "jobs",
-        "pool",
-    )
+    __slots__ = ("_find", "_now", "_panicked", "_refusal", "early", "ignored", "pool")
 
     def __init__(
         self,
@@ -118,26 +71,14 @@ class JobServer:
         refusal: Callable[[], tuple[JobStatus, dict[str, Any]] | None],
         panicked: Callable[[BaseException, str], None],
     ) -> None:
-        self._owner = owner
-        self._bus: Sender | None = None
-        self._held: list[BusMessage] | None = None
-        self._name = owner.name
+        self.pool: TaskPool[OpenJob] = TaskPool(owner.name, self._perform, lambda: owner.tasks)
+        super().__init__(owner, self.pool.submit)
         self._find = find
         self._refusal = refusal
         self._panicked = panicked
-        self.jobs: dict[str, OpenJob] = {}
-        # Not dicts: they would look at all that were forgotten for which is the first now, half a microsecond each job.
-        self._ended: OrderedDict[str, None] = OrderedDict()
         self.early: OrderedDict[str, tuple[str | None, int]] = OrderedDict()
-        self.pool: TaskPool[OpenJob] = TaskPool(owner.name, self._perform, lambda: owner.tasks)
-        self._begin: Callable[[OpenJob], None] = self.pool.submit
-        self._deadlines: Deadlines[OpenJob] = Deadlines(owner.name, lambda: owner.tasks, self._expire_all)
-        self._later: Deadlines[Callable[[], None]] | None = None
-        self._no_jobs: Event | None = None
         self.ignored: int = 0
-        self.answered: defaultdict[JobStatus, int] = defaultdict(int)
         self._now: Callable[[], float] | None = None
-        self._all_groups: Mapping[str, JobGroup] | None = None
 
     # --- requests and cancels
 
@@ -174,20 +115,6 @@ class JobServer:
             self._begin(job)
         else:
             self._stand(job)
-
-    def _stand(self, job: OpenJob) -> None:
-        """Let a job begin, or stand in line."""
-        job.timer = None
-        limiter = job.route.limiter
-        if limiter is None or limiter.stand(job):
-            self._begin(job)
-        else:
-            self._watch(job)
-            if limiter.paced:
-                self._pace(limiter)
-            group = None if self._all_groups is None else self._all_groups.get(job.request.job_id)
-            if group is not None:
-                group.admit_what_it_waits_for()
 
     def _clock(self) -> float:
         if self._now is None:
@@ -254,12 +181,6 @@ class JobServer:
         if message.job_id in self.jobs:
             self._hook("on_job_update_requested", message)
 
-    def cancel_all(self, status: JobStatus, payload: dict[str, Any]) -> None:
-        """Cancel every job; each is answered with the given status when its handler has unwound."""
-        for job in those_in_line_first(self.jobs.values()):
-            self._expire(job)  # a job whose time was up before is answered with a timeout
-            self._cancel(job, status, payload)
-
     def answer_all(self, status: JobStatus, payload: dict[str, Any]) -> list[str]:
         """Answer what is still open, since the wind-down takes no longer; returns which handlers still run."""
         self.cancel_all(status, payload)
@@ -284,52 +205,12 @@ class JobServer:
             else:
                 await self.pool.quiet()
 
-    def snapshots(self) -> tuple[JobSnapshot, ...]:
-        """Return a snapshot of each open job; there is nothing of its payload in it."""
-        if not self.jobs:
-            return ()
-        now = current_time()
-        return tuple(
-            JobSnapshot(
-                job_id=job_id,
-                name=job.request.job_name,
-                requester=job.request.source,
-                state=job.state.value,
-                age=now - job.since,
-                seconds_left=None if job.deadline == math.inf else max(0.0, job.deadline - now),
-            )
-            for job_id, job in self.jobs.items()
-        )
-
     # --- what the worker's own code sends
-
-    def open_job(self, job_id: str) -> OpenJob:
-        """Return an open job.
-
-        Raises:
-            UnknownJobError: There is no open job of that id; a `RuntimeError`.
-        """
-        job = self.jobs.get(job_id)
-        if job is not None and job.late:
-            self._expire(job)  # its handler is unwinding, or has not noticed yet
-            job = self.jobs.get(job_id)
-        if job is None:
-            raise UnknownJobError(job_id, self._name)
-        return job
 
     @property
     def owner(self) -> JobPeer:
         """The worker."""
         return self._owner
-
-    def held_back(self, answer: Callable[[], None]) -> list[BusMessage]:
-        """Answer a job, and return the messages instead of sending them."""
-        held = self._held = []
-        try:
-            answer()
-        finally:
-            self._held = None
-        return held
 
     def message(self, kind: Callable[..., M], job_id: str, data: dict[str, Any] | None) -> M:
         """Make a message of a class about an open job, to whoever asked for the job."""
@@ -387,150 +268,6 @@ class JobServer:
         self._move(job, JobTrigger.ANSWER)
         if job.scope is not None and job.deadline != math.inf:
             job.scope.deadline = math.inf  # it was the job's; the handler may go on
-
-    # --- the moves
-
-    def _move(self, job: OpenJob, event: JobTrigger) -> JobState:
-        """Let the table decide, and free the place of a job that is over; returns where it was before."""
-        before, job.state = job.state, next_job(job.state, event)
-        limiter = job.route.limiter
-        if (limiter is not None or job.assignment is not None) and job.state is JobState.OVER:
-            if limiter is not None:
-                following = limiter.leave(job)
-                if following is not None:
-                    self._begin(following)
-                if limiter.paced:
-                    self._pace(limiter)
-            if job.assignment is not None:
-                job.assignment.over()
-        return before
-
-    def _pace(self, limiter: Limiter[OpenJob]) -> None:
-        """Have the first in line begin when it is time for it."""
-        assert isinstance(limiter, PacedLimiter)
-        due = limiter.due_at
-        if due is None or limiter.watched:
-            return
-        limiter.watched = True
-        self._call_at(due, partial(self._turn_has_come, limiter))
-
-    def _turn_has_come(self, limiter: PacedLimiter[OpenJob]) -> None:
-        limiter.watched = False
-        following = limiter.following()
-        while following is not None:
-            self._begin(following)
-            following = limiter.following()
-        self._pace(limiter)
-
-    def _call_at(self, at: float, function: Callable[[], None]) -> int:
-        if self._later is None:
-            self._later = Deadlines(f"{self._name} timers", lambda: self._owner.tasks, _call_all)
-        return self._later.add(at, function)
-
-    def _cancel(self, job: OpenJob, status: JobStatus, payload: dict[str, Any]) -> bool:
-        in_line = job.waits or job.timer is not None
-        before = self._move(job, JobTrigger.CANCEL)
-        if job.state is before:
-            return False
-        if in_line and payload["error"] == TIMEOUT:
-            payload = {**payload, "waited_for": TURN}
-        job.verdict = status, payload
-        if job.window is not None:
-            job.window.close()
-        if job.state is JobState.OVER:
-            self._answer(job, status, payload)
-        elif job.scope is not None:  # None where an exception that ends programs is on its way out of the handler
-            job.scope.cancel()
-        return True
-
-    def _answer(
-        self,
-        job: OpenJob,
-        status: JobStatus,
-        response: dict[str, Any] | None,
-        *,
-        urgent: bool = False,
-        stream_end: bool = False,
-    ) -> None:
-        self._forget(job)
-        if job.assignment is None:
-            self._send(job.request, status, response, urgent=urgent, stream_end=stream_end)
-        else:
-            self.answered[status] += 1
-            job.assignment.answered(status, response, urgent=urgent, stream_end=stream_end)
-
-    def _forget(self, job: OpenJob) -> None:
-        job_id = job.request.job_id
-        del self.jobs[job_id]
-        if job.window is not None:
-            job.window.close()
-        self._remember(job_id)
-        if job.watch is not None:
-            self._deadlines.drop(job.watch)
-        if job.timer is not None and self._later is not None:
-            self._later.drop(job.timer)
-        if self._no_jobs is not None and not self.jobs:
-            self._no_jobs.set()
-            self._no_jobs = None
-
-    def _remember(self, job_id: str) -> None:
-        ended = self._ended
-        ended[job_id] = None
-        if len(ended) > REMEMBERED:
-            ended.popitem(last=False)
-
-    def _send(
-        self,
-        request: BusJobRequestMessage,
-        status: JobStatus,
-        response: dict[str, Any] | None,
-        *,
-        urgent: bool = False,
-        stream_end: bool = False,
-    ) -> None:
-        self.answered[status] += 1
-        job_id, name, to, headers = request.job_id, self._name, request.source, request.headers
-        if logger.isEnabledFor(logging.DEBUG):
-            text = "worker %r answers job %r (%s): %s"
-            about_it = about(**self._owner.about, job=job_id)
-            logger.debug(text, name, request.job_name, job_id, status, extra=about_it)
-        message: BusMessage
-        if stream_end:
-            message = BusJobStreamEndMessage(job_id, response, source=name, target=to, headers=headers)
-        else:
-            kind = BusJobResponseUrgentMessage if urgent else BusJobResponseMessage
-            message = kind(job_id, status, response, source=name, target=to, headers=headers)
-        bus = self._bus
-        if bus is None:
-            bus = self._bus = self._owner.bus
-        if self._held is None:
-            bus.post(message)
-        else:
-            self._held.append(message)
-
-    def _hook(self, name: str, message: BusMessage) -> None:
-        if self._owner.hooks.wants(name):
-            self._owner.hooks.add(HookCall(name, (message,), message), system=bool(message.system))
-
-    # --- deadlines
-
-    def _watch(self, job: OpenJob) -> None:
-        """Look after the time of a job that has no task, or whose worker overrides ``on_job_cancelled``."""
-        if job.deadline != math.inf and job.watch is None:
-            job.watch = self._deadlines.add(job.deadline, job)
-
-    def _expire(self, job: OpenJob) -> None:
-        if job.state in OPEN_JOBS and job.late:
-            request = job.request
-            message = BusJobCancelMessage(
-                request.job_id, TIMEOUT, source=request.source, target=request.target, headers=request.headers
-            )
-            if self._cancel(job, JobStatus.CANCELLED, cancelled_payload(TIMEOUT)):
-                self._hook("on_job_cancelled", message)
-
-    def _expire_all(self, jobs: list[OpenJob]) -> None:
-        for job in those_in_line_first(jobs):
-            self._expire(job)
 
     # --- the task of a handler
 
@@ -617,8 +354,3 @@ class JobServer:
             self._answer(job, *job.verdict)
         elif before is JobState.RUNNING and job.state is JobState.OVER:
             self._answer(job, *outcome(result, error, job.request.job_name))
-
-
-def _call_all(functions: list[Callable[[], None]]) -> None:
-    for function in functions:
-        function()
