@@ -24,7 +24,7 @@ from workerbus import (
     current_job,
     job,
 )
-from workerbus.testing import run
+from workerbus.testing import Behaviour, ScriptedWorker, run
 
 EVEN = Backoff(initial=1, factor=2, maximum=4, jitter=0)
 
@@ -392,3 +392,21 @@ def test_a_job_is_tried_as_long_as_its_errors_are_named_and_there_is_time(
         now += backoff
     assert run(main, backend=backend, seed=seed) == (done, tried, now)
     assert len(flaky.seen) == tried
+
+
+async def test_no_attempt_begins_at_the_moment_when_time_is_up() -> None:
+    """J6, J20: it would have no time, and its error would say less than the one before."""
+    flaky = Flaky(OSError("one"))
+    async with running(flaky) as runner:
+        with pytest.raises(JobError, match="one") as caught:
+            await runner.job("flaky", name="do", timeout=1, attempts=2, retry_on=OSError, backoff=EVEN)
+        assert (current_time(), caught.value.attempts, len(flaky.seen)) == (0, 1, 1)
+
+
+async def test_a_job_that_has_not_been_answered_may_have_run() -> None:
+    """J20: its handler was still cleaning up when nobody waited for it any more."""
+    worker = ScriptedWorker("w", Behaviour("hang", clean_up=5.0))
+    async with running(worker) as runner:
+        with pytest.raises(JobTimeoutError) as caught:
+            await runner.job("w", attempts=3, attempt_timeout=1, backoff=EVEN)
+        assert (caught.value.responses, caught.value.attempts, len(worker.requests)) == ({}, 1, 1)

@@ -13,6 +13,7 @@ from support.workers import Doing, running
 from workerbus import (
     BaseWorker,
     BusJobRequestMessage,
+    BusJobStreamWindowMessage,
     JobAnswer,
     JobGroupError,
     JobGroupTimeoutError,
@@ -21,7 +22,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
-from workerbus.testing import run
+from workerbus.testing import Behaviour, RecordingBus, ScriptedWorker, run
 
 
 class Runner(BaseWorker):
@@ -369,3 +370,36 @@ def test_a_quorum_is_the_quickest_that_complete_or_too_few(
     else:
         assert got is None
         assert ended == failed[len(seconds) - wanted]
+
+
+@pytest.mark.parametrize("how", ["quorum", "as_completed"])
+async def test_whoever_asks_for_answers_when_the_body_is_being_cancelled_gets_the_group_s_error(how: str) -> None:
+    """J8, J20: and no answer, though one is there, and no other error."""
+    taken: list[JobAnswer] = []
+    async with running(Runner("quick", 0.5), Runner("slow", 5)) as runner:
+        with pytest.raises(JobGroupTimeoutError):  # noqa: PT012 - the context is what raises
+            async with runner.job_group("quick", "slow", name="run", timeout=1) as group:
+                if how == "as_completed":
+                    answers = group.as_completed()
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(2)
+                if how == "quorum":
+                    taken += await group.quorum(2)
+                else:
+                    async for answer in answers:
+                        taken.append(answer)
+    assert taken == []
+
+
+async def test_a_group_that_is_asked_in_one_line_keeps_no_events() -> None:
+    """J19, J20: nobody can read them, so none is kept, and its workers are told of no window."""
+    bus = RecordingBus()
+    workers = [
+        ScriptedWorker(name, Behaviour(chunks=[{}] * 30, after=after)) for name, after in (("a", 1.0), ("b", 2.0))
+    ]
+    async with running(*workers, bus=bus) as runner:
+        group = runner.job_group("a", "b", max_buffered_events=2)
+        assert (await group.first()).worker_name == "a"
+        assert group._entered.queue is None
+    assert [message.options for message in bus.messages(BusJobRequestMessage)] == [None, None]
+    assert bus.messages(BusJobStreamWindowMessage) == []

@@ -21,6 +21,7 @@ from workerbus import (
     JobStatus,
     JobTimeoutError,
     UnknownJobError,
+    WorkerParams,
     WorkerRunner,
     job,
 )
@@ -144,6 +145,17 @@ async def test_a_loop_that_is_broken_off_lets_the_handler_go_on(how: str) -> Non
         assert source.sent == 100
 
 
+async def test_a_long_loop_that_is_broken_off_counts_as_one() -> None:
+    """J19: however much it has read."""
+    source = Source(many=500)
+    async with running(source) as runner, runner.job("source", name="send", max_buffered_events=4) as asked:
+        async for chunk in asked.stream():
+            if chunk["n"] == 200:
+                break
+        await quiet()
+        assert source.sent == 500
+
+
 async def test_a_loop_that_is_broken_off_lets_all_of_a_group_go_on() -> None:
     """J19"""
     sources = [Source(name, many=50) for name in ("a", "b", "c")]
@@ -172,6 +184,57 @@ async def test_a_handler_that_sends_in_a_row_can_be_cancelled(reads: bool) -> No
                 await runner.job("source", name="send")
         assert scope.cancelled_caught
         assert source.active_jobs == {}
+
+
+@pytest.mark.parametrize("name", ["stream", "send"])
+async def test_a_handler_that_is_cancelled_before_its_first_chunk_sends_no_end_of_them(name: str) -> None:
+    """J5, J19: it was in a shield then, and never waits afterwards."""
+
+    class Shielded(Source):
+        async def ready(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1)
+
+        @job(name="stream")
+        async def stream(self, message: BusJobRequestMessage) -> AsyncIterator[dict[str, Any]]:
+            await self.ready()
+            while True:
+                yield {}
+
+        @job(name="send")
+        async def send(self, message: BusJobRequestMessage) -> None:
+            await self.ready()
+            await super().send(message)
+
+    source = Shielded(many=10**9)
+    async with running(source) as runner:
+        with anyio.move_on_after(0.5) as scope:
+            await runner.job("source", name=name)
+        assert scope.cancelled_caught
+        assert current_time() == 1
+        assert source.active_jobs == {}
+
+
+@pytest.mark.parametrize("name", ["stream", "send"])
+async def test_a_handler_that_sends_in_a_row_ends_with_its_worker(name: str) -> None:
+    """J4, J19: when that fails, too."""
+
+    class Failing(Source):
+        async def run(self, params: WorkerParams) -> None:
+            self.own_tasks = params.task_group
+            await super().run(params)
+
+        async def fail(self) -> None:
+            raise ZeroDivisionError
+
+    source = Failing(many=10**9)
+    async with running(source) as runner:
+        runner.add_event_handler("on_error", lambda *_: None)
+        with pytest.raises(JobError) as caught:
+            async with runner.job("source", name=name):
+                source.own_tasks.start_soon(source.fail)
+        assert caught.value.statuses == {"source": JobStatus.ERROR}
+        assert current_time() == 0
 
 
 async def test_a_second_loop_makes_it_wait_again() -> None:

@@ -229,6 +229,8 @@ class JobServer(JobTable):
             size = None if options is None else options.max_buffered_events
             remind = None if size is None or self._owner.bus.in_process else partial(self._remind, job)
             job.window = SenderWindow(size, remind)
+            if job.verdict is not None:  # cancelled before its first chunk
+                job.window.close()
         return job.window
 
     def _remind(self, job: OpenJob, sent: int) -> None:

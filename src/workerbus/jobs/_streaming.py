@@ -4,8 +4,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from anyio.lowlevel import checkpoint_if_cancelled
-
 from workerbus.messages import BusJobRequestMessage
 
 
@@ -28,5 +26,4 @@ async def streamed(
                 kind = type(chunk).__name__
                 raise TypeError(f"the handler of job {message.job_name!r} yielded {kind}; yield dicts, or None")
             await worker.send_job_stream_data(job_id, chunk)
-            await checkpoint_if_cancelled()  # sending has no place of its own where it could be cancelled
     await worker.send_job_stream_end(job_id)
