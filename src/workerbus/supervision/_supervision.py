@@ -311,6 +311,7 @@ class Supervision:
                 child.left.set()
             if self._closed:
                 self._host.given_up(child.name, child.before)
+                self._host.restarting(child.name, is_so=False)
             self._has_not_come(child, await own_error(exc))
         else:
             self._has_come(child)

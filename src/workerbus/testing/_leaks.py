@@ -28,6 +28,7 @@ _TABLES: Final = {
     "_watchers": "watches for {}",
     "_departure_watchers": "watches for the departure of {}",
     "_waiting": "somebody who waits for {}",
+    "_restarting": "restarts of {}",
 }
 
 
