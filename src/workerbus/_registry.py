@@ -1,29 +1,18 @@
-"""Which workers are ready, here and under other runners, and who wants to know (G1-G4, N4, R9).
+"""Which workers are ready, here and under other runners (G1-G4, N4, R9).
 
 A registry belongs to a runner. It knows names and runners, not worker objects, and it sends nothing. The table changes
-synchronously, in one step (`enter`, `remove`); watchers are awaited after that (`tell`), each on its own, so that one
-that raises stops nobody. Whatever comes or goes is looked up by its name: nothing goes through all of a table.
+synchronously, in one step (`enter`, `remove`); those who watch (`_watchers`) are awaited after that. Whatever comes or
+goes is looked up by its name: nothing goes through all of a table.
 """
 
-import logging
-from collections.abc import Awaitable, Callable, Collection
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Collection
 
-from anyio import Event
-
-from workerbus._concurrency.failures import own_error
-from workerbus._events import call_handler
+from workerbus._claims import Claims
 from workerbus._failed import FailedWorkers
-from workerbus._log import about
 from workerbus._order import new_incarnation
 from workerbus._values import WorkerGoneData, WorkerReadyData
+from workerbus._watchers import Watcher, Watchers, add_watcher
 from workerbus.errors import near_names
-
-logger = logging.getLogger("workerbus.registry")
-
-Watcher = Callable[[WorkerReadyData], Awaitable[None] | None]
-GoneWatcher = Callable[[WorkerGoneData], None]
 
 
 class Neighbourhood:
@@ -81,7 +70,7 @@ class Neighbourhood:
                 registry.neighbour_left(data)
 
 
-class WorkerRegistry:
+class WorkerRegistry(Claims, Watchers):
     """All workers that are ready and known to a runner: its own, and those of other runners.
 
     Args:
@@ -90,7 +79,6 @@ class WorkerRegistry:
     Attributes:
         on_arrival: Called with the `WorkerReadyData` of a worker whose name is new; set by the runner, like the others.
         on_departure: Called with that of a worker that was unregistered.
-        later: Has a function awaited behind the present step, for those who watch for workers elsewhere.
         check_loop: Raises `WrongLoopError` in another thread or event loop than that of the runner's bus.
         neighbourhood: What it shares with the other runners on a bus of this process; None where there is no such bus.
         on_conflict: Called with that of another runner's worker whose name is claimed here too, or by a third runner.
@@ -99,25 +87,17 @@ class WorkerRegistry:
     """
 
     def __init__(self, runner_name: str) -> None:
-        self._runner_name = runner_name
+        Claims.__init__(self)
+        Watchers.__init__(self, runner_name)
         self._incarnation: str | None = None
-        self._local: dict[str, WorkerReadyData] = {}
-        self._remote: dict[str, WorkerReadyData] = {}
-        # Further claims to a name that is among the remote ones: nearly no name has any, so most need no table for it.
-        self._rivals: dict[str, dict[str, WorkerReadyData]] = {}
-        self._watchers: dict[str, dict[Any, Watcher]] = {}
-        self._departure_watchers: dict[str, dict[Any, Watcher]] = {}
-        self._gone_watchers: dict[str, dict[GoneWatcher, None]] = {}
         self._starting: set[str] = set()
         self._restarting: dict[str, str] = {}
         # Those that have begun to go and are to be restarted, by name and runner: they are found no more.
         self._leaving: dict[tuple[str, str], WorkerReadyData] = {}
         self._failed = FailedWorkers()
-        self._waiting: dict[str, dict[Event, WorkerGoneData | None]] = {}
         self.on_arrival: Callable[[WorkerReadyData], None] | None = None
         self.on_departure: Callable[[WorkerReadyData], None] | None = None
         self.on_conflict: Callable[[WorkerReadyData], None] | None = None
-        self.later: Callable[[Callable[[], Awaitable[None]]], None] | None = None
         self.neighbourhood: Neighbourhood | None = None
         self.check_loop: Callable[[str], None] = _anywhere
 
@@ -252,12 +232,6 @@ class WorkerRegistry:
         self.restarting.pop(name, None)
         self._let_go_on(name)
 
-    def _let_go_on(self, name: str, failure: WorkerGoneData | None = None) -> None:
-        waiting = self._waiting.pop(name, None) or {}
-        for event in waiting:
-            waiting[event] = failure
-            event.set()
-
     async def unregister(self, worker_name: str, runner: str | None = None) -> bool:
         """Forget a worker, and await those who watch for its departure.
 
@@ -345,69 +319,6 @@ class WorkerRegistry:
         if data.worker_name in self._departure_watchers:
             self.tell_later(self.departure_watchers(data.worker_name), data, departed=True)
 
-    def tell_later(self, watchers: Collection[Watcher], data: WorkerReadyData, *, departed: bool = False) -> None:
-        """Have functions that watch for a worker awaited behind the present step.
-
-        Args:
-            watchers: The functions.
-            data: What they get.
-            departed: Whether they watch for its departure.
-        """
-        if watchers and self.later is not None:
-            self.later(partial(self.tell, watchers, data, departed=departed))
-
-    async def tell(
-        self, watchers: Collection[Watcher], worker_data: WorkerReadyData, *, departed: bool = False
-    ) -> None:
-        """Await functions that watch for a worker, one after the other; one that does so no more is left out.
-
-        Args:
-            watchers: The functions.
-            worker_data: What they get.
-            departed: Whether they watch for its departure.
-
-        Guarantees: G3.
-        """
-        table = self._departure_watchers if departed else self._watchers
-        for watcher in watchers:
-            if _key(watcher) in table.get(worker_data.worker_name, {}):
-                await self._call(watcher, worker_data)
-
-    def _claim_here(self, data: WorkerReadyData) -> list[WorkerReadyData]:
-        """Note a worker of this runner; return the claims of other runners to its name, if it is new here."""
-        name = data.worker_name
-        if name in self._local:
-            return []
-        self._local[name] = data
-        others = [self._remote[name]] if name in self._remote else []
-        return [*others, *self._rivals.get(name, {}).values()]
-
-    def _claim(self, data: WorkerReadyData) -> list[WorkerReadyData]:
-        """Note a worker of another runner; return it, if that is new."""
-        name, runner = data.worker_name, data.runner
-        first = self._remote.get(name)
-        if first is None:
-            self._remote[name] = data
-        elif first.runner == runner or runner in self._rivals.get(name, {}):
-            return []
-        else:
-            self._rivals.setdefault(name, {})[runner] = data
-        return [data]
-
-    def _give_up(self, name: str, runner: str) -> WorkerReadyData | None:
-        """Forget a worker of another runner; of further claims to its name, the first takes its place."""
-        rivals = self._rivals.get(name, {})
-        data = self._remote.get(name)
-        if data is None or data.runner != runner:
-            data = rivals.pop(runner, None)
-        elif rivals:
-            self._remote[name] = rivals.pop(next(iter(rivals)))
-        else:
-            del self._remote[name]
-        if not rivals:
-            self._rivals.pop(name, None)
-        return data
-
     async def watch(self, worker_name: str, handler: Watcher) -> None:
         """Call a function whenever a worker registers, and now if it is registered.
 
@@ -423,7 +334,7 @@ class WorkerRegistry:
         Guarantees: G1, G3, L7.
         """
         self.check_loop(f"the registry of runner {self._runner_name!r}")
-        if not _add(self._watchers, worker_name, handler):
+        if not add_watcher(self._watchers, worker_name, handler):
             return
         data = self.get(worker_name)
         if data is not None and self.is_ready(worker_name):
@@ -444,37 +355,7 @@ class WorkerRegistry:
         Guarantees: G2, G3, L7.
         """
         self.check_loop(f"the registry of runner {self._runner_name!r}")
-        _add(self._departure_watchers, worker_name, handler)
-
-    def departure_watchers(self, worker_name: str) -> Collection[Watcher]:
-        """Return the functions that watch for a worker's departure, for `tell`.
-
-        Args:
-            worker_name: The name of the worker.
-        """
-        return list(self._departure_watchers.get(worker_name, {}).values())
-
-    def watches_departure(self, worker_name: str) -> bool:
-        """Whether somebody watches for a worker's departure.
-
-        Args:
-            worker_name: The name of the worker.
-        """
-        return worker_name in self._departure_watchers
-
-    def unwatch(self, worker_name: str, handler: Watcher) -> None:
-        """Stop calling a function for a worker's arrivals and departures.
-
-        Args:
-            worker_name: The name of the worker that was watched for.
-            handler: The function, as it was given to `watch` or `watch_departure`; an unknown one is ignored.
-        """
-        for table in (self._watchers, self._departure_watchers):
-            watchers = table.get(worker_name)
-            if watchers is not None:
-                watchers.pop(_key(handler), None)
-                if not watchers:
-                    del table[worker_name]
+        add_watcher(self._departure_watchers, worker_name, handler)
 
     async def wait_for(self, worker_name: str) -> WorkerReadyData:
         """Wait until a worker is registered. Nothing is left behind, also if the wait is cancelled.
@@ -495,26 +376,6 @@ class WorkerRegistry:
         while (data := self.get(worker_name)) is None:
             await self.wait_for_news(worker_name)
         return data
-
-    async def wait_for_news(self, worker_name: str) -> WorkerGoneData | None:
-        """Wait until a worker is registered, has failed or is not restarted any more; nothing is left behind.
-
-        Args:
-            worker_name: The name of the worker to wait for.
-
-        Returns:
-            What is known of it if it has failed, also where that is forgotten by now, since its runner has ended.
-        """
-        event = Event()
-        waiting = self._waiting.setdefault(worker_name, {})
-        waiting[event] = None
-        try:
-            await event.wait()
-            return waiting[event]
-        finally:
-            waiting.pop(event, None)
-            if not waiting and self._waiting.get(worker_name) is waiting:
-                del self._waiting[worker_name]
 
     # --- workers that are being restarted, that have gone, and what they have failed of
 
@@ -577,26 +438,6 @@ class WorkerRegistry:
     def _sharing(self) -> list["WorkerRegistry"]:
         return [self] if self.neighbourhood is None else list(self.neighbourhood.registries.values())
 
-    def watch_gone(self, worker_name: str, handler: GoneWatcher) -> None:
-        """Call a sync function whenever a worker has gone; a second call for the same two does nothing.
-
-        Args:
-            worker_name: The name of the worker.
-            handler: The function; it gets a `WorkerGoneData`.
-        """
-        self._gone_watchers.setdefault(worker_name, {})[handler] = None
-
-    def watches_gone(self, worker_name: str, handler: GoneWatcher) -> bool:
-        """Whether a function is called when a worker has gone."""
-        return handler in self._gone_watchers.get(worker_name, ())
-
-    def unwatch_gone(self, worker_name: str, handler: GoneWatcher) -> None:
-        """Call a function no more when a worker has gone."""
-        watchers = self._gone_watchers.get(worker_name, {})
-        watchers.pop(handler, None)
-        if not watchers:
-            self._gone_watchers.pop(worker_name, None)
-
     def tell_gone(self, data: WorkerGoneData) -> None:
         """Tell those who watch for it that a worker has gone; the other runners of this process, of one of this one."""
         for registry in self._sharing() if data.runner == self._runner_name else [self]:
@@ -611,15 +452,6 @@ class WorkerRegistry:
         """
         return near_names(worker_name, [*self._local, *self.remote_workers])
 
-    async def _call(self, watcher: Watcher, data: WorkerReadyData) -> None:
-        try:
-            await call_handler(watcher, data)
-        except BaseException as exc:
-            about_it = about(runner=self._runner_name, worker=data.worker_name)
-            logger.error(
-                "a watcher of worker %r failed", data.worker_name, exc_info=await own_error(exc), extra=about_it
-            )
-
 
 def _forget_runner(restarting: dict[str, str], runner: str) -> None:
     for name in [name for name, of in restarting.items() if of == runner]:
@@ -628,21 +460,3 @@ def _forget_runner(restarting: dict[str, str], runner: str) -> None:
 
 def _anywhere(_what: str) -> None:
     """Do nothing: a registry without a runner belongs nowhere."""
-
-
-def _key(handler: Watcher) -> Any:
-    """Return what a function is found by, however many watch for the same worker."""
-    try:
-        hash(handler)
-    except TypeError:
-        return id(handler)  # a callable object that compares by its fields
-    return handler
-
-
-def _add(table: dict[str, dict[Any, Watcher]], name: str, handler: Watcher) -> bool:
-    """Let a function watch for a name; return whether it did not do so before."""
-    watchers, key = table.setdefault(name, {}), _key(handler)
-    if key in watchers:
-        return False
-    watchers[key] = handler
-    return True

@@ -542,7 +542,7 @@ async def test_who_waits_for_a_worker_no_longer_is_not_looked_for_among_the_othe
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """R9: many wait for one that does not come, and give up one after the other."""
-    monkeypatch.setattr("workerbus._registry.Event", Compared)
+    monkeypatch.setattr("workerbus._watchers.Event", Compared)
     registry = WorkerRegistry("runner")
     scopes = [CancelScope() for _ in range(200)]
 

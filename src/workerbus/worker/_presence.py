@@ -7,8 +7,8 @@ from typing import Final
 from workerbus._concurrency.failures import is_panic
 from workerbus._log import about
 from workerbus._order import PROCESS
-from workerbus._registry import Watcher
 from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData
+from workerbus._watchers import Watcher
 from workerbus.abc import ChildReport, HookCall
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import describe
