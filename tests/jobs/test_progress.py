@@ -22,18 +22,18 @@ from workerbus import (
 
 
 class Counting(BaseWorker):
-    """Sends an update each second, and then answers, or fails; cleans up for a while when it is cancelled."""
+    """Sends so many updates, one each second, and answers, or fails; cleans up for a while when it is cancelled."""
 
-    def __init__(self, name: str, seconds: int, *, fails: bool = False) -> None:
+    def __init__(self, name: str, seconds: int, *, fails: bool = False, second: float = 1) -> None:
         super().__init__(name)
-        self._seconds, self._fails = seconds, fails
+        self._seconds, self._fails, self._second = seconds, fails, second
 
     @job(name="count")
     async def count(self, message: BusJobRequestMessage) -> dict[str, Any]:
         try:
             for n in range(self._seconds):
                 await self.send_job_update(message.job_id, {"n": n})
-                await anyio.sleep(1)
+                await anyio.sleep(self._second)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(0.5)
@@ -58,17 +58,19 @@ def fell(worker: str) -> JobAnswer:
 async def test_it_is_told_at_once_and_whenever_something_has_happened() -> None:
     """J20: until the outcome is settled."""
     got: list[tuple[float, JobProgress, list[str]]] = []
-    async with running(Counting("a", 2), Counting("b", 1, fails=True)) as runner:
+    async with running(Counting("a", 2), Counting("b", 1, fails=True, second=0.7)) as runner:
         async with runner.job_group("a", "b", name="count", cancel_on_error=False, label="all") as group:
             async for now in group.progress():
                 got.append((current_time(), now, group.waits_for))
-                await anyio.sleep(0.5)
-        assert current_time() == 2.5
+                await anyio.sleep(0.25)
+        assert current_time() == 2.25
     assert got[0] == (0, JobProgress("all", 2, 0, 0), ["a", "b"])
-    assert got[1][0] == 0.5
-    assert got[1][1].event in (update("a", 0), update("b", 0))
+    assert got[1][0] == 0.25
+    begun = got[1][1].event
+    assert begun in (update("a", 0), update("b", 0))
     assert got[2:] == [
-        (1, JobProgress("all", 2, 1, 1, (fell("b"),), update("a", 1)), ["a"]),
+        (0.7, JobProgress("all", 2, 1, 1, (fell("b"),), begun), ["a"]),
+        (1, JobProgress("all", 2, 1, 1, (), update("a", 1)), ["a"]),
         (2, JobProgress("all", 2, 2, 1, (completed("a", 2),), update("a", 1)), []),
     ]
 
