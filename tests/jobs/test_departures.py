@@ -553,6 +553,36 @@ async def test_an_answer_that_waits_behind_a_hook_of_a_runner_counts_when_its_wo
         assert job_.response == {"done": True}
 
 
+@pytest.mark.parametrize("urgent", [False, True])
+@pytest.mark.parametrize("asker", ["worker", "runner"])
+def test_an_answer_counts_whose_worker_ends_in_the_very_step_of_it(asker: str, urgent: bool, backend: str) -> None:
+    """J1, J4, N4: it waits to be accepted, in the lane of its kind, and the departure behind it."""
+
+    class Leaves(BaseWorker):
+        @job(name="do", deferred=True)
+        async def do(self, message: BusJobRequestMessage) -> None:
+            self.job_id = message.job_id
+            asked.set()
+
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            await asked.wait()
+            await self.send_job_response(self.job_id, {"done": True}, urgent=urgent)
+
+    async def main() -> dict[str, Any]:
+        nonlocal asked
+        asked = anyio.Event()
+        async with ChoosyRunner(handle_sigint=False) as runner:
+            worker = ChoosyWorker("asker")
+            await runner.add_workers(worker, Leaves("leaves"), wait=True)
+            asks: WorkerRunner | BaseWorker = runner if asker == "runner" else worker
+            return await asks.job("leaves", name="do")
+
+    asked = anyio.Event()
+    for seed in range(4):
+        assert testing.run(main, backend=backend, seed=seed) == {"done": True}, seed
+
+
 async def test_a_worker_whose_answer_was_refused_has_left_without_one() -> None:
     """J4, N4: nobody waits for it for ever."""
 

@@ -98,14 +98,16 @@ async def test_a_worker_that_two_tasks_add_at_once_is_started_once(bus: type[Mem
             self.calls.append("run")
             await super().run(params)
 
-    worker, runner = Counting("worker"), quiet_runner(bus=bus())
+    first, worker, runner = Counting("first"), Counting("worker"), quiet_runner(bus=bus())
     async with nothing_left(runner), runner:
         async with anyio.create_task_group() as group:
+            group.start_soon(runner.add_workers, first, worker)
             for _ in range(3):
                 group.start_soon(runner.add_workers, worker)
-        await runner.registry.wait_for("worker")
-        assert await runner.job("worker", name="echo")
-    assert worker.calls.count("run") == 1
+        for name in ("first", "worker"):
+            await runner.registry.wait_for(name)
+            assert await runner.job(name, name="echo")
+    assert first.calls.count("run") == worker.calls.count("run") == 1
 
 
 @pytest.mark.parametrize("bus", [MemoryBus, SlowToSubscribe])

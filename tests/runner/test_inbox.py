@@ -28,7 +28,7 @@ from workerbus import (
     WorkerRunner,
 )
 from workerbus.runner._inbox import RunnerInbox
-from workerbus.testing import settle
+from workerbus.testing import run, settle
 
 
 class Overridden(WorkerRunner):
@@ -203,6 +203,43 @@ class ChoosyOverridden(Overridden):
         return True
 
 
+def test_a_runner_that_chooses_is_asked_of_system_messages_first(backend: str) -> None:
+    """B2, N4: while data messages wait to be accepted, and while they wait for `on_bus_message`, too."""
+    asked: list[int] = []
+    heard: list[int] = []
+
+    class Noting(ChoosyOverridden):
+        def accepts_bus_message(self, message: BusMessage) -> bool:
+            if isinstance(message, Note | Alarm):
+                asked.append(message.n)
+            return True
+
+    async def main() -> None:
+        go_on = anyio.Event()
+
+        async def on(message: BusMessage) -> None:
+            assert isinstance(message, Note | Alarm)
+            if message.n == 0:
+                await go_on.wait()
+            heard.append(message.n)
+
+        async with Noting(on) as runner:
+            for n in range(5):
+                await runner.bus.send(note(n, "runner"))
+            await runner.bus.send(alarm(100, "runner"))
+            await settle()
+            assert asked.index(100) <= 1
+            go_on.set()
+            await runner.bus.send(alarm(200, "runner"))
+            await settle()
+            assert heard.index(200) <= heard.index(0) + 2
+
+    for seed in range(6):
+        asked.clear()
+        heard.clear()
+        run(main, backend=backend, seed=seed)
+
+
 @pytest.mark.parametrize("kind", [Overridden, ChoosyOverridden])
 @pytest.mark.parametrize("make", [note, alarm])
 async def test_the_on_bus_message_of_a_runner_may_await_a_job_of_the_runners(
@@ -280,7 +317,8 @@ def test_an_answer_that_a_runner_refuses_or_that_comes_too_late_is_not_handled(w
     assert inbox.statistics().delivered == 0
 
 
-async def test_a_runner_that_chooses_hears_of_departures_at_once() -> None:
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_a_runner_that_chooses_hears_of_departures_at_once(refuses: bool) -> None:
     """J4, N4: a job whose answer was lost ends with the announcement, and not when that counts as lost, too."""
 
     class Lossy(PoliteBus):
@@ -288,8 +326,13 @@ async def test_a_runner_that_chooses_hears_of_departures_at_once() -> None:
             if not isinstance(message, BusJobResponseMessage):
                 await super().publish(message)
 
+    class Refusing(Choosy):
+        def accepts_bus_message(self, message: BusMessage) -> bool:
+            assert message.source != "helper" or not message.announcement  # it knows its own workers without that
+            return False
+
     helper = Helper("helper")
-    async with Choosy(bus=Lossy(), handle_sigint=False) as runner:
+    async with (Refusing if refuses else Choosy)(bus=Lossy(), handle_sigint=False) as runner:
         await runner.add_workers(helper)
         begin = current_time()
         with pytest.raises(JobError, match="left without an answer"):  # noqa: PT012 - by what is done in the context

@@ -46,6 +46,24 @@ async def test_a_job_handler_waits_for_room_in_its_workers_own_lane() -> None:
         await eventually(lambda: len(log.done) == 2)
 
 
+async def test_each_message_that_is_refused_makes_room_for_one() -> None:
+    """B9, N4: what comes in for it waits to be accepted, and takes its place at once."""
+    log = Log(holds=Note)
+    chooser = Chooser("it", log)
+    chooser.refused = (0, 1)
+    async with running(chooser, bus=MemoryBus(max_buffer_size=2)) as runner, anyio.create_task_group() as tasks:
+        await settle()
+        for n in range(2):
+            await runner.bus.send(note(n, "it"))
+        sendings = [Sending(tasks, runner.bus, note(n, "it")) for n in range(2, 8)]
+        await log.entered.wait()
+        await settle()
+        assert sum(sending.done for sending in sendings) == 3  # one is being handled, and two wait
+        assert runner.bus.statistics().subscribers["it"].depth == 2
+        log.release.set()
+    assert sorted(lanes(log.done)[0]) == list(range(2, 8))
+
+
 class Circle(BaseWorker):
     """Has its hook ask for jobs whose handlers send to ``"it"`` until its data lane, with room for eight, is full."""
 

@@ -30,8 +30,9 @@ from workerbus import (
     TaskHandle,
     WorkerParams,
     job,
+    testing,
 )
-from workerbus.testing import settle
+from workerbus.testing import EchoWorker, settle
 
 # --- tasks
 
@@ -391,6 +392,52 @@ async def test_a_run_can_wait_for_the_end(run: Run, caplog: pytest.LogCaptureFix
         await runner.end()
         await settle()
     assert 0 < returned[0] - begun < 1
+    assert not [text for text in caplog.messages if "'own'" in text]
+
+
+async def by_awaiting(worker: BaseWorker) -> None:
+    await worker.job("slow")
+
+
+async def by_a_context(worker: BaseWorker) -> None:
+    async with worker.job("slow", timeout=100) as asked:
+        async for _ in asked:
+            pass
+
+
+async def by_a_group(worker: BaseWorker) -> None:
+    group = await worker.create_job_group_and_request_job(["slow"])
+    await group.wait()
+
+
+async def in_a_task(worker: BaseWorker) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(by_a_group, worker)
+
+
+@pytest.mark.parametrize("ask", [by_awaiting, by_a_context, by_a_group, in_a_task])
+def test_a_run_that_waits_for_a_job_and_then_for_the_end_is_let_return(
+    ask: Callable[[BaseWorker], Awaitable[None]], backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """W10, R2: the job has its grace, and its end comes no later than that of its requester, under any schedule."""
+
+    async def run(worker: BaseWorker, params: WorkerParams) -> None:
+        await worker.start()
+        await ask(worker)
+        await params.wait_for_end()
+        returned.append(params.ending)
+
+    async def main() -> None:
+        own, slow = Own(run), EchoWorker("slow", after=2)
+        async with running(own, slow, job_grace=10) as runner:
+            await settle()
+            await runner.bus.send(BusEndWorkerMessage(source="me", target="own"))
+            await own.wait()
+
+    for seed in range(20):
+        returned: list[bool] = []
+        testing.run(main, backend=backend, seed=seed)
+        assert returned == [True], seed
     assert not [text for text in caplog.messages if "'own'" in text]
 
 

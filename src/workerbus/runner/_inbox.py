@@ -149,7 +149,7 @@ class RunnerInbox(Inbox):
         """Call a function behind the answers that have come: at once, unless they wait to be accepted."""
         if self._intake is not None:
             system, data = self._intake
-            if not data.closed and (system.waiting or data.waiting):
+            if system.waiting or data.waiting:  # nothing does, where they are closed
                 data.put(function)  # the system messages that wait go before it
                 return
         function()
