@@ -1,6 +1,7 @@
 """J20: jobs that are asked for again when they fail."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
@@ -48,17 +49,20 @@ class Flaky(BaseWorker):
         self._ways = list(ways)
         self.seen: list[tuple[int, float]] = []
         self.ids: list[str] = []
+        self.headers: list[Mapping[str, str] | None] = []
 
     @job(name="do")
     async def do(self, message: BusJobRequestMessage) -> dict[str, Any]:
         self.seen.append((message.attempt, current_time()))
         self.ids.append(message.job_id)
+        self.headers.append(message.headers)
         await self._go_its_way()
         return {"attempt": message.attempt}
 
     @job(name="do typed")
     async def do_typed(self, wanted: Wanted) -> Done:
         attempt = current_job().attempt
+        self.headers.append(current_job().headers)
         self.seen.append((attempt, current_time()))
         await self._go_its_way()
         return Done(wanted.text, attempt)
@@ -349,7 +353,7 @@ def test_a_job_is_tried_as_long_as_its_errors_are_named_and_there_is_time(
     backend: str,
     seed: int,
 ) -> None:
-    """J13, J17, J20: how often, when it is over, and how, whatever goes wrong in which order; the first may be late."""
+    """J13, J17, J20, X8: how often, when it is over, and how, whatever goes wrong in which order."""
     kinds: dict[str, Any] = {
         "oserror": OSError,
         "valueerror": "ValueError",
@@ -363,7 +367,7 @@ def test_a_job_is_tried_as_long_as_its_errors_are_named_and_there_is_time(
             await runner.add_workers(flaky)
             options: dict[str, Any] = {
                 "attempts": attempts, "retry_on": [kinds[name] for name in sorted(named)], "backoff": EVEN,
-                "attempt_timeout": 2, "timeout": timeout, "delay": delay,
+                "attempt_timeout": 2, "timeout": timeout, "delay": delay, "headers": {"trace": "7"},
             }  # fmt: skip
             asked: Any
             if typed:
@@ -392,6 +396,7 @@ def test_a_job_is_tried_as_long_as_its_errors_are_named_and_there_is_time(
         now += backoff
     assert run(main, backend=backend, seed=seed) == (done, tried, now)
     assert len(flaky.seen) == tried
+    assert flaky.headers == [{"trace": "7"}] * tried
 
 
 async def test_no_attempt_begins_at_the_moment_when_time_is_up() -> None:

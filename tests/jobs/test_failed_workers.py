@@ -13,6 +13,7 @@ from support.shared_buses import NETWORKS, Linked, two_runners
 from support.workers import Helper, running
 from workerbus import (
     BusJobRequestMessage,
+    BusMessage,
     BusWorkerGoneMessage,
     JobError,
     JobGroupError,
@@ -350,3 +351,23 @@ async def test_a_worker_that_has_failed_answers_a_group_once() -> None:
             result = await listener.until("completed")
         assert result.statuses == {"helper": JobStatus.COMPLETED, "w": JobStatus.ERROR}
         assert sorted(name for name, _ in listener.heard) == ["completed", "response", "response"]
+
+
+async def test_those_behind_a_worker_that_fails_while_a_group_is_asked_are_asked_all_the_same() -> None:
+    """J1, J4, J11: it was there when the first one was asked, over a bus that takes its time."""
+
+    class Slow(Helper):
+        async def send_bus_message(self, message: BusMessage) -> None:
+            await super().send_bus_message(message)
+            if isinstance(message, BusJobRequestMessage) and message.target == "one":
+                await crash(crashing, runner)
+
+    crashing, slow = Crashing("crashing"), Slow("slow")
+    async with running(crashing, slow, Helper("one"), Helper("two"), Helper("three")) as runner:
+        await Errors().of(runner)
+        names = ("one", "crashing", "two", "three")
+        async with slow.job_group(*names, name="echo", cancel_on_error=False, timeout=5) as group:
+            pass
+        expected = dict.fromkeys(names, JobStatus.COMPLETED) | {"crashing": JobStatus.ERROR}
+        assert group.statuses == expected
+        assert current_time() < 5

@@ -138,6 +138,33 @@ async def test_an_interruption_lets_in_all_for_whom_it_makes_room() -> None:
     assert sink.heard == ["being handled", "stays", "stays too"]
 
 
+async def test_those_in_line_are_dropped_or_spared_each_for_its_frame() -> None:
+    """P1: whoever stands before or behind them; nobody waits whose frame was dropped."""
+    gate = Gate()
+    sink = Spy(for_texts(gate), max_buffer_size=1)
+    entered: list[str] = []
+
+    async with flowing(sink) as worker, anyio.create_task_group() as group:
+        await worker.queue_frame(Firm("being handled"))
+        await gate.reached.wait()
+        await worker.queue_frame(Firm("waits"))
+        for frame in (
+            TextFrame("goes"),
+            Firm("stays"),
+            TextFrame("goes too"),
+            Firm("stays too"),
+            TextFrame("and this"),
+        ):
+            group.start_soon(enter, worker, frame, entered)
+            await settle()
+        assert entered == []
+        await worker.queue_frame(InterruptionFrame())
+        await settle()
+        assert sorted(entered) == ["and this", "goes", "goes too"]
+        gate.open()
+    assert sink.heard == ["being handled", "waits", "stays", "stays too"]
+
+
 async def test_what_an_interruption_spares_still_takes_room() -> None:
     """P1: a bound holds after it as before."""
     gate = Gate()

@@ -77,6 +77,31 @@ async def test_a_watch_for_a_remote_worker_fires() -> None:
     assert seen == [WorkerReadyData("on b", "B")] * 2
 
 
+async def test_all_that_was_watched_and_waited_for_before_a_run_is_told_of_when_it_begins() -> None:
+    """G1, G2, R6: of workers that other runners had before it came."""
+    told: list[str] = []
+    waited: list[str] = []
+    async with MemoryBus() as bus, runner_on(bus, "A") as there:
+        names = [f"w{n}" for n in range(6)]
+        await there.add_workers(*map(Helper, names), wait=True)
+        late = runner_on(bus, "late")
+        async with anyio.create_task_group() as tasks:
+            for name in names[:3]:
+                await late.registry.watch(name, lambda data: told.append(data.worker_name))
+            for name in names[3:]:
+
+                async def wait(name: str = name) -> None:
+                    waited.append((await late.registry.wait_for(name)).worker_name)
+
+                tasks.start_soon(wait)
+            await settle()
+            assert told == waited == []
+            async with late:
+                await settle()
+                assert sorted(told) == names[:3]
+                assert sorted(waited) == names[3:]
+
+
 async def test_who_takes_the_name_of_one_that_leaves_is_known_from_then_on() -> None:
     """W6, N4: the name is free before the other has quite finished."""
     first, second = Helper("worker"), Helper("worker")

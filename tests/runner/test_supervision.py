@@ -373,6 +373,40 @@ async def test_a_worker_that_was_restarted_ends_like_any_other(how: str, restart
             assert asker.registry.failure_of("w") is None
 
 
+async def test_what_fails_of_all_while_they_are_made_anew_is_one_failure() -> None:
+    """S1: one that is there already, and one that cannot be added then; the second is not one too many."""
+    lives: list[str] = []
+
+    class Late(Fragile):
+        async def attach(self, **kwargs: Any) -> None:
+            lives.append(self.name)
+            if lives.count("b") == 2:
+                await anyio.sleep(0.2)
+                raise OSError("not yet")
+            await super().attach(**kwargs)
+
+    class Early(Fragile):
+        async def run(self, params: Any) -> None:
+            if lives.count("a") == 2:
+                await self.start()
+                await anyio.sleep(0.1)
+                raise ValueError("broken again")
+            await super().run(params)
+
+        async def attach(self, **kwargs: Any) -> None:
+            lives.append(self.name)
+            await super().attach(**kwargs)
+
+    async with WorkerRunner(handle_sigint=False) as runner:
+        supervision = await runner.supervise(
+            fragile("a", Early), fragile("b", Late), strategy="all_for_one", max_restarts=2, within=60, backoff=SOON
+        )
+        await fail(runner, "b")
+        await anyio.sleep(5)
+        assert lives == ["a", "b", "a", "b", "a", "b"]
+        assert supervision.states == {"a": "running", "b": "running"}
+
+
 async def test_a_worker_keeps_its_name_while_it_is_restarted() -> None:
     """R3, S1: nobody else gets it meanwhile."""
     async with WorkerRunner(handle_sigint=False) as runner:
