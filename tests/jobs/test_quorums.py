@@ -234,6 +234,29 @@ async def test_a_bad_answer_ends_the_loop_where_it_ends_the_group() -> None:
     assert came == ["good"]
 
 
+async def test_no_line_of_a_loop_runs_for_an_answer_that_came_in_the_step_of_a_bad_one() -> None:
+    """J8, J20: the group has failed before the body could hear of the other one."""
+    came: list[str] = []
+
+    class Open(BaseWorker):
+        @job(name="run", deferred=True)
+        async def open_it(self, message: BusJobRequestMessage) -> None: ...
+
+    workers = [Open(name) for name in ("good", "bad", "slow")]
+
+    async def answer_both(job_id: str) -> None:
+        await workers[0].send_job_response(job_id)
+        await workers[1].send_job_response(job_id, status=JobStatus.FAILED)
+
+    async with running(*workers) as runner, anyio.create_task_group() as tasks:
+        with pytest.raises(JobGroupError):  # noqa: PT012 - the context is what raises
+            async with runner.job_group("good", "bad", "slow", name="run") as group:
+                tasks.start_soon(answer_both, group.job_id)
+                async for each in group.as_completed():
+                    came.append(each.worker_name)  # noqa: PERF401 - a list that is not finished has none of them
+    assert came == []
+
+
 async def test_two_loops_share_the_answers() -> None:
     """J20: each gets what the other has left."""
     workers = [Runner("a", 1), Runner("b", 2), Runner("c", 3)]

@@ -398,7 +398,7 @@ class Account:
 STEPS = [name for name in vars(Account) if name.startswith("do_")]
 
 
-@given(size=st.integers(1, 5), steps=st.lists(st.sampled_from(STEPS), max_size=80))
+@given(size=st.integers(1, 5), steps=st.lists(st.sampled_from(STEPS), min_size=30, max_size=80))
 def test_a_reader_s_account_holds_whatever_is_lost_doubled_or_late(size: int, steps: list[str]) -> None:
     """J19: no chunk counts twice, at most a window waits, and a sender that asks is told where it may go on."""
     account = Account(size)

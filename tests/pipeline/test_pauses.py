@@ -262,7 +262,7 @@ DOINGS = ("data", "data", "firm", "interrupt", "interrupt", "pause", "resume", "
 
 
 @given(
-    script=st.lists(st.tuples(st.sampled_from(DOINGS), st.sampled_from([0.0, 0.1, 0.3, 0.7])), max_size=14),
+    script=st.lists(st.tuples(st.sampled_from(DOINGS), st.sampled_from([0.0, 0.1, 0.3, 0.7])), min_size=6, max_size=14),
     backend=st.sampled_from(["asyncio", "trio"]),
     seed=st.integers(0, 20),
 )

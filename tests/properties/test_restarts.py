@@ -151,7 +151,9 @@ TROUBLES: list[list[str]] = [[], [], [], ["attach"], ["raises"], ["attach", "rai
     all_for_one=st.booleans(),
     most=st.integers(1, 5),
     within=st.sampled_from([2.5, 6.5, 20.5]),
-    script=st.lists(st.tuples(st.integers(1, 5), st.sampled_from("ab"), st.sampled_from(TROUBLES)), max_size=12),
+    script=st.lists(
+        st.tuples(st.integers(1, 5), st.sampled_from("ab"), st.sampled_from(TROUBLES)), min_size=4, max_size=12
+    ),
     backend=st.sampled_from(["asyncio", "trio"]),
     seed=st.integers(0, 20),
 )

@@ -407,6 +407,38 @@ async def test_what_fails_of_all_while_they_are_made_anew_is_one_failure() -> No
         assert supervision.states == {"a": "running", "b": "running"}
 
 
+@pytest.mark.parametrize("of", ["runner", "parent"])
+@pytest.mark.parametrize("place", ["run", "attach", "on_activated"])
+async def test_a_worker_that_fails_as_soon_as_it_comes_is_made_anew_again(of: str, place: str) -> None:
+    """S1: wherever it fails, and perhaps in the very step in which it was added."""
+
+    class Weak(Fragile):
+        def break_in(self, where: str) -> None:
+            if self.number == 2 and where == place:
+                raise ValueError("broken at once")
+
+        async def attach(self, **kwargs: Any) -> None:
+            self.break_in("attach")
+            await super().attach(**kwargs)
+
+        async def run(self, params: Any) -> None:
+            self.break_in("run")
+            await super().run(params)
+
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            self.break_in("on_activated")
+
+    async with WorkerRunner(handle_sigint=False) as runner:
+        parent = BaseWorker("parent")
+        await runner.add_workers(parent, wait=True)
+        supervision = await (runner if of == "runner" else parent).supervise(fragile("w", Weak), backoff=SOON)
+        assert await which(runner) == 1
+        await fail(runner)
+        await anyio.sleep(5)
+        assert supervision.states == {"w": "running"}
+        assert await which(runner) == 3
+
+
 async def test_a_worker_keeps_its_name_while_it_is_restarted() -> None:
     """R3, S1: nobody else gets it meanwhile."""
     async with WorkerRunner(handle_sigint=False) as runner:
