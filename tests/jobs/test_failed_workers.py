@@ -116,6 +116,10 @@ async def test_a_job_for_a_worker_that_has_failed_is_answered_at_once(network: s
             failing.now.set()
             await here.add_workers(failing)
             await failing.wait()
+        another = FailingStart("another", "on_activated")
+        another.now.set()
+        await here.add_workers(another)
+        await another.wait()
         await anyio.wait_all_tasks_blocked()
         late = runner_on(here.bus if network == "one bus" else Linked(here.bus.network), "late")  # type: ignore[attr-defined]  # a Linked
         async with late:
@@ -127,6 +131,8 @@ async def test_a_job_for_a_worker_that_has_failed_is_answered_at_once(network: s
                     await runner.job("w", name="wait", timeout=60)
                 assert caught.value.statuses == {"w": JobStatus.ERROR}
                 assert not isinstance(caught.value, TimeoutError)
+                with pytest.raises(JobError, match="worker 'another' has failed: OSError: no device"):
+                    await runner.job("another", name="wait", timeout=60)
                 assert current_time() == before
 
 

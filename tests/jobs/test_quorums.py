@@ -246,7 +246,7 @@ async def test_no_line_of_a_loop_runs_for_an_answer_that_came_in_the_step_of_a_b
 
     async def answer_both(job_id: str) -> None:
         await workers[0].send_job_response(job_id)
-        await workers[1].send_job_response(job_id, status=JobStatus.FAILED)
+        await workers[1].send_job_response(job_id, {"error": "no"}, status=JobStatus.FAILED)
 
     async with running(*workers) as runner, anyio.create_task_group() as tasks:
         with pytest.raises(JobGroupError):  # noqa: PT012 - the context is what raises
@@ -254,7 +254,13 @@ async def test_no_line_of_a_loop_runs_for_an_answer_that_came_in_the_step_of_a_b
                 tasks.start_soon(answer_both, group.job_id)
                 async for each in group.as_completed():
                     came.append(each.worker_name)  # noqa: PERF401 - a list that is not finished has none of them
+        with pytest.raises(JobGroupError, match="worker 'bad' failed: no") as caught:  # noqa: PT012 - the same
+            async with runner.job_group("good", "bad", "slow", name="run") as group:
+                tasks.start_soon(answer_both, group.job_id)
+                await group.quorum(2)
     assert came == []
+    assert "only" not in str(caught.value)  # it is the error of the group, which came first
+    assert caught.value.statuses["slow"] is JobStatus.CANCELLED
 
 
 async def test_two_loops_share_the_answers() -> None:

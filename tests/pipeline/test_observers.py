@@ -148,6 +148,20 @@ async def test_one_observer_goes_and_another_stays() -> None:
     assert texts == [["a"], ["a", "b"]]
 
 
+async def test_each_observer_that_is_behind_at_a_graceful_end_is_waited_for() -> None:
+    """L4: and not only the first of them."""
+
+    class Behind(Watches):
+        async def on_process_frame(self, data: FrameProcessed) -> None:
+            await anyio.sleep(seconds[self])
+            await super().on_process_frame(data)
+
+    observers = [Behind() for _ in range(3)]
+    seconds = dict(zip(observers, (0.0, 0.1, 0.2), strict=True))
+    await run_through(worker_of(Spy(), observers=observers), TextFrame("x"))
+    assert [len([what for what, *_ in each.seen if what == "process"]) for each in observers] == [3, 3, 3]
+
+
 async def test_an_observer_that_is_added_before_the_start_sees_it() -> None:
     """N1"""
     observer = Watches()

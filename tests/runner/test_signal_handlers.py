@@ -104,13 +104,13 @@ async def test_a_handler_that_the_program_sets_during_a_run_stays(own_handlers: 
     own_handlers()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     async with MemoryBus() as bus:
-        async with WorkerRunner(bus=bus) as outer:
+        async with WorkerRunner(bus=bus) as outer, WorkerRunner(bus=bus, name="beside it") as beside:
             found = own_handlers()
             async with WorkerRunner(bus=bus, handle_sigterm=True):
                 assert signal.getsignal(signal.SIGINT) is found[0]
                 assert signal.getsignal(signal.SIGTERM) is not found[1]
             assert signal_handlers() == found
-        assert outer.signal is None
+        assert outer.signal is beside.signal is None
     assert signal_handlers() == found
 
 
