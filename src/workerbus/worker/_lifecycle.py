@@ -41,6 +41,7 @@ _UNHEEDING: Final = (
     "worker %r is to end and its run() is cancelled: to be let return, it has to await super().run(params) or "
     "params.wait_for_end(), or to look at params.ending"
 )
+_PASSES: Final = 10
 
 
 class WindingDown(Protocol):
@@ -435,10 +436,12 @@ class WorkerLifecycle:
         self._let_go(cancel_run=True)
 
     async def _run_may_heed(self) -> bool:
-        # Whether run() knows that it is to return. Two passes of the loop, since it may have only now begun, or come
-        # out of start() or of a job whose end this worker has waited for.
+        # Whether run() knows that it is to return. Some passes of the loop, since it may have only now begun, or come out
+        # of start() or of a job whose end this worker has waited for, perhaps by way of a task group of its own.
         if not self._state.runs_by_default:
-            for _ in range(2):
+            for _ in range(_PASSES):
+                if self._heeds_end or self._run_is_over:
+                    break
                 await checkpoint()
         return self._heeds_end or self._run_is_over or self._state.runs_by_default
 
