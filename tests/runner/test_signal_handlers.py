@@ -150,6 +150,20 @@ async def test_a_handler_that_is_not_pythons_own_breaks_no_run(monkeypatch: pyte
         assert await runner.job("helper", name="echo")
 
 
+async def test_a_signal_ends_all_who_listen_to_it(own_handlers: Callable[[], list[Any]]) -> None:
+    """R5: at once, and the earlier handlers are back."""
+    found = own_handlers()
+    async with MemoryBus() as bus, anyio.create_task_group() as group:
+        runners = [WorkerRunner(bus=bus, name=name, handle_sigint="always") for name in ("one", "two", "three")]
+        for runner in runners:
+            group.start_soon(partial(runner.run, auto_end=False))
+            await settle()
+        signal.raise_signal(signal.SIGINT)
+        await settle()
+        assert [runner.signal for runner in runners] == [signal.SIGINT] * 3
+    assert signal_handlers() == found
+
+
 async def test_a_signal_concerns_those_who_listen_to_it(own_handlers: Callable[[], list[Any]]) -> None:
     """R5: and tells them which it was; the others still listen to theirs."""
     found = own_handlers()

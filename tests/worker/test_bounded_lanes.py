@@ -146,6 +146,30 @@ async def test_a_handler_is_refused_room_that_is_held_up_until_it_answers(kind: 
     assert it.heard == list(range(sender.refused[0]))
 
 
+async def test_a_handler_is_refused_room_whoever_else_waits_for_a_job_behind_its_own() -> None:
+    """B9, J13: the hook that waits for its own job holds the room up, and another one that stands in line, nothing."""
+
+    async def ask(it: Circle) -> None:
+        async def pass_on() -> None:
+            with pytest.raises(JobError):
+                await it.job("other", name="send in turn")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pass_on)
+            await other.begun.wait()
+            await it.send_bus_message(note(0, "third"))
+            await settle()
+            other.go_on.set()
+
+    async def ask_behind(third: Circle) -> None:
+        await third.job("other", name="send in turn")
+
+    it, other, third = Circle("it", ask), Circle("other", ask), Circle("third", ask_behind)
+    await asked(it, other, third)
+    assert len(other.refused) == 1
+    assert it.heard[: other.refused[0]] == list(range(other.refused[0]))
+
+
 @pytest.mark.parametrize("kind", [Circle, ChoosingCircle])
 async def test_a_handler_that_already_waits_is_let_in_when_the_hook_awaits_its_job(kind: type[Circle]) -> None:
     """B9: whoever came first, neither waits for ever, and what waited is not dropped."""

@@ -436,8 +436,8 @@ class WorkerLifecycle:
         self._let_go(cancel_run=True)
 
     async def _run_may_heed(self) -> bool:
-        # Whether run() knows that it is to return. Some passes of the loop, since it may have only now begun, or come out
-        # of start() or of a job whose end this worker has waited for, perhaps by way of a task group of its own.
+        # Whether run() knows that it is to return. Some passes of the loop, since it may have only now begun, or come
+        # out of start() or of a job whose end this worker has waited for, perhaps by way of a task group of its own.
         if not self._state.runs_by_default:
             for _ in range(_PASSES):
                 if self._heeds_end or self._run_is_over:
