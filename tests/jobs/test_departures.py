@@ -562,23 +562,21 @@ def test_an_answer_counts_whose_worker_ends_in_the_very_step_of_it(asker: str, u
         @job(name="do", deferred=True)
         async def do(self, message: BusJobRequestMessage) -> None:
             self.job_id = message.job_id
-            asked.set()
+            self.asked.set()
 
         async def run(self, params: WorkerParams) -> None:
+            self.asked = anyio.Event()
             await self.start()
-            await asked.wait()
+            await self.asked.wait()
             await self.send_job_response(self.job_id, {"done": True}, urgent=urgent)
 
     async def main() -> dict[str, Any]:
-        nonlocal asked
-        asked = anyio.Event()
         async with ChoosyRunner(handle_sigint=False) as runner:
             worker = ChoosyWorker("asker")
             await runner.add_workers(worker, Leaves("leaves"), wait=True)
             asks: WorkerRunner | BaseWorker = runner if asker == "runner" else worker
             return await asks.job("leaves", name="do")
 
-    asked = anyio.Event()
     for seed in range(4):
         assert testing.run(main, backend=backend, seed=seed) == {"done": True}, seed
 

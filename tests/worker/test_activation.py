@@ -82,6 +82,25 @@ async def test_an_unknown_name_changes_nothing(deactivate_self: bool) -> None:
     assert caller.log == [("activated", None)]
 
 
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 2.5])
+async def test_a_hand_over_that_is_cancelled_half_way_is_done_all_the_same(seconds: float) -> None:
+    """W3, L4: where sending takes its time, in a method of the worker's own; not both are inactive."""
+
+    class Slow(Agent):
+        async def send_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, BusActivateWorkerMessage | BusDeactivateWorkerMessage):
+                await anyio.sleep(0.8)
+            await super().send_bus_message(message)
+
+    caller, target = Slow("caller"), Agent("target", active=False)
+    async with running(caller, target) as runner:
+        await runner.registry.wait_for("target")
+        with anyio.move_on_after(seconds):
+            await caller.activate_worker("target", deactivate_self=True)
+        await settle()
+        assert (caller.active, target.active) == (False, True)
+
+
 async def test_a_finished_worker_is_unknown() -> None:
     """W3"""
     caller, target = Agent("caller"), Agent("target")
