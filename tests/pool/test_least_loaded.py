@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workerbus.pool._least_loaded import LeastLoaded
@@ -88,11 +88,13 @@ ACTIONS = st.lists(
         st.tuples(st.sampled_from(["finish", "withdraw"]), st.integers(0, 50)),
         st.tuples(st.sampled_from(["join", "leave", "close"]), st.integers(0, 3)),
     ),
+    min_size=15,
     max_size=60,
 )
 
 
 @given(st.integers(1, 3), ACTIONS)
+@settings(max_examples=60)
 def test_the_balancer_does_what_the_model_says(concurrency: int, actions: list[tuple[str, int]]) -> None:
     """S2: least loaded, in order, nobody waits while there is room, and nobody is lost."""
     model = Model(concurrency)

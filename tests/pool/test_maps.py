@@ -104,6 +104,31 @@ async def test_no_more_payloads_are_taken_than_may_be_under_way(ordered: bool, l
         assert taken - read == most
 
 
+async def test_a_map_takes_no_more_when_its_pool_gets_smaller() -> None:
+    """S2: until no more are open than the members that are left may have."""
+    pool, most = sleepers(4), 4
+    taken = read = 0
+
+    def endless() -> Iterator[Nap]:
+        nonlocal taken
+        while True:
+            taken += 1
+            assert taken - read <= most
+            yield Nap(taken)
+
+    async with running(pool), pool.map(Sleeper.nap, endless()) as answers:
+        async for _ in answers:
+            read += 1
+            if read == 4:
+                await anyio.sleep(0.5)
+                await pool.resize(1)
+                most = max(1, taken - read - 1)
+            elif read > 4:
+                most = max(1, most - 1)
+            if read == 12:
+                break
+
+
 async def test_payloads_may_come_from_an_async_generator_which_is_closed_in_any_case() -> None:
     """S2, L1: in one task, so that it may have scopes of its own; and what has come is read while it waits."""
     closed: list[int] = []

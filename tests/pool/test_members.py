@@ -25,6 +25,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+from workerbus.testing import settle
 
 SOON = Backoff(initial=0.5, factor=1, jitter=0)
 
@@ -135,6 +136,30 @@ async def test_with_the_last_member_given_up_all_jobs_are_answered(delay: int | 
             tasks.start_soon(ask, "who")
             tasks.start_soon(ask, "who")
         assert [status for status, _ in ended] == [JobStatus.ERROR] * 3 or ended[1][0] is JobStatus.FAILED
+
+
+async def test_all_who_wait_hear_at_once_that_the_last_member_is_given_up() -> None:
+    """S2, J4."""
+
+    class Watching(WorkerPool):
+        async def on_worker_failed(self, data: WorkerErrorData) -> None: ...
+
+    class Slow(Member):
+        @job(name="crash late")
+        async def crash_late(self, message: BusJobRequestMessage) -> None:
+            await anyio.sleep(2)
+            raise Crash("a member has crashed")
+
+    pool = Watching("pool", lambda name: Slow(name, []), size=1, max_restarts=0)
+    async with running(pool) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("0", "pool", "crash late")
+        for n in range(1, 5):
+            await raw.ask(str(n), "pool", "who", payload={"n": n})
+        for n in range(5):
+            await raw.answer(str(n))
+        assert current_time() == 2
+        assert [raw.answers(str(n))[0][0] for n in range(5)] == [JobStatus.ERROR] * 5
         with pytest.raises(JobError, match=r"pool 'pool' has no members left: .*a member has crashed"):
             await runner.job("pool", name="who")
 
@@ -174,6 +199,40 @@ async def test_a_pool_shrinks_while_it_runs_and_nothing_is_cut() -> None:
         assert len(names(pool)) == 1
         last = [raw.answers(str(n))[0][1] for n in (3, 4)]
         assert {each["member"] for each in last if each is not None} == set(names(pool))
+
+
+async def test_a_member_that_goes_finishes_all_that_it_has_and_its_name_is_free_after_that() -> None:
+    """S2: and a pool may grow again meanwhile."""
+    pool = pool_of(2, concurrency=3)
+    async with running(pool) as runner:
+        raw = await Raw.on(runner.bus)
+        for n in range(6):
+            await raw.ask(str(n), "pool", "sleep", payload={"n": n, "seconds": 1 + n})
+        await anyio.sleep(0.5)
+        await pool.resize(1)
+        await anyio.sleep(0.1)
+        await pool.resize(3)
+        assert sorted(names(pool)) == ["pool/1", "pool/2", "pool/3", "pool/4"]
+        await raw.until_answered(*"012345")
+        assert [raw.answers(str(n))[0][0] for n in range(6)] == [JobStatus.COMPLETED] * 6
+        await settle()
+        assert len(names(pool)) == 3
+        await pool.resize(4)
+        assert sorted(names(pool)) == ["pool/1", "pool/2", "pool/3", "pool/4"]
+
+
+async def test_a_member_that_comes_has_as_many_of_those_that_wait_as_it_may() -> None:
+    """S2: at once, and not one for each that ends."""
+    pool = pool_of(1, concurrency=3)
+    async with running(pool) as runner:
+        raw = await Raw.on(runner.bus)
+        for n in range(6):
+            await raw.ask(str(n), "pool", "sleep", payload={"n": n, "seconds": 4})
+        await anyio.sleep(1)
+        await pool.resize(2)
+        for n in range(6):
+            await raw.answer(str(n))
+        assert current_time() == 5
 
 
 async def test_idle_members_go_first() -> None:

@@ -114,7 +114,13 @@ async def test_on_ready_comes_when_the_first_workers_have_started() -> None:
     """Seeds: after the runner's initialization; a handler may add workers."""
     started: list[bool] = []
     runner = WorkerRunner(handle_sigint=False)
-    workers = [Helper(f"worker-{n}") for n in range(3)]
+
+    class Slow(Helper):
+        async def start(self) -> None:
+            await anyio.sleep(int(self.name[-1]))
+            await super().start()
+
+    workers = [Slow(f"worker-{n}") for n in range(3)]
 
     @runner.event_handler("on_ready")
     async def on_ready(emitter: WorkerRunner) -> None:

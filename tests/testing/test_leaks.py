@@ -168,6 +168,19 @@ async def test_open_jobs_are_named_at_both_ends() -> None:
         assert_no_jobs(runner)
 
 
+async def test_each_worker_of_a_runner_is_looked_at() -> None:
+    workers = [ScriptedWorker(name, Behaviour("hang")) for name in ("one", "two", "three")]
+    async with running(*workers) as runner:
+        for worker in workers:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda name=worker.name: runner.job(name))
+                await worker.until_requested()
+                with pytest.raises(AssertionError, match=f"worker '{worker.name}' has job without a name"):
+                    assert_no_jobs(runner)
+                tasks.cancel_scope.cancel()
+        assert_no_jobs(runner)
+
+
 async def test_a_handler_that_runs_on_after_its_answer_is_named() -> None:
     release = anyio.Event()
 
