@@ -32,6 +32,22 @@ def test_a_job_goes_to_the_member_that_has_the_fewest() -> None:
     assert (places.load_of("a"), places.load_of("b")) == (2, 3)  # one of the two places was taken by the one in line
 
 
+def test_who_has_fewer_is_found_whoever_else_has_got_a_free_place_since() -> None:
+    """S2."""
+    places = balancer(3)
+    places.join("a")
+    places.join("b")
+    jobs = [(n, 0) for n in range(6)]
+    for job in jobs:
+        assert places.stand(job)
+    for job in [job for job in jobs if places.member_of(job) == "b"][:2]:
+        places.leave(job)
+    places.leave(next(job for job in jobs if job in places.holders and places.member_of(job) == "a"))
+    assert (places.load_of("a"), places.load_of("b")) == (2, 1)
+    assert places.stand((6, 0))
+    assert places.member_of((6, 0)) == "b"
+
+
 def test_jobs_wait_in_the_order_of_arrival_and_the_highest_priority_goes_first() -> None:
     """S2."""
     places = balancer()
