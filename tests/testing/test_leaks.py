@@ -171,9 +171,13 @@ async def test_open_jobs_are_named_at_both_ends() -> None:
 async def test_each_worker_of_a_runner_is_looked_at() -> None:
     workers = [ScriptedWorker(name, Behaviour("hang")) for name in ("one", "two", "three")]
     async with running(*workers) as runner:
+
+        async def ask(name: str) -> None:
+            await runner.job(name)
+
         for worker in workers:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(lambda name=worker.name: runner.job(name))
+                tasks.start_soon(ask, worker.name)
                 await worker.until_requested()
                 with pytest.raises(AssertionError, match=f"worker '{worker.name}' has job without a name"):
                     assert_no_jobs(runner)
