@@ -380,7 +380,8 @@ class GroupTable:
                     self.ignored += 1
                     return
                 group.notify()
-            self._hook("on_job_stream_data", message)
+            if self._owner.hooks.wants("on_job_stream_data"):
+                self._hook("on_job_stream_data", message)
 
     def _on_stream_waiting(self, message: BusJobStreamWaitingMessage) -> None:
         group = self.groups.get(message.job_id)

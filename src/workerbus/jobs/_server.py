@@ -58,11 +58,12 @@ class JobServer(JobTable):
     Attributes:
         early: Job id to the reason of a cancel that came before its request, and the number of the last data message
             that waited then: when that has been handled, no request can come, and the entry goes.
+        owner: The worker.
         pool: The tasks that handlers run in.
         ignored: How many requests came a second time.
     """
 
-    __slots__ = ("_find", "_now", "_panicked", "_refusal", "early", "ignored", "pool")
+    __slots__ = ("_find", "_now", "_panicked", "_refusal", "early", "ignored", "owner", "pool")
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class JobServer(JobTable):
     ) -> None:
         self.pool: TaskPool[OpenJob] = TaskPool(owner.name, self._perform, lambda: owner.tasks)
         super().__init__(owner, self.pool.submit)
+        self.owner: JobPeer = owner
         self._find = find
         self._refusal = refusal
         self._panicked = panicked
@@ -206,11 +208,6 @@ class JobServer(JobTable):
                 await self.pool.quiet()
 
     # --- what the worker's own code sends
-
-    @property
-    def owner(self) -> JobPeer:
-        """The worker."""
-        return self._owner
 
     def message(self, kind: Callable[..., M], job_id: str, data: dict[str, Any] | None) -> M:
         """Make a message of a class about an open job, to whoever asked for the job."""
