@@ -6,11 +6,10 @@
 
 How it works:
 
-* A `Coordinator` has several `Parser` workers as its children and asks all of them for one job: a job group.
-* Each parser gets its own share of the files, as a `Share`: a dataclass, which its handler is annotated with.
-* The handler is an async generator: it streams one result per file, and waits when it is too far ahead of the reader.
-  In job updates it tells where it is. The coordinator iterates over both.
-* When the coordinator's `run` returns, its children end; the runner ends with its last worker.
+* A `Coordinator` has a pool of `Parser` workers as its child, and asks it for a job for each file, the largest first.
+* Each file goes to the parser that is free. What the handler takes and gives are dataclasses, as it is annotated.
+* The answers are read as they come, and no more files are under way than there are parsers.
+* When the coordinator's `run` returns, its pool ends; the runner ends with its last worker.
 * The runner turns Ctrl-C into a cancellation of all this, and `runner.signal` says so afterwards.
 
 Threads keep the event loop free while files are parsed. Where Python has a global lock, they make nothing faster.
@@ -32,8 +31,7 @@ import sysconfig
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -43,7 +41,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 
-from workerbus import BaseWorker, JobGroupEvent, WorkerParams, WorkerRunner, current_job, job
+from workerbus import BaseWorker, WorkerParams, WorkerPool, WorkerRunner, job
 
 CPUS = max(2, os.cpu_count() or 1)
 STDLIB = Path(sysconfig.get_path("stdlib"))
@@ -85,7 +83,16 @@ def longest(*functions: dict[str, Any] | None) -> dict[str, Any] | None:
     return min(filter(None, functions), key=lambda it: (-it["lines"], it["file"], it["line"]), default=None)
 
 
-def measure(root: str, file: str) -> dict[str, Any]:
+@dataclass
+class Result:
+    """What is in a file, or why that is not known."""
+
+    counts: Counts | None = None
+    reason: str = ""
+    parser: str = ""
+
+
+def measure(root: str, file: str) -> Result:
     """Count what is in a file, or say why it does not parse. Runs in a thread, and knows nothing of workers."""
     path = Path(root, file)
     try:
@@ -96,7 +103,7 @@ def measure(root: str, file: str) -> dict[str, Any]:
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as exc:
         text = getattr(exc, "msg", None) or getattr(exc, "strerror", None) or str(exc) or "nested too deeply"
         where = f" (line {exc.lineno})" if isinstance(exc, SyntaxError) and exc.lineno else ""
-        return {"file": file, "reason": f"{type(exc).__name__}: {text}{where}"}
+        return Result(reason=f"{type(exc).__name__}: {text}{where}")
     counts = Counts(files=1, lines=len(source.splitlines()))
     nodes: list[tuple[ast.AST, str]] = [(tree, "")]
     while nodes:
@@ -114,7 +121,7 @@ def measure(root: str, file: str) -> dict[str, Any]:
             counts.longest_function = longest(counts.longest_function, function)  # never one inside another
         below = ast.iter_child_nodes(node)  # of these, expressions hold no definitions
         nodes += [(each, prefix) for each in below if isinstance(each, ast.stmt | ast.excepthandler | ast.match_case)]
-    return {"file": file, "counts": asdict(counts)}
+    return Result(counts)
 
 
 @dataclass
@@ -124,14 +131,11 @@ class Survey:
     packages: dict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
     unparsed: list[dict[str, str]] = field(default_factory=list)
 
-    def add(self, result: dict[str, Any]) -> None:
-        folder, slash, _ = result["file"].partition("/")
-        package = self.packages[folder if slash else "(modules)"]
-        if "counts" in result:
-            package.add(Counts(**result["counts"]))
-        else:
-            package.add(Counts(files=1))
-            self.unparsed.append(result)
+    def add(self, file: str, result: Result) -> None:
+        folder, slash, _ = file.partition("/")
+        self.packages[folder if slash else "(modules)"].add(result.counts or Counts(files=1))
+        if result.counts is None:
+            self.unparsed.append({"file": file, "reason": result.reason})
 
     def by_size(self) -> list[tuple[str, Counts]]:
         return sorted(self.packages.items(), key=lambda item: (-item[1].lines, item[0]))
@@ -152,52 +156,43 @@ class Survey:
 
 
 @dataclass
-class Share:
-    """What one parser is to do."""
+class File:
+    """A file that is to be parsed."""
 
     root: str
-    files: Files
+    path: str
 
 
 class Parser(BaseWorker):
-    """Parses its share of the files, one after the other."""
+    """Parses files, each of them in a thread."""
 
     @job(name="parse")
-    async def parse(self, share: Share) -> AsyncIterator[dict[str, Any]]:
-        job_id = current_job().job_id
-        at = {"files": 0, "bytes": 0}
-        for file, size in share.files.items():
-            await self.send_job_update(job_id, {**at, "file": file})
-            # When the job is cancelled, the thread is left alone; it ends with its file.
-            yield await anyio.to_thread.run_sync(measure, share.root, file, abandon_on_cancel=True)
-            at = {"files": at["files"] + 1, "bytes": at["bytes"] + size}
-        await self.send_job_update(job_id, {**at, "file": "done"})
+    async def parse(self, file: File) -> Result:
+        # When the job is cancelled, the thread is left alone; it ends with its file.
+        result = await anyio.to_thread.run_sync(measure, file.root, file.path, abandon_on_cancel=True)
+        return replace(result, parser=self.name)
 
 
 class Coordinator(BaseWorker):
-    """Has the files parsed, draws a bar for each parser, and keeps the results in `survey`."""
+    """Has the files parsed, shows how far that is, and keeps the results in `survey`."""
 
-    def __init__(self, root: Path, shares: dict[str, Files]) -> None:
+    def __init__(self, root: Path, files: Files, workers: int) -> None:
         super().__init__("coordinator")
         self.survey = Survey()
-        self._shares = {name: Share(str(root), files) for name, files in shares.items()}
+        self._root = str(root)
+        self._files = files
+        self._parsers = WorkerPool("parsers", Parser, size=workers)
 
     async def run(self, params: WorkerParams) -> None:
-        await self.add_workers(*(Parser(name) for name in self._shares))
+        await self.add_workers(self._parsers)
         await self.start()
-        with progress_bars() as bars:
-            tasks = {
-                name: bars.add_task(name, total=sum(share.files.values()), files=0, of=len(share.files), file="")
-                for name, share in self._shares.items()
-            }
-            async with self.job_group(handler=Parser.parse, payloads=self._shares) as group:
-                async for event in group:
-                    data = event.data or {}
-                    if event.type == JobGroupEvent.UPDATE:
-                        task = tasks[event.worker_name]
-                        bars.update(task, completed=data["bytes"], files=data["files"], file=data["file"])
-                    elif event.type == JobGroupEvent.STREAM_DATA:
-                        self.survey.add(data)
+        largest_first = sorted(self._files, key=lambda path: (-self._files[path], path))
+        files = (File(self._root, path) for path in largest_first)
+        with Bars(self._files, self._parsers.size) as bars:
+            async with self._parsers.map(Parser.parse, files) as answers:
+                async for answer in answers:
+                    self.survey.add(answer.payload.path, answer.response)
+                    bars.advance_with(answer.response.parser, answer.payload.path)
 
 
 async def run(coordinator: Coordinator) -> bool:
@@ -221,28 +216,29 @@ def find_files(root: Path, skip: frozenset[str]) -> Files:
     return files
 
 
-def share_out(files: Files, workers: int) -> dict[str, Files]:
-    """Give each worker about as many bytes: the largest file first, each to the one that has the least."""
-    shares: dict[str, Files] = {f"parser-{number}": {} for number in range(1, workers + 1)}
-    loads = dict.fromkeys(shares, 0)
-    for file, size in sorted(files.items(), key=lambda item: (-item[1], item[0])):
-        name = min(loads, key=loads.__getitem__)
-        shares[name][file] = size
-        loads[name] += size
-    return {name: dict(sorted(share.items())) for name, share in shares.items()}
+class Bars(Progress):
+    """A bar for all files, and one for what each parser has done of them."""
 
+    def __init__(self, files: Files, parsers: int) -> None:
+        console = Console(stderr=True)
+        name = Column(no_wrap=True, overflow="ellipsis", max_width=28)
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(max(10, console.width - 60)),  # the rest has room, and so has the terminal's ^C
+            TextColumn("{task.fields[files]:,}/{task.fields[of]:,} files", justify="right"),
+            TextColumn("{task.fields[file]}", style="dim", markup=False, table_column=name),
+            console=console,
+            disable=not console.is_interactive,
+        )
+        self._sizes = files
+        names = ["all", *(f"parsers/{number}" for number in range(1, parsers + 1))]
+        total = sum(files.values())
+        self._rows = {name: self.add_task(name, total=total, files=0, of=len(files), file="") for name in names}
 
-def progress_bars() -> Progress:
-    console = Console(stderr=True)
-    name = Column(no_wrap=True, overflow="ellipsis", max_width=28)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(max(10, console.width - 60)),  # the rest has room, and so has the terminal's ^C
-        TextColumn("{task.fields[files]:,}/{task.fields[of]:,} files", justify="right"),
-        TextColumn("{task.fields[file]}", style="dim", markup=False, table_column=name),
-        console=console,
-        disable=not console.is_interactive,
-    )
+    def advance_with(self, parser: str, file: str) -> None:
+        for row in (self._rows["all"], self._rows[parser]):
+            done = self.tasks[row].fields["files"] + 1
+            self.update(row, advance=self._sizes[file], files=done, file=file if row else "")
 
 
 def summary(survey: Survey, title: str, caption: str, width: int) -> Table:
@@ -297,7 +293,7 @@ def main() -> int:
     warnings.simplefilter("ignore", SyntaxWarning)  # they would be about the files
     warnings.simplefilter("ignore", DeprecationWarning)
     started = time.monotonic()
-    coordinator = Coordinator(given.path, share_out(files, given.workers))
+    coordinator = Coordinator(given.path, files, given.workers)
     if not anyio.run(run, coordinator, backend=given.backend):
         return 130
     seconds = time.monotonic() - started

@@ -137,7 +137,7 @@ def test_the_table_has_a_row_per_package_and_the_totals_last(tree: Path, backend
 def test_without_a_terminal_there_are_no_control_codes(tree: Path) -> None:
     done = run(tree)
     assert "\x1b" not in done.stdout + done.stderr
-    assert "parser-1" not in done.stdout + done.stderr
+    assert "parsers/1" not in done.stdout + done.stderr
 
 
 BROKEN = {
@@ -212,11 +212,11 @@ def test_in_a_terminal_each_worker_has_a_bar(tree: Path, backend: str) -> None:
         assert terminal.read_to_the_end(PATIENCE) == 0
     bars, shown, rest = terminal.output.decode().rpartition("\x1b[?25h")
     assert shown
-    assert {f"parser-{number}" for number in (1, 2, 3)} <= set(re.findall(r"parser-\d+", bars))
+    assert {f"parsers/{number}" for number in (1, 2, 3)} <= set(re.findall(r"parsers/\d+", bars))
     assert "total" in rest
 
 
-@pytest.mark.parametrize("pattern", ["parser-2", r"[1-9]\d/\d+ files"], ids=["at once", "under way"])
+@pytest.mark.parametrize("pattern", ["parsers/2", r"[1-9]\d/[\d,]+ files"], ids=["at once", "under way"])
 def test_ctrl_c_ends_it_with_130_and_the_cursor_shown(backend: str, pattern: str) -> None:
     with Terminal("survey.py", "--backend", backend, "--workers", "2") as terminal:
         terminal.read_until(pattern)
