@@ -13,6 +13,7 @@ from support.requesters import Raw, outcome_of
 from support.workers import running
 from workerbus import (
     BaseWorker,
+    BusJobCancelMessage,
     BusJobRequestMessage,
     JobError,
     JobRequestOptions,
@@ -224,6 +225,23 @@ async def test_the_time_of_a_job_goes_on_while_it_waits_and_while_it_is_done() -
         assert current_time() - start == 3
         tasks.cancel_scope.cancel()
     assert log == [("begun", 0), (END, 0), ("begun", 2), (END, 2)]
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_a_job_that_is_cancelled_when_its_time_is_up_and_it_has_not_begun_is_answered_once(
+    concurrency: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S2, J1, J6: whoever sees first that its time is up, the member's place is freed once."""
+    async with pooling(pool_of(1, concurrency=concurrency)) as runner:
+        raw = await Raw.on(runner.bus)
+        asked = {"source": "raw", "target": "pool"}
+        for n in range(3):  # in one step, so that no task begins in between
+            runner.bus.post(BusJobRequestMessage(str(n), "who", {"n": n}, seconds_left=0, **asked))
+            runner.bus.post(BusJobCancelMessage(str(n), "not needed", **asked))
+        await raw.until_answered(*"012")
+        assert (await runner.job("pool", name="who", payload={"n": 3}))["n"] == 3
+    assert [len(raw.answers(str(n))) for n in range(3)] == [1] * 3
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_a_pool_with_as_many_jobs_waiting_as_may_refuses_the_next() -> None:

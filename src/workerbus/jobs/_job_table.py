@@ -155,7 +155,8 @@ class JobTable:
         """Let the table decide, and free the place of a job that is over; returns where it was before."""
         before, job.state = job.state, next_job(job.state, event)
         limiter = job.route.limiter
-        if (limiter is not None or job.assignment is not None) and job.state is JobState.OVER:
+        has_place = limiter is not None or job.assignment is not None
+        if has_place and job.state is JobState.OVER and before is not JobState.OVER:
             if limiter is not None:
                 following = limiter.leave(job)
                 if following is not None:
