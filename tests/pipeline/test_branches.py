@@ -363,3 +363,24 @@ async def test_a_branch_may_keep_an_interruption_back() -> None:
     async with flowing(ParallelPipeline([Calm()], [Spy()]), last) as worker:
         await worker.queue_frame(InterruptionFrame())
         await last.until(1, InterruptionFrame)
+
+
+class Dawdles(FrameProcessor):
+    """Takes a second for an interruption."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, InterruptionFrame):
+            await sleep(1)
+        await self.push_frame(frame, direction)
+
+
+async def test_an_interruption_empties_a_branch_before_it_has_come_through() -> None:
+    """P1: what has come out of one branch is not followed by what was older in another."""
+    last = Spy()
+    async with flowing(ParallelPipeline([Spy(for_texts(hang))], [Dawdles(), Spy(slow(0.5))]), last) as worker:
+        await worker.queue_frame(texts("a")[0])
+        await settle()
+        await worker.queue_frame(InterruptionFrame())
+        await sleep(2)
+    assert last.heard == []

@@ -372,9 +372,17 @@ class Keeps(FrameProcessor):
 async def test_an_end_that_a_processor_does_not_push_on_ends_the_worker_all_the_same(
     queued: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """P2: after the grace period, and the processor is named."""
+    """P2: after the grace period, and the processor is named, whatever others are at."""
     last, ends = Spy(), []
-    worker = worker_of(Keeps(), last, name="w")
+
+    class Busy(FrameProcessor):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            await super().process_frame(frame, direction)
+            if isinstance(frame, TextFrame):
+                self.create_task(anyio.sleep_forever)
+            await self.push_frame(frame, direction)
+
+    worker = worker_of(Busy(), Keeps(), last, name="w")
     worker.add_event_handler("on_pipeline_finished", lambda _, frame: ends.append(type(frame)))
     if queued == "before the start":
         await worker.queue_frame(TextFrame("1"))

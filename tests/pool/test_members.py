@@ -235,6 +235,26 @@ async def test_a_member_that_comes_has_as_many_of_those_that_wait_as_it_may() ->
         assert current_time() == 5
 
 
+async def test_nobody_is_made_anew_of_a_pool_that_ends_after_it_has_grown() -> None:
+    """S1, S2, R2: neither of the first members, nor of those that came later."""
+    made: list[str] = []
+
+    def factory(name: str) -> Member:
+        made.append(name)
+        return Member(name, [])
+
+    pool = WorkerPool("pool", factory, size=1, backoff=Backoff(initial=0, jitter=0))
+    async with running(pool) as runner:
+        await pool.resize(3)
+        raw = await Raw.on(runner.bus)
+        for n in range(3):
+            await raw.ask(str(n), "pool", "sleep", payload={"n": n, "seconds": 1 + n})
+        await anyio.sleep(0.5)
+        await runner.end()
+        await pool.wait()
+    assert made == ["pool/1", "pool/2", "pool/3"]
+
+
 async def test_idle_members_go_first() -> None:
     """S2."""
     pool = pool_of(3)

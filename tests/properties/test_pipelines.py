@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from properties.pipeline_plans import CANCELS, Plan, plans
 from properties.pipeline_world import REFUSAL, Firm, Flash, Numbered, Probe, World
-from support.pipelines import DOWN, UP, Spy, flowing, for_texts, hang, slow, texts
+from support.pipelines import DOWN, UP, Spy, flowing, slow, texts
 from workerbus import CLEANUP_SECONDS
 from workerbus.pipeline import (
     CancelFrame,
@@ -247,26 +247,6 @@ def test_a_handler_that_ends_in_the_step_of_its_interruption_takes_nothing_with_
         return {frame.number for frame in last.got if isinstance(frame, Firm)}
 
     assert run(main, backend=backend, seed=seed) == set(range(1, count, 3))
-
-
-class Dawdles(Count):
-    """Takes a second for an interruption."""
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        if isinstance(frame, InterruptionFrame):
-            await sleep(1)
-        await super().process_frame(frame, direction)
-
-
-async def test_an_interruption_empties_a_branch_before_it_has_come_through() -> None:
-    """P1: what has come out of one branch is not followed by what was older in another"""
-    last = Spy()
-    async with flowing(ParallelPipeline([Spy(for_texts(hang))], [Dawdles(), Spy(slow(0.5))]), last) as worker:
-        await worker.queue_frame(texts("a")[0])
-        await settle()
-        await worker.queue_frame(InterruptionFrame())
-        await sleep(2)
-    assert last.heard == []
 
 
 async def test_an_interruption_does_not_stop_an_end_that_waits_for_frames_upstream() -> None:

@@ -434,6 +434,18 @@ async def test_what_is_older_than_what_is_known_of_a_worker_is_no_news(messages:
         assert ("remote" in runner.registry.remote_workers) == there
 
 
+async def test_all_that_a_list_has_no_more_have_gone() -> None:
+    """R6, G2: each of them is told of."""
+    gone_ones: list[str] = []
+    async with WorkerRunner() as runner:
+        await tell(runner, snapshot(1, "a", "b", "c", "d"))
+        for name in "abcd":
+            await runner.registry.watch_departure(name, lambda data: gone_ones.append(data.worker_name))
+        await tell(runner, snapshot(2, "b"))
+        assert runner.registry.remote_workers == ["b"]
+        assert sorted(gone_ones) == ["a", "c", "d"]
+
+
 async def test_of_workers_that_have_gone_little_is_kept() -> None:
     """G2: made-up names come and go."""
     async with WorkerRunner() as runner:

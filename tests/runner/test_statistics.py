@@ -250,6 +250,19 @@ async def test_counts_only_go_up_also_when_workers_go() -> None:
     assert (found.jobs_answered, found.jobs_requested, found.hooks_failed) == (answered(completed=3), 3, 3)
 
 
+async def test_the_answers_of_all_workers_are_added_up_whether_they_have_gone_or_not() -> None:
+    """O2"""
+    names = ("gone", "gone too", "here", "here too")
+    async with running(*map(Helper, names)) as runner:
+        for name in names:
+            await runner.job(name, name="echo")
+            if name.startswith("gone"):
+                worker = runner.get_worker(name)
+                assert worker is not None
+                await worker.stop()
+        assert runner.statistics().jobs_answered == answered(completed=4)
+
+
 async def test_a_hook_that_raises_is_counted() -> None:
     """O2, W7."""
 

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from support.networks import network
-from support.restarts import SOON, Fragile, count_anew, fail, fragile, which
+from support.restarts import LATE, SOON, Fragile, count_anew, fail, fragile, which
 from workerbus import (
     Backoff,
     BaseWorker,
@@ -437,6 +437,18 @@ async def test_a_worker_that_fails_as_soon_as_it_comes_is_made_anew_again(of: st
         await anyio.sleep(5)
         assert supervision.states == {"w": "running"}
         assert await which(runner) == 3
+
+
+async def test_a_supervision_that_is_stopped_waits_for_no_backoff_of_any() -> None:
+    """S1: each of them ends at once."""
+    async with WorkerRunner(handle_sigint=False) as runner:
+        supervision = await runner.supervise(*map(fragile, "abc"), backoff=LATE)
+        for name in "abc":
+            await fail(runner, name)
+        before = anyio.current_time()
+        await supervision.stop()
+        assert anyio.current_time() == before
+        assert set(supervision.states.values()) == {"ended"}
 
 
 async def test_a_worker_keeps_its_name_while_it_is_restarted() -> None:

@@ -25,7 +25,7 @@ from workerbus import (
     MessageTypeError,
     WorkerRunner,
 )
-from workerbus.testing import RecordingBus, run
+from workerbus.testing import RecordingBus, run, settle
 
 
 def sent(bus: RecordingBus) -> list[BusMessage]:
@@ -235,6 +235,22 @@ async def test_a_message_that_was_sent_already_is_not_waited_for() -> None:
     await bus.send(note(2))
     assert await bus.wait_for(Note) == note(1)
     assert await bus.wait_for(Note, matching=lambda message: message.n == 2) == note(2)
+
+
+async def test_all_who_wait_for_a_message_hear_of_it() -> None:
+    async with RecordingBus() as bus, create_task_group() as group:
+        got: list[Note] = []
+
+        async def wait() -> None:
+            got.append(await bus.wait_for(Note))
+
+        for _ in range(3):
+            group.start_soon(wait)
+        await settle()
+        await bus.send(note(1))
+        await settle()
+        assert got == [note(1)] * 3
+        group.cancel_scope.cancel()
 
 
 async def test_a_message_is_waited_for_until_it_is_sent() -> None:

@@ -88,6 +88,31 @@ async def test_stop_waits_for_the_handlers_and_answers_after_them() -> None:
         assert (await raw.answer("1"))[0] is JobStatus.CANCELLED
 
 
+async def test_stop_waits_for_jobs_that_a_handler_has_asked_for_while_it_unwinds() -> None:
+    """W6, J1: without waiting for them itself; they are not cut short while there is time."""
+
+    class Asking(Helper):
+        @job(name="ask at the end")
+        async def ask_at_the_end(self, message: BusJobRequestMessage) -> None:
+            self.begun.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self.request_job("doing", name="do")
+
+    async def do(_: Doing, message: BusJobRequestMessage) -> None:
+        await anyio.sleep(1)
+        done.append(message.job_id)
+
+    asking, done = Asking("asking"), list[str]()
+    async with running(asking, Doing("doing", do)) as runner:
+        await (await Raw.on(runner.bus)).ask("1", "asking", "ask at the end")
+        await asking.begun.wait()
+        await asking.stop()
+        assert len(done) == 1
+
+
 async def test_stop_waits_for_a_hook() -> None:
     """W6"""
 
