@@ -255,6 +255,29 @@ async def test_nobody_is_made_anew_of_a_pool_that_ends_after_it_has_grown() -> N
     assert made == ["pool/1", "pool/2", "pool/3"]
 
 
+async def test_a_member_that_fails_while_it_is_let_go_fails_nobody_else() -> None:
+    """S2, W7: the job that it had is answered ERROR, and that is all."""
+    log: list[Any] = []
+
+    class Late(Member):
+        @job(name="late crash")
+        async def late_crash(self, message: BusJobRequestMessage) -> None:
+            await anyio.sleep(3)
+            raise Crash("on its way out")
+
+    pool = pool_of(2, log=log, kind=Late)
+    async with running(pool) as runner:
+        raw = await Raw.on(runner.bus)
+        for n in "12":
+            await raw.ask(n, "pool", "late crash")
+        await anyio.sleep(1)
+        await pool.resize(1)
+        await raw.until_answered("1", "2")
+        await anyio.sleep(5)
+        assert len(names(pool)) == 1
+    assert [raw.answers(n)[0][0] for n in "12"] == [JobStatus.ERROR] * 2
+
+
 async def test_idle_members_go_first() -> None:
     """S2."""
     pool = pool_of(3)

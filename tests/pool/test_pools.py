@@ -234,10 +234,9 @@ async def test_a_job_that_is_cancelled_when_its_time_is_up_and_it_has_not_begun_
     """S2, J1, J6: whoever sees first that its time is up, the member's place is freed once."""
     async with pooling(pool_of(1, concurrency=concurrency)) as runner:
         raw = await Raw.on(runner.bus)
-        asked = {"source": "raw", "target": "pool"}
         for n in range(3):  # in one step, so that no task begins in between
-            runner.bus.post(BusJobRequestMessage(str(n), "who", {"n": n}, seconds_left=0, **asked))
-            runner.bus.post(BusJobCancelMessage(str(n), "not needed", **asked))
+            runner.bus.post(BusJobRequestMessage(str(n), "who", {"n": n}, seconds_left=0, source="raw", target="pool"))
+            runner.bus.post(BusJobCancelMessage(str(n), "not needed", source="raw", target="pool"))
         await raw.until_answered(*"012")
         assert (await runner.job("pool", name="who", payload={"n": 3}))["n"] == 3
     assert [len(raw.answers(str(n))) for n in range(3)] == [1] * 3

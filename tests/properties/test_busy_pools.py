@@ -79,6 +79,17 @@ class Busy(BaseWorker):
             yield {"n": n}
 
 
+class Kept(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 class Notes:
     """What the members have done, and what was asked of them."""
 
@@ -154,13 +165,11 @@ def test_each_job_of_a_pool_is_answered_once_and_in_order_whatever_happens(
     backend: Any, acts: list[tuple[str, Any, Any]], size: int, concurrency: int, priorities: bool, seed: int
 ) -> None:
     """S1, S2, J1, J5."""
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler = Kept(logging.ERROR)
     logger = logging.getLogger("workerbus.worker")  # which tells of what the library itself could not do
     logger.addHandler(handler)
     try:
         run(play, acts, size, concurrency, priorities, backend=backend, seed=seed)
     finally:
         logger.removeHandler(handler)
-    assert not records
+    assert not handler.records

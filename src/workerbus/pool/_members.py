@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from workerbus._backoff import Backoff
 from workerbus._values import JobStatus, Value, value
 from workerbus.errors import FactoryError
+from workerbus.jobs._server import JobServer
 from workerbus.messages import BusEndWorkerMessage
 from workerbus.pool._server import Member, PoolJobs
 from workerbus.supervision._supervision import Supervision
@@ -89,6 +90,8 @@ class _Supervision(Supervision):
     def gone(self, worker: Any, error: BaseException | None) -> BaseException | None:
         """Decide what follows when a member has gone."""
         left = super().gone(worker, error)
+        if self.members.is_let_go(worker):
+            return None  # nobody counts on it any more; its failure is in the log, and in the answers to its jobs
         if left is not None:
             self.members.lost(left)
         return left
@@ -108,7 +111,7 @@ class Members:
         present: Name to the member of that name, or to the last one; those that are leaving are not among them.
     """
 
-    __slots__ = ("_answered", "_begun", "_core", "_jobs", "_settings", "_supervisions", "present", "size")
+    __slots__ = ("_answered", "_begun", "_core", "_jobs", "_leaving", "_settings", "_supervisions", "present", "size")
 
     def __init__(self, core: WorkerCore, jobs: PoolJobs, settings: MemberSettings, size: int) -> None:
         self._core = core
@@ -117,6 +120,7 @@ class Members:
         self._begun = False
         self._answered: dict[str, dict[JobStatus, int]] = {}
         self._supervisions: dict[str, _Supervision] = {}
+        self._leaving: set[JobServer] = set()
         self.present: dict[str, Member] = {}
         self.size: int = size
 
@@ -146,6 +150,7 @@ class Members:
 
     def _retire(self, member: Member) -> None:
         name = member.name
+        self._leaving.add(member.server)
         self._supervisions.pop(name).release(name)
         del self.present[name]
         del self._answered[name]
@@ -155,6 +160,14 @@ class Members:
             state.bus.post(BusEndWorkerMessage(f"pool {state.name!r} got smaller", source=state.name, target=name))
 
         self._jobs.retire(member, let_go)
+
+    def is_let_go(self, worker: BaseWorker) -> bool:
+        """Whether a worker that has gone was to go, as the pool got smaller; it is forgotten then."""
+        server = core_of(worker).job_server
+        if server not in self._leaving:
+            return False
+        self._leaving.remove(server)
+        return True
 
     async def _add(self, count: int) -> None:
         state, settings = self._core.state, self._settings
