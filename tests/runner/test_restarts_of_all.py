@@ -298,3 +298,29 @@ async def test_a_stop_of_the_supervision_stops_the_last_first() -> None:
         assert runner.known_workers() == []
         with pytest.raises(JobError, match="worker 'b' has failed: ValueError: broken"):
             await runner.job("b", name="which")
+
+
+async def test_one_that_fails_while_another_is_added_is_part_of_the_same_restart() -> None:
+    """S1: when that cannot be added then, it does not count again."""
+
+    class Short(Fragile):
+        async def on_activated(self, args: Any) -> None:
+            if self.number == 3:
+                self.broken.set()
+
+    class Unattachable(Fragile):
+        async def attach(self, **kwargs: Any) -> None:
+            if self.number == 4:
+                await anyio.sleep(0.2)
+                raise OSError("no device")
+            await super().attach(**kwargs)
+
+    async with WorkerRunner() as runner:
+        supervision = await runner.supervise(
+            fragile("a", Short), fragile("b", Unattachable), strategy="all_for_one", max_restarts=2, backoff=SOON
+        )
+        await which(runner, "b")
+        await fail(runner, "b")
+        await anyio.sleep(3)
+        assert set(supervision.states.values()) == {"running"}
+        assert [await which(runner, "a"), await which(runner, "b")] == [5, 6]

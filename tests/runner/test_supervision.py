@@ -11,15 +11,19 @@ from support.restarts import LATE, SOON, Fragile, count_anew, fail, fragile, whi
 from workerbus import (
     Backoff,
     BaseWorker,
+    BusEndWorkerMessage,
+    BusJobRequestMessage,
     FactoryError,
     JobError,
     JobStatus,
     NameTakenError,
     RestartLimitError,
+    Supervision,
     WorkerErrorData,
     WorkerGoneData,
     WorkerRestartedData,
     WorkerRunner,
+    job,
 )
 from workerbus.testing import settle
 from workerbus.worker._core import core_of
@@ -505,3 +509,60 @@ async def test_supervisions_that_are_over_leave_nothing_behind() -> None:
                 await supervision.stop()
         kept = [runner._hosted.supervisions, core_of(parent).state.supervises]
         assert [each is not None and len(each.all) for each in kept] == [1, 1]
+
+
+async def test_a_worker_that_is_told_to_end_and_will_come_again_has_its_grace() -> None:
+    """S1, R2: the restart waits for its end, and cuts nothing short."""
+
+    class Busy(Fragile):
+        @job(name="take time")
+        async def take_time(self, message: BusJobRequestMessage) -> dict[str, Any]:
+            await anyio.sleep(1)
+            return {"number": self.number}
+
+    async with WorkerRunner(job_grace=5) as runner, anyio.create_task_group() as group:
+        await runner.supervise(fragile(kind=Busy), restart="always", backoff=SOON)
+        answers: list[Any] = []
+
+        async def ask() -> None:
+            answers.append(await runner.job("w", name="take time"))
+
+        group.start_soon(ask)
+        await anyio.sleep(0.1)
+        await runner.bus.send(BusEndWorkerMessage(source="me", target="w"))
+        assert await which(runner) == 2
+        assert answers == [{"number": 1}]
+
+
+async def test_a_stop_of_the_supervision_waits_for_a_worker_that_is_just_being_added() -> None:
+    """S1: it is added or not when that returns, and nobody comes afterwards."""
+
+    class Late(Fragile):
+        async def attach(self, **kwargs: Any) -> None:
+            try:
+                if self.number > 1:
+                    await anyio.sleep(1)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(0.5)
+            await super().attach(**kwargs)
+
+    class Parent(BaseWorker):
+        async def on_activated(self, args: Any) -> None:
+            supervisions.append(await self.supervise(fragile("child", Late), backoff=SOON))
+
+    supervisions: list[Supervision] = []
+    async with WorkerRunner() as runner:
+        await runner.add_workers(Parent("parent"), wait=True)
+        supervisions.append(await runner.supervise(fragile("root", Late), backoff=SOON))
+        for supervision, name in zip(supervisions, ("child", "root"), strict=True):
+            await which(runner, name)
+            Fragile.made = 1
+            await fail(runner, name)
+            await anyio.sleep(0.8)
+            await supervision.stop()
+            assert runner.get_worker(name) is None
+            await anyio.sleep(3)
+            assert supervision.states == {name: "ended"}
+            assert runner.get_worker(name) is None
+            Fragile.made = 0

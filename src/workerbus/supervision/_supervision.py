@@ -172,11 +172,11 @@ class Supervision:
         child = self._child_of(worker)
         return child is not None and child.comes
 
-    def goes(self, worker: Any, error: BaseException | None) -> bool:
-        """Decide whether there will be another one, when a worker begins to go; returns what was decided."""
+    def goes(self, worker: Any, error: BaseException | None) -> None:
+        """Decide whether there will be another one, when a worker begins to go."""
         child = self._child_of(worker)
         if child is None:
-            return False
+            return
         child.going = True
         if child.state is SupervisedState.RUNNING and self._wants_back(child, error):
             child.error = error
@@ -185,7 +185,6 @@ class Supervision:
             else:
                 self._give_up(child, RestartLimitError(child.name, *self._limit))
             self._begin(child.unit)
-        return child.state is SupervisedState.RESTARTING
 
     def gone(self, worker: Any, error: BaseException | None) -> BaseException | None:
         """Go on, when a worker has gone.
@@ -236,7 +235,7 @@ class Supervision:
         unit.due = True
         for child in unit.children:
             if child.state is SupervisedState.RUNNING:
-                core_of(child.worker).state.withdraw()
+                core_of(child.worker).presence.withdraw()
             if child.move(SupervisedTrigger.GOES) or child.move(SupervisedTrigger.ALL):
                 self._host.restarting(child.name, is_so=True)
 

@@ -47,7 +47,6 @@ class Presence:
     def __init__(self, state: WorkerState, ready_handlers: Mapping[str, tuple[str, ...]]) -> None:
         self._state = state
         state.speak = self.speak
-        state.withdraw = self.withdraw
         self._withdrawn = False
         self._own: WorkerReadyData | None = None
         self._watched: dict[str, bool] | None = None  # whether it is a child, by name

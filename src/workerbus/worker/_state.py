@@ -52,7 +52,6 @@ class WorkerState(TreeNode):
         closing: Whether it is stopping, and takes no more jobs and children.
         crash: What it has failed of, if it has.
         speak: Called before it says something itself: it is announced then, if it still starts.
-        withdraw: Lets nobody find it any more, who asks for jobs: it takes none, and another one will.
         fail: Finishes it as if `run` had raised: called with the exception, and with the name of what has raised it.
         reason: Why it ends, in words, if somebody has said so.
         final_message: The cancel that ends it, if one does.
@@ -80,8 +79,7 @@ class WorkerState(TreeNode):
         "admitted", "after", "announced", "attach_error", "attached", "clean_up", "cleanup_called", "closing",
         "crash", "events", "fail", "final_message", "finished", "hooks", "job_client", "job_server", "own_tasks",
         "phase", "ready", "reason", "runner", "speak", "start_waiters", "started", "started_at", "starts_active",
-        "stop_called", "supervises", "supervision", "winding_down", "withdraw",
-        "worker",
+        "stop_called", "supervises", "supervision", "winding_down", "worker",
     )  # fmt: skip
 
     hooks: HookQueue
@@ -89,7 +87,6 @@ class WorkerState(TreeNode):
     job_server: JobServer
     fail: Callable[[BaseException, str], None]
     speak: Callable[[], None]
-    withdraw: Callable[[], None]
 
     def __init__(
         self, worker: Any, defaults: Mapping[str, Any], name: str, *, active: bool, events: EventHandlers
@@ -291,8 +288,8 @@ class WorkerState(TreeNode):
 
     def begins_to_go(self) -> None:
         """Have it decided, by its supervision, whether there will be another one: from now on it takes no more jobs."""
-        if self.supervision is not None and self.supervision.goes(self.worker, self.crash):
-            self.withdraw()
+        if self.supervision is not None:
+            self.supervision.goes(self.worker, self.crash)
 
     def end_restarts(self) -> None:
         """Restart no children any more: the worker ends."""
