@@ -29,9 +29,13 @@ def _count_anew() -> None:
 
 
 class Told(Lingering):
-    """Notes its activations."""
+    """Notes its activations, and takes a moment to start."""
 
     activations: list[Any] = []  # noqa: RUF012 - one for all, as a factory makes many
+
+    async def start(self) -> None:
+        await anyio.sleep(0.2)
+        await super().start()
 
     async def on_activated(self, args: Any) -> None:
         self.activations.append((self.number, args, current_time()))
@@ -50,30 +54,34 @@ def active(runner: WorkerRunner, name: str = "w") -> bool | None:
     return None if worker is None else worker.active
 
 
-@pytest.mark.parametrize("when", ["while it goes", "in the wait"])
+@pytest.mark.parametrize("when", ["while it goes", "in the wait", "while it starts"])
+@pytest.mark.parametrize("at_a_parent", [False, True])
 @pytest.mark.parametrize("network", NETWORKS)
-async def test_an_activation_waits_for_the_next_worker(network: str, when: str) -> None:
+async def test_an_activation_waits_for_the_next_worker(network: str, at_a_parent: bool, when: str) -> None:
     """W3, S1: under its own runner and another one; in a hand-over, who hands over is active until then."""
     async with two_runners(network) as (here, there):
         callers = {"A": Helper("caller A"), "B": Helper("caller B")}
         await here.add_workers(callers["A"], wait=True)
         await there.add_workers(callers["B"], wait=True)
-        await here.supervise(fragile(kind=Told, active=False), backoff=Backoff(initial=0.5, factor=1, jitter=0))
+        parent = Helper("parent")
+        await here.add_workers(parent, wait=True)
+        host = parent if at_a_parent else here
+        await host.supervise(fragile(kind=Told, active=False), backoff=Backoff(initial=0.5, factor=1, jitter=0))
         await there.registry.wait_for("w")
         for number, caller in enumerate(callers.values()):
             before = current_time()
             worker = here.get_worker("w")
             assert isinstance(worker, Fragile)
             worker.broken.set()
-            await anyio.sleep(0.2 if when == "while it goes" else 1.2)
+            await anyio.sleep({"while it goes": 0.2, "in the wait": 1.2, "while it starts": 1.55}[when])
             async with anyio.create_task_group() as group:
                 group.start_soon(hand_over, caller)
                 await anyio.wait_all_tasks_blocked()
                 assert caller.active
             assert not caller.active
             await anyio.wait_all_tasks_blocked()
-            assert current_time() - before == pytest.approx(1.5)
-            assert [(number + 2, {})] == [told[:2] for told in Told.activations[number:]]
+            [(life, args, at)] = Told.activations[number:]
+            assert (life, args, at - before) == (number + 2, {}, pytest.approx(1.7))
             assert active(here)
 
 
