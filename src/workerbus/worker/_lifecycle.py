@@ -14,7 +14,7 @@ Whichever way `run()` comes to its end, the same wind-down follows; see `_wind_d
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, copy_context
-from typing import Final, Protocol
+from typing import Final
 
 from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class, get_current_task, move_on_after
 from anyio.abc import TaskGroup
@@ -29,9 +29,10 @@ from workerbus._values import JobStatus
 from workerbus.abc import HookCall
 from workerbus.errors import WorkerBusError
 from workerbus.messages import BusAddWorkerMessage, BusCancelWorkerMessage, BusEndWorkerMessage
+from workerbus.worker._end_of_run import EndOfRun
 from workerbus.worker._state import WorkerState
 from workerbus.worker._task_group import WorkerTaskGroup
-from workerbus.worker._types import Phase, WorkerParams
+from workerbus.worker._types import Phase, WindingDown, WorkerParams
 
 logger = logging.getLogger("workerbus.worker")
 
@@ -42,19 +43,6 @@ _UNHEEDING: Final = (
     "params.wait_for_end(), or to look at params.ending"
 )
 _PASSES: Final = 10
-
-
-class WindingDown(Protocol):
-    """A `WindDown`, as the lifecycle sees it."""
-
-    async def run(self) -> None:
-        """Wind down."""
-
-    async def call_stop(self) -> None:
-        """Call the user's `stop()`, if it is due."""
-
-    async def of_unstarted(self) -> None:
-        """Clean up and leave, for a worker whose task has never begun."""
 
 
 class WorkerLifecycle:
@@ -182,7 +170,7 @@ class WorkerLifecycle:
         # 3. The wind-down runs, and requesters whose jobs are open are told of the first error.
         # 4. What fails in the wind-down itself is one more error of the worker, or an exit.
         try:
-            await self._run(WorkerParams(WorkerTaskGroup(group, self._task_failed), _EndOfRun(self)))
+            await self._run(WorkerParams(WorkerTaskGroup(group, self._task_failed), EndOfRun(self)))
         except (KeyboardInterrupt, SystemExit) as exc:
             tasks.end_with(exc)
         finally:
@@ -508,20 +496,3 @@ class WorkerLifecycle:
             state.bus.post(BusEndWorkerMessage(reason, source=state.name, target=child.name))
         for child in state.unfinished():
             await child.finished.wait()
-
-
-class _EndOfRun:
-    """What a user's ``run()`` sees of its worker's end. Whoever looks at it knows when to return."""
-
-    __slots__ = ("_life",)
-
-    def __init__(self, life: WorkerLifecycle) -> None:
-        self._life = life
-
-    def is_set(self) -> bool:
-        self._life.heed_end()
-        return self._life.is_to_stop
-
-    async def wait(self) -> None:
-        self._life.heed_end()
-        await self._life.until_stopped()

@@ -127,3 +127,16 @@ class WorkerStatistics(Value):
     job_groups: int
     ignored: int
     failed_hooks: int
+
+
+class WindingDown(Protocol):
+    """A `WindDown`, as the lifecycle sees it."""
+
+    async def run(self) -> None:
+        """Wind down."""
+
+    async def call_stop(self) -> None:
+        """Call the user's `stop()`, if it is due."""
+
+    async def of_unstarted(self) -> None:
+        """Clean up and leave, for a worker whose task has never begun."""
