@@ -177,7 +177,7 @@ def test_each_part_of_the_library_has_a_logger_of_its_own() -> None:
     """R8: named after its package."""
     for path in SOURCE.rglob("*.py"):
         part = path.relative_to(SOURCE).parts[0].removesuffix(".py").lstrip("_")
-        part = {"concurrency": "worker"}.get(part, part)
+        part = {"concurrency": "worker", "watchers": "registry"}.get(part, part)
         assert set(_loggers(path)) <= {f"workerbus.{part}"}, path
 
 
