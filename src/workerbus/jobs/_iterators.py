@@ -42,14 +42,9 @@ class Events(Generic[E]):
         self._reads = True
         self._queue.begins()
 
-    def _end(self) -> None:
-        if self._reads:
-            self._reads = False
-            self._queue.ends()
-
     def __del__(self) -> None:
         if self._reads and self._group.state is GroupState.OPEN:
-            self._end()  # the loop was left before its end: whoever waits for it is to go on
+            self._queue.ends()  # the loop was left before its end: whoever waits for it is to go on
 
     async def __anext__(self) -> E:
         group = self._group
@@ -64,7 +59,6 @@ class Events(Generic[E]):
             if group.state is not GroupState.OPEN:
                 if group.state is not GroupState.COMPLETED:
                     await checkpoint_if_cancelled()  # the body is being cancelled: no line after the loop is to run
-                self._end()
                 raise StopAsyncIteration
             await group.change()
         kind, worker, data = events.popleft()
