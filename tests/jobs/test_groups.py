@@ -219,3 +219,17 @@ async def test_only_those_that_have_not_answered_are_told_of_a_cancel() -> None:
         await asker.cancel_job_group(job_id)
         await observer.until(2, BusJobResponseMessage)
     assert [message.target for message in observer.of(BusJobCancelMessage)] == ["slow"]
+
+
+async def test_whoever_waits_for_a_group_waits_for_all_that_happens_before_its_end() -> None:
+    """J8: updates, and the answers of others, among it."""
+    asker = BaseWorker("asker")
+    helpers = [
+        ScriptedWorker(name, Behaviour(updates=[{}] * 3, every=0.5, after=after))
+        for name, after in (("a", 1), ("b", 2))
+    ]
+    async with running(asker, *helpers):
+        group = await asker.create_job_group_and_request_job(["a", "b"])
+        await group.wait()
+        assert current_time() == 3.5
+        assert list(group.responses) == ["a", "b"]

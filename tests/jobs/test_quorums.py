@@ -432,3 +432,17 @@ async def test_a_group_that_is_asked_in_one_line_keeps_no_events() -> None:
         assert group._entered.queue is None
     assert [message.options for message in bus.messages(BusJobRequestMessage)] == [None, None]
     assert bus.messages(BusJobStreamWindowMessage) == []
+
+
+async def test_answers_that_have_come_meanwhile_are_taken_in_their_order() -> None:
+    """J20: before the loop, and while it is busy with an earlier one."""
+    seconds = {"a": 0.3, "b": 0.1, "c": 0.2, "d": 0.5, "e": 0.4}
+    async with running(*(Runner(name, each) for name, each in seconds.items())) as runner:
+        for pause in (0.35, 0.0):
+            async with runner.job_group(*seconds, name="run") as group:
+                await anyio.sleep(pause)
+                taken = []
+                async for answer in group.as_completed():
+                    taken.append(answer.worker_name)
+                    await anyio.sleep(0.25)
+            assert taken == ["b", "c", "a", "e", "d"]

@@ -312,6 +312,19 @@ async def test_a_waiting_handler_is_answered_for_when_its_worker_stops(name: str
     assert caught.value.statuses == {"source": JobStatus.CANCELLED}
 
 
+async def test_a_worker_that_has_answered_is_told_nothing_of_its_window() -> None:
+    """J19: what it has sent is read later, while others are still at work."""
+    quick, slow = Source("quick", many=16), Source("slow", many=10**6)
+    async with running(quick, slow) as runner:
+        raw = await Raw.on(runner.bus)
+        with anyio.move_on_after(1):
+            async with runner.job_group("quick", "slow", name="send", max_buffered_events=16) as group:
+                async for _ in group.stream():
+                    await quiet()
+        told = {message.target for message in raw.got if isinstance(message, BusJobStreamWindowMessage)}
+        assert told == {"slow"}
+
+
 async def test_who_waits_in_another_task_hears_that_the_job_is_over() -> None:
     """J14, J19: as whoever sends for a job that is not open."""
     source = Source()

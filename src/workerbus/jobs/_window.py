@@ -116,7 +116,7 @@ class EventQueue:
     def __init__(self, job_id: str, window: int | None, grant: Callable[[str, str, int], None]) -> None:
         self._job_id = job_id
         self._window: float = math.inf if window is None else window
-        self._step: float = math.inf if window is None else max(1, window // 2)
+        self._step: float = math.inf if window is None else window // 2
         self._grant = grant
         self._counts: dict[str, _Count] = {}
         self.events: deque[tuple[str, str, Any]] = deque()
