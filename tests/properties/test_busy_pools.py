@@ -111,6 +111,7 @@ async def play(acts: list[tuple[str, Any, Any]], size: int, concurrency: int, pr
         backoff=Backoff(initial=0.25, factor=1, jitter=0),
     )
     async with WorkerRunner(handle_sigint=False) as runner:
+        runner.add_event_handler("on_error", lambda *_: None)  # one that crashes when it is to go is not made anew
         await runner.add_workers(pool)
         raw = await Raw.on(runner.bus)
         for act, what, times in acts:
