@@ -534,7 +534,8 @@ async def test_a_worker_that_is_told_to_end_and_will_come_again_has_its_grace() 
         assert answers == [{"number": 1}]
 
 
-async def test_a_stop_of_the_supervision_waits_for_a_worker_that_is_just_being_added() -> None:
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_stop_of_the_supervision_waits_for_a_worker_that_is_just_being_added(fails: bool) -> None:
     """S1: it is added or not when that returns, and nobody comes afterwards."""
 
     class Late(Fragile):
@@ -545,6 +546,8 @@ async def test_a_stop_of_the_supervision_waits_for_a_worker_that_is_just_being_a
             finally:
                 with anyio.CancelScope(shield=True):
                     await anyio.sleep(0.5)
+            if fails and self.number > 1:
+                raise OSError("no device")
             await super().attach(**kwargs)
 
     class Parent(BaseWorker):
@@ -554,6 +557,7 @@ async def test_a_stop_of_the_supervision_waits_for_a_worker_that_is_just_being_a
     supervisions: list[Supervision] = []
     async with WorkerRunner() as runner:
         await runner.add_workers(Parent("parent"), wait=True)
+        count_anew()
         supervisions.append(await runner.supervise(fragile("root", Late), backoff=SOON))
         for supervision, name in zip(supervisions, ("child", "root"), strict=True):
             await which(runner, name)
