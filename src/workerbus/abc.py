@@ -30,6 +30,9 @@ class Sender(Protocol):
     def check_loop(self, what: str | None = None) -> None:
         """Raise `WrongLoopError`, naming ``what`` was used, where it is open in another thread or event loop."""
 
+    def check_thread(self) -> None:
+        """Raise `WrongLoopError` where it is open in another thread."""
+
     # An awaited job without a timeout needs no cancel scope then: 1.12 times as fast on asyncio, 1.25 on trio.
     @property
     def never_waits(self) -> bool:

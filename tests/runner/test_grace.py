@@ -19,6 +19,8 @@ from workerbus import (
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobResponseUrgentMessage,
+    BusJobUpdateMessage,
+    BusJobUpdateUrgentMessage,
     BusMessage,
     JobError,
     JobGroupResponse,
@@ -30,6 +32,7 @@ from workerbus import (
     job,
 )
 from workerbus.testing import settle
+from workerbus.worker._core import core_of
 
 
 async def test_a_second_end_does_not_begin_the_grace_period_again() -> None:
@@ -220,6 +223,56 @@ async def test_a_hook_of_an_urgent_message_waits_for_no_other_in_the_grace_of_jo
         await asking.request_job("working", name="report")
     assert order == ["urgent", "plain"]
     assert asking.heard == ["completed", "all"]
+
+
+async def test_a_job_that_a_hook_of_an_answer_asks_for_in_the_grace_has_the_rest_of_it() -> None:
+    """R2: and so do the hooks of its answer."""
+
+    class Chaining(Asking):
+        async def on_job_response(self, message: BusJobResponseMessage | BusJobResponseUrgentMessage) -> None:
+            await super().on_job_response(message)
+            if self.heard.count("completed") == 1:
+                await self.request_job("working", name="report")
+
+    asking, working = Chaining(), Reporting("working")
+    async with MemoryBus() as bus, runner_on(bus, "others") as others, runner_on(bus, "it", job_grace=10.0) as runner:
+        await others.add_workers(working)
+        await runner.add_workers(asking)
+        await runner.registry.wait_for("asking")
+        await asking.request_job("working", name="report")
+        await working.begun.wait()
+        begun = current_time()
+        await runner.end()
+        await asking.wait()
+        assert current_time() - begun == pytest.approx(4.5, abs=SOON)
+    assert sorted(asking.heard) == ["all", "all", "completed", "completed", "update", "update"]
+
+
+async def test_hooks_of_system_messages_come_first_in_the_grace_of_jobs_too() -> None:
+    """R2, W8, B2: after one other hook at most, also where hooks never wait."""
+
+    class Listing(Asking):
+        async def on_job_update(self, message: BusMessage) -> None:
+            self.heard.append("urgent" if message.system else "plain")
+
+    class AtOnce(Reporting):
+        @job(name="report")
+        async def report(self, message: BusJobRequestMessage) -> None:
+            self.begun.set()
+            await sleep(1)
+            server = core_of(self).job_server
+            for kind in [BusJobUpdateMessage] * 4 + [BusJobUpdateUrgentMessage] * 2:
+                self.bus.post(server.message(kind, message.job_id, {}))
+            await sleep(1)
+            self.unwound.set()
+
+    asking = Listing()
+    async with asked(5.0, asking, AtOnce("working")):
+        await asking.request_job("working", name="report")
+    updates = [each for each in asking.heard if each in ("urgent", "plain")]
+    assert len(updates) == 6
+    assert "urgent" in updates[:2]
+    assert updates[3:] == ["plain"] * 3
 
 
 async def test_a_context_that_waits_for_a_job_gets_the_grace() -> None:

@@ -31,8 +31,15 @@ class Program:
         await self.runner.__aenter__()
         await self.runner.add_workers(self.helper)
         await self.runner.registry.wait_for("helper")
+        self.job_id = await self.helper.request_job("helper", name="wait")
+        self.asked = self.runner.job("helper", name="wait")
+        await self.asked.__aenter__()
+        self.task = self.helper.create_task(anyio.sleep_forever)
+        await anyio.wait_all_tasks_blocked()
 
     async def end(self) -> None:
+        self.helper.release.set()
+        await self.asked.__aexit__(None, None, None)
         await self.runner.__aexit__(None, None, None)
 
     async def check(self) -> None:
@@ -42,6 +49,10 @@ class Program:
         assert self.runner.known_workers() == ["helper"]
         assert self.bus.has_subscriber("plain")
         assert not self.runner.is_ending
+        assert not self.task.done()
+        assert self.job_id in self.helper.job_groups
+        assert len(self.helper.active_jobs) == 2
+        assert not self.helper.unwound.is_set()
 
 
 async def ask(program: Program) -> None:
@@ -73,6 +84,15 @@ async def run_another(program: Program) -> None:
     await WorkerRunner(bus=program.bus, handle_sigint=False).run()
 
 
+async def create_a_task(program: Program) -> None:
+    program.helper.create_task(anyio.sleep_forever)
+
+
+async def enter_a_job(program: Program) -> None:
+    async with program.runner.job("helper", name="echo"):
+        pass
+
+
 USES: dict[str, Callable[[Program], Awaitable[Any]]] = {
     "job": ask,
     "job_group": ask_group,
@@ -87,7 +107,7 @@ USES: dict[str, Callable[[Program], Awaitable[Any]]] = {
     "add_workers": lambda it: it.runner.add_workers(Helper("other")),
     "end": lambda it: it.runner.end(),
     "cancel": lambda it: it.runner.cancel(),
-    "leave": lambda it: it.end(),
+    "leave": lambda it: it.runner.__aexit__(None, None, None),
     "worker.add_workers": lambda it: it.helper.add_workers(Helper("other")),
     "worker.end": lambda it: it.helper.end(),
     "worker.cancel": lambda it: it.helper.cancel(),
@@ -95,6 +115,21 @@ USES: dict[str, Callable[[Program], Awaitable[Any]]] = {
     "registry.wait_for": lambda it: it.runner.registry.wait_for("helper"),
     "registry.watch": lambda it: it.runner.registry.watch("helper", print),
     "registry.watch_departure": lambda it: it.runner.registry.watch_departure("helper", print),
+    "worker.wait": lambda it: it.helper.wait(),
+    "worker.create_task": create_a_task,
+    "cancel_task": lambda it: it.helper.cancel_task(it.task),
+    "send_job_response": lambda it: it.helper.send_job_response(it.job_id, {}),
+    "send_job_update": lambda it: it.helper.send_job_update(it.job_id, {}),
+    "send_job_stream_data": lambda it: it.helper.send_job_stream_data(it.job_id, {}),
+    "send_job_stream_end": lambda it: it.helper.send_job_stream_end(it.job_id, {}),
+    "cancel_job_group": lambda it: it.helper.cancel_job_group(it.job_id),
+    "request_cancel_job_group": lambda it: it.helper.request_cancel_job_group(it.job_id),
+    "request_job_update": lambda it: it.helper.request_job_update(it.job_id, "helper"),
+    "watch_workers": lambda it: it.helper.watch_workers("nobody"),
+    "deactivate_worker": lambda it: it.helper.deactivate_worker("helper"),
+    "supervise": lambda it: it.runner.supervise(lambda: Helper("other")),
+    "async with job": enter_a_job,
+    "leave a job": lambda it: it.asked.__aexit__(None, None, None),
     "activate_worker": lambda it: it.helper.activate_worker("helper", deactivate_self=True),
     "async with bus": enter_the_bus,
     "run": run_another,
@@ -137,7 +172,21 @@ def test_another_thread_is_refused_and_told_how_to_get_in(use: str, backend: str
     anyio.run(main, backend=backend)
 
 
-SENDS = ("send", "send_bus_message", "post", "deliver", "on_message_received", "worker.end", "worker.cancel")
+SENDS = (
+    "send",
+    "send_bus_message",
+    "post",
+    "deliver",
+    "on_message_received",
+    "worker.end",
+    "worker.cancel",
+    "send_job_response",
+    "send_job_update",
+    "send_job_stream_data",
+    "send_job_stream_end",
+    "request_job_update",
+    "deactivate_worker",
+)
 """What only looks at the thread, since to look at the loop takes too long for a message."""
 
 

@@ -135,6 +135,8 @@ class JobAnswers(HasCore):
 
 
 async def _send_answer(server: JobServer, answer: Callable[[], None]) -> None:
+    if server.jobs:  # before the job is over by it; where there is none, that is what is told
+        server.owner.bus.check_thread()
     if server.owner.sends_by_bus:
         answer()
         return

@@ -45,6 +45,11 @@ class JobClient(GroupTable):
         if self.closed:
             raise NotRunningError(f"{self._name!r} is not running any more: it asks for no more jobs")
 
+    def check_loop(self, job_id: str) -> None:
+        """Raise `WrongLoopError` if there is such a group, and this is another thread or event loop than its own."""
+        if job_id in self.groups:
+            self._owner.bus.check_loop(self._name)
+
     async def ask(
         self,
         group: JobGroup,

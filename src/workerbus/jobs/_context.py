@@ -59,6 +59,9 @@ class Requester(Protocol):
     def check_running(self) -> None:
         """Raise `NotRunningError` unless it can be asked for jobs."""
 
+    def check_loop(self, job_id: str) -> None:
+        """Raise `WrongLoopError` if there is such a group, and this is another thread or event loop than its own."""
+
     def new_group(
         self,
         worker_names: Sequence[str],
@@ -348,6 +351,7 @@ class Context:
         # The scope is the other task's. It is not cancelled, and its deadline does nothing any more.
         group, scope = self._entered, self._scope
         assert scope is not None
+        self._client.check_loop(group.job_id)
 
         async def close() -> None:
             scope.__exit__(None, None, None)

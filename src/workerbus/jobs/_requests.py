@@ -419,7 +419,9 @@ class JobRequests(JobContexts):
 
         Guarantees: J16, J21.
         """
-        _client(self).cancel(job_id, reason)
+        client = _client(self)
+        client.check_loop(job_id)
+        client.cancel(job_id, reason)
 
     async def request_cancel_job_group(self, job_id: str, *, reason: str | None = None) -> bool:
         """Cancel a job or a job group on somebody else's behalf, if it was started with ``cancellable=True``.
@@ -433,8 +435,10 @@ class JobRequests(JobContexts):
 
         Guarantees: N4.
         """
-        group = _client(self).groups.get(job_id)
-        return group is not None and group.cancellable and _client(self).cancel(job_id, reason)
+        client = _client(self)
+        client.check_loop(job_id)
+        group = client.groups.get(job_id)
+        return group is not None and group.cancellable and client.cancel(job_id, reason)
 
     async def request_job_update(self, job_id: str, worker_name: str) -> None:
         """Ask a worker how a job is getting on; it may send an update.

@@ -14,6 +14,7 @@ The rules of order:
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from threading import get_ident
 from typing import Protocol
 
 from anyio import CancelScope, Event, get_cancelled_exc_class, get_current_task
@@ -23,6 +24,7 @@ from workerbus._concurrency.failures import Kind, cancelled_from_outside, sort_f
 from workerbus._concurrency.left_open import LEFT_OPEN, close_left_open
 from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus._values import BATCH
+from workerbus.errors import WrongLoopError
 from workerbus.pipeline._frames import Frame, FrameDirection
 from workerbus.pipeline._ports import Entry
 
@@ -38,6 +40,7 @@ class FrameLane:
     """Frames, handled one at a time in the order in which they were added.
 
     Args:
+        name: The name of the processor, for errors.
         start: Starts a task that runs the given function.
         target: Its ``process_frame`` is awaited with each frame, and looked up for each.
         failed: Awaited with a frame and what its handling raised.
@@ -58,10 +61,12 @@ class FrameLane:
         "_failed",
         "_first",
         "_joined",
+        "_name",
         "_scope",
         "_start",
         "_taken",
         "_task",
+        "_thread",
         "_wake",
         "_when_quiet",
         "current",
@@ -74,6 +79,7 @@ class FrameLane:
 
     def __init__(
         self,
+        name: str,
         start: "Callable[[FrameLane], TaskHandle]",
         target: Target,
         failed: Callable[[Frame, BaseException], Awaitable[None]],
@@ -81,6 +87,8 @@ class FrameLane:
         taken: Callable[[FrameDirection], None] | None = None,
         first: "FrameLane | None" = None,
     ) -> None:
+        self._name = name
+        self._thread = get_ident()
         self._start = start
         self.target: Target = target
         self._failed = failed
@@ -98,13 +106,22 @@ class FrameLane:
         self.task_id: int | None = None
 
     def add(self, entry: Entry) -> None:
-        """Add a frame; the first one starts the lane's task."""
-        self.entries.append(entry)
+        """Add a frame; the first one starts the lane's task. Another thread can neither start nor wake it."""
         if self._wake is not None:
+            self._check_thread()
+            self.entries.append(entry)
             self._wake.set()
             self._wake = None
         elif self._task is None:
+            self._check_thread()
+            self.entries.append(entry)
             self._task = self._start(self)
+        else:
+            self.entries.append(entry)
+
+    def _check_thread(self) -> None:
+        if get_ident() != self._thread:
+            raise WrongLoopError(f"processor {self._name!r}", "thread")
 
     def release(self) -> None:
         """Take back one hold, and go on if it was the last."""

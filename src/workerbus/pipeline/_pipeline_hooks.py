@@ -92,6 +92,7 @@ class PipelineEvents:
 
     Attributes:
         filters: By direction, the classes of frames that the hooks are told of when they leave.
+        check_thread: Raises `WrongLoopError` in another thread than the one in which the pipeline runs.
     """
 
     def __init__(self, owner: PipelineHooks, name: str, handlers: EventHandlers) -> None:
@@ -99,6 +100,7 @@ class PipelineEvents:
         self._handlers = handlers
         self._name = name
         self._lane: Lane[HookCall] | None = None
+        self.check_thread: Callable[[], None] = _anywhere
         self.filters: dict[FrameDirection, tuple[type[Frame], ...]] = {DOWNSTREAM: (Frame,), UPSTREAM: (Frame,)}
 
     def begin(self, run: Callable[[HookCall], Awaitable[None]]) -> None:
@@ -118,6 +120,7 @@ class PipelineEvents:
         """Run a hook when those before it have run; one that nobody has overridden or added costs nothing more."""
         assert self._lane is not None
         if self._wanted(event):
+            self.check_thread()
             self._lane.put(HookCall(event, args))
 
     def left(self, frame: Frame, direction: FrameDirection) -> None:
@@ -143,3 +146,7 @@ class PipelineEvents:
         """Run no more hooks, and cancel the one that runs."""
         assert self._lane is not None
         self._lane.close(cancel=True)
+
+
+def _anywhere() -> None:
+    pass

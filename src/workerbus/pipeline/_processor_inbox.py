@@ -20,6 +20,7 @@ import logging
 import math
 from collections.abc import Callable
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from anyio import get_current_task, move_on_after
@@ -30,7 +31,7 @@ from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus._concurrency.room import Room
 from workerbus._log import about
 from workerbus._slot import HasCore, core_of
-from workerbus.errors import NotRunningError, text_of
+from workerbus.errors import NotRunningError, WrongLoopError, text_of
 from workerbus.pipeline._frame_lane import FrameLane, Target
 from workerbus.pipeline._frames import (
     PAUSES,
@@ -72,6 +73,7 @@ class ProcessorInbox:
         kept: The frame that was to end the pipeline, where the processor has handled it and not passed it on.
         events: The event handlers of the processor.
         heard: Whether somebody is to be told of what the processor pushes.
+        thread: The thread in which its pipeline runs, by its identity; None until it does.
         visitor: What the processor does when the worker is attached and when it leaves; None for most.
         claimed: Whether the processor stands in a pipeline.
     """
@@ -101,6 +103,7 @@ class ProcessorInbox:
         "running",
         "set_up",
         "tasks",
+        "thread",
         "visitor",
     )
 
@@ -135,6 +138,7 @@ class ProcessorInbox:
         self.pushed: int = 0
         self.tasks: int = 0
         self.kept: Frame | None = None
+        self.thread: int | None = None
 
     # --- as a piece of a pipeline
 
@@ -160,10 +164,11 @@ class ProcessorInbox:
             target: Whose ``process_frame`` to await with each frame: the processor, as a rule.
         """
         taken = self._left_data if self._bounded else None
-        system = FrameLane(self._start_lane, Calls(self._process_system), self.failed, self._process_joined)
-        data = FrameLane(self._start_lane, target, self.failed, self._process_joined, taken, system)
+        system = FrameLane(self.name, self._start_lane, Calls(self._process_system), self.failed, self._process_joined)
+        data = FrameLane(self.name, self._start_lane, target, self.failed, self._process_joined, taken, system)
         self._system, self._data, self.running, self._stage = system, data, running, Stage.GATED
         self._plain = target
+        self.thread = get_ident()
         self.refit()
 
     def refit(self) -> None:
@@ -232,7 +237,7 @@ class ProcessorInbox:
         Args:
             system: Whether it is the lane of the system frames.
         """
-        self.require_running()
+        self.require_here()
         lane = self._system if system else self._data
         if lane is not None and lane not in self._paused:
             self._paused.add(lane)
@@ -251,7 +256,7 @@ class ProcessorInbox:
 
     def hold(self) -> Callable[[], None]:
         """Begin no frame of either lane; returns what ends that, once. A cancel ends it, too."""
-        self.require_running()
+        self.require_here()
         lanes = [lane for lane in (self._system, self._data) if lane is not None]
         for lane in lanes:
             lane.held += 1
@@ -494,6 +499,22 @@ class ProcessorInbox:
         if self.running is None:
             raise NotRunningError(f"processor {self.name!r} is not running yet: its pipeline has not been started")
         return self.running
+
+    def require_here(self) -> Running:
+        """Return the pipeline, in the thread in which it runs.
+
+        Raises:
+            NotRunningError: It has not been started; a `RuntimeError`.
+            WrongLoopError: It runs in another thread; a `RuntimeError`.
+        """
+        running = self.require_running()
+        self.check_thread()
+        return running
+
+    def check_thread(self) -> None:
+        """Raise `WrongLoopError` in another thread than that of the pipeline; before it runs, any may be used."""
+        if get_ident() != self.thread and self.thread is not None:
+            raise WrongLoopError(f"processor {self.name!r}", "thread")
 
     def halt(self) -> None:
         """Drop and cancel everything; take only a `CancelFrame` from now on."""

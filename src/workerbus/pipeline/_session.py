@@ -12,6 +12,7 @@ pipeline starts and ends is in `_running`; when it does is here:
 import logging
 from collections.abc import Callable
 from functools import partial
+from threading import get_ident
 from typing import Final
 
 from anyio import CancelScope, Event, current_time, get_current_task, move_on_after, sleep_until
@@ -128,6 +129,8 @@ class PipelineSession:
         self._shutdown = False
         self._verdict: EndFrame | StopFrame | CancelFrame | None = None
         self._through = Event()
+        self._thread: int | None = None
+        events.check_thread = self.check_thread
 
     # --- frames come in
 
@@ -151,6 +154,7 @@ class PipelineSession:
         # 4. The frame is the end: it goes in without waiting for room. If whoever queues it had to wait, and was
         #    cancelled meanwhile, it would be no end, though all that came behind it was refused.
         worker = self._worker
+        self.check_thread()
         if self._verdict is not None:
             raise NotRunningError(f"worker {worker.name!r} takes no frames any more: its pipeline is over")
         if isinstance(frame, CancelFrame):
@@ -167,6 +171,11 @@ class PipelineSession:
         if ends:
             self._mind_the_end()
         return waiting
+
+    def check_thread(self) -> None:
+        """Raise `WrongLoopError` in another thread than the one in which the pipeline runs."""
+        if get_ident() != self._thread and self._thread is not None:
+            self._state.check_loop()
 
     def came(self, frame: Frame, direction: FrameDirection) -> None:
         """Let in a frame from the bus, for which nobody waits; one that would come in behind an end is dropped."""
@@ -219,12 +228,14 @@ class PipelineSession:
 
         Raises:
             NotRunningError: The pipeline is over; a `RuntimeError`.
+            WrongLoopError: It runs in another thread; a `RuntimeError`.
             FlushError: It was cancelled meanwhile, or this is called while a frame is handled, which would wait for
                 itself.
         """
         # A marker behind an end may be cut off when the pipeline has ended: what was before it has come out all the
         # same.
         name = self._state.name
+        self.check_thread()
         if self._verdict is not None:
             raise NotRunningError(f"worker {name!r} has nothing to flush: its pipeline is over")
         handler = None if self._running is None else self._running.runs(get_current_task().id)
@@ -302,6 +313,7 @@ class PipelineSession:
             frame.arrived()
             return None
         if frame.is_local:
+            self.check_thread()
             self._lifecycle(frame, direction)
         self._events.left(frame, direction)
         if self._bus_edge is None:
@@ -376,6 +388,7 @@ class PipelineSession:
         if self._verdict is not None:
             return
         state = self._state
+        self._thread = get_ident()
         self._events.begin(state.hooks.run)
         self._watch.open(state.tasks)
         tell = Tellers(self._left, self._started_at_sink, self._failed, lambda: self.active)

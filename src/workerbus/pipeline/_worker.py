@@ -198,8 +198,9 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
                 `RuntimeError`.
             TypeError: It is no frame, or no direction.
             ValueError: It is a `StartFrame`, which the worker alone sends.
+            WrongLoopError: The pipeline runs in another thread; a `RuntimeError` that says how to get in.
 
-        Guarantees: P2.
+        Guarantees: L7, P2.
         """
         if not isinstance(frame, Frame) or not isinstance(direction, FrameDirection):
             raise TypeError(f"a Frame is queued, in a FrameDirection; not {frame!r}, {direction!r}")
@@ -237,6 +238,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         Guarantees: P2.
         """
         session = _part_of(self).session
+        session.check_thread()
         if session.queues_itself() and not session.ending:
             await self.queue_frame(EndFrame())
         else:

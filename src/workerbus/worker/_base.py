@@ -245,7 +245,9 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
 
     async def wait(self) -> None:
         """Wait until the worker and its children have finished."""
-        await core_of(self).state.finished.wait()
+        state = core_of(self).state
+        state.check_loop()
+        await state.finished.wait()
 
     def create_task(self, function: Work, *args: Any, name: str | None = None) -> TaskHandle:
         """Start a task that ends with the worker: it is cancelled with the worker's handlers, unless it has ended.
@@ -283,6 +285,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
 
         Guarantees: L4, W10.
         """
+        core_of(self).state.check_loop()
         await end_task(task, timeout, f"worker {self.name!r}", core_of(self).state.about)
 
     async def stop_when_done(self) -> None:

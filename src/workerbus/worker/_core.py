@@ -30,7 +30,7 @@ from workerbus._registry import WorkerRegistry
 from workerbus.abc import HookCall, RunnerLike
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusSubscriber, InboxHost, accepts_everything
-from workerbus.errors import NotRunningError
+from workerbus.errors import NotRunningError, WrongLoopError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._handlers import JobHandler, Periodic, job_handlers, periodic_methods, ready_handlers
 from workerbus.jobs._server import JobServer
@@ -280,8 +280,9 @@ class WorkerCore:
     def _start_task(self, work: Awaitable[Any], label: str) -> TaskHandle:
         state = self.state
         try:
+            state.check_loop()
             host = state.tasks
-        except NotRunningError:
+        except (NotRunningError, WrongLoopError):
             discard(work)
             raise
         if state.own_tasks is None:
