@@ -98,5 +98,7 @@ class MissingError(NotImplementedError):
 
 TIMEOUT = 10.0
 """Seconds, for jobs that have a timeout: nobody reaches it."""
+ASKING = 100
+"""How many tasks ask a pool."""
 
 MESSAGES, JOBS, WORKERS, PIPELINES, GROWTH = "Messages", "Jobs", "Workers", "Pipelines", "Growth"

@@ -217,6 +217,16 @@ class Subjects(GrowthSubjects):
         """
         raise MissingError
 
+    @subject(JOBS, seconds("pool of {}, 100 ask", "job"), full={20: 1_000, 1_000: 1_000}, quick={20: 300})
+    async def pool(self, run: Run) -> None:
+        """100 tasks of one worker ask for one job after the other, which so many workers share.
+
+        workerbus: a `WorkerPool`; what no member is free for waits. Pipecat, autogen, pykka: workers, agents or actors,
+        asked in turn, as they have no pools. pykka: one thread asks for 100 with ``block=False``, and again. Floors: a
+        limiter, or a semaphore, of so many, around the start of a task for each job and the wait for its event.
+        """
+        raise MissingError
+
     @subject(
         JOBS,
         seconds("group of {}", "group"),

@@ -14,7 +14,7 @@ from benchmarks._late import LateJobs
 from benchmarks._memory import allocating
 from benchmarks._passes import idle
 from benchmarks._run import Countdown, Run, resident
-from benchmarks._subject import TIMEOUT
+from benchmarks._subject import ASKING, TIMEOUT
 from benchmarks.contenders.anyio_frames import Frames
 from benchmarks.contenders.anyio_growth import Growth
 from benchmarks.contenders.anyio_least import least
@@ -201,17 +201,30 @@ class Contender(Growth, Frames):
                         await ask_with_timeout(tasks)
 
     async def in_flight(self, run: Run) -> None:
-        gate, over = anyio.Event(), Countdown(run.size)
+        await self._in_flight(run, run.size, run.size)
+
+    async def pool(self, run: Run) -> None:
+        await self._in_flight(run, ASKING, run.size)
+
+    async def _in_flight(self, run: Run, asking: int, limit: int) -> None:
+        gate, over, limiter = anyio.Event(), Countdown(asking), anyio.CapacityLimiter(limit)
+
+        async def ask_once() -> None:
+            if limit == asking:
+                await ask(tasks)
+            else:
+                async with limiter:
+                    await ask(tasks)
 
         async def ask_all() -> None:
-            await ask(tasks)
+            await ask_once()
             await gate.wait()
-            for _ in range(run.count // run.size):
-                await ask(tasks)
+            for _ in range(run.count // asking):
+                await ask_once()
             over.tick()
 
         async with anyio.create_task_group() as tasks:
-            for _ in range(run.size):
+            for _ in range(asking):
                 tasks.start_soon(ask_all)
             await anyio.wait_all_tasks_blocked()
             with run.clock():

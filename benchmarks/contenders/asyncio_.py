@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from benchmarks._lag import lag_of
 from benchmarks._late import LateJobs
 from benchmarks._run import Countdown, Run, resident
-from benchmarks._subject import TIMEOUT
+from benchmarks._subject import ASKING, TIMEOUT
 from benchmarks.contenders.asyncio_frames import Frames
 
 
@@ -154,18 +154,31 @@ class Contender(Frames):
                         await ask_with_timeout(tasks)
 
     async def in_flight(self, run: Run) -> None:
-        gate, asked, over = asyncio.Event(), Countdown(run.size), Countdown(run.size)
+        await self._in_flight(run, run.size, run.size)
+
+    async def pool(self, run: Run) -> None:
+        await self._in_flight(run, ASKING, run.size)
+
+    async def _in_flight(self, run: Run, asking: int, limit: int) -> None:
+        gate, asked, over, limiter = asyncio.Event(), Countdown(asking), Countdown(asking), asyncio.Semaphore(limit)
+
+        async def ask_once() -> None:
+            if limit == asking:
+                await ask(tasks)
+            else:
+                async with limiter:
+                    await ask(tasks)
 
         async def ask_all() -> None:
-            await ask(tasks)
+            await ask_once()
             asked.tick()
             await gate.wait()
-            for _ in range(run.count // run.size):
-                await ask(tasks)
+            for _ in range(run.count // asking):
+                await ask_once()
             over.tick()
 
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(run.size):
+            for _ in range(asking):
                 tasks.create_task(ask_all())
             await asked.done.wait()
             with run.clock():

@@ -1,6 +1,7 @@
 """autogen-core: its runtime in one process, and agents that route by the type of the message."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from autogen_core import (
 
 from benchmarks._late import LateJobs
 from benchmarks._run import Countdown, Run, resident
-from benchmarks._subject import TIMEOUT
+from benchmarks._subject import ASKING, TIMEOUT
 from benchmarks._subjects import Subjects
 
 ALL = TopicId("all", "default")
@@ -157,19 +158,26 @@ class Contender(Subjects):
                             await runtime.send_message(Echo(number), agent)
 
     async def in_flight(self, run: Run) -> None:
-        gate, asked, over = asyncio.Event(), Countdown(run.size), Countdown(run.size)
-        agent = AgentId("agent_0", "default")
+        await self._in_flight(run, run.size, 1)
+
+    async def pool(self, run: Run) -> None:
+        await self._in_flight(run, ASKING, run.size)
+
+    async def _in_flight(self, run: Run, asking: int, asked_in_turn: int) -> None:
+        gate, asked, over = asyncio.Event(), Countdown(asking), Countdown(asking)
+        names = names_of(asked_in_turn)
+        turns = itertools.cycle([AgentId(name, "default") for name in names])
 
         async def ask() -> None:
-            await runtime.send_message(Echo(0), agent)
+            await runtime.send_message(Echo(0), next(turns))
             asked.tick()
             await gate.wait()
-            for number in range(run.count // run.size):
-                await runtime.send_message(Echo(number), agent)
+            for number in range(run.count // asking):
+                await runtime.send_message(Echo(number), next(turns))
             over.tick()
 
-        async with running(names_of(1)) as runtime, asyncio.TaskGroup() as tasks:
-            for _ in range(run.size):
+        async with running(names) as runtime, asyncio.TaskGroup() as tasks:
+            for _ in range(asking):
                 tasks.create_task(ask())
             await asked.done.wait()
             with run.clock():

@@ -1,6 +1,7 @@
 """Pipecat's workers, by their public interface, with logging off."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from benchmarks._late import LateJobs
 from benchmarks._memory import allocating
 from benchmarks._passes import idle
 from benchmarks._run import Countdown, Run, resident
-from benchmarks._subject import TIMEOUT
+from benchmarks._subject import ASKING, TIMEOUT
 from benchmarks.contenders.pipecat_frames import Frames
 
 logger.disable("pipecat")
@@ -381,22 +382,28 @@ class Contender(Frames):
         await self._jobs(run, JobParams(name="echo", timeout=TIMEOUT))
 
     async def in_flight(self, run: Run) -> None:
-        asker, answerer = BaseWorker("asker"), Answerer("answerer")
-        gate, over = asyncio.Event(), Countdown(run.size)
-        asked = Countdown(run.size)
+        await self._in_flight(run, run.size, 1)
+
+    async def pool(self, run: Run) -> None:
+        await self._in_flight(run, ASKING, run.size)
+
+    async def _in_flight(self, run: Run, asking: int, asked_in_turn: int) -> None:
+        asker, names = BaseWorker("asker"), [f"w{number}" for number in range(asked_in_turn)]
+        gate, asked, over = asyncio.Event(), Countdown(asking), Countdown(asking)
+        turns = itertools.cycle(names)
 
         async def ask() -> None:
-            async with asker.job("answerer", params=ECHO):
+            async with asker.job(next(turns), params=ECHO):
                 pass
             asked.tick()
             await gate.wait()
-            for _ in range(run.count // run.size):
-                async with asker.job("answerer", params=ECHO):
+            for _ in range(run.count // asking):
+                async with asker.job(next(turns), params=ECHO):
                     pass
             over.tick()
 
-        async with running(asker, answerer), asyncio.TaskGroup() as tasks:
-            for _ in range(run.size):
+        async with running(asker, *map(Answerer, names)), asyncio.TaskGroup() as tasks:
+            for _ in range(asking):
                 tasks.create_task(ask())
             await asked.done.wait()
             with run.clock():

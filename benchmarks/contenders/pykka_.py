@@ -1,5 +1,6 @@
 """pykka's actors, each in a thread of its own. What waits here, waits in the main thread, whose event loop is idle."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pykka import ActorRef, ActorRegistry, ThreadingActor, get_all
 
 from benchmarks._late import LateJobs
 from benchmarks._run import Run, resident
-from benchmarks._subject import TIMEOUT
+from benchmarks._subject import ASKING, TIMEOUT
 from benchmarks._subjects import Subjects
 
 
@@ -136,6 +137,12 @@ class Contender(Subjects):
         with actors(Answerer, 1) as [ref], run.clock():
             for _ in range(run.count // run.size):
                 get_all([ref.ask(number, block=False) for number in range(run.size)])
+
+    async def pool(self, run: Run) -> None:
+        with actors(Answerer, run.size) as refs, run.clock():
+            turns = itertools.cycle(refs)
+            for _ in range(run.count // ASKING):
+                get_all([next(turns).ask(number, block=False) for number in range(ASKING)])
 
     async def group(self, run: Run) -> None:
         with actors(Answerer, run.size) as refs:

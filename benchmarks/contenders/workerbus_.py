@@ -4,9 +4,10 @@ from typing import Any
 
 import anyio
 
+import workerbus
 from benchmarks._late import LateJobs
 from benchmarks._run import Countdown, Run, resident
-from benchmarks._subject import TIMEOUT
+from benchmarks._subject import ASKING, TIMEOUT, MissingError
 from benchmarks._subjects import Subjects
 from benchmarks.contenders.workerbus_growth import Growth
 from benchmarks.contenders.workerbus_limits import Limits
@@ -178,20 +179,29 @@ class Contender(Growth, Limits, Frames):
         await self._jobs(run, TIMEOUT)
 
     async def in_flight(self, run: Run) -> None:
-        asker, answerer = BaseWorker("asker"), Answerer("answerer")
-        gate, over = anyio.Event(), Countdown(run.size)
+        await self._in_flight(run, run.size, Answerer("answerer"))
+
+    async def pool(self, run: Run) -> None:
+        pool = getattr(workerbus, "WorkerPool", None)
+        if pool is None:
+            raise MissingError  # it is an earlier tree
+        await self._in_flight(run, ASKING, pool("answerer", Answerer, size=run.size))
+
+    async def _in_flight(self, run: Run, asking: int, answerer: BaseWorker) -> None:
+        asker = BaseWorker("asker")
+        gate, over = anyio.Event(), Countdown(asking)
 
         async def ask() -> None:
             async with asker.job("answerer", name="echo"):
                 pass
             await gate.wait()
-            for _ in range(run.count // run.size):
+            for _ in range(run.count // asking):
                 async with asker.job("answerer", name="echo"):
                     pass
             over.tick()
 
         async with running(asker, answerer), anyio.create_task_group() as tasks:
-            for _ in range(run.size):
+            for _ in range(asking):
                 tasks.start_soon(ask)
             await anyio.wait_all_tasks_blocked()
             with run.clock():
