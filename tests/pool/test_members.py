@@ -338,6 +338,21 @@ async def test_a_pool_counts_for_each_member_what_it_does() -> None:
         await anyio.sleep(5)
 
 
+async def test_a_runner_counts_each_job_of_a_pool_once() -> None:
+    """O2, S2: one that waits is the pool's, one that runs its member's; and its answer is the pool's."""
+    pool = pool_of(1)
+    async with running(pool) as runner:
+        raw = await Raw.on(runner.bus)
+        for n in range(3):
+            await raw.ask(str(n), "pool", "sleep", payload={"n": n, "seconds": 1})
+        await anyio.sleep(0.5)
+        workers = runner.statistics().workers
+        assert [each.job_id for each in workers["pool"].jobs] == ["1", "2"]
+        assert [(each.job_id, each.requester) for each in workers["pool/1"].jobs] == [("0", "raw")]
+        await raw.until_answered("2")
+        assert runner.statistics().jobs_answered[JobStatus.COMPLETED] == 3
+
+
 async def test_a_pool_that_ends_does_all_its_jobs_first_those_that_wait_too() -> None:
     """S2, R2."""
     log: list[Any] = []

@@ -263,6 +263,14 @@ async def test_a_pool_with_as_many_jobs_waiting_as_may_refuses_the_next() -> Non
         assert asked.attempts > 1
 
 
+async def test_a_pool_where_nobody_may_wait_still_gives_jobs_to_those_who_are_free() -> None:
+    """S2."""
+    async with pooling(pool_of(2, max_waiting=0)) as runner:
+        ended = await ask_many(runner, range(3), seconds=1)
+        assert sorted(status for status, _ in ended) == [JobStatus.COMPLETED] * 2 + [JobStatus.FAILED]
+        assert (await runner.job("pool", name="who", payload={"n": 1}))["n"] == 1
+
+
 async def test_updates_and_chunks_come_in_the_pools_name_and_a_window_holds() -> None:
     """S2, J7, J18, J19."""
 

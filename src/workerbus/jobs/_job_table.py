@@ -218,7 +218,6 @@ class JobTable:
         if job.assignment is None:
             self._send(job.request, status, response, urgent=urgent, stream_end=stream_end)
         else:
-            self.answered[status] += 1
             job.assignment.answered(status, response, urgent=urgent, stream_end=stream_end)
 
     def _forget(self, job: OpenJob) -> None:
@@ -226,7 +225,8 @@ class JobTable:
         del self.jobs[job_id]
         if job.window is not None:
             job.window.close()
-        self._remember(job_id)
+        if job.assignment is None:  # else the pool remembers it
+            self._remember(job_id)
         if job.watch is not None:
             self._deadlines.drop(job.watch)
         if job.timer is not None and self._later is not None:

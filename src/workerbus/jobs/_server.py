@@ -141,7 +141,6 @@ class JobServer(JobTable):
                 refusal = JobStatus.ERROR, error_payload(exc)
         if route is None:
             assert refusal is not None
-            self.answered[refusal[0]] += 1
             assignment.over()
             assignment.answered(*refusal)
             return

@@ -79,20 +79,28 @@ class LeastLoaded(Limiter[T], Generic[T, M]):
             self._by_load[load][member] = None
             self._lowest = min(self._lowest, load)
 
-    def _choose(self) -> M | None:
-        """Take a place of the member that has the fewest jobs; None if there is no free one."""
+    def has_room(self) -> bool:
+        """Whether there is a free place."""
         while self._lowest < self.concurrency:
             bucket = self._by_load[self._lowest]
             while bucket:
-                member, _ = bucket.popitem()
+                member = next(reversed(bucket))
                 if self._takes(member):
-                    load = self._loads[member] = self._lowest + 1
-                    if load < self.concurrency:
-                        self._by_load[load][member] = None
-                    return member
+                    return True
+                del bucket[member]
                 self._forget(member)
             self._lowest += 1
-        return None
+        return False
+
+    def _choose(self) -> M | None:
+        """Take a place of the member that has the fewest jobs; None if there is no free one."""
+        if not self.has_room():
+            return None
+        member, _ = self._by_load[self._lowest].popitem()
+        load = self._loads[member] = self._lowest + 1
+        if load < self.concurrency:
+            self._by_load[load][member] = None
+        return member
 
     # --- jobs
 

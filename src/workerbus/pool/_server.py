@@ -24,6 +24,7 @@ from typing import Any
 from workerbus._values import JobStatus
 from workerbus.abc import JobPeer
 from workerbus.errors import describe
+from workerbus.jobs._events import JobSnapshot
 from workerbus.jobs._open_job import OpenJob, Refused, Route
 from workerbus.jobs._server import JobServer
 from workerbus.jobs._state import OPEN_JOBS, JobState, JobTrigger, next_job
@@ -139,7 +140,7 @@ class PoolJobs(JobServer):
             return self._find_own(message)
         if self.given_up is not None:
             raise Refused(self._no_member(self.given_up))
-        if self.balancer.waiting >= self.max_waiting:
+        if self.balancer.waiting >= self.max_waiting and not self.balancer.has_room():
             waiting = f"{self.balancer.waiting} jobs wait for a member already"
             raise Refused({"error": f"pool {self._name!r} is full: {waiting} (max_waiting)", "type": "PoolFull"})
         return self._route
@@ -152,11 +153,12 @@ class PoolJobs(JobServer):
     def _give(self, job: OpenJob) -> None:
         # A member may refuse a job in the step in which it gets it, and its place goes to the next one: in a loop, and
         # not one call within the other, as any number may stand in line.
-        self._due.append(job)
         if self._giving:
+            self._due.append(job)
             return
         self._giving = True
         try:
+            self._give_now(job)
             while self._due:
                 self._give_now(self._due.popleft())
         finally:
@@ -185,6 +187,10 @@ class PoolJobs(JobServer):
         member = self._member_with(message.job_id)
         if member is not None:
             member.server.update_requested(message)
+
+    def snapshots(self) -> tuple[JobSnapshot, ...]:
+        """Return a snapshot of each open job that no member has; a member has it among its own."""
+        return tuple(each for each in super().snapshots() if self._member_with(each.job_id) is None)
 
     def _member_with(self, job_id: str) -> Member | None:
         job = self.jobs.get(job_id)
