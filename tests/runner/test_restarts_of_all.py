@@ -168,7 +168,7 @@ async def test_the_end_of_one_concerns_the_others_only_where_it_is_made_anew() -
 
 
 async def test_beyond_the_limit_the_others_are_stopped_and_the_failure_goes_up() -> None:
-    """S1: the last first; the run raises the failure."""
+    """S1, J4: the last first; who asks for one of them is told why it is not there, and the run raises the failure."""
     with pytest.raises(RestartLimitError) as caught:  # noqa: PT012 - what the block raises as it is left
         async with WorkerRunner() as runner:
             supervision = await runner.supervise(*noting("a", "b", "c"), strategy="all_for_one", max_restarts=0)
@@ -179,6 +179,9 @@ async def test_beyond_the_limit_the_others_are_stopped_and_the_failure_goes_up()
                 assert other is not None
                 await other.wait()
             assert runner.known_workers() == []
+            for name in "abc":
+                with pytest.raises(JobError, match="has failed: RestartLimitError: worker 'b' has gone"):
+                    await runner.job(name, name="which")
     assert caught.value.worker == "b"
     assert isinstance(caught.value.__cause__, ValueError)
     assert log_of("a", "c")[2:] == ["c stops", "c goes", "a stops", "a goes"]

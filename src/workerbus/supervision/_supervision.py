@@ -207,6 +207,8 @@ class Supervision:
     def _ended(self, child: Supervised, error: BaseException | None) -> BaseException | None:
         if child.state is SupervisedState.RUNNING:
             child.move(SupervisedTrigger.ENDS)
+            if child.unit.failure is not None and error is None:  # it was stopped for this, and will not come again
+                self._host.given_up(child.name, child.unit.failure[1])
             return error
         if child.unit.failure is not None and child.state is SupervisedState.FAILED:
             return self._failed(child, error, *child.unit.failure)
