@@ -183,3 +183,16 @@ async def test_nothing_of_a_job_that_was_answered_is_kept_until_its_time_would_h
         raw.got.clear()
         gc.collect()
         assert [each() for each in kept] == [None] * 3
+
+
+async def test_nothing_is_kept_of_whom_jobs_have_asked() -> None:
+    """J4, L1: no entry, be it an empty one, under the name of a worker that is asked no more."""
+    a = Helper("a")
+    async with running(a, Helper("b")) as runner:
+        async with runner.job("a", name="wait"):
+            await runner.job("b", name="echo")
+            await runner.job("a", name="echo")  # which takes nothing of the other job's with it
+            asking = core_of(runner).job_client._asking
+            assert asking.keys() == {"a"}
+            a.release.set()
+        assert asking == {}
