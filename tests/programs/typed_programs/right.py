@@ -12,6 +12,7 @@ from workerbus import (
     JobAnswer,
     JobGroupContext,
     JobProgress,
+    WorkerPool,
     WorkerRunner,
     every,
     job,
@@ -84,3 +85,21 @@ async def main() -> None:
             assert_type(group, JobGroupContext[Count])
             async for now in group.progress():
                 assert_type(now, JobProgress)
+        pool = WorkerPool("counters", Counter, size=4)
+        own_pool = WorkerPool("others", lambda name: Counter(name, active=False), size=4, concurrency=2)
+        await runner.add_workers(pool, own_pool)
+        assert_type(await pool.job(Counter.count, payload=Words("to be"), priority=2), Count)
+        assert_type(await pool.job(name="count", payload={"text": "to be"}), dict[str, Any])
+        assert_type(await pool.job("left", Counter.count, payload=Words("to be")), Count)
+        async with pool.map(Counter.count, map(Words, ["to", "be"]), ordered=True, attempts=3) as answers:
+            async for answer in answers:
+                assert_type(answer.payload, Words)
+                assert_type(answer.response, Count)
+        async with pool.map(Counter.loose, [{"n": 3}]) as loosely:
+            async for loose_answer in loosely:
+                assert_type(loose_answer.response, dict[str, Any])
+        async with pool.map("count", [{"text": "to be"}], cancel_on_error=False) as by_name:
+            async for named in by_name:
+                assert_type(named.response, dict[str, Any])
+        for name, member in pool.statistics().members.items():
+            print(name, member.running)

@@ -2,7 +2,7 @@
 
 from attrs import frozen
 
-from workerbus import BaseWorker, WorkerRunner, job
+from workerbus import BaseWorker, WorkerPool, WorkerRunner, job
 
 
 @frozen
@@ -31,3 +31,9 @@ async def main(runner: WorkerRunner) -> None:
     count.letters()  # wrong
     counts = await runner.job_group("left", handler=Counter.count, payload=Words("a"))
     counts["left"].letters()  # wrong
+    pool = WorkerPool("counters", Counter, size="4")  # wrong
+    await pool.job(Counter.count, payload=Count(3))  # wrong
+    async with pool.map(Counter.count, map(Words, ["to", "be"])) as answers:
+        async for answer in answers:
+            answer.response.letters()  # wrong
+    pool.map(Counter.count, [3])  # wrong
