@@ -101,5 +101,5 @@ async def main() -> None:
         async with pool.map("count", [{"text": "to be"}], cancel_on_error=False) as by_name:
             async for named in by_name:
                 assert_type(named.response, dict[str, Any])
-        for name, member in pool.statistics().members.items():
-            print(name, member.running)
+        for member in pool.statistics().members.values():
+            assert_type(member.running, int)

@@ -38,6 +38,8 @@ from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._server import JobServer
 from workerbus.pipeline._frame_lane import FrameLane
 from workerbus.pipeline._processor_inbox import ProcessorInbox
+from workerbus.pool._least_loaded import LeastLoaded
+from workerbus.pool._map import PoolMap
 from workerbus.runner._runner import WorkerRunner
 from workerbus.testing.buses._network import stories
 from workerbus.testing.buses._recording import RecordingBus
@@ -190,13 +192,16 @@ def _turn(job: OpenJob) -> Wait:
         return Wait(1, "for its delay to pass")
     if isinstance(limiter, PacedLimiter) and limiter.due_at is not None:
         return Wait(1, f"for its turn: its handler's rate lets the next one begin at {limiter.due_at:g} s")
+    if isinstance(limiter, LeastLoaded) and not limiter.members:
+        return Wait(1, "for a member of the pool: none has started, or all are inactive or have gone")
     requests = [] if limiter is None else [holder.request for holder in limiter.holders]
     others = [_job_title(request.job_id, request.job_name) for request in requests]
     keys = tuple(("job", request.job_id, request.target) for request in requests[:1])
     have = "has" if len(others) == 1 else "have"
     # Of several jobs that have their turn, the first one to end is enough. A `Wait` is for all that it names: so it
     # names the job if it is the only one, and otherwise none, lest a circle be found where there is none.
-    return Wait(1, f"for its turn, which {', '.join(others)} {have}", keys if len(requests) == 1 else ())
+    what = "a member of the pool, which" if isinstance(limiter, LeastLoaded) else "its turn, which"
+    return Wait(1, f"for {what} {', '.join(others)} {have}", keys if len(requests) == 1 else ())
 
 
 def _stream_window(frame: Names) -> Wait:
@@ -226,6 +231,8 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
     JobGroupContext._quorum.__code__: lambda frame: _answers(frame["group"], frame["self"]._name),
     Answers.__anext__.__code__: lambda frame: _answers(frame["group"], None),
     Reports.__anext__.__code__: lambda frame: _answers(frame["group"], frame["group"].job_name),
+    PoolMap.__anext__.__code__: lambda frame: Wait(1, f"for an answer to {frame['self']._title}"),
+    PoolMap._has_room.__code__: lambda frame: Wait(1, f"for an answer to {frame['self']._title} to be read"),
     JobAnswers.send_job_stream_data.__code__: _stream_window,
     JobGroup.wait.__code__: lambda frame: _answers(frame["self"], None),
     WorkerRegistry.wait_for_news.__code__: arrival,
