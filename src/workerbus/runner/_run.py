@@ -169,9 +169,11 @@ class Run:
         # scope of the program's own is open above it, it cannot be left, and the error is of that, or was before it.
         try:
             await group.__aexit__(None, None, None)
-        finally:
-            if exc is not None:
-                raise exc
+        except RuntimeError:
+            if exc is None:
+                raise
+        if exc is not None:
+            raise exc
         return False
 
     async def leave_group(self) -> None:
