@@ -45,7 +45,7 @@ class MemoryBus(WorkerBus):
         if direct and (self._outbox.waiting or self._outbox.busy):
             return  # what comes now is not to overtake what waits there
         self._direct, self._replaced = direct, self._in_process and not direct
-        self.never_waits = direct and self.max_buffer_size == math.inf
+        self.never_waits: bool = direct and self.max_buffer_size == math.inf
 
     async def publish(self, message: BusMessage) -> None:
         """Deliver the message to the subscribers of this bus."""
