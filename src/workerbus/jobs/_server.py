@@ -128,23 +128,19 @@ class JobServer(JobTable):
         """Do a job that a pool was asked for; the pool is told of the answer, and sends it.
 
         Args:
-            assigned: The job, as the pool has it.
+            assigned: The job, as the pool has it. It is given in the step in which this worker was found to take jobs.
             assignment: Told of how it goes.
         """
         request = assigned.request
-        refusal = self._refusal()
-        route = None
-        if refusal is None:
-            try:
-                route = self._find(request)
-            except LookupError as exc:
-                refusal = JobStatus.ERROR, error_payload(exc)
-        if route is None:
-            assert refusal is not None
+        try:
+            route = self._find(request)
+        except LookupError as exc:
             assignment.over()
-            assignment.answered(*refusal)
+            assignment.answered(JobStatus.ERROR, error_payload(exc))
             return
-        job = self.jobs[request.job_id] = OpenJob(request, route, self._clock())
+        if self._now is None:
+            self._clock()
+        job = self.jobs[request.job_id] = OpenJob(request, route, assigned.since)
         job.deadline = assigned.deadline  # some of its time has gone by
         job.assignment = assignment
         self._stand(job)

@@ -28,11 +28,12 @@ class LeastLoaded(Limiter[T], Generic[T, M]):
     Attributes:
         concurrency: As given.
         members: The members that take jobs.
+        waiting: How many jobs stand in line.
     """
 
     __slots__ = (
-        "_by_load", "_lines", "_loads", "_lowest", "_priorities", "_priority", "_takes", "_waiting", "concurrency",
-        "members",
+        "_by_load", "_lines", "_loads", "_lowest", "_priorities", "_priority", "_takes", "concurrency", "members",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, concurrency: int, takes: Callable[[M], bool], priority: Callable[[T], int]) -> None:
@@ -47,7 +48,7 @@ class LeastLoaded(Limiter[T], Generic[T, M]):
         self._lowest = concurrency  # no bucket below this one has a member in it
         self._lines: dict[int, OrderedDict[T, None]] = {}
         self._priorities: list[int] = []  # of those in line, negated: the highest priority first
-        self._waiting = 0
+        self.waiting: int = 0
 
     # --- members
 
@@ -77,7 +78,8 @@ class LeastLoaded(Limiter[T], Generic[T, M]):
     def _put(self, member: M, load: int) -> None:
         if load < self.concurrency:
             self._by_load[load][member] = None
-            self._lowest = min(self._lowest, load)
+            if load < self._lowest:
+                self._lowest = load
 
     def has_room(self) -> bool:
         """Whether there is a free place."""
@@ -105,18 +107,13 @@ class LeastLoaded(Limiter[T], Generic[T, M]):
     # --- jobs
 
     @property
-    def waiting(self) -> int:
-        """How many jobs stand in line."""
-        return self._waiting
-
-    @property
     def line(self) -> list[T]:
         """The jobs that wait for a place, in order."""
         return [job for negative in self._priorities for job in self._lines[-negative]]
 
     def waits(self, job: T) -> bool:
         """Whether a job stands in line."""
-        line = self._lines.get(self._priority(job)) if self._waiting else None
+        line = self._lines.get(self._priority(job)) if self.waiting else None
         return line is not None and job in line
 
     def member_of(self, job: T) -> M:
@@ -126,7 +123,7 @@ class LeastLoaded(Limiter[T], Generic[T, M]):
 
     def stand(self, job: T) -> bool:
         """Give a job to a member, or let it stand in line; returns whether a member has it."""
-        member = None if self._waiting else self._choose()
+        member = None if self.waiting else self._choose()
         if member is not None:
             self.holders[job] = member
             return True
@@ -136,7 +133,7 @@ class LeastLoaded(Limiter[T], Generic[T, M]):
             line = self._lines[priority] = OrderedDict()
             insort(self._priorities, -priority)
         line[job] = None
-        self._waiting += 1
+        self.waiting += 1
         return False
 
     def leave(self, job: T) -> T | None:
@@ -144,8 +141,7 @@ class LeastLoaded(Limiter[T], Generic[T, M]):
         if job not in self.holders:
             self._take_out(job)
             return None
-        member = self.member_of(job)
-        del self.holders[job]
+        member: M = self.holders.pop(job)
         load = self._loads[member]
         self._loads[member] = load - 1
         if member in self.members:
@@ -158,7 +154,7 @@ class LeastLoaded(Limiter[T], Generic[T, M]):
 
     def following(self) -> T | None:
         """Give the first in line to a member, if one has a place; returns that job."""
-        if not self._waiting:
+        if not self.waiting:
             return None
         member = self._choose()
         if member is None:
@@ -174,7 +170,7 @@ class LeastLoaded(Limiter[T], Generic[T, M]):
         if line is None or job not in line:
             return
         del line[job]
-        self._waiting -= 1
+        self.waiting -= 1
         if not line:
             del self._lines[priority]
             self._priorities.remove(-priority)

@@ -123,9 +123,10 @@ class PoolJobs(JobServer):
             let_go()
 
     def give_up(self, error: BaseException) -> None:
-        """Answer all that waits: no member will ever take a job any more."""
+        """Answer all that waits, be it for its delay to pass: no member will ever take a job any more."""
         self.given_up = error
-        for job in self.balancer.line:
+        waiting = [job for job in self.jobs.values() if job.route is self._route and job.state is JobState.QUEUED]
+        for job in waiting:
             self._move(job, JobTrigger.CANCEL)
             self._answer(job, JobStatus.ERROR, self._no_member(error))
 
@@ -144,11 +145,6 @@ class PoolJobs(JobServer):
             waiting = f"{self.balancer.waiting} jobs wait for a member already"
             raise Refused({"error": f"pool {self._name!r} is full: {waiting} (max_waiting)", "type": "PoolFull"})
         return self._route
-
-    def _stand(self, job: OpenJob) -> None:
-        super()._stand(job)
-        if self.given_up is not None and job.waits:  # it was asked for with a delay
-            self.give_up(self.given_up)
 
     def _give(self, job: OpenJob) -> None:
         # A member may refuse a job in the step in which it gets it, and its place goes to the next one: in a loop, and
@@ -198,9 +194,8 @@ class PoolJobs(JobServer):
 
     # --- what members say
 
-    def member_is_through(self, job: OpenJob) -> None:
+    def member_is_through(self, job: OpenJob, member: Member) -> None:
         """Note that no handler runs for a job any more; its place is free."""
-        member = self.balancer.member_of(job)
         job.scope = None
         self._move(job, JobTrigger.FINISH)
         if member.let_go is not None and not self.balancer.load_of(member):
@@ -248,7 +243,7 @@ class _Assignment:
         self.member.server.cancel(message, None)
 
     def over(self) -> None:
-        self._pool.member_is_through(self._job)
+        self._pool.member_is_through(self._job, self.member)
 
     def answered(
         self, status: JobStatus, response: dict[str, Any] | None, *, urgent: bool = False, stream_end: bool = False
