@@ -284,6 +284,18 @@ async def test_a_map_goes_as_fast_as_a_pool_that_grows() -> None:
         assert current_time() - start == 3
 
 
+async def test_a_map_hears_of_a_new_size_before_the_next_answer() -> None:
+    """S2."""
+    pool = sleepers(1)
+    async with running(pool):
+        start = current_time()
+        async with anyio.create_task_group() as tasks, pool.map(Sleeper.nap, map(Nap, range(4))) as answers:
+            await anyio.sleep(0.5)
+            tasks.start_soon(pool.resize, 4)
+            assert len([answer async for answer in answers]) == 4
+        assert current_time() - start == 1.5
+
+
 async def test_a_map_of_a_pool_that_ends_ends_with_an_error() -> None:
     """S2, J14: and does not hang."""
     pool = sleepers(2)

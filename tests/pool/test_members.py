@@ -1,5 +1,7 @@
 """S1, S2: the members of a pool: how they are made, come, go, and are restarted; and what is counted."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -460,10 +462,102 @@ def test_wrong_limits_of_restarts_are_refused_where_the_pool_is_made(wrong: Any,
         WorkerPool("pool", BaseWorker, size=2, **wrong)
 
 
-async def test_a_pool_that_is_ending_is_not_resized() -> None:
+@pytest.mark.parametrize("size", [1, 3])
+async def test_a_pool_that_is_ending_is_not_resized(size: int) -> None:
     """S2."""
-    pool = pool_of(1)
+    pool = pool_of(2)
     async with running(pool):
         pass
-    with pytest.raises(NotRunningError):
+    with pytest.raises(NotRunningError, match="pool 'pool' is ending"):
+        await pool.resize(size)
+    assert pool.size == 2
+
+
+async def test_sizes_that_are_asked_for_at_once_follow_each_other() -> None:
+    """S2: nobody is left over, and no name is taken twice."""
+    pool = pool_of(2)
+    async with running(pool):
+        async with anyio.create_task_group() as tasks:
+            for size in (10, 2, 5, 1, 3):
+                tasks.start_soon(pool.resize, size)
+        await anyio.sleep(1)
+        assert pool.size in (10, 2, 5, 1, 3)  # in whichever order the tasks came
+        assert len(names(pool)) == len(pool.statistics().members) == pool.size
+
+
+async def test_a_resize_that_is_cancelled_or_whose_factory_raises_changes_nothing() -> None:
+    """S2, L1."""
+    made: list[str] = []
+
+    def make(name: str) -> Member:
+        made.append(name)
+        if len(made) == 4:
+            raise ValueError("no more")
+        return Member(name, [])
+
+    pool = WorkerPool("pool", make, size=2)
+    async with running(pool):
+        with pytest.raises(ValueError, match="no more"):
+            await pool.resize(5)
+        assert (pool.size, list(pool.statistics().members)) == (2, names(pool))
+        with anyio.move_on_after(0) as scope:
+            await pool.resize(5)
+        assert scope.cancel_called
+        assert (pool.size, list(pool.statistics().members)) == (2, names(pool))
         await pool.resize(3)
+        assert list(pool.statistics().members) == names(pool) == ["pool/1", "pool/2", "pool/3"]
+
+
+async def test_a_member_that_is_just_being_restarted_may_be_let_go() -> None:
+    """S1, S2: it ends as soon as it is there."""
+
+    def make(name: str) -> Member:
+        made.append(name)
+        if len(made) == 3:
+            tasks.start_soon(pool.resize, 1)
+        return Member(name, [])
+
+    made: list[str] = []
+    pool = WorkerPool("pool", make, size=2, backoff=SOON)
+    async with anyio.create_task_group() as tasks, running(pool) as runner:
+        await outcome_of(runner, "pool", name="crash")
+        await anyio.sleep(2)
+        assert names(pool) == list(pool.statistics().members)
+        assert len(names(pool)) == 1
+
+
+async def test_another_size_makes_up_for_members_that_were_given_up() -> None:
+    """S1, S2: jobs are taken again."""
+    pool = pool_of(2, max_restarts=0)
+    async with running(pool) as runner:
+        runner.add_event_handler("on_error", lambda *_: None)
+        for _ in range(2):
+            await outcome_of(runner, "pool", name="crash")
+        await anyio.sleep(1)
+        assert (await outcome_of(runner, "pool", name="who"))[1]["type"] == "WorkerFailed"
+        await pool.resize(2)
+        assert (await runner.job("pool", name="who", payload={"n": 1}))["n"] == 1
+        assert names(pool) == list(pool.statistics().members) == ["pool/1", "pool/2"]
+
+
+async def test_nothing_is_kept_of_members_that_have_gone() -> None:
+    """S2, L1: neither of those that end while others have all the jobs, nor of those that go in their backoff."""
+    gone: list[weakref.ref[BaseWorker]] = []
+
+    def make(name: str) -> Member:
+        member = Member(name, [])
+        gone.append(weakref.ref(member))
+        return member
+
+    pool = WorkerPool("pool", make, size=2, backoff=SOON, max_restarts=100)
+    async with running(pool) as runner:
+        await runner.job("pool", name="who", payload={"n": 1})
+        for resized in [False] * 9 + [True] * 9:
+            members = pool.statistics().members
+            await next(child for child in pool.children if not members[child.name].answered).stop()
+            if resized:
+                await pool.resize(1)
+                await pool.resize(2)
+            await anyio.sleep(1)
+        gc.collect()
+        assert sum(each() is not None for each in gone) < 5

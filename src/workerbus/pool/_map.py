@@ -76,6 +76,7 @@ class PoolMap(Generic[P, R]):
         payloads: Iterable[P] | AsyncIterable[P],
         *,
         capacity: Callable[[], int],
+        resized: set[Callable[[], None]],
         ordered: bool,
         cancel_on_error: bool,
         title: str,
@@ -85,6 +86,7 @@ class PoolMap(Generic[P, R]):
         self._ask = ask
         self._payloads = payloads
         self._capacity = capacity
+        self._resized = resized
         self._ordered = ordered
         self._cancel_on_error = cancel_on_error
         self._title = title
@@ -119,6 +121,7 @@ class PoolMap(Generic[P, R]):
         self._group = create_task_group()
         await self._group.__aenter__()
         self._entry = entered_here()
+        self._resized.add(self._make_room)
         self._group.start_soon(self._take, name=f"{self._title}: payloads")
         return self
 
@@ -132,6 +135,7 @@ class PoolMap(Generic[P, R]):
         """
         group = self._group
         assert group is not None
+        self._resized.discard(self._make_room)
         self._close()
         if not is_here(self._entry):
             leave_open(self._entry, lambda: self._leave(group, None))

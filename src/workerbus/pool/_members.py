@@ -1,14 +1,17 @@
 """The members of a pool: how many there are to be, who they are, and how they come and go (S1, S2)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
+
+from anyio import Lock
 
 from workerbus._backoff import Backoff
 from workerbus._values import JobStatus, Value, value
-from workerbus.errors import FactoryError
-from workerbus.jobs._server import JobServer
+from workerbus.errors import FactoryError, NotRunningError
 from workerbus.messages import BusEndWorkerMessage
 from workerbus.pool._server import Member, PoolJobs
+from workerbus.supervision._state import SupervisedState
 from workerbus.supervision._supervision import Supervision
 from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import WorkerCore, core_of
@@ -90,7 +93,7 @@ class _Supervision(Supervision):
     def gone(self, worker: Any, error: BaseException | None) -> BaseException | None:
         """Decide what follows when a member has gone."""
         left = super().gone(worker, error)
-        if self.members.is_let_go(worker):
+        if not self.members.has_gone(worker):
             return None  # nobody counts on it any more; its failure is in the log, and in the answers to its jobs
         if left is not None:
             self.members.lost(left)
@@ -109,9 +112,13 @@ class Members:
     Attributes:
         size: How many there are to be.
         present: Name to the member of that name, or to the last one; those that are leaving are not among them.
+        resized: Called when the pool has another size.
     """
 
-    __slots__ = ("_answered", "_begun", "_core", "_jobs", "_leaving", "_settings", "_supervisions", "present", "size")
+    __slots__ = (
+        "_answered", "_begun", "_changing", "_core", "_jobs", "_settings", "_supervisions", "present", "resized",
+        "size",
+    )  # fmt: skip
 
     def __init__(self, core: WorkerCore, jobs: PoolJobs, settings: MemberSettings, size: int) -> None:
         self._core = core
@@ -120,53 +127,81 @@ class Members:
         self._begun = False
         self._answered: dict[str, dict[JobStatus, int]] = {}
         self._supervisions: dict[str, _Supervision] = {}
-        self._leaving: set[JobServer] = set()
+        self._changing = Lock()
         self.present: dict[str, Member] = {}
         self.size: int = size
+        self.resized: set[Callable[[], None]] = set()
 
     async def begin(self) -> None:
         """Add the first members; they are started with the pool."""
-        if not self._begun:
-            self._begun = True
-            await self._add(self.size)
+        async with self._changing:
+            if not self._begun:
+                self._begun = True
+                await self._add(self.size)
 
     async def resize(self, size: int) -> None:
-        """Change how many members there are."""
-        self.size = size
-        if not self._begun:
-            return
-        missing = size - len(self.present)
-        if missing > 0:
-            await self._add(missing)
-        elif missing < 0:
+        """Change how many members there are, when earlier changes are through."""
+        async with self._changing:
+            if not self._begun:
+                self.size = size
+                return
+            if not self._core.state.takes_children:
+                raise NotRunningError(f"pool {self._core.state.name!r} is ending: it stays as it is")
+            self._forget_given_up()
+            self.size = size
+            for tell in self.resized:
+                tell()
+            missing = size - len(self.present)
+            if missing > 0:
+                await self._add(missing)
             for member in self._dispensable(-missing):
                 self._retire(member)
+
+    def _forget_given_up(self) -> None:
+        for name, supervision in list(self._supervisions.items()):
+            if supervision.states[name] == SupervisedState.FAILED.value:
+                self._jobs.leave_out(self.present[name])
+                self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self.present.pop(name, None)
+        self._supervisions.pop(name, None)
+        self._answered.pop(name, None)
 
     def _dispensable(self, count: int) -> list[Member]:
         # Those that are not there, then those with the fewest jobs, the last added first.
         load = self._jobs.balancer.load_of
         last_first = list(reversed(self.present.values()))
-        return sorted(last_first, key=lambda member: (member.is_open(), load(member)))[:count]
+        return sorted(last_first, key=lambda member: (member.is_open(), load(member)))[: max(count, 0)]
 
     def _retire(self, member: Member) -> None:
-        name = member.name
-        self._leaving.add(member.server)
-        self._supervisions.pop(name).release(name)
-        del self.present[name]
-        del self._answered[name]
+        self._supervisions[member.name].release(member.name)
+        self._forget(member.name)
+        self._jobs.retire(member, partial(self._let_go, member))
+
+    def _let_go(self, member: Member) -> None:
+        if member.state.attached.is_set():
+            self._end(member)
+        else:  # it is just being added
+            self._core.create_task(self._end_when_attached, (member,), f"end of {member.name}")
+
+    async def _end_when_attached(self, member: Member) -> None:
+        await member.state.attached.wait()
+        self._end(member)
+
+    def _end(self, member: Member) -> None:
         state = self._core.state
+        if member.state.attach_error is None and not member.state.finished.is_set():
+            reason = f"pool {state.name!r} got smaller"
+            state.bus.post(BusEndWorkerMessage(reason, source=state.name, target=member.name))
 
-        def let_go() -> None:
-            state.bus.post(BusEndWorkerMessage(f"pool {state.name!r} got smaller", source=state.name, target=name))
-
-        self._jobs.retire(member, let_go)
-
-    def is_let_go(self, worker: BaseWorker) -> bool:
-        """Whether a worker that has gone was to go, as the pool got smaller; it is forgotten then."""
-        server = core_of(worker).job_server
-        if server not in self._leaving:
+    def has_gone(self, worker: BaseWorker) -> bool:
+        """Note that a worker has gone; returns whether it was to stay, and was not let go."""
+        state = core_of(worker).state
+        member = self.present.get(state.name)
+        if member is None or member.state is not state:
             return False
-        self._leaving.remove(server)
+        self._jobs.leave_out(member)
         return True
 
     async def _add(self, count: int) -> None:
@@ -178,26 +213,27 @@ class Members:
             if name not in self.present and not state.has_child(name):
                 names.append(name)
             number += 1
-        supervision = _Supervision(
-            _Host(self._core, self.lost),
-            [self._factory_of(name) for name in names],
-            strategy="one_for_one",
-            restart="always",
-            max_restarts=settings.max_restarts,
-            within=settings.within,
-            backoff=settings.backoff,
-        )
-        supervision.members = self
-        self._supervisions.update(dict.fromkeys(names, supervision))
-        self._core.begin_to_supervise().keep(supervision)
         try:
+            supervision = _Supervision(
+                _Host(self._core, self.lost),
+                [self._factory_of(name) for name in names],
+                strategy="one_for_one",
+                restart="always",
+                max_restarts=settings.max_restarts,
+                within=settings.within,
+                backoff=settings.backoff,
+            )
+            supervision.members = self
+            self._supervisions.update(dict.fromkeys(names, supervision))
+            self._core.begin_to_supervise().keep(supervision)
             await supervision.begin()
         except BaseException:
             for name in names:
-                self._supervisions.pop(name, None)
-                self.present.pop(name, None)
+                self._forget(name)
             self.size = len(self.present)
             raise
+        if not supervision.is_over:
+            self._jobs.given_up = None
 
     def _factory_of(self, name: str) -> Callable[[], BaseWorker]:
         return lambda: self._made(name)
@@ -233,7 +269,7 @@ class Members:
                 jobs.join(member)
 
         answered = self._answered.setdefault(state.name, {})
-        member = self.present[state.name] = Member(state.name, core.job_server, is_open, answered)
+        member = self.present[state.name] = Member(state, core.job_server, is_open, answered)
         earlier, dispatch.active_changed = dispatch.active_changed, active_changed
         core.lifecycle.when_started = join
 

@@ -162,7 +162,9 @@ class WorkerPool(BaseWorker):
         """Change how many members there are.
 
         More are added; the call returns when they are attached. Fewer: those with the fewest jobs get no more, finish
-        those that they have, and end; the call does not wait for that.
+        those that they have, and end; the call does not wait for that. Members that were given up are replaced.
+
+        Calls at the same time are carried out one after the other. One that fails, or is cancelled, adds nobody.
 
         Args:
             size: How many there are to be.
@@ -171,6 +173,7 @@ class WorkerPool(BaseWorker):
             TypeError: It is no whole number.
             ValueError: It is less than 1.
             NotRunningError: The pool is ending; a `RuntimeError`.
+            Exception: What the factory has raised.
 
         Guarantees: S2.
         """
@@ -325,6 +328,7 @@ class WorkerPool(BaseWorker):
             lambda payload: pool.job(handler, payload=payload, **options),
             payloads,
             capacity=lambda: members.size * balancer.concurrency if limit is None else limit,
+            resized=members.resized,
             ordered=ordered,
             cancel_on_error=cancel_on_error,
             title=f"map of pool {self.name!r}",

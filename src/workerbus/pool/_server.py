@@ -35,6 +35,7 @@ from workerbus.messages import (
     BusJobUpdateRequestMessage,
 )
 from workerbus.pool._least_loaded import LeastLoaded
+from workerbus.worker._state import WorkerState
 
 
 class Member:
@@ -42,18 +43,20 @@ class Member:
 
     Attributes:
         name: Its name.
+        state: Where it is in its life.
         server: Its jobs.
         is_open: Whether it takes jobs now.
         answered: Status to how many jobs of the pool all lives of this name have answered so.
         let_go: Called when it has no more jobs, once it is to have no others; None as long as it is to have some.
     """
 
-    __slots__ = ("answered", "is_open", "let_go", "name", "server")
+    __slots__ = ("answered", "is_open", "let_go", "name", "server", "state")
 
     def __init__(
-        self, name: str, server: JobServer, is_open: Callable[[], bool], answered: dict[JobStatus, int]
+        self, state: WorkerState, server: JobServer, is_open: Callable[[], bool], answered: dict[JobStatus, int]
     ) -> None:
-        self.name: str = name
+        self.name: str = state.name
+        self.state: WorkerState = state
         self.server: JobServer = server
         self.is_open: Callable[[], bool] = is_open
         self.answered: dict[JobStatus, int] = answered
