@@ -6,8 +6,6 @@ from typing import Any, Final
 
 from workerbus._registry import WorkerRegistry
 from workerbus.errors import describe, text_of
-from workerbus.pipeline._worker import PipelineWorker
-from workerbus.runner._runner import WorkerRunner
 from workerbus.supervision._supervision import Supervision
 from workerbus.supervision._unit import RestartUnit, Supervised
 from workerbus.testing.diagnosis._primitives import Key, Wait, names_of
@@ -16,16 +14,18 @@ from workerbus.worker._core import core_of
 Names = dict[str, Any]
 
 
-def _runner_of(registry: WorkerRegistry) -> WorkerRunner | None:
+def _runner_of(registry: WorkerRegistry) -> Any:
+    """Return the runner of a registry; None where it has none."""
     runner = getattr(registry.on_departure, "__self__", None)
-    return runner if isinstance(runner, WorkerRunner) else None
+    return runner if hasattr(runner, "_hosted") else None
 
 
 def late(registry: WorkerRegistry, name: str) -> str:
     """Say why a worker that runs is not ready."""
     runner = _runner_of(registry)
     worker = None if runner is None else runner.get_worker(name)
-    running = core_of(worker).extension.session._running if isinstance(worker, PipelineWorker) else None
+    session = None if worker is None else getattr(core_of(worker).extension, "session", None)
+    running = None if session is None else session._running
     if running is None:
         return "its run() has begun, and has not called start()"
     unready = [inbox.name for inbox in running.inboxes if not inbox.set_up]
@@ -63,11 +63,11 @@ def _restarted(registry: WorkerRegistry, name: str) -> Wait | None:
     return Wait(1, f"for worker {name!r}, which is being restarted (restart {child.restarts + 1}){why}", on)
 
 
-def _supervised(runner: WorkerRunner, name: str) -> Supervised | None:
+def _supervised(runner: Any, name: str) -> Supervised | None:
     return next((each for supervision in _supervisions(runner) if (each := supervision._children.get(name))), None)
 
 
-def _supervisions(runner: WorkerRunner) -> Iterator[Supervision]:
+def _supervisions(runner: Any) -> Iterator[Supervision]:
     yield from runner._hosted.supervisions.all
     for core in runner._hosted.workers.values():
         if core.state.supervises is not None:
