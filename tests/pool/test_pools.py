@@ -405,8 +405,12 @@ async def test_jobs_that_come_before_the_members_have_started_wait_for_them() ->
             self.log.append("open")
 
     async with WorkerRunner(handle_sigint=False) as runner:
-        await runner.add_workers(pool_of(1, log=log, kind=Opening))
+        pool = pool_of(1, log=log, kind=Opening)
+        await runner.add_workers(pool)
+        await anyio.sleep(1)
+        assert not pool.statistics().members["pool/1"].ready
         await runner.job("pool", name="who", payload={"n": 1})
+        assert pool.statistics().members["pool/1"].ready
     assert log == ["open", 1]
 
 
@@ -457,3 +461,27 @@ async def test_a_group_has_a_pool_among_its_workers() -> None:
     async with pooling(pool_of(2), Member("alone", [])) as runner:
         answers = await runner.job_group("pool", "alone", name="who", payload={"n": 1})
     assert {name: response["n"] for name, response in answers.items()} == {"pool": 1, "alone": 1}
+
+
+async def test_pools_are_members_of_pools() -> None:
+    """S2: whatever the inner pools say, each job is answered once, and its place is free then."""
+    pool = WorkerPool("pool", lambda name: pool_of(2, name=name, max_waiting=1), size=2, concurrency=4)
+    async with running(pool) as runner:
+        await runner.registry.wait_for("pool/2/2")
+        raw = await Raw.on(runner.bus)
+        jobs = [str(n) for n in range(12)]
+        for n in jobs:
+            await raw.ask(n, "pool", "sleep", payload={"n": n, "seconds": 2})
+        await anyio.sleep(1)
+        await raw.cancel(jobs[0], "pool")
+        await raw.until_answered(*jobs)
+        answers = [raw.answers(n) for n in jobs]
+        assert all(len(each) == 1 for each in answers)
+        statuses = [status for [(status, _)] in answers]
+        # Each inner pool does 2 and lets 1 wait; each of the others is refused, and so makes room for the next.
+        assert statuses.count(JobStatus.CANCELLED) == 1
+        assert statuses.count(JobStatus.COMPLETED) + statuses.count(JobStatus.FAILED) == 11
+        assert {each[0][1]["type"] for each in answers if each[0][0] is JobStatus.FAILED} == {"PoolFull"}
+        counts = pool.statistics()
+        assert (counts.active_jobs, counts.running, counts.waiting) == (0, 0, 0)
+        assert all(child.ready for child in counts.members.values())

@@ -134,9 +134,12 @@ class JobServer(JobTable):
         request = assigned.request
         try:
             route = self._find(request)
-        except LookupError as exc:
+        except (Refused, LookupError) as exc:
             assignment.over()
-            assignment.answered(JobStatus.ERROR, error_payload(exc))
+            if isinstance(exc, Refused):  # by a pool that is a member of another one
+                assignment.answered(JobStatus.FAILED, exc.payload)
+            else:
+                assignment.answered(JobStatus.ERROR, error_payload(exc))
             return
         if self._now is None:
             self._clock()

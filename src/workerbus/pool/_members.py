@@ -172,7 +172,10 @@ class Members:
         # Those that are not there, then those with the fewest jobs, the last added first.
         load = self._jobs.balancer.load_of
         last_first = list(reversed(self.present.values()))
-        return sorted(last_first, key=lambda member: (member.is_open(), load(member)))[: max(count, 0)]
+        return sorted(last_first, key=lambda member: (self._is_ready(member), load(member)))[: max(count, 0)]
+
+    def _is_ready(self, member: Member) -> bool:
+        return member in self._jobs.balancer.members and member.is_open()
 
     def _retire(self, member: Member) -> None:
         self._supervisions[member.name].release(member.name)
@@ -285,7 +288,7 @@ class Members:
         load = self._jobs.balancer.load_of
         return {
             name: MemberStatistics(
-                ready=member.is_open(),
+                ready=self._is_ready(member),
                 running=load(member),
                 answered=dict(member.answered),
                 restarts=self._supervisions[name].restarts.get(name, 0),
