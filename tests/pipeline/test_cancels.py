@@ -309,6 +309,26 @@ async def test_user_code_that_refuses_cancellation_is_waited_for_and_named(caplo
     assert "cleanup" in stubborn.log
 
 
+async def test_all_processors_that_refuse_cancellation_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """L4, R8"""
+
+    async def refuse() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(6)
+
+    class Busy(Spy):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            if isinstance(frame, StartFrame):
+                self.create_task(refuse)
+            await super().process_frame(frame, direction)
+
+    runner = WorkerRunner(handle_sigint=False)
+    async with nothing_left(runner), runner:
+        await runner.add_workers(worker_of(Busy(name="one"), Spy(), Busy(name="two"), name="w"), wait=True)
+        await runner.cancel()
+    assert "worker 'w' waits for processors that refuse cancellation: 'one', 'two'" in caplog.text
+
+
 @pytest.mark.parametrize(("given", "seconds"), [(None, 1.0), (0.2, 0.2), (30, 1.0)])
 async def test_a_cancel_that_a_processor_keeps_has_as_much_time_as_was_given(
     given: float | None, seconds: float, caplog: pytest.LogCaptureFixture

@@ -90,6 +90,22 @@ def test_what_is_held_back_arrives_in_order_and_before_what_is_sent_after_the_sp
     run(main, backend=backend)
 
 
+async def test_what_was_held_back_arrives_once_however_many_splits_follow() -> None:
+    async with network("left", "right", "third") as (left, right, third):
+        takers = [Taker("of right"), Taker("of third")]
+        await right.subscribe(takers[0])
+        await third.subscribe(takers[1])
+        for n in range(3):
+            left.split()
+            await left.send(note(n))
+            await sleep(0.1)
+            left.heal()
+            await sleep(0.1)
+        assert [[message.n for message in taker.messages()] for taker in takers] == [[0, 1, 2]] * 2
+        left.split()
+    assert "dropped" not in kinds(left)
+
+
 def test_what_concerns_nobody_at_the_other_end_is_not_held_back_from_it(backend: str) -> None:
     """Nothing that is no fault is in the story."""
 
