@@ -191,6 +191,33 @@ async def test_no_error_of_a_worker_s_tasks_is_lost(caplog: pytest.LogCaptureFix
     assert second in errors or tracebacks(caplog, second)
 
 
+async def test_requesters_are_told_of_the_first_error_of_several() -> None:
+    """J4, W7: of what has begun the end, and not of what came up on the way."""
+    go = anyio.Event()
+
+    class Double(Helper):
+        async def other(self) -> None:
+            await go.wait()
+            raise ValueError("first")
+
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            params.task_group.start_soon(self.other)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise KeyError("second")
+
+    double = Double("w")
+    async with running(double) as runner:
+        await Errors().of(runner)
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "w", "wait")
+        await double.begun.wait()
+        go.set()
+        assert await raw.answer("1") == (JobStatus.ERROR, {"error": "first", "type": "ValueError"})
+
+
 async def test_several_crashes_are_raised_together() -> None:
     """R4, L6"""
     workers = [Crashing(f"w{n}", error=ValueError(n)) for n in range(3)]
