@@ -288,3 +288,51 @@ async def test_what_happens_to_a_group_without_a_context_does_not_end_its_time()
         await runner.bus.send(BusJobResponseMessage(job_id, JobStatus.COMPLETED, source="one", target="asker"))
         assert (await asker.until("error")).source == "two"
         assert anyio.current_time() == pytest.approx(begun + 3)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_those_whose_turn_comes_as_their_time_is_up_are_told_that_they_waited(backend: str, seed: int) -> None:
+    """J8: they have never been at work."""
+    begun: list[float] = []
+
+    class InTurn(BaseWorker):
+        @job(name="do", sequential=True)
+        async def do(self, message: BusJobRequestMessage) -> None:
+            begun.append(message.payload["seconds"])
+            await anyio.sleep(message.payload["seconds"])
+
+    async def scenario() -> list[str]:
+        texts: list[str] = []
+
+        async def ask(runner: WorkerRunner) -> None:
+            with pytest.raises(JobTimeoutError) as caught:
+                await runner.job("in turn", name="do", payload={"seconds": 5}, timeout=1)
+            texts.append(str(caught.value))
+
+        async with WorkerRunner(bus=EarlyBus(), handle_sigint=False) as runner:
+            await runner.add_workers(InTurn("in turn"), wait=True)
+            async with anyio.create_task_group() as tasks, runner.job("in turn", name="do", payload={"seconds": 0.9995}):
+                for _ in range(3):
+                    tasks.start_soon(ask, runner)
+        return texts
+
+    texts = run(scenario, backend=backend, seed=seed)
+    assert begun == [0.9995]
+    assert texts == ["job 'do' at 'in turn': timeout after 1 seconds (waiting for its turn: 'in turn')"] * 3
+
+
+async def test_one_that_has_answered_and_gone_is_not_named_as_missing_when_time_is_up(backend: str) -> None:
+    """J8: only those that have not answered are."""
+    quick = EchoWorker("quick")
+
+    async def ask(runner: WorkerRunner) -> None:
+        async with runner.job_group("quick", "silent", timeout=2) as group:
+            await anyio.sleep(1)
+            assert "quick" in group.responses
+            await quick.stop()
+
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(quick, ScriptedWorker("silent", Behaviour("hang")), wait=True)
+        with pytest.raises(JobGroupError, match=r"timeout after 2 seconds \(still at work: 'silent'\)$"):
+            await ask(runner)

@@ -212,3 +212,27 @@ async def test_a_runner_handles_the_signals_that_it_is_to_handle(
         assert runner.signal is None
     assert {number: signal.getsignal(number) for number in before} == before
     assert runner.signal is None
+
+
+@pytest.mark.parametrize(
+    ("handle_sigint", "number", "how"),
+    [
+        ("always", signal.SIGTERM, "ended"),
+        ("always", signal.SIGINT, "cancelled"),
+        (False, signal.SIGTERM, "ended"),
+    ],
+)
+async def test_only_sigterm_lets_what_is_under_way_finish_where_it_is_to(
+    own_handlers: Callable[[], list[Any]], handle_sigint: Any, number: signal.Signals, how: str
+) -> None:
+    """R5: with `handle_sigterm="end"`, whether the run listens to SIGINT as well or not."""
+    own_handlers()
+    runner = WorkerRunner(handle_sigint=handle_sigint, handle_sigterm="end")
+    await runner.add_workers(Helper("helper"))
+    async with anyio.create_task_group() as group:
+        group.start_soon(runner.run)
+        await runner.registry.wait_for("helper")
+        signal.raise_signal(number)
+    assert runner.signal is number
+    assert runner.outcome is not None
+    assert (runner.outcome.how, runner.outcome.reason) == (how, number.name)

@@ -290,6 +290,30 @@ def test_a_message_does_not_overtake_one_of_its_sender_that_is_on_its_way(backen
     run(main, backend=backend)
 
 
+def test_a_message_overtakes_none_of_several_of_its_sender_that_are_on_their_way(backend: str) -> None:
+    class Slow(MemoryBus):
+        async def publish(self, message: BusMessage) -> None:
+            if isinstance(message, Note) and message.n < 4:
+                await sleep(1.0)
+            await super().publish(message)
+
+    async def main() -> None:
+        async with network("left", bus=Slow(), faults=Faults(delay=(1.0, 1.0))) as (bus,):
+            taker = Taker("taker")
+            await bus.subscribe(taker)
+            for n in range(1, 4):
+                await bus.send(note(n))
+            await sleep(2.5)  # the first is out, and the second on its way
+            bus.faults = Faults()
+            await bus.send(note(4))
+            await sleep(1)
+            await bus.send(note(5))
+            await sleep(10)
+            assert [message.n for message in taker.messages()] == [1, 2, 3, 4, 5]
+
+    run(main, backend=backend)
+
+
 def test_a_message_that_the_wrapped_bus_does_not_take_is_logged_and_the_next_one_goes_out(
     backend: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -260,3 +260,21 @@ async def test_a_child_hears_from_its_parent_why_it_is_cancelled(error: OSError 
             await parent.wait()
     cancels = [message for message, _ in child.got if isinstance(message, BusCancelWorkerMessage)]
     assert [(message.reason, message.source) for message in cancels] == [(reason, "parent")]
+
+
+async def test_the_reason_for_which_a_worker_is_cancelled_reaches_the_children_of_its_children() -> None:
+    """W5, B6: each hears it from its own parent."""
+    first, second, third = family = [Hearing(name) for name in ("first", "second", "third")]
+    async with running(first) as runner:
+        await first.add_workers(second)
+        await runner.registry.wait_for("second")
+        await second.add_workers(third)
+        await runner.registry.wait_for("third")
+        await runner.bus.send(BusCancelWorkerMessage("no more money", source="test", target="first"))
+        await first.wait()
+    heard = [message for each in family for message, _ in each.got if isinstance(message, BusCancelWorkerMessage)]
+    assert [(message.reason, message.source) for message in heard] == [
+        ("no more money", "test"),
+        ("no more money", "first"),
+        ("no more money", "second"),
+    ]

@@ -190,11 +190,12 @@ class JobTable:
         return self._later.add(at, function)
 
     def _cancel(self, job: OpenJob, status: JobStatus, payload: dict[str, Any]) -> bool:
-        in_line = job.waits or job.timer is not None
+        # Those in line whose time is up at once are told alike: one may have been given its turn by the one before it.
+        waited = job.timer is not None or (job.state is JobState.QUEUED and job.route.limiter is not None)
         before = self._move(job, JobTrigger.CANCEL)
         if job.state is before:
             return False
-        if in_line and payload["error"] == TIMEOUT:
+        if waited and payload["error"] == TIMEOUT:
             payload = {**payload, "waited_for": TURN}
         job.verdict = status, payload
         if job.window is not None:

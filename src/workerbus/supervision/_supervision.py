@@ -224,7 +224,7 @@ class Supervision:
         return child if child is not None and child.worker is worker else None
 
     def _wants_back(self, child: Supervised, error: BaseException | None) -> bool:
-        if self._closed or child.unit.failure is not None or not self._host.takes_workers:
+        if child.unit.failure is not None or not self._host.takes_workers:
             return False
         return child.unit.due or wants_back(self._restart, failed=error is not None)
 
