@@ -175,6 +175,30 @@ async def test_a_new_worker_of_its_name_is_waited_for(network: str) -> None:
     assert {name: answer["worker"] for name, answer in answers.items()} == {"A": "w", "B": "w"}
 
 
+async def test_a_new_worker_that_is_added_as_the_failed_one_leaves_is_waited_for(backend: str) -> None:
+    """J4, G2: whoever watches for the departure can use the name, and the failure is not that of the new one."""
+    first, second, answers = Crashing("w"), Slow("w"), list[Any]()
+    async with running(Helper("other")) as runner, anyio.create_task_group() as group:
+        await Errors().of(runner)
+        await runner.add_workers(first, wait=True)
+
+        async def add_another(_: object) -> None:
+            await runner.add_workers(second)
+
+        async def ask() -> None:
+            answers.append(await runner.job("w", name="echo", timeout=60))
+
+        await runner.registry.watch_departure("w", add_another)
+        await crash(first, runner)
+        await anyio.wait_all_tasks_blocked()
+        assert runner.registry.failure_of("w") is None
+        group.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        assert answers == []
+        second.go_on.set()
+    assert [answer["worker"] for answer in answers] == ["w"]
+
+
 class Slow(Helper):
     """Takes its time before it starts."""
 

@@ -312,7 +312,10 @@ def test_those_whose_turn_comes_as_their_time_is_up_are_told_that_they_waited(ba
 
         async with WorkerRunner(bus=EarlyBus(), handle_sigint=False) as runner:
             await runner.add_workers(InTurn("in turn"), wait=True)
-            async with anyio.create_task_group() as tasks, runner.job("in turn", name="do", payload={"seconds": 0.9995}):
+            async with (
+                anyio.create_task_group() as tasks,
+                runner.job("in turn", name="do", payload={"seconds": 0.9995}),
+            ):
                 for _ in range(3):
                     tasks.start_soon(ask, runner)
         return texts

@@ -328,6 +328,32 @@ async def test_an_interruption_from_one_branch_empties_the_others() -> None:
         assert "2" not in other.heard
 
 
+async def test_an_interruption_from_one_branch_empties_all_others_of_several_processors() -> None:
+    """P1: the processor that has not begun with a frame loses it, wherever it is."""
+    gates = [Gate() for _ in range(4)]
+    spies = [Spy(for_texts(gate)) for gate in gates]
+    branches: list[list[FrameProcessor]] = [
+        [spies[0]],
+        [Interrupts()],
+        [Spy(), spies[1]],
+        [spies[2], Spy()],
+        [spies[3]],
+    ]
+    worker = worker_of(ParallelPipeline(*branches), name="w")
+    async with running(worker):
+        await worker.queue_frames(texts(1, 2, 3))
+        for gate in gates:
+            await gate.reached.wait()
+        await worker.queue_frame(Alert("x"))
+        await settle()
+        for gate in gates:
+            gate.open()
+        await settle()
+        for spy in spies:
+            assert spy.heard[:1] == ["1"]
+            assert not {"2", "3"} & set(spy.heard)
+
+
 async def test_an_interruption_that_goes_upstream_alone_empties_no_other_branch() -> None:
     """P1: only what it passes."""
 

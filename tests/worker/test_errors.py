@@ -149,6 +149,41 @@ async def test_a_hook_behind_one_that_was_cancelled_natively_runs_in_a_task_of_i
     assert len(tasks) == len(set(tasks)) == 2
 
 
+@pytest.mark.parametrize("backend", ["asyncio"])
+async def test_event_handlers_behind_a_hook_that_was_cancelled_natively_are_called() -> None:
+    """W7, W9: each of them, also behind an event handler that was."""
+    called: list[str] = []
+
+    async def be_cancelled(name: str) -> None:
+        called.append(name)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await anyio.sleep(1)
+
+    class Cancelled(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                await be_cancelled("method")
+
+    async def first(_: Helper, message: BusMessage) -> None:
+        if isinstance(message, Note):
+            await be_cancelled("first")
+
+    async def second(_: Helper, message: BusMessage) -> None:
+        if isinstance(message, Note):
+            await anyio.sleep(0.01)
+            called.append("second")
+
+    worker = Cancelled("w")
+    for handler in (first, second):
+        worker.add_event_handler("on_bus_message", handler)
+    async with running(worker) as runner:
+        await runner.bus.send(note(0, "w"))
+        await eventually(lambda: len(called) == 3)
+    assert called == ["method", "first", "second"]
+
+
 async def test_hooks_that_raise_at_everything_do_not_answer_each_other_for_ever() -> None:
     """W7: an error that is caused by the report of one is not reported"""
 
