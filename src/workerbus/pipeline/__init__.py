@@ -43,10 +43,10 @@ from workerbus.pipeline._frames import (
 )
 from workerbus.pipeline._observers import FrameProcessed, FramePushed, Observer
 from workerbus.pipeline._owner import FrameProcessorSetup, FrameWorker
-from workerbus.pipeline._params import PipelineParams
+from workerbus.pipeline._params import START_TIMEOUT_SECONDS, PipelineParams
 from workerbus.pipeline._pipeline import ParallelPipeline, Pipeline
 from workerbus.pipeline._processor import FrameProcessor
-from workerbus.pipeline._session import START_SECONDS, START_TIMEOUT_SECONDS
+from workerbus.pipeline._session import START_SECONDS
 from workerbus.pipeline._synchronized import FrameOrder, SyncParallelPipeline
 from workerbus.pipeline._worker import PipelineWorker
 

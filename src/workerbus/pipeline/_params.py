@@ -1,7 +1,7 @@
-"""How a pipeline is run, for those who give it as one object (N1, P6)."""
+"""How a pipeline is run: what its user says in one object, and what its session is told (N1, P6)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from attrs import field, frozen
 
@@ -31,3 +31,30 @@ class PipelineParams:
     heartbeats_period_secs: float = field(default=1.0, validator=_more_than_zero)
     heartbeats_monitor_secs: float = field(default=10.0, validator=_more_than_zero)
     start_metadata: Mapping[str, Any] = field(factory=dict)
+
+
+START_TIMEOUT_SECONDS: Final = 20.0
+"""How long, in seconds, ``setup()`` of the processors may take, and then the `StartFrame`, unless the worker says."""
+
+
+@frozen
+class SessionOptions:
+    """How a session starts, is watched, and ends.
+
+    Args:
+        params: What goes through the pipeline beside its user's frames.
+        setup_timeout: How long ``setup()`` of the processors may take, in seconds; None for as long as it likes.
+        start_timeout: How long the `StartFrame` may take, the same.
+        idle_timeout: After how many seconds without a frame that counts the worker is idle; None for never.
+        cancel_timeout: How long a `CancelFrame` may take to come through, in seconds.
+        cancel_on_idle_timeout: Whether the worker is cancelled when it is idle.
+        cancel_runner_on_idle_timeout: Whether everything that its runner runs is cancelled with it.
+    """
+
+    params: PipelineParams
+    setup_timeout: float | None
+    start_timeout: float | None
+    idle_timeout: float | None
+    cancel_timeout: float
+    cancel_on_idle_timeout: bool
+    cancel_runner_on_idle_timeout: bool

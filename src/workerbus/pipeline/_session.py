@@ -16,7 +16,6 @@ from threading import get_ident
 from typing import Final
 
 from anyio import CancelScope, Event, current_time, get_current_task, move_on_after, sleep_until
-from attrs import frozen
 
 from workerbus._concurrency.failures import is_panic
 from workerbus._log import about
@@ -40,7 +39,7 @@ from workerbus.pipeline._frames import (
 )
 from workerbus.pipeline._heartbeats import Heartbeats
 from workerbus.pipeline._owner import FrameWorker
-from workerbus.pipeline._params import PipelineParams
+from workerbus.pipeline._params import SessionOptions
 from workerbus.pipeline._pipeline_hooks import PipelineEvents
 from workerbus.pipeline._ports import DOWNSTREAM, Entry, Waiting, Watcher
 from workerbus.pipeline._running import Row, RunningPipeline, Tellers
@@ -50,33 +49,6 @@ logger = logging.getLogger("workerbus.pipeline")
 
 START_SECONDS: Final = 5.0
 """After how many seconds the log names the processors that keep a pipeline from starting."""
-
-
-START_TIMEOUT_SECONDS: Final = 20.0
-"""How long, in seconds, ``setup()`` of the processors may take, and then the `StartFrame`, unless the worker says."""
-
-
-@frozen
-class SessionOptions:
-    """How a session starts, is watched, and ends.
-
-    Args:
-        params: What goes through the pipeline beside its user's frames.
-        setup_timeout: How long ``setup()`` of the processors may take, in seconds; None for as long as it likes.
-        start_timeout: How long the `StartFrame` may take, the same.
-        idle_timeout: After how many seconds without a frame that counts the worker is idle; None for never.
-        cancel_timeout: How long a `CancelFrame` may take to come through, in seconds.
-        cancel_on_idle_timeout: Whether the worker is cancelled when it is idle.
-        cancel_runner_on_idle_timeout: Whether everything that its runner runs is cancelled with it.
-    """
-
-    params: PipelineParams
-    setup_timeout: float | None
-    start_timeout: float | None
-    idle_timeout: float | None
-    cancel_timeout: float
-    cancel_on_idle_timeout: bool
-    cancel_runner_on_idle_timeout: bool
 
 
 class PipelineSession:

@@ -22,11 +22,11 @@ from workerbus.pipeline._flush import FlushRound, flushable
 from workerbus.pipeline._frames import EndFrame, Frame, FrameDirection, StartFrame, TTSSpeakFrame
 from workerbus.pipeline._observers import Observer, Watch
 from workerbus.pipeline._owner import FrameWorker
-from workerbus.pipeline._params import PipelineParams
+from workerbus.pipeline._params import START_TIMEOUT_SECONDS, PipelineParams, SessionOptions
 from workerbus.pipeline._pipeline import Pipeline, claim
 from workerbus.pipeline._pipeline_hooks import PIPELINE_HOOK_ARGUMENTS, PIPELINE_HOOKS, PipelineEvents, PipelineHooks
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Visitor
-from workerbus.pipeline._session import START_TIMEOUT_SECONDS, PipelineSession, SessionOptions
+from workerbus.pipeline._session import PipelineSession
 from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import core_of
 from workerbus.worker._types import Phase, WorkerParams
