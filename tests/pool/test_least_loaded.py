@@ -155,6 +155,7 @@ def test_the_balancer_does_what_the_model_says(concurrency: int, actions: list[t
         assert places.line == sorted(model.line, key=lambda job: (-job[1], job[0]))
         assert {job: places.member_of(job) for job in places.holders} == model.held
         assert all(places.load_of(member) == model.load(member) for member in "abcd")
+        assert all(load or member in places.members for member, load in places._loads.items())  # nothing is kept
         assert all(places.waits(job) for job in model.line)
         assert not any(places.waits(job) for job in model.held)
 
