@@ -155,6 +155,54 @@ async def test_payloads_may_come_from_an_async_generator_which_is_closed_in_any_
     assert closed == [3, 99, 999]
 
 
+async def test_payloads_may_be_yielded_inside_of_a_task_group() -> None:
+    """S2, L7: it closes with its generator."""
+    log: list[str] = []
+
+    async def naps() -> AsyncIterator[Nap]:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep_forever)
+                while True:
+                    yield Nap(1)
+        finally:
+            log.append("closed")
+
+    pool = sleepers(2)
+    async with running(pool):
+        async with pool.map(Sleeper.nap, naps()) as answers:
+            await anext(answers)
+        assert log == ["closed"]
+
+
+async def test_what_payloads_raise_while_they_are_closed_comes_out_of_the_map(caplog: pytest.LogCaptureFixture) -> None:
+    """S2: or is logged, where the body has raised."""
+
+    async def naps() -> AsyncIterator[Nap]:
+        try:
+            while True:
+                yield Nap(1)
+        finally:
+            raise ValueError("the file is gone")
+
+    async def read(error: Exception | None) -> None:
+        async with pool.map(Sleeper.nap, naps()) as answers:
+            await anext(answers)
+            if error is not None:
+                raise error
+
+    pool = sleepers(2)
+    async with running(pool):
+        with pytest.raises(ValueError, match="the file is gone"):
+            await read(None)
+        with pytest.raises(KeyError, match="the body"):
+            await read(KeyError("the body"))
+    [record] = [each for each in caplog.records if each.name == "workerbus.pool"]
+    assert "closed" in record.message
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "the file is gone"
+
+
 async def test_leaving_early_cancels_what_is_under_way_and_it_has_unwound_then() -> None:
     """S2, J5, L1."""
     log: list[Any] = []

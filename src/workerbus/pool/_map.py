@@ -6,6 +6,7 @@ open than may be: open is what was taken and whose answer has not been read yet.
 reader lets anything pile up.
 """
 
+import logging
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -23,12 +24,14 @@ from typing import Any, Generic, Self, TypeVar
 from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class, move_on_after
 from anyio.abc import TaskGroup
 
-from workerbus._concurrency.failures import sort_failure, unwrap_group
+from workerbus._concurrency.failures import own_error, unwrap_group
 from workerbus._concurrency.left_open import LEFT_OPEN, Entry, close_left_open, entered_here, is_here, leave_open
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._values import Value, value
 from workerbus.errors import JobError, NotRunningError, WrongTaskError
 from workerbus.jobs._pool import TaskPool
+
+logger = logging.getLogger("workerbus.pool")
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -101,6 +104,7 @@ class PoolMap(Generic[P, R]):
         self._all_taken = False
         self._closed = False
         self._failure: BaseException | None = None
+        self._late_failure: BaseException | None = None
         self._answers: dict[int, PoolAnswer[P, R]] = {}
         self._answered: deque[int] = deque()  # in the order in which they came
         self._read = 0
@@ -131,6 +135,7 @@ class PoolMap(Generic[P, R]):
         """Cancel what is under way; it has unwound when this returns.
 
         Raises:
+            Exception: What the iterable has raised while it was closed; it is logged instead where the body has raised.
             WrongTaskError: It was entered in another task; a `RuntimeError`.
         """
         group = self._group
@@ -146,7 +151,12 @@ class PoolMap(Generic[P, R]):
         await self._unwound()
         group.cancel_scope.cancel()
         # Not with an error of the body's, which would come out of it in an exception group.
-        return await self._leave(group, exc if isinstance(exc, get_cancelled_exc_class()) else None)
+        suppressed = await self._leave(group, exc if isinstance(exc, get_cancelled_exc_class()) else None)
+        if self._late_failure is not None:
+            if exc is None:
+                raise self._late_failure
+            logger.error("%s: its payloads failed while they were closed", self._title, exc_info=self._late_failure)
+        return suppressed
 
     async def _unwound(self) -> None:
         with move_on_after(CLEANUP_SECONDS, shield=True):
@@ -178,9 +188,10 @@ class PoolMap(Generic[P, R]):
             else:
                 await self._take_at_once(iter(self._payloads))
         except BaseException as exc:  # noqa: BLE001 - sorted there; raised where the answers are read
-            failure = sort_failure(exc)
-            await failure.pass_on()
-            self._fail(failure.cause)
+            error = await own_error(exc)
+            if self._closed:
+                self._late_failure = error
+            self._fail(error)
         else:
             self._all_taken = True
             self._tell()
@@ -212,7 +223,7 @@ class PoolMap(Generic[P, R]):
                         self._submit(payload)
             finally:
                 if isinstance(payloads, AsyncGenerator):  # its clean-up has run when the context is left
-                    await payloads.aclose()
+                    await _close(payloads)
 
     async def _has_room(self) -> bool:
         while self._open >= self._capacity() and not self._closed:
@@ -237,9 +248,7 @@ class PoolMap(Generic[P, R]):
                 return False
             answer = PoolAnswer(index, payload, None, error)
         except BaseException as exc:  # noqa: BLE001 - sorted there; raised where the answers are read
-            failure = sort_failure(exc)
-            await failure.pass_on()
-            self._fail(failure.cause)
+            self._fail(await own_error(exc))
             return False
         self._answers[index] = answer
         if not self._ordered:
@@ -315,3 +324,11 @@ class PoolMap(Generic[P, R]):
             if self._all_taken and not self._open:
                 self._tell()  # other loops are over, too
         return answer
+
+
+async def _close(payloads: AsyncGenerator[Any, None]) -> None:
+    try:
+        await payloads.aclose()
+    except BaseExceptionGroup as several:
+        if several.split(GeneratorExit)[1] is not None:  # else it was inside of a task group, which has closed with it
+            raise
