@@ -110,6 +110,31 @@ async def test_a_job_that_is_left_early_closes_it_before_the_context_is_left() -
         assert counting.closed_at == [current_time()] == [2.5]
 
 
+@pytest.mark.parametrize("seconds", [0, 1])
+async def test_one_that_yields_inside_of_a_task_group_is_closed_and_its_worker_goes_on(seconds: float) -> None:
+    """J18, L7: whether it waits in the group or for its reader."""
+    log: list[str] = []
+
+    class Grouping(BaseWorker):
+        @job(name="count")
+        async def count(self, message: BusJobRequestMessage) -> AsyncIterator[dict[str, Any]]:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep_forever)
+                try:
+                    while True:
+                        yield {}
+                        await anyio.sleep(seconds)
+                finally:
+                    log.append("closed")
+
+    async with running(Grouping("grouping")) as runner:
+        for n in (1, 2):
+            with anyio.move_on_after(2.5):
+                async with runner.job("grouping", name="count", max_buffered_events=2):
+                    await anyio.sleep_forever()
+            assert log == ["closed"] * n
+
+
 async def test_a_deadline_closes_it() -> None:
     """J6, J18"""
     counting = Counting(many=100)

@@ -25,6 +25,7 @@ from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
 from workerbus._concurrency.failures import own_error, unwrap_group
+from workerbus._concurrency.generators import close_generator
 from workerbus._concurrency.left_open import LEFT_OPEN, Entry, close_left_open, entered_here, is_here, leave_open
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._values import Value, value
@@ -223,7 +224,7 @@ class PoolMap(Generic[P, R]):
                         self._submit(payload)
             finally:
                 if isinstance(payloads, AsyncGenerator):  # its clean-up has run when the context is left
-                    await _close(payloads)
+                    await close_generator(payloads)
 
     async def _has_room(self) -> bool:
         while self._open >= self._capacity() and not self._closed:
@@ -324,11 +325,3 @@ class PoolMap(Generic[P, R]):
             if self._all_taken and not self._open:
                 self._tell()  # other loops are over, too
         return answer
-
-
-async def _close(payloads: AsyncGenerator[Any, None]) -> None:
-    try:
-        await payloads.aclose()
-    except BaseExceptionGroup as several:
-        if several.split(GeneratorExit)[1] is not None:  # else it was inside of a task group, which has closed with it
-            raise
