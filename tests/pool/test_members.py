@@ -374,6 +374,25 @@ async def test_a_pool_that_ends_does_all_its_jobs_first_those_that_wait_too() ->
     assert [raw.answers(str(n))[0][0] for n in range(4)] == [JobStatus.COMPLETED] * 4
 
 
+@pytest.mark.parametrize("first", ["sleep", "crash"])
+async def test_a_pool_that_ends_lets_no_job_wait_for_members_that_will_not_come(first: str) -> None:
+    """S1, S2: its last member crashes while it ends, or has crashed before."""
+    async with WorkerRunner(handle_sigint=False, job_grace=100) as runner:
+        runner.add_event_handler("on_error", lambda *_: None)
+        await runner.add_workers(pool_of(1, backoff=SOON))
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "pool", first, payload={"n": 1, "seconds": 1})
+        await raw.ask("2", "pool", "crash")
+        await raw.ask("3", "pool", "who")
+        await anyio.sleep(0.25)
+        start = current_time()
+    assert current_time() - start < 2
+    [(status, answer)] = raw.answers("3")
+    assert status is JobStatus.CANCELLED
+    assert answer is not None
+    assert answer["type"] == "Cancelled"
+
+
 async def test_a_pool_that_is_cancelled_answers_all_its_jobs() -> None:
     """S2, J1, L1: those that members have, when these have unwound; and those that wait."""
     log: list[Any] = []

@@ -8,7 +8,7 @@ from anyio import Lock
 
 from workerbus._backoff import Backoff
 from workerbus._values import JobStatus, Value, value
-from workerbus.errors import FactoryError, NotRunningError
+from workerbus.errors import FactoryError, NotRunningError, describe
 from workerbus.messages import BusEndWorkerMessage
 from workerbus.pool._server import Member, PoolJobs
 from workerbus.supervision._state import SupervisedState
@@ -95,9 +95,13 @@ class _Supervision(Supervision):
         left = super().gone(worker, error)
         if not self.members.has_gone(worker):
             return None  # nobody counts on it any more; its failure is in the log, and in the answers to its jobs
-        if left is not None:
-            self.members.lost(left)
+        self.members.lost(None if self._closed else left)
         return left
+
+    def close(self) -> None:
+        """Restart nobody any more."""
+        super().close()
+        self.members.lost(None)
 
 
 class Members:
@@ -204,6 +208,7 @@ class Members:
         member = self.present.get(state.name)
         if member is None or member.state is not state:
             return False
+        member.has_gone = True
         self._jobs.leave_out(member)
         return True
 
@@ -276,12 +281,23 @@ class Members:
         earlier, dispatch.active_changed = dispatch.active_changed, active_changed
         core.lifecycle.when_started = join
 
-    def lost(self, error: BaseException) -> None:
-        """Note that a member has gone for good; with the last one, nobody will do the pool's jobs."""
-        state = self._core.state
-        over = all(supervision.is_over for supervision in set(self._supervisions.values()))
-        if over and state.takes_children and self._jobs.given_up is None:
-            self._jobs.give_up(error)
+    def lost(self, error: BaseException | None) -> None:
+        """Have all that waits answered, if no member is left and none will come.
+
+        Args:
+            error: Why the last one has gone for good; None where the pool ends.
+        """
+        nobody = all(member.has_gone for member in self.present.values())
+        if nobody and self._jobs.given_up is None and all(each.is_over for each in set(self._supervisions.values())):
+            if error is None:  # the pool ends
+                self._jobs.give_up(JobStatus.CANCELLED, self._core.state.stopped_payload())
+            else:
+                self._jobs.give_up(JobStatus.ERROR, self._nobody_left(error))
+
+    def _nobody_left(self, error: BaseException) -> dict[str, Any]:
+        cause = "" if error.__cause__ is None else f": {describe(error.__cause__)}"
+        text = f"pool {self._core.state.name!r} has no members left: {error}{cause}"
+        return {"error": text, "type": "WorkerFailed"}
 
     def statistics(self) -> dict[str, MemberStatistics]:
         """Return a snapshot of each member, by name."""

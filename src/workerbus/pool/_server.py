@@ -23,7 +23,6 @@ from typing import Any
 
 from workerbus._values import JobStatus
 from workerbus.abc import JobPeer
-from workerbus.errors import describe
 from workerbus.jobs._events import JobSnapshot
 from workerbus.jobs._open_job import OpenJob, Refused, Route
 from workerbus.jobs._server import JobServer
@@ -46,11 +45,12 @@ class Member:
         state: Where it is in its life.
         server: Its jobs.
         is_open: Whether it takes jobs now.
+        has_gone: Whether it has left the bus.
         answered: Status to how many jobs of the pool all lives of this name have answered so.
         let_go: Called when it has no more jobs, once it is to have no others; None as long as it is to have some.
     """
 
-    __slots__ = ("answered", "is_open", "let_go", "name", "server", "state")
+    __slots__ = ("answered", "has_gone", "is_open", "let_go", "name", "server", "state")
 
     def __init__(
         self, state: WorkerState, server: JobServer, is_open: Callable[[], bool], answered: dict[JobStatus, int]
@@ -61,6 +61,7 @@ class Member:
         self.is_open: Callable[[], bool] = is_open
         self.answered: dict[JobStatus, int] = answered
         self.let_go: Callable[[], None] | None = None
+        self.has_gone: bool = False
 
 
 class PoolJobs(JobServer):
@@ -78,7 +79,7 @@ class PoolJobs(JobServer):
         balancer: Which member has which job, and who waits.
         own_jobs: The names of the jobs that the pool does itself.
         max_waiting: As given.
-        given_up: Why no member will ever take a job any more; None while one may.
+        given_up: What those are told who ask while no member will take a job any more; None while one may.
     """
 
     __slots__ = ("_due", "_find_own", "_giving", "_route", "balancer", "given_up", "max_waiting", "own_jobs")
@@ -102,7 +103,7 @@ class PoolJobs(JobServer):
         self._route = Route(_runs_elsewhere, "a member", limiter=self.balancer)
         self.own_jobs: frozenset[str] = frozenset()
         self.max_waiting: float = max_waiting
-        self.given_up: BaseException | None = None
+        self.given_up: dict[str, Any] | None = None
 
     # --- members
 
@@ -125,17 +126,13 @@ class PoolJobs(JobServer):
         if not self.balancer.load_of(member):
             let_go()
 
-    def give_up(self, error: BaseException) -> None:
-        """Answer all that waits, be it for its delay to pass: no member will ever take a job any more."""
-        self.given_up = error
+    def give_up(self, status: JobStatus, payload: dict[str, Any]) -> None:
+        """Answer all that waits, be it for its delay to pass: no member will take a job any more."""
+        self.given_up = payload
         waiting = [job for job in self.jobs.values() if job.route is self._route and job.state is JobState.QUEUED]
         for job in waiting:
             self._move(job, JobTrigger.CANCEL)
-            self._answer(job, JobStatus.ERROR, self._no_member(error))
-
-    def _no_member(self, error: BaseException) -> dict[str, Any]:
-        cause = "" if error.__cause__ is None else f": {describe(error.__cause__)}"
-        return {"error": f"pool {self._name!r} has no members left: {error}{cause}", "type": "WorkerFailed"}
+            self._answer(job, status, payload)
 
     # --- jobs
 
@@ -143,7 +140,7 @@ class PoolJobs(JobServer):
         if message.job_name in self.own_jobs:
             return self._find_own(message)
         if self.given_up is not None:
-            raise Refused(self._no_member(self.given_up))
+            raise Refused(self.given_up)
         if self.balancer.waiting >= self.max_waiting and not self.balancer.has_room():
             waiting = f"{self.balancer.waiting} jobs wait for a member already"
             raise Refused({"error": f"pool {self._name!r} is full: {waiting} (max_waiting)", "type": "PoolFull"})

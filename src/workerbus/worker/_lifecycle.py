@@ -394,8 +394,8 @@ class WorkerLifecycle:
         if self._shutdown or state.phase is not Phase.RUNNING:
             return
         self._shutdown = True
-        state.end_restarts()
         state.reason = message.reason
+        state.end_restarts()
         self._awaits_children = state.has_unfinished
         passed = state.hooks.mark(self._seal_lane)
         idle = state.job_server.idle and not state.job_client.groups
