@@ -140,6 +140,18 @@ async def test_with_the_last_member_given_up_all_jobs_are_answered(delay: int | 
         assert [status for status, _ in ended] == [JobStatus.ERROR] * 3 or ended[1][0] is JobStatus.FAILED
 
 
+async def test_a_member_that_cannot_be_made_anew_is_given_up() -> None:
+    """S1, S2, N8: its factory returns the same worker again."""
+    made: dict[str, Member] = {}
+    pool = WorkerPool("pool", lambda name: made.setdefault(name, Member(name, [])), size=1, backoff=SOON)
+    async with running(pool) as runner:
+        runner.add_event_handler("on_error", lambda *_: None)
+        await outcome_of(runner, "pool", name="crash")
+        status, answer = await outcome_of(runner, "pool", name="who")
+        assert (status, answer["type"]) == (JobStatus.ERROR, "WorkerFailed")
+        assert "a worker object runs once" in answer["error"]
+
+
 async def test_all_who_wait_hear_at_once_that_the_last_member_is_given_up() -> None:
     """S2, J4."""
 
@@ -436,11 +448,16 @@ def no_worker(name: str) -> Any:
     return name
 
 
+async def later(name: str) -> Any:
+    return BaseWorker(name)
+
+
 @pytest.mark.parametrize(
     ("factory", "text"),
     [
         (wrong_name, "was called with 'pool/1' and has made a worker 'other'"),
         (no_worker, "the factory of pool 'pool' returns a worker, not 'pool/1'"),
+        (later, "the factory of pool 'pool' is a plain function, and not an async one"),
     ],
 )
 async def test_a_factory_that_makes_something_else_fails_the_start_of_the_pool(

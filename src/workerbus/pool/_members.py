@@ -1,6 +1,6 @@
 """The members of a pool: how many there are to be, who they are, and how they come and go (S1, S2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
@@ -97,6 +97,10 @@ class _Supervision(Supervision):
             return None  # nobody counts on it any more; its failure is in the log, and in the answers to its jobs
         self.members.lost(None if self._closed else left)
         return left
+
+    def has_left(self, name: str) -> bool:
+        """Whether the last member of a name has left."""
+        return self._children[name].left.is_set()
 
     def close(self) -> None:
         """Restart nobody any more."""
@@ -208,7 +212,6 @@ class Members:
         member = self.present.get(state.name)
         if member is None or member.state is not state:
             return False
-        member.has_gone = True
         self._jobs.leave_out(member)
         return True
 
@@ -249,13 +252,17 @@ class Members:
     def _made(self, name: str) -> BaseWorker:
         worker = self._settings.factory(name)
         pool = self._core.state.name
+        if isinstance(worker, Coroutine):
+            worker.close()
+            raise FactoryError(name, f"the factory of pool {pool!r} is a plain function, and not an async one")
         if not isinstance(worker, BaseWorker):
             raise FactoryError(name, f"the factory of pool {pool!r} returns a worker, not {worker!r}")
         core = core_of(worker)
         if core.state.name != name:
             text = f"the factory of pool {pool!r} was called with {name!r} and has made a worker {core.state.name!r}"
             raise FactoryError(name, f"{text}: the name that it gets is that of the worker")
-        self._let_join(core)
+        if core.state.is_unstarted:  # else it is refused
+            self._let_join(core)
         return worker
 
     def _let_join(self, core: WorkerCore) -> None:
@@ -287,8 +294,9 @@ class Members:
         Args:
             error: Why the last one has gone for good; None where the pool ends.
         """
-        nobody = all(member.has_gone for member in self.present.values())
-        if nobody and self._jobs.given_up is None and all(each.is_over for each in set(self._supervisions.values())):
+        over = all(each.is_over for each in set(self._supervisions.values()))
+        nobody = over and all(each.has_left(name) for name, each in self._supervisions.items())
+        if nobody and self._jobs.given_up is None:
             if error is None:  # the pool ends
                 self._jobs.give_up(JobStatus.CANCELLED, self._core.state.stopped_payload())
             else:

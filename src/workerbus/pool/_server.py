@@ -45,12 +45,11 @@ class Member:
         state: Where it is in its life.
         server: Its jobs.
         is_open: Whether it takes jobs now.
-        has_gone: Whether it has left the bus.
         answered: Status to how many jobs of the pool all lives of this name have answered so.
         let_go: Called when it has no more jobs, once it is to have no others; None as long as it is to have some.
     """
 
-    __slots__ = ("answered", "has_gone", "is_open", "let_go", "name", "server", "state")
+    __slots__ = ("answered", "is_open", "let_go", "name", "server", "state")
 
     def __init__(
         self, state: WorkerState, server: JobServer, is_open: Callable[[], bool], answered: dict[JobStatus, int]
@@ -61,7 +60,6 @@ class Member:
         self.is_open: Callable[[], bool] = is_open
         self.answered: dict[JobStatus, int] = answered
         self.let_go: Callable[[], None] | None = None
-        self.has_gone: bool = False
 
 
 class PoolJobs(JobServer):
