@@ -1,6 +1,7 @@
 """S1, S2: whatever happens to a pool, each job is answered once, the order is kept, and nobody has more than he may.
 
-What is to happen is drawn: jobs that take their time, fail, crash their member, stream, or are cancelled; new sizes.
+What is to happen is drawn: jobs that take their time, fail, crash their member, stream, or are cancelled; new sizes,
+also several at once; members that are ended.
 """
 
 import logging
@@ -19,6 +20,7 @@ from support.requesters import Raw
 from workerbus import (
     Backoff,
     BaseWorker,
+    BusEndWorkerMessage,
     BusJobRequestMessage,
     JobRequestOptions,
     JobStatus,
@@ -36,6 +38,8 @@ ACTS = st.one_of(
     ),
     st.tuples(st.just("cancel"), st.integers(0, 30), st.none()),
     st.tuples(st.just("resize"), st.integers(1, 4), st.none()),
+    st.tuples(st.just("resize meanwhile"), st.integers(1, 4), st.none()),
+    st.tuples(st.just("end a member"), st.integers(0, 3), st.none()),
     st.tuples(st.just("pause"), st.integers(1, 6), st.none()),
 )
 STATUS = {"work": JobStatus.COMPLETED, "stream": JobStatus.COMPLETED, "fail": JobStatus.ERROR, "crash": JobStatus.ERROR}
@@ -101,7 +105,7 @@ class Notes:
 
 
 async def play(acts: list[tuple[str, Any, Any]], size: int, concurrency: int, priorities: bool) -> None:
-    notes = Notes()
+    notes, ended = Notes(), False
     pool = WorkerPool(
         "pool",
         lambda name: Busy(name, notes),
@@ -110,7 +114,7 @@ async def play(acts: list[tuple[str, Any, Any]], size: int, concurrency: int, pr
         max_restarts=1000,
         backoff=Backoff(initial=0.25, factor=1, jitter=0),
     )
-    async with WorkerRunner(handle_sigint=False) as runner:
+    async with WorkerRunner(handle_sigint=False) as runner, anyio.create_task_group() as tasks:
         runner.add_event_handler("on_error", lambda *_: None)  # one that crashes when it is to go is not made anew
         await runner.add_workers(pool)
         raw = await Raw.on(runner.bus)
@@ -130,6 +134,11 @@ async def play(acts: list[tuple[str, Any, Any]], size: int, concurrency: int, pr
                 await raw.cancel(job_id, "pool")
             elif act == "resize":
                 await pool.resize(what)
+            elif act == "resize meanwhile":
+                tasks.start_soon(pool.resize, what)
+            elif act == "end a member":
+                ended = True
+                await runner.bus.send(BusEndWorkerMessage("go", source="raw", target=f"pool/{what}"))
             elif act == "pause":
                 await anyio.sleep(what)
         await raw.until_answered(*notes.asked)
@@ -139,10 +148,10 @@ async def play(acts: list[tuple[str, Any, Any]], size: int, concurrency: int, pr
         assert len(pool.children) == len(counts.members) == pool.size
         assert all(member.ready and not member.running for member in counts.members.values())
         assert current_time() < 1000
-    check(raw, notes, concurrency, priorities=priorities)
+    check(raw, notes, concurrency, priorities=priorities, ended=ended)
 
 
-def check(raw: Raw, notes: Notes, concurrency: int, *, priorities: bool) -> None:
+def check(raw: Raw, notes: Notes, concurrency: int, *, priorities: bool, ended: bool) -> None:
     assert notes.most <= concurrency
     assert max(Counter(job_id for _, job_id in notes.begun).values(), default=1) == 1  # none was done twice
     if not priorities:
@@ -152,7 +161,7 @@ def check(raw: Raw, notes: Notes, concurrency: int, *, priorities: bool) -> None
     for job_id, name in notes.asked.items():
         [(status, _)] = raw.answers(job_id)
         allowed = {STATUS[name]}
-        if job_id in notes.cancelled:
+        if ended or job_id in notes.cancelled:
             allowed.add(JobStatus.CANCELLED)
         if crashes and concurrency > 1:
             allowed.add(JobStatus.ERROR)  # the member has crashed in another job

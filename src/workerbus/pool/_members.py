@@ -156,12 +156,16 @@ class Members:
             if not self._core.state.takes_children:
                 raise NotRunningError(f"pool {self._core.state.name!r} is ending: it stays as it is")
             self._forget_given_up()
-            self.size = size
+            before, self.size = self.size, size
             for tell in self.resized:
                 tell()
             missing = size - len(self.present)
             if missing > 0:
-                await self._add(missing)
+                try:
+                    await self._add(missing)
+                except BaseException:
+                    self.size = before
+                    raise
             for member in self._dispensable(-missing):
                 self._retire(member)
 
@@ -241,7 +245,6 @@ class Members:
         except BaseException:
             for name in names:
                 self._forget(name)
-            self.size = len(self.present)
             raise
         if not supervision.is_over:
             self._jobs.given_up = None

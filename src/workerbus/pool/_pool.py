@@ -164,7 +164,8 @@ class WorkerPool(BaseWorker):
         More are added; the call returns when they are attached. Fewer: those with the fewest jobs get no more, finish
         those that they have, and end; the call does not wait for that. Members that were given up are replaced.
 
-        Calls at the same time are carried out one after the other. One that fails, or is cancelled, adds nobody.
+        Calls at the same time are carried out one after the other. One that fails, or is cancelled, adds nobody, and
+        `size` stays as it was.
 
         Args:
             size: How many there are to be.
@@ -298,7 +299,7 @@ class WorkerPool(BaseWorker):
 
         A payload is taken from the iterable when there is room for its job: as many are under way, or answered and not
         read, as the members may have at once. So the iterable may be endless. Leaving the context cancels what is under
-        way; it has unwound then.
+        way; it has unwound then, and an async generator of payloads is closed.
 
         Args:
             handler: Which `@job` handler is to do it: the method, as in ``Fetcher.fetch``, or its name.
