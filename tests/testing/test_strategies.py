@@ -207,7 +207,7 @@ def test_streams_are_drawn_by_turns_by_generators_and_with_windows() -> None:
     assert [kind for kind, _ in both.sends] == ["update", "chunk"]
     failing = simplest(behaviours(), lambda each: each.generator and each.end == "crash")
     assert failing == Behaviour("crash", chunks=[{"chunk": 0}], generator=True)
-    plan = simplest(group_plans(), lambda plan: plan.max_buffered_events == 1 and plan.every)
+    plan = simplest(group_plans(1, requesters=("iterate",)), lambda plan: plan.max_buffered_events == 1 and plan.every)
     assert (plan.requester, plan.every) == ("iterate", 0.25)
 
 
