@@ -1,6 +1,6 @@
 """J18: handlers that are async generators stream what they yield."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -304,3 +304,63 @@ async def test_one_that_never_waits_can_be_cancelled() -> None:
         with anyio.move_on_after(0) as scope:
             await runner.job("endless", name="count")
         assert scope.cancelled_caught
+
+
+class Endless(BaseWorker):
+    """Streams in a row, a hundred thousand chunks, and counts them."""
+
+    def __init__(self) -> None:
+        super().__init__("endless")
+        self.sent = 0
+
+    @job(name="stream")
+    async def stream(self, message: BusJobRequestMessage) -> AsyncIterator[dict[str, int]]:
+        for self.sent in range(100_000):
+            yield {"n": self.sent}
+
+
+async def left_by_a_break(runner: WorkerRunner, scope: anyio.CancelScope) -> None:
+    async with runner.job("endless", name="stream") as asked:
+        async for _ in asked.stream():
+            scope.cancel()
+            break
+
+
+async def never_read(runner: WorkerRunner, scope: anyio.CancelScope) -> None:
+    async with runner.job("endless", name="stream"):
+        scope.cancel()
+
+
+async def waited_for(runner: WorkerRunner, scope: anyio.CancelScope) -> None:
+    async with runner.job_group("endless", name="stream") as group:
+        scope.cancel()
+        await group.first()
+
+
+async def read_as_answers(runner: WorkerRunner, scope: anyio.CancelScope) -> None:
+    async with runner.job_group("endless", name="stream") as group:
+        async for _ in group.as_completed():
+            raise AssertionError("it has answered")
+
+
+@pytest.mark.parametrize("leaves", [left_by_a_break, never_read, waited_for, read_as_answers])
+def test_a_requester_that_a_busy_stream_wakes_in_each_pass_can_be_cancelled(
+    backend: str, leaves: Callable[[WorkerRunner, anyio.CancelScope], Awaitable[None]]
+) -> None:
+    """L6, J5: asyncio cancels no task in a pass in which it is woken anyway. On its own loop, which keeps the order."""
+    worker = Endless()
+
+    async def main() -> None:
+        async def cancel_soon() -> None:
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            scope.cancel()
+
+        async with running(worker) as runner, anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as scope:
+                tasks.start_soon(cancel_soon)
+                await leaves(runner, scope)
+            assert scope.cancelled_caught
+
+    anyio.run(main, backend=backend)
+    assert worker.sent < 50_000

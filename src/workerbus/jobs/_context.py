@@ -367,6 +367,8 @@ class Context:
         group = self._entered
         while group.state is GroupState.OPEN:
             await group.changed().wait()
+            if group.state is GroupState.OPEN:
+                await checkpoint_if_cancelled()  # asyncio cancels no task that a busy stream wakes in each pass
         if group.state is not GroupState.COMPLETED:
             await checkpoint_if_cancelled()  # lets a cancellation from outside win over our own
 

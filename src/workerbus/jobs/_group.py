@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from anyio import CancelScope, Event, current_time
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from workerbus._concurrency.handling import Handling, current, held_up_by
 from workerbus._concurrency.room import Room
@@ -305,7 +306,11 @@ class JobGroup:
         return self._changed
 
     async def change(self) -> None:
-        """Wait until something has happened to the group."""
+        """Wait until something has happened to the group.
+
+        For loops that go on waiting: asyncio cancels no task that is woken in each pass, so it is looked for here.
+        """
+        await checkpoint_if_cancelled()
         await self.changed().wait()
 
     def notify(self) -> None:

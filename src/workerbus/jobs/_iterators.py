@@ -60,7 +60,7 @@ class Events(Generic[E]):
                 if group.state is not GroupState.COMPLETED:
                     await checkpoint_if_cancelled()  # the body is being cancelled: no line after the loop is to run
                 raise StopAsyncIteration
-            await group.change()
+            await group.changed().wait()
         kind, worker, data = events.popleft()
         if kind is MARK:
             number, (kind, worker, data) = data, events.popleft()
