@@ -21,7 +21,7 @@ from workerbus import BaseWorker, BusJobUpdateMessage, BusMessage, JobError, Mem
 from workerbus.testing import settle
 
 SOURCE = Path(workerbus.__file__).parent
-PARTS = ("bus", "jobs", "supervision", "worker", "runner", "pipeline", "registry")
+PARTS = ("bus", "jobs", "pool", "supervision", "worker", "runner", "pipeline", "registry")
 
 Said = tuple[str, str, str]
 

@@ -17,6 +17,7 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
+    Mapping,
 )
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -84,6 +85,7 @@ class PoolMap(Generic[P, R]):
         ordered: bool,
         cancel_on_error: bool,
         title: str,
+        about_it: Mapping[str, str],
     ) -> None:
         if not isinstance(payloads, Iterable | AsyncIterable):
             raise TypeError(f"{title}: payloads is an iterable of payloads, or an async one, not {payloads!r}")
@@ -94,6 +96,7 @@ class PoolMap(Generic[P, R]):
         self._ordered = ordered
         self._cancel_on_error = cancel_on_error
         self._title = title
+        self._about = about_it
         self._group: TaskGroup | None = None
         self._entry: Entry = (None, 0)
         self._tasks: TaskPool[tuple[int, P]] = TaskPool(title, self._perform, lambda: self)
@@ -156,7 +159,8 @@ class PoolMap(Generic[P, R]):
         if self._late_failure is not None:
             if exc is None:
                 raise self._late_failure
-            logger.error("%s: its payloads failed while they were closed", self._title, exc_info=self._late_failure)
+            text = "%s: its payloads failed while they were closed"
+            logger.error(text, self._title, exc_info=self._late_failure, extra=self._about)
         return suppressed
 
     async def _unwound(self) -> None:

@@ -333,6 +333,7 @@ class WorkerPool(BaseWorker):
             ordered=ordered,
             cancel_on_error=cancel_on_error,
             title=f"map of pool {self.name!r}",
+            about_it=core_of(self).state.about,
         )
 
 
