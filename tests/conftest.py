@@ -5,6 +5,7 @@ Laws are tested with the same examples each time; ``HYPOTHESIS_PROFILE=deep`` tr
 
 import faulthandler
 import functools
+import gc
 import inspect
 import logging
 import os
@@ -37,6 +38,12 @@ settings.register_profile("shrink", derandomize=True, deadline=None)
 settings.register_profile("deep", deadline=None, print_blob=True)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "quick")
 settings.load_profile(PROFILE)
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection look at ten thousand tests again: some tests collect often."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

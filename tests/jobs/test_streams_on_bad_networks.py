@@ -429,7 +429,7 @@ class Account:
 STEPS = [name for name in vars(Account) if name.startswith("do_")]
 
 
-@settings(max_examples=600)
+@settings(max_examples=250)
 @example(size=1, steps=["do_send", "do_send", "do_begin", "do_lose", "do_wait", "do_take", "do_take"])
 @given(size=st.integers(1, 4), steps=st.lists(st.sampled_from(STEPS), min_size=30, max_size=80))
 def test_a_reader_s_account_holds_whatever_is_lost_doubled_or_late(size: int, steps: list[str]) -> None:

@@ -322,7 +322,7 @@ class Groups(RuleBasedStateMachine):
 TestGroups = pytest.mark.slow(Groups.TestCase)
 # Without hypothesis's own shrinking: a script is shrunk as a list of steps, which takes seconds and not minutes.
 TestGroups.settings = settings(
-    max_examples=500,
+    max_examples=300,
     stateful_step_count=30,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),

@@ -35,10 +35,10 @@ GRACE = 5.0
 STUCK = ("set-up hangs", "start hangs", "frame hangs", "frame refuses", "end swallowed")
 SLACK = 0.001
 SOME = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
-MORE = settings(SOME, max_examples=100)
+MORE = settings(SOME, max_examples=70)
 
 
 @pytest.fixture(autouse=True)

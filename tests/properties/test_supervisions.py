@@ -194,7 +194,7 @@ class World:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     strategy=st.sampled_from(["one_for_one", "all_for_one"]),
     restart=st.sampled_from(["on_failure", "on_failure", "always", "never"]),
