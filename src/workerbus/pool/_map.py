@@ -24,12 +24,13 @@ from typing import Any, Generic, Self, TypeVar
 
 from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class, move_on_after
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from workerbus._concurrency.failures import own_error, unwrap_group
 from workerbus._concurrency.generators import close_generator
 from workerbus._concurrency.left_open import LEFT_OPEN, Entry, close_left_open, entered_here, is_here, leave_open
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
-from workerbus._values import Value, value
+from workerbus._values import BATCH, Value, value
 from workerbus.errors import JobError, NotRunningError, WrongTaskError
 from workerbus.jobs._pool import TaskPool
 
@@ -304,6 +305,8 @@ class PoolMap(Generic[P, R]):
             StopAsyncIteration: All answers have been read.
             Exception: What the iterable of payloads has raised.
         """
+        if self._read and not self._read % BATCH:
+            await checkpoint()
         while True:
             if self._failure is not None:
                 error, self._failure = self._failure, None
