@@ -31,14 +31,16 @@ class Route(Value):
 
 
 class Refused(Exception):  # noqa: N818 - nothing has failed, and it never leaves the library
-    """A request is not taken, and is answered FAILED.
+    """A request is not taken.
 
     Attributes:
+        status: What it is answered.
         payload: What its requester is told.
     """
 
-    def __init__(self, payload: dict[str, Any]) -> None:
+    def __init__(self, status: JobStatus, payload: dict[str, Any]) -> None:
         super().__init__(payload["error"])
+        self.status = status
         self.payload = payload
 
 

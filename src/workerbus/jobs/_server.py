@@ -100,7 +100,7 @@ class JobServer(JobTable):
                     check_seconds_left(message.seconds_left)
                 route = self._find(message)
             except Refused as exc:
-                refusal = JobStatus.FAILED, exc.payload
+                refusal = exc.status, exc.payload
             except (LookupError, TypeError, ValueError) as exc:
                 refusal = JobStatus.ERROR, error_payload(exc)
         if route is None:
@@ -137,7 +137,7 @@ class JobServer(JobTable):
         except (Refused, LookupError) as exc:
             assignment.over()
             if isinstance(exc, Refused):  # by a pool that is a member of another one
-                assignment.answered(JobStatus.FAILED, exc.payload)
+                assignment.answered(exc.status, exc.payload)
             else:
                 assignment.answered(JobStatus.ERROR, error_payload(exc))
             return

@@ -101,7 +101,7 @@ class PoolJobs(JobServer):
         self._route = Route(_runs_elsewhere, "a member", limiter=self.balancer)
         self.own_jobs: frozenset[str] = frozenset()
         self.max_waiting: float = max_waiting
-        self.given_up: dict[str, Any] | None = None
+        self.given_up: tuple[JobStatus, dict[str, Any]] | None = None
 
     # --- members
 
@@ -126,7 +126,7 @@ class PoolJobs(JobServer):
 
     def give_up(self, status: JobStatus, payload: dict[str, Any]) -> None:
         """Answer all that waits, be it for its delay to pass: no member will take a job any more."""
-        self.given_up = payload
+        self.given_up = status, payload
         waiting = [job for job in self.jobs.values() if job.route is self._route and job.state is JobState.QUEUED]
         for job in waiting:
             self._move(job, JobTrigger.CANCEL)
@@ -138,10 +138,11 @@ class PoolJobs(JobServer):
         if message.job_name in self.own_jobs:
             return self._find_own(message)
         if self.given_up is not None:
-            raise Refused(self.given_up)
+            raise Refused(*self.given_up)
         if self.balancer.waiting >= self.max_waiting and not self.balancer.has_room():
             waiting = f"{self.balancer.waiting} jobs wait for a member already"
-            raise Refused({"error": f"pool {self._name!r} is full: {waiting} (max_waiting)", "type": "PoolFull"})
+            text = f"pool {self._name!r} is full: {waiting} (max_waiting)"
+            raise Refused(JobStatus.FAILED, {"error": text, "type": "PoolFull"})
         return self._route
 
     def _give(self, job: OpenJob) -> None:
