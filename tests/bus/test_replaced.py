@@ -122,7 +122,7 @@ async def test_what_is_sent_does_not_overtake_what_the_library_has_sent_before()
 
     await bus.subscribe(plain)
     async with bus:
-        bus.send = slow  # type: ignore[method-assign]
+        bus.send = slow  # type: ignore[method-assign]  # as a spy does
         bus.post(note(1))
         bus.post(note(2))
         await original(note(3))
@@ -142,7 +142,7 @@ async def test_a_spy_sees_what_stays_in_this_process() -> None:
         seen.append(message)
         await original(message)
 
-    bus.send = spy  # type: ignore[method-assign]
+    bus.send = spy  # type: ignore[method-assign]  # as a spy does
     parent = Parent("parent")
     async with running(parent, bus=bus) as runner:
         await parent.add_workers(child)
@@ -157,8 +157,8 @@ async def test_a_spy_sees_what_stays_in_this_process() -> None:
 async def test_other_attributes_of_a_bus_are_its_users() -> None:
     """N7, B6: nothing is looked at for them."""
     bus = MemoryBus()
-    bus.mine = 1  # type: ignore[attr-defined]
+    bus.mine = 1  # type: ignore[attr-defined]  # an attribute of the user's
     assert bus.never_waits
-    del bus.mine  # type: ignore[attr-defined]
+    del bus.mine  # type: ignore[attr-defined]  # the same
     with pytest.raises(AttributeError):
         del bus.send

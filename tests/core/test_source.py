@@ -85,6 +85,7 @@ def test_a_wall_clock_is_read_for_people_alone() -> None:
     looks = {path.name: found for path in SOURCES if (found := _looks_at_wall_clocks(path.read_text()))}
     assert looks == {"_core.py": ["state.started_at = time.time()"]}
     assert {path.name for path in SOURCES if _decides_by(path.read_text(), "started_at")} == set()
+    assert {path.name for path in SOURCES if "started_at is" in path.read_text()} == set()  # nor by whether it is set
 
 
 @pytest.mark.parametrize(

@@ -524,7 +524,7 @@ async def test_what_a_user_puts_in_the_place_of_a_bridges_methods_is_called(how:
     kinds = {"a subclass": Picky, "accepts_bus_message": Refusing}
     bridge = kinds.get(how, BusBridgeProcessor)(bus=bus, worker_name="front", name="bridge")
     if how == "the object":
-        bridge.on_bus_message = on_the_object  # type: ignore[method-assign]
+        bridge.on_bus_message = on_the_object  # type: ignore[method-assign]  # as a mock does
     async with running(worker_of(bridge, after, name="front"), bus=bus):
         for text in "a", "b", "c":
             await bus.send(over_the_bus(TextFrame(text)))

@@ -1,6 +1,5 @@
 """L7: a pipeline is used in the thread of its event loop; and how to get in from another."""
 
-import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from anyio import from_thread, to_thread
 
 from support.pipelines import DOWN, UP, Alert, Spy, texts, worker_of
+from support.threads import in_a_thread
 from support.workers import running
 from workerbus import PipelineWorker, WrongLoopError
 from workerbus.pipeline import CancelFrame, TextFrame
@@ -68,22 +68,6 @@ USES: dict[str, Callable[[Flow], Awaitable[Any]]] = {
     "create_task": start_a_task,
     "cancel_task": lambda it: it.middle.cancel_task(it.task),
 }
-
-
-def in_a_thread(use: Callable[[], Awaitable[Any]], backend: str) -> BaseException | None:
-    """Do something in an event loop of another thread; returns what it raises."""
-    raised: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            anyio.run(use, backend=backend)
-        except BaseException as exc:
-            raised.append(exc)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    thread.join()
-    return raised[0] if raised else None
 
 
 @pytest.mark.parametrize("use", USES)

@@ -420,7 +420,7 @@ def test_wrong_arguments_are_refused_at_once(wrong: dict[str, Any], error: type[
 async def test_wrong_options_are_refused_where_the_answers_are_read() -> None:
     """S2, N8."""
     pool, wrong = sleepers(1), {"nonsense": 1}
-    mapped: Any = pool.map("nap", [{}], **wrong)  # type: ignore[call-overload]
+    mapped: Any = pool.map("nap", [{}], **wrong)  # type: ignore[call-overload]  # a mistake
     async with running(pool), mapped as answers:
         with pytest.raises(TypeError, match="nonsense"):
             await anext(answers)

@@ -392,7 +392,7 @@ async def test_the_pool_itself_is_asked_without_its_name() -> None:
             pass
         assert asked.response["n"] == 5
         with pytest.raises(TypeError, match="job\\(\\) of a pool takes one handler"):
-            pool.job(Member.who, Member.sleep)  # type: ignore[call-overload]
+            pool.job(Member.who, Member.sleep)  # type: ignore[call-overload]  # a mistake
 
 
 async def test_jobs_that_come_before_the_members_have_started_wait_for_them() -> None:

@@ -58,7 +58,7 @@ def context(what: str, runner: WorkerRunner) -> AbstractAsyncContextManager[Any]
 async def in_a_task_of_its_own(function: Callable[[], Awaitable[None]]) -> None:
     """Await a function in a task of the backend's own, whose scopes may be out of order at its end."""
     if "trio" not in type(anyio.Event()).__module__:
-        await asyncio.create_task(function())  # type: ignore[arg-type]
+        await asyncio.create_task(function())  # type: ignore[arg-type]  # a coroutine it is
     else:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(function)

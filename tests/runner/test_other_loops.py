@@ -1,7 +1,6 @@
 """L7: a bus and its runners are used in one event loop, in one thread; and how to get in from another."""
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -12,6 +11,7 @@ from anyio import from_thread, to_thread
 
 from support.messages import note
 from support.subscribers import Plain
+from support.threads import in_a_thread
 from support.workers import Helper
 from workerbus import MemoryBus, WorkerRunner, WrongLoopError
 from workerbus.testing._leaks import signal_handlers
@@ -134,22 +134,6 @@ USES: dict[str, Callable[[Program], Awaitable[Any]]] = {
     "async with bus": enter_the_bus,
     "run": run_another,
 }
-
-
-def in_a_thread(use: Callable[[], Awaitable[Any]], backend: str) -> BaseException | None:
-    """Do something in an event loop of another thread; returns what it raises."""
-    raised: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            anyio.run(use, backend=backend)
-        except BaseException as exc:
-            raised.append(exc)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    thread.join()
-    return raised[0] if raised else None
 
 
 @pytest.mark.parametrize("use", USES)

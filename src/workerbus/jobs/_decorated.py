@@ -30,7 +30,7 @@ def check_decorated(method: object, where: str, parameter: str | None, *, stream
         raise HandlerTypeError(f"{where} goes over an async method, not over {wrong}")
     binds = hasattr(type(method), "__get__")  # else it gets no `self`
     if not takes(method, *[None] * (binds + (parameter is not None))):
-        shown = inspect.signature(method, follow_wrapped=False)  # type: ignore[arg-type]
+        shown = inspect.signature(method, follow_wrapped=False)  # type: ignore[arg-type]  # it is callable, as was just seen
         if binds:
             raise HandlerTypeError(f"{where} goes over a method ({head}), not {shown}")
         gets = "nothing" if parameter is None else f"({parameter}) alone"

@@ -319,13 +319,13 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
         core = core_of(self)
         core.state.check_loop()
         states = [core_of(child).state for child in workers]
-        if wait and core.state.started_at is None:
+        if wait and not core.state.has_started:
             name = core.state.name
             raise NotRunningError(
                 f"worker {name!r} has not started, and its children start with it: do not wait for them"
             )
         children = core.state.adopt(states, watch=watch)
-        if core.state.started_at is not None:
+        if core.state.has_started:
             await core.lifecycle.start_children(children)
         if wait:
             await until_started(states)

@@ -218,9 +218,10 @@ class WorkerCore:
     async def start(self) -> None:
         """Start the worker; what `BaseWorker.start` does."""
         state, lifecycle = self.state, self.lifecycle
-        if state.started_at is not None:
+        if state.has_started:
             return
         tasks = state.tasks
+        state.has_started = True
         state.started_at = time.time()
         lifecycle.adopt_context()
         # What may still fail comes before the announcement; meanwhile, requesters of this runner find the worker.

@@ -209,7 +209,7 @@ class WorkerLifecycle:
             else:
                 with CancelScope() as self._run_scope:
                     await nothing_left_open(awaitable(state.worker.run(params), state.worker, "run"))
-                    if state.started_at is None and not state.closing:
+                    if not state.has_started and not state.closing:
                         logger.warning(
                             "run() of worker %r has returned without calling start()", state.name, extra=state.about
                         )
@@ -275,7 +275,7 @@ class WorkerLifecycle:
 
     async def has_started(self) -> None:
         """Announce the worker, whose start is over, unless it has passed by the library's own `start`."""
-        if self._state.started_at is not None:
+        if self._state.has_started:
             await self._announce()
         self._state.started.set()
         if self.when_started is not None:
@@ -413,7 +413,7 @@ class WorkerLifecycle:
     async def _cancel_if_late(self) -> None:
         state = self._state
         unheeding = not await self._run_may_heed()
-        if unheeding and state.started_at is None and not state.inbox.holds_work():
+        if unheeding and not state.has_started and not state.inbox.holds_work():
             logger.warning(
                 "worker %r is to end and is cancelled: its run() has not called start()", state.name, extra=state.about
             )

@@ -69,7 +69,7 @@ class Presence:
     def speak(self) -> None:
         """Announce the worker because it says something itself: nobody is to hear of it before it is ready."""
         state = self._state
-        if state.started_at is not None and not state.announced:
+        if state.has_started and not state.announced:
             state.registry.tell_later(*self.announce_now())
 
     def announce_now(self) -> tuple[Collection[Watcher], WorkerReadyData]:
@@ -134,7 +134,7 @@ class Presence:
                 self._tell_others(gone)
             if state.runner is not None:
                 state.runner.forget(worker)
-            if state.started_at is not None:
+            if state.has_started:
                 await registry.unregister(state.name)
 
     # --- others

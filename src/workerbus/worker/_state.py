@@ -43,7 +43,8 @@ class WorkerState(TreeNode):
         starts_active: Whether the worker is active from its start on.
         events: Its event handlers.
         runner: The runner that hosts it, once one does.
-        started_at: When it became ready, in seconds since the epoch; None before that.
+        has_started: Whether it has become ready.
+        started_at: When that was, in seconds since the epoch; None before that. For people: it decides nothing.
         active: Whether it is active.
         activation_args: The arguments of its last activation; None while it is inactive.
         after: How far other processes were before its last activation, as far as it knows.
@@ -77,9 +78,9 @@ class WorkerState(TreeNode):
     __slots__ = (
         "_bus", "_default_send", "_defaults", "_inbox", "_registry", "_tasks", "activation_args", "active",
         "admitted", "after", "announced", "attach_error", "attached", "clean_up", "cleanup_called", "closing",
-        "crash", "events", "fail", "final_message", "finished", "hooks", "job_client", "job_server", "own_tasks",
-        "phase", "ready", "reason", "runner", "speak", "start_waiters", "started", "started_at", "starts_active",
-        "stop_called", "supervises", "supervision", "winding_down", "worker",
+        "crash", "events", "fail", "final_message", "finished", "has_started", "hooks", "job_client", "job_server",
+        "own_tasks", "phase", "ready", "reason", "runner", "speak", "start_waiters", "started", "started_at",
+        "starts_active", "stop_called", "supervises", "supervision", "winding_down", "worker",
     )  # fmt: skip
 
     hooks: HookQueue
@@ -102,6 +103,7 @@ class WorkerState(TreeNode):
         self._inbox: WorkerInbox | None = None
         self._tasks: TaskHost | None = None
         self.runner: RunnerLike | None = None
+        self.has_started: bool = False
         self.started_at: float | None = None
         self.active: bool = False
         self.activation_args: dict[str, Any] | None = None
@@ -239,7 +241,7 @@ class WorkerState(TreeNode):
     @property
     def will_be_active(self) -> bool:
         """Whether the worker has not started yet, and will be active when it has."""
-        return self.starts_active and self.started_at is None
+        return self.starts_active and not self.has_started
 
     @property
     def runs_by_default(self) -> bool:
@@ -305,7 +307,7 @@ class WorkerState(TreeNode):
 
     def check_running(self) -> None:
         """Raise `NotRunningError` unless the worker has started and not finished: only then can answers reach it."""
-        if self.tasks and self.started_at is None:
+        if self.tasks and not self.has_started:
             raise NotRunningError(f"worker {self.name!r} is not running yet: it asks for jobs from its start() on")
 
     def call_behind(self, function: Callable[[], None]) -> None:

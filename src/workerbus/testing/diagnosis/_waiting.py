@@ -255,8 +255,8 @@ _WAITS: dict[CodeType, Callable[[Names], Wait]] = {
 
 
 def _worker(frame: Names) -> str:
-    worker = frame["self"]._state.worker
-    return f"worker {worker.name!r}{'' if worker.active or worker.started_at is None else ' (inactive)'}"
+    state = frame["self"]._state
+    return f"worker {state.name!r}{'' if state.active or not state.has_started else ' (inactive)'}"
 
 
 _WHOSE: dict[CodeType, Callable[[Names], str]] = {
