@@ -6,9 +6,21 @@ from workerbus._backoff import Backoff
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus._registry import WorkerRegistry
-from workerbus._values import JobStatus, WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
-from workerbus.bus import AsyncQueueBus, BusStatistics, BusSubscriber, MemoryBus, SubscriberStatistics, WorkerBus
+from workerbus._values import JobStatus, Peer, WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
+from workerbus.bus import (
+    Arrival,
+    AsyncQueueBus,
+    BusStatistics,
+    BusSubscriber,
+    MemoryBus,
+    PeerBus,
+    PeerBusStatistics,
+    Receipt,
+    SubscriberStatistics,
+    WorkerBus,
+)
 from workerbus.errors import (
+    BusUnavailable,
     FactoryError,
     HandlerTypeError,
     JobError,
@@ -106,6 +118,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CLEANUP_SECONDS",
+    "Arrival",
     "AsyncQueueBus",
     "Backoff",
     "BaseWorker",
@@ -137,6 +150,7 @@ __all__ = [
     "BusSubscriber",
     "BusSystemMessage",
     "BusTTSSpeakMessage",
+    "BusUnavailable",
     "BusWorkerErrorMessage",
     "BusWorkerGoneMessage",
     "BusWorkerLocalErrorMessage",
@@ -175,12 +189,16 @@ __all__ = [
     "NotRunningError",
     "ParentError",
     "PayloadError",
+    "Peer",
+    "PeerBus",
+    "PeerBusStatistics",
     "PipelineRunner",
     "PipelineWorker",
     "PoolAnswer",
     "PoolMap",
     "PoolStatistics",
     "Rate",
+    "Receipt",
     "ReservedNameError",
     "RestartLimitError",
     "RunCancelled",

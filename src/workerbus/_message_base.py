@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from attrs import field
 
-from workerbus._values import IF_SET, Value, value
+from workerbus._values import IF_SET, Peer, Value, value
 from workerbus.errors import MessageTypeError
 
 T = TypeVar("T")
@@ -40,8 +40,32 @@ def _keywords_only(cls: type[T]) -> type[T]:
     return value(cls, kw_only=True)
 
 
+class _FromSomewhere(Value):
+    """What a bus notes on a message that has arrived; no field, and set on no other message."""
+
+    __slots__ = ("_origin",)
+
+    @property
+    def peer(self) -> Peer | None:
+        """The peer that the message has come from; None for a message of this process.
+
+        Guarantees: X3.
+        """
+        return peer_of(self)
+
+
+def peer_of(message: _FromSomewhere) -> Peer | None:
+    """Return which peer a message has come from; a class of the user's may have a field of the property's name."""
+    return getattr(message, "_origin", None)
+
+
+def set_peer(message: _FromSomewhere, peer: Peer) -> None:
+    """Note which peer a message has come from."""
+    object.__setattr__(message, "_origin", peer)  # past a class that is frozen
+
+
 @_keywords_only
-class BusMessage(Value):
+class BusMessage(_FromSomewhere):
     """The base of all messages. Send a `BusDataMessage` or a `BusSystemMessage`, which say how it travels.
 
     Args:
@@ -56,6 +80,7 @@ class BusMessage(Value):
         announcement: Whether its broadcasts are meant for runners and observers, and not for workers.
         bounded: Whether it takes room in a bounded data lane.
         of_a_job: Whether it belongs to a job that its target asked for, so that it is never held up.
+        confirmed: Whether `send` waits until a network has stored it.
 
     Guarantees: N5, X8.
     """
@@ -65,6 +90,7 @@ class BusMessage(Value):
     announcement: ClassVar[bool] = False
     bounded: ClassVar[bool] = True
     of_a_job: ClassVar[bool] = False
+    confirmed: ClassVar[bool] = True
     _init: ClassVar[Callable[..., None] | None] = None
 
     source: str

@@ -1,4 +1,4 @@
-"""What every other module uses: values, statuses, and what is told of a worker (B2, G1, N5, W7).
+"""What every other module uses: values, statuses, and what is told of a worker or a peer (B2, G1, N5, W7, X4).
 
 Knows nothing of the rest of the library.
 """
@@ -149,3 +149,21 @@ class WorkerErrorData(Value):
     exception: BaseException | None = field(default=None, eq=False, repr=False)
     origin: str | None = field(default=None, eq=False, metadata={IF_SET: True})
     fatal: bool = field(default=False, eq=False)
+
+
+@value
+class Peer(Value):
+    """Another process on a bus, in one of its lives.
+
+    Args:
+        name: The name of the runner that has opened the bus there; that of the bus, where a program has.
+        incarnation: The id of the life. The same name has another one after every restart.
+
+    Guarantees: X3, X4.
+    """
+
+    name: str
+    incarnation: str
+
+    def __str__(self) -> str:
+        return self.name

@@ -146,6 +146,23 @@ class NameTakenError(WorkerBusError, ValueError):
         self.name = name
 
 
+class BusUnavailable(WorkerBusError, ConnectionError):  # noqa: N818 - says what the bus is, as the contract names it
+    """A message could not be stored in time, or could not be sent at all now.
+
+    Attributes:
+        bus: The name of the bus.
+        maybe_stored: Whether it may have been stored all the same. If not, it certainly was not.
+
+    Guarantees: X2.
+    """
+
+    def __init__(self, bus: str, why: str, *, maybe_stored: bool) -> None:
+        may = "it may have been stored all the same" if maybe_stored else "it was not stored, and may be sent again"
+        super().__init__(f"bus {bus!r} could not send the message: {why}; {may}")
+        self.bus = bus
+        self.maybe_stored = maybe_stored
+
+
 class ParentError(WorkerBusError, ValueError):
     """A worker was to become the child of a second parent, or its own ancestor.
 

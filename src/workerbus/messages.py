@@ -56,18 +56,20 @@ class BusDeactivateWorkerMessage(BusDataMessage):
 
 @bus_message
 class BusEndMessage(BusDataMessage):
-    """Asks a runner for a graceful end; without a target, every runner on the bus.
+    """Asks a runner for a graceful end; without a target, every runner of this process on the bus.
 
     Args:
         reason: Why, in words.
+        everywhere: Whether it concerns the runners of all processes, where it has no target.
 
-    Guarantees: R2, R6.
+    Guarantees: R2, R6, X9.
     """
 
     bounded: ClassVar[bool] = False
     announcement: ClassVar[bool] = True
 
     reason: str | None = None
+    everywhere: bool = field(default=False, kw_only=True, metadata={IF_SET: True})
 
 
 @bus_message
@@ -87,17 +89,19 @@ class BusEndWorkerMessage(BusDataMessage):
 
 @bus_message
 class BusCancelMessage(BusSystemMessage):
-    """Asks a runner for an immediate end; without a target, every runner on the bus.
+    """Asks a runner for an immediate end; without a target, every runner of this process on the bus.
 
     Args:
         reason: Why, in words.
+        everywhere: Whether it concerns the runners of all processes, where it has no target.
 
-    Guarantees: R2, R6.
+    Guarantees: R2, R6, X9.
     """
 
     announcement: ClassVar[bool] = True
 
     reason: str | None = None
+    everywhere: bool = field(default=False, kw_only=True, metadata={IF_SET: True})
 
 
 @bus_message
@@ -189,6 +193,7 @@ class BusWorkerRegistryMessage(BusSystemMessage):
         incarnation: In which life of the runner; None where that is not known, and is all one.
         number: The number of the announcement within that life, higher than those before it; None for the last known.
         failed: Its workers that have failed, the last ones of many; None where there are none.
+        asks: Whether a snapshot for all asks each runner for its own in return.
 
     Guarantees: J4, L8.
     """
@@ -200,6 +205,7 @@ class BusWorkerRegistryMessage(BusSystemMessage):
     incarnation: str | None = None
     number: int | None = None
     failed: list[WorkerGoneData] | None = field(default=None, metadata={IF_SET: True})
+    asks: bool = field(default=True, kw_only=True, metadata={IF_SET: True})
 
 
 @bus_message
@@ -348,6 +354,8 @@ class BusJobRequestMessage(BusDataMessage):
     Guarantees: J6, J19, J20.
     """
 
+    confirmed: ClassVar[bool] = False
+
     job_id: str
     job_name: str | None = None
     payload: Mapping[str, Any] = None  # type: ignore[assignment]  # as in the seeds; no job is asked for with None
@@ -410,6 +418,7 @@ class BusJobUpdateMessage(BusDataMessage):
     """
 
     of_a_job: ClassVar[bool] = True
+    confirmed: ClassVar[bool] = False
 
     job_id: str
     update: dict[str, Any] | None = None
@@ -424,6 +433,8 @@ class BusJobUpdateUrgentMessage(BusSystemMessage):
         update: What there is to tell, as a dict.
     """
 
+    confirmed: ClassVar[bool] = False
+
     job_id: str
     update: dict[str, Any] | None = None
 
@@ -437,6 +448,7 @@ class BusJobUpdateRequestMessage(BusDataMessage):
     """
 
     bounded: ClassVar[bool] = False
+    confirmed: ClassVar[bool] = False
 
     job_id: str
 
@@ -464,6 +476,7 @@ class BusJobStreamStartMessage(BusDataMessage):
     """
 
     of_a_job: ClassVar[bool] = True
+    confirmed: ClassVar[bool] = False
 
     job_id: str
     data: dict[str, Any] | None = None
@@ -482,6 +495,7 @@ class BusJobStreamDataMessage(BusDataMessage):
     """
 
     of_a_job: ClassVar[bool] = True
+    confirmed: ClassVar[bool] = False
 
     job_id: str
     data: dict[str, Any] | None = None
@@ -558,6 +572,8 @@ class BusFrameMessage(BusDataMessage):
 
     Guarantees: L8.
     """
+
+    confirmed: ClassVar[bool] = False
 
     frame: Any
     direction: Any

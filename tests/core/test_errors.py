@@ -27,6 +27,7 @@ MADE: list[Exception] = [
     errors.WrongLoopError("bus 'b'", "thread"),
     errors.NotInitializedError("Mine"),
     errors.NameTakenError("w", "runner 'r'"),
+    errors.BusUnavailable("b", "no connection", maybe_stored=False),
     errors.ParentError("child", "it is a child of 'w'"),
     errors.RestartLimitError("w", 3, 5.0),
     errors.FactoryError("w", "a factory returns a worker, not 7"),

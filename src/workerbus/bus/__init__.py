@@ -3,8 +3,22 @@
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusStatistics, BusSubscriber, SubscriberStatistics
 from workerbus.bus._memory import MemoryBus
+from workerbus.bus._peer_bus import PeerBus, PeerBusStatistics
+from workerbus.bus._peers import Arrival, PeerListener, Receipt
 
 AsyncQueueBus = MemoryBus
 """The name of `MemoryBus` in Pipecat."""
 
-__all__ = ["AsyncQueueBus", "BusStatistics", "BusSubscriber", "MemoryBus", "SubscriberStatistics", "WorkerBus"]
+__all__ = [
+    "Arrival",
+    "AsyncQueueBus",
+    "BusStatistics",
+    "BusSubscriber",
+    "MemoryBus",
+    "PeerBus",
+    "PeerBusStatistics",
+    "PeerListener",
+    "Receipt",
+    "SubscriberStatistics",
+    "WorkerBus",
+]

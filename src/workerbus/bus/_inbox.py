@@ -87,6 +87,7 @@ class Inbox(ABC):
 
     Attributes:
         hosted_by_bus: Whether its tasks run in the bus, which then closes it and makes it anew.
+        claims: Whether the name is unique among all processes on the bus: that of a worker.
         of_runner: Whether it is that of a runner, which knows what other runners on a bus of its process announce.
         lanes: Data and system lane, where all that `take` does is to put a message there: the bus then does so itself,
             which makes a broadcast to many a tenth faster. Else None.
@@ -95,6 +96,7 @@ class Inbox(ABC):
     """
 
     hosted_by_bus: ClassVar[bool] = False
+    claims: ClassVar[bool] = False
     of_runner: bool = False
 
     def __init__(self, name: str, *, receives: Receives, announcements: bool = True) -> None:

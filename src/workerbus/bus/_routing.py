@@ -99,6 +99,10 @@ class Routing(Tapped, ABC):
             raise ValueError(f"receives of {name!r} must be 'all' or 'own', not {subscriber.receives!r}")
         self._look_at_doors()
         inbox = make_inbox(subscriber, self)
+        if inbox.claims:
+            await self._admit(name)
+            if self._subscribers.get(name, subscriber) is not subscriber:
+                raise NameTakenError(name, f"bus {self.name!r}")
         self._subscribers[name] = subscriber
         self._inboxes[name] = inbox
         self._sort(name, inbox)
@@ -118,8 +122,17 @@ class Routing(Tapped, ABC):
             self._everything.pop(name, None)
             self._announced.pop(name, None)
             self._observing.pop(name, None)
-            self._inboxes.pop(name).close()
+            inbox = self._inboxes.pop(name)
+            inbox.close()
             self._everybody = None
+            if inbox.claims:
+                self._leaves(name)
+
+    async def _admit(self, name: str) -> None:
+        """Claim a name that is unique among all processes, where there are others."""
+
+    def _leaves(self, name: str) -> None:
+        """Give such a name back."""
 
     def has_subscriber(self, name: str) -> bool:
         """Whether a subscriber of this name is on this bus."""
@@ -186,13 +199,15 @@ class Routing(Tapped, ABC):
                     self.check_thread()
                 inbox.take(message)
 
-    async def _hand_out_in_line(self, message: BusMessage) -> None:
+    async def _hand_out_in_line(self, message: BusMessage, recipients: Sequence[Inbox] | None = None) -> None:
         """Put a message into the inbox of everybody whom it concerns; those that have no room now are waited for."""
         self.check_loop()
+        if recipients is None:
+            recipients = self._recipients(message)
         ready: list[Inbox] = []
         full: list[Lane[Any]] = []  # for the testing module, which reads it off the frame when nothing goes on
         waiters: list[RoomWaiter[BusMessage]] = []
-        for inbox, lane in [(inbox, inbox.full_lane(message)) for inbox in self._recipients(message)]:
+        for inbox, lane in [(inbox, inbox.full_lane(message)) for inbox in recipients]:
             if lane is None or lane.room is None:
                 ready.append(inbox)
             else:

@@ -61,6 +61,8 @@ class WorkerInbox(Inbox):
         failed: How many times the handling of one has raised.
     """
 
+    claims = True
+
     def __init__(
         self,
         name: str,

@@ -1,0 +1,562 @@
+"""The base of buses with peers: where each message goes, and what is done when one arrives (X2-X7, X9).
+
+A transport subclasses `PeerBus`. It implements `transmit`, which takes a message without waiting, and `claim`; it tells
+who is there (`begin_life`, `meet`, `lose`, `end_life`) and what has come (`arrive`). It knows its network. It does not
+know who is subscribed, which runners there are, or what jobs are. This module knows no network.
+
+Where a message goes is decided in one place, `submit`:
+
+1. One for a subscriber of this process never leaves it.
+2. One for a name that is known to be with a peer goes to that one.
+3. One for a name that was with a peer which is gone goes nowhere, and is counted.
+4. One for a name that nobody knows goes to all; those who have no such subscriber drop it.
+5. One without a target goes to all, and is handed out here; ends and cancels stay here, unless they say otherwise.
+
+Accepting is not confirming. A transport accepts a message in the step in which it is sent, so that its place in line is
+that of its sending; when it is stored, the message's receipt says so, and only a `send` of the program's own awaits it.
+"""
+
+import logging
+import math
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import attrs
+from anyio import Event, current_time, get_cancelled_exc_class, move_on_after
+
+from workerbus._concurrency.failures import own_error
+from workerbus._concurrency.lane import Lane
+from workerbus._events import EventEmitter, EventHandlers, call_handler
+from workerbus._log import about
+from workerbus._message_base import set_peer
+from workerbus._order import new_incarnation
+from workerbus._slot import set_core
+from workerbus._values import Peer, value
+from workerbus.bus._bus import WorkerBus
+from workerbus.bus._inbox import BusStatistics, Inbox
+from workerbus.bus._peers import Arrival, PeerListener, Receipt, Routes, Session
+from workerbus.errors import BusUnavailable
+from workerbus.messages import BusCancelMessage, BusEndMessage, BusJobRequestMessage, BusMessage
+
+logger = logging.getLogger("workerbus.bus")
+
+PEER_EVENTS: Final = frozenset(
+    {"on_connected", "on_disconnected", "on_peer_joined", "on_peer_gone", "on_gap", "on_fenced"}
+)
+_ARGUMENTS: Final = {
+    "on_connected": 0,
+    "on_disconnected": 1,
+    "on_peer_joined": 1,
+    "on_peer_gone": 2,
+    "on_gap": 1,
+    "on_fenced": 1,
+}
+
+
+@value
+class PeerBusStatistics(BusStatistics):
+    """A snapshot of a bus with peers.
+
+    Args:
+        peers: How many peers there are.
+        transmitted: How many messages were given to the network; one for many peers counts for each.
+        arrived: How many messages have come from peers and were handed out.
+        repeated: How many came a second time, and were dropped.
+        late: How many came from a life that was over, and were dropped.
+        gaps: How many times messages were lost on the way.
+        waiting: How many have come, and wait for room in a bounded lane.
+
+    Guarantees: X10.
+    """
+
+    peers: int = 0
+    transmitted: int = 0
+    arrived: int = 0
+    repeated: int = 0
+    late: int = 0
+    gaps: int = 0
+    waiting: int = 0
+
+
+class _Traffic:
+    """What a bus with peers counts."""
+
+    __slots__ = ("arrived", "gaps", "late", "repeated", "transmitted")
+
+    def __init__(self) -> None:
+        self.transmitted = self.arrived = self.repeated = self.late = self.gaps = 0
+
+
+class _Core(NamedTuple):
+    """What `EventEmitter` needs."""
+
+    events: EventHandlers
+
+
+class _Event(NamedTuple):
+    """An event that its handlers have yet to be told of."""
+
+    name: str
+    args: tuple[Any, ...]
+
+
+class PeerBus(WorkerBus, EventEmitter):
+    """The base of buses whose peers are other processes.
+
+    The events are ``on_connected()``, ``on_disconnected(reason)``, ``on_peer_joined(peer)``, ``on_peer_gone(peer,
+    reason)``, ``on_gap(text)`` and ``on_fenced(reason)``. Handlers get the bus first; they are called one at a time.
+
+    Args:
+        max_buffer_size: How many messages may wait in each subscriber's data lane before `send` waits.
+        max_arrivals: How many messages of one peer may wait here for room in such lanes. With one more, the session
+            with that peer is over.
+        send_timeout: How many seconds a `send` waits until its message is stored.
+        name: The name of the bus in logs; made up by default.
+
+    Attributes:
+        send_timeout: As given.
+        incarnation: The id of this life of the bus.
+
+    Guarantees: X2, X3, X4, X6, X7, X9.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_buffer_size: float = math.inf,
+        max_arrivals: int = 10_000,
+        send_timeout: float = 10.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(max_buffer_size=max_buffer_size, name=name)
+        if not (0 < send_timeout < math.inf):
+            raise ValueError(f"send_timeout is a finite number of seconds, more than 0, not {send_timeout!r}")
+        if max_arrivals < 1:
+            raise ValueError(f"max_arrivals must be at least 1, not {max_arrivals!r}")
+        events = EventHandlers(type(self).__name__, PEER_EVENTS)
+        events.arguments = _ARGUMENTS
+        set_core(self, _Core(events))
+        self.send_timeout: float = send_timeout
+        self.incarnation: str = new_incarnation()
+        self._max_arrivals = max_arrivals
+        self._events = events
+        self._news: Lane[_Event] = self._new_news()
+        self._listeners: list[PeerListener] = []
+        self._sessions: dict[str, Session] = {}
+        self._peers: tuple[Peer, ...] = ()
+        self._routes = Routes()
+        self._traffic = _Traffic()
+        self._alive = False
+        self._begun = Event()
+
+    def _new_news(self) -> Lane[_Event]:
+        return Lane(f"{self.name} events", self._tell_handlers)
+
+    # --- what a transport implements
+
+    @abstractmethod
+    def transmit(self, message: BusMessage, peers: Sequence[Peer]) -> Receipt | None:
+        """Accept a message for some peers: encode it and give it its place in line, without waiting.
+
+        Args:
+            message: The message.
+            peers: For whom it is; never empty.
+
+        Returns:
+            What is settled when the message is stored; None where there is nothing to wait for.
+
+        Raises:
+            WireError: It cannot travel; a `ValueError`.
+        """
+
+    async def room(self) -> None:
+        """Wait while more is unsent than is good; called where messages that are not confirmed are sent."""
+
+    async def claim(self, name: str) -> None:
+        """Claim the name of a worker for this process; called before the worker is subscribed.
+
+        Raises:
+            NameTakenError: Another process has a worker of that name; a `ValueError`.
+            BusUnavailable: The network is not there; a `ConnectionError`.
+        """
+
+    def release(self, name: str) -> None:
+        """Give a name back, without waiting."""
+
+    # --- what it tells
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """The peers with whom there is a session.
+
+        Guarantees: X4.
+        """
+        return self._peers
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the bus is in one of its lives: its peers can know of it."""
+        return self._alive
+
+    def session(self, incarnation: str) -> Session | None:
+        """Return the session with the peer of that incarnation, if there is one."""
+        return self._sessions.get(incarnation)
+
+    def begin_life(self, incarnation: str, peers: Iterable[Peer]) -> None:
+        """Begin a life, with the peers that are there.
+
+        Args:
+            incarnation: The id of the life.
+            peers: The peers, all those that have joined before and are not gone.
+        """
+        self.incarnation = incarnation
+        self._alive = True
+        for peer in peers:
+            self.meet(peer)
+        self._begun.set()
+        self._begun = Event()
+
+    def meet(self, peer: Peer) -> None:
+        """Begin a session with a peer that has joined; nothing happens where there is one.
+
+        Args:
+            peer: The peer.
+        """
+        if peer.incarnation in self._sessions or peer.incarnation == self.incarnation:
+            return
+        self._sessions[peer.incarnation] = Session(peer)
+        self._peers = (*self._peers, peer)
+        logger.info("bus %r has met peer %r", self.name, peer.name, extra=about(runner=self.opened_by))
+        for listener in list(self._listeners):
+            listener.met(peer)
+        self.tell("on_peer_joined", peer)
+
+    def lose(self, peer: Peer, reason: str) -> None:
+        """End the session with a peer; nothing happens where there is none.
+
+        All that the peer has sent has to have arrived before.
+
+        Args:
+            peer: The peer.
+            reason: Why, in words.
+        """
+        if self._sessions.pop(peer.incarnation, None) is None:
+            return
+        self._peers = tuple(each for each in self._peers if each != peer)
+        self._routes.forget_all(peer)
+        text = "the session of bus %r with peer %r is over: %s"
+        logger.info(text, self.name, peer.name, reason, extra=about(runner=self.opened_by))
+        self.lost(peer)
+        for listener in list(self._listeners):
+            listener.lost(peer, reason)
+        self.tell("on_peer_gone", peer, reason)
+
+    def lost(self, peer: Peer) -> None:
+        """Drop what has not been sent to a peer that is gone; a hook for transports."""
+
+    def end_life(self, reason: str) -> None:
+        """End the sessions with all peers.
+
+        Args:
+            reason: Why, in words.
+        """
+        self._alive = False
+        for peer in self._peers:
+            self.lose(peer, reason)
+
+    def name_lost(self, name: str, owner: str) -> None:
+        """Tell whom it concerns that a name was taken by another peer while this bus was cut off.
+
+        Args:
+            name: The name.
+            owner: The name of the peer that has it now.
+        """
+        for listener in list(self._listeners):
+            listener.name_lost(name, owner)
+
+    def report(self, text: str) -> None:
+        """Report a fault of the network to the runners on this bus, which tell ``on_error``.
+
+        Args:
+            text: What has happened, in words.
+        """
+        for listener in list(self._listeners):
+            listener.report(text)
+
+    def add_listener(self, listener: PeerListener) -> None:
+        """Tell a listener of peers that come and go from now on."""
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: PeerListener) -> None:
+        """Tell a listener of peers no more."""
+        self._listeners = [each for each in self._listeners if each is not listener]
+
+    def tell(self, event: str, *args: object) -> None:
+        """Have the handlers of an event called, behind those of earlier events."""
+        if event in self._events:
+            self._news.put(_Event(event, args))
+
+    async def _tell_handlers(self, event: _Event) -> None:
+        for handler in self._events.of(event.name):
+            try:
+                await call_handler(handler, self, *event.args)
+            except BaseException as exc:
+                error = await own_error(exc)
+                text = "a handler of %s of bus %r failed"
+                logger.error(text, event.name, self.name, exc_info=error, extra=about(runner=self.opened_by))
+
+    # --- names
+
+    @property
+    def claimed_names(self) -> Collection[str]:
+        """The names here that are unique among all processes: those of workers."""
+        return [name for name, inbox in self._inboxes.items() if inbox.claims]
+
+    def locate(self, name: str, peer: Peer) -> None:
+        """Note with which peer a worker or a runner is."""
+        if peer.incarnation in self._sessions:
+            self._routes.locate(name, peer)
+
+    def unlocate(self, name: str, peer: Peer) -> None:
+        """Note that a worker or a runner is not with a peer any more."""
+        self._routes.forget(name, peer)
+
+    async def _admit(self, name: str) -> None:
+        if self._alive:
+            await self.claim(name)
+
+    def _leaves(self, name: str) -> None:
+        if self._alive:
+            self.release(name)
+
+    # --- sending
+
+    async def _publish_in_turn(self, message: BusMessage) -> None:
+        if self._tasks is None or self._early_senders or self._outbox.waiting or self._outbox.busy:
+            await super()._publish_in_turn(message)
+        else:
+            await self.publish(message)
+
+    async def publish(self, message: BusMessage) -> None:
+        """Bring a message to whom it concerns, here and with peers; one of the program's own is awaited until stored.
+
+        Raises:
+            WireError: It cannot travel; a `ValueError`.
+            BusUnavailable: It could not be stored in time; a `ConnectionError`.
+
+        Guarantees: X2, X6.
+        """
+        if message.target in self._inboxes:
+            if self.max_buffer_size == math.inf:
+                self._hand_out(message)
+            else:
+                await self._hand_out_in_line(message)
+            return
+        deadline = current_time() + self.send_timeout
+        if not self._alive and message.confirmed and not _stays(message):
+            await self._wait_for_life()
+        receipt = self._transmit(message)
+        recipients = self._recipients_here(message)
+        if self.max_buffer_size == math.inf:
+            self._hand_out(message, recipients)
+        elif recipients:
+            await self._hand_out_in_line(message, recipients)
+        if receipt is None:
+            return
+        if message.confirmed:
+            await self._stored(receipt, deadline)
+        else:
+            await self.room()
+
+    async def _wait_for_life(self) -> None:
+        with move_on_after(self.send_timeout):
+            while not self._alive:
+                await self._begun.wait()
+            return
+        raise BusUnavailable(self.name, f"there was no connection for {self.send_timeout:g} s", maybe_stored=False)
+
+    async def _stored(self, receipt: Receipt, deadline: float) -> None:
+        if receipt.settled:
+            await receipt.stored()
+            return
+        try:
+            with move_on_after(deadline - current_time()):
+                await receipt.stored()
+                return
+        except get_cancelled_exc_class():
+            receipt.withdrawn = True
+            raise
+        receipt.withdrawn = True
+        raise BusUnavailable(
+            self.name, f"it was not stored within {self.send_timeout:g} s", maybe_stored=receipt.written
+        )
+
+    def post(self, message: BusMessage) -> None:
+        """Send a message of the library's own without waiting, past every bound.
+
+        Raises:
+            WireError: It cannot travel; a `ValueError`.
+        """
+        if self._tasks is None or self._outbox.waiting or self._outbox.busy:
+            super().post(message)
+        else:
+            self._post_now(message)
+
+    def _post_now(self, message: BusMessage) -> None:
+        self._counts.posted += 1
+        if message.local or message.target in self._inboxes:
+            self._hand_out(message)
+        else:
+            self.check_loop()
+            self._transmit(message)
+            self._hand_out(message, self._recipients_here(message))
+
+    def post_to(self, message: BusMessage, peer: Peer) -> None:
+        """Send a message to one peer, whatever its target, without waiting.
+
+        Args:
+            message: The message.
+            peer: The peer; where there is no session with it, the message is dropped.
+        """
+        if peer.incarnation in self._sessions:
+            self._traffic.transmitted += 1
+            self.transmit(message, (peer,))
+
+    async def _send_posted(self, message: BusMessage) -> None:
+        try:
+            self._post_now(message)
+        except Exception:
+            text = "bus %r could not send %s"
+            logger.exception(text, self.name, type(message).__name__, extra=self._about(message))
+
+    def _transmit(self, message: BusMessage) -> Receipt | None:
+        """Give a message to the network, where it is for anybody there. It has no subscriber here by name."""
+        peers: Sequence[Peer] = self._peers
+        target = message.target
+        if target is None:
+            if _stays(message):
+                return None
+        else:
+            peer = self._routes.get(target)
+            if peer is not None:
+                peers = (peer,)
+            elif not peers or self._routes.is_gone(target):
+                self._counts.undelivered += 1
+                return None
+        if not peers:
+            return None
+        receipt = self.transmit(message, peers)
+        self._traffic.transmitted += len(peers)
+        return receipt
+
+    def _recipients_here(self, message: BusMessage) -> Sequence[Inbox]:
+        """Return who gets a message here that has no subscriber here by name."""
+        if message.target is None:
+            return self._recipients(message)
+        return tuple(self._everything.values()) if self._everything else ()
+
+    # --- arrivals
+
+    def arrive(self, message: BusMessage, peer: Peer, *, number: int | None = None, delay: float = 0.0) -> Arrival:
+        """Take a message that has come from a peer. Never waits: what finds no room waits in line.
+
+        Args:
+            message: The message.
+            peer: Its sender.
+            number: Its number in the session; None where the network loses and doubles nothing.
+            delay: How many seconds it was on its way; a job's time left is less by that.
+
+        Returns:
+            What has become of it.
+
+        Guarantees: B8, X3, X7, X9.
+        """
+        session = self._sessions.get(peer.incarnation)
+        traffic = self._traffic
+        if session is None:
+            traffic.late += 1
+            return Arrival.LATE
+        if number is not None:
+            verdict = session.take(number)
+            if verdict is not Arrival.DELIVERED:
+                traffic.repeated += verdict is Arrival.REPEATED
+                traffic.gaps += verdict is Arrival.GAP
+                return verdict
+        if not self._arrives(message):
+            return Arrival.REFUSED
+        if message.target is None and _stays(message):
+            self._counts.refused += 1
+            text = "bus %r refused a %s without a target from peer %r: it concerns the runners of its own process"
+            name = type(message).__name__
+            logger.warning(text, self.name, name, peer.name, extra=about(runner=self.opened_by))
+            return Arrival.REFUSED
+        if delay > 0 and isinstance(message, BusJobRequestMessage) and message.seconds_left is not None:
+            left = max(0.0, message.seconds_left - delay)
+            message = attrs.evolve(message, seconds_left=left)  # type: ignore[misc]  # a decorated base class
+        set_peer(message, peer)
+        traffic.arrived += 1
+        if message.target is not None and message.target not in self._inboxes:
+            return Arrival.DELIVERED  # for a subscriber of its name, wherever that is: not here
+        if self.max_buffer_size == math.inf:
+            self._hand_out(message)
+        else:
+            self._hand_out_to_line(message, session)
+        return Arrival.DELIVERED
+
+    def _hand_out_to_line(self, message: BusMessage, session: Session) -> None:
+        ready: list[Inbox] = []
+        for inbox in self._recipients(message):
+            lane = inbox.full_lane(message)
+            if lane is None or lane.room is None:
+                ready.append(inbox)
+            else:
+                session.waiting += 1
+                lane.room.stand(message, partial(self._enter, session, inbox))
+        self._hand_out(message, ready)
+        if session.waiting > self._max_arrivals:
+            text = f"more than {self._max_arrivals} of its messages wait here for subscribers that have no room"
+            self.report(f"the session with peer {session.peer.name!r} is over: {text}")
+            self.lose(session.peer, text)
+
+    def _enter(self, session: Session, inbox: Inbox, message: BusMessage) -> None:
+        session.waiting -= 1
+        inbox.take(message)
+
+    # --- lifetime
+
+    async def start(self) -> None:
+        """Connect, and join; override it and call ``super()`` first."""
+        await super().start()
+        self._news.open(self.tasks)
+
+    async def stop(self) -> None:
+        """Leave; override it and call ``super()`` last."""
+        self.end_life("this bus has closed")
+        await self._news.quiet()
+        self._news.close()
+        self._news = self._new_news()
+        await super().stop()
+
+    def statistics(self) -> PeerBusStatistics:
+        """Return a snapshot of what the bus, its subscribers and its sessions have seen."""
+        seen, traffic = super().statistics(), self._traffic
+        return PeerBusStatistics(
+            sent=seen.sent,
+            undelivered=seen.undelivered,
+            refused=seen.refused,
+            subscribers=seen.subscribers,
+            peers=len(self._peers),
+            transmitted=traffic.transmitted,
+            arrived=traffic.arrived,
+            repeated=traffic.repeated,
+            late=traffic.late,
+            gaps=traffic.gaps,
+            waiting=sum(session.waiting for session in self._sessions.values()),
+        )
+
+
+def _stays(message: BusMessage) -> bool:
+    """Whether a message without a target is for this process alone."""
+    return isinstance(message, BusEndMessage | BusCancelMessage) and not message.everywhere
