@@ -34,3 +34,19 @@ class Parent(Helper):
 class Unattachable(Helper):
     async def attach(self, **kwargs: Any) -> None:
         raise OSError("no device")
+
+
+class Arriving(Helper):
+    """Takes a second to be attached; ``harm`` is raised then, if there is one."""
+
+    def __init__(self, name: str, harm: BaseException | None = None) -> None:
+        super().__init__(name)
+        self.harm = harm
+        self.arriving = anyio.Event()
+
+    async def attach(self, **kwargs: Any) -> None:
+        self.arriving.set()
+        await anyio.sleep(1)
+        if self.harm is not None:
+            raise self.harm
+        await super().attach(**kwargs)

@@ -1,5 +1,6 @@
 """W5: children finish before their parent."""
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from support import clock
 from support.buses import Wire
 from support.conditions import eventually
-from support.families import Parent, Unattachable
+from support.families import Arriving, Parent, Unattachable
 from support.job_handlers import never
 from support.leaks import nothing_left
 from support.messages import Alarm, Note, alarm, note
@@ -30,9 +31,11 @@ from workerbus import (
     BusSubscriber,
     JobError,
     MemoryBus,
+    NotRunningError,
     RunCancelled,
     WorkerBus,
     WorkerErrorData,
+    WorkerGoneData,
     WorkerParams,
     WorkerRunner,
     job,
@@ -579,3 +582,96 @@ async def test_workers_end_together_and_not_one_after_the_other(way: Way, family
         for ending in six if family == "roots" else [top]:
             await way(ending, runner)
     assert [worker.ended is not None and worker.ended - begun <= 1 + 1e-6 for worker in six] == [True] * 6
+
+
+class Replacing(Node):
+    """Adds a child in the place of each that has gone, as long as it may."""
+
+    def __init__(self) -> None:
+        super().__init__("parent", 0, [])
+        self.refusals: list[str] = []
+
+    async def on_worker_gone(self, data: WorkerGoneData) -> None:
+        try:
+            await self.add_workers(Helper(f"{data.worker_name}'"))
+        except NotRunningError as error:
+            self.refusals.append(str(error))
+
+
+class Tidying(Helper):
+    async def cleanup(self) -> None:
+        await anyio.sleep(1)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+async def test_no_child_takes_the_place_of_one_that_has_gone_since_its_parent_ends(way: Way) -> None:
+    """W5: the first has gone while the second is waited for, and nobody would end a third."""
+    parent = Replacing()
+    with suppress(RunCancelled):
+        async with quiet_runner() as runner:
+            runner.add_event_handler("on_error", lambda *_: None)
+            await runner.add_workers(parent)
+            await runner.registry.wait_for("parent")
+            await parent.add_workers(Helper("quick"), Tidying("slow"), wait=True)
+            begun = current_time()
+            with anyio.fail_after(1.5):
+                await way(parent, runner)
+                await parent.wait()
+            assert current_time() == begun + 1
+    assert parent.refusals[:1] == ["worker 'parent' is ending: \"quick'\" could not finish before it"]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+async def test_a_child_that_is_to_be_started_behind_another_is_not_when_its_parent_ends_meanwhile(way: Way) -> None:
+    """W5: of two that are added together, the first of which is on its way to the bus."""
+    parent, first, second = Node("parent", 0, []), Arriving("first"), Helper("second")
+
+    async def add() -> None:
+        with pytest.raises(NotRunningError, match=r"is ending: (worker )?'second' co"):
+            await parent.add_workers(first, second)
+        added.set()
+
+    added = anyio.Event()
+    async with anyio.create_task_group() as group:
+        with suppress(RunCancelled):
+            async with quiet_runner() as runner:
+                runner.add_event_handler("on_error", lambda *_: None)
+                await runner.add_workers(parent)
+                await runner.registry.wait_for("parent")
+                group.start_soon(add)
+                await first.arriving.wait()
+                begun = current_time()
+                await way(parent, runner)
+                await parent.wait()
+                assert current_time() == begun + 1
+        with anyio.fail_after(1):
+            await added.wait()
+    assert (second.parent, second.started_at) == (None, None)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+async def test_a_child_that_does_not_get_to_the_bus_is_no_error_of_its_parent_s_end(way: Way) -> None:
+    """R2, W5: the parent ends as soon as that is known; and the other child, at once."""
+    parent, there, child = Node("parent", 0, []), Lasting("there"), Arriving("child", OSError("no device"))
+    there.ended = math.nan
+    errors: list[str] = []
+
+    async def add() -> None:
+        with pytest.raises(OSError, match="no device"):
+            await parent.add_workers(child)
+
+    async with anyio.create_task_group() as group:
+        with suppress(RunCancelled):
+            async with quiet_runner() as runner:
+                runner.add_event_handler("on_error", lambda _, data: errors.append(data.error))
+                await runner.add_workers(parent)
+                await runner.registry.wait_for("parent")
+                await parent.add_workers(there, wait=True)
+                group.start_soon(add)
+                await child.arriving.wait()
+                begun = current_time()
+                await way(parent, runner)
+                await parent.wait()
+                assert current_time() == begun + 1
+    assert there.ended == begun
+    assert errors == (["ValueError: broken"] if way is let_raise else [])

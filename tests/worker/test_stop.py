@@ -8,6 +8,7 @@ from anyio import current_time
 
 from support.buses import Wire
 from support.conditions import eventually
+from support.families import Arriving
 from support.listeners import Chooser
 from support.messages import Note, alarm, note
 from support.requesters import Listener, Raw
@@ -541,6 +542,64 @@ async def test_a_worker_that_was_never_attached_can_be_stopped_and_is_as_new() -
     await worker.stop()
     async with running(worker) as runner:
         assert await runner.job("w", name="echo")
+
+
+@pytest.mark.parametrize("place", ["root", "child", "root before the run"])
+async def test_a_worker_that_is_stopped_while_it_is_attached_does_not_start(place: str) -> None:
+    """W6: the stop returns when it has finished, and the name is free."""
+    parent, worker, runner = Helper("parent"), Arriving("w"), quiet_runner()
+    if place == "root before the run":
+        async with anyio.create_task_group() as group:
+            group.start_soon(runner.add_workers, worker)
+            await worker.arriving.wait()
+            await worker.stop()
+        assert not runner.bus.has_subscriber("w")
+        await runner.add_workers(Helper("w"), parent)
+    async with runner, anyio.create_task_group() as group:
+        if place != "root before the run":
+            await runner.add_workers(parent)
+            await runner.registry.wait_for("parent")
+            group.start_soon((parent if place == "child" else runner).add_workers, worker)
+            await worker.arriving.wait()
+            await worker.stop()
+            assert not runner.bus.has_subscriber("w")
+            await parent.add_workers(Helper("w"))
+        assert await runner.job("w", name="echo")
+    assert (worker.started_at, parent.children) == (None, [])
+
+
+async def test_a_worker_that_is_stopped_and_then_not_attached_is_as_new() -> None:
+    """W5, W6: nothing has begun."""
+    parent, other, worker = Helper("parent"), Helper("other"), Arriving("w", OSError("no device"))
+
+    async def add() -> None:
+        with pytest.raises(OSError, match="no device"):
+            await parent.add_workers(worker)
+
+    async with running(parent, other) as runner:
+        async with anyio.create_task_group() as group:
+            group.start_soon(add)
+            await worker.arriving.wait()
+            await worker.stop()
+        worker.harm = None
+        await other.add_workers(worker)
+        assert await runner.job("w", name="echo")
+
+
+@pytest.mark.parametrize("child", [False, True])
+async def test_a_worker_may_stop_itself_while_it_is_attached(child: bool) -> None:
+    """W6: it only asks."""
+
+    class Undecided(Helper):
+        async def attach(self, **kwargs: Any) -> None:
+            await self.stop()
+            await super().attach(**kwargs)
+
+    parent, worker = Helper("parent"), Undecided("w")
+    async with running(parent) as runner:
+        await (parent if child else runner).add_workers(worker)
+        await worker.wait()
+        assert (worker.started_at, runner.get_worker("w")) == (None, None)
 
 
 async def test_a_worker_that_is_stopped_as_soon_as_it_was_added_does_not_run() -> None:

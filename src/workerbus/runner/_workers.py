@@ -8,6 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
+from anyio import get_current_task
+
 from workerbus._concurrency.failures import sort_failure
 from workerbus._order import PROCESS
 from workerbus._registry import WorkerRegistry
@@ -209,6 +211,7 @@ class HostedWorkers:
 
     async def _attach(self, core: WorkerCore) -> None:
         runner, state = self._runner, core.state
+        state.attaching_in = get_current_task().id
         try:
             await state.worker.attach(registry=runner.registry, bus=runner.bus, worker_runner=runner)
         except BaseException as exc:
@@ -218,6 +221,7 @@ class HostedWorkers:
             failure = sort_failure(exc)
             if failure.own:
                 state.has_attached(failure.error)
+            state.attaching_in = None
             raise
         state.has_attached()
 

@@ -216,7 +216,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
         """Stop now: cancel what the worker does, answer its open jobs CANCELLED, and finish.
 
         Called from outside, it returns when the worker has finished. Called from a hook or a job handler of this
-        worker, it only asks, and returns at once. A second call changes nothing.
+        worker, it only asks, and returns at once. A second call changes nothing. A worker that its runner is just
+        attaching leaves as soon as it is there, without having started.
 
         Override it for what is to be done when the worker stops, and call ``super().stop()`` in it: the library calls
         it once at every end of the worker, unless somebody else has. The worker can still ask for jobs then. At a

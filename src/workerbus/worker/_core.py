@@ -244,7 +244,7 @@ class WorkerCore:
         for watched in self.presence.ready_handlers:
             await self.presence.watch(watched)
         for child in state.children:
-            if state.runner is not None and not state.runner.is_ending:
+            if state.runner is not None and not state.runner.is_ending and state.takes_children:
                 await lifecycle.start_child(child)
         # Last, since the hook may ask a child, or this worker itself, for a job: by now both can answer.
         if activation is not None:

@@ -190,8 +190,8 @@ class WorkerLifecycle:
 
     async def _run(self, params: WorkerParams) -> None:
         state = self._state
-        if state.final_message is not None:
-            return  # cancelled before it could begin; the wind-down still takes place
+        if state.final_message is not None or state.closing:
+            return  # cancelled or stopped before it could begin; the wind-down still takes place
         state.phase = Phase.RUNNING
         self._run_task = get_current_task().id
         if self._awaited_end is not None:
@@ -321,6 +321,7 @@ class WorkerLifecycle:
         state, runner = self._state, self._state.runner
         if child.admitted or runner is None:
             return
+        state.check_takes(child)  # it may have begun to end since the child was adopted
         runner.check_new(child.worker)
         if child.watched:
             await self._watch(child.name)
@@ -334,8 +335,13 @@ class WorkerLifecycle:
         """Stop. Called from outside, it returns when the worker has finished; from inside, at once."""
         state = self._state
         state.stop_called = True
+        if state.is_on_its_way:
+            state.closing = True  # its task, which begins when it is on the bus, finds this
+            if get_current_task().id == state.attaching_in:
+                return
+            await state.attached.wait()
         if not state.has_begun:
-            if state.phase is Phase.ATTACHED and not state.closing:
+            if state.phase is Phase.ATTACHED and not self._lived:
                 state.closing = self._lived = True
                 state.inbox.refuse_the_rest()
                 try:
@@ -462,7 +468,7 @@ class WorkerLifecycle:
                 state.closing = True
                 with move_on_after(job_grace):
                     await self._jobs_done()
-            await self._end_children(message.reason)
+            await self._wind_down.end_children(message.reason)
             self._awaits_children = False
             state.inbox.catch_up()
             for event in state.hooks.mark(self._seal_lane):
@@ -488,11 +494,3 @@ class WorkerLifecycle:
             await state.job_server.quiet()
             await state.job_client.all_forgotten()
             await state.hooks.quiet()
-
-    async def _end_children(self, reason: str | None) -> None:
-        state = self._state
-        for child in state.unfinished():
-            await child.until_attached()
-            state.bus.post(BusEndWorkerMessage(reason, source=state.name, target=child.name))
-        for child in state.unfinished():
-            await child.finished.wait()

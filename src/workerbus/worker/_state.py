@@ -51,6 +51,7 @@ class WorkerState(TreeNode):
         phase: Where it is in its life.
         admitted: Whether a runner hosts it and it has its name there.
         closing: Whether it is stopping, and takes no more jobs and children.
+        ends_children: Whether its children are told to end, or have been: it takes no others.
         crash: What it has failed of, if it has.
         speak: Called before it says something itself: it is announced then, if it still starts.
         fail: Finishes it as if `run` had raised: called with the exception, and with the name of what has raised it.
@@ -58,6 +59,7 @@ class WorkerState(TreeNode):
         final_message: The cancel that ends it, if one does.
         attach_error: What kept it from being attached, if anything did.
         attached: Set when it is on the bus, or could not be attached.
+        attaching_in: The task in which its runner attaches it, by anyio's number; None before that.
         announced: Whether it was announced as ready.
         ready: Set when it takes jobs, or has finished without having started.
         started: Set when its start is over, or it has finished without having started.
@@ -76,11 +78,11 @@ class WorkerState(TreeNode):
     """
 
     __slots__ = (
-        "_bus", "_default_send", "_defaults", "_inbox", "_registry", "_tasks", "activation_args", "active",
-        "admitted", "after", "announced", "attach_error", "attached", "clean_up", "cleanup_called", "closing",
-        "crash", "events", "fail", "final_message", "finished", "has_started", "hooks", "job_client", "job_server",
-        "own_tasks", "phase", "ready", "reason", "runner", "speak", "start_waiters", "started", "started_at",
-        "starts_active", "stop_called", "supervises", "supervision", "winding_down", "worker",
+        "_bus", "_default_send", "_defaults", "_inbox", "_registry", "_tasks", "activation_args", "active", "admitted",
+        "after", "announced", "attach_error", "attached", "attaching_in", "clean_up", "cleanup_called", "closing",
+        "crash", "ends_children", "events", "fail", "final_message", "finished", "has_started", "hooks", "job_client",
+        "job_server", "own_tasks", "phase", "ready", "reason", "runner", "speak", "start_waiters", "started",
+        "started_at", "starts_active", "stop_called", "supervises", "supervision", "winding_down", "worker",
     )  # fmt: skip
 
     hooks: HookQueue
@@ -111,11 +113,13 @@ class WorkerState(TreeNode):
         self.phase: Phase = Phase.NEW
         self.admitted: bool = False
         self.closing: bool = False
+        self.ends_children: bool = False
         self.crash: BaseException | None = None
         self.reason: str | None = None
         self.final_message: BusCancelWorkerMessage | None = None
         self.attach_error: BaseException | None = None
         self.attached: LazyEvent = LazyEvent()
+        self.attaching_in: int | None = None
         self.announced: bool = False
         self.ready: LazyEvent = LazyEvent()
         self.started: LazyEvent = LazyEvent()
@@ -211,12 +215,18 @@ class WorkerState(TreeNode):
     @property
     def takes_children(self) -> bool:
         """Whether children that are added now could still finish before this worker does."""
-        return not self.closing and self.phase not in (Phase.STOPPING, Phase.FINISHED)
+        ends = self.closing or self.ends_children
+        return not ends and self.phase not in (Phase.STOPPING, Phase.FINISHED)
 
     @property
     def is_unstarted(self) -> bool:
         """Whether nobody has begun to start the worker."""
         return self.phase is Phase.NEW and not self.admitted
+
+    @property
+    def is_on_its_way(self) -> bool:
+        """Whether a runner is about to attach the worker."""
+        return self.phase is Phase.NEW and (self.admitted or self.attaching_in is not None)
 
     @property
     def is_unfinished(self) -> bool:
@@ -275,7 +285,9 @@ class WorkerState(TreeNode):
 
     def has_attached(self, error: BaseException | None = None) -> None:
         """Note that the worker was attached, or why it could not be."""
-        self.attach_error = error
+        self.attach_error, self.attaching_in = error, None
+        if error is not None:
+            self.closing = False  # another runner or parent may have it
         self.attached.set()
 
     def stopped_payload(self) -> dict[str, Any]:
@@ -287,6 +299,12 @@ class WorkerState(TreeNode):
         await self.attached.wait()
         if self.attach_error is not None:
             raise self.attach_error
+
+    async def until_finished(self) -> None:
+        """Wait until the worker has finished, or could not be attached and so has never begun."""
+        await self.attached.wait()
+        if self.attach_error is None:
+            await self.finished.wait()
 
     def begins_to_go(self) -> None:
         """Have it decided, by its supervision, whether there will be another one: from now on it takes no more jobs."""

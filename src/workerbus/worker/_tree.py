@@ -97,14 +97,18 @@ class TreeNode(ABC):
         other = None if self._children is None else self._children.get(child.name)
         if other is child:
             return False
-        if not self.takes_children:
-            raise NotRunningError(f"worker {self.name!r} is ending: {child.name!r} could not finish before it")
+        self.check_takes(child)
         if not child.is_unstarted:
             raise ParentError(child.name, "a runner has it already, or has run it")
         if other is not None:
             raise NameTakenError(child.name, f"the children of {self.name!r}")
         self.check_name(child)
         return True
+
+    def check_takes(self, child: Self) -> None:
+        """Raise `NotRunningError` where a child that is added now could not finish before this worker does."""
+        if not self.takes_children:
+            raise NotRunningError(f"worker {self.name!r} is ending: {child.name!r} could not finish before it")
 
     def unfinished(self) -> list[Self]:
         """The children that were started and have not finished, the last added first."""

@@ -138,5 +138,8 @@ class WindingDown(Protocol):
     async def call_stop(self) -> None:
         """Call the user's `stop()`, if it is due."""
 
+    async def end_children(self, reason: str | None) -> None:
+        """Have the children end, and wait for them."""
+
     async def of_unstarted(self) -> None:
         """Clean up and leave, for a worker whose task has never begun."""

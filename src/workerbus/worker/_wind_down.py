@@ -25,7 +25,7 @@ from workerbus._values import JobStatus
 from workerbus.abc import HookCall
 from workerbus.errors import text_of
 from workerbus.jobs._outcomes import error_payload
-from workerbus.messages import BusCancelWorkerMessage
+from workerbus.messages import BusCancelWorkerMessage, BusEndWorkerMessage
 from workerbus.worker._state import WorkerState
 from workerbus.worker._types import Phase
 
@@ -60,6 +60,7 @@ class WindDown:
     async def run(self) -> None:
         """Wind down."""
         state, in_time = self._state, False
+        state.ends_children = True
         state.begins_to_go()
         state.end_restarts()
         try:
@@ -140,6 +141,26 @@ class WindDown:
     def _tells_of_cancel(self) -> bool:
         return self._state.final_message is not None and self._state.hooks.wants("on_bus_message")
 
+    async def end_children(self, reason: str | None) -> None:
+        """Have the children end, all together, those that are on their way to the bus as well, and wait for them."""
+        state = self._state
+        state.ends_children = True
+        for child in state.unfinished():
+            if child.attached.is_set():
+                self._end_child(child, reason)
+            else:
+                state.tasks.start(self._end_when_attached, child, reason, name=f"{state.name} end of {child.name}")
+        for child in state.unfinished():
+            await child.until_finished()
+
+    def _end_child(self, child: WorkerState, reason: str | None) -> None:
+        self._state.bus.post(BusEndWorkerMessage(reason, source=self._state.name, target=child.name))
+
+    async def _end_when_attached(self, child: WorkerState, reason: str | None) -> None:
+        await child.attached.wait()
+        if child.attach_error is None:
+            self._end_child(child, reason)
+
     async def _cancel_children(self) -> None:
         state = self._state
         children = state.unfinished()
@@ -154,7 +175,7 @@ class WindDown:
             else:
                 state.bus.on_message_received(message)  # here alone: it overtakes all, and no network can lose it
         for child in children:
-            await child.finished.wait()
+            await child.until_finished()
 
     def _cancel_work(self) -> None:
         state = self._state
