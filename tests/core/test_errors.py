@@ -17,6 +17,7 @@ from workerbus import (
     WorkerBusError,
     errors,
     pipeline,
+    redis,
     testing,
 )
 
@@ -53,6 +54,10 @@ MADE: list[Exception] = [
     errors.JobTimeoutError("timeout", job_id="1-a", detail="no answer from 'w'"),
     JobGroupTimeoutError("timeout", job_id="1-a", responses={"v": {"n": 1}}),
     JobFailure("no such page", status=404),
+    redis.RedisURLError("the URL of the Redis server: the port is no number"),
+    redis.RedisSetupError("WRONGPASS", "localhost:6379", "it does not take this user and password"),
+    redis.RedisReplyError("OOM command not allowed when used memory > 'maxmemory'."),
+    redis.ConnectionLost("localhost:6379", "it has gone", sent=True, replies=[b"OK"]),
     testing.StuckError("it is stuck", ("worker 'w' waits", "worker 'v' waits"), 0.0),
     testing.DeadlockError("nothing can happen any more", ("worker 'w' waits",), 1.5),
     testing.TimeLimitError("it has not ended", (), 60.0),
@@ -64,7 +69,7 @@ MADE: list[Exception] = [
 
 
 def public_errors() -> Iterator[type[BaseException]]:
-    for module in (workerbus, errors, pipeline, testing):
+    for module in (workerbus, errors, pipeline, redis, testing):
         for name, value in vars(module).items():
             if isinstance(value, type) and issubclass(value, BaseException) and not name.startswith("_"):
                 yield value
