@@ -35,8 +35,8 @@ class Sender(Protocol):
 
     # An awaited job without a timeout needs no cancel scope then: 1.12 times as fast on asyncio, 1.25 on trio.
     @property
-    def never_waits(self) -> bool:
-        """Whether `send` waits neither for room nor for a network, and so does no more than `post`."""
+    def accepts_at_once(self) -> bool:
+        """Whether a job's messages are accepted in the step in which they are sent; only a crowd at a network waits."""
 
     @property
     def job_groups(self) -> dict[str, Any] | None:

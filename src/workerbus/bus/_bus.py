@@ -95,6 +95,11 @@ class WorkerBus(Routing):
     def _new_lane(self, name: str, handle: Callable[[BusMessage], Awaitable[None]]) -> Lane[BusMessage]:
         return Lane(f"{self.name} {name}", handle)
 
+    @property
+    def accepts_at_once(self) -> bool:
+        """Whether a job's messages are accepted in the step in which they are sent."""
+        return self.never_waits
+
     # --- lifetime
 
     @property

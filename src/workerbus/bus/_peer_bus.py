@@ -154,6 +154,11 @@ class PeerBus(WorkerBus, EventEmitter):
     def _new_news(self) -> Lane[_Event]:
         return Lane(f"{self.name} events", self._tell_handlers)
 
+    @property
+    def accepts_at_once(self) -> bool:
+        """Whether a job's messages are accepted in the step in which they are sent."""
+        return self.max_buffer_size == math.inf
+
     # --- what a transport implements
 
     @abstractmethod

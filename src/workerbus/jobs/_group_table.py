@@ -104,7 +104,7 @@ class GroupTable:
             self._new_event, self.new_scope, self.running_task = event_class(), scope_class(), task_getter()
             self._asking = self._owner.asking
             self._enclosing_deadline = running_backend().current_effective_deadline
-            self.never_waits = self._owner.bus.never_waits and self._owner.sends_by_bus
+            self.never_waits = self._owner.bus.accepts_at_once and self._owner.sends_by_bus
             self._all_groups = self._owner.bus.job_groups
             self._owner.speak()
         # By position, as contexts are made: by keyword, a call of a class takes half a microsecond more.
