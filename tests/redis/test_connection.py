@@ -111,8 +111,8 @@ async def test_a_call_without_an_answer_in_time_closes_the_connection(connection
         await connection.pipeline([("SET", "a", "1"), ("BLPOP", "list", 0)], timeout=0.05)
     assert caught.value.replies == (b"OK",)
     assert caught.value.sent
-    assert connection.closed
-    with pytest.raises(ConnectionLost) as again:
+    assert connection.closed_by == caught.value.reason
+    with pytest.raises(ConnectionLost, match=caught.value.reason) as again:
         await connection.execute("PING")
     assert not again.value.sent
 

@@ -13,7 +13,8 @@ from support.proxies import Proxy
 from support.redis_servers import RedisServer, free_port, until
 from workerbus.redis import ConnectionLost, RedisReplyError, RedisSetupError
 from workerbus.redis._connection import Connection
-from workerbus.redis._opening import _refusal, connect
+from workerbus.redis._handshake import _refusal
+from workerbus.redis._opening import connect
 from workerbus.redis._protocol import server_info
 from workerbus.redis._settings import CredentialsSource, RedisSettings
 

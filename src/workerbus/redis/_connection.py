@@ -55,6 +55,7 @@ class Connection:
         self._parser = ReplyParser()
         self._turn = Lock(fast_acquire=True)
         self._closed_by: str | None = None
+        self._busy_since: float | None = None
 
     def __repr__(self) -> str:
         return f"<Connection to {self.address}{', closed' if self.closed else ''}>"
@@ -64,12 +65,23 @@ class Connection:
         """Whether it is closed. One that is not may be dead all the same: only a call finds out."""
         return self._closed_by is not None
 
+    @property
+    def closed_by(self) -> str | None:
+        """What has closed it, in words; None as long as it is open."""
+        return self._closed_by
+
+    @property
+    def busy_since(self) -> float | None:
+        """Since when, on the event loop's clock, the call under way waits for its replies; None if there is none."""
+        return self._busy_since
+
     async def execute(self, *command: Argument, timeout: float | None = CALL_SECONDS, blocks: float = 0.0) -> Any:
         """Do one command, and return the reply: bytes, int, None or a list of those.
 
         Args:
             *command: Its name and arguments, as in ``"XADD", "stream", "*", "field", b"value"``.
-            timeout: How long it waits for the reply, in seconds, once it is its turn; None for ever.
+            timeout: How long it waits for the reply, in seconds, once it is its turn. None for ever, which is cheaper:
+                somebody who looks now and then can close a connection that is `busy_since` too long.
             blocks: For how many seconds more the server may wait by itself, as an XREAD with BLOCK does.
 
         Raises:
@@ -92,7 +104,8 @@ class Connection:
 
         Args:
             commands: Each a tuple of its name and arguments.
-            timeout: How long it waits for all replies together, in seconds, once it is its turn; None for ever.
+            timeout: How long it waits for all replies together, in seconds, once it is its turn; None for ever, as in
+                `execute`.
             blocks: For how many seconds more the server may wait by itself, as an XREAD with BLOCK does.
 
         Returns:
@@ -108,16 +121,20 @@ class Connection:
         replies: list[Any] = []
         if not commands:
             return replies
-        limit = None if timeout is None else timeout + blocks
         async with self._turn:
             if self._closed_by is not None:
                 raise ConnectionLost(self.address, self._closed_by)
-            with move_on_after(limit):
+            if timeout is None:  # a scope, even one without a deadline, costs a quarter of a call
                 await self._exchange(data, replies, len(commands))
                 return replies
-        raise ConnectionLost(self.address, f"no answer within {limit:g} seconds", sent=True, replies=replies)
+            with move_on_after(timeout + blocks):
+                await self._exchange(data, replies, len(commands))
+                return replies
+        self._closed_by = f"no answer within {timeout + blocks:g} seconds"
+        raise ConnectionLost(self.address, self._closed_by, sent=True, replies=replies)
 
     async def _exchange(self, data: bytes, replies: list[Any], count: int) -> None:
+        self._busy_since = current_time()
         try:
             await self._stream.send(data)
             while len(replies) < count:
@@ -129,10 +146,16 @@ class Connection:
         except BaseException:
             await self._close("a call was cut short")
             raise
+        finally:
+            self._busy_since = None
 
-    async def aclose(self) -> None:
-        """Close it at once, whatever is under way; a call that waits for replies ends with `ConnectionLost`."""
-        await self._close("it was closed")
+    async def aclose(self, reason: str = "it was closed") -> None:
+        """Close it at once, whatever is under way; a call that waits for replies ends with `ConnectionLost`.
+
+        Args:
+            reason: Why, in words, for that error.
+        """
+        await self._close(reason)
 
     async def _close(self, reason: str) -> None:
         if self._closed_by is None:

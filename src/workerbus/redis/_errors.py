@@ -43,8 +43,9 @@ class RedisSetupError(WorkerBusError, ConnectionError):
     """The Redis server cannot be used as it is set up, or as the program is; trying again would not help.
 
     Attributes:
-        code: What is wrong, in one word: one of the server's (``"WRONGPASS"``, ``"NOAUTH"``, ``"NOPERM"``,
-            ``"DENIED"``), ``"VERSION"``, ``"DB"``, ``"TLS"`` or ``"CREDENTIALS"``.
+        reason: What is wrong, in words.
+        code: The same in one word: one of the server's (``"WRONGPASS"``, ``"NOAUTH"``, ``"NOPERM"``,
+            ``"DENIED"``), ``"VERSION"``, ``"DB"``, ``"TLS"``, ``"SENTINEL"`` or ``"CREDENTIALS"``.
         address: Of the server, as in ``localhost:6379``.
 
     Guarantees: X9.
@@ -54,6 +55,7 @@ class RedisSetupError(WorkerBusError, ConnectionError):
         super().__init__(f"the Redis server at {address} cannot be used: {text}")
         self.code: str = code
         self.address: str = address
+        self.reason: str = text
 
 
 class ConnectionLost(WorkerBusError, ConnectionError):  # noqa: N818 - what has happened; the class is its own end

@@ -1,40 +1,24 @@
-"""Opening a connection: the socket, TLS, logging in, and whether the server can be used at all.
+"""Opening a connection to the server that settings describe, whichever that is at the moment (X9)."""
 
-What fails is either temporary, a `ConnectionLost`, or needs somebody to mend something, a `RedisSetupError`. Everything
-is greeted in one round trip: HELLO logs in and tells version and role, SELECT chooses the database, and PING tells
-whether the server is ready, which the other two do not.
-"""
+from typing import Final
 
-import socket
-import ssl
-from typing import Any, Final
+from anyio import move_on_after
 
-from anyio import connect_tcp, connect_unix, move_on_after
-from anyio.abc import ByteStream, SocketAttribute
-
-from workerbus.redis._connection import IO_ERRORS, Connection, close_now, reason_of
-from workerbus.redis._errors import ConnectionLost, RedisReplyError, RedisSetupError
-from workerbus.redis._protocol import LEAST_VERSION, Command, ServerInfo, hello, server_info
-from workerbus.redis._settings import Address, RedisSettings, ask_credentials
+from workerbus.redis._connection import Connection
+from workerbus.redis._errors import ConnectionLost
+from workerbus.redis._handshake import open_at
+from workerbus.redis._sentinel import find_master
+from workerbus.redis._settings import RedisSettings
 
 CONNECT_SECONDS: Final = 5.0
 """How long, in seconds, opening a connection may take if nothing else is said: with names, TLS and logging in."""
-
-_NEEDED: Final = ".".join(map(str, LEAST_VERSION))
-_REFUSALS: Final = {
-    "WRONGPASS": "it does not take this user and password",
-    "NOAUTH": "it wants a password, and none was given",
-    "NOPERM": "this user may not do what is needed",
-    "DENIED": "it is in protected mode, and takes connections from its own machine alone",
-}
-_BAD_DB: Final = ("ERR DB index", "ERR invalid DB", "ERR SELECT is not allowed")
 
 
 async def connect(settings: RedisSettings, *, timeout: float = CONNECT_SECONDS, name: str | None = None) -> Connection:
     """Open a connection to a server that can be written to.
 
     Args:
-        settings: Where the server is, and how to get in.
+        settings: Where the server is, and how to get in. Sentinels are asked anew each time.
         timeout: How long it may take in all, in seconds.
         name: What the connection is called in CLIENT LIST.
 
@@ -43,110 +27,6 @@ async def connect(settings: RedisSettings, *, timeout: float = CONNECT_SECONDS, 
         ConnectionLost: There is no server now, or it is not ready.
     """
     with move_on_after(timeout):
-        return await _connect_to(settings, settings.addresses[0], name)
-    raise ConnectionLost(str(settings), f"not connected within {timeout:g} seconds")
-
-
-async def _connect_to(settings: RedisSettings, address: Address, name: str | None) -> Connection:
-    credentials = await _credentials(settings.credentials, address)
-    stream = await _open(address, settings.tls and settings.tls())
-    connection = Connection(stream, str(address))
-    try:
-        connection.server = await _greet(connection, hello(credentials, name), settings.db)
-    except BaseException:
-        await connection.aclose()
-        raise
-    return connection
-
-
-async def _credentials(source: Any, address: Address) -> tuple[str, str] | None:
-    if source is None:
-        return None
-    try:
-        credentials = await ask_credentials(source)
-    except Exception as exc:
-        raise ConnectionLost(str(address), f"the function for credentials has raised {type(exc).__name__}") from exc
-    if credentials is None:
-        text = "the function for credentials has returned neither a password nor (user, password)"
-        raise RedisSetupError("CREDENTIALS", str(address), text)
-    return credentials
-
-
-async def _open(address: Address, context: ssl.SSLContext | None) -> ByteStream:
-    try:
-        if not address.port:
-            return await connect_unix(address.host)
-        if context is None:
-            stream: ByteStream = await connect_tcp(*address)
-        else:
-            stream = await connect_tcp(*address, ssl_context=context, tls_standard_compatible=False)
-    except ssl.SSLError as exc:
-        raise _tls_refusal(exc, address) from exc
-    except IO_ERRORS as exc:
-        raise ConnectionLost(str(address), _connect_reason(exc)) from exc
-    try:
-        raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - Django has another one
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    except OSError as exc:  # it is gone already
-        await close_now(stream)
-        raise ConnectionLost(str(address), reason_of(exc)) from exc
-    return stream
-
-
-def _connect_reason(exc: BaseException) -> str:
-    cause = exc.__cause__
-    if isinstance(cause, BaseExceptionGroup):  # one for each address that the name has
-        return reason_of(cause.exceptions[0])
-    return reason_of(cause if isinstance(cause, OSError) else exc)
-
-
-def _tls_refusal(exc: ssl.SSLError, address: Address) -> RedisSetupError:
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        text = f"its certificate is not to be trusted: {exc.verify_message}"
-    else:
-        text = f"TLS with it fails: {exc.reason or exc}"
-    return RedisSetupError("TLS", str(address), text)
-
-
-async def _greet(connection: Connection, greeting: Command, db: int) -> ServerInfo:
-    commands: list[Command] = [greeting, ("PING",)]
-    if db:
-        commands.insert(1, ("SELECT", db))
-    try:
-        greeted, *rest = await connection.pipeline(commands, timeout=None)
-    except ConnectionLost as exc:
-        if isinstance(exc.__cause__, ssl.SSLError):  # only now, as TLS 1.3 has it where a client needs a certificate
-            text = f"TLS with it fails: {exc.__cause__.reason or exc.__cause__}"
-            raise RedisSetupError("TLS", connection.address, text) from exc
-        raise ConnectionLost(connection.address, f"{exc.reason} before it answered") from exc
-    if isinstance(greeted, RedisReplyError):
-        raise _refusal(greeted, connection.address)
-    info = server_info(greeted)
-    if info.too_old:
-        text = f"it is Redis {info.version}, and {_NEEDED} or later is needed"
-        raise RedisSetupError("VERSION", connection.address, text)
-    _check_ready(rest, connection.address)
-    if info.role not in ("master", ""):  # as after a failover, where a name or a proxy still leads here
-        raise ConnectionLost(connection.address, "it is a replica, which cannot be written to")
-    return info
-
-
-def _check_ready(replies: list[Any], address: str) -> None:
-    *selected, ready = replies
-    for reply in selected:
-        if isinstance(reply, RedisReplyError):
-            raise _refusal(reply, address)
-    if isinstance(ready, RedisReplyError) and ready.code != "NOPERM":  # a user need not have PING
-        raise _refusal(ready, address)
-
-
-def _refusal(reply: RedisReplyError, address: str) -> RedisSetupError | ConnectionLost:
-    text = str(reply)
-    if reply.code in _REFUSALS:
-        return RedisSetupError(reply.code, address, f"{_REFUSALS[reply.code]} ({text.partition('.')[0]})")
-    if text.startswith("ERR unknown command"):
-        return RedisSetupError("VERSION", address, f"it does not know HELLO; Redis {_NEEDED} or later is needed")
-    if text.startswith(_BAD_DB):
-        return RedisSetupError("DB", address, f"it does not have this database ({text.removeprefix('ERR ')})")
-    return ConnectionLost(address, f"it says {text}")
+        address = settings.addresses[0] if settings.service is None else await find_master(settings, timeout)
+        return await open_at(address, tls=settings.tls, credentials=settings.credentials, db=settings.db, name=name)
+    raise ConnectionLost(settings.where, f"not connected within {timeout:g} seconds")

@@ -117,8 +117,13 @@ class RedisSettings:
         return f"<RedisSettings {self}>"
 
     def __str__(self) -> str:
+        return f"{self.where}, db {self.db}"
+
+    @property
+    def where(self) -> str:
+        """Where the server is, for texts."""
         where = ",".join(map(str, self.addresses))
-        return f"{where}, db {self.db}" if self.service is None else f"{self.service} of {where}, db {self.db}"
+        return where if self.service is None else f"{self.service} of {where}"
 
 
 class _URL:
