@@ -208,8 +208,9 @@ async def test_a_task_that_a_hook_has_started_is_the_hooks_own_code(kind: str, l
 
 
 @every_kind
-async def test_a_task_that_has_outlived_the_hook_that_started_it_waits_for_room(kind: str) -> None:
-    """B9: nobody waits for it any more."""
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_task_that_has_outlived_the_hook_that_started_it_waits_for_room(kind: str, fails: bool) -> None:
+    """B9: nobody waits for it any more, however the hook has ended."""
     sent, block = anyio.Event(), anyio.Event()
     got: list[int] = []
 
@@ -223,6 +224,8 @@ async def test_a_task_that_has_outlived_the_hook_that_started_it_waits_for_room(
             got.append(message.n)
         if message == note(0, "it"):
             tasks.start_soon(send_later)
+            if fails:
+                raise ValueError("broken")
         elif message == note(1, "it"):
             await block.wait()
 

@@ -343,7 +343,12 @@ def test_a_message_class_may_have_a_constructor_of_its_own() -> None:
         def __init__(self, fahrenheit: float, *, source: str) -> None:
             self.__attrs_init__((fahrenheit - 32) / 1.8, source=source)  # type: ignore[attr-defined]  # attrs makes it
 
+    @bus_message
+    class Weather(Warm):
+        wind: str
+
     assert Warm(212, source="w").celsius == 100
+    assert (Weather(100, wind="north", source="w").celsius, Weather(1, wind="north", source="w").wind) == (100, "north")
 
 
 def test_a_message_needs_a_lane() -> None:

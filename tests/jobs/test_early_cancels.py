@@ -123,11 +123,13 @@ async def test_a_cancel_is_forgotten_when_the_messages_that_it_overtook_have_bee
     late = kind()
     async with waiting_for_its_start(late) as raw:
         await raw.ask("other", "late", "echo")
-        await raw.cancel("job", "late")
+        for number in range(3):
+            await raw.cancel(f"job {number}", "late")
         late.may_start.set()
         await raw.answer("other")
-        await raw.ask("job", "late", "echo")
-        assert (await raw.answer("job"))[0] == JobStatus.COMPLETED
+        for number in range(3):
+            await raw.ask(f"job {2 - number}", "late", "echo")
+            assert (await raw.answer(f"job {2 - number}"))[0] == JobStatus.COMPLETED
 
 
 @pytest.mark.parametrize("kind", [Late, LateAndChoosy])

@@ -276,3 +276,25 @@ def test_quiet_is_when_no_job_runs_at_that_very_moment(backend: str, schedule: i
             assert tasks.idle
 
     run(main, backend=backend, seed=schedule)
+
+
+async def test_all_who_wait_for_quiet_go_on() -> None:
+    """R2, W6: an end that waits for jobs, and a cancel that comes meanwhile."""
+    release, over = anyio.Event(), list[int]()
+
+    async def wait(scope: CancelScope) -> bool:
+        await release.wait()
+        return True
+
+    async with pool() as tasks, anyio.create_task_group() as group:
+
+        async def quiet(number: int) -> None:
+            await tasks.quiet()
+            over.append(number)
+
+        tasks.submit(wait)
+        for number in range(3):
+            group.start_soon(quiet, number)
+        await anyio.wait_all_tasks_blocked()
+        release.set()
+    assert sorted(over) == [0, 1, 2]

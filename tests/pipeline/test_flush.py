@@ -407,6 +407,21 @@ async def test_a_flush_goes_on_when_a_worker_beyond_the_bridge_is_gone() -> None
         await front.flush(1)
 
 
+async def test_a_flush_waits_for_the_others_when_one_beyond_the_bridge_is_gone_after_its_part() -> None:
+    """P6: of three, the first has come out and ends, and counts once."""
+    bus = MemoryBus()
+    front, _ = await bridged_front(bus)
+    agents = [worker_of(Reply(n), bridged=(), name=f"agent {n}") for n in (0, 3, 5)]
+    async with running(front, *agents, bus=bus), create_task_group() as group:
+        begin = current_time()
+        await front.queue_frame(TextFrame("a"))
+        flushed = waiting(group, front.flush)
+        await anyio.sleep(1)
+        await agents[0].stop()
+        await flushed.wait()
+        assert current_time() == begin + 5
+
+
 async def test_a_flush_goes_over_a_bridge_behind_a_bridge() -> None:
     """P6: from the front to the middle to the agent."""
     bus, out = MemoryBus(), Spy()

@@ -23,6 +23,7 @@ from workerbus import (
     NotRunningError,
     RestartLimitError,
     WorkerErrorData,
+    WorkerParams,
     WorkerPool,
     WorkerRunner,
     job,
@@ -597,3 +598,49 @@ async def test_nothing_is_kept_of_members_that_have_gone() -> None:
             await anyio.sleep(1)
         gc.collect()
         assert sum(each() is not None for each in gone) < 5
+
+
+async def test_a_resize_one_of_whose_members_cannot_be_attached_changes_nothing() -> None:
+    """S2: those before it and behind it are not there, nor counted; their names are used again."""
+
+    class Picky(Member):
+        async def attach(self, **kwargs: Any) -> None:
+            if self.name == "pool/4" and not may:
+                raise OSError("no device")
+            await super().attach(**kwargs)
+
+    may: list[bool] = []
+    pool = pool_of(2, kind=Picky)
+    async with running(pool) as runner:
+        with pytest.raises(OSError, match="no device"):
+            await pool.resize(5)
+        assert (pool.size, list(pool.statistics().members)) == (2, names(pool))
+        may.append(True)
+        await pool.resize(4)
+        assert list(pool.statistics().members) == names(pool) == [f"pool/{n}" for n in range(1, 5)]
+        await pool.resize(1)
+        assert (await runner.job("pool", name="who", payload={"n": 1}))["n"] == 1
+
+
+@pytest.mark.parametrize("grows", [False, True])
+async def test_members_that_fail_as_soon_as_they_are_there_leave_no_job_waiting(grows: bool) -> None:
+    """S1, S2: before whoever adds them has gone on."""
+
+    class Broken(Member):
+        async def run(self, params: WorkerParams) -> None:
+            if broken:
+                raise ValueError("broken")
+            await super().run(params)
+
+    broken = [] if grows else [True]
+    pool = pool_of(2, kind=Broken, max_restarts=0)
+    async with WorkerRunner(handle_sigint=False) as runner:
+        runner.add_event_handler("on_error", lambda *_: None)
+        await runner.add_workers(pool)
+        if grows:
+            broken.append(True)
+            for _ in range(2):
+                await outcome_of(runner, "pool", name="crash")
+            await pool.resize(3)
+        with anyio.fail_after(1):
+            assert (await outcome_of(runner, "pool", name="who"))[1]["type"] == "WorkerFailed"

@@ -10,6 +10,7 @@ from anyio import current_time, sleep, sleep_forever
 
 from support.endings import HANGING, SOON, Endless, Told, Working, hanging, outcome
 from support.leaks import nothing_left
+from support.messages import Alarm, Note
 from support.requesters import Raw
 from support.runners import cut_short, quiet_runner, runner_on
 from support.workers import Helper, running
@@ -162,15 +163,35 @@ async def asked(grace: float, asking: Asking, working: Reporting | None = None) 
         await working.unwound.wait()
 
 
-@pytest.mark.parametrize("grace", [0.0, 1.5, 5.0])
+@pytest.mark.parametrize("grace", [0.0, 1.5, 2.25, 5.0])
 async def test_jobs_that_a_worker_has_asked_for_get_the_grace_and_so_do_the_hooks_of_their_answers(
     grace: float,
 ) -> None:
-    """R2: by default it is 0, and they are cancelled at once."""
+    """R2: by default it is 0, and they are cancelled at once; so is a hook that runs when it is over."""
     asking = Asking()
     async with asked(grace, asking):
         await asking.request_job("working", name="report")
-    assert asking.heard == {0.0: [], 1.5: ["update"], 5.0: ["update", "completed", "all"]}[grace]
+    heard = {0.0: [], 1.5: ["update"], 2.25: ["update", "completed"], 5.0: ["update", "completed", "all"]}
+    assert asking.heard == heard[grace]
+
+
+@pytest.mark.parametrize("kind", [Note, Alarm])
+async def test_the_hooks_of_answers_run_in_the_grace_whichever_hook_the_end_still_waits_for(
+    kind: type[Note] | type[Alarm],
+) -> None:
+    """R2, W8: of the two lanes one is through before the other, and the answer comes in between."""
+
+    class Busy(Asking):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, kind):
+                await sleep(1.5)
+
+    asking = Busy()
+    async with asked(5.0, asking) as working:
+        await asking.request_job("working", name="report")
+        await working.begun.wait()
+        await asking.bus.send(kind(0, source="test", target="asking"))
+    assert asking.heard == ["update", "completed", "all"]
 
 
 async def test_no_other_hook_begins_in_the_grace_of_jobs() -> None:

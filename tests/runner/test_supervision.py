@@ -6,6 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
+from support.messages import Note, note
 from support.networks import network
 from support.restarts import LATE, SOON, Fragile, count_anew, fail, fragile, which
 from workerbus import (
@@ -13,6 +14,7 @@ from workerbus import (
     BaseWorker,
     BusEndWorkerMessage,
     BusJobRequestMessage,
+    BusMessage,
     FactoryError,
     JobError,
     JobStatus,
@@ -284,6 +286,71 @@ async def test_the_end_of_a_parent_ends_the_restarts_of_its_children() -> None:
         await parent.stop()
         assert anyio.current_time() == before
         assert runner.known_workers() == []
+
+
+async def test_a_child_that_fails_while_its_parent_ends_is_not_made_anew() -> None:
+    """S1: its restarts end when the parent is told to end, and not when the parent's hooks have run."""
+
+    class Parent(BaseWorker):
+        async def on_activated(self, args: Any) -> None:
+            supervisions.append(await self.supervise(fragile("child"), backoff=Backoff(initial=0.1, jitter=0)))
+
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                await anyio.sleep(2)
+
+    supervisions: list[Supervision] = []
+    async with WorkerRunner() as runner:
+        runner.add_event_handler("on_error", lambda *_: None)
+        parent = Parent("parent")
+        await runner.add_workers(parent, wait=True)
+        await runner.bus.send(note(0, "parent"))
+        await runner.bus.send(BusEndWorkerMessage(source="me", target="parent"))
+        await fail(runner, "child")
+        await anyio.sleep(1)
+        assert runner.get_worker("child") is None
+        await parent.wait()
+        assert supervisions[0].restarts == {"child": 0}
+
+
+async def test_where_one_cannot_be_added_the_others_are_stopped_and_not_made_anew() -> None:
+    """S1: also where those that end are."""
+
+    class Unattachable(Fragile):
+        async def attach(self, **kwargs: Any) -> None:
+            raise OSError("no device")
+
+    async with WorkerRunner() as runner:
+        with pytest.raises(OSError, match="no device"):
+            await runner.supervise(fragile("a"), lambda: Unattachable("b"), restart="always", backoff=SOON)
+        await anyio.sleep(2)
+        assert runner.known_workers() == []
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+async def test_a_worker_that_fails_when_its_supervision_is_stopped_is_told_of(restarts: int) -> None:
+    """S1, R4: that is no failure that a restart makes good, in a later life either."""
+
+    class Sore(Fragile):
+        async def run(self, params: Any) -> None:
+            try:
+                await super().run(params)
+            finally:
+                if stopping:
+                    raise OSError("it hurts")
+
+    stopping: list[bool] = []
+    errors: list[str] = []
+    async with WorkerRunner() as runner:
+        runner.add_event_handler("on_error", lambda _, data: errors.append(data.error))
+        supervision = await runner.supervise(fragile(kind=Sore), backoff=SOON)
+        await which(runner)
+        for _ in range(restarts):
+            await fail(runner)
+            await which(runner)
+        stopping.append(True)
+        await supervision.stop()
+    assert errors == ["OSError: it hurts"]
 
 
 async def test_a_supervision_that_is_stopped_stops_its_workers_and_makes_none_anew() -> None:

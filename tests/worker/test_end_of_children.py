@@ -1,5 +1,6 @@
 """W5: children finish before their parent."""
 
+import itertools
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -675,3 +676,29 @@ async def test_a_child_that_does_not_get_to_the_bus_is_no_error_of_its_parent_s_
                 assert current_time() == begun + 1
     assert there.ended == begun
     assert errors == (["ValueError: broken"] if way is let_raise else [])
+
+
+class Queued(Helper):
+    """Its hook takes as many seconds as the note says."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.heard: list[int] = []
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if isinstance(message, Note):
+            await anyio.sleep(message.n)
+            self.heard.append(message.n)
+
+
+@pytest.mark.parametrize("seconds", list(itertools.permutations((1, 2, 3))))
+async def test_an_end_waits_for_the_slowest_child(seconds: tuple[int, ...]) -> None:
+    """R2, W5: each runs the hooks of what was queued before, whichever was added first and whichever ends first."""
+    parent, children = Helper("parent"), [Queued(f"w{n}") for n in range(3)]
+    async with running(parent) as runner:
+        await parent.add_workers(*children, wait=True)
+        for child, n in zip(children, seconds, strict=True):
+            await runner.bus.send(note(n, child.name))
+        await end(parent, runner)
+        await parent.wait()
+    assert [child.heard for child in children] == [[n] for n in seconds]

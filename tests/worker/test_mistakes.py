@@ -19,6 +19,7 @@ from workerbus import (
     HandlerTypeError,
     JobError,
     MisspeltHookError,
+    WorkerGoneData,
     WorkerParams,
     WorkerReadyData,
     WorkerRunner,
@@ -221,6 +222,12 @@ async def test_what_works_is_not_refused() -> None:
         async def on_worker_ready(data: WorkerReadyData) -> None:
             called.append("ready")
 
+        @wrapping
+        @wrapping
+        @wrapping
+        async def on_worker_gone(self, data: WorkerGoneData) -> None:
+            called.append("gone")
+
         on_job_update = AsyncMock()
         on_job_response = functools.partialmethod(lambda self, *_: called.append("response"), 1)
 
@@ -234,6 +241,10 @@ async def test_what_works_is_not_refused() -> None:
         assert await runner.job("mine", name="injected") == {"more": "injected"}
         assert await runner.job("mine") == {"more": "injected"}
         await eventually(lambda: {"activated", "a request", "ready"} <= set(called))
+        child = Helper("child")
+        await worker.add_workers(child)
+        await child.stop()
+        await eventually(lambda: "gone" in called)
         await worker.activate_worker("helper", deactivate_self=True)
         await eventually(lambda: "deactivated" in called)
 

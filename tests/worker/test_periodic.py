@@ -52,6 +52,25 @@ async def test_it_is_called_at_once_where_that_is_asked_for() -> None:
     assert clock.begun == [0, 1, 2]
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_it_is_not_called_before_the_start_is_over(at_once: bool) -> None:
+    """W10, W2: the first `on_activated` is part of the start, and may make what the method needs."""
+
+    class Ready(Clock):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            await anyio.sleep(1.5)
+
+        @every(1, at_once=at_once)
+        async def poll(self) -> None:
+            await self.tick()
+
+    clock = Ready()
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(clock)
+        await anyio.sleep(4)
+    assert clock.begun == ([1.5, 2.5, 3.5] if at_once else [2.5, 3.5])
+
+
 async def test_a_call_that_takes_too_long_makes_others_be_left_out_and_none_come_late() -> None:
     """W10: two calls at once are for those who ask for them."""
     clock = ticking(2.5, 1)

@@ -211,10 +211,15 @@ async def test_stop_cancels_what_the_worker_has_asked_for() -> None:
 
 
 async def test_stop_waits_for_those_whom_the_worker_has_asked() -> None:
-    """W6: where that is all that it has under way."""
-    asker, lingering = Helper("asker"), Lingering("lingering")
-    async with running(asker, lingering):
-        await asker.request_job("lingering", name="linger")
+    """W6: where that is all that it has under way; for the last of them."""
+    asker, quick, lingering = Helper("asker"), Helper("quick"), Lingering("lingering")
+
+    @quick.event_handler("on_job_request")
+    async def work(_: BaseWorker, message: BusJobRequestMessage) -> None:
+        await anyio.sleep_forever()
+
+    async with running(asker, quick, lingering):
+        await asker.request_job_group("quick", "lingering", name="linger")
         await lingering.begun.wait()
         begun = current_time()
         await asker.stop()
