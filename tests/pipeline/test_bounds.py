@@ -3,10 +3,31 @@
 import anyio
 import pytest
 
-from support.pipelines import UP, Alert, Firm, Gate, Spy, StartsWith, flowing, for_texts, never, texts, worker_of
+from support.pipelines import (
+    UP,
+    Alert,
+    Firm,
+    Gate,
+    Spy,
+    StartsWith,
+    flowing,
+    for_texts,
+    hang,
+    never,
+    run_through,
+    texts,
+    worker_of,
+)
 from support.workers import running
 from workerbus import PipelineWorker, WorkerRunner
-from workerbus.pipeline import Frame, FrameProcessor, FrameProcessorSetup, InterruptionFrame, TextFrame
+from workerbus.pipeline import (
+    Frame,
+    FrameProcessor,
+    FrameProcessorSetup,
+    InterruptionFrame,
+    StopFrame,
+    TextFrame,
+)
 from workerbus.testing import nothing_left, settle
 
 
@@ -327,3 +348,24 @@ async def test_an_end_before_the_start_comes_behind_those_who_wait_for_room() ->
             await worker.wait()
     assert spy.heard == ["a", "b"]
     assert spy.log[-2:] == ["EndFrame", "cleanup"]
+
+
+async def test_what_was_left_lying_in_a_pipeline_that_was_stopped_takes_no_room_in_the_next() -> None:
+    """P1, P2: frames that were pushed when the stop had come through."""
+    first, second = Spy(), Spy(for_texts(hang), max_buffer_size=1)
+    worker = worker_of(first, second)
+
+    @worker.event_handler("on_pipeline_finished")
+    async def push_more(_: PipelineWorker, frame: Frame) -> None:
+        for late in texts("in hand", "waiting"):
+            await first.push_frame(late)
+            await settle()
+
+    await run_through(worker, StopFrame())
+    assert second.heard == ["in hand"]
+    async with flowing(second) as worker:
+        with anyio.fail_after(1):
+            await worker.queue_frames(texts("a", "b"))
+        await second.until(2)
+        assert second.heard == ["in hand", "a"]
+        await worker.queue_frame(InterruptionFrame())

@@ -201,6 +201,23 @@ async def test_a_processor_that_is_used_again_may_still_fail_to_start(parallel: 
         await run_through(worker_of(start, part))
 
 
+async def test_a_processor_that_is_used_again_and_not_set_up_is_not_cleaned_up() -> None:
+    """L4, P2: nor are those behind it; of what their first pipeline has set up, nothing counts."""
+
+    class Setting(Spy):
+        async def setup(self, setup: FrameProcessorSetup) -> None:
+            if "setup" in self.log and self.name == "second":
+                raise OSError("no device")
+            await super().setup(setup)
+
+    spies = [Setting(name=name) for name in ("first", "second", "third")]
+    await run_through(worker_of(*spies), StopFrame())
+    with pytest.raises(OSError, match="no device"):
+        await run_through(worker_of(*spies))
+    once = ["setup", "StartFrame", "StopFrame"]
+    assert [spy.log for spy in spies] == [[*once, "setup", "cleanup"], once, once]
+
+
 async def test_of_two_branches_that_cannot_start_the_first_is_told() -> None:
     """L6: which one a schedule lets fail first, it is that one's error."""
 

@@ -505,7 +505,10 @@ async def test_a_worker_that_fails_as_soon_as_it_comes_is_made_anew_again(of: st
         supervision = await (runner if of == "runner" else parent).supervise(fragile("w", Weak), backoff=SOON)
         assert await which(runner) == 1
         await fail(runner)
-        await anyio.sleep(5)
+        await anyio.sleep(1)
+        with pytest.raises(NameTakenError):
+            await runner.add_workers(BaseWorker("w"))
+        await anyio.sleep(4)
         assert supervision.states == {"w": "running"}
         assert await which(runner) == 3
 
