@@ -20,8 +20,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Sequence
-from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import attrs
 from anyio import Event, current_time, get_cancelled_exc_class, move_on_after
@@ -62,7 +61,7 @@ class PeerBusStatistics(BusStatistics):
     Args:
         peers: How many peers there are.
         transmitted: How many messages were given to the network; one for many peers counts for each.
-        arrived: How many messages have come from peers and were handed out.
+        arrived: How many messages have come from peers, and were for somebody here.
         repeated: How many came a second time, and were dropped.
         late: How many came from a life that was over, and were dropped.
         gaps: How many times messages were lost on the way.
@@ -100,6 +99,15 @@ class _Event(NamedTuple):
 
     name: str
     args: tuple[Any, ...]
+
+
+class _Held(NamedTuple):
+    """A message that waits for a connection."""
+
+    message: BusMessage
+    receipt: Receipt
+    posted: bool
+    handed_out: bool
 
 
 class PeerBus(WorkerBus, EventEmitter):
@@ -145,11 +153,15 @@ class PeerBus(WorkerBus, EventEmitter):
         self._news: Lane[_Event] = self._new_news()
         self._listeners: list[PeerListener] = []
         self._sessions: dict[str, Session] = {}
-        self._peers: tuple[Peer, ...] = ()
+        self._peers: tuple[Peer, ...] | None = ()
         self._routes = Routes()
         self._traffic = _Traffic()
         self._alive = False
-        self._begun = Event()
+        self._joined = False
+        self._stopped = False
+        self._changed = Event()
+        # What was sent before the first life, and what the program has sent between two: it goes out with the next one.
+        self._held: list[_Held] = []
 
     def _new_news(self) -> Lane[_Event]:
         return Lane(f"{self.name} events", self._tell_handlers)
@@ -198,6 +210,8 @@ class PeerBus(WorkerBus, EventEmitter):
 
         Guarantees: X4.
         """
+        if self._peers is None:
+            self._peers = tuple(session.peer for session in self._sessions.values())
         return self._peers
 
     @property
@@ -213,26 +227,37 @@ class PeerBus(WorkerBus, EventEmitter):
         """Begin a life, with the peers that are there.
 
         Args:
-            incarnation: The id of the life.
+            incarnation: The id of the life; each has one of its own.
             peers: The peers, all those that have joined before and are not gone.
         """
+        if self._alive:
+            self.end_life("another life has begun")
         self.incarnation = incarnation
-        self._alive = True
-        for peer in peers:
-            self.meet(peer)
-        self._begun.set()
-        self._begun = Event()
+        self._alive = self._joined = True
+        met = [peer for peer in peers if self._add(peer)]
+        self._send_held()  # before anybody hears of the peers, and sends more
+        self._tell_waiting()
+        for peer in met:
+            self._tell_met(peer)
 
     def meet(self, peer: Peer) -> None:
-        """Begin a session with a peer that has joined; nothing happens where there is one.
+        """Begin a session with a peer that has joined; nothing happens where there is one, or between two lives.
 
         Args:
             peer: The peer.
         """
-        if peer.incarnation in self._sessions or peer.incarnation == self.incarnation:
-            return
+        if self._add(peer):
+            self._tell_met(peer)
+
+    def _add(self, peer: Peer) -> bool:
+        if not self._alive or peer.incarnation in self._sessions or peer.incarnation == self.incarnation:
+            return False
         self._sessions[peer.incarnation] = Session(peer)
-        self._peers = (*self._peers, peer)
+        self._peers = None
+        self._routes.welcome(peer)
+        return True
+
+    def _tell_met(self, peer: Peer) -> None:
         logger.info("bus %r has met peer %r", self.name, peer.name, extra=about(runner=self.opened_by))
         for listener in list(self._listeners):
             listener.met(peer)
@@ -249,7 +274,7 @@ class PeerBus(WorkerBus, EventEmitter):
         """
         if self._sessions.pop(peer.incarnation, None) is None:
             return
-        self._peers = tuple(each for each in self._peers if each != peer)
+        self._peers = None
         self._routes.forget_all(peer)
         text = "the session of bus %r with peer %r is over: %s"
         logger.info(text, self.name, peer.name, reason, extra=about(runner=self.opened_by))
@@ -268,7 +293,7 @@ class PeerBus(WorkerBus, EventEmitter):
             reason: Why, in words.
         """
         self._alive = False
-        for peer in self._peers:
+        for peer in self.peers:
             self.lose(peer, reason)
 
     def name_lost(self, name: str, owner: str) -> None:
@@ -329,18 +354,31 @@ class PeerBus(WorkerBus, EventEmitter):
         self._routes.forget(name, peer)
 
     async def _admit(self, name: str) -> None:
-        if self._alive:
-            await self.claim(name)
+        # What is subscribed before the bus opens is claimed by the transport when it joins. From then on a claim that
+        # was made in a life that is over counts no more, and is made again.
+        claimed: str | None = None
+        while self._tasks is not None and claimed != self.incarnation:
+            with move_on_after(self.send_timeout):
+                await self._wait_for_life()
+            if not self._alive:
+                raise BusUnavailable(self.name, f"there is no connection to claim {name!r}", maybe_stored=False)
+            claimed = self.incarnation
+            try:
+                await self.claim(name)
+            except get_cancelled_exc_class():
+                self._leaves(name)  # it may have been claimed
+                raise
 
     def _leaves(self, name: str) -> None:
-        if self._alive:
+        if self._alive and name not in self._subscribers:
             self.release(name)
 
     # --- sending
 
     async def _publish_in_turn(self, message: BusMessage) -> None:
-        if self._tasks is None or self._early_senders or self._outbox.waiting or self._outbox.busy:
-            await super()._publish_in_turn(message)
+        if self._tasks is None:
+            self.check_loop()
+            self._hold(message)
         else:
             await self.publish(message)
 
@@ -350,53 +388,112 @@ class PeerBus(WorkerBus, EventEmitter):
         Raises:
             WireError: It cannot travel; a `ValueError`.
             BusUnavailable: It could not be stored in time; a `ConnectionError`.
+            anyio.WouldBlock: A subscriber's own code sends to its own full lane; then nobody got the message.
 
-        Guarantees: X2, X6.
+        Guarantees: B9, X2, X6.
         """
-        if message.target in self._inboxes:
-            if self.max_buffer_size == math.inf:
-                self._hand_out(message)
-            else:
-                await self._hand_out_in_line(message)
+        if self._closing:
+            raise BusUnavailable(self.name, "it is closing", maybe_stored=False)
+        if not self._joined:
+            await self._stored(self._hold(message), current_time() + self.send_timeout)
             return
+        if message.target in self._inboxes:
+            await self._hand_out_here(message, None)
+            return
+        self.check_thread()
         deadline = current_time() + self.send_timeout
-        if not self._alive and message.confirmed and not _stays(message):
-            await self._wait_for_life()
-        receipt = self._transmit(message)
         recipients = self._recipients_here(message)
+        if self.max_buffer_size != math.inf:
+            for inbox in recipients:
+                inbox.full_lane(message)  # raises where its own code sends it; before anybody has got it
+        holds = not self._alive and message.confirmed and not _stays(message)
+        receipt = self._hold(message, handed_out=True) if holds else self._transmit(message)
+        await self._hand_out_here(message, recipients)
+        if not message.confirmed:
+            await self.room()
+        elif receipt is not None:
+            await self._stored(receipt, deadline)
+
+    async def _hand_out_here(self, message: BusMessage, recipients: Sequence[Inbox] | None) -> None:
         if self.max_buffer_size == math.inf:
             self._hand_out(message, recipients)
-        elif recipients:
-            await self._hand_out_in_line(message, recipients)
-        if receipt is None:
-            return
-        if message.confirmed:
-            await self._stored(receipt, deadline)
         else:
-            await self.room()
+            await self._hand_out_in_line(message, recipients)
 
-    async def _wait_for_life(self) -> None:
-        with move_on_after(self.send_timeout):
-            while not self._alive:
-                await self._begun.wait()
-            return
-        raise BusUnavailable(self.name, f"there was no connection for {self.send_timeout:g} s", maybe_stored=False)
+    async def _stored(self, first: Receipt, deadline: float) -> None:
+        receipt: Receipt | None = first
+        while receipt is not None:
+            if not receipt.settled:
+                await self._settled(receipt, deadline)
+            if receipt.error is not None:
+                raise receipt.error
+            receipt = receipt.next
 
-    async def _stored(self, receipt: Receipt, deadline: float) -> None:
-        if receipt.settled:
-            await receipt.stored()
-            return
+    async def _settled(self, receipt: Receipt, deadline: float) -> None:
         try:
             with move_on_after(deadline - current_time()):
-                await receipt.stored()
+                await receipt.wait()
                 return
         except get_cancelled_exc_class():
             receipt.withdrawn = True
             raise
         receipt.withdrawn = True
-        raise BusUnavailable(
-            self.name, f"it was not stored within {self.send_timeout:g} s", maybe_stored=receipt.written
-        )
+        why = f"it was not stored within {self.send_timeout:g} s"
+        raise BusUnavailable(self.name, why, maybe_stored=receipt.written)
+
+    # --- without a connection
+
+    @property
+    def _closing(self) -> bool:
+        return self._stopped and self._tasks is not None
+
+    def _hold(self, message: BusMessage, *, posted: bool = False, handed_out: bool = False) -> Receipt:
+        """Keep a message until there is a connection, in the order of sending.
+
+        Args:
+            message: The message.
+            posted: Whether it goes past every bound.
+            handed_out: Whether those here have got it.
+        """
+        receipt = Receipt()
+        self._held.append(_Held(message, receipt, posted, handed_out))
+        return receipt
+
+    def _send_held(self) -> None:
+        held, self._held = self._held, []
+        for each in held:
+            if not each.receipt.withdrawn:
+                try:
+                    each.receipt.next = self._send_late(each)
+                except Exception as error:
+                    each.receipt.settle(error)
+                    text = "bus %r could not send %s, which had waited for a connection"
+                    name = type(each.message).__name__
+                    logger.exception(text, self.name, name, extra=self._about(each.message))
+                else:
+                    each.receipt.settle()
+
+    def _send_late(self, held: _Held) -> Receipt | None:
+        message, receipt = held.message, None
+        here = message.target in self._inboxes
+        if not here:
+            receipt = self._transmit(message)
+        if held.handed_out:
+            return receipt
+        recipients = self._recipients(message) if here else self._recipients_here(message)
+        if held.posted:
+            self._hand_out(message, recipients)
+        else:
+            self._hand_out_to_line(message, recipients, None)
+        return receipt
+
+    async def _wait_for_life(self) -> None:
+        while not self._alive and self._tasks is not None:
+            await self._changed.wait()
+
+    def _tell_waiting(self) -> None:
+        self._changed.set()
+        self._changed = Event()
 
     def post(self, message: BusMessage) -> None:
         """Send a message of the library's own without waiting, past every bound.
@@ -404,10 +501,12 @@ class PeerBus(WorkerBus, EventEmitter):
         Raises:
             WireError: It cannot travel; a `ValueError`.
         """
-        if self._tasks is None or self._outbox.waiting or self._outbox.busy:
-            super().post(message)
-        else:
+        if self._joined or message.local or self._closing:
             self._post_now(message)
+        else:
+            self.check_loop()
+            self._counts.posted += 1
+            self._hold(message, posted=True)
 
     def _post_now(self, message: BusMessage) -> None:
         self._counts.posted += 1
@@ -425,20 +524,19 @@ class PeerBus(WorkerBus, EventEmitter):
             message: The message.
             peer: The peer; where there is no session with it, the message is dropped.
         """
-        if peer.incarnation in self._sessions:
-            self._traffic.transmitted += 1
-            self.transmit(message, (peer,))
-
-    async def _send_posted(self, message: BusMessage) -> None:
+        if peer.incarnation not in self._sessions:
+            return
+        self._counts.posted += 1
+        self._traffic.transmitted += 1
         try:
-            self._post_now(message)
+            self.transmit(message, (peer,))
         except Exception:
             text = "bus %r could not send %s"
             logger.exception(text, self.name, type(message).__name__, extra=self._about(message))
 
     def _transmit(self, message: BusMessage) -> Receipt | None:
         """Give a message to the network, where it is for anybody there. It has no subscriber here by name."""
-        peers: Sequence[Peer] = self._peers
+        peers: Sequence[Peer] = self.peers
         target = message.target
         if target is None:
             if _stays(message):
@@ -501,48 +599,70 @@ class PeerBus(WorkerBus, EventEmitter):
             left = max(0.0, message.seconds_left - delay)
             message = attrs.evolve(message, seconds_left=left)  # type: ignore[misc]  # a decorated base class
         set_peer(message, peer)
-        traffic.arrived += 1
         if message.target is not None and message.target not in self._inboxes:
-            return Arrival.DELIVERED  # for a subscriber of its name, wherever that is: not here
+            self._counts.undelivered += 1  # for a subscriber of its name, wherever that is: not here
+            return Arrival.DELIVERED
+        traffic.arrived += 1
         if self.max_buffer_size == math.inf:
             self._hand_out(message)
-        else:
-            self._hand_out_to_line(message, session)
-        return Arrival.DELIVERED
+            return Arrival.DELIVERED
+        self._hand_out_to_line(message, self._recipients(message), session)
+        if not session.has_more_waiting_than(self._max_arrivals):
+            return Arrival.DELIVERED
+        text = f"more than {self._max_arrivals} of its messages wait here for subscribers that have no room"
+        self.report(f"the session with peer {session.peer.name!r} is over: {text}")
+        self.lose(session.peer, text)
+        return Arrival.OVERFLOW
 
-    def _hand_out_to_line(self, message: BusMessage, session: Session) -> None:
+    def _hand_out_to_line(self, message: BusMessage, recipients: Sequence[Inbox], session: Session | None) -> None:
+        # Never waits: what finds no room waits by itself.
         ready: list[Inbox] = []
-        for inbox in self._recipients(message):
+        for inbox in recipients:
             lane = inbox.full_lane(message)
             if lane is None or lane.room is None:
                 ready.append(inbox)
             else:
-                session.waiting += 1
-                lane.room.stand(message, partial(self._enter, session, inbox))
+                waiter = lane.room.stand(message, inbox.take)
+                if session is not None:
+                    session.stand(waiter)
         self._hand_out(message, ready)
-        if session.waiting > self._max_arrivals:
-            text = f"more than {self._max_arrivals} of its messages wait here for subscribers that have no room"
-            self.report(f"the session with peer {session.peer.name!r} is over: {text}")
-            self.lose(session.peer, text)
-
-    def _enter(self, session: Session, inbox: Inbox, message: BusMessage) -> None:
-        session.waiting -= 1
-        inbox.take(message)
 
     # --- lifetime
+
+    async def __aenter__(self) -> Self:
+        """Open the bus: connect, and join."""
+        try:
+            return await super().__aenter__()
+        except BaseException:
+            if not self.is_open:  # it was not opened by anybody else either
+                self._leave("this bus could not be opened")
+            raise
 
     async def start(self) -> None:
         """Connect, and join; override it and call ``super()`` first."""
         await super().start()
+        self._stopped = False
         self._news.open(self.tasks)
 
     async def stop(self) -> None:
         """Leave; override it and call ``super()`` last."""
+        self._stopped = True
         self.end_life("this bus has closed")
-        await self._news.quiet()
+        held, self._held = self._held, []
+        for each in held:
+            each.receipt.settle(BusUnavailable(self.name, "it was closed", maybe_stored=False))
+        try:
+            await self._news.quiet()
+        finally:
+            self._leave("this bus has closed")
+        await super().stop()
+
+    def _leave(self, reason: str) -> None:
+        self.end_life(reason)
+        self._joined = False
+        self._tell_waiting()
         self._news.close()
         self._news = self._new_news()
-        await super().stop()
 
     def statistics(self) -> PeerBusStatistics:
         """Return a snapshot of what the bus, its subscribers and its sessions have seen."""
@@ -552,7 +672,7 @@ class PeerBus(WorkerBus, EventEmitter):
             undelivered=seen.undelivered,
             refused=seen.refused,
             subscribers=seen.subscribers,
-            peers=len(self._peers),
+            peers=len(self._sessions),
             transmitted=traffic.transmitted,
             arrived=traffic.arrived,
             repeated=traffic.repeated,

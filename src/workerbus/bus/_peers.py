@@ -18,7 +18,9 @@ from typing import Final, Protocol
 
 from anyio import Event
 
-from workerbus._values import Peer, plain_members
+from workerbus._concurrency.room import RoomWaiter
+from workerbus._values import BATCH, Peer, plain_members
+from workerbus.messages import BusMessage
 
 REMEMBERED: Final = 1_000
 """Of so many names it is remembered that they were with a peer that is gone."""
@@ -38,6 +40,13 @@ class Arrival(Enum):
     """It may not come over a network: it was dropped."""
     GAP = auto()
     """A message before it was lost; it was dropped, and the transport has to end its life."""
+    OVERFLOW = auto()
+    """It was taken, but too many of its sender wait here for room; the transport has to end its life."""
+
+    @property
+    def ends_life(self) -> bool:
+        """Whether the transport has to end its life, and to begin another one."""
+        return self is Arrival.GAP or self is Arrival.OVERFLOW
 
 
 class Session:
@@ -47,16 +56,16 @@ class Session:
         peer: The peer.
         received: The number of the last message from it; 0 before the first.
         sent: The number of the last message to it.
-        waiting: How many messages from it wait for room in a bounded lane.
     """
 
-    __slots__ = ("peer", "received", "sent", "waiting")
+    __slots__ = ("_line", "_look_at", "peer", "received", "sent")
 
     def __init__(self, peer: Peer) -> None:
         self.peer: Peer = peer
         self.received: int = 0
         self.sent: int = 0
-        self.waiting: int = 0
+        self._line: list[RoomWaiter[BusMessage]] = []
+        self._look_at: int = BATCH
 
     def next_number(self) -> int:
         """Number a message to the peer."""
@@ -71,19 +80,36 @@ class Session:
             return Arrival.DELIVERED
         return Arrival.REPEATED if number < expected else Arrival.GAP
 
+    def stand(self, waiter: RoomWaiter[BusMessage]) -> None:
+        """Note that a message from the peer waits for room in a bounded lane."""
+        self._line.append(waiter)
+        if len(self._line) > self._look_at:
+            self._look_at = max(BATCH, 2 * self.waiting)  # so that what was let in is forgotten soon, and cheaply
+
+    @property
+    def waiting(self) -> int:
+        """How many messages from the peer wait for room; one whose subscriber has left waits no more."""
+        self._line = [waiter for waiter in self._line if not waiter.free.is_set()]
+        return len(self._line)
+
+    def has_more_waiting_than(self, limit: int) -> bool:
+        """Whether more messages than so many wait; counts them only where that may be."""
+        return len(self._line) > limit and self.waiting > limit
+
 
 class Routes:
     """With which peer each name is, as far as that is known.
 
-    A name that was with a peer which is gone is remembered for a while: what is still sent to it has nowhere to go, and
-    need not be sent to everybody.
+    A name that was with a peer which is gone is remembered, until that peer lives again: what is still sent to it has
+    nowhere to go, and need not be sent to everybody.
     """
 
-    __slots__ = ("_gone", "_peers")
+    __slots__ = ("_gone", "_names", "_peers")
 
     def __init__(self) -> None:
         self._peers: dict[str, Peer] = {}
-        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._names: dict[str, dict[str, None]] = {}
+        self._gone: OrderedDict[str, str] = OrderedDict()
 
     def get(self, name: str) -> Peer | None:
         """Return the peer where a name is; None where that is not known."""
@@ -95,21 +121,40 @@ class Routes:
 
     def locate(self, name: str, peer: Peer) -> None:
         """Note with which peer a name is."""
+        before = self._peers.get(name)
+        if before is not None:
+            self._take_from(before, name)
         self._peers[name] = peer
+        self._names.setdefault(peer.incarnation, {})[name] = None
         self._gone.pop(name, None)
 
     def forget(self, name: str, peer: Peer) -> None:
         """Note that a name is not with a peer any more."""
-        if self._peers.get(name) == peer:
-            del self._peers[name]
-            self._gone[name] = None
-            if len(self._gone) > REMEMBERED:
-                self._gone.popitem(last=False)
+        at = self._peers.get(name)
+        if at is None or at.incarnation != peer.incarnation:
+            return
+        del self._peers[name]
+        self._take_from(at, name)
+        self._gone[name] = peer.name
+        if len(self._gone) > REMEMBERED:
+            self._gone.popitem(last=False)
 
     def forget_all(self, peer: Peer) -> None:
         """Note that a peer is gone."""
-        for name in [name for name, at in self._peers.items() if at == peer]:
+        for name in list(self._names.get(peer.incarnation, ())):
             self.forget(name, peer)
+
+    def welcome(self, peer: Peer) -> None:
+        """Note that a peer has come, perhaps again, and with the names that it had."""
+        if self._gone:
+            for name in [name for name, of in self._gone.items() if of == peer.name]:
+                del self._gone[name]
+
+    def _take_from(self, peer: Peer, name: str) -> None:
+        names = self._names[peer.incarnation]
+        del names[name]
+        if not names:
+            del self._names[peer.incarnation]
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -120,10 +165,13 @@ class Receipt:
 
     Attributes:
         withdrawn: Whether its sender waits no more: what has not been written need not be.
-        error: What has become of it; None if it was stored.
+        written: Whether it may have been written; the transport notes that.
+        error: What has kept it from being stored; None if it was.
+        next: The receipt to wait for when this one is settled: that of a transport, where a message had to wait for a
+            connection first. None else.
     """
 
-    __slots__ = ("_settled", "_waiter", "error", "withdrawn", "written")
+    __slots__ = ("_settled", "_waiter", "error", "next", "withdrawn", "written")
 
     def __init__(self) -> None:
         self._settled = False
@@ -131,6 +179,7 @@ class Receipt:
         self.error: Exception | None = None
         self.withdrawn: bool = False
         self.written: bool = False
+        self.next: Receipt | None = None
 
     @property
     def settled(self) -> bool:
@@ -145,13 +194,12 @@ class Receipt:
         if self._waiter is not None:
             self._waiter.set()
 
-    async def stored(self) -> None:
-        """Wait until the message is stored; raises what has kept it from that."""
-        if not self._settled:
-            self._waiter = Event()
+    async def wait(self) -> None:
+        """Wait until it is settled."""
+        while not self._settled:
+            if self._waiter is None:
+                self._waiter = Event()
             await self._waiter.wait()
-        if self.error is not None:
-            raise self.error
 
 
 class PeerListener(Protocol):

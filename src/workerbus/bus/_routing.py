@@ -101,7 +101,10 @@ class Routing(Tapped, ABC):
         inbox = make_inbox(subscriber, self)
         if inbox.claims:
             await self._admit(name)
-            if self._subscribers.get(name, subscriber) is not subscriber:
+            taken = self._subscribers.get(name)  # meanwhile
+            if taken is subscriber:
+                return
+            if taken is not None:
                 raise NameTakenError(name, f"bus {self.name!r}")
         self._subscribers[name] = subscriber
         self._inboxes[name] = inbox

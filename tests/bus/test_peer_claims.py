@@ -1,0 +1,191 @@
+"""X5: buses with peers: whose a worker's name is."""
+
+from typing import Any
+
+import pytest
+from anyio import CancelScope, Event, create_task_group, current_time
+
+from support.hand_buses import LEFT, HandBus
+from support.messages import note
+from support.subscribers import Plain
+from support.workers import Helper
+from workerbus import BusUnavailable, NameTakenError, WorkerRunner
+from workerbus.bus import BusSubscriber
+from workerbus.bus._inbox import InboxHost, PlainInbox, make_inbox
+from workerbus.testing import settle
+
+
+class Unique(Plain):
+    """A plain subscriber whose name is unique among all processes, as that of a worker is."""
+
+
+class _UniqueInbox(PlainInbox):
+    claims = True
+
+
+@make_inbox.register
+def _(unique: Unique, bus: InboxHost) -> PlainInbox:
+    return _UniqueInbox(unique, bus)
+
+
+async def test_a_name_is_claimed_before_it_is_subscribed_and_released_after_it() -> None:
+    """X5: that of a worker; a plain subscriber's is its process's own."""
+    bus, one, plain = HandBus(LEFT), Unique("one"), Plain("plain")
+    async with bus:
+        await bus.subscribe(one)
+        await bus.subscribe(plain)
+        await bus.subscribe(one)
+        assert bus.claims == ["one"]
+        assert list(bus.claimed_names) == ["one"]
+        await bus.unsubscribe(one)
+        await bus.unsubscribe(plain)
+        assert bus.released == ["one"]
+        assert list(bus.claimed_names) == []
+
+
+async def test_a_name_that_another_process_has_is_refused_at_the_second() -> None:
+    """X5."""
+    bus, one = HandBus(LEFT), Unique("one")
+    bus.owners["one"] = "left"
+    async with bus:
+        with pytest.raises(NameTakenError, match="'left'") as caught:
+            await bus.subscribe(one)
+        assert isinstance(caught.value, ValueError)
+        assert not bus.has_subscriber("one")
+        assert bus.released == []  # it is not ours
+        del bus.owners["one"]
+        await bus.subscribe(one)
+
+
+async def test_a_worker_whose_name_another_process_has_is_not_added() -> None:
+    """X5."""
+    bus = HandBus(LEFT)
+    bus.owners["one"] = "left"
+    async with WorkerRunner(bus=bus, handle_sigint=False) as runner:
+        with pytest.raises(NameTakenError):
+            await runner.add_workers(Helper("one"))
+        await runner.add_workers(Helper("two"))
+        assert "two" in bus.claims
+
+
+async def test_of_two_that_subscribe_at_once_under_one_name_the_first_one_has_it() -> None:
+    """B5, X5: while the network is asked."""
+    bus, first, second = HandBus(LEFT), Unique("one"), Unique("one")
+    bus.answers = Event()
+    outcomes: list[Any] = []
+
+    async def subscribes(subscriber: BusSubscriber) -> None:
+        try:
+            await bus.subscribe(subscriber)
+            outcomes.append(subscriber)
+        except NameTakenError as error:
+            outcomes.append(error)
+
+    async with bus, create_task_group() as group:
+        for each in (first, first, second):
+            group.start_soon(subscribes, each)
+            await settle()
+        bus.answers.set()
+        await settle()
+        assert len(outcomes) == 3
+        winner = next(each for each in outcomes if isinstance(each, BusSubscriber))
+        assert sum(isinstance(each, NameTakenError) for each in outcomes) == (1 if winner is first else 2)
+        await bus.send(note(1))
+        await settle()
+        assert len(first.got) + len(second.got) == 1
+        assert bus.released == []
+
+
+async def test_what_is_subscribed_before_the_bus_opens_is_claimed_when_it_joins() -> None:
+    """X5: by the transport, in one step with joining."""
+    bus, one = HandBus(LEFT), Unique("one")
+    await bus.subscribe(one)
+    assert bus.claims == []
+    assert list(bus.claimed_names) == ["one"]
+    async with bus:
+        pass
+    await bus.unsubscribe(one)
+    assert bus.released == []  # it has left, with all its names
+
+
+async def test_a_claim_waits_for_a_connection() -> None:
+    """X5: so that no name is missed by a transport that is just joining."""
+    bus, one = HandBus(LEFT), Unique("one")
+    async with bus, create_task_group() as group:
+        bus.end_life("fenced")
+        group.start_soon(bus.subscribe, one)
+        await settle()
+        assert bus.claims == []
+        assert not bus.has_subscriber("one")
+        bus.join()
+        await settle()
+        assert bus.claims == ["one"]
+        assert bus.has_subscriber("one")
+        bus.end_life("fenced")
+        await bus.unsubscribe(one)
+        assert bus.released == []  # that life is over, and its claims
+
+
+async def test_a_claim_without_a_connection_in_time_is_refused() -> None:
+    """X5."""
+    bus = HandBus(LEFT, send_timeout=3.0)
+    async with bus:
+        bus.end_life("fenced")
+        with pytest.raises(BusUnavailable, match="no connection to claim 'one'"):
+            await bus.subscribe(Unique("one"))
+        assert current_time() == pytest.approx(3.0)
+        assert not bus.has_subscriber("one")
+
+
+async def test_a_claim_of_a_life_that_has_ended_meanwhile_is_made_again() -> None:
+    """X4, X5."""
+    bus, one = HandBus(LEFT), Unique("one")
+    bus.answers = Event()
+    async with bus, create_task_group() as group:
+        group.start_soon(bus.subscribe, one)
+        await settle()
+        assert bus.claims == ["one"]
+        bus.end_life("fenced")
+        bus.join()
+        bus.answers.set()
+        await settle()
+        assert bus.claims == ["one", "one"]
+        assert bus.has_subscriber("one")
+
+
+async def test_a_claim_that_is_cancelled_is_given_back() -> None:
+    """X5, L1."""
+    bus, one, scope = HandBus(LEFT), Unique("one"), CancelScope()
+    bus.answers = Event()
+
+    async def subscribes() -> None:
+        with scope:
+            await bus.subscribe(one)
+
+    async with bus, create_task_group() as group:
+        group.start_soon(subscribes)
+        await settle()
+        scope.cancel()
+        await settle()
+        assert bus.released == ["one"]
+        assert not bus.has_subscriber("one")
+
+
+async def test_a_claim_that_is_cancelled_leaves_the_name_to_who_has_it_here() -> None:
+    """X5."""
+    bus, one, scope = HandBus(LEFT), Unique("one"), CancelScope()
+
+    async def subscribes() -> None:
+        with scope:
+            await bus.subscribe(Unique("one"))
+
+    async with bus, create_task_group() as group:
+        bus.answers = Event()
+        group.start_soon(subscribes)
+        await settle()
+        bus.answers = None
+        await bus.subscribe(one)
+        scope.cancel()
+        await settle()
+        assert bus.released == []
+        assert bus.has_subscriber("one")
