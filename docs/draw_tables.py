@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from workerbus.jobs import GROUP_TABLE, JOB_TABLE
+from workerbus.redis._life import LIFE_TABLE
 from workerbus.supervision._state import SUPERVISION_TABLE
 
 PAGE = Path(__file__).parent / "architecture.md"
+TABLES: Mapping[str, Mapping[Any, Mapping[Any, Any]]] = {
+    "job": JOB_TABLE,
+    "ask": GROUP_TABLE,
+    "supervision": SUPERVISION_TABLE,
+    "life": LIFE_TABLE,
+}
 
 
 def diagram(table: Mapping[Any, Mapping[Any, Any]]) -> str:
@@ -32,7 +39,7 @@ def _id(state: Enum) -> str:
 
 def drawn(page: str) -> str:
     """Return the page with the diagrams drawn anew."""
-    for name, table in (("job", JOB_TABLE), ("ask", GROUP_TABLE), ("supervision", SUPERVISION_TABLE)):
+    for name, table in TABLES.items():
         text = f"<!-- {name} table -->\n{diagram(table)}\n<!-- end -->"
         page = re.sub(f"<!-- {name} table -->.*?<!-- end -->", lambda _, text=text: text, page, flags=re.DOTALL)  # type: ignore[misc]  # text is that of this turn
     return page
