@@ -380,6 +380,63 @@ class MissingExtraError(WorkerBusError, ImportError):
         self.extra = extra
 
 
+class WireError(WorkerBusError, ValueError):
+    """A message cannot travel to another process, or one that has come from there cannot be read.
+
+    Attributes:
+        class_name: The name of the message's class; empty where that is not known.
+        path: Where in the message, as in ``payload.items[3].when``; empty where it is the whole.
+        reason: Why, in words.
+        arrived: Whether it has come from elsewhere, and cannot be read.
+
+    Guarantees: X1.
+    """
+
+    def __init__(self, reason: str, *, class_name: str = "", path: str = "", arrived: bool = False) -> None:
+        what = class_name or "a message"
+        verb = "be read" if arrived else "travel"
+        super().__init__(f"{what} cannot {verb}{f', for {path}' if path else ''}: {reason}")
+        self.class_name: str = class_name
+        self.path: str = path
+        self.reason: str = reason
+        self.arrived: bool = arrived
+
+
+class RegistrationError(WorkerBusError, TypeError):
+    """A class of messages or frames cannot be registered for the wire: something of it would be lost on the way.
+
+    Attributes:
+        class_name: The name of the class.
+        field_name: The name of the field because of which; None where it is the class itself.
+
+    Guarantees: X1.
+    """
+
+    def __init__(self, class_name: str, why: str, *, field_name: str | None = None) -> None:
+        where = "" if field_name is None else f", for its field {field_name!r}"
+        super().__init__(f"{class_name} cannot be registered for the wire{where}: {why}")
+        self.class_name: str = class_name
+        self.field_name: str | None = field_name
+
+
+class TagTakenError(WorkerBusError, ValueError):
+    """A class was to be registered for the wire under the tag of another one.
+
+    Attributes:
+        tag: The tag.
+        holder: Which class has it, with its module.
+        class_name: Which class was to get it, with its module.
+
+    Guarantees: X1.
+    """
+
+    def __init__(self, tag: str, holder: str, class_name: str) -> None:
+        super().__init__(f"the tag {tag!r} of {class_name} is that of {holder}: give one of them another, tag='…'")
+        self.tag: str = tag
+        self.holder: str = holder
+        self.class_name: str = class_name
+
+
 class ReservedNameError(WorkerBusError, TypeError):
     """A worker class uses the name of a documented method or property for something else.
 

@@ -10,7 +10,7 @@ twice is known by it. Times in messages are for people, and decide nothing.
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from attrs import field
 
@@ -358,7 +358,10 @@ class BusJobRequestMessage(BusDataMessage):
 
     job_id: str
     job_name: str | None = None
-    payload: Mapping[str, Any] = None  # type: ignore[assignment]  # as in the seeds; no job is asked for with None
+    if TYPE_CHECKING:  # as in the seeds; no job is asked for with None
+        payload: Mapping[str, Any] = None  # type: ignore[assignment]
+    else:  # what is built by hand without one travels all the same
+        payload: Mapping[str, Any] | None = None
     seconds_left: float | None = None
     options: JobRequestOptions | None = field(default=None, kw_only=True, metadata={IF_SET: True})
 

@@ -45,6 +45,11 @@ MADE: list[Exception] = [
     errors.HandlerTypeError("no handler"),
     errors.PayloadError("Counter.count", "payload", "expected `str`, got `int`", "words[0]"),
     errors.MissingExtraError("the types of Counter.count", "msgspec", "typed"),
+    errors.WireError("set would come back as list", class_name="BusJobRequestMessage", path="payload.a"),
+    errors.WireError("it is of version 2", arrived=True),
+    errors.RegistrationError("Mine", "it is local"),
+    errors.RegistrationError("Mine", "JSON has no form for object", field_name="held"),
+    errors.TagTakenError("mine", "one.Mine", "other.Mine"),
     errors.ReservedNameError("Mine", "children", "property"),
     errors.MisspeltHookError("Mine", "on_activate", ["on_activated"]),
     JobError(

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Self, TypeVar, dataclass_transform
 from attrs import define, field
 
 from workerbus._message_base import own_fields
+from workerbus._wire_table import FRAMES
 from workerbus.errors import FrameTypeError
 
 T = TypeVar("T")
@@ -450,3 +451,14 @@ def received(frame: Frame, by: object) -> Frame:
 def came_by(frame: Frame, mark: object) -> bool:
     """Whether the frame bears a mark."""
     return frame.marks is not None and mark in frame.marks
+
+
+# --- what may travel to other processes
+
+FRAMES.base, FRAMES.directions = Frame, FrameDirection
+for _tag, _cls in {
+    "bus.interruption": InterruptionFrame,
+    "bus.text": TextFrame,
+    "bus.tts_speak": TTSSpeakFrame,
+}.items():
+    FRAMES.add(_tag, _cls)
