@@ -17,7 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.wires import WIRE, Alert, Drawing, asks, refusal, there_and_back
-from workerbus import BusJobResponseMessage, BusJobStreamDataMessage, BusJobUpdateMessage, JobStatus
+from workerbus import (
+    BusDataMessage,
+    BusJobResponseMessage,
+    BusJobStreamDataMessage,
+    BusJobUpdateMessage,
+    JobStatus,
+    bus_message,
+    wire,
+)
 from workerbus.testing.strategies import payloads
 
 
@@ -224,10 +232,17 @@ def test_a_payload_of_another_shape_is_refused() -> None:
     assert refusal(BusJobResponseMessage("1-a", JobStatus.ERROR, [1], source="me")).path == "response"  # type: ignore[arg-type]
 
 
+@wire.register
+@bus_message
+class Rows(BusDataMessage):
+    rows: list[Any]
+
+
 def test_open_fields_of_users_messages_are_payloads_too() -> None:
     """X1"""
     assert refusal(Drawing([], extra={"a": {1}}, source="me")).path == "extra.a"
     assert refusal(Drawing([], anything=[{"a": (1,)}], source="me")).path == "anything[0].a"
+    assert refusal(Rows([1, {"a": {1}}], source="me")).path == "rows[1].a"
     assert there_and_back(Drawing([], anything=[{"a": 1}], source="me")).anything == [{"a": 1}]
 
 
