@@ -614,6 +614,10 @@ class PeerBus(WorkerBus, EventEmitter):
         self.lose(session.peer, text)
         return Arrival.OVERFLOW
 
+    def note_late(self) -> None:
+        """Count a message that has come from a life that is over; for transports that need not decode it."""
+        self._traffic.late += 1
+
     def _hand_out_to_line(self, message: BusMessage, recipients: Sequence[Inbox], session: Session | None) -> None:
         # Never waits: what finds no room waits by itself.
         ready: list[Inbox] = []

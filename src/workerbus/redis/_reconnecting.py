@@ -28,6 +28,8 @@ from workerbus.redis._errors import ConnectionLost, RedisReplyError, RedisSetupE
 from workerbus.redis._opening import CONNECT_SECONDS, connect
 from workerbus.redis._settings import RedisSettings
 
+AGAIN: Final = Backoff(initial=0.02, maximum=1.0)
+"""How long to wait where the server has refused something before it is tried again."""
 RECONNECT: Final = Backoff(initial=0.05, factor=2.0, maximum=1.0, jitter=0.5)
 """How long it waits before it tries again if nothing else is said: other processes have lost the server, too."""
 

@@ -1,0 +1,1 @@
+"""Jobs and messages between two processes over one Redis server, beside Pipecat's bus over the same one."""

@@ -1,0 +1,117 @@
+"""What the entries of an inbox mean: messages of peers, and what has become of peers (X1, X3, X4, X7).
+
+An entry that is not what it should be is counted, kept for the operator, and stops nobody. A number that is missing
+ends the life of the bus.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from anyio import current_time
+
+from workerbus._log import about
+from workerbus._values import Peer
+from workerbus.bus._peer_bus import PeerBus
+from workerbus.bus._peers import Arrival
+from workerbus.errors import WireError
+from workerbus.messages import BusJobRequestMessage
+from workerbus.redis._membership import Notice, read_notice
+from workerbus.redis._server_time import ServerTime
+from workerbus.wire import Wire
+
+logger = logging.getLogger("workerbus.redis")
+
+REFUSED_KEPT: Final = 1_000
+"""About so many messages that could not be decoded are kept for the operator."""
+
+
+class Arrivals:
+    """What takes the entries of the inbox of one bus.
+
+    Args:
+        bus: The bus.
+        wire: Decodes messages.
+        server_time: Tells how old an entry is.
+        keep: Called with the fields of an entry for the operator, names and values in turn.
+        gap: Called with what is missing, in words.
+
+    Attributes:
+        malformed: How many entries were no messages.
+    """
+
+    def __init__(
+        self,
+        bus: PeerBus,
+        wire: Wire,
+        server_time: ServerTime,
+        *,
+        keep: Callable[[tuple[Any, ...]], None],
+        gap: Callable[[str], None],
+    ) -> None:
+        self._bus = bus
+        self._wire = wire
+        self._server_time = server_time
+        self._keep = keep
+        self._gap = gap
+        self.malformed: int = 0
+
+    def take(self, stored_ms: int, fields: Mapping[bytes, bytes]) -> bool:
+        """Take an entry.
+
+        Args:
+            stored_ms: The server's time when it was stored, in milliseconds.
+            fields: Its fields.
+
+        Returns:
+            Whether the life of the bus goes on.
+        """
+        notice = read_notice(fields)
+        if notice is not None:
+            self._hear(notice)
+            return True
+        session = self._bus.session(fields.get(b"o", b"").decode(errors="replace"))
+        if session is None:
+            self._bus.note_late()
+            return True
+        number = _number(fields.get(b"n"))
+        try:
+            message = self._wire.decode(fields.get(b"m", b""))
+        except WireError as exc:
+            self._refuse(fields, session.peer, exc)
+            verdict = session.take(number)
+        else:
+            delay = 0.0
+            if isinstance(message, BusJobRequestMessage) and message.seconds_left is not None:
+                delay = self._server_time.age(stored_ms, current_time()) + _number(fields.get(b"w")) / 1000
+            verdict = self._bus.arrive(message, session.peer, number=number, delay=delay)
+        if not verdict.ends_life:
+            return True
+        if verdict is Arrival.GAP:
+            text = f"messages of peer {session.peer.name!r} are missing: {number} came after {session.received}"
+        else:
+            text = f"too many messages of peer {session.peer.name!r} wait here for room"
+        self._gap(text)
+        return False
+
+    def _hear(self, notice: Notice) -> None:
+        if notice.kind == "joined":
+            self._bus.meet(notice.member.peer)
+            return
+        session = self._bus.session(notice.member.peer.incarnation)
+        if session is not None:
+            self._bus.lose(session.peer, notice.reason or "it has left")
+
+    def _refuse(self, fields: Mapping[bytes, bytes], peer: Peer, error: WireError) -> None:
+        self.malformed += 1
+        text = "bus %r skips a message of peer %r: %s"
+        logger.warning(text, self._bus.name, peer.name, error, extra=about(runner=self._bus.opened_by))
+        data = fields.get(b"m", b"")[: self._wire.max_message_size]
+        self._keep(("from", peer.name, "why", str(error), "m", data))
+
+
+def _number(text: bytes | None) -> int:
+    try:
+        return int(text or b"0")
+    except ValueError:
+        return 0

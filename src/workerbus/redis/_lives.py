@@ -1,0 +1,343 @@
+"""The lives of a bus in the network, one after the other (L4, X3, X4, X5, X10).
+
+Three connections serve them, each made anew whenever it is lost: one writes what is sent, one reads the inbox, one
+renews the lease and does all else. What comes next is decided by the table of `_life`:
+
+1. Joining: a new incarnation, its inbox, and the members that are there; then the claims of the names of workers here.
+2. Joined: writer, reader and lease run until the server says that this is no member any more, or the inbox has a gap.
+3. Fenced: the sessions with all peers end, what is unsent is dropped, the old incarnation leaves, a new one joins.
+4. Left: after all that was sent is stored, within the bound of the wind-down.
+
+Knows nothing of messages.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
+
+from anyio import CancelScope, Event, create_task_group, current_time, sleep
+
+from workerbus._log import about
+from workerbus._order import new_incarnation
+from workerbus.bus._peer_bus import PeerBus
+from workerbus.errors import BusUnavailable, NameTakenError
+from workerbus.redis._connection import Connection
+from workerbus.redis._errors import ConnectionLost, RedisReplyError, RedisSetupError
+from workerbus.redis._life import LifeState, LifeTrigger, next_life
+from workerbus.redis._membership import Member, Membership, Refused
+from workerbus.redis._outbox import Outbox
+from workerbus.redis._reader import Reader
+from workerbus.redis._reconnecting import AGAIN, ConnectionEvent, ConnectionState, ReconnectingConnection
+from workerbus.redis._server_check import check_server
+from workerbus.redis._server_time import ServerTime
+from workerbus.redis._settings import RedisSettings
+from workerbus.redis._writer import Writer
+from workerbus.wire import VERSION
+
+logger = logging.getLogger("workerbus.redis")
+T = TypeVar("T")
+
+BEATS: Final = 5
+"""So many times in a lease it is renewed."""
+_LEAVE_SECONDS: Final = 1.0
+
+
+class Connections(NamedTuple):
+    """The connections of a bus, by what they are for."""
+
+    writer: ReconnectingConnection
+    reader: ReconnectingConnection
+    lease: ReconnectingConnection
+
+
+class Lives:
+    """What a bus is in the network.
+
+    Args:
+        bus: The bus.
+        settings: Where the server is.
+        membership: Asks the server who is a member.
+        lease: In seconds.
+        outbox: What is to be written.
+        writer: What writes it.
+        server_time: Is told the server's time.
+        take: Takes an entry of the inbox; returns whether this life goes on.
+
+    Attributes:
+        state: Where the bus is in its life.
+        count: How many incarnations it has had.
+        connections_lost: How many times a connection was lost.
+        lag: How many entries waited in the inbox at the last beat.
+        round_trip: How long the last beat took, in seconds; None before the first.
+    """
+
+    def __init__(
+        self,
+        bus: PeerBus,
+        settings: RedisSettings,
+        membership: Membership,
+        lease: float,
+        outbox: Outbox,
+        writer: Writer,
+        server_time: ServerTime,
+        take: Callable[[int, Mapping[bytes, bytes]], bool],
+    ) -> None:
+        self._bus = bus
+        self._settings = settings
+        self._membership = membership
+        self._lease = lease
+        self._outbox = outbox
+        self._writer = writer
+        self._server_time = server_time
+        self._take = take
+        self._connections = self._new_connections()
+        self._was_connected = False
+        self._position = "0-0"
+        self._scope: CancelScope | None = None
+        self._reason = ""
+        self._last_refusal = ""
+        self._over = Event()
+        self._served = Event()
+        self.state: LifeState = LifeState.LEFT
+        self.count: int = 0
+        self.connections_lost: int = 0
+        self.lag: int = 0
+        self.round_trip: float | None = None
+
+    def _new_connections(self) -> Connections:
+        return Connections(self._new("writer"), self._new("reader"), self._new("lease"))
+
+    def _new(self, purpose: str) -> ReconnectingConnection:
+        name = f"{self._bus.name}:{purpose}"
+        return ReconnectingConnection(self._settings, name, on_event=self._connection_changed)
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What a log record says that is about the bus."""
+        return about(runner=self._bus.opened_by)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether all connections are there."""
+        return all(each.state is ConnectionState.CONNECTED for each in self._connections)
+
+    def _move(self, trigger: LifeTrigger) -> None:
+        self.state = next_life(self.state, trigger)
+
+    # --- from the beginning to the end
+
+    async def begin(self, within: float) -> None:
+        """Connect, join the network, and claim the names of the workers that are here.
+
+        Args:
+            within: How long to try to connect, in seconds.
+
+        Raises:
+            RedisSetupError: The server cannot be used, and trying again would not help; a `ConnectionError`.
+            BusUnavailable: There was no server in time; a `ConnectionError`.
+            NameTakenError: Another process has a worker of such a name; a `ValueError`.
+        """
+        self.state, self.count = LifeState.JOINING, 0
+        self._connections = self._new_connections()
+        try:
+            await self._join_first(within)
+        except BaseException:
+            self.state = LifeState.LEFT
+            self._bus.end_life("this bus could not be opened")
+            await self._disconnect()
+            raise
+        self._served = Event()
+        self._bus.tasks.start(self._serve, name=f"{self._bus.name} lives")
+
+    async def end(self) -> None:
+        """Leave the network, and disconnect, after what waits is stored."""
+        try:
+            if self.state is LifeState.JOINED:
+                await self._outbox.empty()
+        finally:
+            self._move(LifeTrigger.LEAVE)
+            if self._scope is not None:
+                self._scope.cancel()
+                await self._served.wait()
+
+    async def _join_first(self, within: float) -> None:
+        try:
+            connection = await self._connections.lease.open(within)
+        except ConnectionLost as exc:
+            raise BusUnavailable(self._bus.name, str(exc), maybe_stored=False) from exc
+        found = await check_server(connection)
+        for text in (*found.warnings, *found.notes):
+            logger.warning("bus %r: %s", self._bus.name, text, extra=self.about)
+        await self._join(connection)
+        for name, owner in (await self._claim_all(connection)).items():
+            await self._membership.leave(connection, self._bus.incarnation)
+            raise self.taken(name, owner)
+
+    def taken(self, name: str, owner: Member) -> NameTakenError:
+        """Return the error for a name that another member has claimed."""
+        return NameTakenError(name, f"the network at {self._settings}, by the process of runner {owner.peer.name!r}")
+
+    async def _serve(self) -> None:
+        try:
+            with CancelScope() as self._scope:
+                while self.state is LifeState.JOINED:
+                    await self._live()
+                    self._fenced()
+                    await self._join_until_it_works()
+        finally:
+            self._scope = None
+            await self._leave()
+            await self._disconnect()
+            self._served.set()
+
+    async def _live(self) -> None:
+        """Serve this life until it is over."""
+        self._over = Event()
+        inbox = self._membership.inbox(self._bus.incarnation)
+        timeout = max(self._lease / 2, 1.0)
+        reader = Reader(inbox, self._position, self._take, timeout=timeout, refused=self.refused)
+        name = self._bus.name
+        async with create_task_group() as group:
+            group.start_soon(self._connections.writer.run, self._writer.run, name=f"{name} writer")
+            group.start_soon(self._connections.reader.run, reader.run, name=f"{name} reader")
+            group.start_soon(self._connections.lease.run, self._renew, name=f"{name} lease")
+            await self._over.wait()
+            group.cancel_scope.cancel()
+        # Their calls were cut short, so that nobody can use them any more.
+        writer, reading, lease = self._connections
+        await writer.aclose()
+        await reading.aclose()
+        self._connections = Connections(self._new("writer"), self._new("reader"), lease)
+
+    def over(self, trigger: LifeTrigger, reason: str) -> None:
+        """End this life; another one begins."""
+        if self.state is LifeState.JOINED:
+            self._move(trigger)
+            self._reason = reason
+            self._over.set()
+
+    def _fenced(self) -> None:
+        name, reason = self._bus.name, self._reason
+        self._bus.end_life(reason)
+        self._outbox.drop_all()
+        logger.warning("bus %r is fenced, and joins again: %s", name, reason, extra=self.about)
+        self._bus.tell("on_fenced", reason)
+        self._bus.report(f"this process was cut off from all others, and joins again: {reason}")
+        self._move(LifeTrigger.UNWOUND)
+
+    async def _leave(self) -> None:
+        try:
+            clean_up = self._bus.clean_up
+            with clean_up.shield(min(clean_up.deadline(), current_time() + _LEAVE_SECONDS)) as shield:
+                await self.on_server(lambda connection: self._membership.leave(connection, self._bus.incarnation))
+            if not shield.cancelled_caught:
+                return
+        except RedisReplyError:
+            pass
+        text = "bus %r could not leave the network: its lease will run out"
+        logger.warning(text, self._bus.name, extra=self.about)
+
+    async def _disconnect(self) -> None:
+        for each in self._connections:
+            await each.aclose()
+
+    # --- joining, and the lease
+
+    async def _join(self, connection: Connection, *, supersede: bool = True) -> None:
+        incarnation = new_incarnation()
+        info = {"host": socket.gethostname(), "pid": os.getpid(), "wire": VERSION}
+        name = self._bus.opened_by or self._bus.name
+        began = current_time()
+        answer = await self._membership.join(connection, incarnation, name, info, supersede=supersede)
+        self._server_time.told(answer.now, began, current_time())
+        if isinstance(answer, Refused):
+            self._move(LifeTrigger.REFUSE)
+            self._bus.name_lost(name, answer.owner.peer.name)
+            return
+        self.count += 1
+        self._position = answer.position
+        self._move(LifeTrigger.ADMIT)
+        self._bus.begin_life(incarnation, [member.peer for member in answer.members])
+
+    async def _join_until_it_works(self) -> None:
+        for seconds in AGAIN.delays():
+            try:
+                await self.on_server(self._join_again)
+            except RedisReplyError as exc:
+                self.refused(str(exc))
+                await sleep(seconds)
+            else:
+                return
+
+    async def _join_again(self, connection: Connection) -> None:
+        await self._membership.leave(connection, self._bus.incarnation)  # a member still, where the inbox had a gap
+        await self._join(connection, supersede=False)
+        if self.state is LifeState.JOINED:
+            for name, owner in (await self._claim_all(connection)).items():
+                self._bus.name_lost(name, owner.peer.name)
+
+    async def _claim_all(self, connection: Connection) -> Mapping[str, Member]:
+        names = self._bus.claimed_names
+        if not names:
+            return {}
+        return await self._membership.claim(connection, self._bus.incarnation, names) or {}
+
+    async def _renew(self, connection: Connection) -> None:
+        while True:
+            began = current_time()
+            try:
+                beat = await self._membership.beat(connection, self._bus.incarnation)
+            except RedisReplyError as exc:
+                if exc.reconnect:
+                    raise
+                self.refused(str(exc))
+                await sleep(self._lease / BEATS)
+                continue
+            ended = current_time()
+            self.round_trip, self.lag = ended - began, beat.inbox
+            self._server_time.told(beat.now, began, ended)
+            if not beat.alive:
+                self.over(LifeTrigger.FENCE, "the server has declared it lost")
+                return
+            await sleep(max(0.0, began + self._lease / BEATS - ended))
+
+    async def on_server(self, call: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do something on the connection that renews the lease, and again on the next one where that is lost."""
+        while True:
+            connection = await self._connections.lease.get()
+            try:
+                return await call(connection)
+            except ConnectionLost:
+                if not connection.closed:
+                    raise
+            except RedisReplyError as exc:
+                if not exc.reconnect:
+                    raise
+                await self._connections.lease.lose(connection, f"the server says {exc}")
+
+    def refused(self, text: str) -> None:
+        """Note that the server has refused something, which is tried again, in its words."""
+        if text != self._last_refusal:
+            self._last_refusal = text
+            logger.error("the server refuses what bus %r needs: %s", self._bus.name, text, extra=self.about)
+            self._bus.report(f"the server refuses what the bus needs, which tries again: {text}")
+
+    def _connection_changed(self, event: ConnectionEvent) -> None:
+        if self.state is not LifeState.JOINED:
+            return  # it is closing, or between two lives, and has cut its own calls short
+        if event.state is ConnectionState.LOST:
+            self.connections_lost += 1
+        name, connected = self._bus.name, self.is_connected
+        if connected and not self._was_connected:
+            logger.info("bus %r is connected", name, extra=self.about)
+            self._bus.tell("on_connected")
+        elif self._was_connected and event.state is ConnectionState.LOST:
+            text = "bus %r has lost a connection, and connects again: %s"
+            logger.warning(text, name, event.reason, extra=self.about)
+            self._bus.tell("on_disconnected", event.reason)
+        elif isinstance(event.error, RedisSetupError):
+            logger.error("bus %r cannot connect, and tries again: %s", name, event.error, extra=self.about)
+            self._bus.report(str(event.error))
+        self._was_connected = connected

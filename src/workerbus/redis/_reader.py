@@ -1,0 +1,97 @@
+"""Reading the inbox of one life, entry by entry, in order (X3, X4).
+
+The inbox holds what peers have sent, and what has become of them, in one order. What was read is trimmed with the next
+read, so that it takes no memory at the server. Nothing is waited for between two reads but the server.
+
+Knows nothing of messages: what an entry means is for whoever is called.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from anyio import sleep
+
+from workerbus.redis._connection import Connection
+from workerbus.redis._errors import RedisReplyError
+from workerbus.redis._protocol import Command
+from workerbus.redis._reconnecting import AGAIN
+
+ENTRIES: Final = 512
+"""So many entries are read at once, at most."""
+BLOCK_SECONDS: Final = 5.0
+"""So long the server waits for an entry before it says that there is none."""
+
+
+class Reader:
+    """What reads for one life of a bus.
+
+    Args:
+        inbox: The key of the inbox.
+        position: The id of the entry after which to begin.
+        take: Called with the id (milliseconds) and the fields of each entry; returns whether to go on.
+        timeout: How many seconds an answer may take, besides what the server waits by itself.
+        refused: Called with the server's word where it refuses to be read from, once until it lets itself be.
+    """
+
+    def __init__(
+        self,
+        inbox: str,
+        position: str,
+        take: Callable[[int, Mapping[bytes, bytes]], bool],
+        *,
+        timeout: float,
+        refused: Callable[[str], None],
+    ) -> None:
+        self._inbox = inbox
+        self._position = position
+        self._trimmed = True
+        self._take = take
+        self._timeout = timeout
+        self._refused = refused
+        self._told = False
+
+    async def run(self, connection: Connection) -> None:
+        """Read on one connection, for as long as that lasts, or until ``take`` says to stop.
+
+        Raises:
+            ConnectionLost: The connection is of no use any more.
+            RedisReplyError: Another connection, perhaps to another server, is needed.
+        """
+        waits = AGAIN.delays()
+        block = round(BLOCK_SECONDS * 1000)
+        while True:
+            commands: list[Command] = [
+                ("XREAD", "COUNT", ENTRIES, "BLOCK", block, "STREAMS", self._inbox, self._position)
+            ]
+            if not self._trimmed:
+                commands.insert(0, ("XTRIM", self._inbox, "MINID", _after(self._position)))
+            *trimmed, streams = await connection.pipeline(commands, timeout=self._timeout, blocks=BLOCK_SECONDS)
+            error = next((each for each in (*trimmed, streams) if isinstance(each, RedisReplyError)), None)
+            if error is not None:
+                if error.reconnect:
+                    raise error
+                if not self._told:
+                    self._told = True
+                    self._refused(str(error))
+                if isinstance(streams, RedisReplyError):
+                    await sleep(next(waits))
+                    continue
+            else:
+                self._told, self._trimmed, waits = False, True, AGAIN.delays()
+            for entry_id, fields in _entries(streams):
+                self._position = entry_id.decode()
+                self._trimmed = False
+                if not self._take(int(entry_id.partition(b"-")[0]), fields):
+                    return
+
+
+def _after(position: str) -> str:
+    milliseconds, _, sequence = position.partition("-")
+    return f"{milliseconds}-{int(sequence or 0) + 1}"
+
+
+def _entries(streams: Any) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
+    if not streams:
+        return []
+    (entries,) = streams.values() if isinstance(streams, dict) else (streams[0][1],)
+    return [(entry_id, dict(zip(flat[::2], flat[1::2], strict=False))) for entry_id, flat in entries]

@@ -1,0 +1,114 @@
+"""Writing what waits in the outbox to the inboxes of peers, in batches (X2).
+
+A batch is one transaction: it is stored as a whole or not at all, so that no entry overtakes another one of its sender.
+Where the connection is lost half-way nobody knows which; then the batch is written again on the next one. Where the
+server refuses it, since it is full, say, it stays first in line and is tried again, later.
+
+Knows nothing of messages.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from anyio import current_time, sleep
+
+from workerbus.redis._connection import Connection
+from workerbus.redis._errors import RedisReplyError
+from workerbus.redis._outbox import Entry, Outbox
+from workerbus.redis._protocol import Command
+from workerbus.redis._reconnecting import AGAIN
+
+logger = logging.getLogger("workerbus.redis")
+
+
+class Writer:
+    """What writes for one life of a bus.
+
+    Args:
+        outbox: What is to be written.
+        inbox: Returns the key of the inbox of an incarnation.
+        incarnation: Returns the incarnation of this life.
+        inbox_size: About how many entries an inbox keeps; more push out the oldest.
+        timeout: How many seconds a batch may take.
+        refused: Called with the server's word where it refuses a batch, once until one is stored.
+
+    Attributes:
+        retries: How many times a batch was written again.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        inbox: Callable[[str], str],
+        incarnation: Callable[[], str],
+        *,
+        inbox_size: int,
+        timeout: float,
+        refused: Callable[[str], None],
+    ) -> None:
+        self._outbox = outbox
+        self._inbox = inbox
+        self._incarnation = incarnation
+        self._inbox_size = inbox_size
+        self._timeout = timeout
+        self._refused = refused
+        self._told = False
+        self._tried: Entry | None = None
+        self.retries: int = 0
+
+    async def run(self, connection: Connection) -> None:
+        """Write what there is to write, on one connection, for as long as that lasts.
+
+        Raises:
+            ConnectionLost: The connection is of no use any more.
+            RedisReplyError: Another connection, perhaps to another server, is needed.
+        """
+        waits = AGAIN.delays()
+        while True:
+            batch = await self._outbox.next_batch()
+            self.retries += batch[0] is self._tried
+            self._tried = batch[0]
+            stored, error = await self._write(connection, batch)
+            self._outbox.settle(stored)
+            if error is None:
+                waits = AGAIN.delays()
+                self._told = False
+                continue
+            if error.reconnect:
+                raise error
+            if not self._told:
+                self._told = True
+                self._refused(str(error))
+            await sleep(next(waits))
+
+    async def _write(
+        self, connection: Connection, batch: Sequence[Entry]
+    ) -> tuple[list[bool | None], RedisReplyError | None]:
+        now = current_time()
+        commands: list[Command] = [self._command(entry, now) for entry in batch]
+        if len(commands) == 1:
+            replies = await connection.pipeline(commands, timeout=self._timeout)
+        else:
+            commands = [("MULTI",), *commands, ("EXEC",)]
+            *_, done = queued = await connection.pipeline(commands, timeout=self._timeout)
+            if isinstance(done, RedisReplyError):  # it says only that a command was refused: that one says why
+                error = next((each for each in queued if isinstance(each, RedisReplyError)), done)
+                return [False] * len(batch), error
+            replies = done
+        errors = [each for each in replies if isinstance(each, RedisReplyError)]
+        return [_stored(each) for each in replies], errors[0] if errors else None
+
+    def _command(self, entry: Entry, now: float) -> Command:
+        waited = round((now - entry.since) * 1000)
+        more: tuple[Any, ...] = ("w", waited) if waited > 0 else ()
+        return (
+            "XADD", self._inbox(entry.peer.incarnation), "NOMKSTREAM", "MAXLEN", "~", self._inbox_size, "*",
+            "o", self._incarnation(), "n", entry.number, "m", entry.data, *more,
+        )  # fmt: skip
+
+
+def _stored(reply: Any) -> bool | None:
+    if isinstance(reply, RedisReplyError):
+        return False
+    return None if reply is None else True

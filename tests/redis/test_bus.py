@@ -1,0 +1,333 @@
+"""The bus over a real server, two of them in one process: what is sent, what arrives, and the lives of a bus."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from support.messages import Note, note
+from support.redis_servers import RedisServer, redis_running, until
+from support.subscribers import Plain
+from support.workers import Helper
+from workerbus import BusEndMessage, BusUnavailable, NameTakenError, Peer, WorkerRunner
+from workerbus.redis import RedisBus, RedisSetupError
+from workerbus.wire import register
+
+register(Note, tag="tests.note")
+
+
+@asynccontextmanager
+async def buses(server: RedisServer, *names: str, **kwargs: Any) -> AsyncIterator[list[RedisBus]]:
+    """Open buses that have met each other."""
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(RedisBus(server.url, name=name, **kwargs)) for name in names]
+        await until(lambda: all(len(bus.peers) == len(names) - 1 for bus in opened))
+        yield opened
+
+
+def lose(server: RedisServer, bus: RedisBus) -> None:
+    """Let the lease of a bus be over."""
+    server.call("ZADD", "{workerbus}:members", 1, bus.incarnation)
+
+
+def forge(server: RedisServer, bus: RedisBus, **fields: str | bytes | int) -> None:
+    """Write an entry into the inbox of a bus."""
+    flat = [each for pair in fields.items() for each in pair]
+    server.call("XADD", "{workerbus}:inbox:" + bus.incarnation, "*", *flat)
+
+
+async def test_what_is_sent_arrives_in_order_with_the_peer_it_came_from(server: RedisServer) -> None:
+    """X2, X3: broadcasts and targeted messages alike."""
+    plain = Plain("it")
+    async with buses(server, "left", "right") as (left, right):
+        await right.subscribe(plain)
+        for n in range(300):
+            await left.send(note(n, target="it" if n % 3 else None))
+        await plain.until(300)
+        assert plain.got == [note(n, target="it" if n % 3 else None) for n in range(300)]
+        assert {message.peer for message in plain.got} == {Peer("left", left.incarnation)}
+
+
+async def test_a_message_for_a_subscriber_here_does_not_leave_the_process(server: RedisServer) -> None:
+    """X6"""
+    here, there = Plain("here"), Plain("there")
+    async with buses(server, "left", "right") as (left, right):
+        await left.subscribe(here)
+        await right.subscribe(there)
+        await left.send(note(1, target="here"))
+        await left.send(note(2))
+        await there.until(1)
+        assert here.got == [note(1, target="here"), note(2)]
+        assert there.got == [note(2)]
+        assert left.statistics().transmitted == 1
+
+
+async def test_a_send_returns_when_the_message_is_stored(server: RedisServer) -> None:
+    """X2"""
+    async with buses(server, "left", "right") as (left, _right):
+        await left.send(note(1))
+        assert left.statistics().unsent == 0
+
+
+async def test_a_send_that_cannot_be_stored_in_time_says_that_it_may_have_been() -> None:
+    """X2"""
+    with redis_running() as server:
+        async with buses(server, "left", "right", send_timeout=0.2) as (left, right):
+            plain = Plain("it")
+            await right.subscribe(plain)
+            server.freeze()
+            with pytest.raises(BusUnavailable, match=r"not stored within 0\.2 s; it may have been stored") as caught:
+                await left.send(note(1))
+            assert caught.value.maybe_stored
+            with pytest.raises(BusUnavailable, match="it was not stored, and may be sent again") as caught:
+                await left.send(note(2))
+            assert not caught.value.maybe_stored
+            server.thaw()
+            await left.send(note(3))
+            await plain.until(2)
+            assert plain.got == [note(1), note(3)]
+
+
+async def test_a_server_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing() -> None:
+    """X2"""
+    with redis_running() as server:
+        async with buses(server, "left", "right") as (left, right):
+            plain = Plain("it")
+            await right.subscribe(plain)
+
+            async def send() -> None:
+                for n in range(2000):
+                    await left.send(note(n))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(send)
+                for heard in (200, 800):
+                    await plain.until(heard)
+                    await anyio.to_thread.run_sync(server.restart)
+            await plain.until(2000)
+            assert plain.got == [note(n) for n in range(2000)]
+            assert left.statistics().lives == right.statistics().lives == 1
+
+
+async def test_who_is_declared_lost_ends_its_sessions_and_joins_again(server: RedisServer) -> None:
+    """X4: and both sides hear of it, and meet again."""
+    heard: list[Any] = []
+    async with buses(server, "left", "right", lease=1.0) as (left, right):
+        for bus in (left, right):
+            for event in ("on_peer_gone", "on_peer_joined", "on_fenced"):
+                bus.add_event_handler(event, lambda bus, *args, event=event: heard.append((bus.name, event, *args)))
+        first = left.incarnation
+        lose(server, left)
+        await until(lambda: left.statistics().lives == 2 and left.peers and right.peers)
+        assert left.incarnation != first
+        assert right.peers == (Peer("left", left.incarnation),)
+        await until(lambda: len(heard) == 5)
+        second = left.incarnation
+    assert [each[1:] for each in heard if each[0] == "right"][:2] == [
+        ("on_peer_gone", Peer("left", first), "its lease ran out"),
+        ("on_peer_joined", Peer("left", second)),
+    ]
+    assert ("left", "on_fenced", "the server has declared it lost") in heard
+
+
+async def test_messages_go_on_after_a_new_life(server: RedisServer) -> None:
+    """X3, X4: the numbers begin anew."""
+    plain = Plain("it")
+    async with buses(server, "left", "right", lease=1.0) as (left, right):
+        await right.subscribe(plain)
+        await left.send(note(1))
+        lose(server, left)
+        await until(lambda: left.statistics().lives == 2 and left.peers and right.peers)
+        await left.send(note(2))
+        lose(server, right)
+        await until(lambda: right.statistics().lives == 2 and left.peers and right.peers)
+        await left.send(note(3))
+        await plain.until(3)
+        assert plain.got == [note(1), note(2), note(3)]
+
+
+async def test_what_comes_late_from_a_life_that_is_over_is_dropped(server: RedisServer) -> None:
+    """X4"""
+    plain = Plain("it")
+    async with buses(server, "left", "right", lease=1.0) as (left, right):
+        await right.subscribe(plain)
+        first = left.incarnation
+        lose(server, left)
+        await until(lambda: left.statistics().lives == 2 and right.peers)
+        forge(server, right, o=first, n=1, m=b'{"v":1,"t":"tests.note","m":{"source":"me","n":1}}')
+        await until(lambda: right.statistics().late == 1)
+        assert plain.got == []
+
+
+async def test_a_gap_ends_the_life_of_who_has_it(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """X3: it is told, counted, and the bus joins again."""
+    gaps: list[str] = []
+    async with buses(server, "left", "right") as (left, right):
+        right.add_event_handler("on_gap", lambda _bus, text: gaps.append(text))
+        await left.send(note(1))
+        forge(server, right, o=left.incarnation, n=7, m=b'{"v":1,"t":"tests.note","m":{"source":"me","n":1}}')
+        await until(lambda: right.statistics().lives == 2 and left.peers and right.peers)
+        assert right.statistics().gaps == 1
+        assert left.statistics().lives == 1
+        await until(lambda: gaps)
+    assert gaps == ["messages of peer 'left' are missing: 7 came after 1"]
+    assert next(record.levelno for record in caplog.records if "are missing" in record.message) == logging.ERROR
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\xff", b'{"v":1}', b'{"v":9,"t":"tests.note","m":{}}', b'{"v":1,"t":"x","m":{}}']
+)
+async def test_a_message_that_is_none_is_skipped_counted_and_kept(server: RedisServer, garbage: bytes) -> None:
+    """X1: and the next one arrives."""
+    plain = Plain("it")
+    async with buses(server, "left", "right") as (left, right):
+        await right.subscribe(plain)
+        await left.send(note(1))
+        forge(server, right, o=left.incarnation, n=2, m=garbage)
+        await until(lambda: right.statistics().malformed == 1)
+        session = left.session(right.incarnation)
+        assert session is not None
+        session.sent += 1  # the forged one has taken its number
+        await left.send(note(3))
+        await plain.until(2)
+        await until(lambda: server.call("XLEN", "{workerbus}:refused") == 1)
+        assert right.statistics().lives == 1
+
+
+@pytest.mark.parametrize("fields", [{}, {"x": "y"}, {"o": "nobody", "n": 1, "m": b"{}"}, {"k": "strange", "p": "x"}])
+async def test_an_entry_that_says_nothing_harms_nobody(server: RedisServer, fields: dict[str, Any]) -> None:
+    """X1"""
+    plain = Plain("it")
+    async with buses(server, "left", "right") as (left, right):
+        await right.subscribe(plain)
+        forge(server, right, **(fields or {"": ""}))
+        await left.send(note(1))
+        await plain.until(1)
+
+
+async def test_an_end_without_a_target_stays_in_its_process_and_one_from_elsewhere_is_refused(
+    server: RedisServer,
+) -> None:
+    """X9"""
+    async with buses(server, "left", "right") as (left, right):
+        await left.send(BusEndMessage("now", source="me"))
+        assert left.statistics().transmitted == 0
+        forge(server, right, o=left.incarnation, n=1, m=b'{"v":1,"t":"bus.end","m":{"source":"me"}}')
+        await until(lambda: right.statistics().refused == 1)
+
+
+async def test_the_name_of_a_worker_is_claimed_and_given_back(server: RedisServer) -> None:
+    """X5: the second is refused, and told whose it is."""
+    async with buses(server, "left", "right") as (left, right):
+        left_runner = WorkerRunner(bus=left, name="L", handle_sigint=False)
+        right_runner = WorkerRunner(bus=right, name="R", handle_sigint=False)
+        async with left_runner, right_runner:
+            first = Helper("w")
+            await left_runner.add_workers(first, wait=True)
+            with pytest.raises(NameTakenError, match=r"'w' is taken on the network at .* of runner 'left'"):
+                await right_runner.add_workers(Helper("w"), wait=True)
+            await first.stop()
+            await until(lambda: server.call("HGETALL", "{workerbus}:names") == [])
+            await right_runner.add_workers(Helper("w"), wait=True)
+
+
+async def test_names_of_workers_that_were_added_before_are_claimed_when_the_bus_opens(server: RedisServer) -> None:
+    """X5"""
+    async with buses(server, "left") as (left,), WorkerRunner(bus=left, name="L", handle_sigint=False) as runner:
+        await runner.add_workers(Helper("w"), wait=True)
+        second = WorkerRunner(bus=RedisBus(server.url), name="R", handle_sigint=False)
+        await second.add_workers(Helper("w"))
+        with pytest.raises(NameTakenError, match="'w' is taken"):
+            await second.run()
+        await until(lambda: server.call("ZCARD", "{workerbus}:members") == 1)
+
+
+async def test_nothing_is_left_on_the_server_when_all_have_left(server: RedisServer) -> None:
+    """X4"""
+    async with (
+        buses(server, "left", "right") as (left, right),
+        WorkerRunner(bus=left, name="L", handle_sigint=False) as runner,
+    ):
+        await runner.add_workers(Helper("w"), wait=True)
+        await right.send(note(1))
+    assert server.call("KEYS", "*") == []
+
+
+async def test_what_was_sent_before_the_end_is_stored_before_the_bus_leaves(server: RedisServer) -> None:
+    """X2, B4"""
+    plain = Plain("it")
+    async with buses(server, "right") as (right,):
+        await right.subscribe(plain)
+        async with RedisBus(server.url, name="left") as left:
+            for n in range(500):
+                left.post(note(n))
+        await plain.until(500)
+        assert plain.got == [note(n) for n in range(500)]
+
+
+async def test_a_bus_may_be_opened_again(server: RedisServer) -> None:
+    bus = RedisBus(server.url, name="left")
+    for _ in range(2):
+        async with bus:
+            await until(lambda: bus.state == "connected")
+            assert bus.statistics().lives == 1
+        assert bus.state == "closed"
+
+
+async def test_a_connection_that_is_lost_is_told_of_and_made_again(server: RedisServer) -> None:
+    """X10"""
+    heard: list[str] = []
+    async with buses(server, "left", "right") as (left, _right):
+        await until(lambda: left.state == "connected")
+        left.add_event_handler("on_disconnected", lambda _bus, _reason: heard.append("lost"))
+        left.add_event_handler("on_connected", lambda _bus: heard.append("found"))
+        server.call("CLIENT", "KILL", "TYPE", "normal")
+        await until(lambda: heard == ["lost", "found"])
+        assert left.statistics().connections_lost >= 1
+        await left.send(note(1))
+
+
+async def test_no_server_is_an_error_in_time(server: RedisServer) -> None:
+    """X2"""
+    bus = RedisBus("redis://127.0.0.1:1", send_timeout=0.1)
+    with pytest.raises(BusUnavailable, match=r"127\.0\.0\.1:1"):
+        async with bus:
+            pass
+    assert bus.state == "closed"
+
+
+async def test_a_wrong_password_is_an_error_at_once_that_does_not_repeat_it(server: RedisServer) -> None:
+    """X9"""
+    bus = RedisBus(f"redis://somebody:secret@127.0.0.1:{server.port}")
+    with pytest.raises(RedisSetupError, match="does not take this user and password") as caught:
+        async with bus:
+            pass
+    assert "secret" not in str(caught.value)
+    assert "secret" not in repr(bus)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"prefix": ""}, "prefix"),
+        ({"prefix": "{a}"}, "prefix"),
+        ({"lease": 0.0}, "lease"),
+        ({"lease": float("inf")}, "lease"),
+        ({"inbox_size": 0}, "inbox_size"),
+        ({"send_timeout": 0.0}, "send_timeout"),
+        ({"max_arrivals": 0}, "max_arrivals"),
+        ({"max_message_size": 0}, "max_message_size"),
+    ],
+)
+def test_arguments_out_of_their_bounds_are_refused(arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        RedisBus("redis://localhost", **arguments)
+
+
+async def test_networks_with_other_prefixes_know_nothing_of_each_other(server: RedisServer) -> None:
+    async with RedisBus(server.url, prefix="a") as left, RedisBus(server.url, prefix="b") as right:
+        assert left.peers == right.peers == ()
+        await until(lambda: server.call("ZCARD", "{a}:members") == 1)

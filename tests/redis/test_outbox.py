@@ -1,0 +1,228 @@
+"""X2, X3: the line of what is to be written: numbers, batches, and what is done when a write fails."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from workerbus import BusUnavailable, Peer
+from workerbus.bus._peers import Session
+from workerbus.redis import _outbox
+from workerbus.redis._outbox import Entry, Outbox, SharedReceipt
+
+A, B = Peer("a", "a-1"), Peer("b", "b-1")
+
+
+@pytest.fixture
+def anyio_backend(backend: str) -> str:
+    return backend
+
+
+class World:
+    """An outbox, the sessions with two peers, and what was stored."""
+
+    def __init__(self) -> None:
+        self.sessions = {peer.incarnation: Session(peer) for peer in (A, B)}
+        self.outbox = Outbox("bus", self.sessions.get)
+
+    def put(self, data: bytes, *peers: Peer, target: bool = True) -> SharedReceipt:
+        receipt = SharedReceipt(len(peers), target=target)
+        self.outbox.put(data, peers, receipt, 0.0)
+        return receipt
+
+    def lose(self, peer: Peer) -> None:
+        del self.sessions[peer.incarnation]
+        self.outbox.drop(peer)
+
+    async def written(self) -> list[tuple[str, int, bytes]]:
+        return [_key(entry) for entry in await self.outbox.next_batch()]
+
+
+def _key(entry: Entry) -> tuple[str, int, bytes]:
+    return entry.peer.name, entry.number, entry.data
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_what_is_put_in_comes_out_in_order_with_a_number_for_each_peer(world: World) -> None:
+    """X3"""
+    world.put(b"1", A)
+    world.put(b"2", A, B, target=False)
+    world.put(b"3", B)
+    assert await world.written() == [("a", 1, b"1"), ("a", 2, b"2"), ("b", 1, b"2"), ("b", 2, b"3")]
+
+
+async def test_a_receipt_is_settled_when_the_message_is_stored_for_all_its_peers(world: World) -> None:
+    """X2"""
+    receipt = world.put(b"1", A, B, target=False)
+    await world.outbox.next_batch()
+    world.outbox.settle([True, False])
+    assert not receipt.settled
+    assert await world.written() == [("b", 1, b"1")]
+    world.outbox.settle([True])
+    assert receipt.settled
+    assert receipt.settled
+    assert receipt.error is None
+    assert (world.outbox.entries, world.outbox.size) == (0, 0)
+
+
+async def test_a_batch_whose_outcome_is_unknown_is_the_next_one_again_with_the_same_numbers(world: World) -> None:
+    """X2, X3"""
+    world.put(b"1", A)
+    first = await world.written()
+    world.put(b"2", A)
+    assert await world.written() == first == [("a", 1, b"1")]
+
+
+async def test_what_was_not_stored_goes_before_all_that_waits(world: World) -> None:
+    """X2"""
+    for data in (b"1", b"2", b"3"):
+        world.put(data, A)
+    await world.outbox.next_batch()
+    world.put(b"4", A)
+    world.outbox.settle([True, False, False])
+    assert await world.written() == [("a", 2, b"2"), ("a", 3, b"3"), ("a", 4, b"4")]
+
+
+async def test_what_its_sender_has_given_up_is_not_written_and_leaves_no_gap(world: World) -> None:
+    """X2, X3: one that was written once goes on, since it may have been stored."""
+    first = world.put(b"1", A)
+    await world.outbox.next_batch()
+    second = world.put(b"2", A)
+    world.put(b"3", A)
+    first.withdrawn = second.withdrawn = True
+    assert (first.written, second.written) == (True, False)
+    world.outbox.settle([False])
+    assert await world.written() == [("a", 1, b"1"), ("a", 2, b"3")]
+
+
+async def test_a_message_for_a_peer_that_is_gone_says_so(world: World) -> None:
+    """X2: and whether it may have been stored."""
+    first = world.put(b"1", A)
+    await world.outbox.next_batch()
+    second = world.put(b"2", A)
+    world.lose(A)
+    for receipt, maybe in ((first, True), (second, False)):
+        assert isinstance(receipt.error, BusUnavailable)
+        assert "'a', where it was to go, is gone" in str(receipt.error)
+        assert receipt.error.maybe_stored is maybe
+    world.outbox.settle([True])
+    assert world.outbox.entries == 0
+
+
+async def test_a_broadcast_is_stored_when_it_is_for_those_that_are_left(world: World) -> None:
+    """X2"""
+    receipt = world.put(b"1", A, B, target=False)
+    world.lose(A)
+    assert await world.written() == [("b", 1, b"1")]
+    world.outbox.settle([True])
+    assert receipt.settled
+    assert receipt.error is None
+
+
+async def test_a_broadcast_under_way_to_a_peer_that_is_lost_is_counted_once(world: World) -> None:
+    """X2"""
+    receipt = world.put(b"1", A, B, target=False)
+    await world.outbox.next_batch()
+    world.lose(A)
+    assert not receipt.settled
+    world.outbox.settle([True, False])
+    assert not receipt.settled
+    assert await world.written() == [("b", 1, b"1")]
+
+
+async def test_an_inbox_that_is_not_there_is_one_of_a_peer_that_is_gone(world: World) -> None:
+    """X2"""
+    receipt = world.put(b"1", A)
+    await world.outbox.next_batch()
+    world.outbox.settle([None])
+    assert isinstance(receipt.error, BusUnavailable)
+    assert world.outbox.entries == 0
+
+
+async def test_what_could_not_be_stored_for_a_peer_that_is_lost_meanwhile_leaves_the_line(world: World) -> None:
+    """X2, X4"""
+    world.put(b"1", A)
+    world.put(b"2", B)
+    await world.outbox.next_batch()
+    world.lose(A)
+    world.outbox.settle([False, False])
+    assert await world.written() == [("b", 1, b"2")]
+    assert world.outbox.entries == 1
+
+
+async def test_a_life_that_is_over_leaves_nothing_in_the_line(world: World) -> None:
+    """X4"""
+    receipts = [world.put(b"1", A), world.put(b"2", B)]
+    await world.outbox.next_batch()
+    receipts.append(world.put(b"3", A))
+    world.outbox.drop_all()
+    assert all(receipt.settled for receipt in receipts)
+    assert (world.outbox.entries, world.outbox.size) == (0, 0)
+
+
+async def test_a_batch_is_bounded_in_entries_and_in_bytes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """X2"""
+    monkeypatch.setattr(_outbox, "BATCH_ENTRIES", 3)
+    monkeypatch.setattr(_outbox, "BATCH_BYTES", 10)
+    sizes = []
+    for length in (1, 1, 1, 1, 12, 1, 1):
+        world.put(b"x" * length, A)
+    while world.outbox.entries:
+        batch = await world.outbox.next_batch()
+        sizes.append([len(entry.data) for entry in batch])
+        world.outbox.settle([True] * len(batch))
+    assert sizes == [[1, 1, 1], [1, 12], [1, 1]]
+
+
+async def test_the_writer_sleeps_until_there_is_something(world: World) -> None:
+    """X2"""
+    got: list[Any] = []
+
+    async def write() -> None:
+        got.extend(await world.written())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(write)
+        await anyio.wait_all_tasks_blocked()
+        world.put(b"1", A)
+    assert got == [("a", 1, b"1")]
+
+
+async def test_senders_wait_while_too_much_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """X2: for the line to be short, and for it to be empty."""
+    monkeypatch.setattr(_outbox, "HIGH_ENTRIES", 2)
+    told: list[str] = []
+
+    async def wait(what: str) -> None:
+        await getattr(world.outbox, what)()
+        told.append(what)
+
+    for data in (b"1", b"2", b"3"):
+        world.put(data, A)
+    async with anyio.create_task_group() as group:
+        for what in ("room", "empty"):
+            group.start_soon(wait, what)
+        await anyio.wait_all_tasks_blocked()
+        await world.outbox.next_batch()
+        world.outbox.settle([True, False, False])
+        await anyio.wait_all_tasks_blocked()
+        assert told == ["room"]
+        await world.outbox.next_batch()
+        world.outbox.settle([True, True])
+    assert told == ["room", "empty"]
+
+
+@pytest.mark.parametrize(("entries", "size", "crowded"), [(2, 10, False), (3, 10, True), (2, 11, True)])
+async def test_a_line_is_crowded_by_entries_or_by_bytes(
+    world: World, monkeypatch: pytest.MonkeyPatch, entries: int, size: int, crowded: bool
+) -> None:
+    """X2"""
+    monkeypatch.setattr(_outbox, "HIGH_ENTRIES", 2)
+    monkeypatch.setattr(_outbox, "HIGH_BYTES", 10)
+    for number in range(entries):
+        world.put(b"x" * (size // entries + (number < size % entries)), A)
+    assert world.outbox.crowded is crowded
