@@ -401,7 +401,7 @@ class PeerBus(WorkerBus, EventEmitter):
             await self._hand_out_here(message, None)
             return
         self.check_thread()
-        deadline = current_time() + self.send_timeout
+        deadline = current_time() + self.send_timeout if message.confirmed else math.inf
         recipients = self._recipients_here(message)
         if self.max_buffer_size != math.inf:
             for inbox in recipients:

@@ -9,11 +9,12 @@ A connection that is lost is none of anybody's business but the bus's own: it co
 
 import math
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from anyio import current_time, move_on_after
 
+from workerbus._concurrency.backend import running_backend
 from workerbus._log import about
 from workerbus._values import Peer
 from workerbus.bus._peer_bus import PeerBus
@@ -152,6 +153,7 @@ class RedisBus(PeerBus):
         Guarantees: X4, X5, X10.
         """
         await super().start()
+        self._redis.now = running_backend().current_time  # anyio's looks the backend up in each call
         await self._redis.lives.begin(self.send_timeout)
 
     async def stop(self) -> None:
@@ -207,7 +209,7 @@ class RedisBus(PeerBus):
         """
         data = self._redis.wire.encode(message)
         receipt = SharedReceipt(len(peers), target=message.target is not None)
-        self._redis.outbox.put(data, peers, receipt, current_time())
+        self._redis.outbox.put(data, peers, receipt, self._redis.now())
         return receipt
 
     async def room(self) -> None:
@@ -240,6 +242,7 @@ class _Parts:
         self._refused = membership.base + "refused"
         self.settings = settings
         self.wire = wire
+        self.now: Callable[[], float] = current_time
         self.outbox = Outbox(bus.name, bus.session)
         self.writer = Writer(
             self.outbox,
