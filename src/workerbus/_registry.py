@@ -78,7 +78,7 @@ class WorkerRegistry(Claims, Watchers):
 
     Attributes:
         on_arrival: Called with the `WorkerReadyData` of a worker whose name is new; set by the runner, like the others.
-        on_departure: Called with that of a worker that was unregistered.
+        on_departure: Called with that of a worker that was unregistered, and with why, in words, where that is known.
         check_loop: Raises `WrongLoopError` in another thread or event loop than that of the runner's bus.
         neighbourhood: What it shares with the other runners on a bus of this process; None where there is no such bus.
         on_conflict: Called with that of another runner's worker whose name is claimed here too, or by a third runner.
@@ -96,7 +96,7 @@ class WorkerRegistry(Claims, Watchers):
         self._leaving: dict[tuple[str, str], WorkerReadyData] = {}
         self._failed = FailedWorkers()
         self.on_arrival: Callable[[WorkerReadyData], None] | None = None
-        self.on_departure: Callable[[WorkerReadyData], None] | None = None
+        self.on_departure: Callable[[WorkerReadyData, str | None], None] | None = None
         self.on_conflict: Callable[[WorkerReadyData], None] | None = None
         self.neighbourhood: Neighbourhood | None = None
         self.check_loop: Callable[[str], None] = _anywhere
@@ -194,9 +194,12 @@ class WorkerRegistry(Claims, Watchers):
         if worker_data.runner == self._runner_name:
             others = self._claim_here(worker_data)
             if self.neighbourhood is not None:
-                self.neighbourhood.enter(worker_data)
+                self.neighbourhood.enter(self._local[name])  # the one that will leave, where this is not the first
         else:
             others = self._claim(worker_data)
+            left = self._leaving.pop((name, worker_data.runner), None) if self._leaving else None
+            if left is not None and self.on_departure is not None:  # that it has gone comes late, or never
+                self.on_departure(left, None)
         if name in self._starting and worker_data.runner == self._runner_name:
             self._starting.discard(name)
         elif not new:
@@ -253,12 +256,13 @@ class WorkerRegistry(Claims, Watchers):
         await self.tell(self.departure_watchers(worker_name), data, departed=True)
         return True
 
-    def remove(self, worker_name: str, runner: str | None = None) -> WorkerReadyData | None:
+    def remove(self, worker_name: str, runner: str | None = None, error: str | None = None) -> WorkerReadyData | None:
         """Forget a worker, as `unregister` does, in one step.
 
         Args:
             worker_name: The name of the worker that has gone.
             runner: The name of the runner that had it; by default this registry's own.
+            error: Why it has gone, in words, where that is known.
 
         Returns:
             The worker, for `tell`; None if it was not known.
@@ -271,7 +275,7 @@ class WorkerRegistry(Claims, Watchers):
         if data is not None and mine and self.neighbourhood is not None:
             self.neighbourhood.remove(data)
         if data is not None and self.on_departure is not None:
-            self.on_departure(data)
+            self.on_departure(data, error)
         return data
 
     def withdraw(self, worker_name: str, runner: str | None = None) -> bool:
@@ -315,7 +319,7 @@ class WorkerRegistry(Claims, Watchers):
     def neighbour_left(self, data: WorkerReadyData) -> None:
         """Have those told who watch for the departure of a worker of another runner."""
         if self.on_departure is not None:
-            self.on_departure(data)
+            self.on_departure(data, None)
         if data.worker_name in self._departure_watchers:
             self.tell_later(self.departure_watchers(data.worker_name), data, departed=True)
 

@@ -21,6 +21,9 @@ class Sender(Protocol):
     def post(self, message: BusMessage) -> None:
         """Send a message without waiting, past every bound."""
 
+    def is_late(self, message: BusMessage) -> bool:
+        """Whether a message has come from another process that is gone since."""
+
     def on_message_received(self, message: BusMessage) -> None:
         """Deliver a message to this process alone, without waiting."""
 

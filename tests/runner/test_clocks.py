@@ -141,7 +141,7 @@ def test_what_is_announced_in_two_lives_of_a_runner_may_come_in_any_order_and_tw
                 await runner.bus.send(message)
             await settle()
             assert set(runner.registry.remote_workers) == expected
-            assert set(runner._discovery._peers) == ({"host"} if expected else set())
+            assert set(runner._discovery._others) == ({"host"} if expected else set())
 
     run(main, backend=backend)
 
@@ -270,7 +270,7 @@ async def test_a_life_that_was_taken_for_over_goes_on_with_its_next_list_for_all
         assert here.registry.remote_workers == ["new"]
         await tell(here, ready("newer", "second", 3), ready("older", "first", 7))
         assert here.registry.remote_workers == ["new", "newer"]
-        assert list(here._discovery._over) == [("host", "first")]
+        assert list(here._discovery._over) == [("host", "first", None)]
 
 
 async def test_a_runner_that_hears_of_an_earlier_life_of_its_name_tells_all_once_more(

@@ -144,27 +144,33 @@ async def test_a_crash_under_one_runner_concerns_the_other_no_more_than_a_depart
         assert await b.job("on b", name="echo")
 
 
+WORKER = WorkerReadyData("worker", "runner")
+
+
 class Asking:
-    """A requester, as `OrphanedJobs` sees it, that has asked ``worker`` for two jobs; they are named by their ids."""
+    """A requester, as `OrphanedJobs` sees it, that has asked ``WORKER`` for two jobs; they are named by their ids."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
-        self.asks: OpenAsks = {"worker": {"one": self, "two": self}}
+        self.one, self.two = JobGroup("one", ["worker"]), JobGroup("two", ["worker"])
+        self.asks: OpenAsks = {}
+        for group in (self.one, self.two):
+            group.asks("worker", WORKER, self.asks, self)
 
-    def worker_departed(self, worker: str, group: str) -> None:
-        self.told.append(group)
+    def worker_departed(self, _worker: str, group: JobGroup, _error: str | None) -> None:
+        self.told.append(group.job_id)
 
 
 async def test_each_announcement_is_that_of_the_departure_that_has_waited_for_longest() -> None:
     """J4: a worker has left, and another of its name after it."""
     asking = Asking()
     departures = OrphanedJobs("runner", asking.asks)
-    del asking.asks["worker"]["two"]
+    del asking.asks["worker"][asking.two]
     async with anyio.create_task_group() as group:
         host = TaskHost(group, CleanUp())
-        departures.left("worker", announcement_in=host)
-        asking.asks["worker"] = {"two": asking}
-        departures.left("worker", announcement_in=host)
+        departures.left(WORKER, announcement_in=host)
+        asking.asks["worker"] = {asking.two: asking}
+        departures.left(WORKER, announcement_in=host)
         group.start_soon(departures.quiet)
         for told in (["one"], ["one", "two"]):
             await settle()
@@ -181,8 +187,8 @@ async def test_two_announcements_of_a_name_that_come_at_once_are_those_of_two_de
     begin = anyio.current_time()
     async with anyio.create_task_group() as group:
         host = TaskHost(group, CleanUp())
-        departures.left("worker", announcement_in=host)
-        departures.left("worker", announcement_in=host)
+        departures.left(WORKER, announcement_in=host)
+        departures.left(WORKER, announcement_in=host)
         await settle()
         departures.announced("worker")
         departures.announced("worker")
@@ -197,7 +203,7 @@ async def test_a_wind_down_waits_for_those_who_leave_meanwhile_too() -> None:
     departures = OrphanedJobs("runner", asking.asks)
     async with anyio.create_task_group() as group:
         host = TaskHost(group, CleanUp())
-        departures.left("worker", announcement_in=host)
+        departures.left(WORKER, announcement_in=host)
 
         async def wait() -> None:
             await departures.quiet()
@@ -205,7 +211,7 @@ async def test_a_wind_down_waits_for_those_who_leave_meanwhile_too() -> None:
 
         group.start_soon(wait)
         await settle()
-        departures.left("worker", announcement_in=host)
+        departures.left(WORKER, announcement_in=host)
         for _ in range(2):
             await settle()
             assert "quiet" not in asking.told
@@ -219,7 +225,7 @@ async def test_a_departure_whose_announcement_is_lost_counts_after_the_bound() -
     departures = OrphanedJobs("runner", asking.asks)
     begin = anyio.current_time()
     async with anyio.create_task_group() as group:
-        departures.left("worker", announcement_in=TaskHost(group, CleanUp()))
+        departures.left(WORKER, announcement_in=TaskHost(group, CleanUp()))
         await settle()
         await departures.quiet()
     assert asking.told == ["one", "two"]
@@ -283,9 +289,9 @@ async def test_a_worker_that_leaves_is_looked_for_in_the_jobs_that_it_was_asked_
     told: list[tuple[str, str]] = []
     departed = JobClient.worker_departed
 
-    def noted(client: JobClient, worker: str, group: JobGroup) -> None:
+    def noted(client: JobClient, worker: str, group: JobGroup, error: str | None) -> None:
         told.append((worker, group.label or ""))
-        departed(client, worker, group)
+        departed(client, worker, group, error)
 
     class Untouched(dict[str, Any]):
         """A table of groups that nobody goes through."""

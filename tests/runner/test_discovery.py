@@ -187,7 +187,7 @@ async def test_what_is_said_of_a_runner_on_the_same_bus_changes_nothing() -> Non
         )
         assert here.registry.remote_workers == ["remote"]
         discovery = here._discovery
-        assert not any((discovery._peers, discovery._gone, discovery._over, discovery._without_workers))
+        assert not any((discovery._others, discovery._gone, discovery._over, discovery._without_workers))
 
 
 async def test_a_list_says_of_each_worker_how_it_is() -> None:
@@ -318,11 +318,11 @@ async def test_nobody_goes_through_all_names_or_runners_for_a_message() -> None:
         others = [BusWorkerReadyMessage(f"runner {n}", number=1, source=f"worker {n}") for n in range(10)]
         await tell(runner, *others)
         discovery, registry = runner._discovery, runner.registry
-        discovery._peers = Unread(discovery._peers)
+        discovery._others = Unread(discovery._others)
         registry._remote, registry._local = Unread(registry._remote), Unread()
         await tell(runner, ready(1), ready(1, "other"), snapshot(2, "remote", "third"), gone(3), snapshot(4), ready(5))
         await tell(runner, BusWorkerReadyMessage("another", number=1, source="remote"), gone(6))
-        assert len(registry._remote) == len(discovery._peers) == 11
+        assert len(registry._remote) == len(discovery._others) == 11
         registry._remote, registry._local = {}, {}
 
 
@@ -339,7 +339,7 @@ async def test_nothing_stays_of_runners_that_have_left_the_bus() -> None:
                 await leaves.stop()
         await settle()
         discovery = here._discovery
-        assert (discovery._peers, discovery._gone) == ({}, {})
+        assert (discovery._others, discovery._gone) == ({}, {})
         assert left_in(here.registry) == {}
 
 
@@ -454,7 +454,7 @@ async def test_of_workers_that_have_gone_little_is_kept() -> None:
             await runner.bus.send(BusWorkerGoneMessage("elsewhere", number=2, source=f"worker {number}"))
         await anyio.wait_all_tasks_blocked()
         assert len(runner._discovery._gone) <= REMEMBERED
-        assert runner._discovery._peers == {}
+        assert runner._discovery._others == {}
 
 
 async def test_a_root_worker_is_told_of_the_other_roots_and_of_nobody_else() -> None:

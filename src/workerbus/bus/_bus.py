@@ -108,6 +108,11 @@ class WorkerBus(Routing):
         return self._tasks is not None
 
     @property
+    def delivers_at_once(self) -> bool:
+        """Whether what was posted for somebody of this process has arrived."""
+        return self.in_process
+
+    @property
     def tasks(self) -> TaskHost:
         """The host of a transport's tasks: ``bus.tasks.start(function, name="reader")``.
 
@@ -362,6 +367,10 @@ class WorkerBus(Routing):
         """Deliver a message that has arrived, as `deliver` does, but past every bound instead of waiting for room."""
         if self._arrives(message):
             self._hand_out(message)
+
+    def is_late(self, message: BusMessage) -> bool:
+        """Whether a message has come from another process that is gone since; never, where none is known."""
+        return False
 
     def _about(self, message: BusMessage) -> dict[str, str]:
         return about(runner=self.opened_by, job=getattr(message, "job_id", None))

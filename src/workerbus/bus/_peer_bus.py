@@ -29,7 +29,7 @@ from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lane import Lane
 from workerbus._events import EventEmitter, EventHandlers, call_handler
 from workerbus._log import about
-from workerbus._message_base import set_peer
+from workerbus._message_base import peer_of, set_peer
 from workerbus._order import new_incarnation
 from workerbus._slot import set_core
 from workerbus._values import Peer, value
@@ -375,6 +375,11 @@ class PeerBus(WorkerBus, EventEmitter):
 
     # --- sending
 
+    @property
+    def delivers_at_once(self) -> bool:
+        """Whether what was posted for somebody of this process has arrived: it does not wait for a connection."""
+        return self._joined
+
     async def _publish_in_turn(self, message: BusMessage) -> None:
         if self._tasks is None:
             self.check_loop()
@@ -617,6 +622,11 @@ class PeerBus(WorkerBus, EventEmitter):
     def note_late(self) -> None:
         """Count a message that has come from a life that is over; for transports that need not decode it."""
         self._traffic.late += 1
+
+    def is_late(self, message: BusMessage) -> bool:
+        """Whether a message has come from a peer that is gone since."""
+        peer = peer_of(message)
+        return peer is not None and peer.incarnation not in self._sessions
 
     def _hand_out_to_line(self, message: BusMessage, recipients: Sequence[Inbox], session: Session | None) -> None:
         # Never waits: what finds no room waits by itself.

@@ -11,7 +11,7 @@ from typing import Any, Final
 from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after, move_on_at
 
 from workerbus._log import about
-from workerbus._values import JobStatus, WorkerGoneData
+from workerbus._values import JobStatus, WorkerGoneData, WorkerReadyData
 from workerbus.abc import JobPeer
 from workerbus.errors import NotRunningError
 from workerbus.jobs._group import JobGroup
@@ -71,7 +71,8 @@ class JobClient(GroupTable):
         group.request_deadline = deadline = min(group.deadline, self._enclosing_deadline())
         noted = logger.isEnabledFor(logging.DEBUG)
         for worker in names:
-            if known(worker) is None and not await self._wait_for(worker, group):  # it left while others were asked
+            there = known(worker) or await self._wait_for(worker, group)  # it left while others were asked
+            if there is None:
                 continue
             if group.state is not GroupState.OPEN:
                 return
@@ -88,7 +89,7 @@ class JobClient(GroupTable):
                 headers=headers,
                 options=options,
             )
-            group.asks(worker, self._asking, self)
+            group.asks(worker, there, self._asking, self)
             self.requested += 1
             if noted:
                 self._note(group, "%r asks worker %r for job %r (%s)", self._name, worker, job_name, job_id)
@@ -105,8 +106,8 @@ class JobClient(GroupTable):
         if not group.worker_names:
             self._complete(group, None)
 
-    async def _wait_for(self, worker: str, group: JobGroup) -> bool:
-        """Wait until a worker is there, or the group wants nothing more of it; returns False if it has failed."""
+    async def _wait_for(self, worker: str, group: JobGroup) -> WorkerReadyData | None:
+        """Wait until a worker is there, or the group wants nothing more of it; returns None if it has failed."""
         registry, outer, patience = self._owner.registry, group.scope, WARN_AFTER
         news: WorkerGoneData | None = None
         while group.state is GroupState.OPEN and registry.get(worker) is None:
@@ -114,7 +115,7 @@ class JobClient(GroupTable):
             if failure is not None:
                 response = {"error": f"worker {worker!r} has failed: {failure.error}", "type": "WorkerFailed"}
                 self._answered(group, group.answer(worker, JobStatus.ERROR, response, to=self._name), response)
-                return False
+                return None
             with move_on_after(patience) as scope:
                 group.scope = scope if outer is None else outer
                 try:
@@ -129,7 +130,7 @@ class JobClient(GroupTable):
                     extra=self._owner.about,
                 )
                 patience = math.inf
-        return True
+        return registry.get(worker)
 
     async def ask_without_context(
         self,

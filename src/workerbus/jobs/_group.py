@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from workerbus._concurrency.handling import Handling, current, held_up_by
 from workerbus._concurrency.room import Room
-from workerbus._values import JobStatus
+from workerbus._values import JobStatus, WorkerReadyData
 from workerbus.abc import Barrier, Directory, OpenAsks
 from workerbus.errors import (
     JobError,
@@ -53,7 +53,8 @@ class JobGroup:
         in_context: Whether a context holds it, which forgets it when it is left.
         heard_out: Whether answers that come after its end are told to the hooks, too.
         pending: The workers that have not answered, asked or not.
-        asked: The workers whose request has been sent, or is being sent.
+        asked: The workers whose request has been sent, or is being sent, each as the registry knew it then: another
+            one of its name was not asked.
         deadline: When its own ``timeout`` is over, on the event loop's clock; infinite without one.
         request_deadline: The deadline that travels in its requests: its own, or an enclosing scope's earlier one.
         scope: What is cancelled when it ends early: its context's scope, or that of the wait for its workers.
@@ -134,7 +135,7 @@ class JobGroup:
         self.responses: dict[str, dict[str, Any]] = {}
         self.statuses: dict[str, JobStatus] = {}
         self.pending: set[str] = set(self.worker_names)
-        self.asked: set[str] = set()
+        self.asked: dict[str, WorkerReadyData] = {}
         self.deadline: float = math.inf
         self.request_deadline: float = math.inf
         self.scope: CancelScope | None = None
@@ -155,16 +156,16 @@ class JobGroup:
     @property
     def unanswered(self) -> set[str]:
         """The workers that were asked and have not answered."""
-        return self.asked & self.pending
+        return self.asked.keys() & self.pending
 
     @property
     def waits(self) -> bool:
         """Whether `unanswered` has a worker in it; asked often, and so without making the set."""
         return not self.pending.isdisjoint(self.asked)
 
-    def asks(self, worker: str, asking: OpenAsks, client: object) -> None:
+    def asks(self, worker: str, there: WorkerReadyData, asking: OpenAsks, client: object) -> None:
         """Note that a worker is asked: in the group, and in the table of who has asked which worker."""
-        self.asked.add(worker)
+        self.asked[worker] = there
         groups = asking.get(worker)
         if groups is None:
             asking[worker] = {self: client}
@@ -173,7 +174,7 @@ class JobGroup:
 
     def takes_back(self, worker: str, asking: OpenAsks) -> None:
         """Note that a worker is not asked after all: its request was withdrawn."""
-        self.asked.discard(worker)
+        self.asked.pop(worker, None)
         self.leaves(worker, asking)
 
     def leaves(self, worker: str, asking: OpenAsks) -> None:

@@ -274,14 +274,21 @@ class GroupTable:
         response = group.answer(message.source, JobStatus.COMPLETED, message.data, to=self._name)
         self._answered(group, response, message.data or {}, hook="on_job_stream_end", cause=message)
 
-    def worker_departed(self, worker: str, group: JobGroup) -> None:
-        """Answer a group in the place of a worker that has gone, unless its answer has come, and perhaps waits here."""
-        if worker in group.unanswered:
-            self._owner.call_behind(partial(self._answer_for, worker, group))
+    def worker_departed(self, worker: str, group: JobGroup, error: str | None = None) -> None:
+        """Answer a group in the place of a worker that has gone, unless its answer has come, and perhaps waits here.
 
-    def _answer_for(self, worker: str, group: JobGroup) -> None:
+        Args:
+            worker: The worker's name.
+            group: The group, which has asked it.
+            error: Why it has gone, in words, where that is known.
+        """
+        if worker in group.unanswered:
+            self._owner.call_behind(partial(self._answer_for, worker, group, error))
+
+    def _answer_for(self, worker: str, group: JobGroup, error: str | None) -> None:
         if worker in group.unanswered and self.groups.get(group.job_id) is group:
-            response = {"error": f"worker {worker!r} left without an answer", "type": "WorkerGone"}
+            text = f"worker {worker!r} left without an answer{'' if error is None else f': {error}'}"
+            response = {"error": text, "type": "WorkerGone"}
             self._answered(group, group.answer(worker, JobStatus.ERROR, response, to=self._name), response)
 
     def _answered(

@@ -33,7 +33,7 @@ from workerbus.jobs._events import JobSnapshot
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._limiter import Limiter, PacedLimiter
 from workerbus.jobs._open_job import OpenJob, those_in_line_first
-from workerbus.jobs._outcomes import cancelled_payload
+from workerbus.jobs._outcomes import cancel_of, cancelled_payload
 from workerbus.jobs._state import OPEN_JOBS, TIMEOUT, TURN, JobState, JobTrigger, next_job
 from workerbus.messages import (
     BusJobCancelMessage,
@@ -206,6 +206,10 @@ class JobTable:
             job.scope.cancel()
         return True
 
+    def _cancel_by(self, message: BusJobCancelMessage, job: OpenJob) -> None:
+        if self._cancel(job, JobStatus.CANCELLED, cancelled_payload(message.reason)):
+            self._hook("on_job_cancelled", message)
+
     def _answer(
         self,
         job: OpenJob,
@@ -284,12 +288,7 @@ class JobTable:
 
     def _expire(self, job: OpenJob) -> None:
         if job.state in OPEN_JOBS and job.late:
-            request = job.request
-            message = BusJobCancelMessage(
-                request.job_id, TIMEOUT, source=request.source, target=request.target, headers=request.headers
-            )
-            if self._cancel(job, JobStatus.CANCELLED, cancelled_payload(TIMEOUT)):
-                self._hook("on_job_cancelled", message)
+            self._cancel_by(cancel_of(job.request, TIMEOUT), job)
 
     def _expire_all(self, jobs: list[OpenJob]) -> None:
         for job in those_in_line_first(jobs):

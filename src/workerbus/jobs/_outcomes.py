@@ -1,13 +1,17 @@
-"""What a requester is told: of what a handler has returned or raised, and of a cancellation (J2, J6)."""
+"""What a requester is told: of what a handler has returned or raised, and of a cancellation (J2, J5, J6)."""
 
 from typing import Any, Final
 
 from workerbus._values import JobStatus
 from workerbus.errors import JobFailure, text_of
 from workerbus.jobs._state import TIMEOUT
+from workerbus.messages import BusJobCancelMessage, BusJobRequestMessage
 
 _NAMES_ITS_WORKER: Final = frozenset({"Inactive", "PoolFull", "Refused", "WorkerFailed", "WorkerGone"})
 """The types of answers that the library gives in the place of a worker, and whose texts say all."""
+
+REQUESTER_GONE: Final = "the process of the requester is gone"
+"""Why a job is cancelled whose requester cannot say so."""
 
 
 def error_payload(exc: BaseException) -> dict[str, Any]:
@@ -18,6 +22,13 @@ def error_payload(exc: BaseException) -> dict[str, Any]:
 def cancelled_payload(reason: str | None) -> dict[str, Any]:
     """Return the payload that tells a requester of a cancellation."""
     return {"error": reason or "cancelled", "type": "TimeoutError" if reason == TIMEOUT else "Cancelled"}
+
+
+def cancel_of(request: BusJobRequestMessage, reason: str | None) -> BusJobCancelMessage:
+    """Return the cancel that the requester of a job would have sent."""
+    return BusJobCancelMessage(
+        request.job_id, reason, source=request.source, target=request.target, headers=request.headers
+    )
 
 
 def bad_answer(worker: str, status: JobStatus, response: dict[str, Any]) -> str:

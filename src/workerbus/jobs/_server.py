@@ -19,14 +19,15 @@ from anyio import CancelScope, Event
 from workerbus._concurrency.backend import running_backend
 from workerbus._concurrency.failures import Failure, Kind, sort_failure
 from workerbus._log import about
-from workerbus._values import JobStatus
-from workerbus.abc import JobPeer
+from workerbus._message_base import peer_of
+from workerbus._values import JobStatus, Peer
+from workerbus.abc import JobPeer, Sender
 from workerbus.errors import JobFailure
 from workerbus.jobs._checks import check_seconds_left
 from workerbus.jobs._job_handling import JobHandling
 from workerbus.jobs._job_table import JobTable
-from workerbus.jobs._open_job import Assignment, OpenJob, Refused, Route
-from workerbus.jobs._outcomes import cancelled_payload, error_payload, outcome
+from workerbus.jobs._open_job import Assignment, OpenJob, Refused, Route, those_in_line_first
+from workerbus.jobs._outcomes import REQUESTER_GONE, cancel_of, cancelled_payload, error_payload, outcome
 from workerbus.jobs._pool import TaskPool
 from workerbus.jobs._state import JobState, JobTrigger, next_job
 from workerbus.jobs._window import SenderWindow
@@ -63,7 +64,7 @@ class JobServer(JobTable):
         ignored: How many requests came a second time.
     """
 
-    __slots__ = ("_find", "_now", "_panicked", "_refusal", "early", "ignored", "owner", "pool")
+    __slots__ = ("_find", "_network", "_now", "_panicked", "_refusal", "early", "ignored", "owner", "pool")
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class JobServer(JobTable):
         self.early: OrderedDict[str, tuple[str | None, int]] = OrderedDict()
         self.ignored: int = 0
         self._now: Callable[[], float] | None = None
+        self._network: Sender | None = None
 
     # --- requests and cancels
 
@@ -90,9 +92,12 @@ class JobServer(JobTable):
         if job_id in self.jobs or job_id in self._ended:
             self.ignored += 1  # the same request again
             return
+        now = self._now or self._look_around()
         refusal = self._refusal()
         if job_id in self.early:
             refusal = JobStatus.CANCELLED, cancelled_payload(self.early.pop(job_id)[0])
+        elif self._network is not None and self._network.is_late(message):  # it has waited here meanwhile
+            refusal = JobStatus.CANCELLED, cancelled_payload(REQUESTER_GONE)
         route = None
         if refusal is None:
             try:
@@ -108,7 +113,7 @@ class JobServer(JobTable):
             self._send(message, *refusal)
             self._remember(job_id)
             return
-        job = self.jobs[job_id] = OpenJob(message, route, self._clock())
+        job = self.jobs[job_id] = OpenJob(message, route, now())
         options = message.options
         if options is not None and options.delay:
             self._watch(job)
@@ -118,11 +123,12 @@ class JobServer(JobTable):
         else:
             self._stand(job)
 
-    def _clock(self) -> float:
-        if self._now is None:
-            self._now = running_backend().current_time
-            self._all_groups = self._owner.bus.job_groups
-        return self._now()
+    def _look_around(self) -> Callable[[], float]:
+        bus = self._owner.bus
+        self._now = running_backend().current_time
+        self._all_groups = bus.job_groups
+        self._network = None if bus.in_process else bus
+        return self._now
 
     def take(self, assigned: OpenJob, assignment: Assignment) -> None:
         """Do a job that a pool was asked for; the pool is told of the answer, and sends it.
@@ -142,7 +148,7 @@ class JobServer(JobTable):
                 assignment.answered(JobStatus.ERROR, error_payload(exc))
             return
         if self._now is None:
-            self._clock()
+            self._look_around()
         job = self.jobs[request.job_id] = OpenJob(request, route, assigned.since)
         job.deadline = assigned.deadline  # some of its time has gone by
         job.assignment = assignment
@@ -165,10 +171,22 @@ class JobServer(JobTable):
         job = self.jobs.get(message.job_id)
         if job is not None:
             self._expire(job)
-            if self._cancel(job, JobStatus.CANCELLED, cancelled_payload(message.reason)):
-                self._hook("on_job_cancelled", message)
+            self._cancel_by(message, job)
         elif last_waiting is not None and message.job_id not in self._ended:
             self.early[message.job_id] = message.reason, last_waiting
+
+    def requester_lost(self, peer: Peer, reason: str) -> None:
+        """Cancel the jobs that a peer has asked for which is gone.
+
+        Args:
+            peer: The peer.
+            reason: Why it is gone, in words.
+        """
+        text = f"{REQUESTER_GONE}: {reason}"
+        lost = [job for job in self.jobs.values() if peer_of(job.request) == peer]
+        for job in those_in_line_first(lost):
+            self._expire(job)
+            self._cancel_by(cancel_of(job.request, text), job)
 
     def window_moved(self, message: BusJobStreamWindowMessage) -> None:
         """Let more of a job's stream be sent."""

@@ -25,10 +25,10 @@ from workerbus._values import JobStatus
 from workerbus.abc import JobPeer
 from workerbus.jobs._events import JobSnapshot
 from workerbus.jobs._open_job import OpenJob, Refused, Route
+from workerbus.jobs._outcomes import cancel_of
 from workerbus.jobs._server import JobServer
 from workerbus.jobs._state import OPEN_JOBS, JobState, JobTrigger, next_job
 from workerbus.messages import (
-    BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobStreamWindowMessage,
     BusJobUpdateRequestMessage,
@@ -236,10 +236,7 @@ class _Assignment:
     def cancel(self) -> None:
         request, verdict = self._job.request, self._job.verdict
         reason = None if verdict is None else str(verdict[1].get("error"))
-        message = BusJobCancelMessage(
-            request.job_id, reason, source=request.source, target=request.target, headers=request.headers
-        )
-        self.member.server.cancel(message, None)
+        self.member.server.cancel(cancel_of(request, reason), None)
 
     def over(self) -> None:
         self._pool.member_is_through(self._job, self.member)

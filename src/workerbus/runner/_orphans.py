@@ -6,6 +6,8 @@
 3. An announcement that is lost counts as come when the bound of a wind-down, `CLEANUP_SECONDS`, has passed.
 4. An answer that has come may still wait, where whoever asked overrides ``accepts_bus_message``. So the departure goes
    through the inbox of each client, behind what waits there.
+5. A name may be known elsewhere, or again, before its last bearer has gone. So it counts who was asked, and that is the
+   worker as the registry knew it then: a departure concerns those who have asked that one.
 """
 
 from collections import deque
@@ -13,6 +15,7 @@ from collections import deque
 from anyio import Event, move_on_after
 
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, TaskHost
+from workerbus._values import WorkerReadyData
 from workerbus.abc import OpenAsks
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._group import JobGroup
@@ -24,15 +27,17 @@ class _Departure:
     Attributes:
         worker: The worker's name.
         groups: The groups that had asked it when it left, each with its client; those that ask later ask a new worker.
+        error: Why it has left, in words; None where that is not known.
         announced: Set when its announcement has come back.
         over: Set when the groups have been answered.
     """
 
-    __slots__ = ("announced", "groups", "over", "worker")
+    __slots__ = ("announced", "error", "groups", "over", "worker")
 
-    def __init__(self, worker: str, groups: list[tuple[JobClient, JobGroup]]) -> None:
+    def __init__(self, worker: str, groups: list[tuple[JobClient, JobGroup]], error: str | None) -> None:
         self.worker = worker
         self.groups = groups
+        self.error = error
         self.announced = Event()
         self.over = Event()
 
@@ -50,17 +55,20 @@ class OrphanedJobs:
         self._asking = asking
         self._waiting: dict[str, deque[_Departure]] = {}
 
-    def left(self, worker: str, *, announcement_in: TaskHost | None = None) -> None:
+    def left(self, data: WorkerReadyData, error: str | None = None, *, announcement_in: TaskHost | None = None) -> None:
         """Note that a worker has left.
 
         Args:
-            worker: The worker's name.
+            data: The worker, as the registry has known it.
+            error: Why, in words; None where that is not known.
             announcement_in: The tasks in which to wait for its announcement; None if that has come.
         """
-        groups = [(client, group) for group, client in self._asking.get(worker, {}).items()]
+        worker = data.worker_name
+        asking = self._asking.get(worker, {})
+        groups = [(client, group) for group, client in asking.items() if group.asked.get(worker) is data]
         if not groups:
             return
-        departure = _Departure(worker, groups)
+        departure = _Departure(worker, groups, error)
         if announcement_in is None:
             self._conclude(departure)
         else:
@@ -93,4 +101,4 @@ class OrphanedJobs:
 
     def _conclude(self, departure: _Departure) -> None:
         for client, group in departure.groups:
-            client.worker_departed(departure.worker, group)
+            client.worker_departed(departure.worker, group, departure.error)

@@ -34,6 +34,7 @@ from workerbus.runner._events import RunnerEvents
 from workerbus.runner._inbox import RunnerInbox
 from workerbus.runner._orphans import OrphanedJobs
 from workerbus.runner._outcome import RunOutcome
+from workerbus.runner._peers import RunnerPeers
 from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
 from workerbus.runner._statistics import RunnerStatistics, snapshot
@@ -67,8 +68,8 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
 
     Events, for `add_event_handler`: ``on_ready(runner)``, when the workers that were added before the run have started;
     ``on_error(runner, data)``, with a `WorkerErrorData`, when a root worker reports an error, a worker has failed or
-    could not be started, or another runner claims a name; ``on_worker_restarted(runner, data)``, with a
-    `WorkerRestartedData`, when a supervised worker was restarted.
+    could not be started, another runner claims a name, or (in the runner's own name) the network has lost messages;
+    ``on_worker_restarted(runner, data)``, with a `WorkerRestartedData`, when a supervised worker was restarted.
 
     Args:
         name: The runner's name, unique on its bus; by default one is made up.
@@ -130,6 +131,7 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         self._registry.later = self._call_later
         self._registry.on_arrival = self._hosted.tell_of
         self._discovery = Discovery(self._name, self._bus, self._registry, self._hosted.states)
+        self._peers = RunnerPeers(self._name, self._bus, self._discovery, self._hosted, self)
         grace = grace_period + job_grace
         self._shutdown = Shutdown(
             self._name,
@@ -382,6 +384,7 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
             self._inbox.run_in(tasks)
             self._events.open(tasks)
             await self._block.listen(tasks)
+            self._peers.begin()
             self._discovery.begin()
             self._start_all(tasks)
             self._run.serving()
@@ -399,6 +402,7 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
             for event, args in await self._events.close():
                 if event == "on_error":
                     self._hosted.not_taken(args[0])
+            self._peers.end()
             self._discovery.end()
             await self._bus.unsubscribe(self)
             logger.info("runner %r has ended", self._name, extra=self.about)
@@ -511,12 +515,10 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         """Tell a root worker that has just started which root workers are ready."""
         self._hosted.tell_of_others(worker)
 
-    def _worker_departed(self, data: WorkerReadyData) -> None:
-        name = data.worker_name
-        if name not in self._asking or name in self._registry:  # another runner claims the name, and still has it
-            return
-        announced = data.runner != self._name or self._bus.in_process
-        self._orphans.left(name, announcement_in=None if announced else self._run.tasks)
+    def _worker_departed(self, data: WorkerReadyData, error: str | None) -> None:
+        if data.worker_name in self._asking:
+            announced = data.runner != self._name or self._bus.delivers_at_once
+            self._orphans.left(data, error, announcement_in=None if announced else self._run.tasks)
 
     def _call_later(self, function: Callable[[], Awaitable[None]]) -> None:
         if self._inbox is not None:

@@ -13,7 +13,7 @@ from anyio import get_current_task
 from workerbus._concurrency.failures import sort_failure
 from workerbus._order import PROCESS
 from workerbus._registry import WorkerRegistry
-from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
+from workerbus._values import Peer, WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
 from workerbus.abc import RunnerLike
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NameTakenError, NotRunningError, describe
@@ -357,6 +357,20 @@ class HostedWorkers:
                 del self.roots[name]
                 if core.state.supervision is not None:
                     core.state.supervision.gone(worker, None)
+
+    # --- other processes
+
+    def requester_lost(self, peer: Peer, reason: str) -> None:
+        """Cancel the jobs that a peer has asked for, which is gone."""
+        for core in list(self.workers.values()):
+            if core.job_server.jobs:
+                core.job_server.requester_lost(peer, reason)
+
+    def name_lost(self, name: str, owner: str) -> None:
+        """Let a worker fail whose name another process has taken."""
+        core = self.workers.get(name)
+        if core is not None:
+            core.lifecycle.fail(NameTakenError(name, f"runner {owner!r}"), "name")
 
     async def stop_unstarted(self) -> None:
         """Stop the workers that are still attached after a run that could not begin, or that came too late for it.

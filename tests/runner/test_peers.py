@@ -1,0 +1,407 @@
+"""X3, X4, X5, J4: runners in other processes: they meet, are lost, come again, and have the names that they claim."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio
+import pytest
+
+from support.conditions import eventually
+from support.leaks import left_in
+from support.peers import Switch, SwitchBus, bus_of, processes
+from support.runners import runner_on
+from support.workers import Doing, Helper
+from workerbus import (
+    Backoff,
+    BaseWorker,
+    BusJobRequestMessage,
+    BusWorkerRegistryMessage,
+    JobError,
+    NameTakenError,
+    Peer,
+    WorkerErrorData,
+    WorkerGoneData,
+    WorkerReadyData,
+    WorkerRegistryEntry,
+    WorkerRunner,
+    worker_ready,
+)
+from workerbus.testing import settle
+
+
+def snapshots(runner: WorkerRunner) -> list[BusWorkerRegistryMessage]:
+    """The snapshots that have arrived at the bus of a runner."""
+    return [message for _, message in bus_of(runner).arrivals if isinstance(message, BusWorkerRegistryMessage)]
+
+
+# --- meeting
+
+
+@pytest.mark.parametrize("count", [2, 6])
+async def test_runners_that_start_at_once_know_each_other(count: int) -> None:
+    """X3, G1: each of them asks all, and meets those whose buses join later."""
+    switch, names = Switch(), [f"runner {number}" for number in range(count)]
+    runners = [runner_on(SwitchBus(switch), name) for name in names]
+    workers = {f"{runner.name}/{n}" for runner in runners for n in range(2)}
+    known = anyio.Event()
+    complete: list[str] = []
+
+    async def run(runner: WorkerRunner) -> None:
+        async with runner:
+            await runner.add_workers(*(Helper(f"{runner.name}/{n}") for n in range(2)))
+            for name in workers:
+                await runner.registry.wait_for(name)
+            complete.append(runner.name)
+            if len(complete) == count:
+                known.set()
+            await known.wait()
+            assert {*runner.registry.local_workers, *runner.registry.remote_workers} == workers
+
+    async with anyio.create_task_group() as group:
+        for runner in runners:
+            group.start_soon(run, runner)
+
+
+async def test_a_snapshot_for_a_peer_that_was_met_is_not_answered() -> None:
+    """X3: each of two sends its own when the second one joins; the second, which was not there before, asks all."""
+    async with processes("a") as [a]:
+        await a.add_workers(Helper("on a"))
+        async with runner_on(SwitchBus(bus_of(a).switch), "b") as b:
+            await b.registry.wait_for("on a")
+            await settle()
+            assert [message.asks for message in snapshots(a)] == [True]
+            assert [message.target for message in snapshots(b) if message.asks] == ["b"]
+
+
+async def test_runners_that_share_a_bus_are_known_to_others_whichever_came_first() -> None:
+    """R6, X3: two on one bus, one of which comes later; what they send goes to where their workers are."""
+    async with processes("far") as [far], SwitchBus(bus_of(far).switch, name="shared") as shared:
+        await far.add_workers(Helper("on far"))
+        async with runner_on(shared, "one") as one:
+            await one.add_workers(Helper("a"), Helper("b"))
+            async with runner_on(shared, "two") as two:
+                await two.add_workers(Helper("c"), Helper("d"))
+                for name in ("a", "b", "c", "d"):
+                    assert (await far.job(name, name="echo"))["worker"] == name
+                for runner in (one, two):
+                    assert (await runner.job("on far", name="echo"))["worker"] == "on far"
+                assert (await one.job("c", name="echo"))["worker"] == "c"
+                bus_of(far).kill()
+                await eventually(lambda: sorted(one.registry.remote_workers) == ["c", "d"])
+                assert sorted(two.registry.remote_workers) == ["a", "b"]
+            await settle()
+
+
+async def test_what_is_sent_to_a_worker_of_a_peer_goes_to_that_one_alone() -> None:
+    """X6: a request, its answer to a runner that has no workers, and no more of it."""
+    async with processes("a", "b", "c") as [a, b, c]:
+        await a.add_workers(Helper("on a"))
+        await b.registry.wait_for("on a")
+        await c.registry.wait_for("on a")
+        await settle()
+        before = len(bus_of(c).arrivals)
+        assert await b.job("on a", name="echo")
+        await settle()
+        assert len(bus_of(c).arrivals) == before
+
+
+async def test_a_runner_whose_bus_was_there_before_it_is_known_to_those_who_have_no_workers() -> None:
+    """X6, R6: its answer to a requester elsewhere goes to that one alone."""
+    async with processes("asker", "other") as [asker, other], SwitchBus(bus_of(asker).switch, name="shared") as shared:
+        await settle()
+        async with runner_on(shared, "host") as host:
+            await host.add_workers(Helper("helper"))
+            for runner in (asker, other):
+                await runner.registry.wait_for("helper")
+            await settle()
+            before = len(bus_of(other).arrivals)
+            assert await asker.job("helper", name="echo")
+            await settle()
+            assert len(bus_of(other).arrivals) == before
+
+
+# --- losing
+
+
+async def test_the_workers_of_a_lost_peer_are_unregistered_and_all_who_watch_are_told_why() -> None:
+    """X4, W9, G2: on_worker_gone with the reason, and those who watch for its departure."""
+    gone: list[WorkerGoneData] = []
+    left: list[str] = []
+
+    class Watching(BaseWorker):
+        async def on_worker_gone(self, data: WorkerGoneData) -> None:
+            gone.append(data)
+
+    async def departed(data: WorkerReadyData) -> None:
+        left.append(data.worker_name)
+
+    async with processes("a", "b") as [a, b]:
+        watching = Watching("watching")
+        await b.add_workers(watching)
+        await a.add_workers(Helper("one"), Helper("two"))
+        for name in ("one", "two"):
+            await b.registry.wait_for(name)
+        await watching.watch_workers("one")
+        await b.registry.watch_departure("two", departed)
+        bus_of(a).kill()
+        await eventually(lambda: gone and left)
+        assert gone == [WorkerGoneData("one", "a", "runner 'a' is gone: its lease is over")]
+        assert left == ["two"]
+        assert b.registry.remote_workers == []
+        b.registry.unwatch("two", departed)
+
+
+async def test_a_watcher_sees_a_worker_go_and_come_with_its_process() -> None:
+    """X4, W9: `@worker_ready` again for the new incarnation."""
+    seen: list[str] = []
+
+    class Watching(BaseWorker):
+        @worker_ready(name="there")
+        async def came(self, data: WorkerReadyData) -> None:
+            seen.append(f"came, at {data.runner}")
+
+        async def on_worker_gone(self, data: WorkerGoneData) -> None:
+            seen.append("went")
+
+    async with processes("b") as [b]:
+        watching = Watching("watching")
+        await b.add_workers(watching)
+        await watching.watch_workers("there")
+        for _ in range(2):
+            async with runner_on(SwitchBus(bus_of(b).switch), "a") as a:
+                await a.add_workers(Helper("there"))
+                await eventually(lambda: len(seen) % 2)
+                bus_of(a).kill()
+                await eventually(lambda: not len(seen) % 2)
+    assert seen == ["came, at a", "went"] * 2
+
+
+async def test_workers_of_a_lost_peer_are_not_taken_for_failed_and_may_come_back() -> None:
+    """X4, J4: who asks later waits for them, also for one that had failed there before, or was being restarted."""
+    answers: list[str] = []
+
+    async def ask() -> None:
+        answers.append((await b.job("there", name="echo", timeout=5))["worker"])
+
+    async with processes("b") as [b]:
+        async with runner_on(SwitchBus(bus_of(b).switch), "a") as a:
+            await a.add_workers(Helper("there"))
+            await b.registry.wait_for("there")
+            bus_of(a).kill()
+            await eventually(lambda: not b.registry.remote_workers)
+            assert b.registry.failure_of("there") is None
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            await settle()
+            async with runner_on(SwitchBus(bus_of(b).switch), "a") as a:
+                await a.add_workers(Helper("there"))
+                await eventually(lambda: answers)
+    assert answers == ["there"]
+
+
+class Broken(BaseException):
+    """Ends the worker whose code raises it."""
+
+
+async def fail(_worker: Doing, _message: BusJobRequestMessage) -> None:
+    raise Broken
+
+
+async def test_a_worker_that_was_being_restarted_with_its_process_is_waited_for_elsewhere() -> None:
+    """X4, S1: its restart is forgotten with the process; another one may have the name."""
+    async with processes("a", "b") as [a, b]:
+        await a.supervise(lambda: Doing("there", fail), backoff=Backoff(initial=3600, maximum=3600))
+        with pytest.raises(JobError):
+            await b.job("there", name="do")
+        await eventually(lambda: "there" in b.registry.restarting)
+        bus_of(a).kill()
+        await eventually(lambda: "there" not in b.registry.restarting)
+        await b.add_workers(Helper("there"))
+        assert await b.job("there", name="echo")
+
+
+# --- coming again
+
+
+async def test_the_same_names_may_come_back_at_once_in_a_new_incarnation() -> None:
+    """X4, L8: all that is told of the new one counts, whatever the numbers of its announcements."""
+    async with processes("b") as [b], runner_on(SwitchBus(bus_of(b).switch), "a") as first:
+        await first.add_workers(*(Helper(f"w{n}") for n in range(5)))
+        for n in range(5):
+            await b.registry.wait_for(f"w{n}")
+        bus_of(first).kill()
+        async with runner_on(SwitchBus(bus_of(b).switch), "a") as second:
+            await second.add_workers(*(Helper(f"w{n}") for n in range(5)))
+            for n in range(5):
+                assert (await b.job(f"w{n}", name="echo"))["worker"] == f"w{n}"
+            assert sorted(b.registry.remote_workers) == [f"w{n}" for n in range(5)]
+            data = b.registry.get("w0")
+            assert data is not None
+            assert data.runner == "a"
+
+
+def _has(found: list[WorkerGoneData], count: int) -> bool:
+    return len(found) == count
+
+
+async def test_a_runner_that_was_fenced_joins_again_and_is_known_again() -> None:
+    """X4: both ways, with the workers that it has; though it says that it is the same runner, it is in a new life."""
+    gone: list[WorkerGoneData] = []
+
+    class Watching(Helper):
+        async def on_worker_gone(self, data: WorkerGoneData) -> None:
+            gone.append(data)
+
+    async with processes("a", "b") as [a, b]:
+        watching = Watching("on b")
+        await a.add_workers(Helper("on a"))
+        await b.add_workers(watching)
+        await watching.watch_workers("on a")
+        await a.registry.wait_for("on b")
+        await b.registry.wait_for("on a")
+        for times in (1, 2):
+            bus_of(a).fence()
+            assert a.registry.remote_workers == []
+            await a.registry.wait_for("on b")
+            await eventually(partial(_has, gone, times))
+            await b.registry.wait_for("on a")
+            assert await a.job("on b", name="echo")
+            assert await b.job("on a", name="echo")
+
+
+async def test_a_runner_that_is_heard_from_another_peer_is_in_another_life() -> None:
+    """X3, X4: though it says that it is in the same one; the end of the session with the first peer changes nothing."""
+    gone: list[str] = []
+    first, second = Peer("a", "1"), Peer("a", "2")
+    async with processes("b") as [b]:
+        bus = bus_of(b)
+        for number, peer in enumerate((first, second)):
+            bus.meet(peer)
+            bus.arrive(BusWorkerRegistryMessage("a", [WorkerRegistryEntry("there")], "life", number, source="a"), peer)
+            if peer is first:
+                b.registry.watch_gone("there", lambda data: gone.append(data.worker_name))
+        assert gone == ["there"]
+        bus.lose(first, "its lease is over")
+        assert gone == ["there"]
+        assert b.registry.remote_workers == ["there"]
+        bus.lose(second, "its lease is over")
+        assert gone == ["there"] * 2
+        assert b.registry.remote_workers == []
+
+
+async def test_nothing_stays_of_a_peer_that_is_gone() -> None:
+    """R9: however many have come and gone, whether they have left or were lost."""
+    async with processes("b") as [b]:
+
+        async def once(kill: bool) -> None:
+            async with runner_on(SwitchBus(bus_of(b).switch), "a") as a:
+                await a.add_workers(Helper("there"))
+                assert await b.job("there", name="echo")
+                if kill:
+                    bus_of(a).kill()
+            await eventually(lambda: not bus_of(b).peers)
+
+        for kill in (True, False):
+            await once(kill)
+        before = left_in(b.registry)
+        for kill in (True, False) * 5:
+            await once(kill)
+        assert b._discovery._at == {}
+        assert b._discovery._others == {}
+        assert not b._discovery._without_workers
+        assert left_in(b.registry) == before
+
+
+# --- names
+
+
+async def test_a_worker_whose_name_another_process_has_taken_meanwhile_fails() -> None:
+    """X5: its runner was cut off, and joins again; ``on_error`` is told, its jobs are answered ERROR."""
+    errors: list[WorkerErrorData] = []
+    answers: list[JobError] = []
+
+    async def ask() -> None:
+        with pytest.raises(JobError) as caught:
+            await a.job("twin", name="wait")
+        answers.append(caught.value)
+
+    async with processes("a", "b") as [a, b]:
+        a.add_event_handler("on_error", lambda _runner, data: errors.append(data))
+        mine, theirs = Helper("twin"), Helper("twin")
+        await a.add_workers(mine, Helper("other"))
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            await mine.begun.wait()
+            bus_of(a).switch.leave(bus_of(a), "lost", "its lease is over")
+            await eventually(lambda: not bus_of(b).peers)
+            await b.add_workers(theirs)
+            bus_of(a).end_life("it was declared lost")
+            bus_of(a).join()
+        await eventually(lambda: any(data.fatal for data in errors))
+        [failed] = [data for data in errors if data.fatal]
+        assert failed.worker_name == "twin"
+        assert isinstance(failed.exception, NameTakenError)
+        assert "runner 'b'" in failed.error
+        assert answers[0].responses["twin"]["type"] == "NameTakenError"
+        await eventually(lambda: a.get_worker("twin") is None)
+        assert (await a.job("twin", name="echo"))["worker"] == "twin"
+        assert theirs.calls
+        assert a.registry.local_workers == ["other"]
+
+
+async def test_faults_of_the_network_are_reported_to_each_runner_on_the_bus() -> None:
+    """X3: by ``on_error``, in the runner's own name."""
+    told: list[tuple[str, str]] = []
+
+    def note(runner: WorkerRunner, data: WorkerErrorData) -> None:
+        told.append((data.worker_name, data.error))
+
+    async with SwitchBus(Switch()) as bus, runner_on(bus, "one") as one, runner_on(bus, "two") as two:
+        for runner in (one, two):
+            runner.add_event_handler("on_error", note)
+        bus.report("two messages of peer 'far' are lost")
+        await eventually(lambda: len(told) == 2)
+    assert sorted(told) == [(name, "two messages of peer 'far' are lost") for name in ("one", "two")]
+
+
+# --- the end
+
+
+@pytest.mark.parametrize("ask", [WorkerRunner.end, WorkerRunner.cancel])
+async def test_an_end_concerns_the_runner_of_this_process_alone(ask: Callable[[WorkerRunner], Awaitable[None]]) -> None:
+    """X9: the others go on."""
+    async with processes("b") as [b]:
+        await b.add_workers(Helper("on b"))
+        a = runner_on(SwitchBus(bus_of(b).switch), "a")
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(a.run, auto_end=False))
+            await a.registry.wait_for("on b")
+            await ask(a)
+        assert await b.job("on b", name="echo")
+
+
+async def test_a_peer_that_is_lost_while_a_runner_ends_holds_nothing_up() -> None:
+    """X4, R2: a job that its worker has asked for is answered, and the end goes on."""
+    outcomes: list[BaseException] = []
+
+    class Asking(BaseWorker):
+        async def on_activated(self, args: object) -> None:
+            self.create_task(self.ask)
+
+        async def ask(self) -> None:
+            try:
+                await self.job("on a", name="wait")
+            except JobError as error:
+                outcomes.append(error)
+
+    async with processes("a", job_grace=5) as [a]:
+        helper = Helper("on a")
+        await a.add_workers(helper)
+        async with runner_on(SwitchBus(bus_of(a).switch), "b", job_grace=5) as b:
+            await b.registry.wait_for("on a")
+            await b.add_workers(Asking("asking"))
+            await helper.begun.wait()
+            await b.end()
+            await settle()
+            bus_of(a).kill()
+    assert len(outcomes) == 1
