@@ -52,6 +52,31 @@ async def test_who_is_silent_for_longer_than_the_lease_is_lost(members: Members,
     assert await members.claim("a1", "worker") == {}
 
 
+async def test_nobody_is_lost_because_the_server_was_started_anew_several_times(members: Members) -> None:
+    """X4: each time for less than half a lease, and one member was never there in between."""
+    await joined(members, "a1", "b1", "c1")
+    members.has_been_silent("b1", LEASE + 1)
+    members.server.call("SET", f"{{{PREFIX}}}:server", "the run id of an earlier one")
+    beat = await members.membership.beat(members.connection, "a1")
+    assert (beat.alive, beat.members, beat.lost) == (True, 3, 0)
+    members.has_been_silent("b1", LEASE + 1)
+    assert (await members.membership.beat(members.connection, "a1")).lost == 1, "from then on it is on its own"
+
+
+async def test_a_server_that_does_not_say_who_it_is_is_taken_for_the_same(members: Members) -> None:
+    """X9: the right to INFO is not needed."""
+    await joined(members, "a1", "b1")
+    members.server.add_user("member", "secret", "~*", "+@all", "-info")
+    url = members.server.url.replace("redis://", "redis://member:secret@")
+    connection = await connect(RedisSettings.parse(url))
+    try:
+        members.has_been_silent("b1", LEASE + 1)
+        members.server.call("SET", f"{{{PREFIX}}}:server", "another")
+        assert (await members.membership.beat(connection, "a1")).lost == 1
+    finally:
+        await connection.aclose()
+
+
 async def test_who_is_silent_for_less_is_not(members: Members) -> None:
     await joined(members, "a1", "b1")
     members.has_been_silent("b1", LEASE - 1)

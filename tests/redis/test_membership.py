@@ -120,7 +120,7 @@ async def test_all_keys_begin_with_the_prefix(members: Members) -> None:
     """X9: one rule of the server's ACL covers them."""
     await members.join("a1")
     await members.claim("a1", "worker")
-    assert len(members.all_keys()) == 6
+    assert len(members.all_keys()) == 7
     assert all(key.startswith(f"{{{PREFIX}}}:") for key in members.all_keys())
 
 

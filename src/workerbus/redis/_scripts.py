@@ -7,6 +7,7 @@
 | ``runners`` | hash | a runner's name to its incarnation |
 | ``names`` | hash | a worker's name to the incarnation that has claimed it |
 | ``claims:<incarnation>`` | set | the names that it has claimed |
+| ``server`` | string | the run id of the server, as it was seen last |
 | ``inbox:<incarnation>`` | stream | what others write to it, and what it is told of them |
 
 All keys begin with ``{prefix}:``. The braces are part of them, and keep them in one slot where there are several.
@@ -17,8 +18,8 @@ written to an inbox that is not there (NOMKSTREAM), so what is late for the dead
 Rule 2: what happens to a member is told in the inboxes of all others, in the same step. It stands there behind all that
 the member had written, and before all that it writes next.
 
-Rule 3: time passes for members only while the server is there. Where nobody has renewed for half a lease, or the newest
-beat is that far in the future, the server or its clock was away: all get a whole lease from now.
+Rule 3: time passes for members only while the server is there. Where it was started anew, nobody has renewed for half a
+lease, or the newest beat is that far in the future, the server or its clock was away: all get a whole lease from now.
 
 The parts of a script are put together as text, since a script cannot call another one.
 """
@@ -38,11 +39,13 @@ COMMANDS: Final = (
     "eval",
     "evalsha",
     "exists",
+    "get",
     "hdel",
     "hget",
     "hgetall",
     "hset",
     "sadd",
+    "set",
     "smembers",
     "srem",
     "time",
@@ -59,6 +62,8 @@ COMMANDS: Final = (
     "zscore",
 )
 """What a user of the server needs the right to, to be a member; the rule for the keys is ``~{prefix}:*``."""
+USEFUL: Final = ("info",)
+"""Without the right to these, a member cannot see that the server was started anew several times in a lease."""
 
 ENTRIES_A_STEP: Final = 5_000
 """How many entries one script may write because members are lost; the next beat goes on. It bounds how long the server
@@ -98,6 +103,7 @@ local function drop(member)
     if redis.call('HGET', names, name) == member then redis.call('HDEL', names, name) end
   end
   redis.call('UNLINK', inbox(member), claims(member))
+  if redis.call('ZCARD', members) == 0 then redis.call('UNLINK', base .. 'server') end
 end
 
 local function lose(lost, reason)
@@ -110,10 +116,20 @@ end
 # How old the newest beat is says whether the server was away: one member that lives renews every fifth of a lease, so
 # the dead are not saved by it. One in the future says that the clock went back; by a little does not count, or a clock
 # that is corrected every few seconds would keep the dead forever.
+# A server with another run id was started anew, or has taken another one's place: members may have been without it several
+# times in a lease, for less than half of it each time.
 _REAP = """
+local function is_new_server()
+  local told = redis.pcall('INFO', 'server')
+  local run = type(told) == 'string' and string.match(told, 'run_id:(%w+)')
+  if not run or redis.call('GET', base .. 'server') == run then return false end
+  redis.call('SET', base .. 'server', run)
+  return true
+end
+
 local function reap()
   local newest = redis.call('ZREVRANGE', members, 0, 0, 'WITHSCORES')[2]
-  if newest and math.abs(now - newest) > lease / 2 then
+  if is_new_server() or newest and math.abs(now - newest) > lease / 2 then
     for _, member in ipairs(redis.call('ZRANGE', members, 0, -1)) do redis.call('ZADD', members, now, member) end
     return 0
   end
