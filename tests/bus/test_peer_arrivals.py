@@ -91,6 +91,21 @@ async def test_a_peer_whose_messages_wait_beyond_the_limit_ends_the_life_of_the_
     assert numbers(slow) == [0, 1, 2, 3, 4, 10, 11, 12, 5]
 
 
+async def test_what_has_found_room_counts_no_more() -> None:
+    """X7."""
+    bus, slow = HandBus(LEFT, max_buffer_size=1, max_arrivals=3), Slow("slow")
+    async with bus:
+        await bus.subscribe(slow)
+        for first in (0, 5, 10):
+            slow.go = Event()
+            for n in range(first, first + 5):
+                assert bus.arrive(note(n), LEFT) is D
+                await settle()
+            slow.go.set()
+            await slow.until(first + 5)
+    assert numbers(slow) == list(range(15))
+
+
 async def test_a_message_for_several_full_subscribers_waits_once_for_each() -> None:
     """X7."""
     bus, one, two = HandBus(LEFT, max_buffer_size=1, max_arrivals=3), Slow("one"), Slow("two")

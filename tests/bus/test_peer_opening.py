@@ -3,14 +3,14 @@
 from typing import Any
 
 import pytest
-from anyio import Event, create_task_group, current_time, sleep
+from anyio import Event, create_task_group, current_time, sleep, sleep_forever
 
 from support.hand_buses import LEFT, RIGHT, HandBus, Listener
 from support.leaks import task_ids
 from support.messages import note
 from support.subscribers import Plain
 from support.workers import Helper, running
-from workerbus import BusUnavailable, BusWorkerRegistryMessage, NotRunningError
+from workerbus import BusAddWorkerMessage, BusUnavailable, BusWorkerRegistryMessage, NotRunningError, Peer
 from workerbus.testing import settle
 
 
@@ -110,20 +110,25 @@ async def test_a_bus_can_be_opened_again_for_another_life() -> None:
     listener = Listener(bus)
     await bus.subscribe(it)
     lives: list[str] = []
+    told: list[Peer] = []
+    bus.add_event_handler("on_peer_joined", lambda _, peer: told.append(peer))
     for n in range(2):
         await bus.send(note(10 * n))
+        bus.post(note(10 * n + 2, target="nobody"))
         async with bus:
             lives.append(bus.incarnation)
             assert bus.arrive(note(10 * n + 1), LEFT, number=1).name == "DELIVERED"
             bus.locate("one", LEFT)
-            await it.until(2 * n + 2)
+            await it.until(3 * n + 3)
             with pytest.raises(NotRunningError, match="open already"):
                 await bus.__aenter__()
         assert bus.peers == ()
         assert not bus.is_alive
         assert not bus.is_open
         assert task_ids() == before
-    assert numbers(it.got) == [0, 1, 10, 11]
+    assert numbers(it.got) == [0, 2, 1, 10, 12, 11]
+    assert numbers(bus.messages) == [0, 2, 10, 12]
+    assert told == [LEFT, LEFT]
     assert lives[0] != lives[1]
     assert [kind for kind, *_ in listener.heard] == ["met", "lost"] * 2
 
@@ -155,6 +160,55 @@ async def test_an_opening_that_fails_leaves_nothing_and_can_be_tried_again() -> 
         await bus.send(note(2))
     assert [kind for kind, *_ in listener.heard] == ["met", "lost"] * 2
     assert numbers(bus.messages) == [1, 2]
+
+
+async def test_what_is_sent_while_it_joins_again_waits_for_that() -> None:
+    """B4, R6."""
+    bus, joining = HandBus(LEFT, joins=False), [Event(), Event()]
+    start = bus.start
+
+    async def joins() -> None:
+        await start()
+        await joining[0].wait()
+        bus.join()
+
+    bus.start = joins  # type: ignore[method-assign]  # a transport that takes a while
+
+    async def program() -> None:
+        for each in joining:
+            async with bus:
+                await each.wait()
+            joining[0] = Event()
+
+    async with create_task_group() as group:
+        group.start_soon(program)
+        joining[0].set()
+        await settle()
+        joining[1].set()
+        await settle()
+        assert bus.is_open
+        group.start_soon(bus.send, note(1))
+        bus.post(note(2))
+        await settle()
+        assert bus.sent == []
+        joining[0].set()
+        await settle()
+        assert sorted(numbers(bus.messages)) == [1, 2]
+        group.cancel_scope.cancel()
+
+
+async def test_what_the_library_posts_before_the_bus_opens_finds_its_place_whatever_the_bounds() -> None:
+    """B4, B9."""
+    bus, hangs = HandBus(LEFT, max_buffer_size=1), Plain("it", on=lambda _: sleep_forever())
+    await bus.subscribe(hangs)
+    bus.post(BusAddWorkerMessage(Helper("x"), source="me"))
+    assert bus.statistics().subscribers["it"].depth == 1  # a local one has no way to go
+    for n in range(3):
+        await bus.send(note(n))
+        bus.post(note(10 + n))
+    async with bus:
+        await settle()
+        assert bus.statistics().subscribers["it"].depth == 3  # and one is being handled in each lane
 
 
 async def test_a_bus_that_closes_takes_no_more() -> None:

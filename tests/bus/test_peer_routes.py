@@ -135,6 +135,20 @@ async def test_a_name_is_located_at_those_alone_with_whom_there_is_a_session() -
         assert bus.sent == [(note(1, target="one"), (LEFT, RIGHT))]
 
 
+async def test_names_of_a_peer_that_is_gone_are_looked_for_when_one_of_its_name_comes() -> None:
+    """X4: it was started again, or had been declared lost while it lived."""
+    bus, again = HandBus(LEFT, RIGHT), Peer("left", "left 2")
+    async with bus:
+        bus.locate("one", LEFT)
+        bus.locate("two", RIGHT)
+        bus.lose(LEFT, "its lease is over")
+        bus.lose(RIGHT, "its lease is over")
+        bus.meet(again)
+        await bus.send(note(1, target="one"))
+        await bus.send(note(2, target="two"))
+        assert bus.sent == [(note(1, target="one"), (again,))]
+
+
 async def test_the_same_name_in_another_life_is_another_peer() -> None:
     """X4: what is known of the old one is not believed of the new one."""
     bus, again = HandBus(LEFT), Peer("left", "left 2")
@@ -168,12 +182,18 @@ async def test_what_is_known_of_peers_that_have_left_is_forgotten() -> None:
             bus.meet(peer)
             bus.locate("one", peer)
             bus.locate("two", peer)
-            assert bus.peers == (peer,)
+            other = Peer("other", f"other {n}")
+            bus.meet(other)
+            bus.locate("one", other)
+            assert bus.peers == (peer, other)
+            assert bus._routes._names == {peer.incarnation: {"two": None}, other.incarnation: {"one": None}}
+            assert not bus._routes._gone
             bus.lose(peer, "left")
+            bus.lose(other, "left")
         assert bus.peers == ()
         assert bus.statistics().peers == 0
         routes = bus._routes
-        assert (len(routes), routes._names, list(routes._gone)) == (0, {}, ["one", "two"])
+        assert (len(routes), routes._names, list(routes._gone)) == (0, {}, ["two", "one"])
 
 
 # --- to one peer

@@ -15,6 +15,8 @@ from support.messages import Note, note
 from support.networks import laws
 from support.subscribers import Plain
 from workerbus import (
+    BusCancelMessage,
+    BusEndMessage,
     BusJobRequestMessage,
     BusJobUpdateMessage,
     BusMessage,
@@ -265,6 +267,22 @@ async def test_what_is_sent_without_a_connection_goes_out_in_order_when_there_is
         await settle()
         assert [(message.n, peers) for message, peers in bus.sent] == [(n, (RIGHT,)) for n in (0, 2, 3, 4, 9)]
         assert [sending.outcome for sending in sends] == ["sent", "cancelled", "sent", "sent", "sent"]
+        assert len(it.got) == 6  # once each
+
+
+@pytest.mark.parametrize("make", [BusEndMessage, BusCancelMessage])
+async def test_what_stays_in_its_process_waits_for_no_connection(make: Callable[..., BusMessage]) -> None:
+    """X9."""
+    bus, it = HandBus(LEFT), Plain("it")
+    async with bus:
+        await bus.subscribe(it)
+        bus.end_life("fenced")
+        await bus.send(make(source="me"))
+        await bus.send(note(1, target="it"))
+        await it.until(2)
+        assert current_time() == 0
+        bus.join()
+        assert bus.sent == []
 
 
 async def test_it_is_stored_when_the_new_connection_has_stored_it() -> None:

@@ -199,7 +199,7 @@ async def test_each_split_tells_what_it_has_lost_itself() -> None:
         network.lost_in(split, note(1), "right")
     for split in (first, second):
         network.heal(split)
-    assert [fault.text.rpartition("; ")[2] for fault in network.story if fault.kind == "healed"] == [
+    assert [fault.text.rpartition("; ")[2] for fault in network.records if fault.kind == "healed"] == [
         "1 message was lost",
         "2 messages were lost",
     ]
@@ -209,7 +209,7 @@ async def test_what_arrives_late_at_any_end_is_counted_when_a_split_is_over() ->
     network = a_network()
     network.split(["left", "right"], for_seconds=None, loses=False)
     network.heal(network.splits[0])
-    assert network.story[-1].text == "left and right are together again; 4 messages arrive late"
+    assert network.records[-1].text == "left and right are together again; 4 messages arrive late"
 
 
 def test_a_sender_is_where_it_sent_last() -> None:

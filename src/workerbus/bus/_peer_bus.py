@@ -403,7 +403,10 @@ class PeerBus(WorkerBus, EventEmitter):
             await self._stored(self._hold(message), current_time() + self.send_timeout)
             return
         if message.target in self._inboxes:
-            await self._hand_out_here(message, None)
+            if self.max_buffer_size == math.inf:
+                self._hand_out(message)
+            else:
+                await self._hand_out_in_line(message)
             return
         self.check_thread()
         deadline = current_time() + self.send_timeout if message.confirmed else math.inf
@@ -413,17 +416,14 @@ class PeerBus(WorkerBus, EventEmitter):
                 inbox.full_lane(message)  # raises where its own code sends it; before anybody has got it
         holds = not self._alive and message.confirmed and not _stays(message)
         receipt = self._hold(message, handed_out=True) if holds else self._transmit(message)
-        await self._hand_out_here(message, recipients)
-        if not message.confirmed:
-            await self.room()
-        elif receipt is not None:
-            await self._stored(receipt, deadline)
-
-    async def _hand_out_here(self, message: BusMessage, recipients: Sequence[Inbox] | None) -> None:
         if self.max_buffer_size == math.inf:
             self._hand_out(message, recipients)
         else:
             await self._hand_out_in_line(message, recipients)
+        if not message.confirmed:
+            await self.room()
+        elif receipt is not None:
+            await self._stored(receipt, deadline)
 
     async def _stored(self, first: Receipt, deadline: float) -> None:
         receipt: Receipt | None = first

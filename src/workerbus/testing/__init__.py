@@ -8,8 +8,10 @@ from workerbus.testing._errors import DeadlockError, SpinError, StuckError, Time
 from workerbus.testing._leaks import assert_no_jobs, nothing_left
 from workerbus.testing.buses._faults import Faults
 from workerbus.testing.buses._faulty import FaultyBus
-from workerbus.testing.buses._network import Fault
+from workerbus.testing.buses._peer_faults import PeerFaults
+from workerbus.testing.buses._peer_network import PeerNetwork
 from workerbus.testing.buses._recording import RecordedMessage, RecordingBus
+from workerbus.testing.buses._story import Fault
 from workerbus.testing.cancellation._checkpoints import (
     Checkpoint,
     CheckpointReport,
@@ -35,6 +37,8 @@ __all__ = [
     "GroupOutcome",
     "GroupPlan",
     "HookRun",
+    "PeerFaults",
+    "PeerNetwork",
     "RecordedMessage",
     "RecordingBus",
     "RecordingWorker",

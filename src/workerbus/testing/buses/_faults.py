@@ -16,12 +16,12 @@ from workerbus.messages import BusMessage
 Seconds = float | tuple[float, float]
 
 
-def _span(value: Seconds) -> tuple[float, float]:
+def span(value: Seconds) -> tuple[float, float]:
     # A number is a range that begins at 0; the validator sees to what is neither.
     return (0.0, value) if isinstance(value, int | float) and not isinstance(value, bool) else value  # type: ignore[return-value]  # a bool is refused there, too
 
 
-def _is_span(_faults: object, attribute: "Attribute[Any]", value: Any) -> None:
+def is_span(_faults: object, attribute: "Attribute[Any]", value: Any) -> None:
     is_pair = isinstance(value, tuple) and len(value) == 2
     if not is_pair or not all(isinstance(each, int | float) and not isinstance(each, bool) for each in value):
         raise TypeError(f"{attribute.name} is a number of seconds, or a range (least, most) of them, not {value!r}")
@@ -30,14 +30,14 @@ def _is_span(_faults: object, attribute: "Attribute[Any]", value: Any) -> None:
         raise ValueError(f"{attribute.name} must be seconds, finite, not less than 0, and the least first, not {shown}")
 
 
-def _is_probability(_faults: object, attribute: "Attribute[Any]", value: Any) -> None:
+def is_probability(_faults: object, attribute: "Attribute[Any]", value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{attribute.name} is a probability, a number from 0 to 1, not {value!r}")
     if not 0 <= value <= 1:
         raise ValueError(f"{attribute.name} is a probability, from 0 to 1, not {value!r}")
 
 
-def _is_predicate(_faults: object, attribute: "Attribute[Any]", value: Any) -> None:
+def is_predicate(_faults: object, attribute: "Attribute[Any]", value: Any) -> None:
     if value is not None and not callable(value):
         raise TypeError(f"{attribute.name} is a function of a message, or None, not {value!r}")
 
@@ -82,13 +82,13 @@ class Faults:
         ValueError: A probability is not from 0 to 1, or seconds are negative.
     """
 
-    delay: tuple[float, float] = field(default=(0.0, 0.0), converter=_span, validator=_is_span)
-    duplicate: float = field(default=0.0, validator=_is_probability)
-    lose: float = field(default=0.0, validator=_is_probability)
-    split: float = field(default=0.0, validator=_is_probability)
-    split_seconds: tuple[float, float] = field(default=(0.0, 1.0), converter=_span, validator=_is_span)
+    delay: tuple[float, float] = field(default=(0.0, 0.0), converter=span, validator=is_span)
+    duplicate: float = field(default=0.0, validator=is_probability)
+    lose: float = field(default=0.0, validator=is_probability)
+    split: float = field(default=0.0, validator=is_probability)
+    split_seconds: tuple[float, float] = field(default=(0.0, 1.0), converter=span, validator=is_span)
     split_loses: bool = False
-    spare: Callable[[BusMessage], object] | None = field(default=None, validator=_is_predicate)
+    spare: Callable[[BusMessage], object] | None = field(default=None, validator=is_predicate)
 
     @property
     def draws(self) -> bool:
@@ -114,12 +114,10 @@ class Faults:
         delay, second, length = (random.random() for _ in range(3))
         return Fate(
             lost=lost < self.lose,
-            delays=tuple(
-                _within(self.delay, part) for part in ([delay, second] if twice < self.duplicate else [delay])
-            ),
-            split=_within(self.split_seconds, length) if splits < self.split else None,
+            delays=tuple(within(self.delay, part) for part in ([delay, second] if twice < self.duplicate else [delay])),
+            split=within(self.split_seconds, length) if splits < self.split else None,
         )
 
 
-def _within(span: tuple[float, float], part: float) -> float:
+def within(span: tuple[float, float], part: float) -> float:
     return span[0] + (span[1] - span[0]) * part

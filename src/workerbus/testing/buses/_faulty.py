@@ -19,7 +19,8 @@ from workerbus.messages import BusMessage
 from workerbus.testing.buses._arrivals import Arrivals
 from workerbus.testing.buses._carrier import Carrier
 from workerbus.testing.buses._faults import Faults
-from workerbus.testing.buses._network import Fault, Network, Split
+from workerbus.testing.buses._network import Network, Split
+from workerbus.testing.buses._story import Fault
 from workerbus.testing.buses._telling import counted, in_seconds
 
 
@@ -119,7 +120,7 @@ class FaultyBus(WorkerBus):
     @property
     def records(self) -> list[Fault]:
         """Every fault of the network so far, in the order in which they happened."""
-        return list(self._network.story)
+        return list(self._network.records)
 
     def story(self) -> str:
         """Return a line for each fault of the network so far: seconds since its first end opened, and what happened."""

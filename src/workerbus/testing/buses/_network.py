@@ -7,8 +7,7 @@ whichever of the ends closes before; the first of the timers ends it.
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Final, Literal, Protocol
-from weakref import WeakSet
+from typing import Protocol
 
 from anyio import Event, current_time, move_on_at
 from attrs import field, frozen
@@ -17,29 +16,8 @@ from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NameTakenError, near_names
 from workerbus.messages import BusMessage
 from workerbus.testing.buses._faults import Fate, Faults
-from workerbus.testing.buses._telling import Teller, counted, in_seconds, listed
-
-FaultKind = Literal["delayed", "duplicated", "lost", "held back", "split", "healed", "hurried", "dropped"]
-
-
-@frozen
-class Fault:
-    """Something that a `FaultyBus` did.
-
-    Args:
-        time: When it happened, in seconds, by the clock of `anyio.current_time`.
-        kind: What kind of fault it was. ``"hurried"``: an end closed, and what was still delayed went out at once;
-            ``"dropped"``: an end closed, and what a split had held back from it never arrived.
-        text: What happened, in words.
-        message: The message that it happened to; None for what happened to an end.
-        seconds: How many seconds a delay lasts, or a split that ends by itself; None for all else.
-    """
-
-    time: float
-    kind: FaultKind
-    text: str
-    message: BusMessage | None = None
-    seconds: float | None = None
+from workerbus.testing.buses._story import Story
+from workerbus.testing.buses._telling import counted, in_seconds, listed
 
 
 @frozen(eq=False)
@@ -69,24 +47,6 @@ class Split:
         return listed(sides) if alone else " | ".join(sides)
 
 
-_networks: "WeakSet[Network]" = WeakSet()
-_KEPT_BACK: Final[tuple[FaultKind, ...]] = ("lost", "held back", "dropped", "split", "healed")
-_LAST: Final = 5
-
-
-def stories() -> list[str]:
-    """Return a paragraph for each network that is open: the last of what it has kept from arriving."""
-    told: list[str] = []
-    for network in list(_networks):
-        faults = [fault for fault in network.story if fault.kind in _KEPT_BACK]
-        names = [end.name for end in network.ends.values() if end.is_open]
-        if names and faults:
-            earlier = f"\n    {len(faults) - _LAST} more, and then" if len(faults) > _LAST else ""
-            lines = "".join(f"\n    at {in_seconds(fault.time)}: {fault.text}" for fault in faults[-_LAST:])
-            told.append(f"on the network of {listed(names)}{earlier}{lines}")
-    return sorted(told)
-
-
 class End(Protocol):
     """An end, as the network sees it."""
 
@@ -105,7 +65,28 @@ class End(Protocol):
         """Let in what no split holds back any more; returns how many messages that were."""
 
 
-class Network:
+def sides_of(sides: Sequence[str | Collection[str]], ends: Collection[str]) -> tuple[frozenset[str], ...]:
+    """Return the names of the ends on each side of a split; see `FaultyBus.split`.
+
+    Raises:
+        ValueError: There is no end of a name, a name comes twice, or there are no two sides.
+    """
+    named = [frozenset([side] if isinstance(side, str) else side) for side in sides]
+    named = [side for side in named if side] or [frozenset([name]) for name in ends]
+    everybody = Counter(name for side in named for name in side)
+    for name, times in everybody.items():
+        if name not in ends:
+            raise ValueError(f"the network has no end {name!r}; {near_names(name, ends)}")
+        if times > 1:
+            raise ValueError(f"an end is on one side of a split, but {name!r} is on {times}")
+    if len(named) == 1:
+        named.append(frozenset(ends) - named[0])
+    if len(named) < 2 or not all(named):
+        raise ValueError(f"a split needs two sides, but the network's ends are {listed(sorted(ends))}")
+    return tuple(named)
+
+
+class Network(Story):
     """What the ends of one network share.
 
     Args:
@@ -117,26 +98,20 @@ class Network:
         bus: The bus that everything goes over.
         seed: The seed that faults are drawn from.
         faults: The plan; it may be changed at any time.
-        story: The faults so far, in the order in which they happened.
-        teller: Finds words for messages, and numbers for made-up names.
-        begun: When the first end was opened, by the clock of `anyio.current_time`; None before that.
         ends: The ends, by name.
         splits: The splits that have not ended, in the order in which they began.
     """
 
     def __init__(self, bus: WorkerBus, seed: int | str, faults: Faults) -> None:
+        super().__init__(lambda: [end.name for end in self.ends.values() if end.is_open])
         self.bus: WorkerBus = bus
         self.seed: int | str = seed
         self.faults: Faults = faults
-        self.story: list[Fault] = []
-        self.teller: Teller = Teller()
-        self.begun: float | None = None
         self.ends: dict[str, End] = {}
         self.splits: list[Split] = []
         self._homes: dict[str, str] = {}
         self._sent: Counter[tuple[str, str]] = Counter()
         self._lost_in: Counter[Split] = Counter()
-        _networks.add(self)
 
     def add(self, end: End) -> None:
         """Add an end to the network.
@@ -147,19 +122,6 @@ class Network:
         if end.name in self.ends:
             raise NameTakenError(end.name, f"the network over bus {self.bus.name!r}")
         self.ends[end.name] = end
-
-    def begin(self) -> None:
-        """Note that an end has opened; the times in the story count from the first one."""
-        if self.begun is None:
-            self.begun = current_time()
-
-    def note(self, kind: FaultKind, text: str, *, seconds: float | None = None) -> None:
-        """Add a fault to the story."""
-        self.story.append(Fault(current_time(), kind, text, seconds=seconds))
-
-    def befalls(self, kind: FaultKind, message: BusMessage, what: str, *, seconds: float | None = None) -> None:
-        """Add to the story what happens to a message."""
-        self.story.append(Fault(current_time(), kind, f"{self.teller.calls(message)} {what}", message, seconds))
 
     # --- sending
 
@@ -188,20 +150,9 @@ class Network:
         Raises:
             ValueError: There is no end of a name, a name comes twice, or there are no two sides.
         """
-        named = [frozenset([side] if isinstance(side, str) else side) for side in sides]
-        named = [side for side in named if side] or [frozenset([name]) for name in self.ends]
-        everybody = Counter(name for side in named for name in side)
-        for name, times in everybody.items():
-            if name not in self.ends:
-                raise ValueError(f"the network has no end {name!r}; {near_names(name, self.ends)}")
-            if times > 1:
-                raise ValueError(f"an end is on one side of a split, but {name!r} is on {times}")
-        if len(named) == 1:
-            named.append(frozenset(self.ends) - named[0])
-        if len(named) < 2 or not all(named):
-            raise ValueError(f"a split needs two sides, but the network's ends are {listed(sorted(self.ends))}")
+        named = sides_of(sides, self.ends)
         until = None if for_seconds is None else current_time() + for_seconds
-        split = Split(tuple(named), until, self.faults.split_loses if loses is None else loses)
+        split = Split(named, until, self.faults.split_loses if loses is None else loses)
         self.splits.append(split)
         lasting = "" if for_seconds is None else f" for {in_seconds(for_seconds)}"
         self.note("split", f"{split} are split{lasting}", seconds=for_seconds)
@@ -244,12 +195,3 @@ class Network:
         with move_on_at(split.until):
             await split.over.wait()
         self.heal(split)
-
-    # --- telling
-
-    def tell(self) -> str:
-        """Return the story so far, a line for each fault."""
-        begun = self.begun or 0.0
-        times = [f"{fault.time - begun:.2f} s" for fault in self.story]
-        width = max(map(len, times), default=0)
-        return "\n".join(f"{time:>{width}}  {fault.text}" for time, fault in zip(times, self.story, strict=True))

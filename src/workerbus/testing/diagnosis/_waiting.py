@@ -41,8 +41,8 @@ from workerbus.pipeline._processor_inbox import ProcessorInbox
 from workerbus.pool._least_loaded import LeastLoaded
 from workerbus.pool._map import PoolMap
 from workerbus.runner._runner import WorkerRunner
-from workerbus.testing.buses._network import stories
 from workerbus.testing.buses._recording import RecordingBus
+from workerbus.testing.buses._story import stories
 from workerbus.testing.diagnosis._arrivals import RESTART, RESTART_WAITS, arrival, late, restart_keys, restart_title
 from workerbus.testing.diagnosis._circles import circles_in
 from workerbus.testing.diagnosis._frames import frames_of, is_machinery, module_of
