@@ -132,6 +132,24 @@ async def test_networks_with_other_prefixes_do_not_meet(members: Members) -> Non
     assert members.news("a1") == []
 
 
+@pytest.mark.parametrize("prefix", ["", "a b", "wb*", "{wb}", "w?", "w[b]", "w\\b", "n\u00e4", "line\n"])
+def test_a_prefix_that_would_mean_something_else_to_the_server_is_refused(prefix: str) -> None:
+    """X9: in the rule of its ACL, say."""
+    with pytest.raises(ValueError, match="a prefix is made of"):
+        Membership(prefix, LEASE)
+
+
+@pytest.mark.parametrize("lease", [0, -1, 0.001, float("nan"), float("inf")])
+def test_a_lease_that_is_no_time_is_refused(lease: float) -> None:
+    with pytest.raises(ValueError, match="a lease is a time in seconds"):
+        Membership(PREFIX, lease)
+
+
+def test_a_member_beats_five_times_in_a_lease() -> None:
+    """X4."""
+    assert Membership(PREFIX, 10.0).interval == 2.0
+
+
 async def test_a_restart_under_the_same_name_ends_the_former_life_at_once(members: Members) -> None:
     """X4: whatever lease that one has left."""
     await members.join("a1")

@@ -70,6 +70,10 @@ class Members:
         since = self.now() - round(seconds * 1000)
         self.server.call("ZADD", f"{{{PREFIX}}}:members", "XX", since, incarnation)
 
+    def silence(self, incarnation: str) -> float:
+        """How long it is, for the server, since a member's last beat, in seconds."""
+        return (self.now() - float(self.server.call("ZSCORE", f"{{{PREFIX}}}:members", incarnation))) / 1000
+
     def present(self) -> set[str]:
         return {each.decode() for each in self.server.call("ZRANGE", f"{{{PREFIX}}}:members", 0, -1)}
 

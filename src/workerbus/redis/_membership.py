@@ -8,6 +8,8 @@ may be asked twice; `join` within a lease, with the same incarnation.
 """
 
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
@@ -16,10 +18,13 @@ from attrs import field, frozen
 from workerbus._values import Peer
 from workerbus.redis._connection import Connection
 from workerbus.redis._script import Script
-from workerbus.redis._scripts import BEAT, CLAIM, JOIN, LEAVE, RELEASE
+from workerbus.redis._scripts import BEAT, BEATS, CLAIM, JOIN, LEAVE, RELEASE
 
 INBOX_ENTRIES: Final = 100_000
 """About how many entries an inbox keeps; more push out the oldest."""
+
+PREFIX: Final = re.compile(r"[\w.:/-]+", re.ASCII)
+"""What a prefix may be: with others, a rule of the server's ACL would mean something else, or a key another slot."""
 
 Kind: TypeAlias = Literal["joined", "left", "lost"]
 KINDS: Final[Mapping[bytes, Kind]] = {b"joined": "joined", b"left": "left", b"lost": "lost"}
@@ -107,10 +112,25 @@ class Membership:
         prefix: The network's; all its keys begin with ``{prefix}:``, braces included.
         lease: How long, in seconds, a member may be silent. It has to be the same for all members.
         inbox_entries: About how many entries an inbox keeps when notices are written to it.
+
+    Attributes:
+        base: What all keys begin with.
+        interval: How long, in seconds, from one beat to the next.
+
+    Raises:
+        ValueError: The prefix is empty or has other characters than letters, digits and ``-_.:/``; or the lease is too
+            short, or no time.
     """
 
     def __init__(self, prefix: str, lease: float, *, inbox_entries: int = INBOX_ENTRIES) -> None:
+        if PREFIX.fullmatch(prefix) is None:
+            raise ValueError(
+                f"a prefix is made of letters, digits and any of -_.:/ and is not empty, unlike {prefix!r}"
+            )
+        if not 0.01 <= lease < math.inf:
+            raise ValueError(f"a lease is a time in seconds, from 0.01 on, not {lease!r}")
         self.base: Final = f"{{{prefix}}}:"
+        self.interval: Final = lease / BEATS
         self._lease = round(lease * 1000)
         self._inbox_entries = inbox_entries
         self._keys = [self.base + key for key in ("members", "info", "runners", "names")]

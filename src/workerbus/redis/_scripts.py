@@ -20,6 +20,8 @@ the member had written, and before all that it writes next.
 
 Rule 3: time passes for members only while the server is there. Where it was started anew, nobody has renewed for half a
 lease, or the newest beat is that far in the future, the server or its clock was away: all get a whole lease from now.
+One that lives renews its lease `BEATS` times in its length: where the newest beat of all is half as old again as one
+should be, the server was out of reach for a short while, and of that only a beat's time counts.
 
 The parts of a script are put together as text, since a script cannot call another one.
 """
@@ -55,6 +57,7 @@ COMMANDS: Final = (
     "xrange",
     "zadd",
     "zcard",
+    "zincrby",
     "zrange",
     "zrangebyscore",
     "zrem",
@@ -64,6 +67,9 @@ COMMANDS: Final = (
 """What a user of the server needs the right to, to be a member; the rule for the keys is ``~{prefix}:*``."""
 USEFUL: Final = ("info",)
 """Without the right to these, a member cannot see that the server was started anew several times in a lease."""
+
+BEATS: Final = 5
+"""How many times in a lease a member renews it."""
 
 ENTRIES_A_STEP: Final = 5_000
 """How many entries one script may write because members are lost; the next beat goes on. It bounds how long the server
@@ -113,12 +119,11 @@ local function lose(lost, reason)
 end
 """
 
-# How old the newest beat is says whether the server was away: one member that lives renews every fifth of a lease, so
-# the dead are not saved by it. One in the future says that the clock went back; by a little does not count, or a clock
-# that is corrected every few seconds would keep the dead forever.
-# A server with another run id was started anew, or has taken another one's place: members may have been without it several
-# times in a lease, for less than half of it each time.
-_REAP = """
+# One that lives does not save the dead by being late, unless it always is. A clock that goes back by a little changes
+# nothing: one that is corrected every few seconds would keep the dead forever. A server with another run id was started
+# anew, or has taken another one's place: members may have been without it several times in a lease.
+_REAP = (
+    """
 local function is_new_server()
   local told = redis.pcall('INFO', 'server')
   local run = type(told) == 'string' and string.match(told, 'run_id:(%w+)')
@@ -127,16 +132,27 @@ local function is_new_server()
   return true
 end
 
-local function reap()
+local function allow_for_outages()
   local newest = redis.call('ZREVRANGE', members, 0, 0, 'WITHSCORES')[2]
-  if is_new_server() or newest and math.abs(now - newest) > lease / 2 then
+  local pause, beat = newest and now - newest or 0, lease / $BEATS
+  if is_new_server() or math.abs(pause) > lease / 2 then
     for _, member in ipairs(redis.call('ZRANGE', members, 0, -1)) do redis.call('ZADD', members, now, member) end
-    return 0
+  elseif pause > 1.5 * beat then
+    for _, member in ipairs(redis.call('ZRANGE', members, 0, -1)) do
+      redis.call('ZINCRBY', members, math.floor(pause - beat), member)
+    end
   end
+end
+
+local function reap()
+  allow_for_outages()
   local most = math.max(1, math.floor($ENTRIES / math.max(1, redis.call('ZCARD', members))))
   return lose(redis.call('ZRANGEBYSCORE', members, '-inf', '(' .. now - lease, 'LIMIT', 0, most), '$SILENT')
 end
-""".replace("$ENTRIES", str(ENTRIES_A_STEP)).replace("$SILENT", SILENT)
+""".replace("$BEATS", str(BEATS))
+    .replace("$ENTRIES", str(ENTRIES_A_STEP))
+    .replace("$SILENT", SILENT)
+)
 
 # ARGV: base, incarnation, lease, cap, name, info, whether to supersede ('1' or '0').
 # A member that joins again has not got the answer to its first try: its peers know it, and it gets the place at which
