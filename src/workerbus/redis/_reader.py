@@ -18,6 +18,8 @@ from workerbus.redis._reconnecting import AGAIN
 
 ENTRIES: Final = 512
 """So many entries are read at once, at most."""
+READ_BYTES: Final = 8 << 20
+"""So many bytes are to come at once, at most, as far as entries are as large as those before."""
 BLOCK_SECONDS: Final = 5.0
 """So long the server waits for an entry before it says that there is none."""
 
@@ -45,6 +47,7 @@ class Reader:
         self._inbox = inbox
         self._position = position
         self._trimmed = True
+        self._count = ENTRIES // 8
         self._take = take
         self._timeout = timeout
         self._refused = refused
@@ -61,7 +64,7 @@ class Reader:
         block = round(BLOCK_SECONDS * 1000)
         while True:
             commands: list[Command] = [
-                ("XREAD", "COUNT", ENTRIES, "BLOCK", block, "STREAMS", self._inbox, self._position)
+                ("XREAD", "COUNT", self._count, "BLOCK", block, "STREAMS", self._inbox, self._position)
             ]
             if not self._trimmed:
                 commands.insert(0, ("XTRIM", self._inbox, "MINID", _after(self._position)))
@@ -78,7 +81,11 @@ class Reader:
                     continue
             else:
                 self._told, self._trimmed, waits = False, True, AGAIN.delays()
-            for entry_id, fields in _entries(streams):
+            entries = _entries(streams)
+            if entries:
+                size = sum(len(value) for _, fields in entries for value in fields.values()) // len(entries)
+                self._count = max(1, min(ENTRIES, READ_BYTES // max(1, size)))
+            for entry_id, fields in entries:
                 self._position = entry_id.decode()
                 self._trimmed = False
                 if not self._take(int(entry_id.partition(b"-")[0]), fields):

@@ -1,0 +1,156 @@
+"""Reading an inbox: in order, trimmed as it is read, and not too much at once."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
+
+import anyio
+import pytest
+
+from support.redis_servers import RedisServer, until
+from workerbus.redis._connection import Connection
+from workerbus.redis._errors import RedisReplyError
+from workerbus.redis._opening import connect
+from workerbus.redis._protocol import Command
+from workerbus.redis._reader import ENTRIES, READ_BYTES, Reader
+from workerbus.redis._settings import RedisSettings
+
+INBOX = "inbox"
+
+
+class Watched:
+    """A connection whose commands are looked at on their way."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.commands: list[Command] = []
+
+    async def pipeline(self, commands: Iterable[Command], **kwargs: Any) -> list[Any]:
+        self.commands += (commands := list(commands))
+        return await self._connection.pipeline(commands, **kwargs)
+
+    def of(self, name: str) -> list[Command]:
+        return [command for command in self.commands if command[0] == name]
+
+
+class Inbox:
+    """What a reader has read."""
+
+    def __init__(self, server: RedisServer, stop_at: int = 10**9) -> None:
+        self.server = server
+        self.got: list[bytes] = []
+        self.refusals: list[str] = []
+        self.reader = Reader(INBOX, "0-0", self._take, timeout=5.0, refused=self.refusals.append)
+        self._stop_at = stop_at
+
+    def _take(self, stored_ms: int, fields: Mapping[bytes, bytes]) -> bool:
+        assert stored_ms > 0
+        self.got.append(fields[b"m"])
+        return len(self.got) < self._stop_at
+
+    def add(self, *values: bytes) -> None:
+        self.server.calls(*(("XADD", INBOX, "*", "m", value) for value in values))
+
+    @property
+    def length(self) -> int:
+        return int(self.server.call("XLEN", INBOX))
+
+
+@pytest.fixture
+async def connection(server: RedisServer) -> AsyncIterator[Connection]:
+    connection = await connect(RedisSettings.parse(server.url))
+    yield connection
+    await connection.aclose()
+
+
+def numbered(count: int) -> list[bytes]:
+    return [b"%d" % number for number in range(count)]
+
+
+async def test_entries_are_read_in_order_and_trimmed_with_the_next_read(
+    server: RedisServer, connection: Connection
+) -> None:
+    """X2: what was read takes no memory at the server, and one that is waited for comes when it is there."""
+    inbox = Inbox(server)
+    inbox.add(*numbered(3))
+    async with anyio.create_task_group() as group:
+        group.start_soon(inbox.reader.run, connection)
+        await until(lambda: inbox.length == 0)
+        inbox.add(b"late")
+        await until(lambda: inbox.got == [*numbered(3), b"late"])
+        await until(lambda: inbox.length == 0)
+        group.cancel_scope.cancel()
+    assert server.call("EXISTS", INBOX) == 1
+
+
+async def test_whoever_takes_them_says_when_to_stop(server: RedisServer, connection: Connection) -> None:
+    """X3"""
+    inbox = Inbox(server, stop_at=2)
+    inbox.add(*numbered(5))
+    await inbox.reader.run(connection)
+    assert inbox.got == numbered(2)
+
+
+async def test_a_reader_goes_on_where_it_was_on_another_connection(server: RedisServer, connection: Connection) -> None:
+    """X2: nothing is read twice."""
+    inbox = Inbox(server)
+    inbox.add(*numbered(3))
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(inbox.reader.run, connection)
+            await until(lambda: len(inbox.got) == 3)
+            scope.cancel()
+    inbox.add(b"late")
+    another = await connect(RedisSettings.parse(server.url))
+    async with anyio.create_task_group() as group:
+        group.start_soon(inbox.reader.run, another)
+        await until(lambda: inbox.got == [*numbered(3), b"late"])
+        group.cancel_scope.cancel()
+    await another.aclose()
+
+
+@pytest.mark.parametrize(("size", "count"), [(10, ENTRIES), (READ_BYTES // 100, 100), (READ_BYTES // 4, 4)])
+async def test_as_many_are_read_at_once_as_have_room(
+    server: RedisServer, connection: Connection, size: int, count: int
+) -> None:
+    """X1: large messages do not come by the hundred."""
+    inbox = Inbox(server, stop_at=3)
+    watched: Any = Watched(connection)
+    inbox.add(b"x" * size)
+    async with anyio.create_task_group() as group:
+        group.start_soon(inbox.reader.run, watched)
+        await until(lambda: len(watched.of("XREAD")) == 2)
+        group.cancel_scope.cancel()
+    assert [command[2] for command in watched.of("XREAD")] == [ENTRIES // 8, count]
+
+
+async def test_a_server_that_refuses_is_asked_again_and_told_of_once(
+    server: RedisServer, connection: Connection
+) -> None:
+    """X9, X10: rights may come back."""
+    inbox = Inbox(server)
+    inbox.add(*numbered(1))
+    server.add_user("reader", "secret", "~*", "+@all", "-xread")
+    limited = await connect(RedisSettings.parse(server.url.replace("redis://", "redis://reader:secret@")))
+    watched: Any = Watched(limited)
+    async with anyio.create_task_group() as group:
+        group.start_soon(inbox.reader.run, watched)
+        await until(lambda: len(watched.of("XREAD")) > 2)
+        server.call("ACL", "SETUSER", "reader", "+xread")
+        await until(lambda: inbox.got == numbered(1))
+        group.cancel_scope.cancel()
+    await limited.aclose()
+    (refusal,) = inbox.refusals
+    assert refusal.startswith("NOPERM")
+
+
+async def test_one_that_wants_another_connection_is_left_to_whoever_makes_it(server: RedisServer) -> None:
+    """X2: after a failover, say."""
+    inbox = Inbox(server)
+
+    class Failed:
+        async def pipeline(self, *_: object, **__: object) -> list[Any]:
+            return [RedisReplyError("UNBLOCKED client unblocked")]
+
+    failed: Any = Failed()
+    with pytest.raises(RedisReplyError, match="UNBLOCKED"):
+        await inbox.reader.run(failed)

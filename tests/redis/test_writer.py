@@ -1,0 +1,180 @@
+"""Writing batches to the inboxes of peers: as a whole, again where that is unknown, and in order."""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import anyio
+import pytest
+
+from support.redis_servers import RedisServer, redis_running, until
+from workerbus import Peer
+from workerbus.bus._peers import Session
+from workerbus.redis._connection import Connection
+from workerbus.redis._errors import ConnectionLost, RedisReplyError
+from workerbus.redis._opening import connect
+from workerbus.redis._outbox import Outbox, SharedReceipt
+from workerbus.redis._protocol import Command
+from workerbus.redis._settings import RedisSettings
+from workerbus.redis._writer import Writer
+
+A, B = Peer("a", "a-1"), Peer("b", "b-1")
+
+
+class World:
+    """An outbox, what writes it, and the inboxes of two peers at a server."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.server = server
+        self.sessions = {peer.incarnation: Session(peer) for peer in (A, B)}
+        self.outbox = Outbox("bus", self.sessions.get)
+        self.refusals: list[str] = []
+        self.writer = Writer(
+            self.outbox, str, lambda: "me-1", inbox_size=100_000, timeout=5.0, refused=self.refusals.append
+        )
+        for peer in (A, B):
+            server.call("XADD", peer.incarnation, "1-0", "k", "joined")
+
+    def put(self, data: bytes, *peers: Peer) -> SharedReceipt:
+        receipt = SharedReceipt(len(peers), target=True)
+        self.outbox.put(data, peers, receipt, anyio.current_time())
+        return receipt
+
+    def stored(self, peer: Peer) -> list[tuple[int, bytes]]:
+        """The numbers and the data in a peer's inbox."""
+        entries = self.server.call("XRANGE", peer.incarnation, "(1-0", "+")
+        fields = [dict(zip(flat[::2], flat[1::2], strict=True)) for _, flat in entries]
+        assert all(each[b"o"] == b"me-1" for each in fields)
+        return [(int(each[b"n"]), each[b"m"]) for each in fields]
+
+
+@pytest.fixture
+def world(server: RedisServer) -> World:
+    return World(server)
+
+
+@pytest.fixture
+async def connection(server: RedisServer) -> AsyncIterator[Connection]:
+    connection = await connect(RedisSettings.parse(server.url))
+    yield connection
+    await connection.aclose()
+
+
+async def write_all(world: World, connection: Any) -> None:
+    """Write until nothing waits."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.writer.run, connection)
+        await world.outbox.empty()
+        group.cancel_scope.cancel()
+
+
+async def test_each_peer_gets_its_messages_numbered_and_in_order(world: World, connection: Connection) -> None:
+    """X2, X3"""
+    receipts = [world.put(b"1", A), world.put(b"2", A, B), world.put(b"3", B)]
+    await write_all(world, connection)
+    assert world.stored(A) == [(1, b"1"), (2, b"2")]
+    assert world.stored(B) == [(1, b"2"), (2, b"3")]
+    assert all(receipt.settled and receipt.error is None for receipt in receipts)
+
+
+class Losing:
+    """A connection that does what it is told, and is lost before it says so."""
+
+    address = "here"
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def pipeline(self, commands: Iterable[Command], **kwargs: Any) -> list[Any]:
+        await self._connection.pipeline(commands, **kwargs)
+        raise ConnectionLost("here", "it was lost", sent=True)
+
+
+async def test_a_batch_whose_outcome_is_unknown_is_written_again_with_its_numbers(
+    world: World, connection: Connection
+) -> None:
+    """X2: those who have it drop it by the number."""
+    world.put(b"1", A)
+    world.put(b"2", A)
+    with pytest.raises(ConnectionLost):
+        await world.writer.run(Losing(connection))  # type: ignore[arg-type]
+    world.put(b"3", A)
+    await write_all(world, connection)
+    assert world.stored(A) == [(1, b"1"), (2, b"2"), (1, b"1"), (2, b"2"), (3, b"3")]
+    assert world.writer.retries == 1
+
+
+async def test_a_full_server_loses_nothing_and_overtakes_nothing() -> None:
+    """X2, X10: a batch is stored as a whole or not at all; it is told once, and tried again."""
+    with redis_running() as server:
+        world = World(server)
+        connection = await connect(RedisSettings.parse(server.url))
+        server.config_set("maxmemory", "1")
+        async with anyio.create_task_group() as group:
+            group.start_soon(world.writer.run, connection)
+            for number in range(100):
+                world.put(b"%d" % number, A, B)
+            await until(lambda: world.writer.retries > 2)
+            assert world.stored(A) == world.stored(B) == []
+            server.config_set("maxmemory", "0")
+            await world.outbox.empty()
+            group.cancel_scope.cancel()
+        await connection.aclose()
+        assert world.stored(A) == world.stored(B) == [(n + 1, b"%d" % n) for n in range(100)]
+        (refusal,) = world.refusals
+        assert refusal.startswith("OOM")
+
+
+async def test_a_server_that_has_become_a_replica_is_left(server: RedisServer, connection: Connection) -> None:
+    """X2: there is another one to write to, or will be."""
+    with redis_running() as server:
+        world = World(server)
+        connection = await connect(RedisSettings.parse(server.url))
+        server.call("REPLICAOF", "127.0.0.1", "1")
+        for data in (b"1", b"2"):
+            world.put(data, A)
+        with pytest.raises(RedisReplyError, match="READONLY") as caught:
+            await world.writer.run(connection)
+        assert caught.value.reconnect
+        server.call("REPLICAOF", "NO", "ONE")
+        await write_all(world, connection)
+        await connection.aclose()
+        assert world.stored(A) == [(1, b"1"), (2, b"2")]
+
+
+async def test_an_inbox_of_a_wrong_type_keeps_its_peers_messages_waiting_and_no_others(
+    world: World, connection: Connection
+) -> None:
+    """X2: somebody has spoilt a key."""
+    world.server.calls(("DEL", B.incarnation), ("SET", B.incarnation, "spoilt"))
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.writer.run, connection)
+        for data in (b"1", b"2"):
+            world.put(data, A, B)
+        await until(lambda: len(world.stored(A)) == 2)
+        await until(lambda: world.writer.retries > 1)
+        world.server.calls(("DEL", B.incarnation), ("XADD", B.incarnation, "1-0", "k", "joined"))
+        await world.outbox.empty()
+        group.cancel_scope.cancel()
+    assert world.stored(A) == world.stored(B) == [(1, b"1"), (2, b"2")]
+    assert world.refusals
+    assert world.refusals[0].startswith("WRONGTYPE")
+
+
+async def test_nothing_brings_back_the_inbox_of_a_peer_that_is_gone(world: World, connection: Connection) -> None:
+    """X4"""
+    world.server.call("DEL", B.incarnation)
+    receipts = [world.put(b"1", B), world.put(b"2", A)]
+    await write_all(world, connection)
+    assert world.server.call("EXISTS", B.incarnation) == 0
+    assert receipts[0].error is not None
+    assert receipts[1].error is None
+
+
+async def test_an_inbox_is_bounded(server: RedisServer, connection: Connection) -> None:
+    """X3: by the server, in whole nodes of its own; what is pushed out is a gap for whoever reads."""
+    world = World(server)
+    world.writer = Writer(world.outbox, str, lambda: "me-1", inbox_size=10, timeout=5.0, refused=world.refusals.append)
+    for number in range(1000):
+        world.put(b"%d" % number, A)
+    await write_all(world, connection)
+    assert 10 <= server.call("XLEN", A.incarnation) <= 210
