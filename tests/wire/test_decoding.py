@@ -64,10 +64,12 @@ BAD = {
     b'{"v":1,"t":"bus.end","m":{}}': "BusEndMessage cannot be read: object missing required field source",
     b'{"v":1,"t":"bus.end","m":{"source":5}}': "BusEndMessage cannot be read, for source: expected str, got int",
     b'{"v":1,"t":"bus.end","m":{"source":"x"}': "truncated",
-    b'{"v":1,"t":"bus.end","m":{"source":"\xff"}}': "UTF-8",
+    b'{"v":1,"t":"bus.end","m":{"source":"\xff"}}': "cannot be read",
     b'{"v":1,"t":"bus.end","m":{"source":"\\ud800"}}': "cannot be read",
     b'{"v":1,"t":"bus.end","m":{"source":"x","headers":{"a":1}}}': "for headers[...]: expected str, got int",
     b'{"v":1,"t":"bus.job_response","m":{"source":"x","job_id":"1","status":"good"}}': "for status: invalid enum value",
+    b'{"v":1,"t":"bus.job_response","m":{"source":"x","job_id":"1","status":"%s"}}' % (b"x" * 9_999): "for status: inv",
+    b'{"v":1,"t":"%s","m":{}}' % (b"x" * 9_999): "there is no class 'xxx",
     b'{"v":1,"t":"bus.job_request","m":{"source":"x","job_id":"1","options":{"attempt":0}}}': "for options: attempt is",
     b'{"v":1,"t":"bus.job_request","m":{"source":"x","job_id":"1","seconds_left":"1"}}': "for seconds_left: expected",
     b'{"v":1,"t":"bus.add_worker","m":{"source":"x","worker":{}}}': "there is no class 'bus.add_worker' here",
@@ -80,7 +82,7 @@ BAD = {
     b"[" * 100_000: "cannot be read",
     b'{"v":1,"t":"bus.job_request","m":{"source":"x","job_id":"1","payload":{"n":' + b"[" * 100_000: "cannot be read",
     b'{"v":1,"t":"bus.job_request","m":{"source":"x","job_id":"1","payload":{"n":%s}}}'
-    % (b"[" * 5000 + b"]" * 5000): "RecursionError",
+    % (b"[" * 100_000 + b"]" * 100_000): "RecursionError",
 }
 
 

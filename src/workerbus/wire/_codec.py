@@ -5,6 +5,7 @@ by comparing each field: that is quicker than a walk through a payload, and cann
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, Final
 
@@ -15,7 +16,17 @@ from workerbus.errors import WireError, describe
 from workerbus.messages import BusFrameMessage, BusMessage
 from workerbus.wire._checks import open_fields, types_of
 from workerbus.wire._frame_codec import decode_frame, encode_frame, frame_fields, frame_values
-from workerbus.wire._payloads import Field, differs, encode, fault_in_headers, find_fault
+from workerbus.wire._payloads import (
+    LONGEST,
+    NOT_EQUAL,
+    TOO_DEEP,
+    Field,
+    differs,
+    encode,
+    fault_in_headers,
+    find_fault,
+    is_too_deep,
+)
 
 VERSION: Final = 1
 """The version of the format. Only what is of the same version can be read."""
@@ -41,27 +52,35 @@ class Codec:
         self.encode: Callable[[Any], bytes] = encode
         self.decode: Callable[[Any], Any] = msgspec.json.Decoder(cls).decode
 
-    def loses(self, message: BusMessage, body: bytes) -> bool:
-        """Whether an encoded message would not come back equal."""
-        return differs(self.values(self.decode(body)), self.values(message))
+    def check(self, message: BusMessage, body: bytes) -> None:
+        """Bring an encoded message back, and compare.
+
+        Raises:
+            WireError: It is nested too deeply, or does not come back equal; a `ValueError`.
+        """
+        if is_too_deep(body):
+            raise WireError(TOO_DEEP)
+        if differs(self.values(self.decode(body)), self.values(message)):
+            raise WireError(NOT_EQUAL)
 
     def fields(self, message: BusMessage) -> list[Field]:
         """Return the fields of a message, to look for a fault in."""
         return [(name, getattr(message, name), self._open[name]) for name in self._names]
 
-    def refusal(self, message: BusMessage, error: Exception | None = None) -> WireError:
+    def refusal(self, message: BusMessage, error: Exception) -> WireError:
         """Return the error that says why a message cannot travel.
 
         Args:
             message: The message.
-            error: What was raised when that was tried; None where it would not come back equal.
+            error: What was raised when that was tried.
         """
-        try:
+        fault = None
+        with suppress(Exception):  # of classes of the user's: then it is what was raised before
             fault = fault_in_headers(message.headers) or find_fault(
                 self.fields(message), lambda: self.values(self.decode(self.encode(message)))
             )
-        except Exception as exc:  # noqa: BLE001 - of classes of the user's
-            fault = "", describe(error or exc)
+        if fault is None:
+            fault = (error.path, error.reason) if isinstance(error, WireError) else ("", describe(error)[:LONGEST])
         return WireError(fault[1], class_name=self.cls.__name__, path=fault[0])
 
 

@@ -77,8 +77,7 @@ class FrameParts:
         self._names = [each.name for each in fields]
         self._arguments = {each.name: each.alias for each in fields if each.init}
         self._has_dict = cls.__dictoffset__ != 0
-        self._told = [name for name in _TOLD if name not in self._names]  # a field may be called `interruptible`
-        self.values: Callable[[Any], tuple[Any, ...]] = attrgetter(*self._told, *self._names)
+        self.values: Callable[[Any], tuple[Any, ...]] = attrgetter(*_TOLD, *self._names)
         types = types_of(cls, self._names)
         self._open = {"metadata": True, **open_fields(cls, types)}
         self._own: Callable[..., Any] = msgspec.defstruct(
@@ -92,7 +91,7 @@ class FrameParts:
             why = f"{self.cls.__name__} has no such field, so it would be lost"
             raise WireError(why, class_name="BusFrameMessage", path=f"frame.{min(more)}")
         own = self._own(*[getattr(frame, name) for name in self._names])
-        was_set = "interruptible" in self._told and frame.interruptible is frame.is_uninterruptible
+        was_set = frame.interruptible is frame.is_uninterruptible
         return _Frame(self._tag, frame.id, own, frame.pts, frame.metadata, frame.interruptible if was_set else None)
 
     def together(self, parts: _Arrived) -> Any:
@@ -115,7 +114,7 @@ class FrameParts:
 
     def fields(self, frame: Any) -> list[Field]:
         """Return what has to come back equal, and where it stands in a message."""
-        names = [*self._told, *self._names]
+        names = [*_TOLD, *self._names]
         return [(f"frame.{name}", getattr(frame, name), self._open.get(name, False)) for name in names]
 
 

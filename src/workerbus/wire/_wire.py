@@ -61,15 +61,15 @@ class Wire:
         codec = codec_of(type(message))
         try:
             body = codec.encode(message)
-            if len(body) + len(codec.head) >= self.max_message_size:
-                raise self._too_large(len(body) + len(codec.head) + 1, codec.cls.__name__, arrived=False)
-            loses = codec.loses(message, body)
+            size = len(codec.head) + len(body) + 1
+            if size <= self.max_message_size:
+                codec.check(message, body)
         except WireError as exc:
-            raise exc if not exc.arrived else codec.refusal(message, exc) from None
+            raise codec.refusal(message, exc) from None
         except Exception as exc:
             raise codec.refusal(message, exc) from exc
-        if loses:
-            raise codec.refusal(message)
+        if size > self.max_message_size:
+            raise self._too_large(size, codec.cls.__name__, arrived=False)
         return codec.head + body + b"}"
 
     def decode(self, data: bytes) -> BusMessage:
