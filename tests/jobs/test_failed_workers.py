@@ -25,6 +25,7 @@ from workerbus import (
     job,
 )
 from workerbus._failed import REMEMBERED_FAILURES, FailedWorkers
+from workerbus.testing import settle
 
 
 class FailingStart(Helper):
@@ -233,6 +234,22 @@ async def test_of_many_that_have_failed_the_last_ones_are_remembered_while_the_r
         assert here.registry.failure_of("w50") is not None
         assert len(here.registry.failed.of("elsewhere")) == REMEMBERED_FAILURES
     assert here.registry.failed.of("elsewhere") == []
+
+
+async def test_what_has_failed_under_a_runner_that_has_left_is_forgotten() -> None:
+    """R9, J4: and what has failed under others, not."""
+    async with two_runners("one bus") as (here, there), runner_on(here.bus, "late") as late:
+        failing = {name: FailingStart(name, "run") for name in ("theirs", "ours")}
+        for runner, each in ((late, failing["theirs"]), (here, failing["ours"])):
+            runner.add_event_handler("on_error", lambda *_: None)
+            each.now.set()
+            await runner.add_workers(each)
+        await settle()
+        assert all(there.registry.failure_of(name) for name in failing)
+        await late.end()
+        await settle()
+        assert there.registry.failure_of("theirs") is here.registry.failure_of("theirs") is None
+        assert there.registry.failure_of("ours") is not None
 
 
 async def test_a_group_with_a_worker_that_has_failed_fails_at_once() -> None:

@@ -145,6 +145,7 @@ async def test_workers_are_told_why_the_others_could_not_be_asked() -> None:
         await first.until("cancelled")
         await anyio.wait_all_tasks_blocked()
         assert asker.statistics().job_groups == 0
+        assert not runner.asking  # R9: nobody would take the group out of this table
         told = {message.target: message for message in raw.of(BusJobCancelMessage)}
     assert told == {
         "first": BusJobCancelMessage(job_id, "OSError while asking", source="asker", target="first"),

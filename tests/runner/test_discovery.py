@@ -14,6 +14,7 @@ from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import (
     BusMessage,
+    BusSubscriber,
     BusWorkerGoneMessage,
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
@@ -115,6 +116,31 @@ async def test_who_takes_the_name_of_one_that_leaves_is_known_from_then_on() -> 
         await settle()
         assert runner.get_worker("worker") is second
         runner.registry.unwatch("worker", replace)
+
+
+class LeavingSlowly(MemoryBus):
+    """Takes a second to say that a subscriber has left."""
+
+    async def unsubscribe(self, subscriber: BusSubscriber) -> None:
+        await super().unsubscribe(subscriber)
+        await anyio.sleep(1)
+
+
+async def test_who_takes_the_name_under_another_runner_is_known_when_the_first_has_quite_left() -> None:
+    """G1, W6: also to a runner that comes later."""
+    first, second = Helper("worker"), Helper("worker")
+    async with LeavingSlowly() as bus, runner_on(bus, "a") as a, runner_on(bus, "b") as b:
+        await a.add_workers(first, wait=True)
+        async with anyio.create_task_group() as group:
+            group.start_soon(first.stop)
+            await settle()
+            await b.add_workers(second, wait=True)
+        async with runner_on(bus, "c") as c:
+            for runner in (a, b, c):
+                data = runner.registry.get("worker")
+                assert data is not None
+                assert data.runner == "b"
+                assert (await runner.job("worker", name="echo"))["worker"] == "worker"
 
 
 def ready(number: int | None, name: str = "remote", life: str | None = "life") -> BusMessage:

@@ -188,6 +188,24 @@ async def test_a_handler_that_already_waits_is_let_in_when_the_hook_awaits_its_j
     assert it.heard == list(range(it.refused[0]))
 
 
+async def test_a_handler_is_refused_room_though_one_of_those_who_await_its_job_has_given_up() -> None:
+    """B9: two tasks of the hook await it, and one of them goes on."""
+
+    async def ask(it: Circle) -> None:
+        group = await it.create_job_group_and_request_job(["other"], name="send in turn", cancel_on_error=False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(group.wait)
+            await settle()
+            with anyio.move_on_after(0.1):
+                await group.wait()
+            other.go_on.set()
+
+    it, other = Circle("it", ask), Circle("other", ask)
+    await asked(it, other)
+    assert len(other.refused) == 1
+    assert it.heard == list(range(other.refused[0]))
+
+
 @pytest.mark.parametrize("awaited", ["at once", "the first one first", "the last one first"])
 async def test_all_handlers_that_already_wait_are_let_in_whoever_stands_in_line_before_them(awaited: str) -> None:
     """B9: one hook awaits the jobs of several, at once or one after the other."""
