@@ -415,3 +415,14 @@ async def test_a_job_that_has_not_been_answered_may_have_run() -> None:
         with pytest.raises(JobTimeoutError) as caught:
             await runner.job("w", attempts=3, attempt_timeout=1, backoff=EVEN)
         assert (caught.value.responses, caught.value.attempts, len(worker.requests)) == ({}, 1, 1)
+
+
+async def test_a_context_whose_attempts_have_all_failed_tells_of_the_last() -> None:
+    """J20, J11: its id, how it ended, and how many there were."""
+    flaky = Flaky(ValueError("one"), ValueError("two"))
+    async with running(flaky) as runner:
+        asked = runner.job("flaky", name="do", attempts=2, backoff=EVEN, retry_on=ValueError)
+        with pytest.raises(JobError) as caught:
+            await asked
+        assert asked.job_id == caught.value.job_id == flaky.ids[-1]
+        assert (asked.statuses, asked.attempts) == ({"flaky": JobStatus.ERROR}, 2)

@@ -172,6 +172,7 @@ def test_a_native_cancellation_while_the_answers_are_waited_for_does_not_cut_tha
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert slow.unwound.is_set()
+            assert runner.statistics().job_groups == ()
 
     clock.run(example, backend="asyncio")
 

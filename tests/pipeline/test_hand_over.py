@@ -378,3 +378,21 @@ async def test_a_hand_over_under_load_loses_doubles_and_delays_no_frame(way: Fra
         own = [text.split(": ")[1] for text in out.heard if text.startswith(agent.name)]
         assert own == agent.spy.heard == sorted(own, key=int)
         assert own
+
+
+async def test_who_is_active_again_before_it_has_let_all_out_is_not_late() -> None:
+    """P3, W3: a worker that becomes active after that takes what it sends from then on."""
+    gate, spy = Gate(), Spy()
+    worker = worker_of(Spy(for_texts(gate)), bridged=(), name="w")
+    other = worker_of(spy, bridged=(), active=False, name="other")
+    async with running(worker, other):
+        await worker.queue_frame(TextFrame("under way"))
+        await gate.reached.wait()
+        await other.deactivate_worker("w")
+        await worker.activate_worker("w")
+        await worker.activate_worker("other")
+        await settle()
+        gate.open()
+        await worker.queue_frame(TextFrame("afterwards"))
+        await spy.until(2)
+    assert spy.heard == ["under way", "afterwards"]

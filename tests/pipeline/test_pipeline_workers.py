@@ -301,6 +301,20 @@ class Queues(PipelineWorker):
         await super().queue_frame(frame, direction)
 
 
+async def test_an_end_of_a_worker_that_is_ending_queues_nothing_more() -> None:
+    """N7, P2: its user has queued the end, which still drains."""
+    gate = Gate()
+    worker = Queues(Spy(for_texts(gate)), name="w")
+    async with running(worker) as runner:
+        await worker.queue_frames([TextFrame("a"), EndFrame()])
+        await gate.reached.wait()
+        await runner.end()
+        await settle()
+        gate.open()
+        await worker.wait()
+    assert worker.queued == ["TextFrame", "EndFrame"]
+
+
 @pytest.mark.parametrize("how", ["stop_when_done", "end"])
 async def test_what_the_library_queues_goes_through_an_override(how: str) -> None:
     """N7, P5: what is to be said, and the end."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
+import anyio
 import pytest
 
 from support.pipelines import UP, Spy, flowing, run_through, texts, worker_of
 from workerbus import NotInitializedError, PipelineWorker, WorkerRunner
 from workerbus.errors import ProcessorInUseError
-from workerbus.pipeline import FrameProcessor, ParallelPipeline, Pipeline, StopFrame, TextFrame
+from workerbus.pipeline import Frame, FrameDirection, FrameProcessor, ParallelPipeline, Pipeline, StopFrame, TextFrame
 
 
 async def test_a_nested_pipeline_is_as_good_as_its_processors() -> None:
@@ -107,3 +108,26 @@ async def test_a_branch_is_free_for_another_parallel_pipeline_after_a_stop() -> 
     await run_through(worker_of(ParallelPipeline(branch)), *texts("a"), StopFrame())
     await run_through(worker_of(ParallelPipeline(branch, [Spy()])), *texts("b"))
     assert spy.heard == ["a", "b"]
+
+
+async def test_a_processor_is_free_after_a_stop_when_its_tasks_have_ended() -> None:
+    """P2: what unwinds in the first pipeline does not meet the second."""
+
+    class Lingering(Spy):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            await super().process_frame(frame, direction)
+            if isinstance(frame, TextFrame):
+                self.create_task(self.linger)
+
+        async def linger(self) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with pytest.raises(ProcessorInUseError):
+                    Pipeline([self])
+                self.log.append("unwound")
+
+    spy = Lingering()
+    await run_through(worker_of(spy), TextFrame("a"), StopFrame())
+    assert spy.log[-1] == "unwound"
+    Pipeline([spy])

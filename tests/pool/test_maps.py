@@ -1,6 +1,9 @@
 """S2: `WorkerPool.map`: a job for each payload, the answers as they come, and nothing that piles up."""
 
+import gc
+import weakref
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -330,6 +333,23 @@ async def test_a_map_goes_as_fast_as_a_pool_that_grows() -> None:
                 if answer.index == 0:
                     await pool.resize(4)
         assert current_time() - start == 3
+
+
+async def test_nothing_is_kept_of_maps_that_were_left() -> None:
+    """R9, S2: by a pool that lives longer, however they were left."""
+    async with running(pool := pool_of(1, kind=Sleeper)):
+        left: list[weakref.ref[Any]] = []
+        for fails in (False, True):
+            with suppress(ValueError):
+                async with pool.map("nap", [{"n": 1}, {"n": 2}]) as answers:
+                    left.append(weakref.ref(answers))
+                    async for _ in answers:
+                        if fails:
+                            raise ValueError("enough")
+            del answers
+        gc.collect()
+        await pool.resize(2)
+        assert [each() for each in left] == [None, None]
 
 
 async def test_a_map_hears_of_a_new_size_before_the_next_answer() -> None:

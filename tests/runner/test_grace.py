@@ -10,7 +10,7 @@ from anyio import current_time, sleep, sleep_forever
 
 from support.endings import HANGING, SOON, Endless, Told, Working, hanging, outcome
 from support.leaks import nothing_left
-from support.messages import Alarm, Note
+from support.messages import Alarm, Note, note
 from support.requesters import Raw
 from support.runners import cut_short, quiet_runner, runner_on
 from support.workers import Helper, running
@@ -173,6 +173,25 @@ async def test_jobs_that_a_worker_has_asked_for_get_the_grace_and_so_do_the_hook
         await asking.request_job("working", name="report")
     heard = {0.0: [], 1.5: ["update"], 2.25: ["update", "completed"], 5.0: ["update", "completed", "all"]}
     assert asking.heard == heard[grace]
+
+
+async def test_hooks_that_were_queued_take_nothing_of_the_grace_of_jobs() -> None:
+    """R2: a worker has both its grace period and that of its jobs."""
+
+    class Both(Working):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                await sleep(1.5)
+
+    worker, outcomes = Both("worker"), list[str]()
+    async with running(worker, grace_period=2.0, job_grace=2.0) as runner, anyio.create_task_group() as group:
+        group.start_soon(lambda: outcome(runner, "worker", "work", outcomes, payload={"seconds": 3.25}))
+        await worker.begun.wait()
+        await runner.bus.send(note(0, "worker"))
+        await settle()
+        await runner.end()
+        await worker.wait()
+    assert outcomes == ["completed"]
 
 
 @pytest.mark.parametrize("kind", [Note, Alarm])

@@ -1,6 +1,7 @@
 """Supervised workers: who is restarted, how often, and what becomes of their jobs."""
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -80,6 +81,36 @@ async def test_beyond_the_limit_the_failure_goes_up() -> None:
                 await runner.job("w", name="which")
     assert (caught.value.worker, caught.value.max_restarts, caught.value.within) == ("w", 2, 60)
     assert caught.value.__cause__ is not None
+
+
+async def test_each_restart_is_told_of_with_what_the_life_before_has_failed_of() -> None:
+    """S1: and none where it had ended."""
+
+    class Various(Fragile):
+        @job(name="go")
+        async def go(self, message: BusJobRequestMessage) -> None:
+            assert message.payload is not None
+            if message.payload["error"]:
+                raise Panic(message.payload["error"])
+            await self.stop()
+
+    class Panic(BaseException):
+        """What finishes a worker."""
+
+    told: list[WorkerRestartedData] = []
+    async with WorkerRunner() as runner:
+        runner.add_event_handler("on_worker_restarted", lambda _, data: told.append(data))
+        await runner.supervise(fragile(kind=Various), restart="always", backoff=SOON, max_restarts=9)
+        for error in ("first", "second", None, "fourth"):
+            with suppress(JobError):
+                await runner.job("w", name="go", payload={"error": error})
+            await which(runner)
+    assert [(data.restarts, data.error) for data in told] == [
+        (1, "Panic: first"),
+        (2, "Panic: second"),
+        (3, None),
+        (4, "Panic: fourth"),
+    ]
 
 
 async def test_restarts_that_are_long_ago_do_not_count() -> None:

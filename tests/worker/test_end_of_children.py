@@ -650,6 +650,24 @@ async def test_a_child_that_is_to_be_started_behind_another_is_not_when_its_pare
     assert (second.parent, second.started_at) == (None, None)
 
 
+async def test_a_child_on_its_way_to_the_bus_hears_why_its_parent_ends() -> None:
+    """R2: the reason reaches every worker."""
+
+    class Hearing(Arriving):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, BusEndWorkerMessage):
+                reasons.append(message.reason)
+
+    reasons: list[str | None] = []
+    parent, child = Helper("parent"), Hearing("child")
+    async with running(parent) as runner, anyio.create_task_group() as group:
+        group.start_soon(parent.add_workers, child)
+        await child.arriving.wait()
+        await runner.end(reason="enough")
+        await parent.wait()
+    assert reasons == ["enough"]
+
+
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_a_child_that_does_not_get_to_the_bus_is_no_error_of_its_parent_s_end(way: Way) -> None:
     """R2, W5: the parent ends as soon as that is known; and the other child, at once."""

@@ -302,3 +302,34 @@ async def test_the_tasks_of_a_worker_say_whose_they_are() -> None:
         names = {task.name for task in anyio.get_running_tasks()}
     assert {"worker busy", "busy end", "worker silent", "silent grace period"} <= names
     assert {"choosy system intake dispatcher", "choosy data intake dispatcher"} <= names
+
+
+async def test_a_job_that_the_clean_up_of_a_task_asks_for_and_the_end_cancels_is_no_failure_of_the_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """W7, W6: it is logged, and the run ends well."""
+
+    async def tidy_up(worker: Grouped) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await worker.job("helper", name="wait")
+
+    class Slow(Helper):
+        async def cleanup(self) -> None:
+            await anyio.sleep(1)
+
+    async def do(params: WorkerParams) -> None:
+        await worker.add_workers(Slow("child"), wait=True)
+        params.task_group.start_soon(tidy_up, worker)
+        await settle()
+
+    worker, helper = Grouped(do), Helper("helper")
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(worker, helper)
+        await worker.wait()
+        assert helper.unwound.is_set()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "a task of worker 'grouped' failed while it ended"
+    ]
