@@ -110,16 +110,26 @@ async def test_a_job_that_is_left_early_closes_it_before_the_context_is_left() -
         assert counting.closed_at == [current_time()] == [2.5]
 
 
+@pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("seconds", [0, 1])
-async def test_one_that_yields_inside_of_a_task_group_is_closed_and_its_worker_goes_on(seconds: float) -> None:
-    """J18, L7: whether it waits in the group or for its reader."""
+async def test_one_that_yields_inside_of_a_task_group_is_closed_and_its_worker_goes_on(
+    seconds: float, fails: bool
+) -> None:
+    """J18, L7: whether it waits in the group or for its reader, and whatever its tasks raise in their clean-up."""
     log: list[str] = []
+
+    async def stay() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            if fails:
+                raise ValueError("broken")
 
     class Grouping(BaseWorker):
         @job(name="count")
         async def count(self, message: BusJobRequestMessage) -> AsyncIterator[dict[str, Any]]:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(anyio.sleep_forever)
+                tasks.start_soon(stay)
                 try:
                     while True:
                         yield {}

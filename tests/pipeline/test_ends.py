@@ -195,6 +195,34 @@ async def test_what_a_processor_has_kept_in_one_pipeline_ends_no_other(caplog: p
     assert "has not pushed on" not in caplog.text
 
 
+async def test_an_end_is_not_lost_while_the_processor_that_keeps_it_handles_a_system_frame(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """P2: it may be about to push it on, in that very handler."""
+
+    class Keeps(FrameProcessor):
+        kept: Frame | None = None
+
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            await super().process_frame(frame, direction)
+            if isinstance(frame, EndFrame):
+                self.kept = frame
+                return
+            await self.push_frame(frame, direction)
+            if isinstance(frame, Alert):
+                await anyio.sleep(10)
+                assert self.kept is not None
+                await self.push_frame(self.kept)
+
+    sink = Spy()
+    worker = worker_of(Keeps("keeps"), sink)
+    async with running(worker, grace_period=1.0):
+        await worker.queue_frames([Alert("!"), TextFrame("a"), EndFrame()])
+        await worker.wait()
+    assert [type(frame) for frame in sink.got][-2:] == [TextFrame, EndFrame]
+    assert "has not pushed on" not in caplog.text
+
+
 # --- what an end waits for
 
 

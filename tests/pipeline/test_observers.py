@@ -216,3 +216,21 @@ def test_what_is_no_observer_is_refused() -> None:
     """N8"""
     with pytest.raises(TypeError, match="observers are Observers, not 'x'"):
         worker_of(Spy()).add_observer("x")  # type: ignore[arg-type]  # as it is refused
+
+
+async def test_an_observer_that_comes_late_sees_each_processor() -> None:
+    """And one that goes sees none any more."""
+    spies = [Spy(name=name) for name in "abc"]
+    observer = Watches()
+    async with flowing(*spies) as worker:
+        for text in "xyz":
+            await worker.queue_frame(TextFrame(text))
+            await spies[-1].until(len(spies[-1].heard) + 1)
+            await settle()
+            if text == "x":
+                worker.add_observer(observer)
+            elif text == "y":
+                await worker.remove_observer(observer)
+    assert [(what, where) for what, where, _ in observer.seen] == [
+        (what, name) for name in "abc" for what in ("process", "push")
+    ]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from anyio import Event, sleep
 
-from support.pipelines import UP, Spy, Watches, boom, flowing, for_texts, hang, run_through, texts, worker_of
+from support.pipelines import UP, Gate, Spy, Watches, boom, flowing, for_texts, hang, run_through, texts, worker_of
 from workerbus import HandlerTypeError, UnknownEventError
 from workerbus.pipeline import ErrorFrame, Frame, FrameProcessor, InterruptionFrame, TextFrame
 from workerbus.testing import settle
@@ -193,3 +193,19 @@ def test_an_event_that_processors_do_not_have_is_refused() -> None:
         Spy().add_event_handler("on_before_process", print)
     with pytest.raises(HandlerTypeError, match="must be a function"):
         Spy().add_event_handler("on_error", "print")  # type: ignore[arg-type]  # as it is refused
+
+
+async def test_after_push_frame_comes_when_there_was_room() -> None:
+    """N3, P1: the frame is in then."""
+    log: list[str] = []
+    gate = Gate()
+    first, second = Spy(name="first"), Spy(for_texts(gate), name="second", max_buffer_size=1)
+    note_all(first, log)
+    async with flowing(first, second) as worker:
+        await worker.queue_frames(texts("a", "b", "c"))
+        await gate.reached.wait()
+        await settle()
+        assert log[-1] == "first before_push c"
+        gate.open()
+        await second.until(3)
+    assert log[-2:] == ["first after_push c", "first after_process c"]

@@ -407,3 +407,23 @@ async def test_a_worker_that_is_not_curious_is_told_of_nobody(monkeypatch: pytes
     async with running(*(Helper(f"worker {n}") for n in range(5)), curious):
         pass
     assert set(told) == {"curious"}
+
+
+async def test_a_worker_that_says_something_before_its_start_is_not_announced_by_that() -> None:
+    """W2, W9: who waits for it waits for its start."""
+
+    class Hasty(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            await self.send_bus_message(note(0, "other"))
+            self.begun.set()
+            await self.release.wait()
+            await super().run(params)
+
+    hasty = Hasty("hasty")
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(hasty)
+        await hasty.begun.wait()
+        await settle()
+        assert "hasty" not in runner.registry
+        hasty.release.set()
+        await runner.registry.wait_for("hasty")

@@ -261,6 +261,32 @@ async def test_the_tasks_of_a_run_that_returns_are_cancelled() -> None:
     assert cancelled == [True]
 
 
+async def test_the_tasks_of_a_run_that_returns_do_not_wait_for_its_children() -> None:
+    """W10: they are cancelled at once, whatever takes its time in the wind-down."""
+    cancelled: list[float] = []
+
+    class Slow(Helper):
+        async def cleanup(self) -> None:
+            await anyio.sleep(1)
+
+    async def stay() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.append(anyio.current_time())
+
+    async def do(params: WorkerParams) -> None:
+        await worker.add_workers(Slow("child"), wait=True)
+        params.task_group.start_soon(stay)
+        await settle()
+        begun.append(anyio.current_time())
+
+    begun: list[float] = []
+    worker = Grouped(do)
+    await run_alone(worker)
+    assert cancelled == begun
+
+
 async def test_a_task_that_fails_with_an_error_of_the_library_ends_its_worker() -> None:
     """W7: it is an error like any other, as long as nobody ends the worker."""
 
