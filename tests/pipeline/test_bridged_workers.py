@@ -26,7 +26,7 @@ from support.pipelines import (
 )
 from support.subscribers import Plain
 from support.workers import running
-from workerbus import BusFrameMessage, BusMessage, MemoryBus, PipelineWorker, WorkerRunner
+from workerbus import BusFrameMessage, BusMessage, MemoryBus, PipelineWorker, WorkerPool, WorkerRunner
 from workerbus.pipeline import (
     CancelFrame,
     EndFrame,
@@ -485,3 +485,22 @@ async def test_a_bridged_worker_ends_with_what_it_was_given_on_the_bus() -> None
     await runner.run()
     assert sent(bus, "w") == ["a", "b", "c"]
     await run_through(worker_of(Spy(), bridged=(), name="w"))
+
+
+async def test_a_bridged_worker_may_be_a_member_of_a_pool() -> None:
+    """S2, P3, W4: while it is inactive nothing goes out, and nothing comes in."""
+    bus, spy = RecordingBus(), Spy()
+    pool = WorkerPool("pool", lambda name: worker_of(spy, bridged=(), name=name), size=1)
+    async with running(pool, bus=bus) as runner:
+        await runner.registry.wait_for("pool/1")
+        [member] = pool.children
+        assert isinstance(member, PipelineWorker)
+        for step, text in enumerate("abc"):
+            await member.queue_frame(TextFrame(text))
+            await bus.send(over_the_bus(TextFrame(text.upper())))
+            await settle()
+            if step < 2:
+                await (pool.activate_worker if step else pool.deactivate_worker)("pool/1")
+                await settle()
+    assert spy.heard == ["a", "A", "b", "c", "C"]
+    assert sent(bus, "pool/1") == ["a", "c"]

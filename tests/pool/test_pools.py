@@ -24,6 +24,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+from workerbus.testing import settle
 
 Ended = tuple[JobStatus, dict[str, Any]]
 
@@ -209,6 +210,23 @@ async def test_a_job_that_a_member_has_is_cancelled_and_answered_when_it_has_unw
         assert current_time() - start == 3
         await runner.job("pool", name="who", payload={"n": 7})
     assert log == [("cancelled", "timeout"), (END, 3), 7]
+
+
+async def test_a_member_hears_that_and_why_its_job_is_cancelled() -> None:
+    """S2, J5, X8: as if it had been asked itself; and the requester reads the same."""
+    heard: list[tuple[str, str | None, object]] = []
+
+    class Hearing(Member):
+        async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
+            heard.append((message.job_id, message.reason, message.headers))
+
+    async with pooling(pool_of(1, kind=Hearing)) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "pool", "sleep", payload={"n": 1, "seconds": 100}, headers={"trace": "t"})
+        await settle()
+        await raw.cancel("1", "pool", "enough")
+        assert await raw.answer("1") == (JobStatus.CANCELLED, {"error": "enough", "type": "Cancelled"})
+    assert heard == [("1", "enough", {"trace": "t"})]
 
 
 async def test_the_time_of_a_job_goes_on_while_it_waits_and_while_it_is_done() -> None:

@@ -18,6 +18,7 @@ from workerbus import (
     WorkerRestartedData,
     WorkerRunner,
 )
+from workerbus.testing import settle
 
 pytestmark = pytest.mark.anyio
 
@@ -200,3 +201,37 @@ async def test_a_parent_can_activate_a_child_again_that_was_restarted() -> None:
         await anyio.sleep(2)
         assert await which(runner, "child") == 2
         assert [told[:2] for told in Told.activations] == [(1, None), (2, {})]
+
+
+async def test_an_activation_waits_for_one_that_fails_again_as_soon_as_it_is_ready() -> None:
+    """W3, S1: it reaches the next one."""
+    reached: list[int] = []
+
+    class Weak(Fragile):
+        async def run(self, params: Any) -> None:
+            if self.number != 2:
+                await super().run(params)
+                return
+            await self.start()
+            raise ValueError("broken at once")
+
+        async def on_activated(self, args: Any) -> None:
+            reached.append(self.number)
+
+    caller = Helper("caller")
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(caller, wait=True)
+        for at in (0, 1):
+            count_anew()
+            name = f"w{at}"
+            host = caller if at else runner
+            await host.supervise(fragile(name, Weak, active=False), backoff=SOON)
+            await runner.registry.wait_for(name)
+            first = runner.get_worker(name)
+            assert isinstance(first, Weak)
+            first.broken.set()
+            await first.wait()
+            await caller.activate_worker(name)
+            await settle()
+            assert active(runner, name)
+    assert reached == [3, 3]

@@ -188,6 +188,31 @@ async def test_a_handler_that_already_waits_is_let_in_when_the_hook_awaits_its_j
     assert it.heard == list(range(it.refused[0]))
 
 
+async def test_a_handler_that_waits_for_its_own_turn_may_wait_for_room_elsewhere() -> None:
+    """B9, J13: it cannot have the turn, as its deadline says; and that is no reason to look round for ever."""
+    log = Log(holds=Note)
+
+    class Selfish(Helper):
+        @job(name="turn", sequential=True)
+        async def turn(self, message: BusJobRequestMessage) -> None:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.ask_again)
+                await settle()
+                for n in range(1, 4):
+                    await self.send_bus_message(note(n, "it"))
+
+        async def ask_again(self) -> None:
+            with pytest.raises(JobTimeoutError):
+                await self.job("selfish", name="turn", timeout=1)
+            log.release.set()
+
+    async with running(Listener("it", log), Selfish("selfish"), bus=MemoryBus(max_buffer_size=1)) as runner:
+        await runner.bus.send(note(0, "it"))
+        await log.entered.wait()
+        await runner.job("selfish", name="turn")
+        await eventually(lambda: len(log.done) == 4)
+
+
 async def test_a_handler_is_refused_room_though_one_of_those_who_await_its_job_has_given_up() -> None:
     """B9: two tasks of the hook await it, and one of them goes on."""
 

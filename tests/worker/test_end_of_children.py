@@ -221,6 +221,48 @@ def test_a_child_that_is_late_still_finishes_before_its_parent(backend: str, way
     assert order == ["child", "parent"]
 
 
+async def test_a_child_that_a_queued_hook_adds_is_heard_too_while_its_parent_ends() -> None:
+    """W5, R2: the parent had none when it was told to end."""
+
+    class Adding(Parent):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if message == note(0, "parent"):
+                await anyio.sleep(1)
+                await self.add_workers(child, wait=True)
+            else:
+                await super().on_bus_message(message)
+
+    parent = Adding()
+    child = Reporting("child", parent)
+    async with running(parent) as runner:
+        await runner.bus.send(note(0, "parent"))
+        await end(parent, runner)
+        await parent.wait()
+    assert child.calls == ["heard"]
+
+
+async def test_hooks_of_either_lane_may_ask_children_for_jobs_when_their_parent_ends() -> None:
+    """R2, W5: those that were queued before; the children end when both lanes are through."""
+
+    class Asking(Parent):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note | Alarm):
+                await anyio.sleep(message.n)
+                answers.append((await self.job("child", name="echo"))["worker"])
+
+    for seconds in ((1, 2), (2, 1)):
+        answers: list[str] = []
+        parent = Asking()
+        async with running(parent) as runner:
+            await parent.add_workers(Helper("child"), wait=True)
+            await runner.bus.send(note(seconds[0], "parent"))
+            await runner.bus.send(alarm(seconds[1], "parent"))
+            await settle()
+            await end(parent, runner)
+            await parent.wait()
+        assert answers == ["child", "child"]
+
+
 @pytest.mark.parametrize("way", [stop, end, cancel, end_all])
 def test_a_child_that_was_never_attached_does_not_hold_up_its_parent(backend: str, way: Way) -> None:
     """W5"""

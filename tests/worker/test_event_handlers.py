@@ -121,6 +121,20 @@ async def test_a_handler_for_ready_workers_counts_when_it_is_added_after_the_wor
         assert got == [WorkerReadyData("peer", runner.name)]
 
 
+@pytest.mark.parametrize("event", ["on_worker_ready", "on_worker_gone"])
+async def test_a_handler_that_is_added_while_the_worker_runs_hears_of_others_from_then_on(event: str) -> None:
+    """N3, W9: of root workers that nobody watches."""
+    told: list[str] = []
+    worker, first, second = Helper("w"), Helper("first"), Helper("second")
+    async with running(worker) as runner:
+        await runner.add_workers(first, wait=True)
+        await first.stop()
+        worker.add_event_handler(event, lambda _, data: told.append(data.worker_name))
+        await runner.add_workers(second, wait=True)
+        await second.stop()
+        await eventually(lambda: told == ["second"])
+
+
 async def test_a_handler_is_that_of_one_worker() -> None:
     got: list[object] = []
     one, two = Helper("one"), Helper("two")

@@ -17,6 +17,7 @@ from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
     BusActivateWorkerMessage,
+    BusAddWorkerMessage,
     BusCancelWorkerMessage,
     BusDeactivateWorkerMessage,
     BusEndWorkerMessage,
@@ -571,6 +572,21 @@ async def test_a_worker_that_is_stopped_while_it_is_attached_does_not_start(plac
             await parent.add_workers(Helper("w"))
         assert await runner.job("w", name="echo")
     assert (worker.started_at, parent.children) == (None, [])
+
+
+async def test_a_child_that_is_stopped_as_soon_as_its_runner_has_it_does_not_start() -> None:
+    """W6: before its runner begins to attach it."""
+
+    class Undecided(Helper):
+        async def send_bus_message(self, message: BusMessage) -> None:
+            await super().send_bus_message(message)
+            if isinstance(message, BusAddWorkerMessage):
+                await child.stop()
+
+    parent, child = Undecided("parent"), Helper("child")
+    async with running(parent) as runner:
+        await parent.add_workers(child)
+        assert (child.started_at, runner.get_worker("child"), parent.children) == (None, None, [])
 
 
 async def test_a_worker_that_is_stopped_and_then_not_attached_is_as_new() -> None:
