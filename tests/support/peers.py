@@ -23,6 +23,7 @@ from workerbus import (
     Peer,
     PeerBus,
     Receipt,
+    WireError,
     WorkerRunner,
 )
 from workerbus._order import new_incarnation
@@ -163,7 +164,7 @@ def check_travels(message: BusMessage) -> None:
     for field in ("payload", "response", "update", "data", "args"):
         value = getattr(message, field, None)
         if isinstance(value, dict) and json.loads(json.dumps(value, default=repr)) != value:
-            raise ValueError(f"{field} of {type(message).__name__} would not come back as it was")
+            raise WireError("it would not come back as it was", class_name=type(message).__name__, path=field)
 
 
 @asynccontextmanager

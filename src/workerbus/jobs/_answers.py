@@ -5,6 +5,7 @@ from typing import Any
 
 from workerbus._slot import HasCore, core_of
 from workerbus._values import JobStatus
+from workerbus.errors import WireError
 from workerbus.jobs._server import JobServer
 from workerbus.messages import (
     BusJobRequestMessage,
@@ -143,6 +144,9 @@ async def _send_answer(server: JobServer, answer: Callable[[], None]) -> None:
     for message in server.held_back(answer):
         try:
             await server.owner.send(message)
+        except WireError as error:
+            server.answer_instead(message, error)
+            raise
         except BaseException:
             server.owner.bus.post(message)  # the job is over, and its requester has to hear so
             raise

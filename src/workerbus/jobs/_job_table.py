@@ -27,13 +27,13 @@ from anyio import Event, current_time
 from workerbus._log import about
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall, JobPeer, Sender
-from workerbus.errors import UnknownJobError
+from workerbus.errors import UnknownJobError, WireError
 from workerbus.jobs._deadlines import Deadlines
 from workerbus.jobs._events import JobSnapshot
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._limiter import Limiter, PacedLimiter
 from workerbus.jobs._open_job import OpenJob, those_in_line_first
-from workerbus.jobs._outcomes import cancel_of, cancelled_payload
+from workerbus.jobs._outcomes import cancel_of, cancelled_payload, error_payload
 from workerbus.jobs._state import OPEN_JOBS, TIMEOUT, TURN, JobState, JobTrigger, next_job
 from workerbus.messages import (
     BusJobCancelMessage,
@@ -271,9 +271,33 @@ class JobTable:
         if bus is None:
             bus = self._bus = self._owner.bus
         if self._held is None:
-            bus.post(message)
+            try:
+                bus.post(message)
+            except WireError as error:
+                self.answer_instead(message, error)
         else:
             self._held.append(message)
+
+    def answer_instead(self, message: BusMessage, error: WireError) -> None:
+        """Tell a requester why the answer cannot travel to it.
+
+        Args:
+            message: The answer.
+            error: Why.
+        """
+        assert isinstance(message, BusJobResponseMessage | BusJobResponseUrgentMessage | BusJobStreamEndMessage)
+        job_id, name = message.job_id, message.source
+        text = "the answer of worker %r to job %r cannot travel, and is an error: %s"
+        logger.error(text, name, job_id, error, extra=about(**self._owner.about, job=job_id))
+        status = JobStatus.COMPLETED if isinstance(message, BusJobStreamEndMessage) else message.status
+        self.answered[status] -= 1
+        self.answered[JobStatus.ERROR] += 1
+        payload = error_payload(error)
+        self._owner.bus.post(
+            BusJobResponseMessage(
+                job_id, JobStatus.ERROR, payload, source=name, target=message.target, headers=message.headers
+            )
+        )
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if self._owner.hooks.wants(name):
