@@ -1,12 +1,17 @@
 """X9: opening a connection, by TCP, a UNIX socket or TLS; logging in; and servers that cannot be used."""
 
+import gc
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
+from anyio.lowlevel import checkpoint
 
 from support.certificates import Certificates
 from support.proxies import Proxy
@@ -242,6 +247,29 @@ async def test_a_client_certificate_is_shown_where_the_server_wants_one(
         assert await connection.execute("PING") == b"PONG"
 
 
+async def test_a_missing_client_certificate_is_noticed(certificates: Certificates) -> None:
+    """X9: with TLS 1.3 a client hears of it only when it reads."""
+    context = certificates.for_server(clients=True)
+
+    def greet(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        secure = context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+        with pytest.raises(ssl.SSLError):
+            secure.do_handshake()  # which tells the client why
+        with socket.socket(fileno=secure.detach()) as rest:
+            while rest.recv(65536):  # else what it was told might get lost
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"rediss://127.0.0.1:{listener.getsockname()[1]}"
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.to_thread.run_sync, greet, listener)
+            with pytest.raises(RedisSetupError) as caught:
+                await connect(RedisSettings.parse(url, ssl_context=certificates.for_client()))
+    assert caught.value.code == "TLS"
+    assert "CERTIFICATE_REQUIRED" in caught.value.reason
+
+
 async def test_a_server_without_tls_is_given_up_in_time(server: RedisServer) -> None:
     async with Proxy(server.port) as proxy:
         with pytest.raises((RedisSetupError, ConnectionLost)):  # it waits for the end of what it takes for a command
@@ -252,6 +280,27 @@ async def test_a_server_for_tls_alone_is_noticed(server: RedisServer, certificat
     async with Proxy(server.port, certificates.for_server()) as proxy:
         with pytest.raises(ConnectionLost, match=r"one for TLS|closed|reset"):
             await connect(RedisSettings.parse(proxy.url.replace("rediss:", "redis:")))
+
+
+@pytest.mark.parametrize("url", ["url", "unix_url"])
+async def test_a_connection_that_is_cut_at_any_step_leaves_nothing(server: RedisServer, url: str) -> None:
+    """L1, L3"""
+    done: list[list[Any]] = []
+
+    async def use() -> None:
+        async with connected(getattr(server, url), name="cut") as connection:
+            done.append(await connection.pipeline([("INCR", "n"), ("INCR", "n")]))
+
+    steps = 0
+    while not done:
+        async with anyio.create_task_group() as group:
+            group.start_soon(use)
+            for _ in range(steps):
+                await checkpoint()
+            group.cancel_scope.cancel()
+        steps += 1 + steps // 20  # the server needs some for its answers, too
+    gc.collect()  # what is open and forgotten warns, and warnings are errors
+    await until(lambda: not server.clients(name="cut"))
 
 
 async def test_cancelling_leaves_no_connection_behind(server: RedisServer, certificates: Certificates) -> None:

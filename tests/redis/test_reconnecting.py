@@ -82,6 +82,7 @@ async def test_a_server_that_starts_late_is_waited_for() -> None:
     with RedisServer() as server:
         server.kill()
         events: list[ConnectionEvent] = []
+        begun = anyio.current_time()
         async with reconnecting(server.url, on_event=events.append) as connection:
             async with anyio.create_task_group() as group:
                 group.start_soon(connection.open, 10)
@@ -96,6 +97,21 @@ async def test_a_server_that_starts_late_is_waited_for() -> None:
         waits = [event.retry_in or 0 for event in failed]
         assert len(set(waits)) == len(waits)  # jitter
         assert max(waits) <= 0.075
+        assert sum(waits) <= anyio.current_time() - begun
+
+
+async def test_it_waits_longer_each_time_unless_a_connection_has_lasted(server: RedisServer) -> None:
+    events: list[ConnectionEvent] = []
+    backoff = Backoff(initial=0.01, factor=2, maximum=1, jitter=0)
+    connection = ReconnectingConnection(
+        RedisSettings.parse(server.url), "test", backoff=backoff, on_event=events.append
+    )
+    for lasted in (0, 0, 2, 0):
+        current = await connection.get()
+        connection._connected_at -= lasted
+        await connection.lose(current, "enough")
+    await connection.aclose()
+    assert [event.retry_in for event in events if event.state is LOST] == [0.01, 0.02, 0.01, 0.02]
 
 
 async def test_the_first_connection_is_not_waited_for_longer_than_asked() -> None:
@@ -370,12 +386,16 @@ async def test_cancelling_the_loop_leaves_nothing(server: RedisServer) -> None:
         await until(lambda: not server.clients(name="test"))
 
 
-async def test_closing_it_while_it_connects_is_for_good() -> None:
+@pytest.mark.parametrize("answered", [True, False])
+async def test_closing_it_while_it_connects_is_for_good(answered: bool) -> None:
     """L1"""
+    events: list[ConnectionEvent] = []
     with RedisServer() as server:
         async with Proxy(server.port) as proxy:
-            proxy.drop_replies()
-            async with reconnecting(proxy.url) as connection:
+            proxy.delay = 0.05
+            if not answered:
+                proxy.drop_replies()
+            async with reconnecting(proxy.url, on_event=events.append) as connection:
                 async with anyio.create_task_group() as group:
 
                     async def get() -> None:
@@ -385,10 +405,13 @@ async def test_closing_it_while_it_connects_is_for_good() -> None:
                     group.start_soon(get)
                     await until(lambda: server.clients(name="test"))
                     await connection.aclose()
-                    await proxy.cut()
+                    if not answered:
+                        await proxy.cut()
                 assert connection.state is CLOSED
                 with pytest.raises(ConnectionLost, match="it was closed"):
                     await connection.get()
+                await until(lambda: not server.clients(name="test"))
+    assert events == []
 
 
 async def test_an_acknowledgement_that_is_lost_on_the_way_leaves_it_open_what_was_done() -> None:

@@ -41,11 +41,13 @@ async def test_a_script_runs_in_a_pipeline(connection: Connection) -> None:
     assert after == [1, b""]
 
 
-async def test_the_error_of_a_script_is_raised(connection: Connection) -> None:
+async def test_the_error_of_a_script_is_raised_and_it_is_not_run_again(connection: Connection) -> None:
+    script = Script("redis.call('INCR', 'runs'); return redis.call('INCR', KEYS[1])")
     await connection.execute("SET", "n", "x")
-    for _ in range(2):
+    for runs in (b"1", b"2"):
         with pytest.raises(RedisReplyError, match="value is not an integer"):
-            await ADD.run(connection, ["n"], [1, ""])
+            await script.run(connection, ["n"])
+        assert await connection.execute("GET", "runs") == runs
 
 
 async def test_a_user_needs_the_right_to_run_scripts(server: RedisServer) -> None:

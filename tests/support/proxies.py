@@ -3,10 +3,11 @@
 import math
 import ssl
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 from anyio.abc import ByteStream, Listener, SocketAttribute, SocketStream
+from anyio.lowlevel import cancel_shielded_checkpoint
 from anyio.streams.tls import TLSListener
 
 BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
@@ -36,25 +37,30 @@ class Proxy:
         self._open: list[ByteStream] = []
 
     async def __aenter__(self) -> Self:
-        listener: Listener[SocketStream] = await anyio.create_tcp_listener(local_host="127.0.0.1")
-        self.port = listener.extra(SocketAttribute.local_port)
+        plain: Listener[SocketStream] = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        self.port = plain.extra(SocketAttribute.local_port)
         self._group = await anyio.create_task_group().__aenter__()
         if self._ssl_context is None:
-            self._group.start_soon(listener.serve, self._serve)
+            self._group.start_soon(self._listen, plain)
         else:
-            secure = TLSListener(listener, self._ssl_context, standard_compatible=False)
-            self._group.start_soon(secure.serve, self._serve)
-        self._listener = listener
+            self._group.start_soon(self._listen, TLSListener(plain, self._ssl_context, standard_compatible=False))
+        self._listener = plain
         return self
+
+    async def _listen(self, listener: Listener[Any]) -> None:
+        try:
+            await listener.serve(self._serve, self._group)
+        except* anyio.ClosedResourceError:
+            pass
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        await anyio.aclose_forcefully(self._listener)
+        for _ in range(3):  # a task that is cancelled before it has begun would not close what it was given
+            await cancel_shielded_checkpoint()
         self._group.cancel_scope.cancel()
-        try:
-            return await self._group.__aexit__(exc_type, exc, traceback)
-        finally:
-            await anyio.aclose_forcefully(self._listener)
+        return await self._group.__aexit__(exc_type, exc, traceback)
 
     @property
     def url(self) -> str:

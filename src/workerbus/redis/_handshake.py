@@ -10,8 +10,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
-from anyio import connect_tcp, connect_unix
-from anyio.abc import ByteStream, SocketAttribute
+from anyio import connect_tcp
+from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
 from workerbus.redis._connection import IO_ERRORS, Connection, close_now, reason_of
 from workerbus.redis._errors import ConnectionLost, RedisReplyError, RedisSetupError
@@ -75,7 +75,7 @@ async def _credentials(source: Any, address: Address) -> tuple[str, str] | None:
 async def _open(address: Address, context: ssl.SSLContext | None) -> ByteStream:
     try:
         if not address.port:
-            return await connect_unix(address.host)
+            return await _open_socket(address.host)
         if context is None:
             stream: ByteStream = await connect_tcp(*address)
         else:
@@ -92,6 +92,18 @@ async def _open(address: Address, context: ssl.SSLContext | None) -> ByteStream:
         await close_now(stream)
         raise ConnectionLost(str(address), reason_of(exc)) from exc
     return stream
+
+
+async def _open_socket(path: str) -> ByteStream:
+    # Not anyio's UNIX stream: on asyncio it may set the result of a future that is cancelled, which the loop reports.
+    connected = socket.socket(socket.AF_UNIX)
+    try:
+        connected.setblocking(False)
+        connected.connect(path)  # at once, or not at all
+        return await SocketStream.from_socket(connected)
+    except BaseException:
+        connected.close()
+        raise
 
 
 def _connect_reason(exc: BaseException) -> str:

@@ -159,7 +159,6 @@ class ReconnectingConnection:
                     await self.lose(connection, f"the server says {cause}")
                 elif not (isinstance(cause, ConnectionLost) and connection.closed):
                     raise
-                self._note_loss()
 
     async def lose(self, connection: Connection, reason: str) -> None:
         """Close a connection that is of no use any more, so that the next one is made; a stale one is ignored.
