@@ -314,6 +314,7 @@ async def test_a_wrong_password_is_an_error_at_once_that_does_not_repeat_it(serv
     [
         ({"prefix": ""}, "prefix"),
         ({"prefix": "{a}"}, "prefix"),
+        ({"prefix": "a*"}, "prefix"),
         ({"lease": 0.0}, "lease"),
         ({"lease": float("inf")}, "lease"),
         ({"inbox_size": 0}, "inbox_size"),

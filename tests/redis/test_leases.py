@@ -1,11 +1,13 @@
 """Who is lost, who is not, and by which clock; no test waits for a lease to run out."""
 
+import anyio
 import pytest
 
+from support.proxies import Proxy
 from support.redis_members import LEASE, PREFIX, Members
 from support.redis_servers import RedisServer, redis_running
 from workerbus.redis._connection import Connection
-from workerbus.redis._errors import RedisReplyError
+from workerbus.redis._errors import ConnectionLost, RedisReplyError
 from workerbus.redis._opening import connect
 from workerbus.redis._scripts import ENTRIES_A_STEP
 from workerbus.redis._settings import RedisSettings
@@ -323,6 +325,17 @@ async def test_a_server_that_is_full_does_nothing_by_halves_and_nobody_is_lost()
         assert await members.alive("b1")
         assert members.news("a1") == ["joined b1", "joined c1", "left c1"]
         await connection.aclose()
+
+
+async def test_a_beat_does_not_wait_for_the_lease_to_run_out(server: RedisServer) -> None:
+    """X4: where nothing comes back, there is time for another connection."""
+    async with Proxy(server.port) as proxy:
+        connection = await connect(RedisSettings.parse(proxy.url))
+        members = Members(server, connection, lease=1.0)
+        await members.join("a1")
+        proxy.drop_replies()
+        with anyio.fail_after(1.0), pytest.raises(ConnectionLost):
+            await members.alive("a1")
 
 
 async def test_a_lease_is_what_it_says(server: RedisServer, connection: Connection) -> None:

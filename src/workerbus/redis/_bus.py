@@ -64,7 +64,8 @@ class RedisBus(PeerBus):
 
     Raises:
         RedisURLError: The URL, or what was given with it, makes no sense; a `ValueError`.
-        ValueError: A number is out of its bounds, or the prefix is empty or has braces in it.
+        ValueError: A number is out of its bounds, or the prefix is empty or has characters other than letters, digits
+            and ``-_.:/``.
 
     Guarantees: X1, X2, X3, X4, X5, X6, X7, X9, X10.
     """
@@ -88,8 +89,6 @@ class RedisBus(PeerBus):
         super().__init__(
             max_buffer_size=max_buffer_size, max_arrivals=max_arrivals, send_timeout=send_timeout, name=name
         )
-        if not prefix or "{" in prefix or "}" in prefix:
-            raise ValueError(f"prefix is a text without braces, and not empty, not {prefix!r}")
         if not (0.05 <= lease < math.inf):
             raise ValueError(f"lease is a finite number of seconds, at least 0.05, not {lease!r}")
         if inbox_size < 1:

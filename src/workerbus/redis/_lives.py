@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 from anyio import CancelScope, Event, create_task_group, current_time, sleep
+from attrs import evolve
 
 from workerbus._log import about
 from workerbus._order import new_incarnation
@@ -29,7 +30,13 @@ from workerbus.redis._life import LifeState, LifeTrigger, next_life
 from workerbus.redis._membership import Member, Membership, Refused
 from workerbus.redis._outbox import Outbox
 from workerbus.redis._reader import Reader
-from workerbus.redis._reconnecting import AGAIN, ConnectionEvent, ConnectionState, ReconnectingConnection
+from workerbus.redis._reconnecting import (
+    AGAIN,
+    RECONNECT,
+    ConnectionEvent,
+    ConnectionState,
+    ReconnectingConnection,
+)
 from workerbus.redis._server_check import check_server
 from workerbus.redis._server_time import ServerTime
 from workerbus.redis._settings import RedisSettings
@@ -39,8 +46,6 @@ from workerbus.wire import VERSION
 logger = logging.getLogger("workerbus.redis")
 T = TypeVar("T")
 
-BEATS: Final = 5
-"""So many times in a lease it is renewed."""
 _LEAVE_SECONDS: Final = 1.0
 
 
@@ -95,6 +100,7 @@ class Lives:
         self._connections = self._new_connections()
         self._was_connected = False
         self._position = "0-0"
+        self._attempted: str | None = None  # the incarnation that may have joined, though no answer says so
         self._scope: CancelScope | None = None
         self._reason = ""
         self._last_refusal = ""
@@ -111,7 +117,10 @@ class Lives:
 
     def _new(self, purpose: str) -> ReconnectingConnection:
         name = f"{self._bus.name}:{purpose}"
-        return ReconnectingConnection(self._settings, name, on_event=self._connection_changed)
+        # After an outage, all have a lease from when the first one is back: time for several attempts of the others.
+        longest = min(RECONNECT.maximum, self._lease / 4)
+        backoff = evolve(RECONNECT, initial=min(RECONNECT.initial, longest), maximum=longest)
+        return ReconnectingConnection(self._settings, name, backoff=backoff, on_event=self._connection_changed)
 
     @property
     def about(self) -> Mapping[str, Any]:
@@ -139,13 +148,15 @@ class Lives:
             BusUnavailable: There was no server in time; a `ConnectionError`.
             NameTakenError: Another process has a worker of such a name; a `ValueError`.
         """
-        self.state, self.count = LifeState.JOINING, 0
+        self.state, self.count, self._attempted = LifeState.JOINING, 0, None
         self._connections = self._new_connections()
         try:
             await self._join_first(within)
         except BaseException:
             self.state = LifeState.LEFT
             self._bus.end_life("this bus could not be opened")
+            if self._attempted is not None:
+                await self._leave()
             await self._disconnect()
             raise
         self._served = Event()
@@ -170,9 +181,8 @@ class Lives:
         found = await check_server(connection)
         for text in (*found.warnings, *found.notes):
             logger.warning("bus %r: %s", self._bus.name, text, extra=self.about)
-        await self._join(connection)
+        await self._join(connection, new_incarnation())
         for name, owner in (await self._claim_all(connection)).items():
-            await self._membership.leave(connection, self._bus.incarnation)
             raise self.taken(name, owner)
 
     def taken(self, name: str, owner: Member) -> NameTakenError:
@@ -231,7 +241,7 @@ class Lives:
         try:
             clean_up = self._bus.clean_up
             with clean_up.shield(min(clean_up.deadline(), current_time() + _LEAVE_SECONDS)) as shield:
-                await self.on_server(lambda connection: self._membership.leave(connection, self._bus.incarnation))
+                await self.on_server(self._leave_with)
             if not shield.cancelled_caught:
                 return
         except RedisReplyError:
@@ -239,16 +249,21 @@ class Lives:
         text = "bus %r could not leave the network: its lease will run out"
         logger.warning(text, self._bus.name, extra=self.about)
 
+    async def _leave_with(self, connection: Connection) -> None:
+        await self._membership.leave(connection, self._bus.incarnation)
+        if self._attempted not in (None, self._bus.incarnation):
+            await self._membership.leave(connection, self._attempted)
+
     async def _disconnect(self) -> None:
         for each in self._connections:
             await each.aclose()
 
     # --- joining, and the lease
 
-    async def _join(self, connection: Connection, *, supersede: bool = True) -> None:
-        incarnation = new_incarnation()
+    async def _join(self, connection: Connection, incarnation: str, *, supersede: bool = True) -> None:
         info = {"host": socket.gethostname(), "pid": os.getpid(), "wire": VERSION}
         name = self._bus.opened_by or self._bus.name
+        self._attempted = incarnation
         began = current_time()
         answer = await self._membership.join(connection, incarnation, name, info, supersede=supersede)
         self._server_time.told(answer.now, began, current_time())
@@ -262,18 +277,21 @@ class Lives:
         self._bus.begin_life(incarnation, [member.peer for member in answer.members])
 
     async def _join_until_it_works(self) -> None:
+        # The same for all attempts: one whose answer was lost may have come through, and has the name.
+        incarnation = new_incarnation()
         for seconds in AGAIN.delays():
             try:
-                await self.on_server(self._join_again)
+                await self.on_server(lambda connection: self._join_again(connection, incarnation))
             except RedisReplyError as exc:
                 self.refused(str(exc))
                 await sleep(seconds)
             else:
                 return
 
-    async def _join_again(self, connection: Connection) -> None:
-        await self._membership.leave(connection, self._bus.incarnation)  # a member still, where the inbox had a gap
-        await self._join(connection, supersede=False)
+    async def _join_again(self, connection: Connection, incarnation: str) -> None:
+        if self.state is LifeState.JOINING:  # and not because the answer to the claims was lost
+            await self._membership.leave(connection, self._bus.incarnation)  # a member still, where the inbox had a gap
+            await self._join(connection, incarnation, supersede=False)
         if self.state is LifeState.JOINED:
             for name, owner in (await self._claim_all(connection)).items():
                 self._bus.name_lost(name, owner.peer.name)
@@ -293,7 +311,7 @@ class Lives:
                 if exc.reconnect:
                     raise
                 self.refused(str(exc))
-                await sleep(self._lease / BEATS)
+                await sleep(self._membership.interval)
                 continue
             ended = current_time()
             self.round_trip, self.lag = ended - began, beat.inbox
@@ -301,7 +319,7 @@ class Lives:
             if not beat.alive:
                 self.over(LifeTrigger.FENCE, "the server has declared it lost")
                 return
-            await sleep(max(0.0, began + self._lease / BEATS - ended))
+            await sleep(max(0.0, began + self._membership.interval - ended))
 
     async def on_server(self, call: Callable[[Connection], Awaitable[T]]) -> T:
         """Do something on the connection that renews the lease, and again on the next one where that is lost."""

@@ -132,6 +132,7 @@ class Membership:
         self.base: Final = f"{{{prefix}}}:"
         self.interval: Final = lease / BEATS
         self._lease = round(lease * 1000)
+        self._timeout = max(lease / 4, 0.5)  # of a connection that hears nothing, so that the next one is in time
         self._inbox_entries = inbox_entries
         self._keys = [self.base + key for key in ("members", "info", "runners", "names")]
 
@@ -200,7 +201,7 @@ class Membership:
         await self._run(connection, RELEASE, incarnation, *names)
 
     async def _run(self, connection: Connection, script: Script, *arguments: str | int) -> Any:
-        return await script.run(connection, self._keys, (self.base, *arguments))
+        return await script.run(connection, self._keys, (self.base, *arguments), timeout=self._timeout)
 
 
 def read_notice(fields: Mapping[bytes, bytes]) -> Notice | None:

@@ -1,0 +1,120 @@
+"""What becomes of a bus whose joining is cut short, or whose answers from the server are lost."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import pytest
+
+from support.redis_servers import RedisServer, until
+from support.workers import Helper
+from workerbus import WorkerRunner
+from workerbus.redis import RedisBus
+from workerbus.redis._connection import Connection
+from workerbus.redis._errors import ConnectionLost
+from workerbus.redis._membership import Membership
+
+Then = Callable[[Connection], Awaitable[None]]
+
+
+async def lose_the_answer(connection: Connection) -> None:
+    await connection.aclose()
+    raise ConnectionLost(connection.address, "cut by the test", sent=True)
+
+
+def after_next(monkeypatch: pytest.MonkeyPatch, name: str, then: Then) -> list[str]:
+    """Do something when the server has done what it was asked for next, and before anybody hears of it."""
+    done: list[str] = []
+    original = getattr(Membership, name)
+
+    async def ask(self: Membership, connection: Connection, *args: Any, **kwargs: Any) -> Any:
+        answer = await original(self, connection, *args, **kwargs)
+        done.append(args[0])
+        if len(done) == 1:
+            await then(connection)
+        return answer
+
+    monkeypatch.setattr(Membership, name, ask)
+    return done
+
+
+async def hang(_: Connection) -> None:
+    await anyio.sleep_forever()
+
+
+def lose(server: RedisServer, bus: RedisBus) -> None:
+    """Let the lease of a bus be over."""
+    server.call("ZADD", "{workerbus}:members", 1, bus.incarnation)
+
+
+def present(server: RedisServer) -> set[str]:
+    return {each.decode() for each in server.call("ZRANGE", "{workerbus}:members", 0, -1)}
+
+
+async def test_a_bus_that_joins_again_does_not_stand_in_its_own_way(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X4: its first attempt has come through, and so has its name, but the answer was lost."""
+    async with RedisBus(server.url, lease=1.0, name="left") as left, RedisBus(server.url, lease=1.0) as right:
+        attempts = after_next(monkeypatch, "join", lose_the_answer)
+        lose(server, left)
+        await until(lambda: left.statistics().lives == 2 and left.peers)
+        assert attempts == [left.incarnation, left.incarnation]
+        assert present(server) == {left.incarnation, right.incarnation}
+        await until(lambda: [peer.incarnation for peer in right.peers] == [left.incarnation])
+
+
+async def test_names_are_claimed_again_without_another_life(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X5: where the answer to the claims was lost."""
+    left = RedisBus(server.url, lease=1.0)
+    async with WorkerRunner(bus=left, name="left") as runner, RedisBus(server.url, lease=1.0):
+        await runner.add_workers(Helper("worker"))
+        claims = after_next(monkeypatch, "claim", lose_the_answer)
+        lose(server, left)
+        await until(lambda: len(claims) == 2)
+        assert claims == [left.incarnation, left.incarnation]
+        assert left.statistics().lives == 2
+        assert server.call("HGET", "{workerbus}:names", "worker") == left.incarnation.encode()
+
+
+async def test_a_bus_that_is_cancelled_while_it_joins_leaves_nothing(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X4: though it does not know whether it has joined."""
+    joined = after_next(monkeypatch, "join", hang)
+
+    async def open_it() -> None:
+        async with RedisBus(server.url):
+            pytest.fail("it has not joined")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(open_it)
+        await until(lambda: joined)
+        group.cancel_scope.cancel()
+    assert server.call("KEYS", "*") == []
+
+
+async def test_a_bus_that_is_closed_while_it_joins_again_leaves_nothing(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X4: neither of its old incarnation nor of its new one."""
+    async with AsyncExitStack() as stack:
+        right = await stack.enter_async_context(RedisBus(server.url, lease=1.0))
+        async with RedisBus(server.url, lease=1.0) as left:
+            joined = after_next(monkeypatch, "join", hang)
+            lose(server, left)
+            await until(lambda: joined)
+            assert present(server) == {joined[0], right.incarnation}
+        assert present(server) == {right.incarnation}
+    assert server.call("KEYS", "*") == []
+
+
+@pytest.mark.parametrize("lease", [0.1, 2.0, 100.0])
+async def test_a_bus_without_a_server_tries_again_several_times_in_a_lease(server: RedisServer, lease: float) -> None:
+    """X4: the first one that is back is no reason for the others to be lost."""
+    async with RedisBus(server.url, lease=lease) as bus:
+        for connection in bus._redis.lives._connections:
+            assert connection._backoff.maximum <= min(lease / 4, 1.0)
