@@ -162,6 +162,19 @@ async def test_what_comes_late_from_a_life_that_is_over_is_dropped(server: Redis
         assert plain.got == []
 
 
+async def test_what_was_pushed_out_of_an_inbox_is_a_gap_whatever_it_was(server: RedisServer) -> None:
+    """X3: a notice that somebody has joined, say, whose messages would be those of a stranger."""
+    async with buses(server, "left", "right", inbox_size=200) as (left, right):
+        gaps: list[str] = []
+        right.add_event_handler("on_gap", lambda _bus, text: gaps.append(text))
+        inbox, before = "{workerbus}:inbox:" + right.incarnation, right.incarnation
+        many = [("XADD", inbox, "MAXLEN", "~", 200, "*", "k", "joined", "p", f"p{number}") for number in range(500)]
+        server.calls(("MULTI",), *many, ("EXEC",))
+        await until(lambda: right.incarnation != before and left.peers == (Peer("right", right.incarnation),))
+        assert right.peers == (Peer("left", left.incarnation),)
+        assert gaps == ["200 messages or more waited to be read, and the server keeps no more: some may be missing"]
+
+
 async def test_a_gap_ends_the_life_of_who_has_it(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     """X3: it is told, counted, and the bus joins again."""
     gaps: list[str] = []

@@ -35,17 +35,29 @@ class Watched:
 class Inbox:
     """What a reader has read."""
 
-    def __init__(self, server: RedisServer, stop_at: int = 10**9) -> None:
+    def __init__(self, server: RedisServer, stop_at: int = 10**9, size: int = 100_000) -> None:
         self.server = server
         self.got: list[bytes] = []
         self.refusals: list[str] = []
-        self.reader = Reader(INBOX, "0-0", self._take, timeout=5.0, refused=self.refusals.append)
+        self.overflowed = False
+        self.reader = Reader(
+            INBOX,
+            "0-0",
+            self._take,
+            timeout=5.0,
+            inbox_size=size,
+            overflowed=self._overflow,
+            refused=self.refusals.append,
+        )
         self._stop_at = stop_at
 
     def _take(self, stored_ms: int, fields: Mapping[bytes, bytes]) -> bool:
         assert stored_ms > 0
         self.got.append(fields[b"m"])
         return len(self.got) < self._stop_at
+
+    def _overflow(self) -> None:
+        self.overflowed = True
 
     def add(self, *values: bytes) -> None:
         self.server.calls(*(("XADD", INBOX, "*", "m", value) for value in values))
@@ -123,6 +135,32 @@ async def test_as_many_are_read_at_once_as_have_room(
     assert [command[2] for command in watched.of("XREAD")] == [ENTRIES // 8, count]
 
 
+async def test_an_inbox_that_has_lost_entries_is_read_no_further(server: RedisServer, connection: Connection) -> None:
+    """X3: whatever they were."""
+    inbox = Inbox(server, size=200)
+    inbox.add(*numbered(3))
+    async with anyio.create_task_group() as group:
+        group.start_soon(inbox.reader.run, connection)
+        await until(lambda: inbox.length == 0)
+        assert not inbox.overflowed
+        many = [("XADD", INBOX, "MAXLEN", "~", 200, "*", "m", value) for value in numbered(500)]
+        server.calls(("MULTI",), *many, ("EXEC",))  # in one step, so that nothing is read meanwhile
+        await until(lambda: inbox.overflowed)
+    assert inbox.got == numbered(3)
+
+
+@pytest.mark.parametrize("count", [199, 200])
+async def test_an_inbox_has_room_for_as_many_as_it_keeps(
+    server: RedisServer, connection: Connection, count: int
+) -> None:
+    """X3: with one less than that, nothing can be missing."""
+    inbox = Inbox(server, stop_at=count, size=200)
+    inbox.add(*numbered(count))
+    await inbox.reader.run(connection)
+    assert inbox.overflowed is (count == 200)
+    assert inbox.got == ([] if inbox.overflowed else numbered(count))
+
+
 async def test_a_server_that_refuses_is_asked_again_and_told_of_once(
     server: RedisServer, connection: Connection
 ) -> None:
@@ -149,7 +187,7 @@ async def test_one_that_wants_another_connection_is_left_to_whoever_makes_it(ser
 
     class Failed:
         async def pipeline(self, *_: object, **__: object) -> list[Any]:
-            return [RedisReplyError("UNBLOCKED client unblocked")]
+            return [RedisReplyError("UNBLOCKED client unblocked"), 0]
 
     failed: Any = Failed()
     with pytest.raises(RedisReplyError, match="UNBLOCKED"):

@@ -253,7 +253,9 @@ class _Parts:
         )
         clock = ServerTime()
         self.arrivals = Arrivals(bus, wire, clock, keep=self._keep, gap=self._gap)
-        self.lives = Lives(bus, settings, membership, lease, self.outbox, self.writer, clock, self.arrivals.take)
+        self.lives = Lives(
+            bus, settings, membership, lease, self.outbox, self.writer, clock, self.arrivals.take, self._gap
+        )
         self.names = Names(membership, lambda: bus.incarnation, self.lives.on_server, self.lives.refused)
 
     def _batch_refused(self, text: str) -> None:

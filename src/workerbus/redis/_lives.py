@@ -69,6 +69,7 @@ class Lives:
         writer: What writes it.
         server_time: Is told the server's time.
         take: Takes an entry of the inbox; returns whether this life goes on.
+        gap: Is told that messages are missing, in words, and ends this life.
 
     Attributes:
         state: Where the bus is in its life.
@@ -88,6 +89,7 @@ class Lives:
         writer: Writer,
         server_time: ServerTime,
         take: Callable[[int, Mapping[bytes, bytes]], bool],
+        gap: Callable[[str], None],
     ) -> None:
         self._bus = bus
         self._settings = settings
@@ -97,6 +99,7 @@ class Lives:
         self._writer = writer
         self._server_time = server_time
         self._take = take
+        self._gap = gap
         self._connections = self._new_connections()
         self._was_connected = False
         self._position = "0-0"
@@ -207,7 +210,15 @@ class Lives:
         self._over = Event()
         inbox = self._membership.inbox(self._bus.incarnation)
         timeout = max(self._lease / 2, 1.0)
-        reader = Reader(inbox, self._position, self._take, timeout=timeout, refused=self.refused)
+        reader = Reader(
+            inbox,
+            self._position,
+            self._take,
+            timeout=timeout,
+            inbox_size=self._membership.inbox_entries,
+            overflowed=self._overflowed,
+            refused=self.refused,
+        )
         name = self._bus.name
         async with create_task_group() as group:
             group.start_soon(self._connections.writer.run, self._writer.run, name=f"{name} writer")
@@ -220,6 +231,10 @@ class Lives:
         await writer.aclose()
         await reading.aclose()
         self._connections = Connections(self._new("writer"), self._new("reader"), lease)
+
+    def _overflowed(self) -> None:
+        most = self._membership.inbox_entries
+        self._gap(f"{most} messages or more waited to be read, and the server keeps no more: some may be missing")
 
     def over(self, trigger: LifeTrigger, reason: str) -> None:
         """End this life; another one begins."""

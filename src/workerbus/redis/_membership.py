@@ -133,7 +133,7 @@ class Membership:
         self.interval: Final = lease / BEATS
         self._lease = round(lease * 1000)
         self._timeout = max(lease / 4, 0.5)  # of a connection that hears nothing, so that the next one is in time
-        self._inbox_entries = inbox_entries
+        self.inbox_entries: Final = inbox_entries
         self._keys = [self.base + key for key in ("members", "info", "runners", "names")]
 
     def inbox(self, incarnation: str) -> str:
@@ -158,7 +158,7 @@ class Membership:
         """
         text = json.dumps({**info, "name": name})
         answer = await self._run(
-            connection, JOIN, incarnation, self._lease, self._inbox_entries, name, text, int(supersede)
+            connection, JOIN, incarnation, self._lease, self.inbox_entries, name, text, int(supersede)
         )
         if not answer[0]:
             return Refused(answer[1], _member(answer[2], answer[3]))
@@ -173,7 +173,7 @@ class Membership:
         Who is lost is told to all others, with the reason; its inbox and its claims are deleted.
         """
         alive, now, members, lost, inbox = await self._run(
-            connection, BEAT, incarnation, self._lease, self._inbox_entries
+            connection, BEAT, incarnation, self._lease, self.inbox_entries
         )
         return Beat(bool(alive), now, members, lost, inbox)
 
@@ -183,7 +183,7 @@ class Membership:
         Returns:
             Whether it was one.
         """
-        return bool(await self._run(connection, LEAVE, incarnation, self._lease, self._inbox_entries))
+        return bool(await self._run(connection, LEAVE, incarnation, self._lease, self.inbox_entries))
 
     async def claim(self, connection: Connection, incarnation: str, names: Iterable[str]) -> dict[str, Member] | None:
         """Claim names of workers. Those that other members have stay theirs; the rest is this member's now.

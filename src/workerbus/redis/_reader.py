@@ -32,6 +32,8 @@ class Reader:
         position: The id of the entry after which to begin.
         take: Called with the id (milliseconds) and the fields of each entry; returns whether to go on.
         timeout: How many seconds an answer may take, besides what the server waits by itself.
+        inbox_size: About so many entries the inbox keeps. With as many, it may have lost the oldest.
+        overflowed: Called where it has as many, in the place of reading on.
         refused: Called with the server's word where it refuses to be read from, once until it lets itself be.
     """
 
@@ -42,6 +44,8 @@ class Reader:
         take: Callable[[int, Mapping[bytes, bytes]], bool],
         *,
         timeout: float,
+        inbox_size: int,
+        overflowed: Callable[[], None],
         refused: Callable[[str], None],
     ) -> None:
         self._inbox = inbox
@@ -50,11 +54,13 @@ class Reader:
         self._count = ENTRIES // 8
         self._take = take
         self._timeout = timeout
+        self._inbox_size = inbox_size
+        self._overflowed = overflowed
         self._refused = refused
         self._told = False
 
     async def run(self, connection: Connection) -> None:
-        """Read on one connection, for as long as that lasts, or until ``take`` says to stop.
+        """Read on one connection, for as long as that lasts, or until ``take`` says to stop, or too much waits.
 
         Raises:
             ConnectionLost: The connection is of no use any more.
@@ -64,12 +70,13 @@ class Reader:
         block = round(BLOCK_SECONDS * 1000)
         while True:
             commands: list[Command] = [
-                ("XREAD", "COUNT", self._count, "BLOCK", block, "STREAMS", self._inbox, self._position)
+                ("XREAD", "COUNT", self._count, "BLOCK", block, "STREAMS", self._inbox, self._position),
+                ("XLEN", self._inbox),
             ]
             if not self._trimmed:
                 commands.insert(0, ("XTRIM", self._inbox, "MINID", _after(self._position)))
-            *trimmed, streams = await connection.pipeline(commands, timeout=self._timeout, blocks=BLOCK_SECONDS)
-            error = next((each for each in (*trimmed, streams) if isinstance(each, RedisReplyError)), None)
+            *trimmed, streams, length = await connection.pipeline(commands, timeout=self._timeout, blocks=BLOCK_SECONDS)
+            error = next((each for each in (*trimmed, streams, length) if isinstance(each, RedisReplyError)), None)
             if error is not None:
                 if error.reconnect:
                     raise error
@@ -81,6 +88,11 @@ class Reader:
                     continue
             else:
                 self._told, self._trimmed, waits = False, True, AGAIN.delays()
+                # Others push the oldest entries out while there are more than it keeps, and leave as many; only this
+                # takes more away. Numbers that are missing would not tell of notices, nor of the last messages.
+                if length >= self._inbox_size:
+                    self._overflowed()
+                    return
             entries = _entries(streams)
             if entries:
                 size = sum(len(value) for _, fields in entries for value in fields.values()) // len(entries)
