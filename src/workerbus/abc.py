@@ -21,6 +21,9 @@ class Sender(Protocol):
     def post(self, message: BusMessage) -> None:
         """Send a message without waiting, past every bound."""
 
+    def check_travels(self, message: BusMessage) -> None:
+        """Raise `WireError` where a message cannot travel to another process."""
+
     def is_late(self, message: BusMessage) -> bool:
         """Whether a message has come from another process that is gone since."""
 

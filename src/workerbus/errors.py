@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final
 
+BRIEF: Final = 1_000
+"""So many characters of an error are told to other processes."""
+
 
 class WorkerBusError(Exception):
     """The root of all errors that workerbus raises.
@@ -33,14 +36,25 @@ def _restored(kind: type[WorkerBusError], args: tuple[Any, ...], attributes: dic
 def text_of(exc: BaseException) -> str:
     """Return an exception's text; its own ``__str__`` is the user's code, and may fail."""
     try:
-        return str(exc)
+        return encodable(str(exc))
     except Exception:  # noqa: BLE001 - whatever it was
         return "an error without a text"
+
+
+def encodable(text: str) -> str:
+    """Return a text as it can be written as UTF-8: lone surrogates, as names of files may have, become escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def describe(exc: BaseException) -> str:
     """Return an exception in words: its class and its text."""
     return f"{type(exc).__name__}: {text_of(exc)}"
+
+
+def brief(exc: BaseException) -> str:
+    """Describe an exception for others, who keep that: no longer than a thousand characters."""
+    text = describe(exc)
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}…"
 
 
 def near_names(name: str, known: Iterable[str]) -> str:

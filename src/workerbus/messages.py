@@ -20,6 +20,7 @@ from workerbus._message_base import BusMessage as BusMessage
 from workerbus._message_base import BusSystemMessage as BusSystemMessage
 from workerbus._message_base import bus_message as bus_message
 from workerbus._values import IF_SET, JobStatus, Value, WorkerGoneData, value
+from workerbus.errors import text_of
 
 # --- of the session and its workers; the library's own, which never wait for room
 
@@ -194,6 +195,8 @@ class BusWorkerRegistryMessage(BusSystemMessage):
         number: The number of the announcement within that life, higher than those before it; None for the last known.
         failed: Its workers that have failed, the last ones of many; None where there are none.
         asks: Whether a snapshot for all asks each runner for its own in return.
+        complete: Whether the workers that are not in it have gone; else it is a part of a list that is too long for one
+            message.
 
     Guarantees: J4, L8.
     """
@@ -206,6 +209,7 @@ class BusWorkerRegistryMessage(BusSystemMessage):
     number: int | None = None
     failed: list[WorkerGoneData] | None = field(default=None, metadata={IF_SET: True})
     asks: bool = field(default=True, kw_only=True, metadata={IF_SET: True})
+    complete: bool = field(default=True, kw_only=True, metadata={IF_SET: True})
 
 
 @bus_message
@@ -620,3 +624,15 @@ FROM_JOBS: Final = frozenset(
     }
 )
 """The classes of messages by which a job tells whoever has asked for it how it goes on."""
+
+Answer = BusJobResponseMessage | BusJobResponseUrgentMessage | BusJobStreamEndMessage
+"""The messages that end a job for whoever has asked for it."""
+
+
+def error_instead_of(answer: Answer, error: Exception) -> BusJobResponseMessage | BusJobResponseUrgentMessage:
+    """Return the answer that tells a requester why it does not get the one that there was."""
+    kind = BusJobResponseUrgentMessage if isinstance(answer, BusJobResponseUrgentMessage) else BusJobResponseMessage
+    payload = {"error": text_of(error), "type": type(error).__name__}
+    return kind(
+        answer.job_id, JobStatus.ERROR, payload, source=answer.source, target=answer.target, headers=answer.headers
+    )

@@ -18,10 +18,13 @@ from workerbus import (
     BusCancelMessage,
     BusEndMessage,
     BusJobRequestMessage,
+    BusJobResponseMessage,
     BusJobUpdateMessage,
     BusMessage,
     BusUnavailable,
+    JobStatus,
     Receipt,
+    WireError,
     WrongLoopError,
 )
 from workerbus.testing import run, settle
@@ -125,10 +128,24 @@ async def test_what_the_network_refuses_is_raised_to_whoever_sends_it() -> None:
         bus.fails = ValueError("it cannot travel")
         with pytest.raises(ValueError, match="cannot travel"):
             await bus.send(note(1))
-        with pytest.raises(ValueError, match="cannot travel"):
-            bus.post(note(2))
         await settle()
         assert it.got == []
+        assert bus.statistics().transmitted == 0
+        await bus.unsubscribe(it)
+
+
+async def test_what_the_library_posts_and_the_network_refuses_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """X1, J1: who is here gets it; only an answer is raised, for its job has another one then."""
+    bus, it = HandBus(LEFT), Plain("it")
+    async with bus:
+        await bus.subscribe(it)
+        bus.fails = WireError("it is a set", class_name="Note")
+        bus.post(note(1))
+        assert "could not send Note" in caplog.text
+        with pytest.raises(WireError):
+            bus.post(BusJobResponseMessage("job", JobStatus.COMPLETED, {}, source="it", target="elsewhere"))
+        await settle()
+        assert it.got == [note(1)]
         assert bus.statistics().transmitted == 0
         await bus.unsubscribe(it)
 

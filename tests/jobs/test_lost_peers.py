@@ -23,11 +23,9 @@ from workerbus import (
     BusJobRequestMessage,
     BusMessage,
     JobError,
-    JobFailure,
     JobGroupError,
     JobStatus,
     Peer,
-    WireError,
     WorkerRunner,
     job,
 )
@@ -596,68 +594,3 @@ async def test_jobs_both_ways_are_settled_at_both_ends() -> None:
             busy.release.set()
         assert await a.job("right", name="hold")
         assert await b.job("left", name="hold")
-
-
-# --- what cannot travel
-
-
-class Answers(BaseWorker):
-    """Answers in several ways with a set, which does not come back from the wire."""
-
-    @job(name="returns")
-    async def returns(self, message: BusJobRequestMessage) -> dict[str, Any]:
-        return {"odd": {1}}
-
-    @job(name="fails")
-    async def fails(self, message: BusJobRequestMessage) -> dict[str, Any]:
-        raise JobFailure("it failed", odd={1})
-
-    @job(name="sends", deferred=True)
-    async def sends(self, message: BusJobRequestMessage) -> None:
-        await self.send_job_response(message.job_id, {"odd": {1}}, urgent=True)
-
-    @job(name="streams")
-    async def streams(self, message: BusJobRequestMessage) -> None:
-        await self.send_job_stream_start(message.job_id)
-        await self.send_job_stream_end(message.job_id, {"odd": {1}})
-
-    @job(name="updates")
-    async def updates(self, message: BusJobRequestMessage) -> None:
-        await self.send_job_update(message.job_id, {"odd": {1}})
-
-    @job(name="fine")
-    async def fine(self, message: BusJobRequestMessage) -> None:
-        pass
-
-
-class AnswersByHand(Answers):
-    """Sends in its own way."""
-
-    async def send_bus_message(self, message: BusMessage) -> None:
-        await super().send_bus_message(message)
-
-
-@pytest.mark.parametrize("name", ["returns", "fails", "sends", "streams", "updates"])
-@pytest.mark.parametrize("kind", [Answers, AnswersByHand])
-async def test_an_answer_that_cannot_travel_is_an_error_that_says_so(name: str, kind: type[Answers]) -> None:
-    """J1, X1: it is not dropped, whatever it is; the error is logged, and counted as one."""
-    async with processes("here", "there") as (here, there):
-        await there.add_workers(kind("odd"))
-        with pytest.raises(JobError, match="cannot travel") as caught:
-            await here.job("odd", name=name)
-        assert caught.value.statuses == {"odd": JobStatus.ERROR}
-        assert caught.value.responses["odd"]["type"] == "WireError"
-        await here.job("odd", name="fine")
-        counts = there.statistics().jobs_answered
-        assert (counts[JobStatus.ERROR], counts[JobStatus.COMPLETED], counts[JobStatus.FAILED]) == (1, 1, 0)
-
-
-async def test_a_request_that_cannot_travel_is_refused_where_it_is_made() -> None:
-    """X1: and nothing of it is left."""
-    async with processes("here", "there") as (here, there):
-        await there.add_workers(Answers("odd"))
-        await here.registry.wait_for("odd")
-        with pytest.raises(WireError, match="cannot travel, for payload"):
-            await here.job("odd", name="fine", payload={"odd": {1}})
-        async with here.job("odd", name="fine"):
-            pass

@@ -1,6 +1,7 @@
 """X3, X4, X5, J4: runners in other processes: they meet, are lost, come again, and have the names that they claim."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 
 import anyio
@@ -26,6 +27,7 @@ from workerbus import (
     WorkerRunner,
     worker_ready,
 )
+from workerbus.runner import _discovery
 from workerbus.testing import settle
 
 
@@ -118,6 +120,28 @@ async def test_a_runner_whose_bus_was_there_before_it_is_known_to_those_who_have
             assert await asker.job("helper", name="echo")
             await settle()
             assert len(bus_of(other).arrivals) == before
+
+
+@pytest.mark.parametrize("first", ["asker", "host"])
+async def test_a_runner_with_more_workers_than_go_into_a_message_tells_of_all(
+    first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X1, R9: in several parts, of which each is taken for a part; whoever of the two was there first."""
+    monkeypatch.setattr(_discovery, "PART", 10)
+    names = [f"w{n:02}" for n in range(25)]
+    switch = Switch()
+    asker, host = runner_on(SwitchBus(switch), "asker"), runner_on(SwitchBus(switch), "host")
+    await host.add_workers(*map(Helper, names))
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(asker if first == "asker" else host)
+        await settle()
+        await stack.enter_async_context(host if first == "asker" else asker)
+        await settle()
+        assert sorted(asker.registry.remote_workers) == names
+        assert max(len(message.workers) for message in snapshots(asker)) <= 10
+        bus_of(host).fence()
+        await settle()
+        assert sorted(asker.registry.remote_workers) == names
 
 
 # --- losing
@@ -378,6 +402,41 @@ async def test_an_end_concerns_the_runner_of_this_process_alone(ask: Callable[[W
             await a.registry.wait_for("on b")
             await ask(a)
         assert await b.job("on b", name="echo")
+
+
+@pytest.mark.parametrize("ask", [WorkerRunner.end, WorkerRunner.cancel])
+async def test_an_end_everywhere_concerns_all_runners_of_all_processes(
+    ask: Callable[..., Awaitable[None]],
+) -> None:
+    """X9, R2: with its reason, which reaches their workers; those on the same bus, too."""
+    switch = Switch()
+    async with SwitchBus(switch, name="shared") as shared:
+        runners = [runner_on(bus, name) for name, bus in (
+            ("a", SwitchBus(switch)), ("b", SwitchBus(switch)), ("c", shared), ("d", shared),
+        )]  # fmt: skip
+        workers = [Helper(f"on {runner.name}") for runner in runners]
+        async with anyio.create_task_group() as group:
+            for runner, worker in zip(runners, workers, strict=True):
+                await runner.add_workers(worker)
+                group.start_soon(partial(runner.run, auto_end=False))
+            for runner in runners:
+                for worker in workers:
+                    await runner.registry.wait_for(worker.name)
+            await ask(runners[2], "it is late", everywhere=True)
+        outcomes = [runner.outcome for runner in runners]
+        assert [None if each is None else each.reason for each in outcomes] == ["it is late"] * 4
+
+
+async def test_an_end_everywhere_may_be_asked_for_before_the_run() -> None:
+    """X9, R1: who is there hears of it when the runner's bus has joined."""
+    async with anyio.create_task_group() as group:
+        switch = Switch()
+        other = runner_on(SwitchBus(switch), "other")
+        group.start_soon(partial(other.run, auto_end=False))
+        await settle()
+        runner = runner_on(SwitchBus(switch), "runner")
+        await runner.end("it is late", everywhere=True)
+        await runner.run()
 
 
 async def test_a_peer_that_is_lost_while_a_runner_ends_holds_nothing_up() -> None:

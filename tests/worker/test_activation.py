@@ -11,9 +11,11 @@ from attrs import define, frozen
 from support.agents import Agent, activation
 from support.buses import Wire
 from support.conditions import eventually
+from support.peers import processes
 from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import (
+    BaseWorker,
     BusActivateWorkerMessage,
     BusAddWorkerMessage,
     BusDeactivateWorkerMessage,
@@ -27,6 +29,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+from workerbus.errors import WireError
 from workerbus.testing import settle
 
 
@@ -371,3 +374,35 @@ async def test_word_of_a_hand_over_that_comes_late_deactivates_nobody() -> None:
         await runner.bus.send(BusDeactivateWorkerMessage(True, source="w", target="w"))
         await settle()
         assert worker.active
+
+
+@pytest.mark.parametrize("deactivate_self", [True, False])
+async def test_args_that_cannot_travel_are_refused_before_anything_was_changed(deactivate_self: bool) -> None:
+    """W3, X1: the one who hands over stays active, and the other one hears nothing."""
+    heard: list[object] = []
+
+    class Hearing(BaseWorker):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            heard.append(args)
+
+    class Active(Hearing):
+        async def on_deactivated(self) -> None:
+            heard.append("deactivated")
+
+    async with processes("here", "there") as [here, there]:
+        active = Active("active")
+        await here.add_workers(active, Hearing("near", active=False))
+        await there.add_workers(Hearing("far", active=False))
+        for name in ("active", "near", "far"):
+            await here.registry.wait_for(name)
+        await settle()
+        args = WorkerActivationArgs(metadata={"a set": {1}})
+        with pytest.raises(WireError, match="a set"):
+            await active.activate_worker("far", args=args, deactivate_self=deactivate_self)
+        await settle()
+        assert active.active
+        assert heard == [None]
+        await active.activate_worker("near", args=args, deactivate_self=deactivate_self)
+        await settle()
+        assert active.active is not deactivate_self
+        assert args.to_dict() in heard

@@ -31,10 +31,11 @@ from workerbus._order import id_source
 from workerbus._values import BATCH
 from workerbus.bus._inbox import Inbox
 from workerbus.bus._routing import Routing
-from workerbus.errors import MessageTypeError, NotRunningError, WrongTaskError
-from workerbus.messages import BusMessage
+from workerbus.errors import MessageTypeError, NotRunningError, WireError, WrongTaskError
+from workerbus.messages import Answer, BusMessage, error_instead_of
 
 logger = logging.getLogger("workerbus.bus")
+_NOT_SENT: Final = "bus %r could not send %s"
 _new_id = id_source()
 
 DELIVERIES: Final = 1_600
@@ -326,7 +327,7 @@ class WorkerBus(Routing):
         try:
             await self.publish(message)
         except Exception:
-            logger.exception("bus %r could not send %s", self.name, type(message).__name__, extra=self._about(message))
+            logger.exception(_NOT_SENT, self.name, type(message).__name__, extra=self._about(message))
         left = self._early_senders.get(message.source, 1) - 1
         if left:
             self._early_senders[message.source] = left
@@ -338,8 +339,10 @@ class WorkerBus(Routing):
     async def _send_posted(self, message: BusMessage) -> None:
         try:
             await self.send(message)
-        except Exception:
-            logger.exception("bus %r could not send %s", self.name, type(message).__name__, extra=self._about(message))
+        except Exception as error:
+            logger.exception(_NOT_SENT, self.name, type(message).__name__, extra=self._about(message))
+            if isinstance(error, WireError) and isinstance(message, Answer):
+                self.post(error_instead_of(message, error))
 
     @abstractmethod
     async def publish(self, message: BusMessage) -> None:
@@ -367,6 +370,13 @@ class WorkerBus(Routing):
         """Deliver a message that has arrived, as `deliver` does, but past every bound instead of waiting for room."""
         if self._arrives(message):
             self._hand_out(message)
+
+    def check_travels(self, message: BusMessage) -> None:
+        """Raise `WireError` where a message cannot travel to whom it is for; a hook for transports that know.
+
+        Args:
+            message: The message, which is not sent.
+        """
 
     def is_late(self, message: BusMessage) -> bool:
         """Whether a message has come from another process that is gone since; never, where none is known."""

@@ -36,10 +36,18 @@ from workerbus._values import Peer, value
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusStatistics, Inbox
 from workerbus.bus._peers import Arrival, PeerListener, Receipt, Routes, Session
-from workerbus.errors import BusUnavailable
-from workerbus.messages import BusCancelMessage, BusEndMessage, BusJobRequestMessage, BusMessage
+from workerbus.errors import BusUnavailable, WireError
+from workerbus.messages import (
+    Answer,
+    BusCancelMessage,
+    BusEndMessage,
+    BusJobRequestMessage,
+    BusMessage,
+    error_instead_of,
+)
 
 logger = logging.getLogger("workerbus.bus")
+_NOT_SENT: Final = "bus %r could not send %s"
 
 PEER_EVENTS: Final = frozenset(
     {"on_connected", "on_disconnected", "on_peer_joined", "on_peer_gone", "on_gap", "on_fenced"}
@@ -475,6 +483,8 @@ class PeerBus(WorkerBus, EventEmitter):
                     text = "bus %r could not send %s, which had waited for a connection"
                     name = type(each.message).__name__
                     logger.exception(text, self.name, name, extra=self._about(each.message))
+                    if isinstance(error, WireError) and isinstance(each.message, Answer):
+                        self._post_now(error_instead_of(each.message, error))
                 else:
                     each.receipt.settle()
 
@@ -503,8 +513,10 @@ class PeerBus(WorkerBus, EventEmitter):
     def post(self, message: BusMessage) -> None:
         """Send a message of the library's own without waiting, past every bound.
 
+        One that cannot travel is logged, since nobody could do anything about it; only an answer is not.
+
         Raises:
-            WireError: It cannot travel; a `ValueError`.
+            WireError: It is an answer to a job, and cannot travel; a `ValueError`.
         """
         if self._joined or message.local or self._closing:
             self._post_now(message)
@@ -519,7 +531,12 @@ class PeerBus(WorkerBus, EventEmitter):
             self._hand_out(message)
         else:
             self.check_loop()
-            self._transmit(message)
+            try:
+                self._transmit(message)
+            except Exception:
+                if isinstance(message, Answer):
+                    raise
+                logger.exception(_NOT_SENT, self.name, type(message).__name__, extra=self._about(message))
             self._hand_out(message, self._recipients_here(message))
 
     def post_to(self, message: BusMessage, peer: Peer) -> None:
@@ -536,8 +553,7 @@ class PeerBus(WorkerBus, EventEmitter):
         try:
             self.transmit(message, (peer,))
         except Exception:
-            text = "bus %r could not send %s"
-            logger.exception(text, self.name, type(message).__name__, extra=self._about(message))
+            logger.exception(_NOT_SENT, self.name, type(message).__name__, extra=self._about(message))
 
     def _transmit(self, message: BusMessage) -> Receipt | None:
         """Give a message to the network, where it is for anybody there. It has no subscriber here by name."""

@@ -52,7 +52,9 @@ class JobAnswers(HasCore):
             ValueError: The status is none of `JobStatus`; the job is still open.
             UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
 
-        Guarantees: J2, J14.
+        A response that cannot travel to the requester's process becomes an ERROR that says why, and the log does.
+
+        Guarantees: J1, J2, J14.
         """
         if response is not None and not isinstance(response, dict):
             raise TypeError(f"a job is answered with a dict or None, not with {response!r}")
@@ -71,6 +73,9 @@ class JobAnswers(HasCore):
 
         Raises:
             UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
+            WireError: The update cannot travel to the requester's process; the job is still open. A `ValueError`.
+
+        Guarantees: J14, X1.
         """
         server = _server(self)
         kind = BusJobUpdateUrgentMessage if urgent else BusJobUpdateMessage
@@ -85,6 +90,9 @@ class JobAnswers(HasCore):
 
         Raises:
             UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
+            WireError: The data cannot travel to the requester's process; the job is still open. A `ValueError`.
+
+        Guarantees: J14, X1.
         """
         server = _server(self)
         await server.owner.send(server.message(BusJobStreamStartMessage, job_id, data))
@@ -101,8 +109,9 @@ class JobAnswers(HasCore):
 
         Raises:
             UnknownJobError: The worker has no open job of that id, or no more after the wait; a `RuntimeError`.
+            WireError: The data cannot travel to the requester's process; the job is still open. A `ValueError`.
 
-        Guarantees: J19.
+        Guarantees: J14, J19, X1.
         """
         server = _server(self)
         job = server.open_job(job_id)
@@ -115,7 +124,13 @@ class JobAnswers(HasCore):
             await window.take()
             job = server.open_job(job_id)
         if window.numbered:
-            await server.owner.send(server.chunk(job, data, window.sent))
+            number = window.sent
+            try:
+                await server.owner.send(server.chunk(job, data, number))
+            except WireError:
+                if window.sent == number:
+                    window.sent -= 1  # it takes no part of the window, and the next one its number
+                raise
             return
         await server.owner.send(server.message_of(BusJobStreamDataMessage, job, data))
 
@@ -144,11 +159,10 @@ async def _send_answer(server: JobServer, answer: Callable[[], None]) -> None:
     for message in server.held_back(answer):
         try:
             await server.owner.send(message)
-        except WireError as error:
-            server.answer_instead(message, error)
-            raise
+        except WireError:
+            server.post_answer(message)
         except BaseException:
-            server.owner.bus.post(message)  # the job is over, and its requester has to hear so
+            server.post_answer(message)  # the job is over, and its requester has to hear so
             raise
 
 

@@ -20,6 +20,7 @@ from workerbus._log import about
 from workerbus._order import id_source
 from workerbus._values import JobStatus
 from workerbus.abc import Barrier, HookCall, JobPeer, OpenAsks
+from workerbus.errors import encodable
 from workerbus.jobs._checks import Response, repaired
 from workerbus.jobs._events import JobGroupEvent, JobGroupResponse
 from workerbus.jobs._group import JobGroup
@@ -163,6 +164,8 @@ class GroupTable:
 
     def _tell(self, workers: Sequence[str] | set[str], group: JobGroup, reason: str | None) -> None:
         bus, source = self._owner.bus, self._name
+        if reason is not None:
+            reason = encodable(reason)  # it may be of a worker of this process, whose words need not travel
         for worker in list(workers):
             bus.post(BusJobCancelMessage(group.job_id, reason, source=source, target=worker, headers=group.headers))
 

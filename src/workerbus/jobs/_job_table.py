@@ -33,15 +33,17 @@ from workerbus.jobs._events import JobSnapshot
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._limiter import Limiter, PacedLimiter
 from workerbus.jobs._open_job import OpenJob, those_in_line_first
-from workerbus.jobs._outcomes import cancel_of, cancelled_payload, error_payload
+from workerbus.jobs._outcomes import cancel_of, cancelled_payload
 from workerbus.jobs._state import OPEN_JOBS, TIMEOUT, TURN, JobState, JobTrigger, next_job
 from workerbus.messages import (
+    Answer,
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobResponseUrgentMessage,
     BusJobStreamEndMessage,
     BusMessage,
+    error_instead_of,
 )
 
 logger = logging.getLogger("workerbus.jobs")
@@ -79,7 +81,7 @@ class JobTable:
         self._name = owner.name
         self._begin: Callable[[OpenJob], None] = begin
         self._bus: Sender | None = None
-        self._held: list[BusMessage] | None = None
+        self._held: list[Answer] | None = None
         self.jobs: dict[str, OpenJob] = {}
         # No dict: it would look at all that were forgotten for which is the first now, half a microsecond each job.
         self._ended: OrderedDict[str, None] = OrderedDict()
@@ -109,7 +111,7 @@ class JobTable:
             self._expire(job)  # a job whose time was up before is answered with a timeout
             self._cancel(job, status, payload)
 
-    def held_back(self, answer: Callable[[], None]) -> list[BusMessage]:
+    def held_back(self, answer: Callable[[], None]) -> list[Answer]:
         """Answer a job, and return the messages instead of sending them."""
         held = self._held = []
         try:
@@ -261,43 +263,39 @@ class JobTable:
             text = "worker %r answers job %r (%s): %s"
             about_it = about(**self._owner.about, job=job_id)
             logger.debug(text, name, request.job_name, job_id, status, extra=about_it)
-        message: BusMessage
+        message: Answer
         if stream_end:
             message = BusJobStreamEndMessage(job_id, response, source=name, target=to, headers=headers)
         else:
             kind = BusJobResponseUrgentMessage if urgent else BusJobResponseMessage
             message = kind(job_id, status, response, source=name, target=to, headers=headers)
-        bus = self._bus
-        if bus is None:
-            bus = self._bus = self._owner.bus
         if self._held is None:
+            bus = self._bus
+            if bus is None:
+                bus = self._bus = self._owner.bus
             try:
                 bus.post(message)
-            except WireError as error:
-                self.answer_instead(message, error)
+            except WireError as exc:
+                self._tell_instead(message, exc)
         else:
             self._held.append(message)
 
-    def answer_instead(self, message: BusMessage, error: WireError) -> None:
-        """Tell a requester why the answer cannot travel to it.
+    def post_answer(self, message: Answer) -> None:
+        """Send an answer that was held back; one that cannot travel becomes an ERROR that says so."""
+        try:
+            self._owner.bus.post(message)
+        except WireError as exc:
+            self._tell_instead(message, exc)
 
-        Args:
-            message: The answer.
-            error: Why.
-        """
-        assert isinstance(message, BusJobResponseMessage | BusJobResponseUrgentMessage | BusJobStreamEndMessage)
-        job_id, name = message.job_id, message.source
-        text = "the answer of worker %r to job %r cannot travel, and is an error: %s"
-        logger.error(text, name, job_id, error, extra=about(**self._owner.about, job=job_id))
+    def _tell_instead(self, message: Answer, error: WireError) -> None:
         status = JobStatus.COMPLETED if isinstance(message, BusJobStreamEndMessage) else message.status
         self.answered[status] -= 1
         self.answered[JobStatus.ERROR] += 1
-        payload = error_payload(error)
-        self._owner.bus.post(
-            BusJobResponseMessage(
-                job_id, JobStatus.ERROR, payload, source=name, target=message.target, headers=message.headers
-            )
+        about_it = about(**self._owner.about, job=message.job_id)
+        logger.error(
+            "worker %r cannot send its answer to job %s: %s", self._name, message.job_id, error, extra=about_it
         )
+        self._owner.bus.post(error_instead_of(message, error))
 
     def _hook(self, name: str, message: BusMessage) -> None:
         if self._owner.hooks.wants(name):

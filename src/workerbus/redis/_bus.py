@@ -211,6 +211,14 @@ class RedisBus(PeerBus):
         self._redis.outbox.put(data, peers, receipt, self._redis.now())
         return receipt
 
+    def check_travels(self, message: BusMessage) -> None:
+        """Raise `WireError` where a message cannot travel.
+
+        Args:
+            message: The message, which is not sent.
+        """
+        self._redis.wire.encode(message)
+
     async def room(self) -> None:
         """Wait while too much is unsent."""
         if self._redis.outbox.crowded:

@@ -57,6 +57,9 @@ Announcement = BusWorkerReadyMessage | BusWorkerRestartingMessage | BusWorkerGon
 
 _Life = tuple[str, str | None, str | None]
 
+PART: Final = 1_000
+"""So many workers are in one message to other processes, for which a network has a limit of size."""
+
 REMEMBERED: Final = 1_000
 """How many are remembered: workers that have gone, runners without workers, lives that are over; of each the last."""
 
@@ -146,26 +149,42 @@ class Discovery:
 
     def _snapshot(
         self, entries: list[WorkerRegistryEntry], target: str | None, *, asks: bool = True
-    ) -> BusWorkerRegistryMessage:
-        stamp = self._registry.incarnation, PROCESS.next_number()
+    ) -> list[BusWorkerRegistryMessage]:
         failed = self._registry.failed.of(self._name) or None
-        return BusWorkerRegistryMessage(
-            self._name, entries, *stamp, failed, asks=asks, source=self._name, target=target
-        )
+        parts = [entries]
+        if self._routes is not None:  # nothing of what it sends goes unheard, and so nobody needs it in one piece
+            failed = failed and failed[-PART // 10 :]
+            parts = [entries[n : n + PART] for n in range(0, len(entries), PART)] or parts
+        complete = len(parts) == 1
+        return [
+            BusWorkerRegistryMessage(
+                self._name,
+                part,
+                self._registry.incarnation,
+                PROCESS.next_number(),
+                failed if part is parts[0] else None,
+                asks=asks and part is parts[0],
+                complete=complete,
+                source=self._name,
+                target=target,
+            )
+            for part in parts
+        ]
 
     def _send(self, entries: list[WorkerRegistryEntry], target: str | None) -> None:
-        message = self._snapshot(entries, target)
-        if self._registry.neighbourhood is not None and target is None:
-            self._bus.announce(message)
-        else:
-            self._bus.post(message)
+        for message in self._snapshot(entries, target):
+            if self._registry.neighbourhood is not None and target is None:
+                self._bus.announce(message)
+            else:
+                self._bus.post(message)
 
     # --- peers
 
     def met(self, peer: Peer) -> None:
         """Tell a peer which workers are ready here."""
         if self._routes is not None:
-            self._routes.post_to(self._snapshot(self._entries(), None, asks=False), peer)
+            for message in self._snapshot(self._entries(), None, asks=False):
+                self._routes.post_to(message, peer)
 
     def lost(self, peer: Peer, reason: str) -> None:
         """Note that a peer is gone, and why: its runners are, and their workers."""
@@ -265,7 +284,7 @@ class Discovery:
                 self._send(entries, other.runner)
         # What it had and has no more went unheard, while the network was away.
         there = {entry.name for entry in message.workers}
-        for name in [name for name in other.here if name not in there]:
+        for name in [name for name in other.here if name not in there] if message.complete else ():
             self._departed(other, name, message.number)
         for entry in message.workers:
             self._arrived(other, entry.name, message.number)

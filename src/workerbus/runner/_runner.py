@@ -431,26 +431,34 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
 
     # --- ending
 
-    async def end(self, reason: str | None = None) -> None:
+    async def end(self, reason: str | None = None, *, everywhere: bool = False) -> None:
         """Ask for a graceful end, which `run` waits for. A second call changes nothing.
 
         Args:
             reason: Why, in words; it reaches every worker.
+            everywhere: Whether the other runners on the bus are to end, too, in this process and in all others. Those
+                that a network does not know at the moment do not hear of it.
 
-        Guarantees: R2.
+        Guarantees: R2, X9.
         """
         self._bus.check_loop(f"runner {self._name!r}")
+        if everywhere:
+            self._bus.post(BusEndMessage(reason, everywhere=True, source=self._name))
         self._shutdown.end(reason)
 
-    async def cancel(self, reason: str | None = None) -> None:
+    async def cancel(self, reason: str | None = None, *, everywhere: bool = False) -> None:
         """Ask for an immediate end, even during a graceful one. `run` waits for it. A second call changes nothing.
 
         Args:
             reason: Why, in words; it reaches every worker.
+            everywhere: Whether the other runners on the bus are to end, too, in this process and in all others. Those
+                that a network does not know at the moment do not hear of it.
 
-        Guarantees: R2.
+        Guarantees: R2, X9.
         """
         self._bus.check_loop(f"runner {self._name!r}")
+        if everywhere:
+            self._bus.post(BusCancelMessage(reason, everywhere=True, source=self._name))
         self._shutdown.cancel(reason)
 
     def _cancel(self, reason: str) -> None:

@@ -16,7 +16,7 @@ from workerbus._registry import WorkerRegistry
 from workerbus._values import Peer, WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
 from workerbus.abc import RunnerLike
 from workerbus.bus._bus import WorkerBus
-from workerbus.errors import NameTakenError, NotRunningError, describe
+from workerbus.errors import NameTakenError, NotRunningError, brief, describe
 from workerbus.messages import BusAddWorkerMessage, BusWorkerGoneMessage
 from workerbus.runner._run import Run
 from workerbus.runner._statistics import Totals
@@ -298,12 +298,12 @@ class HostedWorkers:
         """Remember that a worker is not restarted any more, and tell other runners."""
         registry = self._runner.registry
         if error is not None and name not in self.workers and name not in registry:
-            registry.note_failure(WorkerGoneData(name, registry.runner_name, describe(error)))
+            registry.note_failure(WorkerGoneData(name, registry.runner_name, brief(error)))
         self._announce_failure(name, error)
 
     def _announce_failure(self, name: str, error: BaseException | None) -> None:
         # They have heard that the worker was being restarted.
-        runner, text = self._runner, None if error is None else describe(error)
+        runner, text = self._runner, None if error is None else brief(error)
         stamp = runner.registry.incarnation, PROCESS.next_number()
         if runner.registry.neighbourhood is None:
             runner.bus.post(BusWorkerGoneMessage(runner.name, *stamp, text, source=name))
@@ -330,12 +330,12 @@ class HostedWorkers:
     def _note_failure(self, core: WorkerCore, error: BaseException) -> None:
         name, registry = core.state.name, self._runner.registry
         if name not in self.workers and name not in registry:  # else another one has its name already
-            registry.note_failure(WorkerGoneData(name, self._runner.name, describe(error)))
+            registry.note_failure(WorkerGoneData(name, self._runner.name, brief(error)))
 
     def _tell_gone(self, core: WorkerCore, crash: BaseException | None) -> None:
         # Each hears once: who watches for the name, the parent, or for a root the roots that want to hear.
         state, registry = core.state, self._runner.registry
-        data = WorkerGoneData(state.name, self._runner.name, None if crash is None else describe(crash))
+        data = WorkerGoneData(state.name, self._runner.name, None if crash is None else brief(crash))
         registry.tell_gone(data)
         hearers = list(self.ready_listeners.values())
         if state.parent is not None:

@@ -414,13 +414,17 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
         Raises:
             UnknownWorkerError: Neither runner nor registry knows the name, or it is not restarted after all; nothing
                 was changed. A `LookupError`.
+            WireError: The worker is in another process, and the args cannot travel there; nothing was changed. A
+                `ValueError`.
 
-        Guarantees: S1, W3.
+        Guarantees: S1, W3, X1.
         """
         core_of(self).state.check_loop()
         await _reach(core_of(self), worker_name)
         data = None if args is None else args.to_dict()
         if deactivate_self:
+            if args is not None and not self.bus.has_subscriber(worker_name):
+                self.bus.check_travels(BusActivateWorkerMessage(data, source=self.name, target=worker_name))
             core_of(self).dispatch.deactivate()
         message = BusActivateWorkerMessage(data, _so_far(core_of(self)), source=self.name, target=worker_name)
         if deactivate_self:

@@ -11,7 +11,7 @@ from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData
 from workerbus._watchers import Watcher
 from workerbus.abc import ChildReport, HookCall
 from workerbus.bus._bus import WorkerBus
-from workerbus.errors import describe
+from workerbus.errors import brief, describe
 from workerbus.messages import (
     BusMessage,
     BusWorkerErrorMessage,
@@ -128,7 +128,7 @@ class Presence:
             state.active, state.activation_args = False, None
             await bus.unsubscribe(worker)
             if state.announced or state.crash is not None:
-                error = None if state.crash is None else describe(state.crash)
+                error = None if state.crash is None else brief(state.crash)
                 stamp = registry.incarnation, PROCESS.next_number()
                 gone = BusWorkerGoneMessage(registry.runner_name, *stamp, error, self._withdrawn, source=state.name)
                 self._tell_others(gone)

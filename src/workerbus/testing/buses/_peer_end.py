@@ -62,6 +62,9 @@ class Switch(Protocol):
     def next_heal(self) -> float:
         """Return when the next split is over."""
 
+    def check_travels(self, message: BusMessage) -> None:
+        """Raise `WireError` where a message cannot travel."""
+
     def note(self, end: "PeerEnd", event: str, text: str) -> None:
         """Add to the story what has happened to an end."""
 
@@ -160,6 +163,10 @@ class PeerEnd(PeerBus):
             self._line.append(unstored)
             self.wake()
         return unstored.receipt
+
+    def check_travels(self, message: BusMessage) -> None:
+        """Raise `WireError` where the network's wire would not take a message."""
+        self._network.check_travels(message)
 
     def _store(self, unstored: Unstored) -> None:
         receipt = unstored.receipt

@@ -388,6 +388,11 @@ class PeerNetwork:
             self.fence(end.name)
         return Unstored(now + fate.delay, Sent(message, data, now), list(peers), Receipt(), fate.confirmed)
 
+    def check_travels(self, message: BusMessage) -> None:
+        """Raise `WireError` where a message cannot travel; called by an end."""
+        if self._wire is not None:
+            self._wire.encode(message)
+
     def store(self, end: PeerEnd, sent: Sent, to: Peer, number: int) -> None:
         """Store a message for a peer; called by an end."""
         message, life = sent.message, self._living().get(to.incarnation)
