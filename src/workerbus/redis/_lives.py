@@ -284,7 +284,13 @@ class Lives:
         self._server_time.told(answer.now, began, current_time())
         if isinstance(answer, Refused):
             self._move(LifeTrigger.REFUSE)
-            self._bus.name_lost(name, answer.owner.peer.name)
+            about_it = answer.owner.info
+            owner = f"process {about_it.get('pid')} at {about_it.get('host')}"
+            text = f"{owner} has joined under the name {name!r}, and this process is out of the network"
+            logger.error("bus %r: %s", self._bus.name, text, extra=self.about)
+            if self._bus.opened_by is None:  # else it is a runner's name, who is told of it below
+                self._bus.report(text)
+            self._bus.name_lost(name, owner)
             return
         self.count += 1
         self._position = answer.position

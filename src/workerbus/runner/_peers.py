@@ -14,6 +14,7 @@ from workerbus._log import about
 from workerbus._values import Peer, WorkerErrorData
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._peer_bus import PeerBus
+from workerbus.errors import NameTakenError
 from workerbus.runner._discovery import Discovery
 
 logger = logging.getLogger("workerbus.runner")
@@ -34,6 +35,9 @@ class RunnerErrors(Protocol):
 
     def worker_error(self, data: WorkerErrorData) -> None:
         """Run the ``on_error`` handlers."""
+
+    def fail(self, error: Exception, origin: str) -> None:
+        """Cancel the run, since the runner itself cannot go on."""
 
 
 class RunnerPeers:
@@ -79,5 +83,8 @@ class RunnerPeers:
         self._errors.worker_error(WorkerErrorData(self._name, text))
 
     def name_lost(self, name: str, owner: str) -> None:
-        """Let the worker fail whose name another process has."""
-        self._hosted.name_lost(name, owner)
+        """Let the worker fail whose name another process has; or the runner, where it is the runner's own."""
+        if name == self._name:
+            self._errors.fail(NameTakenError(name, f"the network, by {owner}"), "name")
+        else:
+            self._hosted.name_lost(name, owner)

@@ -476,6 +476,15 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         if self.takes_errors:
             self._events.emit("on_error", data)
 
+    def fail(self, error: Exception, origin: str) -> None:
+        """Cancel the run, since the runner itself cannot go on; where nobody takes the error, the run raises it."""
+        logger.error("runner %r cannot go on: %s", self._name, error, extra=about(runner=self._name))
+        if self.takes_errors:
+            self._events.emit("on_error", WorkerErrorData(self._name, str(error), error, origin, fatal=True))
+        else:
+            self._hosted.errors.append(error)
+        self._cancel(str(error))
+
     def worker_error_untold(self, data: WorkerErrorData) -> None:
         """Run the ``on_error`` handlers; where there are none, what a child has ended of is raised by the run."""
         if self.takes_errors:
