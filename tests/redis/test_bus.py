@@ -133,6 +133,13 @@ async def test_who_is_declared_lost_ends_its_sessions_and_joins_again(server: Re
     assert ("left", "on_fenced", "the server has declared it lost") in heard
 
 
+async def test_several_that_are_lost_in_one_step_are_all_lost(server: RedisServer) -> None:
+    """X4: one entry tells of them."""
+    async with buses(server, "left", "one", "two", "three") as (left, one, two, three):
+        forge(server, left, k="lost", p=f"{one.incarnation} {three.incarnation}", r="its lease ran out")
+        await until(lambda: left.peers == (Peer("two", two.incarnation),))
+
+
 async def test_messages_go_on_after_a_new_life(server: RedisServer) -> None:
     """X3, X4: the numbers begin anew."""
     plain = Plain("it")

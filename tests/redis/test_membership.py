@@ -235,7 +235,7 @@ def test_an_entry_that_is_about_no_member_is_no_notice() -> None:
 def test_unknown_fields_of_an_entry_are_ignored() -> None:
     notice = read_notice({b"k": b"lost", b"p": b"a1", b"r": b"gone", b"new": b"field"})
     assert notice is not None
-    assert (notice.kind, notice.member.peer.incarnation, notice.reason) == ("lost", "a1", "gone")
+    assert (notice.kind, [each.peer.incarnation for each in notice.members], notice.reason) == ("lost", ["a1"], "gone")
 
 
 async def test_notices_do_not_let_an_inbox_grow_without_end(server: RedisServer, connection: Connection) -> None:

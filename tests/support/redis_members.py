@@ -1,15 +1,23 @@
 """Members of a network at a real server, without any bus; time passes by changing what the server knows."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from support.redis_servers import RedisServer
 from workerbus.redis._connection import Connection
-from workerbus.redis._membership import Joined, Membership, Notice, read_notice
+from workerbus.redis._membership import Joined, Member, Membership, read_notice
 
 PREFIX = "wb"
 LEASE = 10.0
 """Seconds; no test waits for them."""
+
+
+class Told(NamedTuple):
+    """What is told of one member."""
+
+    kind: str
+    member: Member
+    reason: str
 
 
 class Members:
@@ -49,16 +57,17 @@ class Members:
     async def release(self, incarnation: str, *names: str) -> None:
         await self.membership.release(self.connection, incarnation, names)
 
-    def notices(self, incarnation: str) -> list[Notice]:
-        """All that a member is told of others, in order."""
+    def notices(self, incarnation: str) -> list[Told]:
+        """All that a member is told of others, one by one, in order."""
         entries = self.server.call("XRANGE", self.membership.inbox(incarnation), "-", "+")
         fields = (dict(zip(each[::2], each[1::2], strict=True)) for _, each in entries)
         found = [notice for each in fields if (notice := read_notice(each)) is not None]
-        return [notice for notice in found if notice.member.peer.incarnation != incarnation]
+        told = [Told(each.kind, member, each.reason) for each in found for member in each.members]
+        return [each for each in told if each.member.peer.incarnation != incarnation]
 
     def news(self, incarnation: str) -> list[str]:
         """The same in short, as in ``joined b1``."""
-        return [f"{notice.kind} {notice.member.peer.incarnation}" for notice in self.notices(incarnation)]
+        return [f"{told.kind} {told.member.peer.incarnation}" for told in self.notices(incarnation)]
 
     def now(self) -> int:
         """The server's time, in milliseconds."""

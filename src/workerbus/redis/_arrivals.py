@@ -95,12 +95,12 @@ class Arrivals:
         return False
 
     def _hear(self, notice: Notice) -> None:
-        if notice.kind == "joined":
-            self._bus.meet(notice.member.peer)
-            return
-        session = self._bus.session(notice.member.peer.incarnation)
-        if session is not None:
-            self._bus.lose(session.peer, notice.reason or "it has left")
+        for member in notice.members:
+            session = self._bus.session(member.peer.incarnation)
+            if notice.kind == "joined":
+                self._bus.meet(member.peer)
+            elif session is not None:
+                self._bus.lose(session.peer, notice.reason or "it has left")
 
     def _refuse(self, fields: Mapping[bytes, bytes], peer: Peer, error: WireError) -> None:
         self.malformed += 1

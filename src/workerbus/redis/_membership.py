@@ -92,16 +92,17 @@ class Beat:
 
 @frozen
 class Notice:
-    """An entry of an inbox that tells of another member.
+    """An entry of an inbox that tells of other members.
 
     Args:
-        kind: What has happened to it.
-        member: Whom it is about; its name and info are there when it has joined, else the name is the incarnation.
-        reason: Why it is lost; else empty.
+        kind: What has happened to them.
+        members: Whom it is about: several where they were lost in one step, else one. There are name and info where it
+            has joined; else the name is the incarnation.
+        reason: Why they are lost; else empty.
     """
 
     kind: Kind
-    member: Member
+    members: tuple[Member, ...]
     reason: str = ""
 
 
@@ -205,17 +206,17 @@ class Membership:
 
 
 def read_notice(fields: Mapping[bytes, bytes]) -> Notice | None:
-    """Return what an entry of an inbox says about a member; None if it is about none, but a message.
+    """Return what an entry of an inbox says about members; None if it is about none, but a message.
 
     Args:
-        fields: Of the entry: ``k`` the kind, ``p`` the incarnation, ``i`` the info as JSON, ``r`` the reason.
+        fields: Of the entry: ``k`` the kind, ``p`` the incarnations, with spaces between them, ``i`` the info as JSON,
+            ``r`` the reason.
     """
     kind = KINDS.get(fields.get(b"k", b""))
     if kind is None:
         return None
-    return Notice(
-        kind, _member(fields.get(b"p", b""), fields.get(b"i")), fields.get(b"r", b"").decode(errors="replace")
-    )
+    members = tuple(_member(each, fields.get(b"i")) for each in fields.get(b"p", b"").split())
+    return Notice(kind, members, fields.get(b"r", b"").decode(errors="replace"))
 
 
 def _member(incarnation: bytes, about: bytes | None) -> Member:
