@@ -8,15 +8,12 @@ from typing import Any
 import anyio
 import pytest
 
-from support.messages import Note, note
+from support.messages import note
 from support.redis_servers import RedisServer, redis_running, until
 from support.subscribers import Plain
 from support.workers import Helper
 from workerbus import BusEndMessage, BusUnavailable, NameTakenError, Peer, WorkerRunner
 from workerbus.redis import RedisBus, RedisSetupError
-from workerbus.wire import register
-
-register(Note, tag="tests.note")
 
 
 @asynccontextmanager

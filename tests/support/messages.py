@@ -1,8 +1,10 @@
-"""Numbered messages for either lane."""
+"""Numbered messages for either lane, which may travel."""
 
 from workerbus import BusDataMessage, BusSystemMessage, bus_message
+from workerbus.wire import register
 
 
+@register(tag="tests.note")
 @bus_message
 class Note(BusDataMessage):
     """A numbered data message."""
@@ -10,6 +12,7 @@ class Note(BusDataMessage):
     n: int = 0
 
 
+@register(tag="tests.alarm")
 @bus_message
 class Alarm(BusSystemMessage):
     """A numbered system message."""

@@ -13,7 +13,6 @@ from anyio import Event
 from anyio.lowlevel import checkpoint
 
 from support.leaks import task_ids
-from support.messages import Alarm, Note
 from support.runners import runner_on
 from workerbus import (
     Arrival,
@@ -29,8 +28,6 @@ from workerbus._order import new_incarnation
 
 Entry = tuple[str, Peer, Any]
 WIRE = wire.Wire()
-for kind in (Note, Alarm):
-    wire.register(kind, tag=f"tests.{kind.__name__}")
 
 
 class Switch:
