@@ -10,6 +10,7 @@ import pytest
 import workerbus
 import workerbus.errors
 import workerbus.pipeline
+import workerbus.redis
 from programs.test_pages_on_pipelines import played, printed
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -1,6 +1,7 @@
 """X9: a user of the server who has the rights that the page names, and no others, can do all that the bus needs."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,8 @@ IN_DB = 1
 
 def rule() -> list[str]:
     """The words of the command in the page."""
-    (text,) = re.findall(r"```text\n(ACL SETUSER .*?)```", PAGE.read_text(), re.DOTALL)
-    words: list[str] = text.split()
-    return words
+    (text,) = re.findall(r"```sh\nredis-cli (ACL SETUSER .*?)```", PAGE.read_text(), re.DOTALL)
+    return shlex.split(text.replace("\\\n", " "))
 
 
 @pytest.fixture
