@@ -302,6 +302,15 @@ async def test_a_split_lasts_until_it_is_healed() -> None:
         await at_right.until(1)
 
 
+async def test_what_was_to_be_lost_arrives_when_all_is_healed() -> None:
+    network = PeerNetwork()
+    async with open_ends(network, "left", "right") as [(left, _), (_, at_right)]:
+        network.lose("left", "right")
+        network.heal()
+        await left.send(note(1))
+        await at_right.until(1)
+
+
 async def test_a_message_may_begin_a_split() -> None:
     network = PeerNetwork(faults=PeerFaults(split=1.0, split_seconds=(2.0, 2.0)))
     async with open_ends(network, "left", "right") as [(left, _), (right, at_right)]:

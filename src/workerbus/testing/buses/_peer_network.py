@@ -118,6 +118,7 @@ class PeerNetwork:
         self._names: dict[str, str] = {}
         self._splits: list[Split] = []
         self._counts: Counter[str] = Counter()
+        self._to_lose: Counter[str] = Counter()
         self._story = Story(lambda: [name for name, end in self._ends.items() if end.is_open])
 
     # --- what it is
@@ -241,10 +242,11 @@ class PeerNetwork:
         self._wake()
 
     def heal(self) -> None:
-        """End every split."""
+        """End every split, and lose no message that was still to be lost."""
         for split in self._splits:
             self._story.note("healed", f"{split} are together again")
         self._splits.clear()
+        self._to_lose.clear()
         self._wake()
 
     def fence(self, name: str) -> None:
@@ -304,7 +306,7 @@ class PeerNetwork:
         Raises:
             ValueError: There is no end of that name.
         """
-        self._counts[f"lost {self._end(source).name} -> {self._end(destination).name}"] += 1
+        self._to_lose[f"{self._end(source).name} -> {self._end(destination).name}"] += 1
 
     # --- lives
 
@@ -402,8 +404,8 @@ class PeerNetwork:
         self._counts[way] += 1
         fate = self._faults.draw(message, self.seed, way, self._counts[way])
         entry = Entry("message", end.me, end.name, sent, number)
-        if fate.lost or self._counts[f"lost {way}"]:
-            self._counts[f"lost {way}"] -= not fate.lost
+        if fate.lost or self._to_lose[way]:
+            self._to_lose[way] -= not fate.lost
             self._story.befalls("lost", message, f"is lost on its way to {life.end.name}")
             life.inbox.miss(end.me, number, now + self._part(f"{way} is lost") * self.beat)
             life.end.wake()
