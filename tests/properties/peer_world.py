@@ -28,6 +28,7 @@ from workerbus import (
     job,
 )
 from workerbus.testing import PeerFaults, PeerNetwork, settle
+from workerbus.wire import Wire, register
 from workerbus.worker._core import core_of
 
 LEASE, BEAT, SPLIT, DELAY, TIMEOUT = 4.0, 1.0, 2.0, 0.3, 1.0
@@ -73,7 +74,7 @@ def steps(processes: int, deeds: tuple[Deed, ...], most: int) -> st.SearchStrate
             what=st.sampled_from(JOBS),
             timeout=st.sampled_from([None, None, None, 0.4, 20.0]),
         ),
-        min_size=3,
+        min_size=12,
         max_size=most,
     )
 
@@ -93,11 +94,15 @@ fault_plans = st.builds(
 
 
 class Network:
-    """A network of processes that are started again and again, and the steps that happen to them."""
+    """A network of processes that are started again and again, and the steps that happen to them.
+
+    Under every second seed messages go through the wire.
+    """
 
     def __init__(self, processes: int, seed: int, faults: PeerFaults) -> None:
         self.names = [f"p{n}" for n in range(processes)]
-        self.network = PeerNetwork(seed=seed, faults=faults, lease=LEASE, beat=BEAT)
+        wire = Wire() if seed % 2 else None
+        self.network = PeerNetwork(seed=seed, faults=faults, lease=LEASE, beat=BEAT, wire=wire)
         self.alive: set[int] = set()
         self.over = Event()
 
@@ -158,6 +163,7 @@ class Network:
 # --- messages
 
 
+@register
 @bus_message
 class Said(BusDataMessage):
     """What a process has said to all, in one of its lives, numbered there; or to one subscriber."""

@@ -21,7 +21,7 @@ def talks(processes: int) -> st.SearchStrategy[list[Step]]:
     return steps(processes, ("say", "say", "say", "whisper", "whisper", "kill", "start", "fence", "split", "lose"), 30)
 
 
-@settings(laws, max_examples=60)
+@settings(laws, max_examples=40)
 @given(
     program=st.integers(2, 4).flatmap(lambda count: st.tuples(st.just(count), talks(count))),
     seed=seeds,
@@ -57,10 +57,10 @@ def test_in_each_session_all_arrives_once_and_in_order(
 
 
 def asks(processes: int) -> st.SearchStrategy[list[Step]]:
-    return steps(processes, ("ask", "ask", "ask", "ask", "ask", "kill", "start", "fence", "split", "kill", "lose"), 25)
+    return steps(processes, ("ask", "ask", "ask", "ask", "ask", "kill", "start", "fence", "split", "kill", "lose"), 30)
 
 
-@settings(laws, max_examples=80)
+@settings(laws, max_examples=35)
 @given(
     program=st.integers(2, 4).flatmap(lambda count: st.tuples(st.just(count), asks(count))),
     seed=seeds,

@@ -16,12 +16,16 @@ from workerbus import (
     BusJobRequestMessage,
     BusMessage,
     BusUnavailable,
+    JobError,
     NameTakenError,
     Peer,
     PeerBus,
     WorkerRunner,
+    job,
 )
+from workerbus.errors import WireError
 from workerbus.testing import PeerFaults, PeerNetwork, run, settle
+from workerbus.wire import Wire
 
 
 @asynccontextmanager
@@ -118,6 +122,27 @@ async def test_messages_may_go_through_a_wire() -> None:
         await settle()
         assert at_right.got == [note(1, source="me by wire")]
         assert at_left.got == [note(1)]
+
+
+async def test_jobs_go_through_the_wire_and_what_cannot_travel_is_an_error() -> None:
+    """X1, J1."""
+    network = PeerNetwork(wire=Wire())
+
+    class Odd(Helper):
+        @job(name="odd")
+        async def odd(self, message: BusJobRequestMessage) -> Any:
+            return {"set": {1, 2}}
+
+    left, right = network.end("left"), network.end("right")
+    async with WorkerRunner(bus=left, name="asker") as asker, running(Odd("b"), bus=right, name="host"):
+        assert await asker.job("b", name="echo", payload={"n": [1, None]}) == {
+            "worker": "b",
+            "payload": {"n": [1, None]},
+        }
+        with pytest.raises(WireError, match=r"payload\.n"):
+            await asker.job("b", name="echo", payload={"n": {1}})
+        with pytest.raises(JobError, match="set"):
+            await asker.job("b", name="odd")
 
 
 # --- messages
