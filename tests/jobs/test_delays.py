@@ -139,3 +139,17 @@ async def test_a_delay_that_is_none_is_refused(delay: Any, error: type[Exception
             await asker.request_job("timed", name="do", delay=delay)
         with pytest.raises(error, match=r"^delay is a "):
             await asker.request_job_group("timed", name="do", delay=delay)
+
+
+async def test_a_job_that_has_begun_after_its_delay_and_runs_out_of_time_has_not_waited_for_its_turn() -> None:
+    """J8, J13: the error says what the time went by with."""
+
+    class Endless(BaseWorker):
+        @job(name="do")
+        async def do(self, message: BusJobRequestMessage) -> None:
+            await anyio.sleep_forever()
+
+    async with running(Endless("endless")) as runner:
+        for delay, text in ((0.5, "still at work"), (2, "waiting for its turn")):
+            with pytest.raises(JobTimeoutError, match=rf"timeout after 1 seconds \({text}: 'endless'\)"):
+                await runner.job("endless", name="do", delay=delay, timeout=1)

@@ -358,3 +358,25 @@ def test_the_time_for_a_cancel_is_more_than_none(seconds: float) -> None:
     """N8"""
     with pytest.raises(ValueError, match="cancel_timeout_secs is a number of seconds, more than 0"):
         worker_of(Spy(), cancel_timeout_secs=seconds)
+
+
+async def test_a_fatal_error_cuts_short_what_an_end_that_has_come_through_still_waits_for() -> None:
+    """P2, L4: a hook that takes its time, say; the end stays an end."""
+    spy, finished, ends = Spy(), anyio.Event(), list[str]()
+    worker = worker_of(spy, name="w")
+
+    @worker.event_handler("on_pipeline_finished")
+    async def take_time(_: PipelineWorker, frame: Frame) -> None:
+        ends.append(type(frame).__name__)
+        finished.set()
+        await anyio.sleep(100)
+
+    async with running(worker, grace_period=1000) as runner:
+        runner.add_event_handler("on_error", lambda *_: None)
+        await worker.queue_frame(EndFrame())
+        await finished.wait()
+        begun = current_time()
+        await spy.push_error("broken", fatal=True)
+        await worker.wait()
+        assert current_time() - begun <= CLEANUP_SECONDS
+    assert ends == ["EndFrame"]

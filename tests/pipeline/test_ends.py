@@ -223,6 +223,25 @@ async def test_an_end_is_not_lost_while_the_processor_that_keeps_it_handles_a_sy
     assert "has not pushed on" not in caplog.text
 
 
+async def test_behind_an_end_that_a_processor_has_made_nothing_is_queued() -> None:
+    """P2: it has come out at the sink, and frames that go up are waited for."""
+    gate = Gate()
+
+    async def end_it(spy: Spy, frame: Frame) -> None:
+        await spy.push_frame(TextFrame("answer"), UP)
+        await spy.push_frame(EndFrame())
+
+    worker = worker_of(Spy(lambda spy, frame: gate(spy, frame) if frame.text == "answer" else settle()), Spy(end_it))  # type: ignore[attr-defined]  # a text
+    async with running(worker):
+        await worker.queue_frame(TextFrame("a"))
+        await gate.reached.wait()
+        await settle()
+        with pytest.raises(NotRunningError, match="is ending: TextFrame"):
+            await worker.queue_frame(TextFrame("b"))
+        gate.open()
+        await worker.wait()
+
+
 # --- what an end waits for
 
 

@@ -481,6 +481,21 @@ async def test_a_group_has_a_pool_among_its_workers() -> None:
     assert {name: response["n"] for name, response in answers.items()} == {"pool": 1, "alone": 1}
 
 
+async def test_a_pool_within_a_pool_that_has_no_members_left_answers_all_that_the_outer_one_gives_it() -> None:
+    """S1, S2: each job that it answers makes room for the next, in the same step."""
+    pool = WorkerPool("pool", lambda name: pool_of(1, name=name, max_restarts=0), size=1, concurrency=3)
+    async with running(pool) as runner:
+        runner.add_event_handler("on_error", lambda *_: None)
+        await runner.registry.wait_for("pool/1/1")
+        raw = await Raw.on(runner.bus)
+        await raw.ask("0", "pool", "crash")
+        for n in range(1, 10):
+            await raw.ask(str(n), "pool", "sleep", payload={"n": n, "seconds": 1})
+        with anyio.fail_after(1):
+            await raw.until_answered(*map(str, range(10)))
+        assert {status for n in range(10) for status, _ in raw.answers(str(n))} == {JobStatus.ERROR}
+
+
 async def test_pools_are_members_of_pools() -> None:
     """S2: whatever the inner pools say, each job is answered once, and its place is free then."""
     pool = WorkerPool("pool", lambda name: pool_of(2, name=name, max_waiting=1), size=2, concurrency=4)

@@ -1,6 +1,8 @@
 """Supervised workers: who is restarted, how often, and what becomes of their jobs."""
 
+import gc
 import logging
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -610,6 +612,37 @@ async def test_supervisions_that_are_over_leave_nothing_behind() -> None:
                 await supervision.stop()
         kept = [runner._hosted.supervisions, core_of(parent).state.supervises]
         assert [each is not None and len(each.all) for each in kept] == [1, 1]
+
+
+@pytest.mark.parametrize("place", ["runner", "parent"])
+async def test_nothing_is_kept_of_supervised_workers_that_have_left(place: str) -> None:
+    """R9, S1: while others of the same supervision go on, and in the wait for the next life."""
+    made: list[weakref.ref[Fragile]] = []
+
+    def make(name: str) -> Fragile:
+        worker = Fragile(name)
+        made.append(weakref.ref(worker))
+        return worker
+
+    parent = BaseWorker("parent")
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(parent, wait=True)
+        host = runner if place == "runner" else parent
+        ending = await host.supervise(lambda: make("ends"), lambda: make("stays"))
+        again = await host.supervise(lambda: make("again"), restart="always", backoff=LATE)
+        for name in ("ends", "stays", "again"):
+            await which(runner, name)
+        for name in ("ends", "again"):
+            worker = runner.get_worker(name)
+            assert worker is not None
+            await worker.stop()
+        del worker
+        await settle()
+        gc.collect()
+        assert [each() is None for each in made] == [True, False, True]
+        assert {**ending.states, **again.states} == {"ends": "ended", "stays": "running", "again": "restarting"}
+        for supervision in (ending, again):
+            await supervision.stop()
 
 
 async def test_a_worker_that_is_told_to_end_and_will_come_again_has_its_grace() -> None:

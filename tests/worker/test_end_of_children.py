@@ -692,6 +692,22 @@ async def test_a_child_that_is_to_be_started_behind_another_is_not_when_its_pare
     assert (second.parent, second.started_at) == (None, None)
 
 
+@pytest.mark.parametrize("way", WAYS[:-2], ids=lambda way: way.__name__)
+async def test_a_parent_that_ends_while_its_children_start_starts_no_more(way: Way) -> None:
+    """W5, R2: and that is no error of its start."""
+    parent, first, second = Parent(), Arriving("first"), Helper("second")
+    await parent.add_workers(first, second)
+    with suppress(RunCancelled):
+        async with quiet_runner() as runner:
+            await runner.add_workers(parent)
+            await first.arriving.wait()
+            begun = current_time()
+            await way(parent, runner)
+            await parent.wait()
+            assert current_time() == begun + 1
+    assert second.started_at is None
+
+
 async def test_a_child_on_its_way_to_the_bus_hears_why_its_parent_ends() -> None:
     """R2: the reason reaches every worker."""
 

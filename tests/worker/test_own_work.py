@@ -15,6 +15,7 @@ from support import clock
 from support.endings import SOON, Told
 from support.failures import Errors, Parent, tracebacks
 from support.leaks import nothing_left
+from support.messages import note
 from support.requesters import Raw
 from support.runners import quiet_runner
 from support.workers import Helper, running
@@ -23,6 +24,7 @@ from workerbus import (
     BaseWorker,
     BusEndWorkerMessage,
     BusJobRequestMessage,
+    BusMessage,
     JobError,
     JobStatus,
     JobTimeoutError,
@@ -465,10 +467,18 @@ async def unstarted(worker: BaseWorker, params: WorkerParams) -> None:
     await sleep_forever()
 
 
+class ChoosingOwn(Own):
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", [Own, ChoosingOwn])
 @pytest.mark.parametrize("end", ["runner", "worker", "before the run"])
-async def test_a_run_without_a_start_costs_no_grace_period(end: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_run_without_a_start_costs_no_grace_period(
+    end: str, kind: type[Own], caplog: pytest.LogCaptureFixture
+) -> None:
     """W10, R2: where nothing waits for the start, and the log names it."""
-    own, runner = Own(unstarted), quiet_runner()
+    own, runner = kind(unstarted), quiet_runner()
     await runner.add_workers(own)
     begun = current_time()
     if end == "before the run":
@@ -484,7 +494,8 @@ async def test_a_run_without_a_start_costs_no_grace_period(end: str, caplog: pyt
     assert "worker 'own' is to end and is cancelled: its run() has not called start()" in caplog.messages
 
 
-async def test_what_waits_for_a_start_gets_the_grace_period() -> None:
+@pytest.mark.parametrize("kind", [Own, ChoosingOwn])
+async def test_what_waits_for_a_start_gets_the_grace_period(kind: type[Own]) -> None:
     """W10, W2: the start may come yet."""
 
     async def late(worker: BaseWorker, params: WorkerParams) -> None:
@@ -492,13 +503,37 @@ async def test_what_waits_for_a_start_gets_the_grace_period() -> None:
         await worker.start()
         await params.wait_for_end()
 
-    own = Own(late)
+    own = kind(late)
     async with quiet_runner() as runner:
         await runner.add_workers(own)
         await settle()
         await own.tell("early")
         await runner.end()
     assert own.told == ["early"]
+
+
+@pytest.mark.parametrize("choosing", [False, True])
+async def test_a_job_that_waits_for_a_start_behind_a_broadcast_gets_the_grace_period(choosing: bool) -> None:
+    """W10, W2: though the worker would do nothing with the first of what waits."""
+
+    class Late(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            await sleep(1)
+            await self.start()
+            await params.wait_for_end()
+
+    class ChoosingLate(Late):
+        def accepts_bus_message(self, message: BusMessage) -> bool:
+            return True
+
+    async with quiet_runner() as runner:
+        raw = await Raw.on(runner.bus)
+        await runner.add_workers((ChoosingLate if choosing else Late)("late"))
+        await settle()
+        await runner.bus.send(note(0))
+        await raw.ask("job", "late", "echo")
+        await runner.bus.send(BusEndWorkerMessage(source="me", target="late"))
+        assert (await raw.answer("job"))[0] == JobStatus.COMPLETED
 
 
 async def test_a_run_that_returns_without_a_start_is_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -269,6 +269,27 @@ async def test_stop_cancels_a_handler_that_has_answered_and_goes_on() -> None:
         assert await raw.answer("1") == (JobStatus.COMPLETED, {"done": True})
 
 
+async def test_a_job_that_was_cancelled_before_and_has_not_unwound_is_answered_with_its_own_reason() -> None:
+    """W6, J5: when the worker that stops waits no longer."""
+
+    class Clinging(Helper):
+        @job(name="cling")
+        async def cling(self, message: BusJobRequestMessage) -> None:
+            self.begun.set()
+            with anyio.CancelScope(shield=True):
+                await self.release.wait()
+
+    worker = Clinging("w")
+    async with running(worker) as runner, anyio.create_task_group() as group:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("job", "w", "cling")
+        await worker.begun.wait()
+        await raw.cancel("job", "w", "too slow")
+        group.start_soon(worker.stop)
+        assert await raw.answer("job") == (JobStatus.CANCELLED, {"error": "too slow", "type": "Cancelled"})
+        worker.release.set()
+
+
 async def test_no_job_begins_once_stop_was_called() -> None:
     """W6: whoever is scheduled first"""
 

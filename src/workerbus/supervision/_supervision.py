@@ -196,7 +196,7 @@ class Supervision:
         if child is None:
             return error
         self.goes(worker, error)
-        child.left.set()
+        child.has_left()
         if child.state is SupervisedState.RESTARTING:
             child.error = error or child.error
             return None
@@ -236,7 +236,7 @@ class Supervision:
         """Restart all of a unit, whether they are there or not; they take no more jobs."""
         unit.due = True
         for child in unit.children:
-            if child.state is SupervisedState.RUNNING:
+            if child.state is SupervisedState.RUNNING and child.worker is not None:  # else it could not be added
                 core_of(child.worker).presence.withdraw()
             if child.move(SupervisedTrigger.GOES) or child.move(SupervisedTrigger.ALL):
                 self._host.restarting(child.name, is_so=True)
@@ -308,8 +308,8 @@ class Supervision:
             child.lives(worker)
             await self._host.add(worker)
         except BaseException as exc:  # noqa: BLE001 - sorted there; counted as a failure
-            if not core_of(child.worker).state.admitted:
-                child.left.set()
+            if child.worker is not None and not core_of(child.worker).state.admitted:
+                child.has_left()
             if self._closed:
                 self._host.given_up(child.name, child.before)
                 self._host.restarting(child.name, is_so=False)

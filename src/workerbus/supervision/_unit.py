@@ -36,7 +36,7 @@ class Supervised:
     Attributes:
         name: Its name.
         factory: Makes it.
-        worker: The worker of this life, or of the last one.
+        worker: The worker of this life; None when it has left.
         state: Where it is.
         restarts: How many times it was restarted.
         error: What this life has failed of, or what has kept the next one from coming; None if it has not failed.
@@ -54,7 +54,7 @@ class Supervised:
     def __init__(self, factory: Factory, worker: Any) -> None:
         self.name: str = core_of(worker).state.name
         self.factory = factory
-        self.worker = worker
+        self.worker: Any = worker
         self.state = SupervisedState.RUNNING
         self.restarts = 0
         self.error: BaseException | None = None
@@ -68,6 +68,11 @@ class Supervised:
         self.worker, self.error, self.going, self.left = worker, None, False, LazyEvent()
         self.move(SupervisedTrigger.COMES)
 
+    def has_left(self) -> None:
+        """Note that the worker has left the bus; nothing is kept of it."""
+        self.worker = None
+        self.left.set()
+
     def move(self, trigger: SupervisedTrigger) -> bool:
         """Move on as the table says; returns whether there was a move."""
         target = SUPERVISION_TABLE[self.state].get(trigger)
@@ -78,8 +83,8 @@ class Supervised:
 
     async def bring_down(self, reason: str) -> None:
         """Cancel the worker, if it is there and not going anyway, and wait until it has left."""
-        core = core_of(self.worker)
-        if not core.state.admitted or self.left.is_set():
+        core = None if self.worker is None else core_of(self.worker)
+        if core is None or not core.state.admitted:
             return
         message = None
         if not self.going:
