@@ -7,10 +7,10 @@ from typing import Any
 import anyio
 import pytest
 
-from support.redis_servers import RedisServer, until
+from support.redis_servers import RedisServer, redis_running, until
 from support.workers import Helper
-from workerbus import WorkerRunner
-from workerbus.redis import RedisBus
+from workerbus import BusUnavailable, WorkerRunner
+from workerbus.redis import RedisBus, RedisSetupError
 from workerbus.redis._connection import Connection
 from workerbus.redis._errors import ConnectionLost
 from workerbus.redis._membership import Membership
@@ -118,3 +118,26 @@ async def test_a_bus_without_a_server_tries_again_several_times_in_a_lease(serve
     async with RedisBus(server.url, lease=lease) as bus:
         for connection in bus._redis.lives._connections:
             assert connection._backoff.maximum <= min(lease / 4, 1.0)
+
+
+@pytest.mark.parametrize("right", ["-xadd", "-xread", "-xtrim", "-xlen", "-multi", "-evalsha", "resetkeys"])
+async def test_a_right_that_is_missing_is_told_at_the_start(server: RedisServer, right: str) -> None:
+    """X9: by an error of the set-up, and not when something is sent; nothing is left behind."""
+    server.add_user("member", "secret", "~{workerbus}:*", "+@all")
+    server.call("ACL", "SETUSER", "member", right)
+    url = server.url.replace("redis://", "redis://member:secret@")
+    with pytest.raises(RedisSetupError, match="no permission") as caught:
+        async with RedisBus(url):
+            pytest.fail("it has opened")
+    assert caught.value.code == "NOPERM"
+    assert "secret" not in str(caught.value)
+    assert server.call("KEYS", "*") == []
+
+
+async def test_a_server_that_takes_nothing_now_is_unavailable_at_the_start() -> None:
+    """X2: as one that is full."""
+    with redis_running() as server:
+        server.config_set("maxmemory", "1")
+        with pytest.raises(BusUnavailable, match="the server says OOM"):
+            async with RedisBus(server.url):
+                pytest.fail("it has opened")

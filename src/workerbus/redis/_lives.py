@@ -37,7 +37,7 @@ from workerbus.redis._reconnecting import (
     ConnectionState,
     ReconnectingConnection,
 )
-from workerbus.redis._server_check import check_server
+from workerbus.redis._server_check import check_rights, check_server
 from workerbus.redis._server_time import ServerTime
 from workerbus.redis._settings import RedisSettings
 from workerbus.redis._writer import Writer
@@ -178,13 +178,21 @@ class Lives:
 
     async def _join_first(self, within: float) -> None:
         try:
-            connection = await self._connections.lease.open(within)
+            await self._join_with(await self._connections.lease.open(within))
         except ConnectionLost as exc:
             raise BusUnavailable(self._bus.name, str(exc), maybe_stored=False) from exc
+        except RedisReplyError as exc:
+            if exc.temporary:
+                raise BusUnavailable(self._bus.name, f"the server says {exc}", maybe_stored=False) from exc
+            raise RedisSetupError(exc.code, self._settings.where, f"the server says {exc}") from exc
+
+    async def _join_with(self, connection: Connection) -> None:
         found = await check_server(connection)
         for text in (*found.warnings, *found.notes):
             logger.warning("bus %r: %s", self._bus.name, text, extra=self.about)
-        await self._join(connection, new_incarnation())
+        incarnation = new_incarnation()
+        await check_rights(connection, self._membership.inbox(incarnation))
+        await self._join(connection, incarnation)
         for name, owner in (await self._claim_all(connection)).items():
             raise self.taken(name, owner)
 

@@ -1,4 +1,4 @@
-"""Whether the server is set up so that it keeps what it is given (X10)."""
+"""Whether the server is set up so that it keeps what it is given, and lets its user do what is needed (X9, X10)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -48,6 +48,34 @@ async def check_server(connection: Connection) -> ServerCheck:
             "set it to 'everysec' (a second at most) or 'always'"
         )
     return ServerCheck(tuple(warnings), tuple(notes))
+
+
+async def check_rights(connection: Connection, inbox: str) -> None:
+    """Do, without any effect, what writing and reading need beside the scripts.
+
+    Args:
+        connection: To the server.
+        inbox: The key of an inbox that is not there.
+
+    Raises:
+        RedisReplyError: The user has no right to one of the commands.
+        ConnectionLost: The connection is of no use any more.
+
+    Guarantees: X9.
+    """
+    replies = await connection.pipeline(
+        [
+            ("XADD", inbox, "NOMKSTREAM", "MAXLEN", "~", 1, "*", "x", ""),
+            ("XREAD", "COUNT", 1, "STREAMS", inbox, "0"),
+            ("XTRIM", inbox, "MINID", "0"),
+            ("XLEN", inbox),
+            ("MULTI",),
+            ("EXEC",),
+        ]
+    )
+    for reply in replies:
+        if isinstance(reply, RedisReplyError):
+            raise reply
 
 
 def _told(sections: Sequence[Any]) -> dict[str, str]:
