@@ -12,7 +12,7 @@ from support.messages import note
 from support.redis_servers import RedisServer, redis_running, until
 from support.subscribers import Plain
 from support.workers import Helper
-from workerbus import BusEndMessage, BusUnavailable, NameTakenError, Peer, WorkerRunner
+from workerbus import BusEndMessage, BusJobRequestMessage, BusUnavailable, NameTakenError, Peer, WorkerRunner
 from workerbus.redis import RedisBus, RedisSetupError
 
 
@@ -214,7 +214,18 @@ async def test_a_message_that_is_none_is_skipped_counted_and_kept(server: RedisS
         assert right.statistics().lives == 1
 
 
-@pytest.mark.parametrize("fields", [{}, {"x": "y"}, {"o": "nobody", "n": 1, "m": b"{}"}, {"k": "strange", "p": "x"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"x": "y"},
+        {"o": "nobody", "n": 1, "m": b"{}"},
+        {"k": "strange", "p": "x"},
+        {"k": "lost"},
+        {"k": "joined"},
+        {"k": "joined", "p": "", "i": "[[["},
+    ],
+)
 async def test_an_entry_that_says_nothing_harms_nobody(server: RedisServer, fields: dict[str, Any]) -> None:
     """X1"""
     plain = Plain("it")
@@ -223,6 +234,24 @@ async def test_an_entry_that_says_nothing_harms_nobody(server: RedisServer, fiel
         forge(server, right, **(fields or {"": ""}))
         await left.send(note(1))
         await plain.until(1)
+        assert [peer.name for peer in right.peers] == ["left"]
+
+
+async def test_an_absurd_time_on_the_way_harms_nobody(server: RedisServer) -> None:
+    """X1, X7: it counts as none."""
+    request = (
+        b'{"v":1,"t":"bus.job_request","m":{"source":"me","target":"it","job_id":"j","job_name":null,"payload":null,'
+        b'"seconds_left":5.0}}'
+    )
+    plain = Plain("it")
+    async with buses(server, "left", "right") as (left, right):
+        await right.subscribe(plain)
+        forge(server, right, o=left.incarnation, n=1, w=b"9" * 400, m=request)
+        await plain.until(1)
+        (message,) = plain.got
+        assert isinstance(message, BusJobRequestMessage)
+        assert message.seconds_left is not None
+        assert 0 < message.seconds_left <= 5
 
 
 async def test_an_end_without_a_target_stays_in_its_process_and_one_from_elsewhere_is_refused(

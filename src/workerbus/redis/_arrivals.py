@@ -24,6 +24,8 @@ logger = logging.getLogger("workerbus.redis")
 
 REFUSED_KEPT: Final = 1_000
 """About so many messages that could not be decoded are kept for the operator."""
+_ABSURD: Final = 1 << 53
+"""No number of a message is so high, and no time in milliseconds so long."""
 
 
 class Arrivals:
@@ -112,6 +114,7 @@ class Arrivals:
 
 def _number(text: bytes | None) -> int:
     try:
-        return int(text or b"0")
+        number = int(text or b"0")
     except ValueError:
         return 0
+    return number if number < _ABSURD else 0
