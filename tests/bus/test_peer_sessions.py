@@ -7,7 +7,7 @@ import pytest
 from support.hand_buses import FAR, LEFT, RIGHT, HandBus, Listener
 from support.messages import Note, alarm, note
 from support.subscribers import Plain
-from workerbus import Arrival, BusJobRequestMessage, Peer
+from workerbus import Arrival, BusJobRequestMessage, BusJobUpdateMessage, Peer
 
 D, R, L, G = Arrival.DELIVERED, Arrival.REPEATED, Arrival.LATE, Arrival.GAP
 
@@ -173,7 +173,7 @@ async def test_a_life_ends_for_all_peers_and_another_begins_with_those_that_are_
         assert bus.is_alive
         assert bus.incarnation != first
         assert bus.peers == (RIGHT, FAR)
-        await bus.send(note(2, target="one"))
+        await bus.send(BusJobUpdateMessage("job", {}, source="worker", target="one"))
         assert bus.sent == []
     assert [kind for kind, *_ in listener.heard] == ["met", "met", "lost", "lost", "met", "met", "lost", "lost"]
     assert listener.heard[2:4] == [("lost", LEFT, "fenced"), ("lost", RIGHT, "fenced")]

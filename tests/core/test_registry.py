@@ -11,8 +11,9 @@ from anyio.lowlevel import checkpoint
 
 from support.conditions import eventually
 from support.leaks import left_in
+from support.runners import runner_on
 from support.workers import Helper, running
-from workerbus import BaseWorker, WorkerReadyData, WorkerRegistry, worker_ready
+from workerbus import BaseWorker, MemoryBus, WorkerReadyData, WorkerRegistry, worker_ready
 from workerbus.testing import settle
 
 
@@ -647,4 +648,29 @@ async def test_a_watch_looks_at_no_other_watcher() -> None:
     for watcher in watchers:
         registry.unwatch("hub", watcher)
     assert Counted.compared < len(watchers)
+    assert left_in(registry) == {}
+
+
+async def test_a_worker_that_is_registered_twice_is_gone_for_all_runners_when_it_has_left() -> None:
+    """G1, G2, R6: the first object counts, which is the one that leaves."""
+    async with MemoryBus() as bus, runner_on(bus, "a") as a, runner_on(bus, "b") as b:
+        first = ready("w", "a")
+        assert await a.registry.register(first)
+        assert not await a.registry.register(ready("w", "a"))
+        assert b.registry.get("w") is first
+        await a.registry.unregister("w")
+        assert b.registry.get("w") is None
+
+
+async def test_a_worker_that_began_to_go_is_gone_when_the_next_one_of_its_name_is_there() -> None:
+    """J4, S1: that it has left was late, or lost on the way."""
+    registry, left = WorkerRegistry("here"), list[WorkerReadyData]()
+    registry.on_departure = lambda data, _error: left.append(data)
+    old, new = ready("w", "far"), ready("w", "far")
+    await registry.register(old)
+    registry.withdraw("w", "far")
+    await registry.register(new)
+    assert [data is old for data in left] == [True]
+    await registry.unregister("w", "far")
+    assert [data is new for data in left] == [False, True]
     assert left_in(registry) == {}

@@ -9,6 +9,7 @@ import pytest
 
 from support.conditions import eventually
 from support.leaks import left_in
+from support.messages import note
 from support.peers import Switch, SwitchBus, bus_of, processes
 from support.runners import runner_on
 from support.workers import Doing, Helper
@@ -16,6 +17,7 @@ from workerbus import (
     Backoff,
     BaseWorker,
     BusJobRequestMessage,
+    BusMessage,
     BusWorkerRegistryMessage,
     JobError,
     NameTakenError,
@@ -311,6 +313,91 @@ async def test_a_runner_that_is_heard_from_another_peer_is_in_another_life() -> 
         bus.lose(second, "its lease is over")
         assert gone == ["there"] * 2
         assert b.registry.remote_workers == []
+
+
+async def test_what_is_sent_to_a_name_while_its_next_worker_starts_elsewhere_is_not_lost() -> None:
+    """X4, B4, W2: the earlier one was lost, and nobody has heard of the new one yet."""
+    heard: list[BusMessage] = []
+    gate = anyio.Event()
+
+    class Starting(Helper):
+        async def start(self) -> None:
+            await gate.wait()
+            await super().start()
+
+        async def on_bus_message(self, message: BusMessage) -> None:
+            heard.append(message)
+
+    async with processes("asker", "first", "second") as [asker, first, second]:
+        await first.add_workers(Helper("there"))
+        await asker.registry.wait_for("there")
+        bus_of(first).kill()
+        await eventually(lambda: not asker.registry.remote_workers)
+        await second.add_workers(Starting("there"))
+        await asker.bus.send(note(1, target="there"))
+        await settle()
+        gate.set()
+        await eventually(lambda: note(1, target="there") in heard)
+
+
+async def test_a_worker_that_leaves_holds_no_end_up_where_its_answers_have_come() -> None:
+    """J4, R2: what is for this process arrives in the step in which it is sent, also on a bus with peers."""
+    async with processes("a") as [a]:
+        await a.add_workers(Helper("helper"))
+        async with a.job_group("helper", name="echo") as group:
+            await eventually(lambda: group.responses)
+            await a.get_worker("helper").stop()  # type: ignore[union-attr]  # it is there
+            assert not a._orphans._waiting
+
+
+async def test_runners_without_workers_are_forgotten_beyond_a_number_with_their_peers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R9: the last ones are remembered; a peer may have had any number of them, one after the other."""
+    monkeypatch.setattr(_discovery, "REMEMBERED", 3)
+    peer = Peer("many", "1")
+    async with processes("b") as [b]:
+        bus = bus_of(b)
+        bus.meet(peer)
+        for n in range(10):
+            bus.arrive(BusWorkerRegistryMessage(f"r{n}", [], f"life {n}", n, source=f"r{n}"), peer)
+        assert list(b._discovery._at["1"]) == ["r7", "r8", "r9"]
+        bus.arrive(BusWorkerRegistryMessage("r8", [WorkerRegistryEntry("w")], "life 8", 11, source="r8"), peer)
+        bus.arrive(BusWorkerRegistryMessage("r0", [WorkerRegistryEntry("v")], "life 0", 12, source="r0"), peer)
+        assert sorted(b.registry.remote_workers) == ["v", "w"]
+        bus.lose(peer, "its lease is over")
+        assert b.registry.remote_workers == []
+        assert b._discovery._at == {}
+
+
+@pytest.mark.parametrize("first", ["asker", "host"])
+async def test_what_workers_have_failed_of_is_told_briefly(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """J4, X1: a long text, and the texts of many, go into a message; those that failed last are told."""
+    monkeypatch.setattr(_discovery, "PART", 20)
+    switch = Switch()
+    asker, host = runner_on(SwitchBus(switch), "asker"), runner_on(SwitchBus(switch), "host")
+    host.add_event_handler("on_error", lambda *_: None)
+    async with AsyncExitStack() as stack:
+        if first == "asker":
+            await stack.enter_async_context(asker)
+        await stack.enter_async_context(host)
+        for n in range(5):
+            await host.add_workers(Failing(f"w{n}"))
+            await eventually(partial(host.registry.failure_of, f"w{n}"))
+        if first == "host":
+            await stack.enter_async_context(asker)
+        await eventually(lambda: asker.registry.failure_of("w4"))
+        failures = [asker.registry.failure_of(f"w{n}") for n in range(5)]
+        assert [failure is not None for failure in failures] == [first == "asker"] * 3 + [True] * 2
+        assert failures[4] is not None
+        assert failures[4].error == f"ValueError: {'x' * 988}…"
+
+
+class Failing(BaseWorker):
+    """Fails to start, with a long text."""
+
+    async def on_activated(self, args: object) -> None:
+        raise ValueError("x" * 5_000)
 
 
 async def test_nothing_stays_of_a_peer_that_is_gone() -> None:

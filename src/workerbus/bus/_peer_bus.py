@@ -8,7 +8,7 @@ Where a message goes is decided in one place, `submit`:
 
 1. One for a subscriber of this process never leaves it.
 2. One for a name that is known to be with a peer goes to that one.
-3. One for a name that was with a peer which is gone goes nowhere, and is counted.
+3. What a job tells a requester that was with a peer which is gone goes nowhere, and is counted.
 4. One for a name that nobody knows goes to all; those who have no such subscriber drop it.
 5. One without a target goes to all, and is handed out here; ends and cancels stay here, unless they say otherwise.
 
@@ -38,6 +38,7 @@ from workerbus.bus._inbox import BusStatistics, Inbox
 from workerbus.bus._peers import Arrival, PeerListener, Receipt, Routes, Session
 from workerbus.errors import BusUnavailable, WireError
 from workerbus.messages import (
+    FROM_JOBS,
     Answer,
     BusCancelMessage,
     BusEndMessage,
@@ -566,7 +567,7 @@ class PeerBus(WorkerBus, EventEmitter):
             peer = self._routes.get(target)
             if peer is not None:
                 peers = (peer,)
-            elif not peers or self._routes.is_gone(target):
+            elif not peers or (type(message) in FROM_JOBS and self._routes.is_gone(target)):
                 self._counts.undelivered += 1
                 return None
         if not peers:

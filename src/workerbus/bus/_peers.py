@@ -100,8 +100,8 @@ class Session:
 class Routes:
     """With which peer each name is, as far as that is known.
 
-    A name that was with a peer which is gone is remembered, until that peer lives again: what is still sent to it has
-    nowhere to go, and need not be sent to everybody.
+    A name that was with a peer which is gone is remembered, until that peer lives again: answers to it have nowhere to
+    go, and need not be sent to everybody. For all else another one may have the name by now, of whom nobody has heard.
     """
 
     __slots__ = ("_gone", "_names", "_peers")
