@@ -112,6 +112,18 @@ async def test_a_bus_that_is_closed_while_it_joins_again_leaves_nothing(
     assert server.call("KEYS", "*") == []
 
 
+async def test_processes_with_different_leases_are_warned_of(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """X10: the shortest one counts for all."""
+    async with RedisBus(server.url, lease=20.0, name="long"), RedisBus(server.url, lease=20.0, name="same"):
+        assert "lease" not in caplog.text
+        async with RedisBus(server.url, lease=10.0, name="short"):
+            pass
+    assert "bus 'short' has a lease of 10 s, and others have another one" in caplog.text
+    assert "'long': 20.0" in caplog.text
+
+
 @pytest.mark.parametrize("lease", [0.1, 2.0, 100.0])
 async def test_a_bus_without_a_server_tries_again_several_times_in_a_lease(server: RedisServer, lease: float) -> None:
     """X4: the first one that is back is no reason for the others to be lost."""

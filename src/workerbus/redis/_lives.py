@@ -14,7 +14,7 @@ Knows nothing of messages.
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 from anyio import CancelScope, Event, create_task_group, current_time, sleep
@@ -284,7 +284,7 @@ class Lives:
     # --- joining, and the lease
 
     async def _join(self, connection: Connection, incarnation: str, *, supersede: bool = True) -> None:
-        info = {"host": socket.gethostname(), "pid": os.getpid(), "wire": VERSION}
+        info = {"host": socket.gethostname(), "pid": os.getpid(), "wire": VERSION, "lease": self._lease}
         name = self._bus.opened_by or self._bus.name
         self._attempted = incarnation
         began = current_time()
@@ -300,10 +300,20 @@ class Lives:
                 self._bus.report(text)
             self._bus.name_lost(name, owner)
             return
+        self._warn_of_other_leases(answer.members)
         self.count += 1
         self._position = answer.position
         self._move(LifeTrigger.ADMIT)
         self._bus.begin_life(incarnation, [member.peer for member in answer.members])
+
+    def _warn_of_other_leases(self, members: Iterable[Member]) -> None:
+        # Each declares others lost by its own lease: the shortest one counts for all.
+        other = {m.peer.name: m.info["lease"] for m in members if m.info.get("lease", self._lease) != self._lease}
+        if other:
+            text = (
+                "bus %r has a lease of %g s, and others have another one, which cuts off whoever has a longer one: %s"
+            )
+            logger.warning(text, self._bus.name, self._lease, other, extra=self.about)
 
     async def _join_until_it_works(self) -> None:
         # The same for all attempts: one whose answer was lost may have come through, and has the name.
