@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from workerbus._claims import Claims
 from workerbus._failed import FailedWorkers
 from workerbus._order import new_incarnation
+from workerbus._shared_pools import SharedPools
 from workerbus._values import WorkerGoneData, WorkerReadyData
 from workerbus._watchers import Watcher, Watchers, add_watcher
 from workerbus.errors import near_names
@@ -26,20 +27,24 @@ class Neighbourhood:
         workers: The workers, by name: names are unique on a bus.
         registries: The registries that share it, by the name of their runner.
         failed: The workers that have failed.
+        sharing: Those of the workers that are pools and share a name.
     """
 
-    __slots__ = ("failed", "registries", "restarting", "workers")
+    __slots__ = ("failed", "registries", "restarting", "sharing", "workers")
 
     def __init__(self) -> None:
         self.restarting: dict[str, str] = {}
         self.failed: FailedWorkers = FailedWorkers()
         self.workers: dict[str, WorkerReadyData] = {}
         self.registries: dict[str, WorkerRegistry] = {}
+        self.sharing: dict[str, WorkerReadyData] = {}
 
     def join(self, registry: "WorkerRegistry") -> None:
         """Let a registry share what is here. Those who wait or watch there for somebody who is here are told."""
         self.registries[registry.runner_name] = registry
         registry.neighbourhood = self
+        for data in self.sharing.values():
+            registry.neighbour_came(data)
         for name in registry.wanted & self.workers.keys():
             registry.neighbour_came(self.workers[name])
 
@@ -53,6 +58,8 @@ class Neighbourhood:
     def enter(self, data: WorkerReadyData) -> None:
         """Note a worker that is ready, and have those told who wait or watch for it."""
         self.workers[data.worker_name] = data
+        if data.pool is not None:
+            self.sharing[data.worker_name] = data
         for registry in self.registries.values():
             if registry.runner_name != data.runner:
                 registry.neighbour_came(data)
@@ -61,6 +68,9 @@ class Neighbourhood:
         """Let a worker be found no more."""
         if self.workers.get(data.worker_name) is data:
             del self.workers[data.worker_name]
+        if data.pool is not None and self.sharing.pop(data.worker_name, None) is not None:
+            for registry in self.registries.values():
+                registry.shared_pools.remove(data)
 
     def remove(self, data: WorkerReadyData) -> None:
         """Note that a worker has gone, and have those told whom it concerns."""
@@ -82,6 +92,7 @@ class WorkerRegistry(Claims, Watchers):
         check_loop: Raises `WrongLoopError` in another thread or event loop than that of the runner's bus.
         neighbourhood: What it shares with the other runners on a bus of this process; None where there is no such bus.
         on_conflict: Called with that of another runner's worker whose name is claimed here too, or by a third runner.
+        shared_pools: The pools that share names, here and under other runners.
 
     Guarantees: G1, G2, G3, G4, N4, R9.
     """
@@ -95,6 +106,7 @@ class WorkerRegistry(Claims, Watchers):
         # Those that have begun to go and are to be restarted, by name and runner: they are found no more.
         self._leaving: dict[tuple[str, str], WorkerReadyData] = {}
         self._failed = FailedWorkers()
+        self.shared_pools: SharedPools = SharedPools(runner_name)
         self.on_arrival: Callable[[WorkerReadyData], None] | None = None
         self.on_departure: Callable[[WorkerReadyData, str | None], None] | None = None
         self.on_conflict: Callable[[WorkerReadyData], None] | None = None
@@ -151,7 +163,33 @@ class WorkerRegistry(Claims, Watchers):
         data = self._local.get(worker_name)
         if data is None and self.neighbourhood is not None:
             data = self.neighbourhood.workers.get(worker_name)
-        return data or self._remote.get(worker_name)
+        return data or self._remote.get(worker_name) or self.shared_pools.get(worker_name)
+
+    def choose(self, worker_name: str) -> WorkerReadyData | None:
+        """Look up who is to do the next job for a name that pools share, and note that it is asked.
+
+        Args:
+            worker_name: The name that they share.
+
+        Returns:
+            The pool that is the least busy; None if none of that name is ready.
+
+        Guarantees: S2.
+        """
+        return self.shared_pools.choose(worker_name)
+
+    def note_load(self, worker_name: str, places: int, taken: int) -> None:
+        """Note how busy a pool is that shares its name.
+
+        Args:
+            worker_name: Its own name.
+            places: How many jobs it does at once.
+            taken: How many jobs it has.
+        """
+        data = self.get(worker_name)
+        if data is not None:
+            for registry in self._sharing() if data.runner == self._runner_name else [self]:
+                registry.shared_pools.note_load(data, places, taken)
 
     def __contains__(self, worker_name: object) -> bool:
         """Whether a worker of this name is ready, here or under another runner: ``name in registry``.
@@ -159,7 +197,8 @@ class WorkerRegistry(Claims, Watchers):
         Guarantees: N4.
         """
         near = self.neighbourhood is not None and worker_name in self.neighbourhood.workers
-        return near or worker_name in self._local or worker_name in self._remote
+        known = near or worker_name in self._local or worker_name in self._remote
+        return known or worker_name in self.shared_pools
 
     async def register(self, worker_data: WorkerReadyData) -> bool:
         """Register a worker, and await those who watch for it.
@@ -191,6 +230,8 @@ class WorkerRegistry(Claims, Watchers):
         """
         name = worker_data.worker_name
         new = name not in self
+        if worker_data.pool is not None:
+            self._note_pool(worker_data)
         if worker_data.runner == self._runner_name:
             others = self._claim_here(worker_data)
             if self.neighbourhood is not None:
@@ -212,6 +253,12 @@ class WorkerRegistry(Claims, Watchers):
         if self.on_arrival is not None:
             self.on_arrival(worker_data)
         return list(self._watchers.get(name, {}).values())
+
+    def _note_pool(self, data: WorkerReadyData) -> None:
+        assert data.pool is not None
+        self.shared_pools.add(data)
+        self._let_go_on(data.pool)
+        self.tell_later(list(self._watchers.get(data.pool, {}).values()), data)
 
     def begin(self, worker_data: WorkerReadyData) -> bool:
         """Let a worker of this runner be found while it starts; `enter` then tells that it is ready.
@@ -298,7 +345,10 @@ class WorkerRegistry(Claims, Watchers):
         return True
 
     def _take(self, name: str, runner: str) -> WorkerReadyData | None:
-        return self._local.pop(name, None) if runner == self._runner_name else self._give_up(name, runner)
+        data = self._local.pop(name, None) if runner == self._runner_name else self._give_up(name, runner)
+        if data is not None and data.pool is not None:
+            self.shared_pools.remove(data)
+        return data
 
     # --- what other runners of this process have
 
@@ -310,6 +360,8 @@ class WorkerRegistry(Claims, Watchers):
     def neighbour_came(self, data: WorkerReadyData) -> None:
         """Let those who wait for a worker of another runner go on, and have those told who watch for it."""
         name = data.worker_name
+        if data.pool is not None:
+            self._note_pool(data)
         if name in self._remote and self.on_conflict is not None:
             self.on_conflict(data)
         elif name in self._waiting or name in self._watchers:
@@ -454,7 +506,7 @@ class WorkerRegistry(Claims, Watchers):
         Args:
             worker_name: The name that is not known.
         """
-        return near_names(worker_name, [*self._local, *self.remote_workers])
+        return near_names(worker_name, [*self._local, *self.remote_workers, *self.shared_pools.names])
 
 
 def _forget_runner(restarting: dict[str, str], runner: str) -> None:

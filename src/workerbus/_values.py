@@ -85,10 +85,14 @@ class WorkerReadyData(Value):
     Args:
         worker_name: The name of the worker.
         runner: The name of the runner that hosts it.
+        pool: The name that it shares with pools in other processes; None for a worker that shares none.
+        places: How many jobs such a pool does at once.
     """
 
     worker_name: str
     runner: str
+    pool: str | None = field(default=None, metadata={IF_SET: True})
+    places: int | None = field(default=None, metadata={IF_SET: True})
 
 
 @value

@@ -63,6 +63,9 @@ class Directory(Protocol):
     def get(self, worker_name: str) -> WorkerReadyData | None:
         """Return what is known of a worker that is ready; None where there is none of that name."""
 
+    def choose(self, worker_name: str) -> WorkerReadyData | None:
+        """Return who is to do the next job for a name that pools share; None where none is ready."""
+
     async def wait_for_news(self, worker_name: str) -> WorkerGoneData | None:
         """Wait until a worker of this name is ready, or has failed; returns what is known of one that has failed."""
 

@@ -173,6 +173,8 @@ class WorkerRegistryEntry(Value):
         active: Whether the worker is active.
         bridged: Whether its pipeline exchanges frames with the bus.
         started_at: When the worker became ready, in seconds since the epoch. For people: it decides nothing.
+        pool: The name that it shares with pools in other processes, if it shares one.
+        places: How many jobs such a pool does at once.
     """
 
     name: str
@@ -180,6 +182,8 @@ class WorkerRegistryEntry(Value):
     active: bool = False
     bridged: bool = False
     started_at: float | None = None
+    pool: str | None = field(default=None, metadata={IF_SET: True})
+    places: int | None = field(default=None, metadata={IF_SET: True})
 
 
 @bus_message
@@ -224,8 +228,10 @@ class BusWorkerReadyMessage(BusDataMessage):
         started_at: When the worker became ready, in seconds since the epoch. For people: it decides nothing.
         incarnation: In which life of the runner; None where that is not known, and is all one.
         number: The number of the announcement within that life, higher than those before it; None for the last known.
+        pool: The name that it shares with pools in other processes, if it shares one.
+        places: How many jobs such a pool does at once.
 
-    Guarantees: L8.
+    Guarantees: L8, S2.
     """
 
     bounded: ClassVar[bool] = False
@@ -236,6 +242,32 @@ class BusWorkerReadyMessage(BusDataMessage):
     active: bool = False
     bridged: bool = False
     started_at: float | None = None
+    incarnation: str | None = None
+    number: int | None = None
+    pool: str | None = field(default=None, kw_only=True, metadata={IF_SET: True})
+    places: int | None = field(default=None, kw_only=True, metadata={IF_SET: True})
+
+
+@bus_message
+class BusPoolLoadMessage(BusDataMessage):
+    """Announces how busy a pool is, the message's source, that shares its name with pools in other processes.
+
+    Args:
+        runner: The name of the runner that hosts the pool.
+        places: How many jobs it does at once.
+        taken: How many jobs it has, those that wait included.
+        incarnation: In which life of the runner; None where that is not known, and is all one.
+        number: The number of the announcement within that life, higher than those before it; None for the last known.
+
+    Guarantees: L8, S2.
+    """
+
+    bounded: ClassVar[bool] = False
+    announcement: ClassVar[bool] = True
+
+    runner: str
+    places: int
+    taken: int
     incarnation: str | None = None
     number: int | None = None
 
@@ -330,6 +362,7 @@ class JobRequestOptions(Value):
             number.
         delay: How many seconds after its arrival the job is to begin, at the earliest; None for at once.
         priority: Among the jobs that wait for a member of a pool, those with a higher one go first.
+        asked_as: The name that several pools share, where the target was chosen among these: it answers in that name.
 
     Raises:
         TypeError: One is of a wrong type.
@@ -342,6 +375,7 @@ class JobRequestOptions(Value):
     max_buffered_events: int | None = field(default=None, validator=_check_window, metadata={IF_SET: True})
     delay: float | None = field(default=None, validator=_check_delay, metadata={IF_SET: True})
     priority: int = field(default=0, validator=_check_priority, metadata={IF_SET: True})
+    asked_as: str | None = field(default=None, metadata={IF_SET: True})
 
 
 @bus_message

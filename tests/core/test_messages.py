@@ -385,6 +385,7 @@ TRAVELS: Final[dict[str, set[str]]] = {
     "BusWorkerReadyMessage": {UNBOUNDED, ANNOUNCED},
     "BusWorkerGoneMessage": {UNBOUNDED, ANNOUNCED},
     "BusWorkerRestartingMessage": {UNBOUNDED, ANNOUNCED},
+    "BusPoolLoadMessage": {UNBOUNDED, ANNOUNCED},
     "BusJobRequestMessage": set(),
     "BusJobResponseMessage": {UNBOUNDED, OF_A_JOB},
     "BusJobResponseUrgentMessage": {SYSTEM},

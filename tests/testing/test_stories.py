@@ -105,6 +105,8 @@ def test_every_message_of_the_library_has_words(kind: type[BusMessage]) -> None:
         "error": "no",
         "worker": object(),
         "until": 8,
+        "places": 2,
+        "taken": 1,
         "sent": 8,
     }
     names = {each.name for each in kind.__attrs_attrs__}  # type: ignore[attr-defined]  # every message is of attrs

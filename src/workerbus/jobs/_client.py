@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import attrs
 from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after, move_on_at
 
 from workerbus._log import about
@@ -17,7 +18,7 @@ from workerbus.errors import NotRunningError
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._group_table import CLOCK_SKEW, GroupTable
 from workerbus.jobs._state import TIMEOUT, GroupState, GroupTrigger
-from workerbus.messages import BusJobRequestMessage, BusJobUpdateRequestMessage
+from workerbus.messages import BusJobRequestMessage, BusJobUpdateRequestMessage, JobRequestOptions
 
 logger = logging.getLogger("workerbus.jobs")
 
@@ -71,7 +72,7 @@ class JobClient(GroupTable):
         group.request_deadline = deadline = min(group.deadline, self._enclosing_deadline())
         noted = logger.isEnabledFor(logging.DEBUG)
         for worker in names:
-            there = known(worker) or await self._wait_for(worker, group)  # it left while others were asked
+            there = self._there(worker) or await self._wait_for(worker, group)  # it left while others were asked
             if there is None:
                 continue
             if group.state is not GroupState.OPEN:
@@ -85,9 +86,9 @@ class JobClient(GroupTable):
                 own,
                 left,
                 source=source,
-                target=worker,
+                target=there.worker_name,
                 headers=headers,
-                options=options,
+                options=options if there.pool != worker else as_shared(options, worker),
             )
             group.asks(worker, there, self._asking, self)
             self.requested += 1
@@ -101,7 +102,7 @@ class JobClient(GroupTable):
                 # yet: the cancel ends the job, and the answer is ignored.
                 if worker in group.pending:  # 3. else it has answered, while `send` was still waiting for others
                     group.takes_back(worker, self._asking)
-                    self._tell([worker], group, "the request was withdrawn")
+                    self._tell([there.worker_name], group, "the request was withdrawn")
                 raise
         if not group.worker_names:
             self._complete(group, None)
@@ -130,7 +131,13 @@ class JobClient(GroupTable):
                     extra=self._owner.about,
                 )
                 patience = math.inf
-        return registry.get(worker)
+        return self._there(worker)
+
+    def _there(self, worker: str) -> WorkerReadyData | None:
+        """Return who is to be asked by a name; of several that share it, the least busy."""
+        registry = self._owner.registry
+        data = registry.get(worker)
+        return data if data is None or data.pool != worker else registry.choose(worker)
 
     async def ask_without_context(
         self,
@@ -218,7 +225,8 @@ class JobClient(GroupTable):
             known = ", ".join(map(repr, group.worker_names))
             raise ValueError(f"worker {worker_name!r} was not asked for job {job_id}; asked were {known}")
         if worker_name in group.unanswered:
-            message = BusJobUpdateRequestMessage(job_id, source=self._name, target=worker_name, headers=group.headers)
+            target = group.address(worker_name)
+            message = BusJobUpdateRequestMessage(job_id, source=self._name, target=target, headers=group.headers)
             await self._owner.send(message)
 
 
@@ -226,3 +234,8 @@ def _why(exc: BaseException | None, group: JobGroup) -> str:
     if isinstance(exc, get_cancelled_exc_class()):
         return TIMEOUT if group.request_deadline <= current_time() + CLOCK_SKEW else "the requester was cancelled"
     return f"the requester failed: {type(exc).__name__}"
+
+
+def as_shared(options: JobRequestOptions | None, name: str) -> JobRequestOptions:
+    """Return the options of a request that goes to one of several pools which share a name."""
+    return attrs.evolve(options or JobRequestOptions(), asked_as=name)  # type: ignore[misc]  # a decorated base class

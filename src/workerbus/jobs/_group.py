@@ -172,6 +172,11 @@ class JobGroup:
         else:
             groups[self] = client
 
+    def address(self, worker: str) -> str:
+        """Return the name under which a worker of the group was asked: of several that share a name, its own."""
+        there = self.asked.get(worker)
+        return worker if there is None else there.worker_name
+
     def takes_back(self, worker: str, asking: OpenAsks) -> None:
         """Note that a worker is not asked after all: its request was withdrawn."""
         self.asked.pop(worker, None)

@@ -167,7 +167,8 @@ class GroupTable:
         if reason is not None:
             reason = encodable(reason)  # it may be of a worker of this process, whose words need not travel
         for worker in list(workers):
-            bus.post(BusJobCancelMessage(group.job_id, reason, source=source, target=worker, headers=group.headers))
+            target = group.address(worker)
+            bus.post(BusJobCancelMessage(group.job_id, reason, source=source, target=target, headers=group.headers))
 
     def _time_up(self, group: JobGroup, by: str | None = None) -> None:
         late = [by] if by else sorted(group.pending) or group.worker_names
@@ -421,7 +422,8 @@ class GroupTable:
     def _grant(self, job_id: str, worker: str, until: int) -> None:
         group = self.groups.get(job_id)
         if group is not None and group.state is GroupState.OPEN and worker in group.unanswered:
-            message = BusJobStreamWindowMessage(job_id, until, source=self._name, target=worker, headers=group.headers)
+            target = group.address(worker)
+            message = BusJobStreamWindowMessage(job_id, until, source=self._name, target=target, headers=group.headers)
             self._owner.bus.post(message)
 
     def _hook(self, name: str, message: BusMessage) -> None:

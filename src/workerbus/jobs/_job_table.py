@@ -258,7 +258,8 @@ class JobTable:
         stream_end: bool = False,
     ) -> None:
         self.answered[status] += 1
-        job_id, name, to, headers = request.job_id, self._name, request.source, request.headers
+        name = request.target or self._name  # one that it shares, where that was asked
+        job_id, to, headers = request.job_id, request.source, request.headers
         if logger.isEnabledFor(logging.DEBUG):
             text = "worker %r answers job %r (%s): %s"
             about_it = about(**self._owner.about, job=job_id)

@@ -5,6 +5,7 @@ from typing import Any, TypeVar, Unpack, overload
 
 from workerbus._backoff import Backoff
 from workerbus._methods import takes
+from workerbus._order import PROCESS
 from workerbus._values import value
 from workerbus.jobs._attempts import RetryOn
 from workerbus.jobs._contexts import JobContext, JobStreamContext
@@ -77,6 +78,12 @@ class WorkerPool(BaseWorker):
         within: The seconds, on the monotonic clock.
         backoff: How long is waited before each restart; None for `Backoff()`.
         active: Whether the pool is active from its start on.
+        shared: Whether the pool shares its name with pools in other processes, which then are one pool for whoever
+            asks: a job goes to the one that is the least busy. A text is what tells this one apart; by default the id
+            of the process. Its own name is the shared one with that behind an ``@``.
+
+    Attributes:
+        shared_name: The name that it shares; None where it shares none.
 
     Raises:
         TypeError: ``factory`` cannot be called with a name, or an argument is of a wrong type.
@@ -97,8 +104,13 @@ class WorkerPool(BaseWorker):
         within: float = 5.0,
         backoff: Backoff | None = None,
         active: bool = True,
+        shared: bool | str = False,
     ) -> None:
-        super().__init__(name, active=active)
+        if shared and name is None:
+            raise ValueError("a pool that shares its name needs one: WorkerPool(None, shared=True) has none to share")
+        own_name = name if not shared else f"{name}@{PROCESS.id if shared is True else shared}"
+        super().__init__(own_name, active=active)
+        self.shared_name: str | None = name if shared else None
         if not callable(factory) or not takes(factory, name):
             raise TypeError(
                 f"the factory of a pool is called with the name of a member, and returns a worker; not {factory!r}"
@@ -118,6 +130,12 @@ class WorkerPool(BaseWorker):
         core.lifecycle.jobs_first = True
         settings = MemberSettings(factory, max_restarts, within, backoff)
         core.extension = Members(core, jobs, settings, _whole("size", size, 1))
+        if self.shared_name is not None:
+            core.state.shares = self.shared_name, size * concurrency
+            jobs.share(self.shared_name, core.presence.announce_load)
+            core.extension.resized.add(self._places_changed)
+            core.state.going = self._places_changed
+            core.dispatch.active_changed = lambda _active: self._places_changed()
 
     # --- what it is
 
@@ -180,6 +198,19 @@ class WorkerPool(BaseWorker):
         """
         core_of(self).state.check_loop()
         await _members(self).resize(_whole("size", size, 1))
+
+    def _places_changed(self) -> None:
+        core, jobs = core_of(self), _jobs(self)
+        assert self.shared_name is not None
+        takes_jobs = core.dispatch.refusal() is None
+        core.state.shares = self.shared_name, self.size * jobs.balancer.concurrency if takes_jobs else 0
+        core.presence.announce_load(len(jobs.jobs))
+
+    def _places_everywhere(self) -> int:
+        state = core_of(self).state
+        if self.shared_name is None or not state.is_connected:
+            return 0
+        return int(state.registry.shared_pools.places(self.shared_name))
 
     # --- asking it for jobs
 
@@ -249,7 +280,7 @@ class WorkerPool(BaseWorker):
             raise TypeError(f"job() of a pool takes one handler, not {worker_name!r} and {handler!r}")
         asker = self.worker_runner
         assert isinstance(asker, JobContexts)
-        context = asker.job(self.name, worker_name or handler, **options)
+        context = asker.job(self.shared_name or self.name, worker_name or handler, **options)
         return context
 
     @overload
@@ -328,7 +359,7 @@ class WorkerPool(BaseWorker):
         return PoolMap(
             lambda payload: pool.job(handler, payload=payload, **options),
             payloads,
-            capacity=lambda: members.size * balancer.concurrency if limit is None else limit,
+            capacity=lambda: limit or max(self._places_everywhere(), members.size * balancer.concurrency),
             resized=members.resized,
             ordered=ordered,
             cancel_on_error=cancel_on_error,

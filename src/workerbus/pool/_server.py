@@ -19,8 +19,12 @@ Updates and chunks go from the member straight to the requester, in the pool's n
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+import attrs
+from anyio import current_time
+
+from workerbus._message_base import peer_of, set_peer
 from workerbus._values import JobStatus
 from workerbus.abc import JobPeer
 from workerbus.jobs._events import JobSnapshot
@@ -35,6 +39,9 @@ from workerbus.messages import (
 )
 from workerbus.pool._least_loaded import LeastLoaded
 from workerbus.worker._state import WorkerState
+
+LOAD_SECONDS: Final = 0.1
+"""A pool that shares its name tells how busy it is at most this often, in seconds."""
 
 
 class Member:
@@ -75,12 +82,17 @@ class PoolJobs(JobServer):
 
     Attributes:
         balancer: Which member has which job, and who waits.
+        shared_name: The name that the pool shares with others; None where it shares none.
+        tell_load: Called with how many jobs there are, some time after that has changed.
         own_jobs: The names of the jobs that the pool does itself.
         max_waiting: As given.
         given_up: What those are told who ask while no member will take a job any more; None while one may.
     """
 
-    __slots__ = ("_due", "_find_own", "_giving", "_route", "balancer", "given_up", "max_waiting", "own_jobs")
+    __slots__ = (
+        "_due", "_find_own", "_giving", "_route", "_telling", "balancer", "given_up", "max_waiting", "own_jobs",
+        "shared_name", "tell_load",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -102,6 +114,43 @@ class PoolJobs(JobServer):
         self.own_jobs: frozenset[str] = frozenset()
         self.max_waiting: float = max_waiting
         self.given_up: tuple[JobStatus, dict[str, Any]] | None = None
+        self.shared_name: str | None = None
+        self.tell_load: Callable[[int], None] | None = None
+        self._telling = False
+
+    def share(self, name: str, tell_load: Callable[[int], None]) -> None:
+        """Answer in a name that others share, and tell how busy the pool is.
+
+        Args:
+            name: The name.
+            tell_load: Called with how many jobs there are, at most every `LOAD_SECONDS`.
+        """
+        self.shared_name = name
+        self.tell_load = tell_load
+
+    def request(self, message: BusJobRequestMessage) -> None:
+        """Start a job, or say at once why not."""
+        options = message.options
+        if options is not None and options.asked_as is not None:
+            message = _asked_as(options.asked_as, message)
+        super().request(message)
+        if self.tell_load is not None:
+            self._load_changed()
+
+    def _forget(self, job: OpenJob) -> None:
+        super()._forget(job)
+        if self.tell_load is not None:
+            self._load_changed()
+
+    def _load_changed(self) -> None:
+        if not self._telling:
+            self._telling = True
+            self._call_at(current_time() + LOAD_SECONDS, self._tell_load)
+
+    def _tell_load(self) -> None:
+        self._telling = False
+        assert self.tell_load is not None
+        self.tell_load(len(self.jobs))
 
     # --- members
 
@@ -260,3 +309,12 @@ def _priority(job: OpenJob) -> int:
 
 async def _runs_elsewhere(_message: BusJobRequestMessage) -> None:
     raise NotImplementedError("a member runs it")
+
+
+def _asked_as(name: str, message: BusJobRequestMessage) -> BusJobRequestMessage:
+    """Return a request as one that was sent to another name: that in which it is answered."""
+    peer = peer_of(message)
+    message = attrs.evolve(message, target=name)  # type: ignore[misc]  # a decorated base class
+    if peer is not None:
+        set_peer(message, peer)
+    return message

@@ -41,6 +41,7 @@ from workerbus._values import Peer, WorkerGoneData, WorkerReadyData
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._peer_bus import PeerBus
 from workerbus.messages import (
+    BusPoolLoadMessage,
     BusWorkerGoneMessage,
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
@@ -53,7 +54,13 @@ logger = logging.getLogger("workerbus.runner")
 K = TypeVar("K")
 V = TypeVar("V")
 
-Announcement = BusWorkerReadyMessage | BusWorkerRestartingMessage | BusWorkerGoneMessage | BusWorkerRegistryMessage
+Announcement = (
+    BusWorkerReadyMessage
+    | BusWorkerRestartingMessage
+    | BusWorkerGoneMessage
+    | BusWorkerRegistryMessage
+    | BusPoolLoadMessage
+)
 
 _Life = tuple[str, str | None, str | None]
 
@@ -141,7 +148,12 @@ class Discovery:
     def _entries(self) -> list[WorkerRegistryEntry]:
         return [
             WorkerRegistryEntry(
-                state.name, state.parent_name, state.active, state.worker.bridged, started_at=state.started_at
+                state.name,
+                state.parent_name,
+                state.active,
+                state.worker.bridged,
+                state.started_at,
+                *(state.shares or ()),
             )
             for state in self._workers()
             if state.announced and self._registry.is_ready(state.name)
@@ -212,7 +224,9 @@ class Discovery:
         if number is not None and number > other.last:
             other.last = number
         if isinstance(message, BusWorkerReadyMessage):
-            self._arrived(other, message.source, number)
+            self._arrived(other, message.source, number, message.pool, message.places)
+        elif isinstance(message, BusPoolLoadMessage):
+            self._registry.note_load(message.source, message.places, message.taken)
         elif isinstance(message, BusWorkerRestartingMessage):
             self._withdrawn(other, message.source, number)
         elif isinstance(message, BusWorkerGoneMessage):
@@ -287,12 +301,14 @@ class Discovery:
         for name in [name for name in other.here if name not in there] if message.complete else ():
             self._departed(other, name, message.number)
         for entry in message.workers:
-            self._arrived(other, entry.name, message.number)
+            self._arrived(other, entry.name, message.number, entry.pool, entry.places)
         for data in message.failed or ():
             if data.worker_name not in self._registry:
                 self._registry.note_failure(data)
 
-    def _arrived(self, other: _Other, name: str, number: int | None) -> None:
+    def _arrived(
+        self, other: _Other, name: str, number: int | None, pool: str | None = None, places: int | None = None
+    ) -> None:
         known = self._known(other, name)
         if number is not None and number < known:
             return
@@ -302,7 +318,7 @@ class Discovery:
         other.here[name] = known if number is None else number
         if self._gone:
             self._gone.pop((other.life, name), None)
-        data = WorkerReadyData(name, other.runner)
+        data = WorkerReadyData(name, other.runner, pool, places)
         self._registry.note_restarting(name, other.runner, is_so=False)
         watchers = self._registry.enter(data)
         self._locate_worker(name)

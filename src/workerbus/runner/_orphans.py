@@ -26,7 +26,8 @@ class _Departure:
 
     Attributes:
         worker: The worker's name.
-        groups: The groups that had asked it when it left, each with its client; those that ask later ask a new worker.
+        groups: The groups that had asked it when it left, each with its client, and by which name; those that ask later
+            ask a new worker.
         error: Why it has left, in words; None where that is not known.
         announced: Set when its announcement has come back.
         over: Set when the groups have been answered.
@@ -34,7 +35,7 @@ class _Departure:
 
     __slots__ = ("announced", "error", "groups", "over", "worker")
 
-    def __init__(self, worker: str, groups: list[tuple[JobClient, JobGroup]], error: str | None) -> None:
+    def __init__(self, worker: str, groups: list[tuple[JobClient, JobGroup, str]], error: str | None) -> None:
         self.worker = worker
         self.groups = groups
         self.error = error
@@ -63,11 +64,19 @@ class OrphanedJobs:
             error: Why, in words; None where that is not known.
             announcement_in: The tasks in which to wait for its announcement; None if that has come.
         """
-        worker = data.worker_name
-        asking = self._asking.get(worker, {})
-        groups = [(client, group) for group, client in asking.items() if group.asked.get(worker) is data]
+        groups = [
+            (client, group, name)
+            for name in (
+                data.worker_name,
+                data.pool,
+            )  # it may have been asked by its own name, or by one that it shares
+            if name is not None and name in self._asking
+            for group, client in self._asking[name].items()
+            if group.asked.get(name) is data
+        ]
         if not groups:
             return
+        worker = data.worker_name
         departure = _Departure(worker, groups, error)
         if announcement_in is None:
             self._conclude(departure)
@@ -100,5 +109,5 @@ class OrphanedJobs:
             departure.over.set()
 
     def _conclude(self, departure: _Departure) -> None:
-        for client, group in departure.groups:
-            client.worker_departed(departure.worker, group, departure.error)
+        for client, group, name in departure.groups:
+            client.worker_departed(name, group, departure.error)

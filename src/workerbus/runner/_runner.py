@@ -533,7 +533,7 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         self._hosted.tell_of_others(worker)
 
     def _worker_departed(self, data: WorkerReadyData, error: str | None) -> None:
-        if data.worker_name in self._asking:
+        if data.worker_name in self._asking or data.pool in self._asking:
             announced = data.runner != self._name or self._bus.delivers_at_once
             self._orphans.left(data, error, announcement_in=None if announced else self._run.tasks)
 

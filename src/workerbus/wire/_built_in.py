@@ -23,6 +23,7 @@ TAGS: Final[dict[str, type[Any]]] = {
     "bus.worker_ready": messages.BusWorkerReadyMessage,
     "bus.worker_restarting": messages.BusWorkerRestartingMessage,
     "bus.worker_gone": messages.BusWorkerGoneMessage,
+    "bus.pool_load": messages.BusPoolLoadMessage,
     "bus.job_request": messages.BusJobRequestMessage,
     "bus.job_response": messages.BusJobResponseMessage,
     "bus.job_response_urgent": messages.BusJobResponseUrgentMessage,

@@ -466,6 +466,8 @@ class WorkerLifecycle:
                 await event.wait()
             if self.jobs_first:
                 state.closing = True
+                if state.going is not None:
+                    state.going()
                 with move_on_after(job_grace):
                     await self._jobs_done()
             await self._wind_down.end_children(message.reason)

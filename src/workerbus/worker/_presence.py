@@ -14,6 +14,7 @@ from workerbus.bus._bus import WorkerBus
 from workerbus.errors import brief, describe
 from workerbus.messages import (
     BusMessage,
+    BusPoolLoadMessage,
     BusWorkerErrorMessage,
     BusWorkerGoneMessage,
     BusWorkerLocalErrorMessage,
@@ -58,8 +59,14 @@ class Presence:
     def begin(self) -> bool:
         """Let requesters of this runner find the worker while it starts; returns whether its name is free for that."""
         registry = self._state.registry
-        self._own = WorkerReadyData(self._state.name, registry.runner_name)
+        self._own = self._ready_data()
         return not self._withdrawn and registry.begin(self._own)
+
+    def _ready_data(self) -> WorkerReadyData:
+        state = self._state
+        if state.shares is None:
+            return WorkerReadyData(state.name, state.registry.runner_name)
+        return WorkerReadyData(state.name, state.registry.runner_name, *state.shares)
 
     async def announce(self) -> None:
         """Say that the worker is ready, and register it; nothing happens the second time."""
@@ -75,7 +82,7 @@ class Presence:
     def announce_now(self) -> tuple[Collection[Watcher], WorkerReadyData]:
         """Say that the worker is ready, and register it, in one step; returns what is left for the registry to tell."""
         state = self._state
-        ready = self._own or WorkerReadyData(state.name, state.registry.runner_name)
+        ready = self._own or self._ready_data()
         if self._withdrawn:
             return (), ready
         state.announced = True
@@ -88,10 +95,22 @@ class Presence:
                 state.started_at,
                 state.registry.incarnation,
                 PROCESS.next_number(),
+                pool=ready.pool,
+                places=ready.places,
                 source=state.name,
             )
         )
         return state.registry.enter(ready) or (), ready
+
+    def announce_load(self, taken: int) -> None:
+        """Say how busy a pool is that shares its name, here and under other runners."""
+        state = self._state
+        if state.shares is None or not state.announced:
+            return
+        registry, places = state.registry, state.shares[1]
+        registry.note_load(state.name, places, taken)
+        stamp = registry.incarnation, PROCESS.next_number()
+        self._tell_others(BusPoolLoadMessage(registry.runner_name, places, taken, *stamp, source=state.name))
 
     def withdraw(self) -> None:
         """Let nobody find the worker any more who asks for jobs, here and under other runners; it has not left yet."""
@@ -100,7 +119,10 @@ class Presence:
             stamp = state.registry.incarnation, PROCESS.next_number()
             self._tell_others(BusWorkerRestartingMessage(state.registry.runner_name, *stamp, source=state.name))
 
-    def _tell_others(self, message: BusWorkerReadyMessage | BusWorkerRestartingMessage | BusWorkerGoneMessage) -> None:
+    def _tell_others(
+        self,
+        message: BusWorkerReadyMessage | BusWorkerRestartingMessage | BusWorkerGoneMessage | BusPoolLoadMessage,
+    ) -> None:
         state = self._state
         if state.registry.neighbourhood is None:
             state.bus.post(message)

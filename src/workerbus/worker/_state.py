@@ -75,14 +75,17 @@ class WorkerState(TreeNode):
         cleanup_called: Whether `cleanup()` has been called for its end.
         supervision: What restarts it, if anything does.
         supervises: What restarts children of its own; None for most.
+        going: Called when it begins to take no more jobs, since it ends; None for most.
+        shares: The name that it shares with pools in other processes, and how many jobs it does at once; None for most.
     """
 
     __slots__ = (
-        "_bus", "_default_send", "_defaults", "_inbox", "_registry", "_tasks", "activation_args", "active", "admitted",
-        "after", "announced", "attach_error", "attached", "attaching_in", "clean_up", "cleanup_called", "closing",
-        "crash", "ends_children", "events", "fail", "final_message", "finished", "has_started", "hooks", "job_client",
-        "job_server", "own_tasks", "phase", "ready", "reason", "runner", "speak", "start_waiters", "started",
-        "started_at", "starts_active", "stop_called", "supervises", "supervision", "winding_down", "worker",
+        "_bus", "_default_send", "_defaults", "_inbox", "_registry", "_tasks", "activation_args", "active",
+        "admitted", "after", "announced", "attach_error", "attached", "attaching_in", "clean_up", "cleanup_called",
+        "closing", "crash", "ends_children", "events", "fail", "final_message", "finished", "going", "has_started",
+        "hooks", "job_client", "job_server", "own_tasks", "phase", "ready", "reason", "runner", "shares", "speak",
+        "start_waiters", "started", "started_at", "starts_active", "stop_called", "supervises", "supervision",
+        "winding_down", "worker",
     )  # fmt: skip
 
     hooks: HookQueue
@@ -107,6 +110,8 @@ class WorkerState(TreeNode):
         self.runner: RunnerLike | None = None
         self.has_started: bool = False
         self.started_at: float | None = None
+        self.shares: tuple[str, int] | None = None
+        self.going: Callable[[], None] | None = None
         self.active: bool = False
         self.activation_args: dict[str, Any] | None = None
         self.after: Mapping[str, int] = {}
@@ -308,6 +313,8 @@ class WorkerState(TreeNode):
 
     def begins_to_go(self) -> None:
         """Have it decided, by its supervision, whether there will be another one: from now on it takes no more jobs."""
+        if self.going is not None:
+            self.going()
         if self.supervision is not None:
             self.supervision.goes(self.worker, self.crash)
 

@@ -1,0 +1,330 @@
+"""S2: pools in several processes that share a name: who does a job, and what happens when one of them is lost."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from support.pools import END, Member, pool_of
+from workerbus import (
+    BusJobRequestMessage,
+    BusPoolLoadMessage,
+    JobError,
+    JobStatus,
+    MemoryBus,
+    WorkerPool,
+    WorkerReadyData,
+    WorkerRunner,
+    job,
+)
+from workerbus._shared_pools import SharedPools
+from workerbus.testing import PeerNetwork, settle
+
+
+def known(worker: str, runner: str, places: int = 1) -> WorkerReadyData:
+    return WorkerReadyData(f"pool@{worker}", runner, "pool", places)
+
+
+def test_the_least_busy_is_chosen_by_the_part_of_its_places_that_is_taken() -> None:
+    """S2: what was asked from here since its last announcement counts, too."""
+    pools = SharedPools("me")
+    pools.add(small := known("small", "a", 2))
+    pools.add(large := known("large", "b", 4))
+    chosen = Counter(pools.choose("pool") for _ in range(12))
+    assert chosen == {small: 4, large: 8}
+    pools.note_load(large, 4, 0)
+    assert [pools.choose("pool") for _ in range(8)] == [large] * 8
+    assert pools.places("pool") == 6
+
+
+def test_among_equals_it_is_the_own_one_then_the_one_that_waited_longest() -> None:
+    """S2"""
+    pools = SharedPools("me")
+    for name, runner in (("a", "a"), ("mine", "me"), ("b", "b")):
+        pools.add(known(name, runner))
+    chosen = [pools.choose("pool") for _ in range(6)]
+    assert [data.runner for data in chosen if data is not None] == ["me", "a", "b", "me", "a", "b"]
+
+
+def test_one_that_is_gone_is_not_chosen_and_nothing_is_kept_of_it() -> None:
+    """S2, R9"""
+    pools = SharedPools("me")
+    pools.add(first := known("first", "a"))
+    pools.add(second := known("second", "b"))
+    pools.remove(first)
+    assert {pools.choose("pool") for _ in range(3)} == {second}
+    assert pools.get("pool") is second
+    pools.remove(second)
+    assert pools.choose("pool") is pools.get("pool") is None
+    assert "pool" not in pools
+    assert pools.names == []
+    assert pools.places("pool") == 0
+
+
+def test_a_busy_pool_is_left_out_until_it_says_that_it_has_room() -> None:
+    """S2"""
+    pools = SharedPools("me")
+    pools.add(busy := known("busy", "a", 2))
+    pools.add(free := known("free", "b", 2))
+    pools.note_load(busy, 2, 6)
+    assert [pools.choose("pool") for _ in range(6)] == [free] * 6
+    pools.note_load(busy, 2, 0)
+    assert pools.choose("pool") is busy
+
+
+@asynccontextmanager
+async def processes(
+    network: PeerNetwork, sizes: dict[str, int], **options: Any
+) -> AsyncIterator[tuple[WorkerRunner, dict[str, WorkerPool]]]:
+    """Run a process that asks, and one for each part of a pool; all know each other."""
+    async with AsyncExitStack() as stack:
+        asker = await stack.enter_async_context(WorkerRunner(bus=network.end("asker"), name="asker"))
+        pools: dict[str, WorkerPool] = {}
+        for name, size in sizes.items():
+            runner = await stack.enter_async_context(WorkerRunner(bus=network.end(name), name=name))
+            pools[name] = pool_of(size, shared=name, **options)
+            await runner.add_workers(pools[name], wait=True)
+        for name in sizes:
+            await asker.registry.wait_for(f"pool@{name}")
+        await settle()
+        yield asker, pools
+
+
+def part(answer: dict[str, Any]) -> str:
+    """Return which part of the pool has answered."""
+    return str(answer["member"]).partition("@")[2].partition("/")[0]
+
+
+async def test_a_job_for_the_shared_name_goes_to_the_least_busy_process() -> None:
+    """S2: in proportion to how many members each has."""
+    done: Counter[str] = Counter()
+
+    async def ask(asker: WorkerRunner) -> None:
+        done[part(await asker.job("pool", name="sleep", payload={"seconds": 1.0}))] += 1
+
+    async with processes(PeerNetwork(), {"left": 1, "right": 3}) as (asker, _), anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(ask, asker)
+    assert done == {"left": 2, "right": 6}
+
+
+async def test_answers_come_in_the_shared_name() -> None:
+    """S2: the one who asks need not know that there are several."""
+    async with processes(PeerNetwork(), {"left": 1, "right": 1}) as (asker, pools):
+        async with asker.job_group("pool", name="who", payload={"n": 1}) as group:
+            pass
+        assert list(group.responses) == ["pool"]
+        assert group.statuses == {"pool": JobStatus.COMPLETED}
+        assert [pool.shared_name for pool in pools.values()] == ["pool", "pool"]
+        assert "pool" in asker.registry
+        assert await asker.job("pool@right", name="who", payload={"n": 2}) == {"member": "pool@right/1", "n": 2}
+
+
+async def test_a_handler_sees_the_name_that_was_asked() -> None:
+    """S2"""
+
+    class Seeing(Member):
+        @job(name="see")
+        async def see(self, message: BusJobRequestMessage) -> None:
+            self.log.append(message.target)
+
+    seen: list[Any] = []
+    async with processes(PeerNetwork(), {"left": 1}, log=seen, kind=Seeing) as (asker, _):
+        await asker.job("pool", name="see")
+        assert seen == ["pool"]
+
+
+async def test_a_cancel_reaches_the_process_that_has_the_job() -> None:
+    """S2, J5: and only that one; the context is left when the handler has unwound."""
+    log: list[Any] = []
+    async with processes(PeerNetwork(), {"left": 1, "right": 1}, log=log) as (asker, pools):
+        for n in range(2):
+            with anyio.move_on_after(1.0):
+                async with asker.job("pool", name="sleep", payload={"seconds": 60.0, "n": n}):
+                    await anyio.sleep(0.5)
+                    assert sum(pool.statistics().running for pool in pools.values()) == 1
+                    await anyio.sleep_forever()
+    assert log == [("begun", 0), (END, 0), ("begun", 1), (END, 1)]
+
+
+async def test_jobs_of_a_process_that_is_killed_are_errors_or_done_by_another() -> None:
+    """S2, J4, J20: as the job says."""
+    network = PeerNetwork(lease=2.0, beat=0.5)
+    outcomes: dict[str, Any] = {}
+
+    async def ask(asker: WorkerRunner, name: str, **options: Any) -> None:
+        try:
+            outcomes[name] = part(await asker.job("pool", name="sleep", payload={"seconds": 3.0}, **options))
+        except JobError as error:
+            outcomes[name] = error.statuses["pool"]
+
+    async def host(end: Any) -> None:
+        async with WorkerRunner(bus=end, name="right") as runner:
+            await runner.add_workers(pool_of(2, shared="right"))
+            await anyio.sleep_forever()
+
+    async with processes(network, {"left": 2}) as (asker, _), anyio.create_task_group() as group:
+        group.start_soon(network.run, "right", host)
+        await asker.registry.wait_for("pool@right")
+        await settle()
+        group.start_soon(ask, asker, "first")
+        await anyio.sleep(0.01)
+        group.start_soon(ask, asker, "fragile")
+        await anyio.sleep(0.01)
+        group.start_soon(ask, asker, "third")
+        await anyio.sleep(0.01)
+        options = {"attempts": 2, "retry_on": JobStatus.ERROR}
+        group.start_soon(lambda: ask(asker, "repeated", **options))
+        await anyio.sleep(0.1)
+        network.kill("right")
+    assert Counter(map(str, outcomes.values())) == {"left": 3, "error": 1}
+    assert outcomes["repeated"] == "left"
+
+
+async def test_a_job_waits_for_the_first_pool_of_its_name() -> None:
+    """S2, J6"""
+    network = PeerNetwork()
+    answers: list[str] = []
+
+    async def ask(asker: WorkerRunner) -> None:
+        answers.append(part(await asker.job("pool", name="who", payload={"n": 1}, timeout=10)))
+
+    async with (
+        WorkerRunner(bus=network.end("asker"), name="asker") as asker,
+        WorkerRunner(bus=network.end("left"), name="left") as runner,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(ask, asker)
+        await anyio.sleep(1)
+        await runner.add_workers(pool_of(1, shared="left"))
+    assert answers == ["left"]
+
+
+async def test_one_that_leaves_gets_no_more_and_finishes_what_it_has() -> None:
+    """S2, R2"""
+    network = PeerNetwork()
+    parts: list[str] = []
+    async with AsyncExitStack() as stack:
+        asker = await stack.enter_async_context(WorkerRunner(bus=network.end("asker"), name="asker"))
+        for name in ("left", "right"):
+            runner = await stack.enter_async_context(WorkerRunner(bus=network.end(name), name=name, job_grace=5.0))
+            await runner.add_workers(pool_of(1, shared=name), wait=True)
+            await asker.registry.wait_for(f"pool@{name}")
+
+        async def ask() -> None:
+            parts.append(part(await asker.job("pool", name="sleep", payload={"seconds": 1.0})))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            group.start_soon(ask)
+            await anyio.sleep(0.5)
+            await runner.end()
+            await settle()
+            for _ in range(3):
+                assert part(await asker.job("pool", name="who", payload={"n": 1})) == "left"
+    assert sorted(parts) == ["left", "right"]
+
+
+async def test_a_pool_that_grows_says_so() -> None:
+    """S2"""
+    async with processes(PeerNetwork(), {"left": 1, "right": 1}) as (asker, pools):
+        await pools["right"].resize(3)
+        await settle()
+        parts: Counter[str] = Counter()
+
+        async def ask() -> None:
+            parts[part(await asker.job("pool", name="sleep", payload={"seconds": 1.0}))] += 1
+
+        async with anyio.create_task_group() as group:
+            for _ in range(8):
+                group.start_soon(ask)
+        assert parts == {"left": 2, "right": 6}
+
+
+async def test_a_pool_that_is_inactive_is_not_chosen() -> None:
+    """S2, W4"""
+    async with processes(PeerNetwork(), {"left": 1, "right": 1}) as (asker, pools):
+
+        async def parts() -> set[str]:
+            return {part(await asker.job("pool", name="who", payload={"n": n})) for n in range(4)}
+
+        assert await parts() == {"left", "right"}
+        await pools["right"].deactivate_worker(pools["right"].name)
+        await anyio.sleep(1)  # they have told how busy they are
+        assert await parts() == {"left"}
+        await pools["right"].activate_worker(pools["right"].name)
+        await anyio.sleep(1)  # they have told how busy they are
+        assert await parts() == {"left", "right"}
+
+
+async def test_a_map_of_one_process_uses_the_members_of_all() -> None:
+    """S2: and takes as many payloads at once as they have places."""
+    taken: list[int] = []
+
+    def payloads() -> Any:
+        for n in range(12):
+            taken.append(n)
+            yield {"n": n, "seconds": 1.0}
+
+    async with processes(PeerNetwork(), {"left": 1, "right": 2}) as (_, pools):
+        parts: Counter[str] = Counter()
+        begun = anyio.current_time()
+        async with pools["left"].map("sleep", payloads()) as answers:
+            async for answer in answers:
+                parts[part(answer.response)] += 1
+        assert parts == {"left": 4, "right": 8}
+        assert anyio.current_time() - begun < 5.5
+    assert taken == list(range(12))
+
+
+async def test_pools_of_two_runners_on_one_bus_share_a_name_as_well() -> None:
+    """S2, R6"""
+    async with MemoryBus() as bus, WorkerRunner(bus=bus, name="a") as first, WorkerRunner(bus=bus, name="b") as second:
+        await first.add_workers(pool_of(1, shared="a"), wait=True)
+        await second.add_workers(pool_of(1, shared="b"), wait=True)
+        parts: Counter[str] = Counter()
+
+        async def ask() -> None:
+            parts[part(await first.job("pool", name="sleep", payload={"seconds": 1.0}))] += 1
+
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(ask)
+        assert parts == {"a": 2, "b": 2}
+        third = WorkerRunner(bus=bus, name="c")
+        async with third:
+            assert part(await third.job("pool", name="who", payload={"n": 1})) in ("a", "b")
+            assert "pool" in third.registry
+    assert "pool" not in first.registry
+
+
+async def test_a_pool_tells_how_busy_it_is_only_when_that_changes_and_not_at_every_job() -> None:
+    """S2, B7"""
+    async with processes(PeerNetwork(), {"left": 2}) as (asker, _):
+        told: list[BusPoolLoadMessage] = []
+        asker.bus.add_tap(lambda message: told.append(message) if isinstance(message, BusPoolLoadMessage) else None)
+        await anyio.sleep(5)
+        assert told == []
+        for n in range(50):
+            await asker.job("pool", name="who", payload={"n": n})
+        await anyio.sleep(5)
+        assert 1 <= len(told) <= 2
+        assert (told[-1].places, told[-1].taken) == (2, 0)
+
+
+async def test_a_name_that_nobody_shares_any_more_is_unknown() -> None:
+    """S2, G2"""
+    async with processes(PeerNetwork(), {"left": 1}) as (asker, pools):
+        await pools["left"].stop()
+        await settle()
+        assert "pool" not in asker.registry
+        assert asker.registry.get("pool") is None
+
+
+def test_a_pool_without_a_name_has_none_to_share() -> None:
+    """S2"""
+    with pytest.raises(ValueError, match="has none to share"):
+        WorkerPool(None, pool_of, size=1, shared=True)  # type: ignore[arg-type]
