@@ -1,5 +1,6 @@
 """J1, J5, X1: requests, answers, updates and chunks that cannot travel to another process."""
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -256,6 +257,13 @@ class OddError(Exception):
         return "a file named \udc80"
 
 
+@pytest.fixture
+def unlogged(caplog: pytest.LogCaptureFixture) -> None:
+    """Log nothing: what is no Unicode cannot be written to most logs, nor to the report of a test."""
+    caplog.set_level(logging.CRITICAL + 1, logger="workerbus")
+
+
+@pytest.mark.usefixtures("unlogged")
 @pytest.mark.parametrize("name", ["raises", "crashes"])
 async def test_an_error_whose_text_is_no_unicode_is_told_all_the_same(name: str) -> None:
     """J1, J4, X1: in an answer; and when a worker has ended of it, which is told to others."""
@@ -285,6 +293,7 @@ async def test_an_error_whose_text_is_no_unicode_is_told_all_the_same(name: str)
                 await asker.job("helper", name="echo")
 
 
+@pytest.mark.usefixtures("unlogged")
 async def test_others_are_cancelled_for_a_reason_that_is_no_unicode() -> None:
     """J5, X1: the words of a worker of this process go to one of another."""
 
