@@ -418,3 +418,21 @@ async def test_frames_go_from_pipeline_to_pipeline(places: Places) -> None:
         await there.until(20)
         assert there.heard == [f"text {n}" for n in range(20)]
         assert here.heard == there.heard
+
+
+async def test_a_frame_that_cannot_travel_is_an_error_of_its_pipeline_and_those_behind_it_go_on(places: Places) -> None:
+    """P1, X1"""
+    errors: list[str] = []
+    there = Spy()
+    async with places.runners("left", "right") as (left, right):
+        front, back = worker_of(Spy(), bridged=(), name="front"), worker_of(there, bridged=(), name="back")
+        front.add_event_handler("on_pipeline_error", lambda _worker, frame: errors.append(frame.error))
+        await left.add_workers(front, wait=True)
+        await right.add_workers(back, wait=True)
+        await left.registry.wait_for("back")
+        for frame in (TextFrame("one"), TextFrame("two", metadata={"at": {1}}), TextFrame("three")):
+            await front.queue_frame(frame)
+        await there.until(2 if places.by_wire else 3)
+        assert there.heard == (["one", "three"] if places.by_wire else ["one", "two", "three"])
+    assert len(errors) == (1 if places.by_wire else 0)
+    assert all("for frame.metadata.at: set would come back as list" in error for error in errors)

@@ -196,6 +196,7 @@ def test_a_field_that_has_been_added_since_gets_its_default() -> None:
         (b"1", b'{"t":"Sound","id":"x","f":{"audio":""}}', "for frame.id: expected int, got str"),
         (b"3", b'{"t":"Sound","id":3,"f":{"audio":""}}', "3 is not a valid FrameDirection"),
         (b"1", b'{"t":"os.system","id":3,"f":{}}', "for frame: there is no frame 'os.system' here"),
+        (b"1", b'{"t":"%s","id":3,"f":{}}' % (b"x" * 9_999), "there is no frame 'xxx"),
         (b"1", b"null", "for frame: expected object, got null"),
     ],
 )
@@ -203,6 +204,7 @@ def test_a_frame_that_cannot_be_read_is_a_wire_error(direction: bytes, frame: by
     """X1"""
     data = b'{"v":1,"t":"bus.frame","m":{"source":"me","direction":%s,"frame":%s}}' % (direction, frame)
     assert said in str(unreadable(data))
+    assert len(str(unreadable(data))) < 500
     assert unreadable(data).class_name == "BusFrameMessage"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from attrs import frozen
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.wires import WIRE, Alert, Drawing, asks, refusal, there_and_back
@@ -225,6 +225,15 @@ def test_what_is_nested_too_deeply_is_refused(levels: int) -> None:
     assert len(error.path) < 200
 
 
+def test_what_is_small_may_be_nested_too_deeply_all_the_same() -> None:
+    """X1"""
+    lists: list[Any] = []
+    for _ in range(497):
+        lists = [lists]
+    assert there_and_back(asks({"a": lists})).payload == {"a": lists}
+    assert refusal(asks({"a": [lists]})).reason == "it is nested in more than 500 levels"
+
+
 @pytest.mark.parametrize("levels", [1, 100, 498])
 @pytest.mark.parametrize("text", ["", "]" * 2_000, "[" * 2_000, '\\"[' * 1_000, "ö" * 2_000])
 def test_what_is_nested_less_deeply_travels_whatever_is_in_its_texts(levels: int, text: str) -> None:
@@ -292,7 +301,17 @@ def test_any_payload_with_something_else_in_it_is_refused_by_its_path(
     assert refusal(asks(payload)).path == path
 
 
-@given(st.recursive(not_json() | payloads(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def mixed() -> st.SearchStrategy[Any]:
+    inner = not_json() | payloads(2)
+    return st.recursive(
+        inner,
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+        max_leaves=4,
+    )
+
+
+@settings(max_examples=60)
+@given(mixed())
 def test_whatever_is_in_a_payload_comes_back_equal_or_is_refused(value: Any) -> None:
     """X1"""
     message = asks({"value": value})
