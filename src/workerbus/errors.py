@@ -161,18 +161,19 @@ class NameTakenError(WorkerBusError, ValueError):
 
 
 class BusUnavailable(WorkerBusError, ConnectionError):  # noqa: N818 - says what the bus is, as the contract names it
-    """A message could not be stored in time, or could not be sent at all now.
+    """A message could not be stored in time, or could not be sent at all now; or a bus could not be opened.
 
     Attributes:
         bus: The name of the bus.
-        maybe_stored: Whether it may have been stored all the same. If not, it certainly was not.
+        maybe_stored: Whether the message may have been stored all the same. If not, it certainly was not.
 
     Guarantees: X2.
     """
 
-    def __init__(self, bus: str, why: str, *, maybe_stored: bool) -> None:
+    def __init__(self, bus: str, why: str, *, maybe_stored: bool, doing: str | None = None) -> None:
         may = "it may have been stored all the same" if maybe_stored else "it was not stored, and may be sent again"
-        super().__init__(f"bus {bus!r} could not send the message: {why}; {may}")
+        text = f"could not send the message: {why}; {may}" if doing is None else f"could not {doing}: {why}"
+        super().__init__(f"bus {bus!r} {text}")
         self.bus = bus
         self.maybe_stored = maybe_stored
 

@@ -146,10 +146,51 @@ async def test_a_right_that_is_missing_is_told_at_the_start(server: RedisServer,
     assert server.call("KEYS", "*") == []
 
 
-async def test_a_server_that_takes_nothing_now_is_unavailable_at_the_start() -> None:
+async def test_a_server_that_takes_nothing_in_time_is_unavailable_at_the_start() -> None:
     """X2: as one that is full."""
     with redis_running() as server:
         server.config_set("maxmemory", "1")
-        with pytest.raises(BusUnavailable, match="the server says OOM"):
-            async with RedisBus(server.url):
+        with pytest.raises(BusUnavailable, match=r"could not be opened: the server at 127\.0\.0\.1:\d+ says OOM"):
+            async with RedisBus(server.url, send_timeout=0.2):
                 pytest.fail("it has opened")
+
+
+async def test_a_server_that_takes_nothing_for_a_moment_is_waited_for_at_the_start() -> None:
+    """X2: until there is room."""
+    with redis_running() as server:
+        server.config_set("maxmemory", "1")
+
+        async def make_room() -> None:
+            await until(lambda: server.clients(name="it:lease"))
+            server.config_set("maxmemory", "0")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(make_room)
+            async with RedisBus(server.url, name="it") as bus:
+                assert bus.state == "connected" or bus.is_alive
+
+
+@pytest.mark.parametrize("name", ["join", "claim"])
+async def test_a_connection_that_is_lost_at_the_start_is_made_again(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """X2: and the same life goes on."""
+    done = after_next(monkeypatch, name, lose_the_answer)
+    async with RedisBus(server.url, name="it") as bus:
+        runner = WorkerRunner(bus=bus, name="R", handle_sigint=False)
+        async with runner:
+            await runner.add_workers(Helper("w"))
+            assert server.call("ZCARD", "{workerbus}:members") == 1
+            assert server.call("HGET", "{workerbus}:names", "w") == bus.incarnation.encode()
+    assert len(set(done)) == 1
+
+
+async def test_a_server_that_does_not_answer_at_the_start_is_unavailable(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X2: and is left, in case it has done what it was asked for."""
+    after_next(monkeypatch, "join", hang)
+    with pytest.raises(BusUnavailable, match=r"could not be opened: no connection .* it does not answer"):
+        async with RedisBus(server.url, send_timeout=0.2):
+            pytest.fail("it has opened")
+    assert server.call("KEYS", "*") == []

@@ -370,7 +370,8 @@ class PeerBus(WorkerBus, EventEmitter):
             with move_on_after(self.send_timeout):
                 await self._wait_for_life()
             if not self._alive:
-                raise BusUnavailable(self.name, f"there is no connection to claim {name!r}", maybe_stored=False)
+                why, doing = "there is no connection", f"claim the name {name!r}"
+                raise BusUnavailable(self.name, why, maybe_stored=False, doing=doing)
             claimed = self.incarnation
             try:
                 await self.claim(name)

@@ -181,8 +181,8 @@ class RedisBus(PeerBus):
             if owner is not None:
                 raise self._redis.lives.taken(name, owner)
             return
-        why = f"the name {name!r} could not be claimed within {self.send_timeout:g} s"
-        raise BusUnavailable(self.name, why, maybe_stored=False)
+        why = f"no answer within {self.send_timeout:g} s"
+        raise BusUnavailable(self.name, why, maybe_stored=False, doing=f"claim the name {name!r}")
 
     def release(self, name: str) -> None:
         """Give a name back, without waiting.

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
-from anyio import CancelScope, Event, create_task_group, current_time, sleep
+from anyio import CancelScope, Event, create_task_group, current_time, move_on_after, sleep
 from attrs import evolve
 
 from workerbus._log import about
@@ -104,6 +104,7 @@ class Lives:
         self._was_connected = False
         self._position = "0-0"
         self._attempted: str | None = None  # the incarnation that may have joined, though no answer says so
+        self._checked = False
         self._scope: CancelScope | None = None
         self._reason = ""
         self._last_refusal = ""
@@ -151,7 +152,7 @@ class Lives:
             BusUnavailable: There was no server in time; a `ConnectionError`.
             NameTakenError: Another process has a worker of such a name; a `ValueError`.
         """
-        self.state, self.count, self._attempted = LifeState.JOINING, 0, None
+        self.state, self.count, self._attempted, self._checked = LifeState.JOINING, 0, None, False
         self._connections = self._new_connections()
         try:
             await self._join_first(within)
@@ -177,24 +178,42 @@ class Lives:
                 await self._served.wait()
 
     async def _join_first(self, within: float) -> None:
-        try:
-            await self._join_with(await self._connections.lease.open(within))
-        except ConnectionLost as exc:
-            raise BusUnavailable(self._bus.name, str(exc), maybe_stored=False) from exc
-        except RedisReplyError as exc:
-            if exc.temporary:
-                raise BusUnavailable(self._bus.name, f"the server says {exc}", maybe_stored=False) from exc
-            raise RedisSetupError(exc.code, self._settings.where, f"the server says {exc}") from exc
+        deadline, incarnation = current_time() + within, new_incarnation()
+        cause: ConnectionLost | RedisReplyError
+        for seconds in AGAIN.delays():
+            try:
+                await self._try_to_join(deadline, incarnation)
+            except ConnectionLost as exc:
+                cause, reason = exc, str(exc)
+            except RedisReplyError as exc:
+                if not exc.temporary:
+                    raise RedisSetupError(exc.code, self._settings.where, f"the server says {exc}") from exc
+                cause, reason = exc, f"the server at {self._settings.where} says {exc}"
+            else:
+                return
+            if current_time() + seconds >= deadline:
+                raise BusUnavailable(self._bus.name, reason, maybe_stored=False, doing="be opened") from cause
+            await sleep(seconds)
 
-    async def _join_with(self, connection: Connection) -> None:
+    async def _try_to_join(self, deadline: float, incarnation: str) -> None:
+        connection = await self._connections.lease.open(max(0.0, deadline - current_time()))
+        with move_on_after(deadline - current_time()):
+            await self._check_server(connection, incarnation)
+            if self.state is LifeState.JOINING:  # and not because the answer to the claims was lost
+                await self._join(connection, incarnation)
+            for name, owner in (await self._claim_all(connection)).items():
+                raise self.taken(name, owner)
+            return
+        raise ConnectionLost(self._settings.where, "it does not answer")
+
+    async def _check_server(self, connection: Connection, incarnation: str) -> None:
+        if self._checked:
+            return
         found = await check_server(connection)
         for text in (*found.warnings, *found.notes):
             logger.warning("bus %r: %s", self._bus.name, text, extra=self.about)
-        incarnation = new_incarnation()
         await check_rights(connection, self._membership.inbox(incarnation))
-        await self._join(connection, incarnation)
-        for name, owner in (await self._claim_all(connection)).items():
-            raise self.taken(name, owner)
+        self._checked = True
 
     def taken(self, name: str, owner: Member) -> NameTakenError:
         """Return the error for a name that another member has claimed."""
