@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.abc import SocketAttribute
 from anyio.lowlevel import checkpoint
 
 from support.certificates import Certificates
@@ -58,6 +59,13 @@ async def test_a_server_is_reached_by_tcp_and_by_its_socket(server: RedisServer,
         assert not connection.server.too_old
         assert server.clients(id=str(connection.server.client_id))
         assert connection.address in repr(connection)
+
+
+async def test_small_commands_leave_at_once_and_a_silent_end_is_noticed(server: RedisServer) -> None:
+    async with connected(server.url) as connection:
+        raw = connection._stream.extra(SocketAttribute.raw_socket)
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 async def test_the_database_is_chosen(server: RedisServer) -> None:
