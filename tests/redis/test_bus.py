@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from support.messages import note
+from support.proxies import Proxy
 from support.redis_servers import RedisServer, redis_running, until
 from support.subscribers import Plain
 from support.workers import Helper
@@ -86,6 +87,30 @@ async def test_a_send_that_cannot_be_stored_in_time_says_that_it_may_have_been()
             await left.send(note(3))
             await plain.until(2)
             assert plain.got == [note(1), note(3)]
+
+
+@pytest.mark.slow
+async def test_connections_that_hear_nothing_any_more_are_replaced(server: RedisServer) -> None:
+    """X2: as where a network drops what belongs to a connection, and tells nobody."""
+    here, there = Plain("here"), Plain("there")
+    async with (
+        Proxy(server.port) as proxy,
+        buses(server, "right") as (right,),
+        RedisBus(proxy.url, name="left", lease=2.0) as left,
+    ):
+        await left.subscribe(here)
+        await right.subscribe(there)
+        await until(lambda: left.peers and right.peers and left.state == "connected")
+        proxy.drop_replies_of_open_connections()
+        for n in range(3):
+            await right.send(note(n, target="here"))
+            await left.send(note(n, target="there"))
+        for plain in (here, there):
+            await plain.until(6)  # what was sent on either side
+            for target in ("here", "there"):
+                arrived = [message for message in plain.got if message.target == target]
+                assert arrived == [note(n, target=target) for n in range(3)]
+        assert left.statistics().retries >= 1
 
 
 async def test_a_server_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing() -> None:

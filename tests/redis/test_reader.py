@@ -44,7 +44,6 @@ class Inbox:
             INBOX,
             "0-0",
             self._take,
-            timeout=5.0,
             inbox_size=size,
             overflowed=self._overflow,
             refused=self.refusals.append,

@@ -28,9 +28,7 @@ class World:
         self.sessions = {peer.incarnation: Session(peer) for peer in (A, B)}
         self.outbox = Outbox("bus", self.sessions.get)
         self.refusals: list[str] = []
-        self.writer = Writer(
-            self.outbox, str, lambda: "me-1", inbox_size=100_000, timeout=5.0, refused=self.refusals.append
-        )
+        self.writer = Writer(self.outbox, str, lambda: "me-1", inbox_size=100_000, refused=self.refusals.append)
         for peer in (A, B):
             server.call("XADD", peer.incarnation, "1-0", "k", "joined")
 
@@ -173,7 +171,7 @@ async def test_nothing_brings_back_the_inbox_of_a_peer_that_is_gone(world: World
 async def test_an_inbox_is_bounded(server: RedisServer, connection: Connection) -> None:
     """X3: by the server, in whole nodes of its own; what is pushed out is a gap for whoever reads."""
     world = World(server)
-    world.writer = Writer(world.outbox, str, lambda: "me-1", inbox_size=10, timeout=5.0, refused=world.refusals.append)
+    world.writer = Writer(world.outbox, str, lambda: "me-1", inbox_size=10, refused=world.refusals.append)
     for number in range(1000):
         world.put(b"%d" % number, A)
     await write_all(world, connection)

@@ -35,6 +35,7 @@ class Proxy:
         self._requests = True
         self._budget = math.inf
         self._open: list[ByteStream] = []
+        self._mute: set[ByteStream] = set()
 
     async def __aenter__(self) -> Self:
         plain: Listener[SocketStream] = await anyio.create_tcp_listener(local_host="127.0.0.1")
@@ -70,6 +71,10 @@ class Proxy:
         """Swallow what the server says from now on, after so many bytes: it has done it, and nobody hears of it."""
         self._budget = after
 
+    def drop_replies_of_open_connections(self) -> None:
+        """Swallow what the server says from now on in the connections that there are, and not in later ones."""
+        self._mute |= set(self._open[1::2])
+
     def drop_requests(self) -> None:
         """Swallow what clients say from now on."""
         self._requests = False
@@ -88,7 +93,7 @@ class Proxy:
         except OSError:
             await anyio.aclose_forcefully(client)
             return
-        self._open += [client, server]
+        self._open += [client, server]  # in pairs
         async with client, server, anyio.create_task_group() as group:
             group.start_soon(self._pass_on, client, server, True, group.cancel_scope)
             group.start_soon(self._pass_on, server, client, False, group.cancel_scope)
@@ -98,7 +103,9 @@ class Proxy:
             async for data in source:
                 if self.delay:
                     await anyio.sleep(self.delay)
-                if requests:
+                if source in self._mute:
+                    passed = b""
+                elif requests:
                     passed = data if self._requests else b""
                 else:
                     passed = data if len(data) <= self._budget else data[: int(self._budget)]

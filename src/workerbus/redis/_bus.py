@@ -256,7 +256,6 @@ class _Parts:
             membership.inbox,
             lambda: bus.incarnation,
             inbox_size=inbox_size,
-            timeout=max(lease / 2, 1.0),
             refused=self._batch_refused,
         )
         clock = ServerTime()

@@ -29,7 +29,7 @@ from workerbus.redis._errors import ConnectionLost, RedisReplyError, RedisSetupE
 from workerbus.redis._life import LifeState, LifeTrigger, next_life
 from workerbus.redis._membership import Member, Membership, Refused
 from workerbus.redis._outbox import Outbox
-from workerbus.redis._reader import Reader
+from workerbus.redis._reader import BLOCK_SECONDS, Reader
 from workerbus.redis._reconnecting import (
     AGAIN,
     RECONNECT,
@@ -236,12 +236,10 @@ class Lives:
         """Serve this life until it is over."""
         self._over = Event()
         inbox = self._membership.inbox(self._bus.incarnation)
-        timeout = max(self._lease / 2, 1.0)
         reader = Reader(
             inbox,
             self._position,
             self._take,
-            timeout=timeout,
             inbox_size=self._membership.inbox_entries,
             overflowed=self._overflowed,
             refused=self.refused,
@@ -362,6 +360,7 @@ class Lives:
 
     async def _renew(self, connection: Connection) -> None:
         while True:
+            await self._close_if_stuck()
             began = current_time()
             try:
                 beat = await self._membership.beat(connection, self._bus.incarnation)
@@ -378,6 +377,11 @@ class Lives:
                 self.over(LifeTrigger.FENCE, "the server has declared it lost")
                 return
             await sleep(max(0.0, began + self._membership.interval - ended))
+
+    async def _close_if_stuck(self) -> None:
+        limit = max(self._lease / 2, 1.0)
+        await self._connections.writer.close_if_stuck(limit)
+        await self._connections.reader.close_if_stuck(limit + BLOCK_SECONDS)
 
     async def on_server(self, call: Callable[[Connection], Awaitable[T]]) -> T:
         """Do something on the connection that renews the lease, and again on the next one where that is lost."""

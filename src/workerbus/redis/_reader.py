@@ -3,7 +3,8 @@
 The inbox holds what peers have sent, and what has become of them, in one order. What was read is trimmed with the next
 read, so that it takes no memory at the server. Nothing is waited for between two reads but the server.
 
-Knows nothing of messages: what an entry means is for whoever is called.
+Knows nothing of messages: what an entry means is for whoever is called. Nor of time: whoever has given it a
+connection closes that when an answer takes too long.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +32,6 @@ class Reader:
         inbox: The key of the inbox.
         position: The id of the entry after which to begin.
         take: Called with the id (milliseconds) and the fields of each entry; returns whether to go on.
-        timeout: How many seconds an answer may take, besides what the server waits by itself.
         inbox_size: About so many entries the inbox keeps. With as many, it may have lost the oldest.
         overflowed: Called where it has as many, in the place of reading on.
         refused: Called with the server's word where it refuses to be read from, once until it lets itself be.
@@ -43,7 +43,6 @@ class Reader:
         position: str,
         take: Callable[[int, Mapping[bytes, bytes]], bool],
         *,
-        timeout: float,
         inbox_size: int,
         overflowed: Callable[[], None],
         refused: Callable[[str], None],
@@ -53,7 +52,6 @@ class Reader:
         self._trimmed = True
         self._count = ENTRIES // 8
         self._take = take
-        self._timeout = timeout
         self._inbox_size = inbox_size
         self._overflowed = overflowed
         self._refused = refused
@@ -75,7 +73,7 @@ class Reader:
             ]
             if not self._trimmed:
                 commands.insert(0, ("XTRIM", self._inbox, "MINID", _after(self._position)))
-            *trimmed, streams, length = await connection.pipeline(commands, timeout=self._timeout, blocks=BLOCK_SECONDS)
+            *trimmed, streams, length = await connection.pipeline(commands, timeout=None)
             error = next((each for each in (*trimmed, streams, length) if isinstance(each, RedisReplyError)), None)
             if error is not None:
                 if error.reconnect:

@@ -4,7 +4,7 @@ A batch is one transaction: it is stored as a whole or not at all, so that no en
 Where the connection is lost half-way nobody knows which; then the batch is written again on the next one. Where the
 server refuses it, since it is full, say, it stays first in line and is tried again, later.
 
-Knows nothing of messages.
+Knows nothing of messages. Nor of time: whoever has given it the connection closes that when an answer takes too long.
 """
 
 import logging
@@ -30,7 +30,6 @@ class Writer:
         inbox: Returns the key of the inbox of an incarnation.
         incarnation: Returns the incarnation of this life.
         inbox_size: About how many entries an inbox keeps; more push out the oldest.
-        timeout: How many seconds a batch may take.
         refused: Called with the server's word where it refuses a batch, once until one is stored.
 
     Attributes:
@@ -44,14 +43,12 @@ class Writer:
         incarnation: Callable[[], str],
         *,
         inbox_size: int,
-        timeout: float,
         refused: Callable[[str], None],
     ) -> None:
         self._outbox = outbox
         self._inbox = inbox
         self._incarnation = incarnation
         self._inbox_size = inbox_size
-        self._timeout = timeout
         self._refused = refused
         self._told = False
         self._tried: Entry | None = None
@@ -88,10 +85,10 @@ class Writer:
         now = current_time()
         commands: list[Command] = [self._command(entry, now) for entry in batch]
         if len(commands) == 1:
-            replies = await connection.pipeline(commands, timeout=self._timeout)
+            replies = await connection.pipeline(commands, timeout=None)
         else:
             commands = [("MULTI",), *commands, ("EXEC",)]
-            *_, done = queued = await connection.pipeline(commands, timeout=self._timeout)
+            *_, done = queued = await connection.pipeline(commands, timeout=None)
             if isinstance(done, RedisReplyError):  # it says only that a command was refused: that one says why
                 error = next((each for each in queued if isinstance(each, RedisReplyError)), done)
                 return [False] * len(batch), error
