@@ -637,6 +637,23 @@ class PeerBus(WorkerBus, EventEmitter):
         self.lose(session.peer, text)
         return Arrival.OVERFLOW
 
+    def pass_over(self, session: Session, number: int) -> Arrival:
+        """Count a numbered message of which only the number matters; for transports.
+
+        Args:
+            session: The session with its sender.
+            number: Its number.
+
+        Returns:
+            What is to be done: nothing, or to end this life.
+
+        Guarantees: X3.
+        """
+        verdict = session.take(number)
+        self._traffic.repeated += verdict is Arrival.REPEATED
+        self._traffic.gaps += verdict is Arrival.GAP
+        return verdict
+
     def note_late(self) -> None:
         """Count a message that has come from a life that is over; for transports that need not decode it."""
         self._traffic.late += 1

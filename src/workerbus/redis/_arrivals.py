@@ -13,10 +13,11 @@ from anyio import current_time
 from workerbus._log import about
 from workerbus._values import Peer
 from workerbus.bus._peer_bus import PeerBus
-from workerbus.bus._peers import Arrival
+from workerbus.bus._peers import Arrival, Session
 from workerbus.errors import WireError
 from workerbus.messages import BusJobRequestMessage
 from workerbus.redis._membership import Notice, read_notice
+from workerbus.redis._outbox import MARK
 from workerbus.redis._server_time import ServerTime
 from workerbus.wire import Wire
 
@@ -77,16 +78,21 @@ class Arrivals:
             self._bus.note_late()
             return True
         number = _number(fields.get(b"n"))
+        if fields.get(b"k") == MARK:
+            return self._goes_on(self._bus.pass_over(session, number), session, number)
         try:
             message = self._wire.decode(fields.get(b"m", b""))
         except WireError as exc:
             self._refuse(fields, session.peer, exc)
-            verdict = session.take(number)
+            verdict = self._bus.pass_over(session, number)
         else:
             delay = 0.0
             if isinstance(message, BusJobRequestMessage) and message.seconds_left is not None:
                 delay = self._server_time.age(stored_ms, current_time()) + _number(fields.get(b"w")) / 1000
             verdict = self._bus.arrive(message, session.peer, number=number, delay=delay)
+        return self._goes_on(verdict, session, number)
+
+    def _goes_on(self, verdict: Arrival, session: Session, number: int) -> bool:
         if not verdict.ends_life:
             return True
         if verdict is Arrival.GAP:

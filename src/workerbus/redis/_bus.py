@@ -257,6 +257,7 @@ class _Parts:
             lambda: bus.incarnation,
             inbox_size=inbox_size,
             refused=self._batch_refused,
+            peers=lambda: bus.peers,
         )
         clock = ServerTime()
         self.arrivals = Arrivals(bus, wire, clock, keep=self._keep, gap=self._gap)

@@ -245,9 +245,15 @@ class Lives:
             refused=self.refused,
         )
         name = self._bus.name
+
+        async def read(connection: Connection) -> None:
+            # It hears at once that the server is gone, and the writer only when it writes: see rule 5 of the outbox.
+            self._outbox.mark(self._bus.peers, current_time())
+            await reader.run(connection)
+
         async with create_task_group() as group:
             group.start_soon(self._connections.writer.run, self._writer.run, name=f"{name} writer")
-            group.start_soon(self._connections.reader.run, reader.run, name=f"{name} reader")
+            group.start_soon(self._connections.reader.run, read, name=f"{name} reader")
             group.start_soon(self._connections.lease.run, self._renew, name=f"{name} lease")
             await self._over.wait()
             group.cancel_scope.cancel()

@@ -9,6 +9,8 @@ writes it as a whole, and says what became of it.
 3. Only one batch is under way at a time, and whatever is put back stands before all that waits. So the order of the
    line is the order at each receiver.
 4. A peer that is gone has no inbox. What is for it leaves the line.
+5. A server that was started anew, or another one, may have lost what it had confirmed; if that was the last, no number
+   shows that it is missing. So with each new connection all get a mark, which has a number and says nothing.
 """
 
 from collections import deque
@@ -21,6 +23,8 @@ from workerbus._values import Peer
 from workerbus.bus._peers import Receipt, Session
 from workerbus.errors import BusUnavailable
 
+MARK: Final = b"mark"
+"""The kind of an entry that is there for its number alone."""
 BATCH_ENTRIES: Final = 512
 """So many entries are written at once, at most."""
 BATCH_BYTES: Final = 1 << 20
@@ -58,7 +62,7 @@ class Entry:
 
     Attributes:
         peer: The peer.
-        data: The message, as it goes over the wire.
+        data: The message, as it goes over the wire; nothing, for a mark.
         receipt: What its sender may wait for.
         since: When it was put in line, on the event loop's clock.
         number: Its number in the session with the peer; 0 until it is first written.
@@ -123,6 +127,16 @@ class Outbox:
             self.size += len(data)
         if self._wake is not None:
             self._wake.set()
+
+    def mark(self, peers: Iterable[Peer], now: float) -> None:
+        """Put a mark in line for all peers who were sent something, so that they notice if that is lost.
+
+        Whatever waits for a peer already does the same.
+        """
+        waiting = {entry.peer for entry in (*self._batch, *self._line)}
+        sessions = ((peer, self._session(peer.incarnation)) for peer in peers if peer not in waiting)
+        sent = [peer for peer, session in sessions if session is not None and session.sent]
+        self.put(b"", sent, SharedReceipt(len(sent), target=False), now)
 
     # --- the writer
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from anyio import current_time, sleep
 
+from workerbus._values import Peer
 from workerbus.redis._connection import Connection
 from workerbus.redis._errors import RedisReplyError
-from workerbus.redis._outbox import Entry, Outbox
+from workerbus.redis._outbox import MARK, Entry, Outbox
 from workerbus.redis._protocol import Command
 from workerbus.redis._reconnecting import AGAIN
 
@@ -31,6 +32,7 @@ class Writer:
         incarnation: Returns the incarnation of this life.
         inbox_size: About how many entries an inbox keeps; more push out the oldest.
         refused: Called with the server's word where it refuses a batch, once until one is stored.
+        peers: Returns who is there.
 
     Attributes:
         retries: How many times a batch was written again.
@@ -44,12 +46,14 @@ class Writer:
         *,
         inbox_size: int,
         refused: Callable[[str], None],
+        peers: Callable[[], Sequence[Peer]] = tuple,
     ) -> None:
         self._outbox = outbox
         self._inbox = inbox
         self._incarnation = incarnation
         self._inbox_size = inbox_size
         self._refused = refused
+        self._peers = peers
         self._told = False
         self._tried: Entry | None = None
         self.retries: int = 0
@@ -62,6 +66,7 @@ class Writer:
             RedisReplyError: Another connection, perhaps to another server, is needed.
         """
         waits = AGAIN.delays()
+        self._outbox.mark(self._peers(), current_time())
         while True:
             batch = await self._outbox.next_batch()
             self.retries += batch[0] is self._tried
@@ -99,9 +104,10 @@ class Writer:
     def _command(self, entry: Entry, now: float) -> Command:
         waited = round((now - entry.since) * 1000)
         more: tuple[Any, ...] = ("w", waited) if waited > 0 else ()
+        what = ("m", entry.data) if entry.data else ("k", MARK)
         return (
             "XADD", self._inbox(entry.peer.incarnation), "NOMKSTREAM", "MAXLEN", "~", self._inbox_size, "*",
-            "o", self._incarnation(), "n", entry.number, "m", entry.data, *more,
+            "o", self._incarnation(), "n", entry.number, *what, *more,
         )  # fmt: skip
 
 
