@@ -471,6 +471,20 @@ async def test_a_process_that_is_started_again_is_another_one_at_once() -> None:
         assert right.statistics().late == 6
 
 
+async def test_an_end_is_met_in_another_life_when_all_of_the_earlier_one_has_come() -> None:
+    """X4: one order, whatever was on its way for how long."""
+    network = PeerNetwork(faults=PeerFaults(delay=(3.0, 3.0)))
+    async with open_ends(network, "left", "right") as [(left, _), (right, at_right)]:
+        heard = Listener(right)
+        await left.send(note(1))
+        network.fence("left")
+        await sleep(2.5)
+        assert heard.heard == []
+        await sleep(1)
+        assert [kind for kind, *_ in heard.heard] == ["lost", "met"]
+        assert numbers(at_right) == [1]
+
+
 async def test_who_joins_meets_one_that_is_dead_and_learns_that_it_is() -> None:
     """X4."""
     network = PeerNetwork(lease=10.0, beat=2.0)

@@ -252,6 +252,8 @@ class PeerBus(WorkerBus, EventEmitter):
     def meet(self, peer: Peer) -> None:
         """Begin a session with a peer that has joined; nothing happens where there is one, or between two lives.
 
+        An earlier life of the same process has to be lost before.
+
         Args:
             peer: The peer.
         """

@@ -63,6 +63,11 @@ class PeerInbox:
         heapq.heappush(self._queues.setdefault(sender, []), (due, next(self._order), entry))
         return due
 
+    def told(self, home: str) -> float:
+        """Return when all will have been taken that was sent at an end so far, in its earlier lives, too."""
+        dues = [due for queue in self._queues.values() for due, _, entry in queue if entry.home == home]
+        return max(dues, default=0.0)
+
     def take_back_loss(self, peer: Peer) -> None:
         """Take out that a peer will be gone, and what comes after that: it is gone by now."""
         queue = [

@@ -328,7 +328,7 @@ class PeerNetwork:
                 self._over(life, "restarted")
         now, me = current_time(), _Life(Peer(end.opened_by or end.name, new_incarnation()), end)
         for other in self._lives.values():
-            other.inbox.put(Entry("joined", me.peer, end.name), now)
+            other.inbox.put(Entry("joined", me.peer, end.name), max(now, other.inbox.told(end.name)))
             if other.over_at < float("inf"):
                 self._tell_gone(other, me, "its lease is over", other.over_at)
         self._story.note("joined", f"{end.name} joins")
