@@ -21,7 +21,7 @@ from support.programs import PATIENCE, plain_environment
 from support.redis_servers import RedisServer, redis_running
 from support.workers import Helper
 from workerbus import JobError, WorkerRunner
-from workerbus.bus._peer_bus import PEER_EVENTS
+from workerbus.bus._sessions import PEER_EVENTS
 from workerbus.redis import RedisBus, RedisBusStatistics
 from workerbus.redis._scripts import NO_INBOX, RESTARTED, SILENT
 

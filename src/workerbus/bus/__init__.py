@@ -3,8 +3,9 @@
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusStatistics, BusSubscriber, SubscriberStatistics
 from workerbus.bus._memory import MemoryBus
-from workerbus.bus._peer_bus import PeerBus, PeerBusStatistics
+from workerbus.bus._peer_bus import PeerBus
 from workerbus.bus._peers import Arrival, PeerListener, Receipt
+from workerbus.bus._sessions import PeerBusStatistics
 
 AsyncQueueBus = MemoryBus
 """The name of `MemoryBus` in Pipecat."""

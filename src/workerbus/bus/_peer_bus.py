@@ -1,10 +1,10 @@
 """The base of buses with peers: where each message goes, and what is done when one arrives (X2-X7, X9).
 
 A transport subclasses `PeerBus`. It implements `transmit`, which takes a message without waiting, and `claim`; it tells
-who is there (`begin_life`, `meet`, `lose`, `end_life`) and what has come (`arrive`). It knows its network. It does not
-know who is subscribed, which runners there are, or what jobs are. This module knows no network.
+who is there (`begin_life`, `meet`, `lose`, `end_life`, in `_sessions`) and what has come (`arrive`). It knows its
+network. It does not know who is subscribed, which runners there are, or what jobs are. This module knows no network.
 
-Where a message goes is decided in one place, `submit`:
+Where a message goes is decided here:
 
 1. One for a subscriber of this process never leaves it.
 2. One for a name that is known to be with a peer goes to that one.
@@ -19,23 +19,18 @@ that of its sending; when it is stored, the message's receipt says so, and only 
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Self
 
 import attrs
-from anyio import Event, current_time, get_cancelled_exc_class, move_on_after
+from anyio import current_time, get_cancelled_exc_class, move_on_after
 
-from workerbus._concurrency.failures import own_error
-from workerbus._concurrency.lane import Lane
-from workerbus._events import EventEmitter, EventHandlers, call_handler
 from workerbus._log import about
 from workerbus._message_base import peer_of, set_peer
-from workerbus._order import new_incarnation
-from workerbus._slot import set_core
-from workerbus._values import Peer, value
-from workerbus.bus._bus import WorkerBus
-from workerbus.bus._inbox import BusStatistics, Inbox
-from workerbus.bus._peers import Arrival, PeerListener, Receipt, Routes, Session
+from workerbus._values import Peer
+from workerbus.bus._inbox import Inbox
+from workerbus.bus._peers import Arrival, Receipt, Session
+from workerbus.bus._sessions import PeerBusStatistics, PeerSessions, Traffic
 from workerbus.errors import BusUnavailable, WireError
 from workerbus.messages import (
     FROM_JOBS,
@@ -50,65 +45,6 @@ from workerbus.messages import (
 logger = logging.getLogger("workerbus.bus")
 _NOT_SENT: Final = "bus %r could not send %s"
 
-PEER_EVENTS: Final = frozenset(
-    {"on_connected", "on_disconnected", "on_peer_joined", "on_peer_gone", "on_gap", "on_fenced"}
-)
-_ARGUMENTS: Final = {
-    "on_connected": 0,
-    "on_disconnected": 1,
-    "on_peer_joined": 1,
-    "on_peer_gone": 2,
-    "on_gap": 1,
-    "on_fenced": 1,
-}
-
-
-@value
-class PeerBusStatistics(BusStatistics):
-    """A snapshot of a bus with peers.
-
-    Args:
-        peers: How many peers there are.
-        transmitted: How many messages were given to the network; one for many peers counts for each.
-        arrived: How many messages have come from peers, and were for somebody here.
-        repeated: How many came a second time, and were dropped.
-        late: How many came from a life that was over, and were dropped.
-        gaps: How many times messages were lost on the way.
-        waiting: How many have come, and wait for room in a bounded lane.
-
-    Guarantees: X10.
-    """
-
-    peers: int = 0
-    transmitted: int = 0
-    arrived: int = 0
-    repeated: int = 0
-    late: int = 0
-    gaps: int = 0
-    waiting: int = 0
-
-
-class _Traffic:
-    """What a bus with peers counts."""
-
-    __slots__ = ("arrived", "gaps", "late", "repeated", "transmitted")
-
-    def __init__(self) -> None:
-        self.transmitted = self.arrived = self.repeated = self.late = self.gaps = 0
-
-
-class _Core(NamedTuple):
-    """What `EventEmitter` needs."""
-
-    events: EventHandlers
-
-
-class _Event(NamedTuple):
-    """An event that its handlers have yet to be told of."""
-
-    name: str
-    args: tuple[Any, ...]
-
 
 class _Held(NamedTuple):
     """A message that waits for a connection."""
@@ -119,7 +55,7 @@ class _Held(NamedTuple):
     handed_out: bool
 
 
-class PeerBus(WorkerBus, EventEmitter):
+class PeerBus(PeerSessions):
     """The base of buses whose peers are other processes.
 
     The events are ``on_connected()``, ``on_disconnected(reason)``, ``on_peer_joined(peer)``, ``on_peer_gone(peer,
@@ -134,7 +70,6 @@ class PeerBus(WorkerBus, EventEmitter):
 
     Attributes:
         send_timeout: As given.
-        incarnation: The id of this life of the bus.
 
     Guarantees: X2, X3, X4, X6, X7, X9.
     """
@@ -152,28 +87,12 @@ class PeerBus(WorkerBus, EventEmitter):
             raise ValueError(f"send_timeout is a finite number of seconds, more than 0, not {send_timeout!r}")
         if max_arrivals < 1:
             raise ValueError(f"max_arrivals must be at least 1, not {max_arrivals!r}")
-        events = EventHandlers(type(self).__name__, PEER_EVENTS)
-        events.arguments = _ARGUMENTS
-        set_core(self, _Core(events))
         self.send_timeout: float = send_timeout
-        self.incarnation: str = new_incarnation()
         self._max_arrivals = max_arrivals
-        self._events = events
-        self._news: Lane[_Event] = self._new_news()
-        self._listeners: list[PeerListener] = []
-        self._sessions: dict[str, Session] = {}
-        self._peers: tuple[Peer, ...] | None = ()
-        self._routes = Routes()
-        self._traffic = _Traffic()
-        self._alive = False
-        self._joined = False
+        self._traffic = Traffic()
         self._stopped = False
-        self._changed = Event()
         # What was sent before the first life, and what the program has sent between two: it goes out with the next one.
         self._held: list[_Held] = []
-
-    def _new_news(self) -> Lane[_Event]:
-        return Lane(f"{self.name} events", self._tell_handlers)
 
     @property
     def accepts_at_once(self) -> bool:
@@ -211,158 +130,7 @@ class PeerBus(WorkerBus, EventEmitter):
     def release(self, name: str) -> None:
         """Give a name back, without waiting."""
 
-    # --- what it tells
-
-    @property
-    def peers(self) -> tuple[Peer, ...]:
-        """The peers with whom there is a session.
-
-        Guarantees: X4.
-        """
-        if self._peers is None:
-            self._peers = tuple(session.peer for session in self._sessions.values())
-        return self._peers
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the bus is in one of its lives: its peers can know of it."""
-        return self._alive
-
-    def session(self, incarnation: str) -> Session | None:
-        """Return the session with the peer of that incarnation, if there is one."""
-        return self._sessions.get(incarnation)
-
-    def begin_life(self, incarnation: str, peers: Iterable[Peer]) -> None:
-        """Begin a life, with the peers that are there.
-
-        Args:
-            incarnation: The id of the life; each has one of its own.
-            peers: The peers, all those that have joined before and are not gone.
-        """
-        if self._alive:
-            self.end_life("another life has begun")
-        self.incarnation = incarnation
-        self._alive = self._joined = True
-        met = [peer for peer in peers if self._add(peer)]
-        self._send_held()  # before anybody hears of the peers, and sends more
-        self._tell_waiting()
-        for peer in met:
-            self._tell_met(peer)
-
-    def meet(self, peer: Peer) -> None:
-        """Begin a session with a peer that has joined; nothing happens where there is one, or between two lives.
-
-        An earlier life of the same process has to be lost before.
-
-        Args:
-            peer: The peer.
-        """
-        if self._add(peer):
-            self._tell_met(peer)
-
-    def _add(self, peer: Peer) -> bool:
-        if not self._alive or peer.incarnation in self._sessions or peer.incarnation == self.incarnation:
-            return False
-        self._sessions[peer.incarnation] = Session(peer)
-        self._peers = None
-        self._routes.welcome(peer)
-        return True
-
-    def _tell_met(self, peer: Peer) -> None:
-        logger.info("bus %r has met peer %r", self.name, peer.name, extra=about(runner=self.opened_by))
-        for listener in list(self._listeners):
-            listener.met(peer)
-        self.tell("on_peer_joined", peer)
-
-    def lose(self, peer: Peer, reason: str) -> None:
-        """End the session with a peer; nothing happens where there is none.
-
-        All that the peer has sent has to have arrived before.
-
-        Args:
-            peer: The peer.
-            reason: Why, in words.
-        """
-        if self._sessions.pop(peer.incarnation, None) is None:
-            return
-        self._peers = None
-        self._routes.forget_all(peer)
-        text = "the session of bus %r with peer %r is over: %s"
-        logger.info(text, self.name, peer.name, reason, extra=about(runner=self.opened_by))
-        self.lost(peer)
-        for listener in list(self._listeners):
-            listener.lost(peer, reason)
-        self.tell("on_peer_gone", peer, reason)
-
-    def lost(self, peer: Peer) -> None:
-        """Drop what has not been sent to a peer that is gone; a hook for transports."""
-
-    def end_life(self, reason: str) -> None:
-        """End the sessions with all peers.
-
-        Args:
-            reason: Why, in words.
-        """
-        self._alive = False
-        for peer in self.peers:
-            self.lose(peer, reason)
-
-    def name_lost(self, name: str, owner: str) -> None:
-        """Tell whom it concerns that a name was taken by another peer while this bus was cut off.
-
-        Args:
-            name: The name.
-            owner: The name of the peer that has it now.
-        """
-        for listener in list(self._listeners):
-            listener.name_lost(name, owner)
-
-    def report(self, text: str) -> None:
-        """Report a fault of the network to the runners on this bus, which tell ``on_error``.
-
-        Args:
-            text: What has happened, in words.
-        """
-        for listener in list(self._listeners):
-            listener.report(text)
-
-    def add_listener(self, listener: PeerListener) -> None:
-        """Tell a listener of peers that come and go from now on."""
-        self._listeners.append(listener)
-
-    def remove_listener(self, listener: PeerListener) -> None:
-        """Tell a listener of peers no more."""
-        self._listeners = [each for each in self._listeners if each is not listener]
-
-    def tell(self, event: str, *args: object) -> None:
-        """Have the handlers of an event called, behind those of earlier events."""
-        if event in self._events:
-            self._news.put(_Event(event, args))
-
-    async def _tell_handlers(self, event: _Event) -> None:
-        for handler in self._events.of(event.name):
-            try:
-                await call_handler(handler, self, *event.args)
-            except BaseException as exc:
-                error = await own_error(exc)
-                text = "a handler of %s of bus %r failed"
-                logger.error(text, event.name, self.name, exc_info=error, extra=about(runner=self.opened_by))
-
     # --- names
-
-    @property
-    def claimed_names(self) -> Collection[str]:
-        """The names here that are unique among all processes: those of workers."""
-        return [name for name, inbox in self._inboxes.items() if inbox.claims]
-
-    def locate(self, name: str, peer: Peer) -> None:
-        """Note with which peer a worker or a runner is."""
-        if peer.incarnation in self._sessions:
-            self._routes.locate(name, peer)
-
-    def unlocate(self, name: str, peer: Peer) -> None:
-        """Note that a worker or a runner is not with a peer any more."""
-        self._routes.forget(name, peer)
 
     async def _admit(self, name: str) -> None:
         # What is subscribed before the bus opens is claimed by the transport when it joins. From then on a claim that
@@ -505,14 +273,6 @@ class PeerBus(WorkerBus, EventEmitter):
         else:
             self._hand_out_to_line(message, recipients, None)
         return receipt
-
-    async def _wait_for_life(self) -> None:
-        while not self._alive and self._tasks is not None:
-            await self._changed.wait()
-
-    def _tell_waiting(self) -> None:
-        self._changed.set()
-        self._changed = Event()
 
     def post(self, message: BusMessage) -> None:
         """Send a message of the library's own without waiting, past every bound.
@@ -707,13 +467,6 @@ class PeerBus(WorkerBus, EventEmitter):
         finally:
             self._leave("this bus has closed")
         await super().stop()
-
-    def _leave(self, reason: str) -> None:
-        self.end_life(reason)
-        self._joined = False
-        self._tell_waiting()
-        self._news.close()
-        self._news = self._new_news()
 
     def statistics(self) -> PeerBusStatistics:
         """Return a snapshot of what the bus, its subscribers and its sessions have seen."""

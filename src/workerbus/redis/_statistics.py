@@ -3,7 +3,7 @@
 from typing import Literal
 
 from workerbus._values import value
-from workerbus.bus._peer_bus import PeerBusStatistics
+from workerbus.bus._sessions import PeerBusStatistics
 
 RedisState = Literal["closed", "connecting", "connected", "disconnected", "fenced"]
 """``"closed"``: not open. ``"connecting"``: opening. ``"connected"``: all is well. ``"disconnected"``: it tries to
