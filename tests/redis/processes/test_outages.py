@@ -1,0 +1,232 @@
+"""X2, X4: servers that are killed, frozen, full or of no use for a while, and networks that drop and cut, under way."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from support.processes import LEASE, OTHER, Host, Hosts
+from support.proxies import Proxy
+from support.redis_servers import RedisServer
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    """One that a test may do with as it likes.
+
+    With ``appendfsync everysec``, one that is killed while its disk is slow may lose what it has confirmed just before.
+    """
+    with RedisServer(appendfsync="always") as server:
+        yield server
+
+
+@asynccontextmanager
+async def two_processes(url: str, backend: str, **bus: object) -> AsyncIterator[tuple[Host, Host]]:
+    """One that asks and sends, on another backend than the clerk's."""
+    async with Hosts(url, **{"lease": LEASE, **bus}) as hosts:
+        there = await hosts.start("there", backend, {"clerk": "Clerk"})
+        here = await hosts.start("here", OTHER[backend], {"assistant": "Clerk"})
+        await here.tell("wait_for", worker="clerk")
+        await here.said("found")
+        await there.tell("wait_for", worker="assistant")
+        await there.said("found")
+        yield here, there
+
+
+def lost_nobody(*hosts: Host) -> bool:
+    return not any(host.has_said("on_peer_gone") or host.has_said("on_fenced") for host in hosts)
+
+
+async def flood(here: Host, there: Host, messages: int, jobs: int) -> None:
+    """Begin to send messages, both ways, and to ask for jobs."""
+    await here.tell("send_many", target="clerk", count=messages, confirmed=False)
+    await there.tell("send_many", target="assistant", count=messages, confirmed=False)
+    await here.tell("ask_many", worker="clerk", count=jobs, at_once=20, timeout=None)
+
+
+async def assert_all_came(here: Host, there: Host, messages: int, jobs: int) -> None:
+    """Lost 0, doubled 0, order kept, and all jobs done once."""
+    await here.said("sent all")
+    await there.said("sent all")
+    asked = await here.said("asked all")
+    assert (asked["right"], asked["wrongs"]) == (jobs, 0), asked
+    await here.reported("clerk", here.sender, messages)
+    await there.reported("assistant", there.sender, messages)
+    assert not here.has_said("done twice")
+    assert not there.has_said("done twice")
+    assert lost_nobody(here, there)
+
+
+async def test_a_server_that_is_killed_and_comes_back_loses_and_doubles_nothing(
+    own_server: RedisServer, backend: str
+) -> None:
+    """X2: in the middle of 5,000 messages and 1,000 jobs."""
+    async with two_processes(own_server.url, backend) as (here, there):
+        await flood(here, there, 2500, 1000)
+        await here.said("asked", number=200)
+        own_server.restart()
+        await assert_all_came(here, there, 2500, 1000)
+
+
+@pytest.mark.slow
+async def test_a_server_may_be_killed_several_times(own_server: RedisServer, backend: str) -> None:
+    """X2: each time in the middle of what is sent."""
+    async with two_processes(own_server.url, backend) as (here, there):
+        await flood(here, there, 2500, 2500)
+        for number in (200, 600, 1000, 1400):
+            await here.said("asked", number=number)
+            own_server.restart()
+        await assert_all_came(here, there, 2500, 2500)
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.slow
+async def test_nobody_is_lost_because_the_server_was_away(own_server: RedisServer, backend: str, how: str) -> None:
+    """X4: for two leases; jobs that were under way go on, and what was sent meanwhile comes."""
+    async with two_processes(own_server.url, backend) as (here, there):
+        await here.ask("clerk", "hold", key="held")
+        await there.said("holds")
+        if how == "killed":
+            own_server.kill()
+            await here.said("on_disconnected")
+        else:
+            own_server.freeze()
+        await flood(here, there, 100, 10)
+        await anyio.sleep(2 * LEASE)
+        if how == "killed":
+            own_server.start()
+        else:
+            own_server.thaw()
+        await assert_all_came(here, there, 100, 10)
+        await there.tell("go", worker="clerk")
+        assert (await here.said("answered", key="held"))["response"] == {"let go": True}
+        assert lost_nobody(here, there)
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.slow
+async def test_a_send_that_cannot_be_stored_in_time_says_so(own_server: RedisServer, backend: str, how: str) -> None:
+    """X2: whatever is queued before it; and whether it may have been stored."""
+    async with two_processes(own_server.url, backend, send_timeout=0.5) as (here, _):
+        if how == "killed":
+            own_server.kill()
+            await here.said("on_disconnected")
+        else:
+            own_server.freeze()
+        await here.tell("send_many", target="clerk", count=1000, confirmed=False)
+        await here.said("sent all")
+        await here.tell("send", target="clerk", number=5000)
+        failed = await here.said("unavailable")
+        assert 0.4 < failed["seconds"] < 1.5
+        assert "it was not stored within 0.5 s" in failed["error"]
+        assert failed["maybe"] is False
+        if how == "killed":
+            own_server.start()
+        else:
+            own_server.thaw()
+        await here.reported("clerk", here.sender, 1000)
+
+
+@pytest.mark.slow
+async def test_what_is_stored_without_anybody_knowing_is_not_doubled(own_server: RedisServer, backend: str) -> None:
+    """X2: a network that drops the server's acknowledgements, again and again."""
+    async with Proxy(own_server.port) as proxy, two_processes(proxy.url, backend) as (here, there):
+        await flood(here, there, 2500, 1000)
+        for number in (200, 400, 600):
+            await here.said("asked", number=number)
+            proxy.drop_replies(after=40)
+            await here.tell("send_many", target="nobody", count=1, confirmed=False)
+            await anyio.sleep(0.05)
+            await proxy.cut()
+        await assert_all_came(here, there, 2500, 1000)
+        assert (await here.statistics())["retries"] + (await there.statistics())["retries"] > 0
+
+
+@pytest.mark.slow
+async def test_connections_that_are_killed_all_the_time_lose_nothing(own_server: RedisServer, backend: str) -> None:
+    """X2: CLIENT KILL in a loop, while 5,000 messages flow."""
+    async with two_processes(own_server.url, backend) as (here, there):
+        await flood(here, there, 2500, 1500)
+        killed = 0
+        while not here.has_said("asked all"):
+            killed += own_server.call("CLIENT", "KILL", "TYPE", "normal")
+            await anyio.sleep(0.5)
+        assert killed > 6
+        await assert_all_came(here, there, 2500, 1500)
+
+
+@pytest.mark.slow
+async def test_what_a_full_server_refuses_waits_until_there_is_room(own_server: RedisServer, backend: str) -> None:
+    """X2: it answers OOM; nothing is lost, and it is reported."""
+    async with two_processes(own_server.url, backend) as (here, there):
+        own_server.config_set("maxmemory", "1")
+        await flood(here, there, 500, 50)
+        assert "OOM" in (await here.said("on_error"))["error"]
+        own_server.config_set("maxmemory", "0")
+        await assert_all_came(here, there, 500, 50)
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_a_replica_for_a_while_loses_nothing(own_server: RedisServer, backend: str) -> None:
+    """X2: it answers READONLY, as one does after a failover that goes back."""
+    async with two_processes(own_server.url, backend) as (here, there):
+        await here.tell("send_many", target="clerk", count=200, confirmed=False)
+        await here.reported("clerk", here.sender, 200)
+        own_server.call("REPLICAOF", "127.0.0.1", "1")  # where nobody is: it keeps its data, and takes no more
+        await here.tell("send_many", target="clerk", first=201, count=300, confirmed=False)
+        await here.said("on_disconnected")
+        own_server.call("REPLICAOF", "NO", "ONE")
+        await here.reported("clerk", here.sender, 500)
+        assert lost_nobody(here, there)
+
+
+@pytest.mark.slow
+async def test_rights_that_are_taken_away_and_given_back_lose_nothing(own_server: RedisServer, backend: str) -> None:
+    """X2, X10: what cannot be stored waits, and is reported."""
+    own_server.add_user("worker", "secret", "~*", "&*", "+@all")
+    url = own_server.url.replace("redis://", "redis://worker:secret@")
+    async with two_processes(url, backend) as (here, there):
+        own_server.call("ACL", "SETUSER", "worker", "-xadd")
+        await flood(here, there, 200, 20)
+        assert "xadd" in (await here.said("on_error"))["error"].lower()
+        own_server.call("ACL", "SETUSER", "worker", "+xadd")
+        await assert_all_came(here, there, 200, 20)
+
+
+@pytest.mark.slow
+async def test_a_password_that_is_changed_and_changed_back_loses_nothing(own_server: RedisServer, backend: str) -> None:
+    """X2, X9: connections that are made meanwhile are refused, and made again."""
+    own_server.add_user("worker", "secret", "~*", "&*", "+@all")
+    url = own_server.url.replace("redis://", "redis://worker:secret@")
+    async with two_processes(url, backend) as (here, there):
+        own_server.call("ACL", "SETUSER", "worker", "resetpass", ">other")
+        own_server.call("CLIENT", "KILL", "USER", "worker")
+        await flood(here, there, 200, 20)
+        error = (await here.said("on_error"))["error"]
+        assert "cannot be used" in error
+        assert "secret" not in here.log
+        own_server.call("ACL", "SETUSER", "worker", "resetpass", ">secret")
+        await assert_all_came(here, there, 200, 20)
+
+
+async def test_a_wrong_password_is_told_at_the_start(own_server: RedisServer, backend: str) -> None:
+    """X9: by an error that names the server and not the password."""
+    own_server.add_user("worker", "secret", "~*", "&*", "+@all")
+    url = own_server.url.replace("redis://", "redis://worker:wrong-one@")
+    async with Hosts(url) as hosts:
+        host = await hosts.launch("here", backend)
+        raised = await host.said("raised")
+        assert raised["type"] == "RedisSetupError"
+        assert str(own_server.port) in raised["error"]
+        assert "wrong-one" not in raised["error"] + host.log
+
+
+@pytest.mark.slow
+async def test_settings_that_would_lose_data_are_warned_of_at_the_start(backend: str) -> None:
+    """X10: an eviction policy, and no append-only file."""
+    with RedisServer(appendonly="no", maxmemory="100mb", maxmemory_policy="allkeys-lru") as server:
+        async with Hosts(server.url) as hosts:
+            host = await hosts.start("here", backend)
+            assert "maxmemory-policy is 'allkeys-lru'" in host.log
+            assert "appendonly is 'no'" in host.log
