@@ -11,12 +11,13 @@ from math import inf, nan
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import pytest
-from attrs import frozen
+from attrs import define, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.wires import WIRE, Alert, Drawing, asks, refusal, there_and_back
+from support.wires import WIRE, Alert, Drawing, asks, carries, refusal, there_and_back
 from workerbus import (
     BusDataMessage,
     BusJobResponseMessage,
@@ -26,6 +27,7 @@ from workerbus import (
     bus_message,
     wire,
 )
+from workerbus.pipeline import TextFrame
 from workerbus.testing.strategies import payloads
 
 
@@ -103,6 +105,16 @@ class Quarrelsome:
     __hash__ = None  # type: ignore[assignment]
 
 
+@define(eq=False)
+class QuarrelsomePair:
+    a: int = 1
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @frozen
 class Pair:
     a: int
@@ -139,6 +151,8 @@ LOST = {
     "attrs object": Pair(1, 2),
     "message": Alert(source="me"),
     "what cannot be compared": Quarrelsome(),
+    "what can be encoded and not compared": QuarrelsomePair(),
+    "what is no JSON but says so": msgspec.Raw(b"{"),
     "surrogate": "\ud800",
     "too many digits": 10**5000,
 }
@@ -223,6 +237,14 @@ def test_what_is_nested_too_deeply_is_refused(levels: int) -> None:
     assert error.reason == "it is nested in more than 500 levels"
     assert error.path.startswith("payload.b[")
     assert len(error.path) < 200
+
+
+def test_metadata_that_is_nested_too_deeply_is_refused() -> None:
+    """X1: the frame counts, too."""
+    assert there_and_back(carries(TextFrame("x", metadata={"a": nested(497)}))).frame.metadata == {"a": nested(497)}
+    for levels in (498, 499, 5_000):
+        frame = TextFrame("x", metadata={"a": nested(levels)})
+        assert refusal(carries(frame)).reason == "it is nested in more than 500 levels"
 
 
 def test_what_is_small_may_be_nested_too_deeply_all_the_same() -> None:

@@ -7,7 +7,7 @@ from dataclasses import field as dataclass_field
 from typing import Any, Generic, TypeVar
 
 import pytest
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 from support.wires import Alert, Sound, carries, refusal, there_and_back
 from workerbus import (
@@ -22,7 +22,7 @@ from workerbus import (
     wire,
 )
 from workerbus._wire_table import FRAMES, MESSAGES
-from workerbus.errors import RegistrationError, TagTakenError
+from workerbus.errors import RegistrationError, TagTakenError, WireError
 from workerbus.pipeline import ControlFrame, DataFrame, Frame, SystemFrame, TextFrame, frame_type
 
 T = TypeVar("T")
@@ -293,6 +293,16 @@ def test_a_type_that_holds_itself_can_be_registered() -> None:
     assert there_and_back(tree) == tree
 
 
+def test_objects_that_are_nested_too_deeply_are_refused() -> None:
+    """X1"""
+    wire.register(Tree)
+    node = Node()
+    for _ in range(20_000):
+        node = Node([node])
+    error = refusal(Tree(node, source="me"))
+    assert (error.path, error.reason) == ("root", "it is nested in more than 500 levels")
+
+
 @frozen
 class Node:
     below: "list[Node]" = field(factory=list)
@@ -330,6 +340,57 @@ def test_what_the_class_checks_is_checked_where_it_arrives() -> None:
     assert there_and_back(Level(1, source="me")) == Level(1, source="me")
     with pytest.raises(ValueError, match="Level cannot be read: a level is more than 0"):
         wire.Wire().decode(b'{"v":1,"t":"Level","m":{"source":"me","n":0}}')
+
+
+def test_a_class_whose_checks_fail_in_their_own_way_is_refused_where_it_is_sent() -> None:
+    """X1"""
+    fails: list[int] = []
+
+    @wire.register
+    @bus_message
+    class Moody(BusDataMessage):
+        n: int = 0
+
+        def __attrs_post_init__(self) -> None:
+            if fails:
+                raise KeyError("no")
+
+    message = Moody(source="me")
+    data = wire.Wire().encode(message)
+    fails.append(1)
+    assert refusal(message).reason == "KeyError: 'no'"
+    with pytest.raises(WireError, match="Moody cannot be read: KeyError: 'no'"):
+        wire.Wire().decode(data)
+
+
+@frozen
+class Doubled:
+    n: int = 1
+    twice: int = Factory(lambda self: 2 * self.n, takes_self=True)
+
+
+def test_what_the_encoder_has_not_implemented_is_refused() -> None:
+    """X1"""
+
+    @bus_message
+    class Twice(BusDataMessage):
+        n: int
+        twice: int = Factory(lambda self: 2 * self.n, takes_self=True)
+
+    @bus_message
+    class Holds(BusDataMessage):
+        doubled: Doubled
+
+    assert "takes_self" in str(refused(Twice))
+    assert "takes_self" in str(refused(Holds))
+
+    @wire.register
+    @frame_type
+    class TwiceFrame(DataFrame):
+        n: int
+        twice: int = Factory(lambda self: 2 * self.n, takes_self=True)
+
+    assert there_and_back(carries(TwiceFrame(3))).frame.twice == 6
 
 
 def test_the_librarys_own_tags_cannot_be_taken() -> None:

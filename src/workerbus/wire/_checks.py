@@ -77,7 +77,7 @@ def type_of_field(name: str, field_name: str, hint: Any) -> inspect.Type:
     """
     try:
         info = inspect.type_info(hint)
-    except (TypeError, NameError) as exc:
+    except Exception as exc:  # there are types that it says not to have implemented
         raise RegistrationError(name, str(exc), field_name=field_name) from exc
     for part in _parts(info, set()):
         if isinstance(part, inspect.CustomType):

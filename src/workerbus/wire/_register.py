@@ -84,5 +84,5 @@ def _made(make: Callable[[type[Any], str], M], cls: type[Any], tag: str) -> M:
         return make(cls, tag)
     except RegistrationError:
         raise
-    except (TypeError, ValueError) as exc:  # what msgspec finds only when it sees the whole
+    except Exception as exc:  # what msgspec finds only when it sees the whole, or has not implemented
         raise RegistrationError(cls.__name__, str(exc)) from exc
