@@ -29,7 +29,7 @@ class Handling:
     __slots__ = ("_before", "over", "owner")
 
     def __init__(self, owner: object) -> None:
-        self.owner = owner
+        self.owner: object = owner
         self.over: bool = False
         self._before: Token[Handling | None] = _current.set(self)
 
