@@ -6,7 +6,6 @@ import random
 import re
 import sys
 from collections.abc import Iterator
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -215,11 +214,10 @@ def test_no_bytes_do_anything_but_raise_a_wire_error() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("WORKERBUS_SOAK" not in os.environ, reason="takes half a minute: set WORKERBUS_SOAK to seconds")
 def test_none_of_a_million_inputs_does_anything_but_raise_a_wire_error() -> None:
     """X1: nor is anything imported because of them."""
-    begun = monotonic()
-    assert 10_000 < try_all(1_000_000, seed=int(os.environ.get("FUZZ_SEED", "2"))) < 990_000
-    assert monotonic() - begun < 240
+    assert 10_000 < try_all(1_000_000, seed=int(os.environ.get("WORKERBUS_SEED", "2"))) < 990_000
 
 
 @given(st.binary(max_size=200))
