@@ -154,7 +154,10 @@ class Lines(logging.Handler):
         self._display = display
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._display.say(self.format(record))
+        text = self.format(record)
+        if record.levelno < logging.ERROR:
+            text = text.partition(": ")[0]  # the reason of a warning is long, and shows up elsewhere
+        self._display.say(text)
 
 
 # --- the workers of this process
