@@ -88,15 +88,15 @@ class Proxy:
 
     async def _serve(self, client: ByteStream) -> None:
         self.accepted += 1
-        try:
-            server = await anyio.connect_tcp("127.0.0.1", self._target)
-        except OSError:
-            await anyio.aclose_forcefully(client)
-            return
-        self._open += [client, server]  # in pairs
-        async with client, server, anyio.create_task_group() as group:
-            group.start_soon(self._pass_on, client, server, True, group.cancel_scope)
-            group.start_soon(self._pass_on, server, client, False, group.cancel_scope)
+        async with client:
+            try:
+                server = await anyio.connect_tcp("127.0.0.1", self._target)
+            except OSError:
+                return
+            self._open += [client, server]  # in pairs
+            async with server, anyio.create_task_group() as group:
+                group.start_soon(self._pass_on, client, server, True, group.cancel_scope)
+                group.start_soon(self._pass_on, server, client, False, group.cancel_scope)
 
     async def _pass_on(self, source: ByteStream, sink: ByteStream, requests: bool, scope: anyio.CancelScope) -> None:
         try:
