@@ -403,11 +403,14 @@ class WireError(WorkerBusError, ValueError):
         path: Where in the message, as in ``payload.items[3].when``; empty where it is the whole.
         reason: Why, in words.
         arrived: Whether it has come from elsewhere, and cannot be read.
+        unknown_tag: The tag of a class that is not registered in this program; empty where that is not why.
 
     Guarantees: X1.
     """
 
-    def __init__(self, reason: str, *, class_name: str = "", path: str = "", arrived: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, class_name: str = "", path: str = "", arrived: bool = False, unknown_tag: str = ""
+    ) -> None:
         what = class_name or "a message"
         verb = "be read" if arrived else "travel"
         super().__init__(f"{what} cannot {verb}{f', for {path}' if path else ''}: {reason}")
@@ -415,6 +418,7 @@ class WireError(WorkerBusError, ValueError):
         self.path: str = path
         self.reason: str = reason
         self.arrived: bool = arrived
+        self.unknown_tag: str = unknown_tag
 
 
 class RegistrationError(WorkerBusError, TypeError):

@@ -229,7 +229,7 @@ async def test_a_message_that_is_none_is_skipped_counted_and_kept(server: RedisS
         await right.subscribe(plain)
         await left.send(note(1))
         forge(server, right, o=left.incarnation, n=2, m=garbage)
-        await until(lambda: right.statistics().malformed == 1)
+        await until(lambda: right.statistics().malformed + right.statistics().unknown == 1)
         session = left.session(right.incarnation)
         assert session is not None
         session.sent += 1  # the forged one has taken its number
@@ -403,3 +403,23 @@ async def test_networks_with_other_prefixes_know_nothing_of_each_other(server: R
     async with RedisBus(server.url, prefix="a") as left, RedisBus(server.url, prefix="b") as right:
         assert left.peers == right.peers == ()
         await until(lambda: server.call("ZCARD", "{a}:members") == 1)
+
+
+async def test_a_class_that_is_not_known_here_is_reported_once(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """X1: frames go to all, also to programs without pipelines, and need not be a line in the log each."""
+    unknown = b'{"v":1,"t":"tests.unheard","m":{"source":"me"}}'
+    frame = b'{"v":1,"t":"bus.frame","m":{"source":"me","direction":1,"frame":{"t":"tests.unseen","id":1,"f":{}}}}'
+    async with buses(server, "left", "right") as (left, right):
+        for number, data in enumerate([unknown, frame, unknown, frame, unknown], 1):
+            forge(server, right, o=left.incarnation, n=number, m=data)
+        await until(lambda: right.statistics().unknown == 5)
+        await until(lambda: server.call("XLEN", "{workerbus}:refused") == 2)
+        assert right.statistics().malformed == 0
+        assert right.statistics().lives == 1
+    said = [record.getMessage() for record in caplog.records if "skips a message" in record.getMessage()]
+    assert [each.partition("there is ")[2][:22] for each in said] == [
+        "no class 'tests.unhear",
+        "no frame 'tests.unseen",
+    ]

@@ -25,6 +25,8 @@ logger = logging.getLogger("workerbus.redis")
 
 REFUSED_KEPT: Final = 1_000
 """About so many messages that could not be decoded are kept for the operator."""
+MOST_TAGS: Final = 100
+"""Of so many classes that are not known here, one message each is reported."""
 _ABSURD: Final = 1 << 53
 """No number of a message is so high, and no time in milliseconds so long."""
 
@@ -41,6 +43,7 @@ class Arrivals:
 
     Attributes:
         malformed: How many entries were no messages.
+        unknown: How many were messages of a class that is not registered here.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class Arrivals:
         self._keep = keep
         self._gap = gap
         self.malformed: int = 0
+        self.unknown: int = 0
+        self._unknown_tags: set[str] = set()
 
     def take(self, stored_ms: int, fields: Mapping[bytes, bytes]) -> bool:
         """Take an entry.
@@ -111,11 +116,23 @@ class Arrivals:
                 self._bus.lose(session.peer, notice.reason or "it has left")
 
     def _refuse(self, fields: Mapping[bytes, bytes], peer: Peer, error: WireError) -> None:
-        self.malformed += 1
+        if error.unknown_tag:
+            self.unknown += 1
+            if not self._is_new(error.unknown_tag):
+                return
+        else:
+            self.malformed += 1
         text = "bus %r skips a message of peer %r: %s"
         logger.warning(text, self._bus.name, peer.name, error, extra=about(runner=self._bus.opened_by))
         data = fields.get(b"m", b"")[: self._wire.max_message_size]
         self._keep(("from", peer.name, "why", str(error), "m", data))
+
+    def _is_new(self, tag: str) -> bool:
+        # Frames and other broadcasts go to all, and some programs have no use for them, or do not know them yet.
+        if tag in self._unknown_tags or len(self._unknown_tags) >= MOST_TAGS:
+            return False
+        self._unknown_tags.add(tag)
+        return True
 
 
 def _number(text: bytes | None) -> int:

@@ -135,6 +135,7 @@ class RedisBus(PeerBus):
             connections_lost=redis.lives.connections_lost,
             lives=redis.lives.count,
             malformed=redis.arrivals.malformed,
+            unknown=redis.arrivals.unknown,
             lag=redis.lives.lag,
             round_trip=redis.lives.round_trip,
         )

@@ -23,6 +23,7 @@ class RedisBusStatistics(PeerBusStatistics):
         connections_lost: How many times a connection was lost.
         lives: How many incarnations the bus has had.
         malformed: How many messages that arrived could not be decoded; the last ones are kept in ``{prefix}:refused``.
+        unknown: How many were of a class that is not registered in this process; the first one of each is kept, too.
         lag: How many messages for this bus are stored and not read, as of the last beat.
         round_trip: How many seconds the last beat took; None before the first.
 
@@ -36,5 +37,6 @@ class RedisBusStatistics(PeerBusStatistics):
     connections_lost: int = 0
     lives: int = 0
     malformed: int = 0
+    unknown: int = 0
     lag: int = 0
     round_trip: float | None = None

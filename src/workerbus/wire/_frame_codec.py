@@ -18,7 +18,7 @@ from workerbus._wire_table import FRAMES
 from workerbus.errors import WireError
 from workerbus.messages import BusFrameMessage
 from workerbus.wire._checks import open_fields, types_of
-from workerbus.wire._payloads import Field, encode, path_in
+from workerbus.wire._payloads import LONGEST, Field, encode, path_in
 
 
 class _Frame(Struct, omit_defaults=True):
@@ -167,8 +167,9 @@ def decode_frame(data: bytes | Raw) -> BusFrameMessage:
     came = _decode(data)
     cls = FRAMES.by_tag.get(came.frame.t)
     if cls is None or FRAMES.directions is None:
-        why = f"there is no frame {came.frame.t[:100]!r} here: was it registered, and workerbus.pipeline imported?"
-        raise WireError(why, class_name="BusFrameMessage", path="frame", arrived=True)
+        tag = came.frame.t[:LONGEST]
+        why = f"there is no frame {tag!r} here: was it registered, and workerbus.pipeline imported?"
+        raise WireError(why, class_name="BusFrameMessage", path="frame", arrived=True, unknown_tag=tag)
     return BusFrameMessage(
         _parts_of(cls).together(came.frame),
         FRAMES.directions(came.direction),

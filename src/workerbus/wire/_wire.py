@@ -93,7 +93,8 @@ class Wire:
                 raise WireError(_another_version(envelope.v), arrived=True)
             cls = MESSAGES.by_tag.get(envelope.t)
             if cls is None:
-                raise WireError(f"there is no class {envelope.t[:100]!r} here: was it registered?", arrived=True)
+                tag = envelope.t[:LONGEST]
+                raise WireError(f"there is no class {tag!r} here: was it registered?", arrived=True, unknown_tag=tag)
             class_name = cls.__name__
             message: BusMessage = codec_of(cls).decode(envelope.m)
         except WireError:
