@@ -70,8 +70,8 @@ from workerbus.redis import RedisBus, RedisSetupError, RedisURLError
 PREFIX, LEASE = "survey", 2.0  # as in worker.py
 AT_ONCE = 2
 """So many jobs each parser has at once: one to do, and the next one."""
-PATIENCE = 6.0
-"""Seconds until another process does what one has not done."""
+PATIENCE, PATIENCE_BY_HAND = 60.0, 6.0
+"""Seconds until another process does what one has not done. Whoever started that by hand need not start it again."""
 
 
 # --- what is shown
@@ -166,12 +166,12 @@ class Lines(logging.Handler):
 class Coordinator(BaseWorker):
     """Has the files parsed by whatever processes are there, and keeps the results in `survey`."""
 
-    def __init__(self, root: Path, files: Files, bus: PeerBus, display: Display) -> None:
+    def __init__(self, root: Path, files: Files, bus: PeerBus, display: Display, patience: float) -> None:
         super().__init__("coordinator")
         self.survey = Survey()
         self.half_way = anyio.Event()
         self._root, self._left, self._half = str(root), len(files), len(files) // 2
-        self._peers, self._display = bus, display
+        self._peers, self._display, self._patience = bus, display, patience
         self._over = False
         self._feeds: Counter[str] = Counter()
         self._done = anyio.Event()
@@ -204,7 +204,7 @@ class Coordinator(BaseWorker):
 
     async def _use(self, process: str) -> None:
         with suppress(JobError):  # where it is gone again
-            who = await self.job(f"{process}/parser", name="who", timeout=PATIENCE)
+            who = await self.job(f"{process}/parser", name="who", timeout=self._patience)
             self._display.learnt(process, who["pid"], who["backend"])
             for _ in range(AT_ONCE - self._feeds[process]):
                 self._feeds[process] += 1
@@ -220,7 +220,7 @@ class Coordinator(BaseWorker):
                         f"{process}/parser",
                         Parser.parse,
                         payload=file,
-                        timeout=PATIENCE,
+                        timeout=self._patience,
                         attempts=5,
                         retry_on="WorkerGone",
                     )
@@ -321,7 +321,8 @@ async def survey(given: argparse.Namespace, files: Files, display: Display) -> S
         bus = RedisBus(url, prefix=PREFIX, lease=LEASE)
         bus.add_tap(display.saw)
         runner = WorkerRunner(name="survey", bus=bus, handle_sigterm=True)
-        coordinator = Coordinator(given.path, files, bus, display)
+        patience = PATIENCE_BY_HAND if given.redis else PATIENCE
+        coordinator = Coordinator(given.path, files, bus, display, patience)
 
         async def failed(runner: WorkerRunner, data: WorkerErrorData) -> None:
             display.say(f"{data.worker_name}: {data.error}")
