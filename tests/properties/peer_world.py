@@ -116,6 +116,8 @@ class Network:
             for step in program:
                 await sleep(step.pause)
                 self._happen(group, step, main, do)
+                if step.deed == "start":
+                    await settle()  # so that it is there when it is killed
             self.network.faults = PeerFaults()
             self.network.heal()
             await sleep(WITHIN)

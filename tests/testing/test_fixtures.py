@@ -20,7 +20,7 @@ HEAD = """
 import anyio
 import pytest
 from workerbus import MemoryBus, WorkerRunner
-from workerbus.testing import EchoWorker, Faults
+from workerbus.testing import EchoWorker, Faults, PeerFaults
 """
 
 
@@ -137,6 +137,22 @@ def test_a_faulty_bus_has_the_seed_and_tells_what_befell_its_messages(suite: Sui
     result = suite(tests, "--workerbus-seed=5")
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["*workerbus: faults of bus 'cable'*", "*is delayed by*"])
+
+
+def test_a_network_of_processes_has_the_seed_and_tells_its_story(suite: Suite) -> None:
+    tests = """
+    def test_killed(workerbus_run, workerbus_peer_network):
+        network = workerbus_peer_network(PeerFaults(delay=0.2), lease=3.0, beat=1.0)
+        assert (network.seed, network.lease, network.beat) == (5, 3.0, 1.0)
+        async def process(end):
+            async with end:
+                network.kill("one")
+        workerbus_run(network.run, "one", process)
+        assert False
+    """
+    result = suite(tests, "--workerbus-seed=5")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*workerbus: story of the network*", "*one is killed*"])
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from workerbus import (
     MemoryBus,
     bus_message,
 )
-from workerbus.testing import Behaviour, Faults, GroupPlan
+from workerbus.testing import Behaviour, Faults, GroupPlan, PeerFaults
 from workerbus.testing.strategies import (
     MESSAGES,
     behaviours,
@@ -37,6 +37,7 @@ from workerbus.testing.strategies import (
     messages,
     names,
     payloads,
+    peer_fault_plans,
     scripts,
     seeds,
     worker_names,
@@ -253,6 +254,21 @@ def test_fault_plans_keep_to_their_bounds(faults: Faults) -> None:
     assert faults.duplicate <= 0.2
     assert (faults.lose, faults.split, faults.split_loses) == (0.0, 0.0, False)
     assert from_code(pretty(faults)) == faults
+
+
+@given(peer_fault_plans(0.5, kinds=("delay", "duplicate"), max_probability=0.2))
+def test_plans_for_processes_keep_to_their_bounds(faults: PeerFaults) -> None:
+    assert 0 <= faults.delay[0] <= faults.delay[1] <= 0.5
+    assert faults.duplicate <= 0.2
+    assert PeerFaults(delay=faults.delay, duplicate=faults.duplicate) == faults
+
+
+def test_plans_for_processes_draw_every_fault_and_shrink_to_none() -> None:
+    assert simplest(peer_fault_plans()) == PeerFaults(split_seconds=0.0)
+    for kind in ("unconfirmed", "duplicate", "lose", "late", "split", "fence"):
+        assert getattr(simplest(peer_fault_plans(), attrgetter(kind)), kind) == 0.05
+    for kind in ("store", "delay", "split_seconds"):
+        assert getattr(simplest(peer_fault_plans(), lambda faults: getattr(faults, kind)[1]), kind)[1] > 0  # noqa: B023
 
 
 def test_fault_plans_draw_every_fault_and_shrink_to_none() -> None:

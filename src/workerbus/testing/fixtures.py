@@ -33,6 +33,8 @@ from workerbus.bus._bus import WorkerBus
 from workerbus.bus._memory import MemoryBus
 from workerbus.testing.buses._faults import Faults
 from workerbus.testing.buses._faulty import FaultyBus
+from workerbus.testing.buses._peer_faults import PeerFaults
+from workerbus.testing.buses._peer_network import PeerNetwork
 from workerbus.testing.buses._recording import RecordingBus
 from workerbus.testing.clock._run import BACKENDS, ONE_WEEK, run, virtual_backend
 
@@ -105,6 +107,31 @@ class FaultyBuses:
         return faulty
 
 
+@frozen
+class PeerNetworks:
+    """Makes networks of processes under one seed, and keeps their stories for the report.
+
+    Args:
+        seed: The seed that the faults are drawn from.
+        item: The test that the report is about.
+    """
+
+    seed: int
+    item: pytest.Item
+
+    def __call__(self, faults: PeerFaults | None = None, *, lease: float = 10.0, beat: float = 2.0) -> PeerNetwork:
+        """Return a new `PeerNetwork`.
+
+        Args:
+            faults: What may happen by itself; by default nothing.
+            lease: Seconds after which the others learn that a process is gone.
+            beat: Seconds within which an end learns that it was declared lost.
+        """
+        network = PeerNetwork(seed=self.seed, faults=faults, lease=lease, beat=beat)
+        _tells(self.item, "story of the network", network.story)
+        return network
+
+
 @pytest.fixture(scope="session", params=[name for name in BACKENDS if name == "asyncio" or find_spec(name)])
 def workerbus_backend(request: pytest.FixtureRequest) -> str:
     """The name of the backend under test, in turn each that is installed; override the fixture to test fewer."""
@@ -145,6 +172,12 @@ def workerbus_recording_bus(request: pytest.FixtureRequest) -> RecordingBus:
 def workerbus_faulty_bus(request: pytest.FixtureRequest, workerbus_seed: int) -> FaultyBuses:
     """Makes faulty buses: ``workerbus_faulty_bus(Faults(delay=0.2))``; the report of a failed test shows the faults."""
     return FaultyBuses(workerbus_seed, request.node)
+
+
+@pytest.fixture
+def workerbus_peer_network(request: pytest.FixtureRequest, workerbus_seed: int) -> PeerNetworks:
+    """Makes networks of processes: ``workerbus_peer_network(PeerFaults(delay=0.2))``; a failed test shows the story."""
+    return PeerNetworks(workerbus_seed, request.node)
 
 
 # --- hooks

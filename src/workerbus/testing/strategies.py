@@ -24,6 +24,7 @@ from workerbus.messages import (
     WorkerRegistryEntry,
 )
 from workerbus.testing.buses._faults import Faults
+from workerbus.testing.buses._peer_faults import PeerFaults
 from workerbus.testing.workers._behaviour import ENDS, Behaviour, End
 from workerbus.testing.workers._plans import REQUESTERS, GroupPlan, Requester
 from workerbus.worker._base import BaseWorker
@@ -324,6 +325,32 @@ def fault_plans(
     )
 
 
+PeerBefalls = Literal["store", "unconfirmed", "delay", "duplicate", "lose", "late", "split", "fence"]
+"""What can happen to a message on a `PeerNetwork`, and with it to its sender's end."""
+
+
+def peer_fault_plans(
+    max_delay: float = 1.0,
+    *,
+    kinds: Collection[PeerBefalls] = get_args(PeerBefalls),
+    max_probability: float = 0.3,
+) -> st.SearchStrategy[PeerFaults]:
+    """Plans for a `PeerNetwork`; the simplest lets nothing happen.
+
+    Args:
+        max_delay: The longest delay, and the longest split, in seconds.
+        kinds: What may happen; without ``"lose"`` and ``"fence"`` no life ends by itself.
+        max_probability: The highest probability of each of these: a message is not confirmed, is doubled, is lost,
+            comes late, or begins a split, or its sender is declared lost.
+    """
+    probability = st.integers(0, int(max_probability * 20)).map(lambda twentieths: twentieths / 20)
+    drawn: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(kinds, probability)
+    drawn |= {kind: _spans(max_delay) for kind in ("store", "delay") if kind in kinds}
+    if "split" in kinds:
+        drawn["split_seconds"] = _spans(max_delay)
+    return st.builds(PeerFaults, **drawn)
+
+
 def _spans(longest: float) -> st.SearchStrategy[tuple[float, float]]:
     return st.tuples(delays(longest), delays(longest)).map(lambda ends: (min(ends), max(ends)))
 
@@ -340,6 +367,7 @@ def _register() -> None:
     st.register_type_strategy(Behaviour, behaviours())
     st.register_type_strategy(GroupPlan, group_plans())
     st.register_type_strategy(Faults, fault_plans())
+    st.register_type_strategy(PeerFaults, peer_fault_plans())
 
 
 _register()
