@@ -21,6 +21,7 @@ from workerbus import (
     JobError,
     JobFailure,
     JobGroupError,
+    NameTakenError,
     Peer,
     PeerBus,
     WorkerRunner,
@@ -35,7 +36,7 @@ LEASE, BEAT, SPLIT, DELAY, TIMEOUT = 4.0, 1.0, 2.0, 0.3, 1.0
 WITHIN = LEASE + 2 * BEAT + SPLIT + 2 * DELAY
 """Within so many seconds all who live have settled what concerned one that has gone."""
 
-Deed = Literal["say", "whisper", "ask", "kill", "start", "fence", "split", "lose"]
+Deed = Literal["say", "whisper", "ask", "host", "drop", "kill", "start", "fence", "split", "lose"]
 
 
 @frozen
@@ -299,8 +300,8 @@ class Asking:
 class Busy(BaseWorker):
     """Does jobs of every kind, and notes when each handler has begun and ended."""
 
-    def __init__(self, world: "Workers", n: int, life: str) -> None:
-        super().__init__(f"w{n}")
+    def __init__(self, world: "Workers", n: int, life: str, name: str | None = None) -> None:
+        super().__init__(f"w{n}" if name is None else name)
         self._world, self._n, self._life = world, n, life
 
     async def _noted(self, message: BusJobRequestMessage, do: Callable[[], Any]) -> Any:
@@ -400,7 +401,9 @@ class Workers(Network):
     async def main(self, n: int, end: PeerBus) -> None:
         self._numbers += 1
         life = f"{n}/{self._numbers}"
-        async with WorkerRunner(bus=end, name=f"r{n}", handle_sigint=False, grace_period=1.0) as runner:
+        runner = WorkerRunner(bus=end, name=f"r{n}", handle_sigint=False, grace_period=1.0)
+        runner.add_event_handler("on_error", lambda runner, data: None)
+        async with runner:
             await runner.add_workers(Busy(self, n, life))
             async with create_task_group() as group:
                 self.runners[n], self.lives[n], self.groups[n] = runner, life, group
@@ -451,7 +454,9 @@ class Workers(Network):
     async def settled(self) -> None:
         """See to it that all who live agree on who there is, and that nothing is left of who has gone."""
         self.late = self.unanswered
-        hosts = {f"w{n}": f"r{n}" for n in self.runners}
+        hosts = self.hosts()
+        if self.network.claims != hosts:
+            self.found.append(f"claimed are {self.network.claims} of {hosts}")
         for n, runner in self.runners.items():
             bus = runner.bus
             assert isinstance(bus, PeerBus)
@@ -473,7 +478,42 @@ class Workers(Network):
             if not open_jobs <= {each.job_id for each in self.unanswered}:
                 self.found.append(f"w{n} does jobs {open_jobs} that nobody waits for")
 
+    def hosts(self) -> dict[str, str]:
+        """Return the runner of each worker that there is, by its name."""
+        return {f"w{n}": f"r{n}" for n in self.runners}
+
     @property
     def unanswered(self) -> list[Asking]:
         """The jobs that somebody who lives waits for."""
         return [asking for asking in self.asked if asking.ended is None and not asking.killed]
+
+
+class Movers(Workers):
+    """The same, with workers whose names any process may have, one at a time."""
+
+    def do(self, step: Step) -> None:
+        if step.who not in self.groups:
+            return
+        runner, group, name = self.runners[step.who], self.groups[step.who], f"s{step.whom % 2}"
+        worker = runner.get_worker(name)
+        if step.deed == "host":
+            group.start_soon(self._host, runner, Busy(self, step.who, self.lives[step.who], name))
+        elif step.deed == "drop":
+            if worker is not None:
+                group.start_soon(worker.stop)
+        else:
+            super().do(step)
+
+    async def _host(self, runner: WorkerRunner, worker: BaseWorker) -> None:
+        with suppress(NameTakenError, BusUnavailable):
+            await runner.add_workers(worker)
+
+    def hosts(self) -> dict[str, str]:
+        hosts = super().hosts()
+        for n, runner in self.runners.items():
+            for name in ("s0", "s1"):
+                if runner.get_worker(name) is not None:
+                    if name in hosts:
+                        self.found.append(f"{name} is at {hosts[name]} and r{n}")
+                    hosts[name] = f"r{n}"
+        return hosts

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from properties.peer_world import WITHIN, Asking, Said, Speakers, Step, Workers, fault_plans, steps
+from properties.peer_world import WITHIN, Asking, Movers, Said, Speakers, Step, Workers, fault_plans, steps
 from workerbus import CLEANUP_SECONDS, JobError, JobGroupError, Peer
 from workerbus.testing import PeerFaults, run
 
@@ -101,6 +101,32 @@ def test_every_job_is_answered_once_whatever_becomes_of_processes(
     for asking in world.asked:
         if asking.ended is not None and not asking.killed:
             _check_outcome(asking, world, calm=calm)
+
+
+def moves(processes: int) -> st.SearchStrategy[list[Step]]:
+    return steps(processes, ("host", "host", "host", "drop", "ask", "kill", "start", "fence", "split", "lose"), 30)
+
+
+@settings(laws, max_examples=25)
+@given(
+    program=st.integers(2, 4).flatmap(lambda count: st.tuples(st.just(count), moves(count))),
+    seed=seeds,
+    faults=fault_plans,
+)
+def test_a_worker_name_is_one_processs_and_all_agree_whose(
+    backend: str, caplog: pytest.LogCaptureFixture, program: tuple[int, list[Step]], seed: int, faults: PeerFaults
+) -> None:
+    """L1, X4, X5: wherever its workers come and go, and whoever is cut off meanwhile."""
+    caplog.set_level(logging.CRITICAL, logger="workerbus")
+    count, happens = program
+
+    async def main() -> Movers:
+        world = Movers(count, seed, faults)
+        await world.play(happens, world.main, world.do)
+        return world
+
+    world = run(main, backend=backend, seed=seed, limit=300.0)
+    assert world.found == [], str(world.network)
 
 
 def _may_wait(asking: Asking, world: Workers) -> bool:

@@ -249,6 +249,24 @@ async def test_a_message_that_is_lost_ends_the_life_of_its_receiver(*, more: boo
     assert "right has lost messages of left, and begins another life" in story
 
 
+async def test_that_a_message_was_lost_in_a_split_is_found_out_behind_it() -> None:
+    """X3: also of one who joined meanwhile, who is met first."""
+    network = PeerNetwork(lease=1.0, beat=0.5)
+    async with open_ends(network, "left", "right") as [(left, _), (right, _)]:
+        network.split("left", "right", seconds=5.0)
+        network.fence("left")
+        await sleep(1)
+        before = right.incarnation
+        network.lose("left", "right")
+        await left.send(note(1))
+        await sleep(3.9)
+        assert right.incarnation == before
+        await sleep(0.2)
+        assert right.incarnation != before
+        assert peers(left) == ["right"]
+        assert peers(right) == ["left"]
+
+
 async def test_messages_are_lost_as_a_seed_says() -> None:
     network = PeerNetwork(seed=1, faults=PeerFaults(lose=0.3), lease=1.0, beat=0.25)
     async with open_ends(network, "left", "right") as [(left, _), (_, at_right)]:

@@ -99,17 +99,20 @@ class PeerInbox:
     def next_due(self, held: Callable[[Entry], bool]) -> float:
         """Return when there is something to take; infinite where there is nothing."""
         queues = [queue[0][0] for queue in self._queues.values() if not held(queue[0][2])]
-        return min([*queues, *(due for due, _, _ in self._missing)], default=float("inf"))
+        return min([*queues, *(due for due, peer, _ in self._missing if not self._has(peer))], default=float("inf"))
 
     def miss(self, peer: Peer, number: int, due: float) -> None:
         """Note that a message was lost, which is found out when it is due, if not before."""
         self._missing.append((due, peer, number))
 
     def take_missing(self, now: float) -> list[tuple[Peer, int]]:
-        """Take out the messages of which it can be found out now that they were lost."""
-        found = [(peer, number) for due, peer, number in self._missing if due <= now]
-        self._missing = [each for each in self._missing if each[0] > now]
-        return found
+        """Take out the messages of which it can be found out now that they were lost: behind all that had come."""
+        found = [each for each in self._missing if each[0] <= now and not self._has(each[1])]
+        self._missing = [each for each in self._missing if each not in found]
+        return [(peer, number) for _, peer, number in found]
+
+    def _has(self, peer: Peer) -> bool:
+        return peer.incarnation in self._queues
 
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
