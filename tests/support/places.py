@@ -11,7 +11,7 @@ from support.redis_servers import RedisServer, until
 from support.runners import runner_on
 from workerbus import MemoryBus, PeerBus, WorkerBus, WorkerRunner
 from workerbus.redis import RedisBus
-from workerbus.testing import PeerNetwork
+from workerbus.testing import PeerFaults, PeerNetwork
 from workerbus.wire import Wire
 
 _numbers: Final = count(1)
@@ -59,6 +59,10 @@ def _network_by_wire(_server: Server) -> Places:
     return Places(PeerNetwork(wire=Wire()).end)
 
 
+def _bad_network_by_wire(_server: Server) -> Places:
+    return Places(PeerNetwork(seed=3, faults=PeerFaults(delay=0.05, duplicate=0.2), wire=Wire()).end)
+
+
 def _redis(server: Server) -> Places:
     url, prefix = server().url, f"places-{next(_numbers)}"
     return Places(lambda name: RedisBus(url, prefix=prefix, name=name))
@@ -68,6 +72,7 @@ KINDS: Final[dict[str, Callable[[Server], Places]]] = {
     "memory": _memory,
     "network": _network,
     "network by wire": _network_by_wire,
+    "bad network by wire": _bad_network_by_wire,
     "redis": _redis,
 }
 """The kinds of buses. What makes one gets a function that returns a running redis-server."""
