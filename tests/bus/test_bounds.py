@@ -478,3 +478,28 @@ async def test_whoever_sends_behind_what_came_past_the_bound_waits_until_all_of_
             bus.on_message_received(note(n, "it"))
         await bus.send(note(4, "it"))
         assert anyio.current_time() == begun + 3
+
+
+async def test_what_a_subscriber_refuses_leaves_its_bound_as_it_was() -> None:
+    """B9, N4: however many it has refused."""
+    log = Log(holds=Note)
+
+    class ChoosingPlain(Plain):
+        def accepts_bus_message(self, message: BusMessage) -> bool:
+            return not isinstance(message, Note) or message.n >= 0
+
+        async def on_bus_message(self, message: BusMessage) -> None:
+            await log(message)
+
+    async with MemoryBus(max_buffer_size=2) as bus, anyio.create_task_group() as tasks:
+        await bus.subscribe(ChoosingPlain("it"))
+        for _ in range(5):
+            await bus.send(note(-1, "it"))
+        await settle()
+        await bus.send(note(0, "it"))
+        await log.entered.wait()
+        sendings = [Sending(tasks, bus, note(n, "it")) for n in range(1, 6)]
+        await settle()
+        assert sum(sending.done for sending in sendings) == 2
+        log.release.set()
+        await eventually(lambda: len(log.done) == 6)

@@ -424,6 +424,31 @@ async def test_a_cancel_gets_through_a_pause_that_waits_and_an_interruption_wait
     assert "has not got through" not in caplog.text
 
 
+async def test_a_pause_that_would_have_ended_while_a_cancel_goes_through_is_over_already(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """P2, L4: it ends once."""
+
+    class Slow(Spy):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            if isinstance(frame, CancelFrame):
+                await sleep(0.5)
+            await super().process_frame(frame, direction)
+
+    ready, first, second = Event(), Slow(), Spy()
+    worker = worker_of(first, second, name="w")
+    async with running(worker):
+        await second.pause_processing_all_frames_until(ready.wait)
+        before = current_time()
+        await worker.queue_frame(CancelFrame())
+        await sleep(0.25)
+        ready.set()
+        await worker.wait()
+        assert current_time() == before + 0.5
+    assert second.log[-2:] == ["CancelFrame", "cleanup"]
+    assert "has not got through" not in caplog.text
+
+
 async def test_a_pause_that_cannot_be_is_refused() -> None:
     """N8, L1: before anything is held, and nothing is left unawaited."""
     spy = Spy()

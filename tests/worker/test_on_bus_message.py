@@ -25,6 +25,7 @@ from workerbus import (
     WorkerParams,
     WorkerRunner,
 )
+from workerbus.testing import settle
 
 
 class Hearing(Helper):
@@ -278,3 +279,22 @@ async def test_the_reason_for_which_a_worker_is_cancelled_reaches_the_children_o
         ("no more money", "first"),
         ("no more money", "second"),
     ]
+
+
+async def test_of_two_cancels_the_first_one_is_what_ends_a_worker() -> None:
+    """R2: it is the last that the worker hears, and its reason is that of its jobs and of its children."""
+
+    class Slow(Hearing):
+        async def cleanup(self) -> None:
+            await anyio.sleep(1)
+
+    parent, child = Hearing("parent"), Slow("child")
+    async with running(parent) as runner:
+        await parent.add_workers(child, wait=True)
+        for reason in ("first", "second"):
+            await runner.bus.send(BusCancelWorkerMessage(reason, source="test", target="parent"))
+            await settle()
+        await parent.wait()
+    for worker in (parent, child):
+        cancels = [message for message, _ in worker.got if isinstance(message, BusCancelWorkerMessage)]
+        assert [message.reason for message in cancels] == ["first"]
