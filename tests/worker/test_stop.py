@@ -689,7 +689,9 @@ async def test_a_worker_that_is_stopped_before_the_run_closes_its_lanes(kind: ty
     state = core_of(worker).state
     hooks, inbox = state.hooks, state.inbox
     await worker.stop()
-    assert [lane.closed for lane in (hooks.system, hooks.data, *(inbox._intake or ()))].count(False) == 0
+    assert [
+        lane.closed for lane in (hooks.system, hooks.data, *(() if inbox._intake is None else inbox._intake.lanes))
+    ].count(False) == 0
 
 
 async def test_a_worker_that_stops_before_its_start_is_not_activated_any_more() -> None:

@@ -3,7 +3,7 @@
 Answers to jobs that the runner has asked for, workers that are sent to it, and what other runners announce are handled
 at once; all else, in the lanes, where the runner's ``on_bus_message`` is awaited. So that may await a job of the
 runner's. Where ``accepts_bus_message`` is overridden, which is the user's code and has no place in a sender's step, all
-messages go through two lanes of their own first. Who watches for a worker elsewhere is told in a lane of its own, so
+messages go through an `Intake` first. Who watches for a worker elsewhere is told in a lane of its own, so
 that it holds up nothing else. The runner knows its own workers without their announcements, so those are dropped here:
 starting N workers costs the runner one look at each message and no more.
 """
@@ -12,11 +12,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from workerbus._concurrency.failures import own_error
+from workerbus._concurrency.failures import own_error, own_error_of_call
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._log import about
 from workerbus.bus._inbox import Inbox
+from workerbus.bus._intake import Intake
 from workerbus.jobs._client import JobClient
 from workerbus.messages import BusAddWorkerMessage, BusMessage, BusWorkerGoneMessage
 from workerbus.runner._discovery import Announcement, Discovery
@@ -70,12 +71,10 @@ class RunnerInbox(Inbox):
         self._accepts = accepts
         self._system: Lane[BusMessage] = Lane(f"{name} system", self._handle_rest)
         self._data: Lane[BusMessage] = Lane(f"{name} data", self._handle_rest, first=(self._system,))
-        self._intake: tuple[Lane[BusMessage], Lane[BusMessage | Callable[[], None]]] | None = None
+        self._intake: Intake | None = None
         if accepts is not None:
-            system: Lane[BusMessage] = Lane(f"{name} system intake", self._ask_and_take)
-            data: Lane[BusMessage | Callable[[], None]] = Lane(f"{name} data intake", self._take_next, first=(system,))
-            self._intake = system, data
-            self._data.first = (system, self._system)
+            self._intake = Intake(name, self._ask_and_take)
+            self._data.first = (self._intake.system, self._system)
         self.calls: Lane[Call] = Lane(f"{name} calls", self._call)
         self._closed = False
 
@@ -93,7 +92,7 @@ class RunnerInbox(Inbox):
                     handle(self._client, message)
         elif not (isinstance(message, Announcement) and self._take_own(message)):
             # Announcements all in one lane: lists are system messages, and would overtake.
-            self._intake[0 if message.system and not message.announcement else 1].put(message)
+            self._intake.put(message, system=bool(message.system) and not message.announcement)
 
     def _take(self, message: BusMessage) -> None:
         handle = JobClient.HANDLERS.get(type(message))
@@ -147,12 +146,8 @@ class RunnerInbox(Inbox):
 
     def call_behind(self, function: Callable[[], None]) -> None:
         """Call a function behind the answers that have come: at once, unless they wait to be accepted."""
-        if self._intake is not None:
-            system, data = self._intake
-            if system.waiting or data.waiting:  # nothing does, where they are closed
-                data.put(function)  # the system messages that wait go before it
-                return
-        function()
+        if self._intake is None or not self._intake.holds_back(function):
+            function()
 
     async def _handle_rest(self, message: BusMessage) -> None:
         # What `take` could not handle at once. A runner sees every broadcast: so this is short.
@@ -162,23 +157,18 @@ class RunnerInbox(Inbox):
         except BaseException as exc:  # noqa: BLE001 - logged and counted
             self._failed(message, await own_error(exc))
 
-    async def _take_next(self, item: BusMessage | Callable[[], None]) -> None:
-        if isinstance(item, BusMessage):
-            await self._ask_and_take(item)
-        else:
-            item()
-
-    async def _ask_and_take(self, message: BusMessage) -> None:
+    def _ask_and_take(self, message: BusMessage) -> None:
         assert self._accepts is not None
         try:
             if self._accepts(message):
                 self._take(message)
         except BaseException as exc:  # noqa: BLE001 - logged and counted
-            self._failed(message, await own_error(exc))
+            self._failed(message, own_error_of_call(exc))
 
     @property
     def _lanes(self) -> tuple[Lane[Any], ...]:
-        return (*(self._intake or ()), self._system, self._data, self.calls)
+        intake = () if self._intake is None else self._intake.lanes
+        return (*intake, self._system, self._data, self.calls)
 
     def full_lane(self, message: BusMessage) -> Lane[Any] | None:
         """Return None: a runner's lanes have no bound."""

@@ -6,7 +6,7 @@ sent it. Three things make a message wait instead:
 * the worker is handling another one (an answer that comes of a request, say): then it is next;
 * it is a data message and the worker has not started (W2): then it waits for the start;
 * the class overrides ``accepts_bus_message``: that is the user's code, which has no place in a sender's step (B1), so
-  such a worker's messages go through two lanes of their own.
+  such a worker's messages go through an `Intake` first.
 
 A job's cancel can overtake its request wherever data messages wait: a cancel is a system message, a request is not. An
 early cancel is remembered until the data messages are handled that waited when it came, since its request is one of
@@ -33,6 +33,7 @@ from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.room import Room
 from workerbus._log import about
 from workerbus.bus._inbox import Inbox, Receives, SubscriberStatistics, counts, refuse_own_lane
+from workerbus.bus._intake import Intake
 from workerbus.messages import BusEndWorkerMessage, BusJobCancelMessage, BusJobRequestMessage, BusMessage
 
 logger = logging.getLogger("workerbus.worker")
@@ -98,14 +99,10 @@ class WorkerInbox(Inbox):
         self._marks: dict[str, int | None] = {}
         self._system: deque[BusMessage] | None = None
         self._data: deque[BusMessage] | None = None
-        self._intake: tuple[Lane[BusMessage], Lane[BusMessage | Callable[[], None]]] | None = None
+        self._intake: Intake | None = None
         if accepts is not None:
-            system: Lane[BusMessage] = Lane(f"{name} system intake", self._ask_and_handle)
-            data: Lane[BusMessage | Callable[[], None]] = Lane(
-                f"{name} data intake", self._handle_data, first=(system,)
-            )
-            self._intake = system, data
-            self._hook_data.first = (system, *self._hook_data.first)
+            self._intake = Intake(name, self._ask_now, self._call_counted)
+            self._hook_data.first = (self._intake.system, *self._hook_data.first)
         self._started = False
         self._at_once = False  # started, open, and without an intake: a message need not wait
         self._handling = False
@@ -137,7 +134,7 @@ class WorkerInbox(Inbox):
         if self._intake is not None:
             if type(message) is BusJobCancelMessage:
                 self._marks[message.job_id] = self.last_waiting(message)
-            self._intake[0 if message.system else 1].put(message)
+            self._intake.put(message, system=bool(message.system))
         elif self._handling or not (self._started or message.system):
             self._keep(message)
         else:
@@ -178,11 +175,11 @@ class WorkerInbox(Inbox):
     @property
     def waiting_data(self) -> int:
         """How many data messages wait for their built-in handling."""
-        return len(self._data or ()) if self._intake is None else self._intake[1].waiting
+        return len(self._data or ()) if self._intake is None else self._intake.data.waiting
 
     def holds_work(self) -> bool:
         """Whether a data message waits that the worker would do something with; its end is none."""
-        waiting = [*(self._data or ())] if self._intake is None else self._intake[1].look()
+        waiting = [*(self._data or ())] if self._intake is None else self._intake.data.look()
         mine = [each for each in waiting if isinstance(each, BusMessage) and not isinstance(each, BusEndWorkerMessage)]
         return any(self._hears() or message.target == self.name for message in mine)
 
@@ -197,7 +194,7 @@ class WorkerInbox(Inbox):
         system = len(self._system or ()) + self._hook_system.waiting
         data = len(self._data or ()) + self._hook_data.waiting
         if self._intake is not None:
-            system, data = system + self._intake[0].waiting, data + self._intake[1].waiting
+            system, data = system + self._intake.system.waiting, data + self._intake.data.waiting
         return {"system": system, "data": data}
 
     def statistics(self) -> SubscriberStatistics:
@@ -212,14 +209,14 @@ class WorkerInbox(Inbox):
     def run_in(self, host: TaskHost) -> None:
         """Begin to handle system messages where ``accepts_bus_message`` is asked first: the worker's task has begun."""
         if self._intake is not None:
-            self._intake[0].open(host)
+            self._intake.system.open(host)
 
     def start(self, host: TaskHost) -> None:
         """Handle the data messages that came before the start, in their order, and from now on all others."""
         self._started = True
         self._at_once = self._intake is None and not self._closed
         if self._intake is not None:
-            self._intake[1].open(host)
+            self._intake.data.open(host)
         elif not self._handling:  # else whoever handles one now goes on with the others
             self._handling = True
             try:
@@ -229,7 +226,7 @@ class WorkerInbox(Inbox):
 
     def catch_up(self) -> None:
         """Handle the system messages that wait for ``accepts_bus_message``: what children have reported is there."""
-        for message in () if self._intake is None else self._intake[0].take_all():
+        for message in () if self._intake is None else self._intake.system.take_all():
             self._ask_now(message)
 
     def refuse_the_rest(self) -> None:
@@ -237,7 +234,7 @@ class WorkerInbox(Inbox):
         waiting: list[BusMessage | Callable[[], None]] = [*(self._data or ())]
         self._data = None
         if self._intake is not None:
-            waiting += self._intake[1].close()
+            waiting += self._intake.data.close()
         for item in waiting:
             if isinstance(item, BusJobRequestMessage):
                 self._step(item)
@@ -248,7 +245,7 @@ class WorkerInbox(Inbox):
         """Handle nothing more."""
         self._closed, self._at_once = True, False
         self._system = self._data = None
-        for lane in self._intake or ():
+        for lane in () if self._intake is None else self._intake.lanes:
             lane.close()
         self._hook_system.close()
         self._hook_data.close()
@@ -295,23 +292,13 @@ class WorkerInbox(Inbox):
 
     def call_behind(self, function: Callable[[], None]) -> None:
         """Call a function behind the answers that have come: at once, unless messages wait to be accepted."""
-        if self._intake is not None:
-            system, data = self._intake
-            if not data.closed and (system.waiting or data.waiting):
-                data.put(function)  # the system messages that wait go before it
-                return
+        if self._intake is None or not self._intake.holds_back(function):
+            function()
+
+    def _call_counted(self, function: Callable[[], None]) -> None:
+        self.data_seen += 1  # it was counted among the data messages that wait
         function()
-
-    async def _handle_data(self, item: BusMessage | Callable[[], None]) -> None:
-        if isinstance(item, BusMessage):
-            await self._ask_and_handle(item)
-        else:
-            self.data_seen += 1  # it was counted among those that wait
-            item()
-            self._note_data()
-
-    async def _ask_and_handle(self, message: BusMessage) -> None:
-        self._ask_now(message)
+        self._note_data()
 
     def _ask_now(self, message: BusMessage) -> None:
         assert self._accepts is not None
