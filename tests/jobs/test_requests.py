@@ -19,9 +19,11 @@ from workerbus import (
     BusJobResponseMessage,
     BusMessage,
     JobError,
+    JobFailure,
     JobGroupError,
     JobStatus,
     MemoryBus,
+    job,
 )
 from workerbus.testing import EchoWorker, settle
 
@@ -356,3 +358,29 @@ async def test_a_worker_that_has_answered_is_not_told_that_its_request_was_withd
 async def _cancel_when_settled(scope: anyio.CancelScope) -> None:
     await settle()
     scope.cancel()
+
+
+async def test_a_group_without_a_body_that_fails_while_it_waits_for_room_waits_no_longer() -> None:
+    """J8, B9: the first has refused, and the lane of the second stays full."""
+    release = anyio.Event()
+
+    class Busy(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            await release.wait()
+
+    class Refusing(Helper):
+        @job(name="late")
+        async def late(self, message: BusJobRequestMessage) -> None:
+            await anyio.sleep(1)
+            raise JobFailure("not today")
+
+    async with running(Busy("busy"), Refusing("refusing"), bus=MemoryBus(max_buffer_size=1)) as runner:
+        raw = await Raw.on(runner.bus)
+        for n in range(2):
+            await raw.ask(f"{n}", "busy", "echo")
+            await settle()
+        begun = anyio.current_time()
+        with pytest.raises(JobGroupError, match="not today"):
+            await runner.job_group("refusing", "busy", name="late")
+        assert anyio.current_time() == begun + 1
+        release.set()

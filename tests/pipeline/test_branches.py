@@ -79,6 +79,20 @@ class Twin(FrameProcessor):
         await self.push_frame(frame, direction)
 
 
+async def test_a_frame_that_a_branch_makes_firm_goes_on_once_all_the_same() -> None:
+    """P1: whichever branch lets it out first."""
+
+    async def make_firm(spy: Spy, frame: Frame) -> None:
+        frame.interruptible = False
+
+    sink = Spy()
+    branches = ParallelPipeline([Spy(for_texts(make_firm))], [Spy()], [Spy(), Spy(for_texts(make_firm))])
+    async with flowing(branches, sink) as worker:
+        await worker.queue_frames(texts("a", "b"))
+        await worker.flush()
+    assert sink.heard == ["a", "b"]
+
+
 async def test_copies_that_two_branches_make_of_one_frame_are_two_frames() -> None:
     """P1: a copy has been nowhere yet."""
     last = Spy()

@@ -59,6 +59,19 @@ def test_a_processor_has_one_place() -> None:
         PipelineWorker(pipeline)
 
 
+@pytest.mark.parametrize("shape", [Pipeline, ParallelPipeline])
+def test_what_is_refused_together_with_something_in_use_stays_free(shape: Callable[..., object]) -> None:
+    """P1: all parts or none belong to a pipeline."""
+    used, first, last = Pipeline([Spy()]), Pipeline([Spy()]), Pipeline([Spy()])
+    Pipeline([used])
+    parts = [first, used, last]
+    with pytest.raises(ProcessorInUseError):
+        shape(parts) if shape is Pipeline else shape(*parts)
+    with pytest.raises(TypeError):
+        Pipeline([first, last, "no processor"])  # type: ignore[list-item]  # the mistake
+    assert Pipeline([first, last])
+
+
 def test_a_pipeline_has_one_worker() -> None:
     """P1"""
     pipeline = Pipeline([])

@@ -726,6 +726,33 @@ async def test_a_child_on_its_way_to_the_bus_hears_why_its_parent_ends() -> None
     assert reasons == ["enough"]
 
 
+async def test_a_child_hears_why_its_parent_was_cancelled_even_if_that_fails_of_it() -> None:
+    """R2, W5: the reason reaches every worker."""
+
+    class Failing(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise ValueError("broken")
+
+    class Hearing(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, BusCancelWorkerMessage):
+                reasons.append(message.reason)
+
+    reasons: list[str | None] = []
+    parent, child = Failing("parent"), Hearing("child")
+    async with quiet_runner() as runner:
+        runner.add_event_handler("on_error", lambda *_: None)
+        await runner.add_workers(parent, wait=True)
+        await parent.add_workers(child, wait=True)
+        await runner.bus.send(BusCancelWorkerMessage("enough", source="test", target="parent"))
+        await child.wait()
+    assert reasons == ["enough"]
+
+
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_a_child_that_does_not_get_to_the_bus_is_no_error_of_its_parent_s_end(way: Way) -> None:
     """R2, W5: the parent ends as soon as that is known; and the other child, at once."""

@@ -22,6 +22,7 @@ from support.workers import Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,
+    BusCancelWorkerMessage,
     BusEndWorkerMessage,
     BusJobRequestMessage,
     BusMessage,
@@ -289,6 +290,47 @@ async def test_a_task_that_is_started_while_the_worker_winds_down_is_cancelled()
         await late.stop()
         assert current_time() - begun < SOON
     assert noted[1:] == ["over"]
+
+
+@pytest.mark.parametrize("where", ["job", "hook"])
+async def test_a_task_that_is_started_by_what_unwinds_slowly_ends_before_the_clean_up_begins(where: str) -> None:
+    """W7, W10: all that a worker does has ended by then"""
+
+    class Late(Helper):
+        @job(name="hang")
+        async def hang(self, message: BusJobRequestMessage) -> None:
+            if where == "job":
+                await self.unwind()
+
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if where == "hook" and isinstance(message, BusJobRequestMessage):
+                await self.unwind()
+
+        async def unwind(self) -> None:
+            self.begun.set()
+            try:
+                await sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await sleep(0.1)
+                self.create_task(self.work)
+
+        async def work(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await sleep(0.1)
+            noted.append("work")
+
+        async def cleanup(self) -> None:
+            noted.append("cleanup")
+
+    noted: list[str] = []
+    late = Late("late")
+    async with running(late) as runner:
+        await (await Raw.on(runner.bus)).ask("1", "late", "hang")
+        await late.begun.wait()
+        await runner.bus.send(BusCancelWorkerMessage(source="test", target="late"))
+        await late.wait()
+    assert noted == ["work", "cleanup"]
 
 
 async def test_what_cannot_be_a_task_is_refused() -> None:

@@ -69,8 +69,8 @@ class Watching(HearingOfEnds):
 
 
 class Child(BaseWorker):
-    def __init__(self) -> None:
-        super().__init__("child")
+    def __init__(self, name: str = "child") -> None:
+        super().__init__(name)
         self.go = anyio.Event()
 
 
@@ -352,3 +352,27 @@ async def test_an_error_that_a_parent_has_no_time_to_hear_of_goes_to_the_runner(
         assert not alone
         told += map(str, several.exceptions)
     assert sorted(told) == names
+
+
+async def test_a_report_waits_for_the_hook_before_it_also_where_that_unwinds_slowly() -> None:
+    """W8: hooks run one at a time"""
+    told: list[str] = []
+
+    class Slow(BaseWorker):
+        async def on_worker_failed(self, data: WorkerErrorData) -> None:
+            told.append(f"begin {data.worker_name}")
+            try:
+                await anyio.sleep(1)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(0.1)
+                told.append(f"over {data.worker_name}")
+
+    parent, first, second = Slow("parent"), FailingNow(), FailingWhenCancelled("second")
+    async with quiet_runner(grace_period=1) as runner:
+        await runner.add_workers(parent, wait=True)
+        await parent.add_workers(first, second, wait=True)
+        first.go.set()
+        await eventually(lambda: told == ["begin child"])
+        await runner.cancel()
+    assert told == ["begin child", "over child", "begin second", "over second"]
