@@ -191,6 +191,32 @@ async def test_what_comes_late_from_a_life_that_is_over_is_dropped(server: Redis
         assert plain.got == []
 
 
+async def test_a_peer_that_the_server_has_forgotten_is_lost(server: RedisServer) -> None:
+    """X4: it joins again, and one that does not is not waited for."""
+    async with buses(server, "left", "right", "third", lease=0.5) as (left, right, third):
+        gone: list[str] = []
+        left.add_event_handler("on_peer_gone", lambda _bus, peer, reason: gone.append(f"{peer.name}: {reason}"))
+        server.calls(
+            ("ZREM", "{workerbus}:members", right.incarnation), ("DEL", "{workerbus}:inbox:" + right.incarnation)
+        )
+        await until(lambda: right.statistics().lives == 2 and len(left.peers) == 2 and len(third.peers) == 2)
+        await until(lambda: {peer.incarnation for peer in left.peers} == {right.incarnation, third.incarnation})
+        assert gone == ["right: the server knows of it no more"]
+        assert (left.statistics().lives, third.statistics().lives) == (1, 1)
+
+
+async def test_nobody_asks_who_there_is_where_nothing_is_amiss(server: RedisServer) -> None:
+    """X4"""
+    async with buses(server, "left", "right", lease=0.2) as (left, _right):
+        before = left.statistics().round_trip
+        await until(lambda: left.statistics().round_trip not in (None, before))
+        calls = server.call("INFO", "commandstats").decode()
+        asked = [line for line in calls.splitlines() if line.startswith("cmdstat_zrange:")]
+        await anyio.sleep(0.2)
+        calls = server.call("INFO", "commandstats").decode()
+        assert [line for line in calls.splitlines() if line.startswith("cmdstat_zrange:")] == asked
+
+
 async def test_what_was_pushed_out_of_an_inbox_is_a_gap_whatever_it_was(server: RedisServer) -> None:
     """X3: a notice that somebody has joined, say, whose messages would be those of a stranger."""
     async with buses(server, "left", "right", inbox_size=200) as (left, right):

@@ -227,6 +227,22 @@ async def test_one_that_gives_itself_the_name_of_another_does_not_take_it_along(
     assert isinstance(await members.membership.join(members.connection, "b2", "b", {}, supersede=False), Refused)
 
 
+async def test_a_roll_call_tells_the_members_behind_what_was_told_of_them(members: Members) -> None:
+    """X4: so it says nothing new to whom nothing was kept from."""
+    await members.join("a1")
+    await members.join("b1")
+    await members.leave("b1")
+    await members.join("c1")
+    await members.membership.roll_call(members.connection, "a1")
+    assert members.news("a1") == ["joined b1", "left b1", "joined c1", "members c1"]
+
+
+async def test_a_roll_call_for_one_that_is_no_member_writes_nothing(members: Members) -> None:
+    """X4"""
+    await members.membership.roll_call(members.connection, "a1")
+    assert members.all_keys() == set()
+
+
 def test_an_entry_that_is_about_no_member_is_no_notice() -> None:
     assert read_notice({b"o": b"a1", b"n": b"1", b"m": b"..."}) is None
     assert read_notice({b"k": b"of the future", b"p": b"a1"}) is None

@@ -18,6 +18,7 @@ from workerbus.errors import WireError
 from workerbus.messages import BusJobRequestMessage
 from workerbus.redis._membership import Notice, read_notice
 from workerbus.redis._outbox import MARK
+from workerbus.redis._scripts import FORGOTTEN
 from workerbus.redis._server_time import ServerTime
 from workerbus.wire import Wire
 
@@ -108,6 +109,12 @@ class Arrivals:
         return False
 
     def _hear(self, notice: Notice) -> None:
+        if notice.kind == "members":
+            known = {member.peer.incarnation for member in notice.members}
+            for peer in self._bus.peers:
+                if peer.incarnation not in known:
+                    self._bus.lose(peer, FORGOTTEN)
+            return
         for member in notice.members:
             session = self._bus.session(member.peer.incarnation)
             if notice.kind == "joined":

@@ -370,13 +370,16 @@ class Lives:
             began = current_time()
             try:
                 beat = await self._membership.beat(connection, self._bus.incarnation)
+                ended = current_time()
+                if beat.alive and beat.members != len(self._bus.peers) + 1:
+                    # It has yet to read of those that come and go; or the server has lost what it had stored.
+                    await self._membership.roll_call(connection, self._bus.incarnation)
             except RedisReplyError as exc:
                 if exc.reconnect:
                     raise
                 self.refused(str(exc))
                 await sleep(self._membership.interval)
                 continue
-            ended = current_time()
             self.round_trip, self.lag = ended - began, beat.inbox
             self._server_time.told(beat.now, began, ended)
             if not beat.alive:

@@ -18,7 +18,7 @@ from attrs import field, frozen
 from workerbus._values import Peer
 from workerbus.redis._connection import Connection
 from workerbus.redis._script import Script
-from workerbus.redis._scripts import BEAT, BEATS, CLAIM, JOIN, LEAVE, RELEASE
+from workerbus.redis._scripts import BEAT, BEATS, CLAIM, JOIN, LEAVE, RELEASE, ROLL_CALL
 
 INBOX_ENTRIES: Final = 100_000
 """About how many entries an inbox keeps; more push out the oldest."""
@@ -26,8 +26,8 @@ INBOX_ENTRIES: Final = 100_000
 PREFIX: Final = re.compile(r"[\w.:/-]+", re.ASCII)
 """What a prefix may be: with others, a rule of the server's ACL would mean something else, or a key another slot."""
 
-Kind: TypeAlias = Literal["joined", "left", "lost"]
-KINDS: Final[Mapping[bytes, Kind]] = {b"joined": "joined", b"left": "left", b"lost": "lost"}
+Kind: TypeAlias = Literal["joined", "left", "lost", "members"]
+KINDS: Final[Mapping[bytes, Kind]] = {b"joined": "joined", b"left": "left", b"lost": "lost", b"members": "members"}
 
 
 @frozen
@@ -95,7 +95,7 @@ class Notice:
     """An entry of an inbox that tells of other members.
 
     Args:
-        kind: What has happened to them.
+        kind: What has happened to them; ``"members"`` where they are all that there are.
         members: Whom it is about: several where they were lost in one step, else one. There are name and info where it
             has joined; else the name is the incarnation.
         reason: Why they are lost; else empty.
@@ -177,6 +177,10 @@ class Membership:
             connection, BEAT, incarnation, self._lease, self.inbox_entries
         )
         return Beat(bool(alive), now, members, lost, inbox)
+
+    async def roll_call(self, connection: Connection, incarnation: str) -> None:
+        """Have a list of all members written to one's inbox, behind what was told of them."""
+        await self._run(connection, ROLL_CALL, incarnation, self.inbox_entries)
 
     async def leave(self, connection: Connection, incarnation: str) -> bool:
         """Be a member no more; all others are told. The inbox and all claims are deleted.

@@ -36,6 +36,8 @@ RESTARTED: Final = "it was restarted"
 """Why a member is lost under whose name another one has joined."""
 NO_INBOX: Final = "its inbox was deleted"
 """Why a member is lost that could not be reached any more."""
+FORGOTTEN: Final = "the server knows of it no more"
+"""Why one is lost that is no member, and nothing was told of that: the server has lost what it had stored."""
 
 COMMANDS: Final = (
     "eval",
@@ -215,6 +217,18 @@ if not redis.call('ZSCORE', members, me) then return 0 end
 drop(me)
 tell('k', 'left', 'p', me)
 return 1
+"""
+)
+
+# ARGV: base, incarnation, cap. It stands in the inbox behind what has been told of those members, and of others.
+ROLL_CALL: Final = Script(
+    _START
+    + """
+if redis.call('ZSCORE', members, me) then
+  local all = table.concat(redis.call('ZRANGE', members, 0, -1), ' ')
+  redis.call('XADD', inbox(me), 'NOMKSTREAM', 'MAXLEN', '~', ARGV[3], '*', 'k', 'members', 'p', all)
+end
+return 0
 """
 )
 
