@@ -48,7 +48,7 @@ async def test_an_on_error_handler_is_told_of_it_and_then_the_run_ends_without_r
     with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
             group.start_soon(lambda: first.run(auto_end=False))
-            await until(lambda: first.bus.is_open)
+            await until(lambda: server.call("HLEN", "{workerbus}:info") == 1)  # and not the second one first
             async with runner_at(server):
                 await until(lambda: not first.bus.is_open)
     assert [type(data.exception) for data in told if data.fatal] == [NameTakenError]
