@@ -112,13 +112,14 @@ class Display(Progress):
         self.out.print(f"{time.monotonic() - self._began:6.1f} s  {text}", soft_wrap=True)
 
     def came(self, name: str) -> None:
-        self.shares[name] = Share(name, self.add_task(name, total=self.tasks[self._all].total))
+        if name not in self.shares:
+            self.shares[name] = Share(name, self.add_task(name, total=self.tasks[self._all].total))
 
     def learnt(self, name: str, pid: int, backend: str) -> None:
-        share = self.shares[name]
-        share.pid, share.backend = pid, backend
-        self.update(share.row, description=f"{name} {pid}")
-        self.say(f"{name} is there: process {pid}, on {backend}")
+        if share := self.shares.get(name):  # else it is gone again
+            share.pid, share.backend = pid, backend
+            self.update(share.row, description=f"{name} {pid}")
+            self.say(f"{name} is there: process {pid}, on {backend}")
 
     def went(self, name: str, reason: str) -> None:
         self.say(f"{name} is gone: {reason}")
@@ -127,6 +128,7 @@ class Display(Progress):
         self.past.append(share)
 
     def did(self, name: str, lines: int) -> None:
+        self.came(name)
         share = self.shares[name]
         share.files, share.lines = share.files + 1, share.lines + lines
         self.advance(share.row)

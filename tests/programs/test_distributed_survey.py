@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -46,8 +47,14 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def processes_of(room: Path) -> list[str]:
     """The command lines of the processes that have to do with the server in a directory."""
-    found = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in found.splitlines() if str(room) in line]
+    lines: list[str] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it is gone by now
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    if not lines:
+        shown = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True, check=True)
+        lines = shown.stdout.splitlines()
+    return [line for line in lines if str(room) in line]
 
 
 def wait_for_the_end_of(room: Path) -> None:
