@@ -21,6 +21,9 @@ class Sender(Protocol):
     def post(self, message: BusMessage) -> None:
         """Send a message without waiting, past every bound."""
 
+    def post_here(self, message: BusMessage) -> None:
+        """Post a message to a subscriber of this process; nothing happens where it has left."""
+
     def check_travels(self, message: BusMessage) -> None:
         """Raise `WireError` where a message cannot travel to another process."""
 

@@ -21,6 +21,7 @@ from workerbus import (
     BusWorkerRegistryMessage,
     JobError,
     NameTakenError,
+    NotRunningError,
     Peer,
     WorkerErrorData,
     WorkerGoneData,
@@ -460,6 +461,50 @@ async def test_a_worker_whose_name_another_process_has_taken_meanwhile_fails() -
         assert a.registry.local_workers == ["other"]
 
 
+@pytest.mark.parametrize("taken", [True, False])
+async def test_a_worker_that_was_added_before_its_bus_has_joined_may_come_too_late_for_its_name(taken: bool) -> None:
+    """X5: then it never starts, and the run ends with the error; the other one's jobs are done as before."""
+    activated: list[str] = []
+
+    class Starting(Helper):
+        async def on_activated(self, args: object) -> None:
+            activated.append(self.name)
+
+    async with processes("b") as [b]:
+        if taken:
+            await b.add_workers(Helper("twin"))
+        a = runner_on(SwitchBus(bus_of(b).switch), "a")
+        await a.add_workers(Starting("twin"), Starting("other"))
+        if taken:
+            with pytest.raises(NameTakenError, match="runner 'b'"):
+                await _end_soon(a)
+            assert await b.job("twin", name="echo")
+        else:
+            await _end_soon(a)
+        assert sorted(activated) == (["other"] if taken else ["other", "twin"])
+        assert bus_of(b).switch.names == ({"twin": bus_of(b).me.incarnation} if taken else {})
+
+
+async def _end_soon(runner: WorkerRunner) -> None:
+    async with runner:
+        await runner.registry.wait_for("other")
+
+
+async def test_a_name_that_is_lost_before_a_runner_runs_is_told_when_it_runs() -> None:
+    """X5, R6: on a bus that another runner uses already; what was claimed anew meanwhile is not."""
+    async with SwitchBus(Switch(), name="shared") as shared, runner_on(shared, "one"):
+        two = runner_on(shared, "two")
+        await two.add_workers(Helper("lost"), Helper("left"), Helper("other"))
+        for name in ("lost", "left"):
+            shared.name_lost(name, "far")
+        left = two.get_worker("left")
+        assert left is not None
+        await left.stop()
+        await two.add_workers(Helper("left"))
+        with pytest.raises(NameTakenError, match="'lost'"):
+            await _end_soon(two)
+
+
 async def test_faults_of_the_network_are_reported_to_each_runner_on_the_bus() -> None:
     """X3: by ``on_error``, in the runner's own name."""
     told: list[tuple[str, str]] = []
@@ -476,6 +521,32 @@ async def test_faults_of_the_network_are_reported_to_each_runner_on_the_bus() ->
 
 
 # --- the end
+
+
+@pytest.mark.parametrize("ask", [WorkerRunner.end, WorkerRunner.cancel])
+async def test_a_worker_whose_name_is_claimed_when_its_runner_is_asked_to_end_comes_too_late(
+    ask: Callable[[WorkerRunner], Awaitable[None]],
+) -> None:
+    """R3, X5: it is refused, as one that is added after that; its name is free, and nothing waits for it."""
+
+    class Asked(SwitchBus):
+        async def claim(self, name: str) -> None:
+            await super().claim(name)
+            if name == "late":
+                await ask(runner)
+
+    switch = Switch()
+    runner = runner_on(Asked(switch), "runner")
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(runner.run, auto_end=False))
+        await settle()
+        begin = anyio.current_time()
+        late = Helper("late")
+        with pytest.raises(NotRunningError, match="comes too late"):
+            await runner.add_workers(late)
+    assert anyio.current_time() == begin
+    assert switch.names == {}
+    assert late.calls == []
 
 
 @pytest.mark.parametrize("ask", [WorkerRunner.end, WorkerRunner.cancel])

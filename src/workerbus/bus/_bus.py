@@ -323,6 +323,11 @@ class WorkerBus(Routing):
             self.check_loop()
             self._outbox.put(message)
 
+    def post_here(self, message: BusMessage) -> None:
+        """Post a message to a subscriber of this process, and to none elsewhere that has its name when it has left."""
+        if message.target in self._inboxes:
+            self.post(message)
+
     async def _publish_early(self, message: BusMessage) -> None:
         try:
             await self.publish(message)

@@ -150,6 +150,7 @@ class PeerBus(PeerSessions):
                 raise
 
     def _leaves(self, name: str) -> None:
+        self._names_lost.pop(name, None)
         if self._alive and name not in self._subscribers:
             self.release(name)
 

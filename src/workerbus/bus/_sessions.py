@@ -106,6 +106,8 @@ class PeerSessions(WorkerBus, EventEmitter):
         self._events = events
         self._news: Lane[_Event] = self._new_news()
         self._listeners: list[PeerListener] = []
+        # Names of subscribers here that another process has: of a worker whose runner does not run yet, say.
+        self._names_lost: dict[str, str] = {}
         self._sessions: dict[str, Session] = {}
         self._peers: tuple[Peer, ...] | None = ()
         self._routes = Routes()
@@ -144,6 +146,7 @@ class PeerSessions(WorkerBus, EventEmitter):
         if self._alive:
             self.end_life("another life has begun")
         self.incarnation = incarnation
+        self._names_lost.clear()
         self._alive = self._joined = True
         met = [peer for peer in peers if self._add(peer)]
         self._send_held()  # before anybody hears of the peers, and sends more
@@ -218,6 +221,8 @@ class PeerSessions(WorkerBus, EventEmitter):
             name: The name.
             owner: The name of the peer that has it now.
         """
+        if name in self._inboxes:
+            self._names_lost[name] = owner
         for listener in list(self._listeners):
             listener.name_lost(name, owner)
 
@@ -231,8 +236,10 @@ class PeerSessions(WorkerBus, EventEmitter):
             listener.report(text)
 
     def add_listener(self, listener: PeerListener) -> None:
-        """Tell a listener of peers that come and go from now on."""
+        """Tell a listener of peers that come and go from now on, and of names that are lost already."""
         self._listeners.append(listener)
+        for name, owner in list(self._names_lost.items()):
+            listener.name_lost(name, owner)
 
     def remove_listener(self, listener: PeerListener) -> None:
         """Tell a listener of peers no more."""

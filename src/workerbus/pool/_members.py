@@ -208,7 +208,7 @@ class Members:
         state = self._core.state
         if member.state.attach_error is None and not member.state.finished.is_set():
             reason = f"pool {state.name!r} got smaller"
-            state.bus.post(BusEndWorkerMessage(reason, source=state.name, target=member.name))
+            state.bus.post_here(BusEndWorkerMessage(reason, source=state.name, target=member.name))
 
     def has_gone(self, worker: BaseWorker) -> bool:
         """Note that a worker has gone; returns whether it was to stay, and was not let go."""

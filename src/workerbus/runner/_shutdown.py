@@ -125,7 +125,7 @@ class Shutdown:
         if self._end_restarts is not None:
             self._end_restarts()
         for name in list(self._roots):
-            self._bus.post(BusEndWorkerMessage(self.reason, source=self._name, target=name))
+            self._bus.post_here(BusEndWorkerMessage(self.reason, source=self._name, target=name))
         if self._roots and self._run.tasks is not None:
             self._run.tasks.start(self._cancel_late, name=f"{self._name} grace period")
         self.check()

@@ -103,6 +103,10 @@ class HostedWorkers:
         for core in fresh.values():
             try:
                 await self._attach(core)
+                if self.runs and self._runner.is_ending:  # since a network was asked for the worker's name
+                    with self._runner.clean_up.shield():
+                        await core.lifecycle.stop_unstarted()
+                    raise _too_late(self._runner.name, core.state.name)
             except BaseException:
                 for other in fresh.values():
                     if not other.state.admitted:
@@ -125,7 +129,7 @@ class HostedWorkers:
         if known is core:
             return False
         if runner.is_ending:
-            raise NotRunningError(f"runner {runner.name!r} is ending: worker {name!r} comes too late")
+            raise _too_late(runner.name, name)
         supervision = core.state.supervision
         brought = supervision is not None and supervision.brings(worker)
         taken = name in runner.registry.restarting and not brought  # it keeps its name meanwhile
@@ -432,6 +436,10 @@ class RunnerHost:
         if not self._hosted.runner.takes_errors:
             self._hosted.not_taken(data)
         self._hosted.runner.worker_left()
+
+
+def _too_late(runner: str, worker: str) -> NotRunningError:
+    return NotRunningError(f"runner {runner!r} is ending: worker {worker!r} comes too late")
 
 
 def _fatal(worker: str, error: BaseException, origin: str) -> WorkerErrorData:

@@ -154,7 +154,7 @@ class WindDown:
             await child.until_finished()
 
     def _end_child(self, child: WorkerState, reason: str | None) -> None:
-        self._state.bus.post(BusEndWorkerMessage(reason, source=self._state.name, target=child.name))
+        self._state.bus.post_here(BusEndWorkerMessage(reason, source=self._state.name, target=child.name))
 
     async def _end_when_attached(self, child: WorkerState, reason: str | None) -> None:
         await child.attached.wait()
