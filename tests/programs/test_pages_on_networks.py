@@ -23,7 +23,7 @@ from support.workers import Helper
 from workerbus import JobError, WorkerRunner
 from workerbus.bus._sessions import PEER_EVENTS
 from workerbus.redis import RedisBus, RedisBusStatistics
-from workerbus.redis._scripts import NO_INBOX, RESTARTED, SILENT
+from workerbus.redis._scripts import FORGOTTEN, NO_INBOX, RESTARTED, SILENT
 
 ROOT = Path(__file__).parents[2]
 FIRST = "more-than-one-machine"
@@ -134,7 +134,7 @@ def test_each_event_is_explained(event: str) -> None:
     assert re.search(rf"^\| `{event}\(.*\)` \| ", OPERATIONS, re.MULTILINE)
 
 
-@pytest.mark.parametrize("reason", ["it has left", SILENT, RESTARTED, NO_INBOX])
+@pytest.mark.parametrize("reason", ["it has left", SILENT, RESTARTED, NO_INBOX, FORGOTTEN])
 def test_each_reason_of_a_loss_is_explained(reason: str) -> None:
     """X4"""
     assert f"| `{reason}` |" in OPERATIONS
