@@ -9,75 +9,12 @@ from collections.abc import Callable, Collection
 
 from workerbus._claims import Claims
 from workerbus._failed import FailedWorkers
+from workerbus._neighbourhood import Neighbourhood, forget_runner
 from workerbus._order import new_incarnation
 from workerbus._shared_pools import SharedPools
 from workerbus._values import WorkerGoneData, WorkerReadyData
 from workerbus._watchers import Watcher, Watchers, add_watcher
 from workerbus.errors import near_names
-
-
-class Neighbourhood:
-    """The workers that are ready on a bus all of whose runners are in this process.
-
-    The registries of these runners share it. So each worker is entered once, however many runners there are, and a
-    runner that comes is told of nothing: it looks here.
-
-    Attributes:
-        restarting: The workers that are being restarted, each with the name of its runner.
-        workers: The workers, by name: names are unique on a bus.
-        registries: The registries that share it, by the name of their runner.
-        failed: The workers that have failed.
-        sharing: Those of the workers that are pools and share a name.
-    """
-
-    __slots__ = ("failed", "registries", "restarting", "sharing", "workers")
-
-    def __init__(self) -> None:
-        self.restarting: dict[str, str] = {}
-        self.failed: FailedWorkers = FailedWorkers()
-        self.workers: dict[str, WorkerReadyData] = {}
-        self.registries: dict[str, WorkerRegistry] = {}
-        self.sharing: dict[str, WorkerReadyData] = {}
-
-    def join(self, registry: "WorkerRegistry") -> None:
-        """Let a registry share what is here. Those who wait or watch there for somebody who is here are told."""
-        self.registries[registry.runner_name] = registry
-        registry.neighbourhood = self
-        for data in self.sharing.values():
-            registry.neighbour_came(data)
-        for name in registry.wanted & self.workers.keys():
-            registry.neighbour_came(self.workers[name])
-
-    def leave(self, registry: "WorkerRegistry") -> None:
-        """Let a registry, whose workers have all gone, share no more."""
-        self.registries.pop(registry.runner_name, None)
-        registry.neighbourhood = None
-        self.failed.forget_runner(registry.runner_name)
-        _forget_runner(self.restarting, registry.runner_name)
-
-    def enter(self, data: WorkerReadyData) -> None:
-        """Note a worker that is ready, and have those told who wait or watch for it."""
-        self.workers[data.worker_name] = data
-        if data.pool is not None:
-            self.sharing[data.worker_name] = data
-        for registry in self.registries.values():
-            if registry.runner_name != data.runner:
-                registry.neighbour_came(data)
-
-    def withdraw(self, data: WorkerReadyData) -> None:
-        """Let a worker be found no more."""
-        if self.workers.get(data.worker_name) is data:
-            del self.workers[data.worker_name]
-        if data.pool is not None and self.sharing.pop(data.worker_name, None) is not None:
-            for registry in self.registries.values():
-                registry.shared_pools.remove(data)
-
-    def remove(self, data: WorkerReadyData) -> None:
-        """Note that a worker has gone, and have those told whom it concerns."""
-        self.withdraw(data)
-        for registry in self.registries.values():
-            if registry.runner_name != data.runner:
-                registry.neighbour_left(data)
 
 
 class WorkerRegistry(Claims, Watchers):
@@ -110,7 +47,7 @@ class WorkerRegistry(Claims, Watchers):
         self.on_arrival: Callable[[WorkerReadyData], None] | None = None
         self.on_departure: Callable[[WorkerReadyData, str | None], None] | None = None
         self.on_conflict: Callable[[WorkerReadyData], None] | None = None
-        self.neighbourhood: Neighbourhood | None = None
+        self.neighbourhood: Neighbourhood[WorkerRegistry] | None = None
         self.check_loop: Callable[[str], None] = _anywhere
 
     @property
@@ -459,7 +396,7 @@ class WorkerRegistry(Claims, Watchers):
     def forget_runner(self, runner: str) -> None:
         """Forget which workers of a runner have failed, or are being restarted: it has ended."""
         self.failed.forget_runner(runner)
-        _forget_runner(self.restarting, runner)
+        forget_runner(self.restarting, runner)
 
     @property
     def failed(self) -> FailedWorkers:
@@ -507,11 +444,6 @@ class WorkerRegistry(Claims, Watchers):
             worker_name: The name that is not known.
         """
         return near_names(worker_name, [*self._local, *self.remote_workers, *self.shared_pools.names])
-
-
-def _forget_runner(restarting: dict[str, str], runner: str) -> None:
-    for name in [name for name, of in restarting.items() if of == runner]:
-        del restarting[name]
 
 
 def _anywhere(_what: str) -> None:

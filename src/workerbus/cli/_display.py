@@ -17,7 +17,7 @@ from rich.text import Text
 
 from workerbus._values import JobStatus
 from workerbus.jobs import JobAnswer, JobGroupEvent, JobProgress
-from workerbus.jobs._outcomes import bad_answer
+from workerbus.jobs._words import bad_answer
 
 BAR = 20
 """How wide the bar is, in columns."""

@@ -23,9 +23,9 @@ from workerbus.errors import (
     shown,
 )
 from workerbus.jobs._events import JobAnswer, JobGroupSnapshot
-from workerbus.jobs._outcomes import bad_answer
 from workerbus.jobs._state import TIMEOUT, TURN, GroupState
 from workerbus.jobs._window import EventQueue
+from workerbus.jobs._words import bad_answer
 from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessage, JobRequestOptions
 
 T = TypeVar("T")

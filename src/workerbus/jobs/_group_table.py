@@ -24,9 +24,9 @@ from workerbus.errors import encodable
 from workerbus.jobs._checks import Response, repaired
 from workerbus.jobs._events import JobGroupEvent, JobGroupResponse
 from workerbus.jobs._group import JobGroup
-from workerbus.jobs._outcomes import bad_answer
 from workerbus.jobs._state import TIMEOUT, GroupState, GroupTrigger, next_group
 from workerbus.jobs._window import EventQueue
+from workerbus.jobs._words import bad_answer
 from workerbus.messages import (
     BusJobCancelMessage,
     BusJobResponseMessage,

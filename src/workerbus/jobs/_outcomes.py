@@ -7,9 +7,6 @@ from workerbus.errors import JobFailure, text_of
 from workerbus.jobs._state import TIMEOUT
 from workerbus.messages import BusJobCancelMessage, BusJobRequestMessage
 
-_NAMES_ITS_WORKER: Final = frozenset({"Inactive", "PoolFull", "Refused", "WorkerFailed", "WorkerGone"})
-"""The types of answers that the library gives in the place of a worker, and whose texts say all."""
-
 REQUESTER_GONE: Final = "the process of the requester is gone"
 """Why a job is cancelled whose requester cannot say so."""
 
@@ -29,19 +26,6 @@ def cancel_of(request: BusJobRequestMessage, reason: str | None) -> BusJobCancel
     return BusJobCancelMessage(
         request.job_id, reason, source=request.source, target=request.target, headers=request.headers
     )
-
-
-def bad_answer(worker: str, status: JobStatus, response: dict[str, Any]) -> str:
-    """Return what a requester is told of an answer that is not COMPLETED, in words."""
-    text, kind = response.get("error") or response.get("reason") or "no reason given", response.get("type")
-    if kind in _NAMES_ITS_WORKER:
-        return str(text)
-    how = {
-        JobStatus.ERROR: f"raised {kind}:" if kind else "answered with an error:",
-        JobStatus.FAILED: "failed:",
-        JobStatus.CANCELLED: "was cancelled:",
-    }[status]
-    return f"worker {worker!r} {how} {text}"
 
 
 def outcome(result: object, error: BaseException | None, job_name: str | None) -> tuple[JobStatus, dict[str, Any]]:

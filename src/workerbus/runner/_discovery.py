@@ -35,8 +35,9 @@ from typing import Final, TypeVar
 
 from workerbus._log import about
 from workerbus._message_base import peer_of
+from workerbus._neighbourhood import Neighbourhood
 from workerbus._order import PROCESS
-from workerbus._registry import Neighbourhood, WorkerRegistry
+from workerbus._registry import WorkerRegistry
 from workerbus._values import Peer, WorkerGoneData, WorkerReadyData
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._peer_bus import PeerBus
