@@ -28,6 +28,7 @@ class WorkerRegistry(Claims, Watchers):
         on_departure: Called with that of a worker that was unregistered, and with why, in words, where that is known.
         check_loop: Raises `WrongLoopError` in another thread or event loop than that of the runner's bus.
         neighbourhood: What it shares with the other runners on a bus of this process; None where there is no such bus.
+        on_restart_over: Called with the name of a worker of this runner that is not restarted any more, or was.
         on_conflict: Called with that of another runner's worker whose name is claimed here too, or by a third runner.
         shared_pools: The pools that share names, here and under other runners.
 
@@ -46,6 +47,7 @@ class WorkerRegistry(Claims, Watchers):
         self.shared_pools: SharedPools = SharedPools(runner_name)
         self.on_arrival: Callable[[WorkerReadyData], None] | None = None
         self.on_departure: Callable[[WorkerReadyData, str | None], None] | None = None
+        self.on_restart_over: Callable[[str], None] | None = None
         self.on_conflict: Callable[[WorkerReadyData], None] | None = None
         self.neighbourhood: Neighbourhood[WorkerRegistry] | None = None
         self.check_loop: Callable[[str], None] = _anywhere
@@ -388,7 +390,10 @@ class WorkerRegistry(Claims, Watchers):
         runner = runner or self._runner_name
         if is_so:
             self.restarting[worker_name] = runner
-        elif self.restarting.get(worker_name) == runner:
+            return
+        if runner == self._runner_name and self.on_restart_over is not None:
+            self.on_restart_over(worker_name)
+        if self.restarting.get(worker_name) == runner:
             del self.restarting[worker_name]
             for registry in self._sharing():
                 registry._let_go_on(worker_name)  # noqa: SLF001 - of the same class

@@ -505,6 +505,44 @@ async def test_a_name_that_is_lost_before_a_runner_runs_is_told_when_it_runs() -
             await _end_soon(two)
 
 
+@pytest.mark.parametrize("of", ["runner", "parent"])
+@pytest.mark.parametrize("then", ["comes again", "is given up", "its runner ends"])
+async def test_a_worker_that_is_being_restarted_keeps_its_name(of: str, then: str) -> None:
+    """S1, X5: no other process can have it meanwhile; when it is not restarted after all, it is free."""
+    wait = 1.0 if then == "comes again" else 3600.0
+    switch = Switch()
+    async with SwitchBus(switch, name="shared") as shared, runner_on(SwitchBus(switch), "b") as b:
+        async with runner_on(shared, "a") as a:
+            a.add_event_handler("on_error", lambda *_: None)
+            host: WorkerRunner | BaseWorker = a
+            if of == "parent":
+                host = Helper("parent")
+                await a.add_workers(host)
+                await b.registry.wait_for("parent")
+            supervision = await host.supervise(
+                lambda: Doing("there", fail), backoff=Backoff(initial=wait, maximum=wait, jitter=0)
+            )
+            with pytest.raises(JobError):
+                await b.job("there", name="do")
+            await eventually(lambda: not shared.has_subscriber("there"))
+            with pytest.raises(NameTakenError):
+                await b.add_workers(Helper("there"))
+            shared.fence()
+            await settle()
+            with pytest.raises(NameTakenError):
+                await b.add_workers(Helper("there"))
+            if then == "comes again":
+                await anyio.sleep(1)
+                await b.registry.wait_for("there")
+                assert switch.names["there"] == shared.incarnation
+            elif then == "is given up":
+                supervision.release("there")
+                assert "there" not in switch.names
+        assert switch.names == {}
+        assert shared._names_kept == set()
+        await b.add_workers(Helper("there"))
+
+
 async def test_faults_of_the_network_are_reported_to_each_runner_on_the_bus() -> None:
     """X3: by ``on_error``, in the runner's own name."""
     told: list[tuple[str, str]] = []

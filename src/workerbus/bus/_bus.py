@@ -376,6 +376,12 @@ class WorkerBus(Routing):
         if self._arrives(message):
             self._hand_out(message)
 
+    def keep_name(self, name: str) -> None:
+        """Let no other process have the name of a worker that is about to leave, until `free_name`; it will be back."""
+
+    def free_name(self, name: str) -> None:
+        """Give a name back that was kept, unless somebody here has it."""
+
     def check_travels(self, message: BusMessage) -> None:
         """Raise `WireError` where a message cannot travel to whom it is for; a hook for transports that know.
 

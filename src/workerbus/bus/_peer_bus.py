@@ -148,11 +148,22 @@ class PeerBus(PeerSessions):
             except get_cancelled_exc_class():
                 self._leaves(name)  # it may have been claimed
                 raise
+        self._names_kept.discard(name)
 
     def _leaves(self, name: str) -> None:
         self._names_lost.pop(name, None)
-        if self._alive and name not in self._subscribers:
+        if self._alive and name not in self._subscribers and name not in self._names_kept:
             self.release(name)
+
+    def keep_name(self, name: str) -> None:
+        """Let no other process have the name of a worker that is about to leave, until `free_name`; it will be back."""
+        self._names_kept.add(name)
+
+    def free_name(self, name: str) -> None:
+        """Give a name back that was kept, unless somebody here has it."""
+        if name in self._names_kept:
+            self._names_kept.discard(name)
+            self._leaves(name)
 
     # --- sending
 

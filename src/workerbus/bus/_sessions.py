@@ -106,6 +106,8 @@ class PeerSessions(WorkerBus, EventEmitter):
         self._events = events
         self._news: Lane[_Event] = self._new_news()
         self._listeners: list[PeerListener] = []
+        # Names of workers that have left and will be back, which stay claimed meanwhile.
+        self._names_kept: set[str] = set()
         # Names of subscribers here that another process has: of a worker whose runner does not run yet, say.
         self._names_lost: dict[str, str] = {}
         self._sessions: dict[str, Session] = {}
@@ -221,6 +223,7 @@ class PeerSessions(WorkerBus, EventEmitter):
             name: The name.
             owner: The name of the peer that has it now.
         """
+        self._names_kept.discard(name)
         if name in self._inboxes:
             self._names_lost[name] = owner
         for listener in list(self._listeners):
@@ -263,8 +266,8 @@ class PeerSessions(WorkerBus, EventEmitter):
 
     @property
     def claimed_names(self) -> Collection[str]:
-        """The names here that are unique among all processes: those of workers."""
-        return [name for name, inbox in self._inboxes.items() if inbox.claims]
+        """The names here that are unique among all processes: those of workers, also of those that are restarted."""
+        return [*(name for name, inbox in self._inboxes.items() if inbox.claims), *self._names_kept]
 
     def locate(self, name: str, peer: Peer) -> None:
         """Note with which peer a worker or a runner is."""
@@ -291,6 +294,7 @@ class PeerSessions(WorkerBus, EventEmitter):
     def _leave(self, reason: str) -> None:
         self.end_life(reason)
         self._joined = False
+        self._names_kept.clear()
         self._tell_waiting()
         self._news.close()
         self._news = self._new_news()

@@ -129,6 +129,7 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         self._run = Run(self._name, self._bus, self.clean_up, self._serve, self._cancel)
         self._hosted = HostedWorkers(self, self._run)
         self._registry.later = self._call_later
+        self._registry.on_restart_over = self._bus.free_name
         self._registry.on_arrival = self._hosted.tell_of
         self._discovery = Discovery(self._name, self._bus, self._registry, self._hosted.states)
         self._peers = RunnerPeers(self._name, self._bus, self._discovery, self._hosted, self)

@@ -148,6 +148,8 @@ class Presence:
                 registry.unwatch(watched, self.tell_ready)
                 registry.unwatch_gone(watched, self.tell_gone)
             state.active, state.activation_args = False, None
+            if registry.restarting.get(state.name) == registry.runner_name:
+                bus.keep_name(state.name)
             await bus.unsubscribe(worker)
             if state.announced or state.crash is not None:
                 error = None if state.crash is None else brief(state.crash)
