@@ -97,12 +97,13 @@ fault_plans = st.builds(
 class Network:
     """A network of processes that are started again and again, and the steps that happen to them.
 
-    Under every second seed messages go through the wire.
+    Under every second seed messages go through the wire, and under every third one lanes are bounded.
     """
 
     def __init__(self, processes: int, seed: int, faults: PeerFaults) -> None:
         self.names = [f"p{n}" for n in range(processes)]
         wire = Wire() if seed % 2 else None
+        self.size = 2.0 if seed % 3 == 0 else float("inf")
         self.network = PeerNetwork(seed=seed, faults=faults, lease=LEASE, beat=BEAT, wire=wire)
         self.alive: set[int] = set()
         self.over = Event()
@@ -135,7 +136,7 @@ class Network:
         async def process(end: PeerBus) -> None:
             await main(n, end)
 
-        group.start_soon(partial(self.network.run, self.names[n], process, send_timeout=TIMEOUT))
+        group.start_soon(partial(self.network.run, self.names[n], process, send_timeout=TIMEOUT, max_buffer_size=self.size))
 
     def _happen(
         self, group: TaskGroup, step: Step, main: Callable[[int, PeerBus], Any], do: Callable[[Step], None]
