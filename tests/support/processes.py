@@ -190,7 +190,14 @@ class Hosts:
             self._directory.cleanup()
 
     async def launch(
-        self, name: str, backend: str, workers: Mapping[str, str] | None = None, *, clock: float = 0.0, **bus: Any
+        self,
+        name: str,
+        backend: str,
+        workers: Mapping[str, str] | None = None,
+        *,
+        clock: float = 0.0,
+        url: str | None = None,
+        **bus: Any,
     ) -> Host:
         """Start a process, and do not wait until it is ready.
 
@@ -199,10 +206,11 @@ class Hosts:
             backend: Its event loop.
             workers: Name to class, one of the program's.
             clock: By how many seconds its wall clock is wrong.
+            url: Of the server, if it is another one.
             **bus: Arguments of its bus.
         """
         options = {
-            "url": self._url,
+            "url": url or self._url,
             "backend": backend,
             "name": name,
             "workers": dict(workers or {}),
@@ -224,10 +232,17 @@ class Hosts:
         return host
 
     async def start(
-        self, name: str, backend: str, workers: Mapping[str, str] | None = None, *, clock: float = 0.0, **bus: Any
+        self,
+        name: str,
+        backend: str,
+        workers: Mapping[str, str] | None = None,
+        *,
+        clock: float = 0.0,
+        url: str | None = None,
+        **bus: Any,
     ) -> Host:
         """Start a process, and wait until its runner and workers run; the arguments are those of `launch`."""
-        host = await self.launch(name, backend, workers, clock=clock, **bus)
+        host = await self.launch(name, backend, workers, clock=clock, url=url, **bus)
         await host.said("ready")
         return host
 

@@ -385,6 +385,7 @@ async def host(url: str, name: str, workers: Mapping[str, str], bus: Mapping[str
     await runner.add_workers(*(WORKERS[kind](worker) for worker, kind in workers.items()))
     async with anyio.create_task_group() as group:
         group.start_soon(Host(runner, redis, group).obey)
+        say("opens")
         await runner.run(auto_end=False)
         group.cancel_scope.cancel()
 

@@ -128,6 +128,72 @@ async def test_a_send_that_cannot_be_stored_in_time_says_so(own_server: RedisSer
         await here.reported("clerk", here.sender, 1000)
 
 
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.slow
+async def test_a_process_ends_in_time_though_the_server_is_away(
+    own_server: RedisServer, backend: str, how: str
+) -> None:
+    """L4: what it could not send any more is lost, and it says so."""
+    async with two_processes(own_server.url, backend) as (here, there):
+        await here.ask("clerk", "hold")
+        await there.said("holds")
+        if how == "killed":
+            own_server.kill()
+            await here.said("on_disconnected")
+        else:
+            own_server.freeze()
+        await here.tell("send_many", target="clerk", count=100, confirmed=False)
+        await here.said("sent all")
+        began = anyio.current_time()
+        await here.tell("end")
+        await here.said("ended")
+        assert anyio.current_time() - began < 10.0
+        assert "could not leave the network" in here.log
+        if how == "frozen":
+            own_server.thaw()  # for the other one
+
+
+@pytest.mark.slow
+async def test_a_process_may_start_before_the_server_does(own_server: RedisServer, backend: str) -> None:
+    """X2: within the time that it has for sending."""
+    own_server.kill()
+    async with Hosts(own_server.url, send_timeout=1.0) as hosts:
+        late = await hosts.launch("late", backend)
+        raised = await late.said("raised")
+        assert raised["type"] == "BusUnavailable"
+        assert "could not be opened: no connection to the Redis server at 127.0.0.1" in raised["error"]
+        early = await hosts.launch("early", OTHER[backend], send_timeout=15.0)
+        await early.said("opens")
+        own_server.start()
+        await early.said("ready")
+
+
+@pytest.mark.slow
+async def test_a_process_that_is_cut_off_for_longer_than_its_lease_is_fenced(
+    own_server: RedisServer, backend: str
+) -> None:
+    """X4: what it was asked is answered, what it does is cancelled when it learns so, and it works again."""
+    async with Proxy(own_server.port) as proxy, Hosts(own_server.url, lease=LEASE) as hosts:
+        there = await hosts.start("there", backend, {"clerk": "Clerk"}, url=proxy.url)
+        here = await hosts.start("here", OTHER[backend], {"assistant": "Clerk"})
+        await here.ask("clerk", "hold", key="held")
+        await there.said("holds")
+        await there.ask("assistant", "hold", key="also held")
+        await here.said("holds")
+        proxy.drop_requests()
+        held = await here.said("answered", key="held")
+        assert held["outcome"] == "error"
+        assert "its lease ran out" in held["error"]
+        await here.said("unwound")
+        assert not there.has_said("on_fenced")
+        await proxy.cut()
+        await there.said("on_fenced")
+        await there.said("unwound")
+        assert (await there.said("answered", key="also held"))["outcome"] == "error"
+        await here.ask("clerk", "add", key="again", number=1)
+        assert (await here.said("answered", key="again"))["outcome"] == "completed"
+
+
 @pytest.mark.slow
 async def test_what_is_stored_without_anybody_knowing_is_not_doubled(own_server: RedisServer, backend: str) -> None:
     """X2: a network that drops the server's acknowledgements, again and again."""
