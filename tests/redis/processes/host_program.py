@@ -289,7 +289,7 @@ class Host:
     async def tell(self) -> None:
         """Say how all is."""
         seen = self.bus.statistics()
-        names = ("peers", "repeated", "late", "gaps", "retries", "lives", "malformed", "unsent", "refused", "waiting")
+        names = ("peers", "repeated", "late", "gaps", "retries", "lives", "unknown", "unsent", "refused", "waiting")
         say(
             "statistics",
             **{name: getattr(seen, name) for name in names},

@@ -115,7 +115,7 @@ async def test_what_cannot_be_decoded_is_skipped_and_kept_for_the_operator(serve
         await runner.bus.send(Unheard(source="here", target="clerk", text="?"))
         answer = await runner.job("clerk", name="add", payload={"number": 1})
         assert answer["number"] == 2
-        assert (await there.statistics())["malformed"] == 1
+        assert (await there.statistics())["unknown"] == 1
         await until(lambda: refused(server))
         (kept,) = refused(server)
         assert kept[b"from"] == b"here"

@@ -1,7 +1,7 @@
 """X2-X4, J1, J4, J5: processes and a server that are killed, frozen and started again at random, for a long time.
 
-``WORKERBUS_SOAK=600 python -m pytest -s tests/redis/test_soak.py`` does it for ten minutes; ``WORKERBUS_SEED`` is the
-seed of what is done when.
+``WORKERBUS_SOAK=600 python -m pytest -q tests/redis/processes/test_soak.py`` does it for ten minutes;
+``WORKERBUS_SEED`` is the seed of what is done when.
 """
 
 import faulthandler
