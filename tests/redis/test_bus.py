@@ -1,8 +1,9 @@
 """The bus over a real server, two of them in one process: what is sent, what arrives, and the lives of a bus."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -47,6 +48,23 @@ async def test_what_is_sent_arrives_in_order_with_the_peer_it_came_from(server: 
         await plain.until(300)
         assert plain.got == [note(n, target="it" if n % 3 else None) for n in range(300)]
         assert {message.peer for message in plain.got} == {Peer("left", left.incarnation)}
+
+
+@pytest.mark.parametrize("ask", [WorkerRunner.end, WorkerRunner.cancel])
+async def test_the_end_of_all_is_stored_before_the_process_that_asks_for_it_has_left(
+    server: RedisServer, ask: Callable[..., Awaitable[None]]
+) -> None:
+    """X9, X2"""
+    here, there = (WorkerRunner(name=name, bus=RedisBus(server.url)) for name in ("here", "there"))
+    await there.add_workers(Helper("helper"))
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            for runner in (here, there):
+                group.start_soon(partial(runner.run, auto_end=False))
+            await here.registry.wait_for("helper")
+            await ask(here, "it is late", everywhere=True)
+    assert there.outcome is not None
+    assert there.outcome.reason == "it is late"
 
 
 async def test_a_message_for_a_subscriber_here_does_not_leave_the_process(server: RedisServer) -> None:
