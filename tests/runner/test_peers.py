@@ -23,6 +23,7 @@ from workerbus import (
     NameTakenError,
     NotRunningError,
     Peer,
+    RestartLimitError,
     WorkerErrorData,
     WorkerGoneData,
     WorkerReadyData,
@@ -503,6 +504,41 @@ async def test_a_name_that_is_lost_before_a_runner_runs_is_told_when_it_runs() -
         await two.add_workers(Helper("left"))
         with pytest.raises(NameTakenError, match="'lost'"):
             await _end_soon(two)
+
+
+@pytest.mark.parametrize("of", ["runner", "parent"])
+async def test_a_supervised_worker_whose_name_another_process_has_taken_is_given_up(of: str) -> None:
+    """X5, S1: none of its next ones can have the name; the other one keeps it."""
+    errors: list[WorkerErrorData] = []
+    theirs, told = Helper("twin"), anyio.Event()
+
+    def note_error(_runner: WorkerRunner, data: WorkerErrorData) -> None:
+        errors.append(data)
+        if data.fatal:
+            told.set()
+
+    async with processes("a", "b") as [a, b]:
+        a.add_event_handler("on_error", note_error)
+        host: WorkerRunner | BaseWorker = a
+        if of == "parent":
+            host = Helper("parent")
+            await a.add_workers(host)
+            await b.registry.wait_for("parent")
+        await host.supervise(lambda: Helper("twin"), max_restarts=2, within=60, backoff=Backoff(initial=0.5))
+        await b.registry.wait_for("twin")
+        bus_of(a).switch.leave(bus_of(a), "lost", "its lease is over")
+        await eventually(lambda: not bus_of(b).peers)
+        await b.add_workers(theirs)
+        bus_of(a).end_life("it was declared lost")
+        bus_of(a).join()
+        await told.wait()
+        [error] = [data.exception for data in errors if data.fatal]
+        assert isinstance(error, RestartLimitError)
+        assert isinstance(error.__cause__, NameTakenError)
+        assert (await a.job("twin", name="echo"))["worker"] == "twin"
+        assert theirs.calls
+        assert bus_of(a).switch.names["twin"] == bus_of(b).me.incarnation
+        assert bus_of(a)._names_kept == set()
 
 
 @pytest.mark.parametrize("of", ["runner", "parent"])
