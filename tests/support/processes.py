@@ -43,6 +43,7 @@ class Host:
     Attributes:
         name: Of its runner.
         lines: All that it has said and that nobody has waited for.
+        has_raised: Whether it has said that its program has raised something.
     """
 
     def __init__(self, name: str, process: Process, log: Path) -> None:
@@ -50,9 +51,9 @@ class Host:
         self.lines: list[dict[str, Any]] = []
         self._process = process
         self._log = log
+        self.has_raised = False
         self._changed = anyio.Event()
         self._at_end = False
-        self._frozen = False
         self._guard = subprocess.Popen(["/bin/sh", "-c", GUARD, "guard", str(process.pid)], stdin=subprocess.PIPE)
 
     @property
@@ -70,7 +71,9 @@ class Host:
         rest = b""
         async for data in self._process.stdout:
             *lines, rest = (rest + data).split(b"\n")
-            self.lines += [json.loads(line) for line in lines]
+            said = [json.loads(line) for line in lines]
+            self.has_raised = self.has_raised or any(line["said"] == "raised" for line in said)
+            self.lines += said
             self._tell()
         self._at_end = True
         self._tell()
@@ -143,11 +146,9 @@ class Host:
 
     def freeze(self) -> None:
         """Stop it with SIGSTOP: it keeps its connections, and does nothing."""
-        self._frozen = True
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        self._frozen = False
         self._process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> None:
@@ -183,11 +184,14 @@ class Hosts:
         with anyio.CancelScope(shield=True):
             for host in self._hosts:
                 await host.kill()
+        wrong = [host.log for host in self._hosts if "Traceback" in host.log and not host.has_raised]
         self._group.cancel_scope.cancel()
         try:
             await self._group.__aexit__(None, None, None)  # what the block has raised goes through as it is
         finally:
             self._directory.cleanup()
+        if exc is None:
+            assert not wrong, f"an exception that nobody has expected: {wrong[0][-4000:]}"
 
     async def launch(
         self,
@@ -220,7 +224,7 @@ class Hosts:
         log = Path(self._directory.name) / f"{len(self._hosts)}-{name}.log"
         with log.open("wb") as errors:
             process = await anyio.open_process(
-                [sys.executable, str(PROGRAM), json.dumps(options)],
+                [sys.executable, "-W", "error", str(PROGRAM), json.dumps(options)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

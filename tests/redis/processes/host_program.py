@@ -111,6 +111,12 @@ class Clerk(BaseWorker):
             self.create_task(self.leave, payload["then"], message.job_id)
         return {"counted": payload["updates"]}
 
+    @job(name="stream")
+    async def stream(self, message: BusJobRequestMessage) -> AsyncIterator[dict[str, Any]]:
+        """Stream chunks with numbers from 1."""
+        for number in range(1, _payload(message)["chunks"] + 1):
+            yield {"number": number}
+
     @job(name="bad")
     async def bad(self, message: BusJobRequestMessage) -> dict[str, Any]:
         """Answer what cannot travel."""
@@ -173,7 +179,9 @@ class Host:
         try:
             async with self.runner.job(worker, name=name, payload=payload, timeout=timeout) as context:
                 async for event in context:
-                    updates.append((event.data or {})["number"])
+                    if event.data is None:
+                        continue  # the beginning of a stream
+                    updates.append(event.data["number"])
                     if len(updates) == 1:
                         say("updated", key=key)
             said: dict[str, Any] = {"outcome": "completed", "response": context.response}

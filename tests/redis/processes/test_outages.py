@@ -43,12 +43,17 @@ async def flood(here: Host, there: Host, messages: int, jobs: int) -> None:
     await here.tell("send_many", target="clerk", count=messages, confirmed=False)
     await there.tell("send_many", target="assistant", count=messages, confirmed=False)
     await here.tell("ask_many", worker="clerk", count=jobs, at_once=20, timeout=None)
+    await here.ask("clerk", "count", key="updates", updates=messages)
+    await here.ask("clerk", "stream", key="stream", chunks=messages)
 
 
 async def assert_all_came(here: Host, there: Host, messages: int, jobs: int) -> None:
     """Lost 0, doubled 0, order kept, and all jobs done once."""
     await here.said("sent all")
     await there.said("sent all")
+    for key in ("updates", "stream"):
+        answered = await here.said("answered", key=key)
+        assert (answered["outcome"], answered["updates"]) == ("completed", {"last": messages, "in_order": True})
     asked = await here.said("asked all")
     assert (asked["right"], asked["wrongs"]) == (jobs, 0), asked
     await here.reported("clerk", here.sender, messages)
@@ -126,6 +131,25 @@ async def test_a_send_that_cannot_be_stored_in_time_says_so(own_server: RedisSer
         else:
             own_server.thaw()
         await here.reported("clerk", here.sender, 1000)
+
+
+@pytest.mark.slow
+async def test_a_job_whose_time_is_over_while_the_server_is_away_does_not_stay(
+    own_server: RedisServer, backend: str
+) -> None:
+    """J5, J6: the requester is told in time, and the handler that hears of it later does not go on."""
+    async with two_processes(own_server.url, backend) as (here, there):
+        own_server.kill()
+        await here.said("on_disconnected")
+        await here.ask("clerk", "hold", timeout=0.3)
+        answered = await here.said("answered")
+        assert "timeout" in answered["error"]
+        assert 0.2 < answered["seconds"] < 5.0
+        own_server.start()
+        await here.ask("clerk", "add", key="later", number=1)
+        await here.said("answered", key="later")
+        assert not there.has_said("holds") or await there.said("unwound")
+        assert (await there.statistics())["in_flight"] == 0
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
