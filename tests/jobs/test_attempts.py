@@ -86,6 +86,21 @@ async def test_a_job_is_asked_for_again_until_it_is_done() -> None:
         assert asked.statuses == {"flaky": JobStatus.COMPLETED}
 
 
+async def test_the_number_of_attempts_counts_the_one_that_is_under_way() -> None:
+    """J20"""
+    flaky = Flaky(OSError("one"), 1)
+    async with running(flaky) as runner, anyio.create_task_group() as group:
+        asked = runner.job("flaky", name="do", attempts=3, retry_on=OSError, backoff=EVEN)
+
+        async def ask() -> None:
+            await asked
+
+        group.start_soon(ask)
+        for seconds, attempts in ((0.5, 1), (1, 2), (1, 2)):
+            await anyio.sleep(seconds)
+            assert asked.attempts == attempts
+
+
 async def test_one_that_succeeds_is_asked_for_once() -> None:
     """J20"""
     flaky = Flaky()

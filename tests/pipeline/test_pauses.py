@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from anyio import Event, current_time, fail_after, sleep, sleep_forever
+from anyio import Event, create_task_group, current_time, fail_after, sleep, sleep_forever
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -215,6 +215,27 @@ async def test_an_urgent_pause_overtakes_and_one_in_its_place_ends_it_from_the_o
         await last.until(1, FrameProcessorResumeFrame)
         await worker.queue_frame(TextFrame("b"))
         await last.until(2)
+
+
+async def test_an_urgent_pause_counts_while_a_flush_waits_for_the_frame_before_it() -> None:
+    """P1, P6"""
+
+    async def slowly(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, Alert):
+            await sleep(1)
+
+    spy, last = Spy(slowly), Spy()
+    async with flowing(spy, last) as worker, create_task_group() as group:
+        await worker.queue_frame(Alert("!"))
+        group.start_soon(worker.flush)
+        await settle()
+        await worker.queue_frame(FrameProcessorPauseUrgentFrame(spy))
+        await last.until(1, FrameProcessorPauseUrgentFrame)
+        await worker.queue_frame(TextFrame("a"))
+        await settle()
+        assert last.heard == ["!"]
+        await spy.resume_processing_frames()
+    assert last.heard == ["!", "a"]
 
 
 async def test_frames_that_pause_stay_in_their_pipeline_and_survive_interruptions() -> None:

@@ -23,6 +23,7 @@ from workerbus import (
     JobTimeoutError,
     MemoryBus,
     WorkerParams,
+    WorkerPool,
     WorkerRunner,
     job,
 )
@@ -280,6 +281,36 @@ async def test_a_hook_may_await_a_job_that_stands_in_line_behind_one_that_waits_
         tasks.start_soon(wait_for, runner.job(server, name="send in turn"))
         await (it if server == "it" else other).begun.wait()
         await runner.bus.send(note(0, "it"))
+        with anyio.fail_after(5):
+            await it.done.wait()
+
+
+async def test_a_hook_may_await_a_job_that_stands_in_line_for_a_pool_whose_members_have_lines_too() -> None:
+    """B9, J13, S5: who waits in the one line is not forgotten for those in the other."""
+    members: list[Circle] = []
+
+    async def ask(it: Circle) -> None:
+        with pytest.raises(JobError):
+            await it.job("pool", name="send in turn")
+
+    def made(name: str) -> Circle:
+        members.append(Circle(name, ask))
+        return members[-1]
+
+    it, pool = Circle("it", ask), WorkerPool("pool", made, size=1, concurrency=2)
+    async with running(it, pool, bus=MemoryBus(max_buffer_size=8)) as runner, anyio.create_task_group() as tasks:
+
+        async def wait_for() -> None:
+            with pytest.raises(JobError):
+                await runner.job("pool", name="send in turn")
+
+        for _ in range(2):  # one is at work, and one waits for its turn
+            tasks.start_soon(wait_for)
+        await members[0].begun.wait()
+        await settle()
+        await runner.bus.send(note(0, "it"))
+        await eventually(lambda: pool.waiting == 1)
+        members[0].go_on.set()
         with anyio.fail_after(5):
             await it.done.wait()
 
