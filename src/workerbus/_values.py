@@ -102,7 +102,7 @@ class WorkerGoneData(Value):
     Args:
         worker_name: The name of the worker.
         runner: The name of the runner that hosted it.
-        error: What it has failed of, in words; None if it has ended.
+        error: What it has failed of, in words, cut after a thousand characters; None if it has ended.
 
     Guarantees: J4, W9.
     """
