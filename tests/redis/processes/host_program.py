@@ -28,6 +28,8 @@ from workerbus import (
     BusJobRequestMessage,
     BusMessage,
     JobError,
+    JobGroupError,
+    JobStatus,
     WorkerErrorData,
     WorkerRunner,
     bus_message,
@@ -36,6 +38,7 @@ from workerbus import (
 )
 from workerbus._concurrency.failures import unwrap_group
 from workerbus.errors import BusUnavailable, NameTakenError
+from workerbus.jobs._params import JobGroupOptions
 from workerbus.redis import RedisBus
 
 
@@ -242,18 +245,53 @@ class Host:
         say("settled", sent=self.sent, outcomes=self.outcomes, wrong=self.wrong)
 
     async def _ask_at_random(self, workers: list[str], random: Random) -> None:
+        kinds = (self._add, self._add, self._add_for_all, self._follow)
         while self.bustling:
-            number = random.randrange(1 << 30)
-            name = random.choice(("add", "add", "nap"))
+            timeout = random.random() if random.random() < 0.2 else None
             try:
-                answer = await self.runner.job(random.choice(workers), name=name, payload={"number": number})
+                await random.choice(kinds)(workers, random, timeout)
             except JobError as exc:
                 outcome = exc.reason.rpartition("is gone: ")[2]
+            except JobGroupError as exc:
+                outcome = exc.reason
             else:
                 outcome = "completed"
-                if answer["number"] != number + 1:
-                    self.wrong.append(f"{number}: {answer}")
-            self.outcomes[outcome] += 1
+            self.outcomes[outcome.partition(" (")[0]] += 1
+
+    async def _add(self, workers: list[str], random: Random, timeout: float | None) -> None:
+        number, name = random.randrange(1 << 30), random.choice(("add", "nap"))
+        answer = await self.runner.job(random.choice(workers), name=name, payload={"number": number}, timeout=timeout)
+        self._look_at(answer, number)
+
+    async def _add_for_all(self, workers: list[str], random: Random, timeout: float | None) -> None:
+        number = random.randrange(1 << 30)
+        payload = {"number": number}
+        options: JobGroupOptions = {"timeout": timeout, "cancel_on_error": random.random() < 0.5}
+        async with self.runner.job_group(*workers, name="nap", payload=payload, **options) as group:
+            pass
+        for worker, answer in group.responses.items():
+            if group.statuses[worker] is JobStatus.COMPLETED:
+                self._look_at(answer, number)
+
+    async def _follow(self, workers: list[str], random: Random, timeout: float | None) -> None:
+        count, name = random.randrange(1, 300), random.choice(("updates", "chunks"))
+        payload = {"updates": count, "chunks": count}
+        job = "count" if name == "updates" else "stream"
+        came: list[int] = []
+        try:
+            async with self.runner.job(random.choice(workers), name=job, payload=payload, timeout=timeout) as context:
+                async for event in context:
+                    if event.data is not None:
+                        came.append(event.data["number"])  # noqa: PERF401 - so that those before an error are in it
+            if len(came) != count:
+                self.wrong.append(f"{len(came)} of {count} {name}")
+        finally:
+            if came != list(range(1, len(came) + 1)):
+                self.wrong.append(f"{name} out of order: {came}")
+
+    def _look_at(self, answer: Mapping[str, Any], number: int) -> None:
+        if answer["number"] != number + 1:
+            self.wrong.append(f"{number}: {answer}")
 
     async def _send_at_random(self, workers: list[str], random: Random) -> None:
         while self.bustling:
@@ -266,8 +304,8 @@ class Host:
             session = f"{self.bus.incarnation}>{peer}"
             self.sent[session] += 1
             await self.bus.send(Noted(source=session, target=target, number=self.sent[session]))
-            if random.random() < 0.05:
-                await anyio.sleep(random.random() * 0.02)
+            if random.random() < 0.1:
+                await anyio.sleep(random.random() * 0.05)
 
     def peer_of(self, worker: str) -> str | None:
         peer = self.bus._routes.get(worker)

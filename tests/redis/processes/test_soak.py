@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from support.processes import BACKENDS, LEASE, Host, Hosts, keys_of
+from support.processes import BACKENDS, BASE, LEASE, Host, Hosts, keys_of
 from support.redis_servers import RedisServer
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class Soak:
         for name, host in self._hosts.items():
             settled[name] = await host.said("settled", patience=SETTLING)
             outcomes.update(settled[name]["outcomes"])
-            assert settled[name]["wrong"] == []
+            assert settled[name]["wrong"] == [], name
         sent: dict[str, int] = {}
         for each in settled.values():
             sent.update(each["sent"])
@@ -131,6 +131,7 @@ class Soak:
                 if receiver == life["incarnation"] and sender in alive:
                     assert life["received"].get(session) == {"last": last}, f"{session} at {name}"
             assert (await self._hosts[name].statistics())["in_flight"] == 0
+            assert int(self._server.call("XLEN", f"{BASE}inbox:{life['incarnation']}")) < 1000
         for host in self._hosts.values():
             self._look_at(host)
         assert self.problems == []
@@ -152,7 +153,7 @@ class Soak:
 async def soak(seconds: float, seed: int) -> dict[str, Any]:
     """Do it, and return what has happened."""
     # With "everysec", one that is killed while its disk is slow may lose what it has confirmed in the last seconds.
-    with RedisServer(appendfsync="always") as server:
+    with RedisServer(appendfsync="always", auto_aof_rewrite_min_size="1mb") as server:
         async with Hosts(server.url, lease=LEASE) as hosts:
             it = Soak(server, hosts, seed)
             await it.begin()
