@@ -123,7 +123,7 @@ async def test_a_worker_that_has_left_its_peer_is_looked_for_there_no_more() -> 
         bus.locate("one", LEFT)
         bus.unlocate("one", RIGHT)
         await bus.send(note(1, target="one"))
-        assert bus.to(LEFT) == [note(1, target="one")]
+        assert bus.sent == [(note(1, target="one"), (LEFT,))]
         bus.unlocate("one", LEFT)
         await bus.send(update("one"))
         assert len(bus.sent) == 1

@@ -16,6 +16,7 @@ from workerbus import (
     BaseWorker,
     BusDataMessage,
     BusJobRequestMessage,
+    BusMessage,
     BusUnavailable,
     JobContext,
     JobError,
@@ -136,7 +137,9 @@ class Network:
         async def process(end: PeerBus) -> None:
             await main(n, end)
 
-        group.start_soon(partial(self.network.run, self.names[n], process, send_timeout=TIMEOUT, max_buffer_size=self.size))
+        group.start_soon(
+            partial(self.network.run, self.names[n], process, send_timeout=TIMEOUT, max_buffer_size=self.size)
+        )
 
     def _happen(
         self, group: TaskGroup, step: Step, main: Callable[[int, PeerBus], Any], do: Callable[[Step], None]
@@ -186,18 +189,6 @@ class Heard:
     message: Said
 
 
-class Ear(Plain):
-    """Keeps what arrives."""
-
-    def __init__(self, n: int, end: PeerBus, heard: list[Heard]) -> None:
-        super().__init__(f"ear {n}", receives="own", on=self._hear)
-        self._n, self._end, self._heard = n, end, heard
-
-    def _hear(self, message: Any) -> None:
-        if isinstance(message, Said) and message.peer is not None:
-            self._heard.append(Heard(self._n, self._end.incarnation, message.peer, message))
-
-
 class Speakers(Network):
     """Processes that say something to all, and to subscribers of each other.
 
@@ -219,7 +210,13 @@ class Speakers(Network):
         self.found: list[str] = []
 
     async def main(self, n: int, end: PeerBus) -> None:
-        await end.subscribe(Ear(n, end, self.heard))
+        def hear(message: BusMessage) -> None:
+            # Where it passes: by the time that a subscriber handles it, the end may be in another life.
+            if isinstance(message, Said) and message.peer is not None:
+                self.heard.append(Heard(n, end.incarnation, message.peer, message))
+
+        await end.subscribe(Plain(f"ear {n}", receives="own"))
+        end.add_tap(hear)
         async with end, create_task_group() as group:
             self.ends[n], self.groups[n] = end, group
             await self.over.wait()
