@@ -99,6 +99,49 @@ async def test_what_its_sender_has_given_up_is_not_written_and_leaves_no_gap(wor
     assert await world.written() == [("a", 1, b"1"), ("a", 2, b"3")]
 
 
+@pytest.mark.parametrize("gone", [False, True])
+async def test_who_waits_until_nothing_waits_is_told_where_nothing_is_left_to_be_written(
+    world: World, gone: bool
+) -> None:
+    """X2: since its sender has given it up, or its peer is gone."""
+    receipt = world.put(b"1", A)
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.outbox.empty)
+        await anyio.wait_all_tasks_blocked()
+        if gone:
+            del world.sessions[A.incarnation]
+        else:
+            receipt.withdrawn = True
+        group.start_soon(world.outbox.next_batch)
+        await anyio.wait_all_tasks_blocked()
+        world.put(b"2", B)
+    assert await world.written() == [("b", 1, b"2")]
+
+
+async def test_what_senders_have_given_up_does_not_pile_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """X2: while there is no server that it could be written to. What the library has posted stays."""
+    monkeypatch.setattr(_outbox, "HIGH_ENTRIES", 10)
+    world.outbox = Outbox("bus", world.sessions.get)
+    world.put(b"first", A)
+    for number in range(1000):
+        world.put(b"%d" % number, A).withdrawn = True
+        assert world.outbox.entries <= 12
+    world.put(b"last", A)
+    assert await world.written() == [("a", 1, b"first"), ("a", 2, b"last")]
+
+
+async def test_a_line_of_what_is_to_be_written_is_swept_seldom(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """X2: the longer it is, the more seldom, so that it costs each message the same."""
+    monkeypatch.setattr(_outbox, "HIGH_ENTRIES", 10)
+    world.outbox = Outbox("bus", world.sessions.get)
+    swept: list[int] = []
+    sweep = world.outbox._sweep
+    monkeypatch.setattr(world.outbox, "_sweep", lambda: (swept.append(world.outbox.entries), sweep()))
+    for number in range(1000):
+        world.put(b"%d" % number, A)
+    assert swept == [11, 23, 47, 95, 191, 383, 767]
+
+
 async def test_a_message_for_a_peer_that_is_gone_says_so(world: World) -> None:
     """X2: and whether it may have been stored."""
     first = world.put(b"1", A)

@@ -116,6 +116,7 @@ class Outbox:
         self._batch: list[Entry] = []
         self._wake: Event | None = None
         self._changed: Event | None = None
+        self._sweep_at = HIGH_ENTRIES
         self.entries: int = 0
         self.size: int = 0
 
@@ -125,8 +126,21 @@ class Outbox:
             self._line.append(Entry(peer, data, receipt, now))
             self.entries += 1
             self.size += len(data)
+        if self.entries > self._sweep_at:
+            self._sweep()
         if self._wake is not None:
             self._wake.set()
+
+    def _sweep(self) -> None:
+        """Let leave what its senders have given up meanwhile: without a server, it would stay."""
+        waiting = [entry for entry in self._line if entry.number or not entry.receipt.withdrawn]
+        if len(waiting) < len(self._line):
+            for entry in self._line:
+                if not entry.number and entry.receipt.withdrawn:
+                    self._leave(entry)
+            self._line = deque(waiting)
+            self._tell_change()
+        self._sweep_at = max(HIGH_ENTRIES, 2 * self.entries)
 
     def mark(self, peers: Iterable[Peer], now: float) -> None:
         """Put a mark in line for all peers who were sent something, so that they notice if that is lost.
@@ -151,7 +165,7 @@ class Outbox:
         return self._batch
 
     def _fill(self) -> None:
-        size, line = 0, self._line
+        size, line, before = 0, self._line, self.entries
         while line and len(self._batch) < BATCH_ENTRIES and size < BATCH_BYTES:
             entry = line.popleft()
             session = self._session(entry.peer.incarnation)
@@ -166,6 +180,8 @@ class Outbox:
                     entry.receipt.written = True
                 size += len(entry.data)
                 self._batch.append(entry)
+        if self.entries < before:
+            self._tell_change()
 
     def settle(self, stored: Sequence[bool | None]) -> None:
         """Say what became of the batch.
