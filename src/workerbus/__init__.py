@@ -17,6 +17,7 @@ from workerbus.bus import (
     PeerBusStatistics,
     Receipt,
     SubscriberStatistics,
+    TapNewBuses,
     WorkerBus,
 )
 from workerbus.errors import (
@@ -36,6 +37,7 @@ from workerbus.errors import (
     NotRunningError,
     ParentError,
     PayloadError,
+    RecordingError,
     ReservedNameError,
     RestartLimitError,
     RunCancelled,
@@ -202,6 +204,7 @@ __all__ = [
     "PoolStatistics",
     "Rate",
     "Receipt",
+    "RecordingError",
     "ReservedNameError",
     "RestartLimitError",
     "RunCancelled",
@@ -209,6 +212,7 @@ __all__ = [
     "RunnerStatistics",
     "SubscriberStatistics",
     "Supervision",
+    "TapNewBuses",
     "TaskHandle",
     "UnknownEventError",
     "UnknownJobError",

@@ -4,7 +4,7 @@ A worker sees its runner as a `RunnerLike`; a job client and a job server see th
 Protocols there is only what is passed between their two sides: `HookCall` and `Barrier`.
 """
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
@@ -54,6 +54,13 @@ class Sender(Protocol):
     @property
     def in_process(self) -> bool:
         """Whether everybody is in this process: what is posted has arrived when `post` returns."""
+
+    @property
+    def job_taps(self) -> Sequence[Any]:
+        """Who is told when handlers begin and end; the same list at any time."""
+
+    def tell_of_job(self, event: str, worker: str, request: BusMessage) -> None:
+        """Tell them of a handler that begins or ends."""
 
 
 class Directory(Protocol):

@@ -421,6 +421,23 @@ class WireError(WorkerBusError, ValueError):
         self.unknown_tag: str = unknown_tag
 
 
+class RecordingError(WorkerBusError, ValueError):
+    """A file is no recording, or one that cannot be read.
+
+    Attributes:
+        path: The path of the file.
+        reason: Why, in words.
+        line: The number of the line, from 1 on; None where it is the whole.
+    """
+
+    def __init__(self, path: str, reason: str, line: int | None = None) -> None:
+        where = "" if line is None else f", line {line}"
+        super().__init__(f"{path}{where}: this is no recording that can be read: {reason}")
+        self.path: str = path
+        self.reason: str = reason
+        self.line: int | None = line
+
+
 class RegistrationError(WorkerBusError, TypeError):
     """A class of messages or frames cannot be registered for the wire: something of it would be lost on the way.
 

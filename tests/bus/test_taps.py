@@ -23,9 +23,12 @@ from workerbus import (
     BusLocalMessage,
     BusMessage,
     HandlerTypeError,
+    JobError,
     MemoryBus,
     MessageTypeError,
+    TapNewBuses,
     WorkerBus,
+    WorkerRunner,
     bus_message,
 )
 
@@ -254,3 +257,80 @@ def test_a_tap_is_a_sync_function(tap: Callable[[BusMessage], object]) -> None:
     bus = MemoryBus()
     with pytest.raises(HandlerTypeError, match="a tap is a sync function"):
         bus.add_tap(tap)
+
+
+class Watch:
+    """A tap that is told of handlers, too."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def __call__(self, message: BusMessage) -> None:
+        if isinstance(message, BusJobRequestMessage | BusJobResponseMessage):
+            self.seen.append((type(message).__name__, message.source))
+
+    def job_begins(self, worker: str, request: BusJobRequestMessage) -> None:
+        self.seen.append(("begins", worker))
+
+    def job_ends(self, worker: str, request: BusJobRequestMessage) -> None:
+        self.seen.append(("ends", worker))
+
+
+async def test_a_tap_that_wants_to_know_is_told_when_handlers_begin_and_end() -> None:
+    """O1: between request and answer it begins, and behind the answer it has ended; also where it raises."""
+    watch = Watch()
+    async with running(Helper("helper"), name="runner") as runner:
+        runner.bus.add_tap(watch)
+        await runner.job("helper", name="echo")
+        with pytest.raises(JobError):
+            await runner.job("helper", name="fail")
+        runner.bus.remove_tap(watch)
+        await runner.job("helper", name="echo")
+    one = [
+        ("BusJobRequestMessage", "runner"),
+        ("begins", "helper"),
+        ("BusJobResponseMessage", "helper"),
+        ("ends", "helper"),
+    ]
+    assert watch.seen == one * 2
+
+
+async def test_a_tap_that_raises_when_a_handler_begins_is_taken_off_and_the_job_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """O1"""
+
+    class Broken(Watch):
+        def job_begins(self, worker: str, request: BusJobRequestMessage) -> None:
+            raise ValueError("the tap")
+
+    watch = Broken()
+    async with running(Helper("helper"), name="runner") as runner:
+        runner.bus.add_tap(watch)
+        assert (await runner.job("helper", name="echo"))["worker"] == "helper"
+    assert watch.seen == [("BusJobRequestMessage", "runner")]
+    assert caplog.text.count("failed and is taken off") == 1
+
+
+async def test_each_bus_that_is_made_in_the_block_gets_a_tap_and_no_other_one() -> None:
+    """O1: a bus that a runner makes for itself, too; the tap stays behind the block."""
+    seen: dict[str, list[BusMessage]] = {}
+
+    def make(bus: WorkerBus) -> Callable[[BusMessage], object] | None:
+        return seen.setdefault(bus.name, []).append if bus.name != "spared" else None
+
+    before = MemoryBus(name="before")
+    with TapNewBuses(make):
+        bus, spared, runner = MemoryBus(name="bus"), MemoryBus(name="spared"), WorkerRunner(handle_sigint=False)
+    after = MemoryBus(name="after")
+    for each in (before, bus, spared, after):
+        async with each:
+            await each.send(note(1))
+    assert set(seen) == {"bus", runner.bus.name}
+    assert seen["bus"] == [note(1)]
+
+
+def test_what_makes_taps_is_a_sync_function() -> None:
+    """O1"""
+    with pytest.raises(HandlerTypeError, match="what makes taps is a sync function"):
+        TapNewBuses(None)  # type: ignore[arg-type]

@@ -48,6 +48,8 @@ MADE: list[Exception] = [
     errors.WireError("set would come back as list", class_name="BusJobRequestMessage", path="payload.a"),
     errors.WireError("it is of version 2", arrived=True),
     errors.WireError("there is no class 'x' here", arrived=True, unknown_tag="x"),
+    errors.RecordingError("run.jsonl", "it is empty"),
+    errors.RecordingError("run.jsonl", "it is cut off", line=3),
     errors.RegistrationError("Mine", "it is local"),
     errors.RegistrationError("Mine", "JSON has no form for object", field_name="held"),
     errors.TagTakenError("mine", "one.Mine", "other.Mine"),

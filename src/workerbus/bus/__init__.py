@@ -6,6 +6,7 @@ from workerbus.bus._memory import MemoryBus
 from workerbus.bus._peer_bus import PeerBus
 from workerbus.bus._peers import Arrival, PeerListener, Receipt
 from workerbus.bus._sessions import PeerBusStatistics
+from workerbus.bus._taps import Tap, TapNewBuses
 
 AsyncQueueBus = MemoryBus
 """The name of `MemoryBus` in Pipecat."""
@@ -21,5 +22,7 @@ __all__ = [
     "PeerListener",
     "Receipt",
     "SubscriberStatistics",
+    "Tap",
+    "TapNewBuses",
     "WorkerBus",
 ]

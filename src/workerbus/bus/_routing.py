@@ -38,9 +38,8 @@ class Routing(Tapped, ABC):
     """
 
     def __init__(self, name: str, max_buffer_size: float) -> None:
-        self.name: str = name
+        super().__init__(name)
         self.max_buffer_size: float = max_buffer_size
-        self._taps = ()
         self._subscribers: dict[str, BusSubscriber] = {}
         self._inboxes: dict[str, Inbox] = {}
         self._everything: dict[str, Inbox] = {}

@@ -1,11 +1,14 @@
-"""Taps: functions that see each message where it passes (O1).
+"""Taps: functions that see each message where it passes, on one bus or on every bus that is made (O1).
 
-Knows nothing of where that is: the bus tells them, and asks first whether there are any.
+Knows nothing of where that is: the bus tells them, and asks first whether there are any. What no message says, when a
+job's handler begins and ends, is told to those taps that want to know it.
 """
 
 import inspect
 import logging
 from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Self
 
 from workerbus._concurrency.failures import own_error_of_call
 from workerbus.errors import HandlerTypeError
@@ -15,17 +18,70 @@ logger = logging.getLogger("workerbus.bus")
 
 Tap = Callable[[BusMessage], object]
 
+_for_new_buses: Final[list[Callable[[Any], Tap | None]]] = []
+
+
+class TapNewBuses:
+    """Adds a tap to every bus that is made in the block, wherever in the process that is: for tools that look on.
+
+    ::
+
+        def make_tap(bus):
+            return lambda message: print(bus.name, message)
+
+
+        with TapNewBuses(make_tap):
+            runpy.run_path("program.py", run_name="__main__")
+
+    A tap stays on its bus after the block. Blocks may be nested, and overlap.
+
+    Args:
+        make: Called with each new bus, which is not open yet; returns the tap, or None for no tap.
+
+    Guarantees: O1.
+    """
+
+    def __init__(self, make: Callable[[Any], Tap | None]) -> None:
+        if not callable(make) or inspect.iscoroutinefunction(make):
+            raise HandlerTypeError(f"what makes taps is a sync function that gets each new bus, not {make!r}")
+        self._make = make
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        _for_new_buses.append(self._make)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End: buses that are made from now on get no tap."""
+        _for_new_buses.remove(self._make)
+
 
 class Tapped:
     """What taps can be added to.
 
+    Args:
+        name: Its name in logs.
+
     Attributes:
         name: Its name in logs.
+        job_taps: Those of the taps that are told when handlers begin and end; always this list.
         _taps: The taps, in the order in which they were added.
     """
 
     name: str
+    job_taps: list[Any]
     _taps: tuple[Tap, ...]
+
+    def __init__(self, name: str) -> None:
+        self.name: str = name
+        self.job_taps: list[Any] = []
+        self._taps: tuple[Tap, ...] = ()
+        for make in _for_new_buses:
+            tap = make(self)
+            if tap is not None:
+                self.add_tap(tap)
 
     def add_tap(self, tap: Tap) -> None:
         """Call ``tap(message)`` once for each message that passes here, from now on.
@@ -39,8 +95,12 @@ class Tapped:
         that raises is logged and taken off, and the message goes on. A tap stays until it is removed, also where the
         bus is closed and opened again.
 
+        No message says when a handler begins. A tap that is an object with the methods ``job_begins(worker, request)``
+        and ``job_ends(worker, request)``, both sync, is told so: in the handler's task, with the name of the worker
+        that runs it, before its first step and after its last. The same rules hold for them.
+
         Args:
-            tap: A sync function; one that was added before is not added again.
+            tap: A sync function, or an object that can be called as one; one that was added before is not added again.
 
         Raises:
             HandlerTypeError: The tap is no sync function; a `TypeError`.
@@ -51,17 +111,35 @@ class Tapped:
             raise HandlerTypeError(f"a tap is a sync function that gets each message, not {tap!r}")
         if tap not in self._taps:
             self._taps = (*self._taps, tap)
+            if callable(getattr(tap, "job_begins", None)) and callable(getattr(tap, "job_ends", None)):
+                self.job_taps.append(tap)
 
     def remove_tap(self, tap: Tap) -> None:
         """Call a tap no more, not even for a message that is passing now; nothing happens where it was not added."""
         self._taps = tuple(each for each in self._taps if each != tap)
+        self.job_taps[:] = [each for each in self.job_taps if each != tap]
 
     def _tell_taps(self, message: BusMessage) -> None:
         for tap in self._taps:
             if tap in self._taps:  # else an earlier one has removed it
-                try:
-                    tap(message)
-                except BaseException as exc:
-                    error = own_error_of_call(exc)
-                    logger.error("a tap of bus %r failed and is taken off: %r", self.name, tap, exc_info=error)
-                    self.remove_tap(tap)
+                self._call(tap, tap, message)
+
+    def tell_of_job(self, event: str, worker: str, request: BusMessage) -> None:
+        """Tell those of the taps that want to know that a handler begins or ends.
+
+        Args:
+            event: ``"job_begins"`` or ``"job_ends"``.
+            worker: The name of the worker whose handler it is.
+            request: The request of the job.
+        """
+        for tap in tuple(self.job_taps):
+            if tap in self.job_taps:
+                self._call(tap, getattr(tap, event), worker, request)
+
+    def _call(self, tap: Tap, function: Callable[..., object], *args: object) -> None:
+        try:
+            function(*args)
+        except BaseException as exc:
+            error = own_error_of_call(exc)
+            logger.error("a tap of bus %r failed and is taken off: %r", self.name, tap, exc_info=error)
+            self.remove_tap(tap)

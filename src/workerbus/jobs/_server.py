@@ -10,7 +10,7 @@ The server knows nothing of names and classes: it is given a `Route` for each jo
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -64,7 +64,7 @@ class JobServer(JobTable):
         ignored: How many requests came a second time.
     """
 
-    __slots__ = ("_find", "_network", "_now", "_panicked", "_refusal", "early", "ignored", "owner", "pool")
+    __slots__ = ("_find", "_network", "_now", "_panicked", "_refusal", "_taps", "early", "ignored", "owner", "pool")
 
     def __init__(
         self,
@@ -83,6 +83,7 @@ class JobServer(JobTable):
         self.ignored: int = 0
         self._now: Callable[[], float] | None = None
         self._network: Sender | None = None
+        self._taps: Sequence[Any] = ()
 
     # --- requests and cancels
 
@@ -128,6 +129,7 @@ class JobServer(JobTable):
         self._now = running_backend().current_time
         self._all_groups = bus.job_groups
         self._network = None if bus.in_process else bus
+        self._taps = bus.job_taps
         return self._now
 
     def take(self, assigned: OpenJob, assignment: Assignment) -> None:
@@ -308,10 +310,13 @@ class JobServer(JobTable):
     async def _handle(self, job: OpenJob, scope: CancelScope) -> None:
         job.state = next_job(job.state, JobTrigger.START)
         job.scope = scope
+        told = bool(self._taps)
         handling = None
         if self._all_groups is not None:
             handling = JobHandling(job, job.request.target or self._name, self._all_groups)
         try:
+            if told:
+                self._owner.bus.tell_of_job("job_begins", self._name, job.request)
             result = await job.route.run(job.request)
         except BaseException as exc:
             failure = sort_failure(exc)
@@ -327,6 +332,8 @@ class JobServer(JobTable):
             self._end_of_handler(job, result, None)
         finally:
             job.scope = None
+            if told:
+                self._owner.bus.tell_of_job("job_ends", self._name, job.request)
             if handling is not None:
                 handling.leave()
 

@@ -1,10 +1,8 @@
 """Messages in words, for the stories that the buses of this package tell.
 
-Names and job ids that the library makes up are random. In a story they become small numbers, in the order in which they
-are met, so that one program tells one story, whichever process it runs in.
+Names and job ids that the library makes up become small numbers, so that one program tells one story.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from reprlib import Repr
 from typing import Any, Final
@@ -39,8 +37,8 @@ from workerbus.messages import (
     BusWorkerRegistryMessage,
     BusWorkerRestartingMessage,
 )
+from workerbus.recording._naming import Naming
 
-_MADE_UP: Final = re.compile(r"(?:(?P<what>\w+)-)?[0-9a-f]{12}-[0-9a-f]+")
 _FROM_REQUESTER: Final = (
     BusJobRequestMessage,
     BusJobCancelMessage,
@@ -54,39 +52,15 @@ _short.maxdict = _short.maxlist = _short.maxtuple = 4
 _short.maxlevel = 3
 
 
-class Teller:
+class Teller(Naming):
     """Finds words for messages, and small numbers for made-up names and job ids."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, str] = {}
-        self._jobs: dict[str, str] = {}
-        self._last: dict[tuple[str, str], int] = {}
-
-    def name(self, name: str) -> str:
-        """Return a subscriber's name, or ``runner-1`` for one that was made up."""
-        known = self._names.get(name)
-        if known is None:
-            made_up = _MADE_UP.fullmatch(name)
-            known = name if made_up is None else self._numbered("name", made_up["what"] or "id")
-            self._names[name] = known
-        return known
 
     def job(self, message: BusMessage) -> str | None:
         """Return which job a message is about: its id, or ``front-1`` for the first that ``front`` asked for."""
         job_id = getattr(message, "job_id", None)
         if not isinstance(job_id, str):
             return None
-        known = self._jobs.get(job_id)
-        if known is None:
-            requester = message.source if isinstance(message, _FROM_REQUESTER) else message.target
-            made_up = _MADE_UP.fullmatch(job_id)
-            known = job_id if made_up is None else self._numbered("job", self.name(requester or "somebody"))
-            self._jobs[job_id] = known
-        return known
-
-    def _numbered(self, kind: str, what: str) -> str:
-        number = self._last[kind, what] = self._last.get((kind, what), 0) + 1
-        return f"{what}-{number}"
+        return self.job_id(job_id, message.source if isinstance(message, _FROM_REQUESTER) else message.target)
 
     def way(self, message: BusMessage) -> str:
         """Return from whom to whom a message goes: ``front -> tts``."""
@@ -97,7 +71,7 @@ class Teller:
         """Return what a message says, as a sentence without its subject, which is the sender: ``activates it``."""
         verb = _VERBS.get(type(message))
         text = f"sends {_shown(message)}" if verb is None else verb(self, message)
-        return _MADE_UP.sub(lambda found: self._jobs.get(found[0]) or self.name(found[0]), text)
+        return self.text(text)
 
     def calls(self, message: BusMessage) -> str:
         """Return what a message is, as the subject of a sentence: ``the answer of 'b' to 'a' (job a-1)``."""

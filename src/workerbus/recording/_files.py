@@ -1,0 +1,114 @@
+"""All that can be written of recordings, by the names of the formats: for programs and for tests."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from workerbus.bus._taps import TapNewBuses
+from workerbus.recording._recording import LIMIT, Recording
+
+_PICTURES: Final[Mapping[str, tuple[str, Callable[[Recording], str]]]] = {
+    "mermaid": (".mmd", Recording.mermaid),
+    "sequence": (".sequence.svg", Recording.sequence_svg),
+    "timeline": (".timeline.svg", Recording.timeline_svg),
+    "chrome": (".trace.json", Recording.chrome_trace),
+}
+FORMATS: Final = ("records", *_PICTURES)
+"""The formats that there are: the recording itself, and what is drawn from it."""
+
+
+class Recordings:
+    """Records every bus that is made in the block, wherever in the process that is, each for itself.
+
+    ::
+
+        with Recordings() as recordings:
+            main()
+        recordings.save("out", "main")
+
+    Args:
+        limit: How many records are kept of each bus; beyond that the oldest are dropped.
+        payloads: Whether to keep the payloads, too.
+
+    Raises:
+        ValueError: ``limit`` is less than 1.
+
+    Guarantees: O1, O3.
+    """
+
+    def __init__(self, *, limit: int = LIMIT, payloads: bool = False) -> None:
+        Recording(limit=limit)
+        self._limit = limit
+        self._payloads = payloads
+        self._made: list[tuple[Any, Recording]] = []
+        self._new_buses = TapNewBuses(self._make)
+
+    def _make(self, bus: Any) -> Recording:
+        recording = Recording(limit=self._limit, payloads=self._payloads)
+        self._made.append((bus, recording))
+        return recording
+
+    def __enter__(self) -> Self:
+        """Begin to record the buses that are made."""
+        self._new_buses.__enter__()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Record no more; what was recorded stays."""
+        self._new_buses.__exit__(exc_type, exc, traceback)
+        for bus, recording in self._made:
+            bus.remove_tap(recording)
+
+    @property
+    def recordings(self) -> list[Recording]:
+        """One recording for each bus over which something has passed, in the order in which the buses were made."""
+        return [recording for _, recording in self._made if len(recording)]
+
+    def save(self, directory: str | Path, stem: str, formats: Sequence[str] = FORMATS) -> list[Path]:
+        """Write what was recorded, and pictures of it; see `write`."""
+        return write(self.recordings, directory, stem, formats)
+
+
+def write(
+    recordings: Iterable[Recording], directory: str | Path, stem: str, formats: Sequence[str] = FORMATS
+) -> list[Path]:
+    """Write recordings, and pictures of them, into a directory, which is made where it is not there.
+
+    Args:
+        recordings: The recordings.
+        directory: The directory.
+        stem: What the names of the files begin with: of several recordings, the second one's with ``STEM-2``.
+        formats: What to write: ``"records"`` (``.jsonl``), ``"mermaid"`` (``.mmd``), ``"sequence"``
+            (``.sequence.svg``), ``"timeline"`` (``.timeline.svg``), ``"chrome"`` (``.trace.json``); all by default.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ValueError: There is no such format.
+    """
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown:
+        raise ValueError(f"the formats are {', '.join(FORMATS)}, not {', '.join(unknown)}")
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for place, recording in enumerate(recordings, 1):
+        name = stem if place == 1 else f"{stem}-{place}"
+        if "records" in formats:
+            written.append(folder / f"{name}.jsonl")
+            recording.save(written[-1])
+        for kind, (suffix, draw) in _PICTURES.items():
+            if kind in formats:
+                written.append(folder / f"{name}{suffix}")
+                written[-1].write_text(draw(recording), encoding="utf-8")
+    return written
+
+
+def file_stem(text: str, most: int = 120) -> str:
+    """Return a text as the beginning of a file's name: with nothing in it that a file system could take amiss."""
+    return re.sub(r"[^\w.=+-]+", "-", text).strip("-.")[-most:] or "run"
