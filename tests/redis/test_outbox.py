@@ -136,7 +136,12 @@ async def test_a_line_of_what_is_to_be_written_is_swept_seldom(world: World, mon
     world.outbox = Outbox("bus", world.sessions.get)
     swept: list[int] = []
     sweep = world.outbox._sweep
-    monkeypatch.setattr(world.outbox, "_sweep", lambda: (swept.append(world.outbox.entries), sweep()))
+
+    def counted() -> None:
+        swept.append(world.outbox.entries)
+        sweep()
+
+    monkeypatch.setattr(world.outbox, "_sweep", counted)
     for number in range(1000):
         world.put(b"%d" % number, A)
     assert swept == [11, 23, 47, 95, 191, 383, 767]
