@@ -652,6 +652,27 @@ def _story(backend: str, seed: int, schedule: int) -> str:
     return run(main, backend=backend, seed=schedule)
 
 
+def test_made_up_names_of_runners_are_in_no_story(backend: str) -> None:
+    """Else it would be another one each time."""
+
+    async def main() -> str:
+        network = PeerNetwork()
+        left, right = network.end("left"), network.end("right")
+        async with WorkerRunner(bus=left), running(Helper("b"), bus=right):
+            await settle()
+            network.lose("left", "right")
+            network.fence("left")
+            await sleep(3)
+            await left.send(note(1))
+            await left.send(note(2))
+            await sleep(3)
+        return str(network)
+
+    story = run(main, backend=backend)
+    assert "right has lost messages of left" in story
+    assert story == run(main, backend=backend)
+
+
 def test_the_same_seed_tells_the_same_story(backend: str) -> None:
     assert _story(backend, 1, 0) == _story(backend, 1, 0)
     assert _story(backend, 1, 0) != _story(backend, 2, 0)

@@ -217,10 +217,10 @@ class PeerEnd(PeerBus):
         if self._line and self._line[0].due <= now:
             self._store(self._line.popleft())
             return True
-        for peer, number in self.inbox.take_missing(now):
-            session = self.session(peer.incarnation)
-            if session is not None and session.received < number:
-                self._find_gap(peer)
+        for missing in self.inbox.take_missing(now):
+            session = self.session(missing.peer.incarnation)
+            if session is not None and session.received < missing.number:
+                self._find_gap(missing)
                 return True
         entry = self.inbox.take(now, self._is_cut)
         if entry is None:
@@ -237,12 +237,12 @@ class PeerEnd(PeerBus):
             message, delay = self._network.copy(entry.sent), now - entry.sent.time
             arrival = self.arrive(message, entry.peer, number=entry.number, delay=delay)
             if arrival is Arrival.GAP:
-                self._find_gap(entry.peer)
+                self._find_gap(entry)
             elif arrival is Arrival.OVERFLOW:
-                self._begin_again("on_gap", f"has no room for more messages of {entry.peer.name}")
+                self._begin_again("on_gap", f"has no room for more messages of {entry.home}")
 
-    def _find_gap(self, peer: Peer) -> None:
-        self._begin_again("on_gap", f"has lost messages of {peer.name}")
+    def _find_gap(self, entry: Entry) -> None:
+        self._begin_again("on_gap", f"has lost messages of {entry.home}")
 
     # --- names
 

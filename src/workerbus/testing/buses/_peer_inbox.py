@@ -44,7 +44,7 @@ class PeerInbox:
         self._queues: dict[str, list[tuple[float, int, Entry]]] = {}
         self._last_due: dict[str, float] = {}
         self._order = count()
-        self._missing: list[tuple[float, Peer, int]] = []
+        self._missing: list[tuple[float, Entry]] = []
 
     def put(self, entry: Entry, due: float, *, behind: bool = True) -> float:
         """Put an entry in.
@@ -99,17 +99,17 @@ class PeerInbox:
     def next_due(self, held: Callable[[Entry], bool]) -> float:
         """Return when there is something to take; infinite where there is nothing."""
         queues = [queue[0][0] for queue in self._queues.values() if not held(queue[0][2])]
-        return min([*queues, *(due for due, peer, _ in self._missing if not self._has(peer))], default=float("inf"))
+        return min([*queues, *(due for due, entry in self._missing if not self._has(entry.peer))], default=float("inf"))
 
-    def miss(self, peer: Peer, number: int, due: float) -> None:
+    def miss(self, entry: Entry, due: float) -> None:
         """Note that a message was lost, which is found out when it is due, if not before."""
-        self._missing.append((due, peer, number))
+        self._missing.append((due, entry))
 
-    def take_missing(self, now: float) -> list[tuple[Peer, int]]:
+    def take_missing(self, now: float) -> list[Entry]:
         """Take out the messages of which it can be found out now that they were lost: behind all that had come."""
-        found = [each for each in self._missing if each[0] <= now and not self._has(each[1])]
+        found = [each for each in self._missing if each[0] <= now and not self._has(each[1].peer)]
         self._missing = [each for each in self._missing if each not in found]
-        return [(peer, number) for _, peer, number in found]
+        return [entry for _, entry in found]
 
     def _has(self, peer: Peer) -> bool:
         return peer.incarnation in self._queues

@@ -407,7 +407,7 @@ class PeerNetwork:
         if fate.lost or self._to_lose[way]:
             self._to_lose[way] -= not fate.lost
             self._story.befalls("lost", message, f"is lost on its way to {life.end.name}")
-            life.inbox.miss(end.me, number, now + self._part(f"{way} is lost") * self.beat)
+            life.inbox.miss(entry, now + self._part(f"{way} is lost") * self.beat)
             life.end.wake()
             return
         due = life.inbox.put(entry, now + fate.delay)
