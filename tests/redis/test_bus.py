@@ -12,6 +12,7 @@ import pytest
 from support.messages import note
 from support.proxies import Proxy
 from support.redis_servers import RedisServer, redis_running, until
+from support.runners import runner_on
 from support.subscribers import Plain
 from support.workers import Helper
 from workerbus import BusEndMessage, BusJobRequestMessage, BusUnavailable, NameTakenError, Peer, WorkerRunner
@@ -403,6 +404,19 @@ async def test_a_connection_that_is_lost_is_told_of_and_made_again(server: Redis
         await until(lambda: heard == ["lost", "found"])
         assert left.statistics().connections_lost >= 1
         await left.send(note(1))
+
+
+async def test_a_runner_is_not_ready_while_its_server_is_away_and_lives() -> None:
+    """O2, X10: a new process would find no server, either."""
+    with RedisServer() as server:
+        async with runner_on(RedisBus(server.url), "r") as runner:
+            await until(lambda: runner.health().ready)
+            server.kill()
+            await until(lambda: runner.health().bus == "disconnected")
+            health = runner.health()
+            assert (health.live, health.ready, health.reasons) == (True, False, ("its bus is disconnected",))
+            server.start()
+            await until(lambda: runner.health().ready)
 
 
 async def test_no_server_is_an_error_in_time(server: RedisServer) -> None:

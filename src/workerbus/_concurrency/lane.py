@@ -37,6 +37,7 @@ from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from workerbus._concurrency.backend import event_class
+from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import Kind, cancelled_from_outside, sort_failure
 from workerbus._concurrency.left_open import LEFT_OPEN, close_left_open
 from workerbus._concurrency.lifetime import TaskHost
@@ -347,6 +348,8 @@ class Lane(Generic[T]):
                 left -= 1
                 if not left:
                     left = most = await self._turn(new_event)  # rule 2
+
+    tells(_take_all, lambda its: Doing(f"lane {its['self'].name!r}, which handles {type(its['item']).__name__}"))
 
     async def _park(self, new_event: type[Event]) -> bool:
         while not (self.awake or self.closed):

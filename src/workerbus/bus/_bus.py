@@ -109,6 +109,14 @@ class WorkerBus(Routing):
         return self._tasks is not None
 
     @property
+    def connection(self) -> str:
+        """How the bus is, in a word, for `WorkerRunner.health`: ``"connected"`` when all is well, else ``"closed"``.
+
+        Override it for a network that may be away for a while.
+        """
+        return "connected" if self.is_open else "closed"
+
+    @property
     def delivers_at_once(self) -> bool:
         """Whether what was posted for somebody of this process has arrived."""
         return self.in_process

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
+from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import own_error_of_call
 from workerbus.errors import HandlerTypeError
 from workerbus.messages import BusMessage
@@ -143,3 +144,5 @@ class Tapped:
             error = own_error_of_call(exc)
             logger.error("a tap of bus %r failed and is taken off: %r", self.name, tap, exc_info=error)
             self.remove_tap(tap)
+
+    tells(_call, lambda its: Doing(f"a tap of bus {its['self'].name!r}: {its['tap']!r}"))

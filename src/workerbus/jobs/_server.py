@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from anyio import CancelScope, Event
 
 from workerbus._concurrency.backend import running_backend
+from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import Failure, Kind, sort_failure
 from workerbus._log import about
 from workerbus._message_base import peer_of
@@ -337,6 +338,8 @@ class JobServer(JobTable):
             if handling is not None:
                 handling.leave()
 
+    tells(_handle, lambda its: its["self"].handles(its["job"]))
+
     def _handler_failed(self, job: OpenJob, failure: Failure) -> None:
         kind = failure.kind
         if kind is not Kind.EXIT:
@@ -356,6 +359,10 @@ class JobServer(JobTable):
             self._end_of_handler(job, None, None)
         else:
             self._move(job, JobTrigger.LEAVE)  # the worker ends, and answers in its own way
+
+    def handles(self, job: OpenJob) -> Doing:
+        """Return what the handler of a job is doing, for who looks at its frames."""
+        return Doing(f"the handler of {self._title(job)}", self._name, job.request.job_id)
 
     def _title(self, job: OpenJob) -> str:
         return f"job {job.request.job_name!r} ({job.request.job_id}) at worker {self._name!r}"

@@ -20,6 +20,7 @@ from typing import Protocol
 from anyio import CancelScope, Event, get_cancelled_exc_class, get_current_task
 from anyio.lowlevel import checkpoint
 
+from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import Kind, cancelled_from_outside, sort_failure
 from workerbus._concurrency.left_open import LEFT_OPEN, close_left_open
 from workerbus._concurrency.own_tasks import TaskHandle
@@ -49,6 +50,7 @@ class FrameLane:
         first: The lane whose waiting frames go before this one's.
 
     Attributes:
+        name: As given.
         target: Whose ``process_frame`` is awaited with each frame.
         entries: The frames that wait, each with its direction.
         current: The frame that is being handled; None while there is none.
@@ -61,7 +63,6 @@ class FrameLane:
         "_failed",
         "_first",
         "_joined",
-        "_name",
         "_scope",
         "_start",
         "_taken",
@@ -72,6 +73,7 @@ class FrameLane:
         "current",
         "entries",
         "held",
+        "name",
         "target",
         "task_id",
         "unwound",
@@ -87,7 +89,7 @@ class FrameLane:
         taken: Callable[[FrameDirection], None] | None = None,
         first: "FrameLane | None" = None,
     ) -> None:
-        self._name = name
+        self.name: str = name
         self._thread = get_ident()
         self._start = start
         self.target: Target = target
@@ -121,7 +123,7 @@ class FrameLane:
 
     def _check_thread(self) -> None:
         if get_ident() != self._thread:
-            raise WrongLoopError(f"processor {self._name!r}", "thread")
+            raise WrongLoopError(f"processor {self.name!r}", "thread")
 
     def release(self) -> None:
         """Take back one hold, and go on if it was the last."""
@@ -222,6 +224,8 @@ class FrameLane:
             if batch == BATCH:
                 batch = 0
                 await checkpoint()  # rule 3
+
+    tells(_take_all, lambda its: Doing(f"processor {its['self'].name!r}, with a {type(its['frame']).__name__}"))
 
     async def _sort_out(self, frame: Frame, exc: BaseException) -> None:
         failure = sort_failure(exc)

@@ -122,6 +122,11 @@ class RedisBus(PeerBus):
             return "connected" if lives.is_connected else "disconnected"
         return "fenced" if lives.count else "connecting"
 
+    @property
+    def connection(self) -> str:
+        """The same, for `WorkerRunner.health`."""
+        return self.state
+
     def statistics(self) -> RedisBusStatistics:
         """Return a snapshot of what the bus has seen, and how it is."""
         seen: Any = super().statistics()

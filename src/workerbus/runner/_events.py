@@ -5,6 +5,7 @@ from typing import Any
 
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
@@ -22,11 +23,14 @@ class RunnerEvents:
         name: The runner's name.
         handlers: The runner's event handlers.
         clean_up: The clock of the run's wind-down.
+
+    Attributes:
+        name: As given.
     """
 
     def __init__(self, runner: object, name: str, handlers: EventHandlers, clean_up: CleanUp) -> None:
         self._runner = runner
-        self._name = name
+        self.name: str = name
         self._handlers = handlers
         self._clean_up = clean_up
         self._lane: Lane[tuple[str, tuple[Any, ...]]] = Lane(f"{name} events", self._fire)
@@ -62,8 +66,8 @@ class RunnerEvents:
         if shield.cancelled_caught and self._lane.busy:
             logger.warning(
                 "runner %r waits for an event handler that refuses cancellation",
-                self._name,
-                extra=about(runner=self._name),
+                self.name,
+                extra=about(runner=self.name),
             )
         return left
 
@@ -76,7 +80,9 @@ class RunnerEvents:
                 logger.error(
                     "a handler of %s of runner %r failed",
                     name,
-                    self._name,
+                    self.name,
                     exc_info=await own_error(exc),
-                    extra=about(runner=self._name),
+                    extra=about(runner=self.name),
                 )
+
+    tells(_fire, lambda its: Doing(f"a handler of {its['event'][0]} of runner {its['self'].name!r}"))

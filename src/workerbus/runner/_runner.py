@@ -6,6 +6,7 @@ inside a worker is the subject of `workerbus.worker`.
 """
 
 import logging
+import math
 import signal as signals
 import warnings
 from collections.abc import Awaitable, Callable
@@ -31,12 +32,14 @@ from workerbus.messages import BusCancelMessage, BusEndMessage, BusMessage
 from workerbus.runner._block import Block
 from workerbus.runner._discovery import Discovery
 from workerbus.runner._events import RunnerEvents
+from workerbus.runner._health import RunnerHealth
 from workerbus.runner._inbox import RunnerInbox
 from workerbus.runner._orphans import OrphanedJobs
 from workerbus.runner._outcome import RunOutcome
 from workerbus.runner._peers import RunnerPeers
 from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
+from workerbus.runner._stalls import LEAST_STALL, StallWatch
 from workerbus.runner._statistics import RunnerStatistics, snapshot
 from workerbus.runner._workers import HostedWorkers
 from workerbus.supervision._supervisor import Supervisions, Supervisor
@@ -81,10 +84,12 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         job_grace: How many seconds jobs under way may go on after an end: those that the workers do, and those that
             they have asked for, with the hooks of their answers.
         grace_period: How many seconds a worker may take to end before it is cancelled.
+        stall_seconds: After how many seconds in which the event loop stands still a warning says what holds it up; 0.1
+            is a good value. By default nothing watches it. A thread does; it looks at no virtual time.
 
     Raises:
-        ValueError: ``job_grace`` or ``grace_period`` is less than 0 or not a number, or one of the ``handle_…`` is
-            neither a bool nor the word that it may be.
+        ValueError: ``job_grace`` or ``grace_period`` is less than 0 or not a number, ``stall_seconds`` is not a number
+            of 0.01 or more, or one of the ``handle_…`` is neither a bool nor the word that it may be.
         TypeError: ``bus`` is not a `WorkerBus`.
 
     Guarantees: G4, N3, R1, R2, R4, R5, R6, W7.
@@ -102,10 +107,13 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         force_gc: bool = False,
         job_grace: float = 0.0,
         grace_period: float = GRACE_SECONDS,
+        stall_seconds: float | None = None,
     ) -> None:
         for what, seconds in (("job_grace", job_grace), ("grace_period", grace_period)):
             if not seconds >= 0:
                 raise ValueError(f"{what} is a number of seconds, not less than 0, not {seconds!r}")
+        if stall_seconds is not None and not LEAST_STALL <= stall_seconds < math.inf:
+            raise ValueError(f"stall_seconds is a number of seconds, {LEAST_STALL} or more, not {stall_seconds!r}")
         if bus is not None and not isinstance(bus, WorkerBus):
             raise TypeError(f"bus is a WorkerBus, not {bus!r}")
         self._name = name if name is not None else f"runner-{_new_id()}"
@@ -158,6 +166,7 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
             force_gc=force_gc,
         )
         self._auto_end = False
+        self._stalls = None if stall_seconds is None else StallWatch(self._name, stall_seconds)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}, {len(self._hosted.workers)} workers>"
@@ -224,6 +233,26 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
             jobs_requested=counts.requested,
             hooks_failed=counts.failed,
             restarts=self._hosted.restarts,
+            loop=None if self._stalls is None else self._stalls.statistics(),
+        )
+
+    def health(self) -> RunnerHealth:
+        """Return how the runner is, for who asks whether it lives and whether it can take work.
+
+        Call it from any thread: while the event loop stands still, nobody else can.
+
+        Guarantees: O2.
+        """
+        roots = [core.state for core in list(self._hosted.roots.values())]
+        return RunnerHealth(
+            name=self._name,
+            started=self._run.tasks is not None,
+            ending=self.is_ending or self._run.done.is_set(),
+            ended=self._run.done.is_set(),
+            bus=self._bus.connection,
+            starting=tuple(state.name for state in roots if not state.started.is_set()),
+            failed=tuple(self._hosted.given_up),
+            stalled=0.0 if self._stalls is None else self._stalls.stands_still,
         )
 
     # --- workers
@@ -382,6 +411,8 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         await self._bus.subscribe(self)
         try:
             assert self._inbox is not None
+            if self._stalls is not None:
+                await self._stalls.open(tasks)  # before any worker starts
             self._inbox.run_in(tasks)
             self._events.open(tasks)
             await self._block.listen(tasks)

@@ -10,6 +10,7 @@ from typing import Final
 from workerbus._values import JobStatus, Value, value
 from workerbus.bus._inbox import BusStatistics
 from workerbus.jobs._events import JobGroupSnapshot, JobSnapshot
+from workerbus.runner._stalls import LoopStatistics
 from workerbus.worker._state import WorkerState
 from workerbus.worker._types import Phase
 
@@ -58,6 +59,7 @@ class RunnerStatistics(Value):
         jobs_requested: How many requests its workers and itself have sent.
         hooks_failed: How many times a hook raised.
         restarts: How many times its supervised workers were restarted, children included.
+        loop: How its event loop has kept up; None where nothing watches it (``stall_seconds``).
     """
 
     name: str
@@ -68,6 +70,7 @@ class RunnerStatistics(Value):
     jobs_requested: int
     hooks_failed: int
     restarts: int = 0
+    loop: LoopStatistics | None = None
 
 
 class Totals:

@@ -5,12 +5,14 @@ What is in the tables is the library's part of each worker, its core, which refe
 """
 
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from anyio import get_current_task
 
 from workerbus._concurrency.failures import sort_failure
+from workerbus._failed import REMEMBERED_FAILURES
 from workerbus._order import PROCESS
 from workerbus._registry import WorkerRegistry
 from workerbus._values import Peer, WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
@@ -66,6 +68,7 @@ class HostedWorkers:
         supervisions: What restarts root workers.
         restarting: The names of the root workers that are being restarted.
         restarts: How many times a worker was restarted.
+        given_up: The names of the root workers that have failed and are not restarted; of very many, the last ones.
     """
 
     def __init__(self, runner: HostRunner, run: Run) -> None:
@@ -79,6 +82,7 @@ class HostedWorkers:
         self.supervisions: Supervisions = Supervisions(RunnerHost(self))
         self.restarting: set[str] = set()
         self.restarts: int = 0
+        self.given_up: OrderedDict[str, None] = OrderedDict()
         self._serving = False
 
     # --- adding
@@ -160,6 +164,7 @@ class HostedWorkers:
         self.workers[state.name] = core
         self._runner.registry.failed.forget(state.name)
         if state.parent is None:
+            self.given_up.pop(state.name, None)
             self.roots[state.name] = core
             self.add_if_listening(state.worker)
         state.admitted = True
@@ -292,6 +297,12 @@ class HostedWorkers:
             core_of(state.parent.worker).presence.forget_child(state.name)
         self._runner.worker_left()
 
+    def give_up(self, name: str) -> None:
+        """Note that a root worker has failed, and will not be restarted."""
+        self.given_up[name] = None
+        if len(self.given_up) > REMEMBERED_FAILURES:
+            self.given_up.popitem(last=False)
+
     def not_taken(self, data: WorkerErrorData) -> None:
         """Keep what a worker has ended of for whoever awaits `run`: nobody else has heard of it."""
         if data.fatal and data.exception is not None:
@@ -333,6 +344,8 @@ class HostedWorkers:
 
     def _note_failure(self, core: WorkerCore, error: BaseException) -> None:
         name, registry = core.state.name, self._runner.registry
+        if core.state.parent is None:
+            self.give_up(name)
         if name not in self.workers and name not in registry:  # else another one has its name already
             registry.note_failure(WorkerGoneData(name, self._runner.name, brief(error)))
 
@@ -432,6 +445,7 @@ class RunnerHost:
     def escalate(self, name: str, error: BaseException) -> None:
         """Report a worker that is given up."""
         data = _fatal(name, error, "restart")
+        self._hosted.give_up(name)
         self._hosted.runner.worker_error(data)
         if not self._hosted.runner.takes_errors:
             self._hosted.not_taken(data)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from anyio import Event
 
+from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import Kind, sort_failure
 from workerbus._concurrency.handling import Handling
 from workerbus._concurrency.lane import Lane
@@ -226,6 +227,7 @@ class HookQueue:
         report: Called with a hook and the exception that it raised.
 
     Attributes:
+        name: As given.
         wanted: The names of the hooks that are known to be wanted: the class overrides them, or their events have
             handlers.
         own: The attributes of the user's object itself.
@@ -248,6 +250,7 @@ class HookQueue:
         "data",
         "failed",
         "kind",
+        "name",
         "own",
         "system",
         "wanted",
@@ -262,6 +265,7 @@ class HookQueue:
         report: Callable[[HookCall, BaseException], None],
     ) -> None:
         self._owner = owner
+        self.name: str = name
         self._events = events
         self.wanted: frozenset[str] = overridden
         self.own: Mapping[str, Any] = owner.__dict__
@@ -433,6 +437,8 @@ class HookQueue:
         if native is not None:
             raise native  # the lane goes on in another task
 
+    tells(run, lambda its: _hook_doing(its["self"].name, its["call"].name))
+
     def _calls(self, call: HookCall) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
         owner, name, args = self._owner, call.name, call.args
         calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
@@ -474,3 +480,7 @@ def _mark(
         event.set()
 
     return done
+
+
+def _hook_doing(worker: str, hook: str) -> Doing:
+    return Doing(f"{hook} of worker {worker!r}", worker)

@@ -20,6 +20,7 @@ from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import Kind, cancelled_from_outside, own_error, sort_failure
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.left_open import nothing_left_open
@@ -215,6 +216,8 @@ class WorkerLifecycle:
                         )
         except BaseException as exc:  # noqa: BLE001 - sorted there; reported by the runner
             self._note(await own_error(exc))
+
+    tells(_run, lambda its: _run_doing(its["state"]))
 
     def fail(self, error: BaseException, origin: str) -> None:
         """Finish the worker as if `run` had raised: some of its code has raised what is no `Exception`.
@@ -496,3 +499,7 @@ class WorkerLifecycle:
             await state.job_server.quiet()
             await state.job_client.all_forgotten()
             await state.hooks.quiet()
+
+
+def _run_doing(state: WorkerState) -> Doing:
+    return Doing(f"{'start' if state.runs_by_default else 'run'}() of worker {state.name!r}", state.name)

@@ -7,6 +7,7 @@ reported as a hook's is, and ends nothing else. No end waits for them: what is t
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import sort_failure
 from workerbus._concurrency.lifetime import LazyEvent, TaskHost
 from workerbus._concurrency.own_tasks import OwnTask, TaskHandle
@@ -53,6 +54,12 @@ class OwnTasks:
             self._running.discard(task)
             if self._idle is not None and not self._running:
                 self._idle.set()
+
+    tells(_run, lambda its: its["self"].runs(its["label"]))
+
+    def runs(self, label: str) -> Doing:
+        """Return what a task is doing, for who looks at its frames."""
+        return Doing(f"task {label!r} of worker {self._owner!r}", self._owner)
 
     @property
     def idle(self) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import own_error
 from workerbus._methods import awaitable
 from workerbus._values import JobStatus
@@ -108,6 +109,8 @@ class WindDown:
                     "worker %r waits for handlers that refuse cancellation: %s", state.name, handlers, extra=state.about
                 )
             await self._clean_up()  # step 4
+
+    tells(run, lambda its: Doing(f"the end of worker {its['state'].name!r}", its["state"].name))
 
     async def call_stop(self) -> None:
         """Call the user's `stop()`, if it is due. What it raises is logged and reported."""

@@ -1,0 +1,237 @@
+"""R8, O2, L1: an event loop that stands still is told of, with what holds it up."""
+
+import logging
+import re
+import threading
+import time
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio import create_task_group
+
+from support.conditions import eventually
+from support.messages import note
+from support.runners import cut_short
+from support.workers import running
+from workerbus import BaseWorker, BusJobRequestMessage, BusMessage, WorkerParams, WorkerRunner, job
+from workerbus.testing import DeadlockError, run
+
+LIMIT = 0.1
+LONG = 4 * LIMIT
+
+
+@pytest.fixture
+def anyio_backend(backend: str) -> tuple[str, dict[str, Any]]:
+    """Real time: what is looked for does not happen in any other."""
+    return backend, {}
+
+
+def block() -> None:
+    """Hold up the event loop: here, to sleep is the very thing."""
+    time.sleep(LONG)
+
+
+class Blocking(BaseWorker):
+    """A worker whose code holds up the event loop, wherever it is told to."""
+
+    def __init__(self, name: str, where: str) -> None:
+        super().__init__(name)
+        self.where = where
+
+    def here(self, where: str) -> None:
+        if self.where == where:
+            block()
+
+    async def on_activated(self, args: dict[str, Any] | None) -> None:
+        self.here("hook")
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        self.here("message")
+
+    async def run(self, params: WorkerParams) -> None:
+        await self.start()
+        self.here("run")
+        await params.wait_for_end()
+
+    async def cleanup(self) -> None:
+        self.here("cleanup")
+        await super().cleanup()
+
+    async def in_a_task(self) -> None:
+        self.here("task")
+
+    @job(name="work")
+    async def work(self, message: BusJobRequestMessage) -> None:
+        self.create_task(self.in_a_task)
+        async with create_task_group() as group:
+            group.start_soon(anyio.sleep, 0)
+            self.here("handler")
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if "event loop" in record.getMessage()]
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("handler", r"the handler of job 'work' \(.+\) at worker 'w'"),
+        ("hook", "on_activated of worker 'w'"),
+        ("message", "on_bus_message of worker 'w'"),
+        ("task", "task 'in_a_task' of worker 'w'"),
+        ("run", r"run\(\) of worker 'w'"),
+        ("cleanup", "the end of worker 'w'"),
+    ],
+)
+async def test_what_holds_up_the_event_loop_is_named_with_its_stack(
+    where: str, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R8: once while it lasts, and how long it was when it is over; the records say of whom."""
+    async with running(Blocking("w", where), name="r", stall_seconds=LIMIT) as runner:
+        await runner.job("w", name="work")
+    first, last = (record for record in told(caplog)[:2])
+    pattern = rf"the event loop of runner 'r' stands still for more than 0.1 s: held up by {what}\n"
+    assert re.match(pattern, first.getMessage()), first.getMessage()
+    assert "time.sleep(LONG)" in first.getMessage()
+    assert re.search(rf"goes on, after \d\.\d+ s: held up by {what}$", last.getMessage()), last.getMessage()
+    assert (first.levelno, first.name) == (logging.WARNING, "workerbus.runner")
+    assert {(vars(each)["runner"], vars(each)["worker"]) for each in (first, last)} == {("r", "w")}
+    assert ("job" in vars(first)) == (where == "handler")
+    stalls = runner.statistics().loop
+    assert stalls is not None
+    assert stalls.stalls >= 1
+    assert stalls.longest_lag > LIMIT
+
+
+async def test_a_task_that_the_library_does_not_know_is_named_by_its_function(caplog: pytest.LogCaptureFixture) -> None:
+    """R8: the program's own tasks hold up the workers, too."""
+
+    async def greedy() -> None:
+        block()
+
+    async with WorkerRunner(handle_sigint=False, stall_seconds=LIMIT), create_task_group() as group:
+        group.start_soon(greedy)
+    assert "held up by test_a_task_that" in told(caplog)[0].getMessage()
+    assert "greedy() in " in told(caplog)[0].getMessage()
+
+
+async def test_a_tap_that_holds_up_the_loop_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """R8, O1"""
+
+    def tap(message: BusMessage) -> None:
+        block()
+
+    async with WorkerRunner(handle_sigint=False, stall_seconds=LIMIT) as runner:
+        runner.bus.add_tap(tap)
+        await runner.bus.send(note(1))
+        runner.bus.remove_tap(tap)
+    assert "held up by a tap of bus" in told(caplog)[0].getMessage()
+
+
+async def test_many_short_tasks_are_not_taken_for_one_that_blocks(caplog: pytest.LogCaptureFixture) -> None:
+    """R8: the loop is late, and nobody is to blame alone."""
+    until = time.monotonic() + 6 * LIMIT
+
+    async def short() -> None:
+        while time.monotonic() < until:
+            time.sleep(LIMIT / 20)
+            await anyio.lowlevel.checkpoint()
+
+    async with WorkerRunner(handle_sigint=False, stall_seconds=LIMIT), create_task_group() as group:
+        for _ in range(100):
+            group.start_soon(short)
+    assert "too much to do, such as" in told(caplog)[0].getMessage()
+
+
+async def test_a_loop_that_is_free_is_not_late(caplog: pytest.LogCaptureFixture) -> None:
+    """O2: what is counted is how late it is, and not how long it waits."""
+    async with WorkerRunner(handle_sigint=False, stall_seconds=10) as runner:
+        await anyio.lowlevel.checkpoint()
+        loop = runner.statistics().loop
+        assert loop is not None
+        assert loop.stalls == 0
+    assert told(caplog) == []
+
+
+def stall_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "stall watch" in thread.name]
+
+
+async def test_no_thread_is_left_behind_by_an_end() -> None:
+    """L1"""
+    async with WorkerRunner(handle_sigint=False, stall_seconds=LIMIT, name="r") as runner:
+        assert stall_threads() == ["workerbus r stall watch"]
+        await runner.end()
+    assert stall_threads() == []
+
+
+async def test_no_thread_is_left_behind_by_a_cancel() -> None:
+    """L1"""
+    async with cut_short(), WorkerRunner(handle_sigint=False, stall_seconds=LIMIT) as runner:
+        await runner.cancel()
+        await anyio.sleep_forever()
+    assert stall_threads() == []
+
+
+async def test_no_thread_is_left_behind_by_an_error() -> None:
+    """L1"""
+    with pytest.raises(LookupError):
+        async with WorkerRunner(handle_sigint=False, stall_seconds=LIMIT):
+            raise LookupError
+    assert stall_threads() == []
+
+
+async def test_nobody_watches_unless_asked() -> None:
+    """R8, O2"""
+    async with WorkerRunner(handle_sigint=False) as runner:
+        assert stall_threads() == []
+        assert runner.statistics().loop is None
+
+
+def test_in_virtual_time_nothing_is_watched(backend: str, caplog: pytest.LogCaptureFixture) -> None:
+    """R8: a program under test blocks as it likes, takes no time by it, and is found where it hangs."""
+
+    async def main() -> None:
+        async with WorkerRunner(handle_sigint=False, stall_seconds=LIMIT) as runner:
+            await anyio.sleep(3600)
+            assert stall_threads() == []
+            block()
+            await anyio.sleep(1)
+            assert runner.health().stalled == 0.0
+            await anyio.sleep_forever()
+
+    with pytest.raises(DeadlockError):
+        run(main, backend=backend)
+    assert told(caplog) == []
+
+
+@pytest.mark.parametrize("seconds", [0, 0.009, -1, float("inf"), float("nan")])
+def test_a_limit_that_makes_no_sense_is_refused(seconds: float) -> None:
+    """N8, R8"""
+    with pytest.raises(ValueError, match=r"stall_seconds is a number of seconds, 0\.01 or more"):
+        WorkerRunner(stall_seconds=seconds)
+
+
+async def test_health_seen_from_another_thread_says_that_the_loop_stands_still() -> None:
+    """O2: who asks in the loop would get no answer meanwhile."""
+    seen: list[Any] = []
+    async with WorkerRunner(handle_sigint=False, stall_seconds=LIMIT) as runner:
+
+        def look() -> None:
+            while not (health := runner.health()).stalled:
+                time.sleep(LIMIT / 10)
+            seen.append(health)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        while thread.is_alive():
+            time.sleep(LIMIT / 10)
+        await eventually(lambda: not runner.health().stalled)
+        assert runner.health().ready
+    (health,) = seen
+    assert health.stalled > LIMIT
+    assert not health.ready
+    assert health.live
+    assert health.reasons == (f"the event loop has stood still for {health.stalled:.3g} s",)
