@@ -278,18 +278,18 @@ async def test_messages_are_lost_as_a_seed_says() -> None:
 
 
 async def test_what_is_spared_meets_no_fault_and_keeps_its_place() -> None:
-    network = PeerNetwork(
-        faults=PeerFaults(lose=1.0, store=(1.0, 1.0), spare=lambda message: getattr(message, "n", 0) % 2)
-    )
-    async with open_ends(network, "left", "right") as [(left, _), (_, at_right)]:
-        left.post(note(2))
-        left.post(note(1))
-        await sleep(0.5)
-        assert at_right.got == []
-        await sleep(0.5)
-        network.faults = PeerFaults()
-        await settle()
-        assert kinds(network).count("lost") == 1
+    network = PeerNetwork(faults=PeerFaults(delay=(1.0, 1.0), duplicate=1.0, spare=lambda message: message.n % 2))  # type: ignore[attr-defined]  # notes
+    async with open_ends(network, "left", "right") as [(left, _), (right, at_right)]:
+        await left.send(note(1))
+        await at_right.until(1)
+        assert current_time() == 0
+        await left.send(note(2))
+        await left.send(note(3))
+        await at_right.until(3)
+        assert current_time() == pytest.approx(1.0)
+        assert numbers(at_right) == [1, 2, 3]
+        await sleep(2)
+        assert right.statistics().repeated == 1
 
 
 async def test_a_peer_that_has_no_room_for_ever_more_messages_begins_another_life() -> None:
