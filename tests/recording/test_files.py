@@ -109,6 +109,24 @@ def test_every_bus_that_is_made_in_the_block_is_recorded_for_itself(tmp_path: Pa
     assert all(path.read_text() for path in written)
 
 
+def test_of_many_buses_the_last_are_kept_and_the_others_counted() -> None:
+    """O1: those that are dropped are not recorded any more, either."""
+
+    async def main() -> None:
+        for bus in buses:
+            async with bus:
+                await bus.send(note(1))
+
+    with Recordings(buses=2) as recordings:
+        buses = [MemoryBus() for _ in range(5)]
+        run(main)
+    assert len(recordings.recordings) == 2
+    assert recordings.dropped == 3
+    assert not any(bus._taps for bus in buses)
+    with pytest.raises(ValueError, match="buses is at least 1"):
+        Recordings(buses=0)
+
+
 def test_the_formats_that_were_asked_for_are_written(tmp_path: Path) -> None:
     recording = recorded()
     assert FORMATS == ("records", "mermaid", "sequence", "timeline", "chrome")

@@ -8,6 +8,7 @@ from textwrap import dedent
 import pytest
 
 from support.documents import blocks
+from workerbus.recording import Recording
 from workerbus.testing import fixtures
 
 pytest_plugins = ["pytester"]
@@ -231,3 +232,65 @@ def test_a_time_limit_is_passed_on(suite: Suite) -> None:
 def test_hypothesis_pytest_and_trio_are_imported_only_where_they_are_needed(pytester: pytest.Pytester) -> None:
     program = "import sys, workerbus.testing; print({'hypothesis', 'pytest', 'trio'} & sys.modules.keys())"
     pytester.run(sys.executable, "-c", program).stdout.fnmatch_lines(["set()"])
+
+
+RECORD = """
+async def ask(n):
+    async with WorkerRunner() as runner:
+        await runner.add_workers(EchoWorker("echo"))
+        assert await runner.job("echo", payload={"n": 1}) == {"n": n}
+
+def test_good(workerbus_run):
+    workerbus_run(ask, 1)
+
+@pytest.mark.parametrize("n", ["<b>/../x"])
+def test_bad(workerbus_run, n):
+    workerbus_run(ask, n)
+
+@pytest.fixture
+def broken(workerbus_run):
+    workerbus_run(ask, 1)
+    yield
+    raise ValueError("in the fixture")
+
+def test_that_is_torn_down(broken):
+    pass
+
+def test_without_a_bus():
+    assert False
+"""
+
+
+def test_a_test_that_fails_leaves_its_recording_behind(suite: Suite, pytester: pytest.Pytester) -> None:
+    """O1, O3: in files that are named after the tests, and that the report names; one that passes leaves nothing."""
+    result = suite(RECORD, "--workerbus-record", "left", "-k", "asyncio or without")
+    result.assert_outcomes(passed=2, failed=2, errors=1, deselected=3)
+    names = sorted(path.name for path in (pytester.path / "left").iterdir())
+    assert len(names) == 10
+    bad = [name for name in names if "test_bad" in name]
+    assert [re.sub(r".*asyncio-[\w.-]*?x\b", "", name) for name in bad] == [
+        ".jsonl",
+        ".mmd",
+        ".sequence.svg",
+        ".timeline.svg",
+        ".trace.json",
+    ]
+    assert sum("test_that_is_torn_down" in name for name in names) == 5
+    (records,) = (path for path in (pytester.path / "left").iterdir() if path.name in bad and path.suffix == ".jsonl")
+    assert [each.outcome for each in Recording.load(records).jobs] == ["completed"]
+    output = result.stdout.str()
+    assert "workerbus: recording" in output
+    assert str(records) in output
+    assert "nothing has passed on a bus" in output
+
+
+def test_without_the_option_nothing_is_recorded(suite: Suite, pytester: pytest.Pytester) -> None:
+    suite(RECORD).assert_outcomes(passed=4, failed=3, errors=2)
+    assert not (pytester.path / "left").exists()
+
+
+def test_a_directory_that_cannot_be_written_fails_no_test_more(suite: Suite, pytester: pytest.Pytester) -> None:
+    (pytester.path / "left").write_text("a file")
+    result = suite(RECORD, "--workerbus-record=left/deeper", "-k", "asyncio or without")
+    result.assert_outcomes(passed=2, failed=2, errors=1, deselected=3)
+    assert "cannot be written: Not a directory" in result.stdout.str()

@@ -1,6 +1,7 @@
 """All that can be written of recordings, by the names of the formats: for programs and for tests."""
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,8 @@ _PICTURES: Final[Mapping[str, tuple[str, Callable[[Recording], str]]]] = {
 }
 FORMATS: Final = ("records", *_PICTURES)
 """The formats that there are: the recording itself, and what is drawn from it."""
+MOST_BUSES: Final = 50
+"""Of how many buses `Recordings` keeps recordings by default."""
 
 
 class Recordings:
@@ -31,23 +34,32 @@ class Recordings:
     Args:
         limit: How many records are kept of each bus; beyond that the oldest are dropped.
         payloads: Whether to keep the payloads, too.
+        buses: Of how many buses recordings are kept; beyond that those that were made first are dropped.
 
     Raises:
-        ValueError: ``limit`` is less than 1.
+        ValueError: ``limit`` or ``buses`` is less than 1.
 
     Guarantees: O1, O3.
     """
 
-    def __init__(self, *, limit: int = LIMIT, payloads: bool = False) -> None:
+    def __init__(self, *, limit: int = LIMIT, payloads: bool = False, buses: int = MOST_BUSES) -> None:
         Recording(limit=limit)
+        if buses < 1:
+            raise ValueError(f"buses is at least 1, not {buses!r}")
         self._limit = limit
         self._payloads = payloads
-        self._made: list[tuple[Any, Recording]] = []
+        self._buses = buses
+        self._made: deque[tuple[Any, Recording]] = deque()
+        self._dropped = 0
         self._new_buses = TapNewBuses(self._make)
 
     def _make(self, bus: Any) -> Recording:
         recording = Recording(limit=self._limit, payloads=self._payloads)
         self._made.append((bus, recording))
+        if len(self._made) > self._buses:
+            first, dropped = self._made.popleft()
+            first.remove_tap(dropped)
+            self._dropped += 1
         return recording
 
     def __enter__(self) -> Self:
@@ -67,6 +79,11 @@ class Recordings:
     def recordings(self) -> list[Recording]:
         """One recording for each bus over which something has passed, in the order in which the buses were made."""
         return [recording for _, recording in self._made if len(recording)]
+
+    @property
+    def dropped(self) -> int:
+        """How many buses, those that were made first, were dropped since there were more than are kept."""
+        return self._dropped
 
     def save(self, directory: str | Path, stem: str, formats: Sequence[str] = FORMATS) -> list[Path]:
         """Write what was recorded, and pictures of it; see `write`."""

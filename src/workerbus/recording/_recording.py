@@ -103,9 +103,9 @@ class Recording:
             within = self._within.get(None)
             if within is not None:
                 row = (*row[:5], within, *row[6:])
-        kept = (self._now(), type(message).__name__, message.source, message.target, *row)
         self._seen += 1
-        self._kept.append((*kept, payload) if self._payloads else kept)
+        kept = (self._now(), type(message).__name__, message.source, message.target)
+        self._kept.append((*kept, *row, payload) if self._payloads else (*kept, *row))
 
     def job_begins(self, worker: str, request: BusJobRequestMessage) -> None:
         """Keep that a handler begins; called by the bus."""

@@ -6,6 +6,7 @@ message where it passes, so that no message is held.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 from attrs import field
@@ -104,11 +105,8 @@ _BAD_ANSWER: Final = re.compile(
 def _plain(message: Any) -> tuple[Row, Any]:
     reason = getattr(message, "reason", None)
     job_id = getattr(message, "job_id", None)
-    fields = {
-        each.name: getattr(message, each.name)
-        for each in type(message).__attrs_attrs__
-        if each.name not in ("source", "target", "headers", "job_id", "reason")
-    }
+    kind: Any = type(message)
+    fields = {name: getattr(message, name) for name in _fields(kind)}
     row = (
         job_id if isinstance(job_id, str) else None,
         None,
@@ -120,6 +118,12 @@ def _plain(message: Any) -> tuple[Row, Any]:
         1,
     )
     return row, fields
+
+
+@cache
+def _fields(kind: Any) -> tuple[str, ...]:
+    every = (each.name for each in kind.__attrs_attrs__)
+    return tuple(name for name in every if name not in ("source", "target", "headers", "job_id", "reason"))
 
 
 def _of_request(message: BusJobRequestMessage) -> tuple[Row, Any]:
@@ -185,6 +189,8 @@ def read(message: BusMessage) -> tuple[Row, Any]:
     return _READERS.get(type(message), _plain)(message)
 
 
+_TEXT: Final = (str, bytes, bytearray)
+_PLAIN: Final = (int, float, type(None))
 MOST_ITEMS: Final = 1_000
 """So many items of a payload are looked at for its size; beyond that it is larger than what is said."""
 
@@ -201,18 +207,20 @@ def size_of(payload: object) -> int:
     while stack and looked_at < MOST_ITEMS:
         looked_at += 1
         item = stack.pop()
-        if isinstance(item, str | bytes | bytearray):
+        if isinstance(item, _TEXT):
             size += len(item) + 2
-        elif isinstance(item, Mapping):
+        elif isinstance(item, _PLAIN):  # before the classes that take longer to ask for
+            size += 8
+        elif isinstance(item, (dict, Mapping)):
             size += 2
             for key, held in item.items():
                 size += len(key) + 4 if isinstance(key, str) else 8
                 stack.append(held)
                 if len(stack) > MOST_ITEMS:
                     break
-        elif isinstance(item, Sequence):
+        elif isinstance(item, (list, tuple, Sequence)):
             size += 2
             stack += item[:MOST_ITEMS]
         else:
-            size += 4 if item is None or isinstance(item, bool) else 8
+            size += 8
     return size

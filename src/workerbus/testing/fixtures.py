@@ -19,6 +19,10 @@ The tests are plain functions. Async tests run in virtual time, too, where a ``c
 Each test runs once for each backend; ``--workerbus-seed`` says under which schedules: ``--workerbus-seed=7`` for one,
 ``--workerbus-seed=0-19`` for twenty, ``--workerbus-seed=random`` for one that is drawn anew. The report of a test that
 fails says backend and seed, and what the buses have recorded.
+
+With ``--workerbus-record DIR`` a test that fails leaves behind what has passed on its buses, whichever they are, and
+pictures of it: see `workerbus.recording`. Those are recorded that the test and its fixtures have made; of many, the
+last ten.
 """
 
 import secrets
@@ -31,6 +35,7 @@ from attrs import frozen
 
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._memory import MemoryBus
+from workerbus.recording._files import Recordings, file_stem
 from workerbus.testing.buses._faults import Faults
 from workerbus.testing.buses._faulty import FaultyBus
 from workerbus.testing.buses._peer_faults import PeerFaults
@@ -42,6 +47,8 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 _SEEDS: Final = pytest.StashKey[tuple[int, ...]]()
+_MOST_BUSES: Final = 10
+_RECORDINGS: Final = pytest.StashKey[Recordings]()
 _STORIES: Final = pytest.StashKey[list[tuple[str, Callable[[], str]]]]()
 
 
@@ -184,7 +191,14 @@ def workerbus_peer_network(request: pytest.FixtureRequest, workerbus_seed: int) 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--workerbus-seed``."""
+    """Add ``--workerbus-seed`` and ``--workerbus-record``."""
+    parser.getgroup("workerbus").addoption(
+        "--workerbus-record",
+        type=str,
+        metavar="DIR",
+        default=None,
+        help="a directory: there a test that fails leaves what has passed on its buses, and pictures of it",
+    )
     parser.getgroup("workerbus").addoption(
         "--workerbus-seed",
         type=str,
@@ -210,13 +224,38 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Record the buses of a test, if that was asked for."""
+    if item.config.getoption("workerbus_record", None) is None:
+        return (yield)
+    with Recordings(buses=_MOST_BUSES) as recordings:
+        item.stash[_RECORDINGS] = recordings
+        try:
+            return (yield)
+        finally:
+            del item.stash[_RECORDINGS]
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the stories of its buses to the report of a test that has failed."""
+    """Add the stories of its buses to the report of a test that has failed, and write what was recorded."""
     report = yield
     if report.failed:
         for title, story in item.stash.get(_STORIES, []):
             report.sections.append((f"workerbus: {title}", story() or "none"))
+        recordings = item.stash.get(_RECORDINGS, None)
+        if recordings is not None:
+            report.sections.append(("workerbus: recording", _written(item, recordings)))
     return report
+
+
+def _written(item: pytest.Item, recordings: Recordings) -> str:
+    folder = item.config.rootpath / item.config.getoption("workerbus_record")
+    try:
+        written = recordings.save(folder, file_stem(item.nodeid))
+    except OSError as exc:
+        return f"{exc.filename} cannot be written: {exc.strerror}"
+    return "\n".join(map(str, written)) or "nothing has passed on a bus"
 
 
 def _tells(item: pytest.Item, title: str, story: Callable[[], str]) -> None:
