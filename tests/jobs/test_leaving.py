@@ -17,6 +17,7 @@ from support.workers import Doing, Helper, running
 from workerbus import (
     CLEANUP_SECONDS,
     BaseWorker,
+    BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
     JobError,
@@ -26,7 +27,7 @@ from workerbus import (
     WorkerRunner,
     job,
 )
-from workerbus.testing import settle
+from workerbus.testing import RecordingBus, settle
 
 
 async def test_a_body_that_fails_cancels_the_job_and_its_exception_goes_through() -> None:
@@ -544,3 +545,14 @@ async def leave(runner: WorkerRunner, form: str) -> None:
     else:
         async with runner.job_group("fails", "other", name="do"):
             pass
+
+
+async def test_the_workers_of_a_group_are_told_in_the_order_in_which_they_were_asked() -> None:
+    """J5: so that the same program does the same in every process, however it hashes names."""
+    names = [f"worker-{n}" for n in range(20)]
+    bus = RecordingBus()
+    async with running(*(Helper(name) for name in names), bus=bus) as runner:
+        with pytest.raises(ZeroDivisionError):
+            async with runner.job_group(*names, name="wait"):
+                raise ZeroDivisionError
+    assert [message.target for message in bus.messages(BusJobCancelMessage)] == names

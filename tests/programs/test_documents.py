@@ -28,6 +28,12 @@ def test_the_job_tables_in_the_architecture_page_are_those_of_the_code() -> None
     assert load(ROOT / "docs/draw_tables.py").drawn(page) == page
 
 
+def test_the_pictures_of_a_recorded_run_are_those_of_the_program_beside_them() -> None:
+    """O1: the run is the same each time, and so are its pictures."""
+    for name, picture in load(ROOT / "docs/draw_recording.py").drawn().items():
+        assert (ROOT / "docs/pictures" / name).read_text(encoding="utf-8") == picture, "run docs/draw_recording.py"
+
+
 def printed_by(program: str, backend: str) -> str:
     """Run a program of the README, and return what it prints."""
     output = io.StringIO()

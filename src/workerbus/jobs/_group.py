@@ -154,9 +154,9 @@ class JobGroup:
         return self.state is not GroupState.OPEN
 
     @property
-    def unanswered(self) -> set[str]:
-        """The workers that were asked and have not answered."""
-        return self.asked.keys() & self.pending
+    def unanswered(self) -> list[str]:
+        """The workers that were asked and have not answered, in the order of asking, which no process changes."""
+        return [name for name in self.asked if name in self.pending]
 
     @property
     def waits(self) -> bool:

@@ -162,11 +162,11 @@ class GroupTable:
     def _note(self, group: JobGroup, text: str, *args: object) -> None:
         logger.debug(text, *args, extra=about(**self._owner.about, job=group.job_id))
 
-    def _tell(self, workers: Sequence[str] | set[str], group: JobGroup, reason: str | None) -> None:
+    def _tell(self, workers: Sequence[str], group: JobGroup, reason: str | None) -> None:
         bus, source = self._owner.bus, self._name
         if reason is not None:
             reason = encodable(reason)  # it may be of a worker of this process, whose words need not travel
-        for worker in list(workers):
+        for worker in workers:
             target = group.address(worker)
             bus.post(BusJobCancelMessage(group.job_id, reason, source=source, target=target, headers=group.headers))
 
