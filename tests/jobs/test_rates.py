@@ -10,6 +10,7 @@ from anyio import current_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.requesters import Raw
 from support.workers import running
 from workerbus import BaseWorker, BusJobRequestMessage, JobError, JobStatus, JobTimeoutError, Rate, WorkerRunner, job
 from workerbus.jobs._limiter import PacedLimiter
@@ -141,6 +142,18 @@ async def test_a_job_whose_time_is_up_in_the_line_never_begins() -> None:
             await runner.job("paced", name="do", timeout=1)
         assert str(caught.value) == "job 'do' at 'paced': timeout after 1 seconds (waiting for its turn: 'paced')"
     assert len(worker.begun) == 1
+
+
+async def test_a_worker_sees_by_itself_that_the_time_of_a_job_is_up_that_waits_until_it_may_begin() -> None:
+    """J6, J13: whether its requester says so or not."""
+    worker = paced(Rate(1, per=10))
+    async with running(worker) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("1", "paced", "do")
+        await raw.ask("2", "paced", "do", seconds_left=3)
+        _, answer = await raw.answer("2")
+        assert answer == {"error": "timeout", "type": "TimeoutError", "waited_for": "its turn"}
+        assert current_time() == 3
 
 
 async def test_those_who_wait_for_their_time_are_answered_when_the_worker_stops() -> None:

@@ -254,21 +254,23 @@ async def test_all_handlers_that_already_wait_are_let_in_whoever_stands_in_line_
 
 @pytest.mark.parametrize("first", ["the wait for room", "the wait for the turn"])
 @pytest.mark.parametrize("server", ["it", "other"])
+@pytest.mark.parametrize("timeout", [None, 60])
 async def test_a_hook_may_await_a_job_that_stands_in_line_behind_one_that_waits_for_room(
-    first: str, server: str
+    first: str, server: str, timeout: float | None
 ) -> None:
-    """B9, J13: whichever of the two waits begins earlier."""
+    """B9, J13: whichever of the two waits begins earlier, and long before its time is up."""
 
     async def ask(it: Circle) -> None:
         workers = {"it": it, "other": other}
         group = None
         if server == "it":  # asked while there is room for the request
-            group = await it.create_job_group_and_request_job(["it"], name="send in turn")
+            group = await it.create_job_group_and_request_job(["it"], name="send in turn", timeout=timeout)
         if first == "the wait for room":
             workers[server].go_on.set()
             await anyio.wait_all_tasks_blocked()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait_for, it.job("other", name="send in turn") if group is None else group.wait())
+            behind = it.job("other", name="send in turn", timeout=timeout) if group is None else group.wait()
+            tasks.start_soon(wait_for, behind)
             await anyio.wait_all_tasks_blocked()
             workers[server].go_on.set()
 
@@ -315,13 +317,18 @@ async def test_a_hook_may_await_a_job_that_stands_in_line_for_a_pool_whose_membe
             await it.done.wait()
 
 
-@pytest.mark.parametrize("how", ["unawaited", "answered"])
+@pytest.mark.parametrize("how", ["unawaited", "given up", "answered"])
 async def test_a_handler_that_no_hook_waits_for_waits_for_room(how: str) -> None:
-    """B9: since nobody awaits its job, or since it has answered."""
+    """B9: since nobody awaits its job, or nobody any more, or since it has answered."""
 
     async def ask(it: Circle) -> None:
         if how == "unawaited":
             await it.request_job("it", name="send")
+        elif how == "given up":
+            group = await it.create_job_group_and_request_job(["it"], name="send in turn")
+            with anyio.move_on_after(0.1):
+                await group.wait()
+            it.go_on.set()
         else:
             await it.job("it", name="answer and send")
         await it.begun.wait()
