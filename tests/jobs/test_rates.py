@@ -144,6 +144,18 @@ async def test_a_job_whose_time_is_up_in_the_line_never_begins() -> None:
     assert len(worker.begun) == 1
 
 
+async def test_a_time_that_came_when_nobody_waited_any_more_is_no_time_for_the_next() -> None:
+    """J13: and that one gets another."""
+    worker = paced(1)
+    async with running(worker) as runner:
+        await ask(runner, 0)
+        with anyio.move_on_after(0.5):
+            await ask(runner, 1)
+        await anyio.sleep(1)
+        await ask_many(runner, 2)
+    assert worker.times == [0, 1.5, 2.5]
+
+
 async def test_a_worker_sees_by_itself_that_the_time_of_a_job_is_up_that_waits_until_it_may_begin() -> None:
     """J6, J13: whether its requester says so or not."""
     worker = paced(Rate(1, per=10))

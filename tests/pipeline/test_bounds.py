@@ -15,6 +15,7 @@ from support.pipelines import (
     hang,
     never,
     run_through,
+    slow,
     texts,
     worker_of,
 )
@@ -25,6 +26,7 @@ from workerbus.pipeline import (
     FrameProcessor,
     FrameProcessorSetup,
     InterruptionFrame,
+    ParallelPipeline,
     StopFrame,
     TextFrame,
 )
@@ -369,3 +371,12 @@ async def test_what_was_left_lying_in_a_pipeline_that_was_stopped_takes_no_room_
         await second.until(2)
         assert second.heard == ["in hand", "a"]
         await worker.queue_frame(InterruptionFrame())
+
+
+async def test_a_pusher_waits_until_there_is_room_in_each_branch() -> None:
+    """P1: and every branch gets every frame, whichever of them is the slowest."""
+    one, two, three = (Spy(for_texts(slow(seconds)), max_buffer_size=1) for seconds in (1, 3, 2))
+    async with flowing(ParallelPipeline([one], [two], [three])) as worker:
+        await worker.queue_frames(texts(*range(6)))
+        await worker.flush()
+    assert one.heard == two.heard == three.heard == [str(n) for n in range(6)]

@@ -391,6 +391,25 @@ async def test_an_interruption_that_goes_upstream_alone_empties_no_other_branch(
         assert said_done(beside) == ["interrupt", "a", "b"]
 
 
+async def test_an_interruption_that_goes_downstream_alone_leaves_what_comes_behind_it_in_its_branch() -> None:
+    """P1: what waits in other branches is dropped."""
+
+    async def interrupt(processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> bool:
+        if isinstance(frame, Alert):
+            await processor.push_frame(InterruptionFrame())
+        return not isinstance(frame, Alert)
+
+    before, beside = Spy(for_texts(slow(1))), Spy(for_texts(slow(1)))
+    async with flowing(ParallelPipeline([before, ScriptedProcessor(interrupt)], [beside])) as worker:
+        await worker.queue_frames(texts("a", "b"))
+        await settle()
+        await worker.queue_frame(Alert("interrupt"))
+        await before.until(2)
+        await worker.flush()
+    assert said_done(before) == ["interrupt", "a", "b"]
+    assert "b" not in beside.heard
+
+
 async def test_a_branch_may_keep_an_interruption_back() -> None:
     """P1"""
 

@@ -233,6 +233,16 @@ async def test_the_first_failure_cancels_the_others_and_is_raised_where_the_answ
         assert [answer async for answer in answers] == []
 
 
+async def test_behind_the_first_failure_no_answers_come_that_were_there_before() -> None:
+    """S2."""
+    pool = sleepers(2)
+    async with running(pool), pool.map(Sleeper.nap, [Nap(1, 1), Nap(-2, 2)]) as answers:
+        await anyio.sleep(3)
+        with pytest.raises(JobError, match="-2 is less than 0"):
+            await anext(answers)
+        assert [answer async for answer in answers] == []
+
+
 async def test_the_error_of_the_body_comes_out_of_it_as_it_is() -> None:
     """S2, L3: not in an exception group, and without the error of a job."""
     pool = sleepers(2)
