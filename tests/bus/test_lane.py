@@ -1,6 +1,8 @@
 """B2, B5, B9, J1: a lane by itself: what it holds, counts and gives back."""
 
 import asyncio
+import gc
+import weakref
 
 import anyio
 import pytest
@@ -210,6 +212,53 @@ def test_another_task_goes_on_where_a_handler_was_cancelled_natively() -> None:
     clock.run(example, backend="asyncio")
     assert failed == [1]
     assert handled_in[0] is not handled_in[1]
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_lane_whose_last_handler_has_failed_is_quiet(native: bool) -> None:
+    """B2, B3: however it has."""
+
+    async def handle(_: int) -> None:
+        task = asyncio.current_task()
+        if not native or task is None:
+            raise ValueError("broken")
+        task.cancel()
+        await checkpoint()
+
+    async def example() -> None:
+        async with MemoryBus() as bus:
+            lane: Lane[int] = Lane("lane", handle, failed=lambda _item, _exc: None)
+            lane.open(bus.tasks)
+            lane.put(1)
+            await settle()
+            with anyio.fail_after(1):
+                await lane.quiet()
+            lane.close()
+
+    clock.run(example, backend="asyncio")
+
+
+def test_a_lane_keeps_nothing_of_what_came_before_it_was_opened() -> None:
+    """B5, R9: when that has been handled."""
+
+    class Item:
+        pass
+
+    async def example() -> None:
+        lane: Lane[Item] = Lane("lane", ignore)
+        item = Item()
+        gone = weakref.ref(item)
+        lane.put(item)
+        del item
+        async with MemoryBus() as bus:
+            lane.open(bus.tasks)
+            lane.put(Item())
+            await settle()
+            gc.collect()
+            assert gone() is None
+            lane.close()
+
+    clock.run(example, backend="asyncio")
 
 
 _steps = st.integers(0, 3)
