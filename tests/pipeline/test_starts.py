@@ -174,17 +174,21 @@ class Start(FrameProcessor):
             raise ValueError("before")
         await self.push_frame(frame, direction)
         if isinstance(frame, StartFrame) and self.fails_after:
+            await self.push_frame(TextFrame("started"))
             raise ValueError("after")
 
 
-async def test_a_processor_that_fails_when_it_has_passed_the_start_on_keeps_nothing_from_starting() -> None:
+@pytest.mark.parametrize("parallel", [False, True])
+async def test_a_processor_that_fails_when_it_has_passed_the_start_on_keeps_nothing_from_starting(
+    parallel: bool,
+) -> None:
     """P1: it is an error like others."""
     errors: list[ErrorFrame] = []
     sink = Spy()
-    worker = worker_of(Start(), sink)
+    worker = worker_of(ParallelPipeline([Start()]) if parallel else Start(), sink)
     worker.add_event_handler("on_pipeline_error", lambda _, frame: errors.append(frame))
     await run_through(worker, *texts("a"))
-    assert sink.heard == ["a"]
+    assert sink.heard == ["started", "a"]
     assert [frame.error for frame in errors] == ["ValueError: after"]
 
 
