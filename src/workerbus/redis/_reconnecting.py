@@ -123,7 +123,7 @@ class ReconnectingConnection:
         with move_on_after(within):
             return await self._make(first=True)
         reason = self._last_reason or "it does not answer"
-        raise ConnectionLost(self._settings.where, f"{reason} (tried for {within:g} seconds)")
+        raise ConnectionLost(self._settings.where, f"{reason} (tried for {within:.3g} seconds)")
 
     async def get(self) -> Connection:
         """Return the connection; if it is lost, make it anew, however long that takes.

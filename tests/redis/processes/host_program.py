@@ -322,9 +322,8 @@ class Host:
         say(
             "sessions",
             incarnation=self.bus.incarnation,
-            peers=[peer.incarnation for peer in self.bus.peers],
+            known=sorted(peer.incarnation for peer in self.bus.peers),
             received=ledgers[0],
-            unsent=self.bus.statistics().unsent,
         )
 
     @property
