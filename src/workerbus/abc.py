@@ -4,7 +4,7 @@ A worker sees its runner as a `RunnerLike`; a job client and a job server see th
 Protocols there is only what is passed between their two sides: `HookCall` and `Barrier`.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
@@ -57,10 +57,15 @@ class Sender(Protocol):
 
     @property
     def job_taps(self) -> Sequence[Any]:
-        """Who is told when handlers begin and end; the same list at any time."""
+        """Who is told what becomes of jobs; the same list at any time."""
 
-    def tell_of_job(self, event: str, worker: str, request: BusMessage) -> None:
-        """Tell them of a handler that begins or ends."""
+    def tell_of_job(self, event: Any, name: str, *about: object) -> None:
+        """Tell them of an event in a job's life."""
+
+    def headers_of_job(
+        self, event: Any, name: str, headers: Mapping[str, str] | None, *about: object
+    ) -> Mapping[str, str] | None:
+        """Ask them which headers are to travel."""
 
 
 class Directory(Protocol):

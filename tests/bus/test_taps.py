@@ -312,6 +312,25 @@ async def test_a_tap_that_raises_when_a_handler_begins_is_taken_off_and_the_job_
     assert caplog.text.count("failed and is taken off") == 1
 
 
+@pytest.mark.parametrize("event", ["job_asked", "job_sends", "job_sent", "job_over", "job_answered"])
+async def test_a_tap_that_raises_anywhere_in_a_job_s_life_is_taken_off_and_the_job_goes_on(
+    event: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """O1: the headers of the job are those that it was given."""
+
+    def fail(*_args: object) -> None:
+        raise ValueError("the tap")
+
+    watch, seen = Watch(), list[BusMessage]()
+    setattr(watch, event, fail)
+    async with running(Helper("helper"), name="runner") as runner:
+        runner.bus.add_tap(watch)
+        runner.bus.add_tap(seen.append)
+        assert (await runner.job("helper", name="echo", headers={"a": "b"}))["worker"] == "helper"
+    assert {message.headers["a"] for message in seen if message.headers is not None} == {"b"}
+    assert caplog.text.count("failed and is taken off") == 1
+
+
 async def test_each_bus_that_is_made_in_the_block_gets_a_tap_and_no_other_one() -> None:
     """O1: a bus that a runner makes for itself, too; the tap stays behind the block."""
     seen: dict[str, list[BusMessage]] = {}

@@ -1,4 +1,4 @@
-"""W10, R8, J17-J20, O1-O3, S1, S2, X1, X4: the programs of some pages of docs/ print what they say."""
+"""W10, R8, J17-J20, O1-O3, S1, S2, X1, X4, X8: the programs of some pages of docs/ print what they say."""
 
 import contextlib
 import io
@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
+PAGES = (
+    "running", "stalls", "health", "opentelemetry", "recording",
+    "jobs", "supervision", "pools", "wire", "transports",
+)  # fmt: skip
 PROGRAMS = [
     pytest.param(program, id=f"{page} {number}")
-    for page in ("running", "stalls", "health", "jobs", "supervision", "pools", "wire", "transports", "recording")
+    for page in PAGES
     for number, program in enumerate(
         re.findall(r"```python\n(.*?)```", (DOCS / f"{page}.md").read_text(), re.DOTALL), 1
     )

@@ -1,14 +1,14 @@
 """Taps: functions that see each message where it passes, on one bus or on every bus that is made (O1).
 
 Knows nothing of where that is: the bus tells them, and asks first whether there are any. What no message says, when a
-job's handler begins and ends, is told to those taps that want to know it.
+job is asked for and over, and when its handler begins and ends, is told to those taps that want to know it.
 """
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import own_error_of_call
@@ -18,6 +18,18 @@ from workerbus.messages import BusMessage
 logger = logging.getLogger("workerbus.bus")
 
 Tap = Callable[[BusMessage], object]
+Headers = Mapping[str, str] | None
+JobEvent = Literal["job_asked", "job_sends", "job_sent", "job_over", "job_begins", "job_answered", "job_ends"]
+
+JOB_EVENTS: Final[tuple[JobEvent, ...]] = get_args(JobEvent)
+"""What a tap may have methods for. All get a name first: of the one that asks, or of the worker whose handler it is.
+
+``job_asked(name, headers, group)`` and ``job_sends(name, headers, group, request)`` return the headers that are to
+travel: with all of a job that is about to be asked for, or with one request. ``job_sent(name, request, error)`` comes
+when that is sent, ``job_over(name, group)`` with the outcome. ``job_begins(name, request)`` and ``job_ends(name,
+request)`` are told around a handler, in its task; ``job_answered(name, request, status, response)`` with its answer,
+which may come later, or without any handler.
+"""
 
 _for_new_buses: Final[list[Callable[[Any], Tap | None]]] = []
 
@@ -67,7 +79,7 @@ class Tapped:
 
     Attributes:
         name: Its name in logs.
-        job_taps: Those of the taps that are told when handlers begin and end; always this list.
+        job_taps: Those of the taps that are told what becomes of jobs; always this list.
         _taps: The taps, in the order in which they were added.
     """
 
@@ -112,7 +124,7 @@ class Tapped:
             raise HandlerTypeError(f"a tap is a sync function that gets each message, not {tap!r}")
         if tap not in self._taps:
             self._taps = (*self._taps, tap)
-            if callable(getattr(tap, "job_begins", None)) and callable(getattr(tap, "job_ends", None)):
+            if any(callable(getattr(tap, event, None)) for event in JOB_EVENTS):
                 self.job_taps.append(tap)
 
     def remove_tap(self, tap: Tap) -> None:
@@ -125,24 +137,34 @@ class Tapped:
             if tap in self._taps:  # else an earlier one has removed it
                 self._call(tap, tap, message)
 
-    def tell_of_job(self, event: str, worker: str, request: BusMessage) -> None:
-        """Tell those of the taps that want to know that a handler begins or ends.
+    def tell_of_job(self, event: JobEvent, name: str, *about: object) -> None:
+        """Tell those of the taps that want to know what becomes of a job.
 
         Args:
-            event: ``"job_begins"`` or ``"job_ends"``.
-            worker: The name of the worker whose handler it is.
-            request: The request of the job.
+            event: One of `JOB_EVENTS`.
+            name: The name of the worker, or of the one that asks.
+            *about: What it is about.
         """
         for tap in tuple(self.job_taps):
-            if tap in self.job_taps:
-                self._call(tap, getattr(tap, event), worker, request)
+            function = getattr(tap, event, None)
+            if function is not None and tap in self.job_taps:
+                self._call(tap, function, name, *about)
 
-    def _call(self, tap: Tap, function: Callable[..., object], *args: object) -> None:
+    def headers_of_job(self, event: JobEvent, name: str, headers: Headers, *about: object) -> Headers:
+        """Ask those of the taps that want to say it which headers are to travel, given those that were to."""
+        for tap in tuple(self.job_taps):
+            function = getattr(tap, event, None)
+            if function is not None and tap in self.job_taps:
+                headers = self._call(tap, function, name, headers, *about) or headers
+        return headers
+
+    def _call(self, tap: Tap, function: Callable[..., Any], *args: object) -> Any:
         try:
-            function(*args)
+            return function(*args)
         except BaseException as exc:
             error = own_error_of_call(exc)
             logger.error("a tap of bus %r failed and is taken off: %r", self.name, tap, exc_info=error)
             self.remove_tap(tap)
+            return None
 
     tells(_call, lambda its: Doing(f"a tap of bus {its['self'].name!r}: {its['tap']!r}"))

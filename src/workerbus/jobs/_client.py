@@ -6,6 +6,7 @@ All that waits is here, and runs in the task of who asks. What moves a group mea
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -59,7 +60,8 @@ class JobClient(GroupTable):
         payloads: Mapping[str, Mapping[str, Any] | None] | None = None,
     ) -> None:
         """Wait for the workers and send them their requests, those that are in ``payloads`` with their own."""
-        known, send, source = self._owner.registry.get, self._owner.send, self._name
+        known, source = self._owner.registry.get, self._name
+        send = partial(self._send_traced, group) if self.taps else self._owner.send
         job_id, headers, options, left = group.job_id, group.headers, group.options, None
         group.job_name = job_name
         payload = payload or {}
@@ -106,6 +108,19 @@ class JobClient(GroupTable):
                 raise
         if not group.worker_names:
             self._complete(group, None)
+
+    async def _send_traced(self, group: JobGroup, request: BusJobRequestMessage) -> None:
+        bus, error = self._owner.bus, None
+        headers = bus.headers_of_job("job_sends", self._name, request.headers, group, request)
+        if headers is not request.headers:
+            request = attrs.evolve(request, headers=headers)  # type: ignore[misc]  # a decorated base class
+        try:
+            await self._owner.send(request)
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            bus.tell_of_job("job_sent", self._name, request, error)
 
     async def _wait_for(self, worker: str, group: JobGroup) -> WorkerReadyData | None:
         """Wait until a worker is there, or the group wants nothing more of it; returns None if it has failed."""

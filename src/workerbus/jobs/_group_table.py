@@ -62,6 +62,7 @@ class GroupTable:
         new_scope: The running backend's class of cancel scopes, once there was a job.
         running_task: Returns the running task, quickly once there was a job.
         ignored: How many answers, updates and stream events came from workers from which none were due.
+        taps: Who is told what becomes of jobs; empty until the first job, when the bus is known.
         closed: Whether the owner stops, and asks for nothing more.
         _all_groups: The open groups of this process, where lanes are bounded; else None.
         _no_groups: Set when no group is left; made by who waits for that.
@@ -69,7 +70,7 @@ class GroupTable:
 
     __slots__ = (
         "_all_groups", "_asking", "_enclosing_deadline", "_name", "_new_event", "_no_groups", "_owner", "closed",
-        "groups", "ignored", "never_waits", "new_scope", "running_task",
+        "groups", "ignored", "never_waits", "new_scope", "running_task", "taps",
     )  # fmt: skip
 
     def __init__(self, owner: JobPeer) -> None:
@@ -84,6 +85,7 @@ class GroupTable:
         self._all_groups: dict[str, JobGroup] | None = None
         self._no_groups: Event | None = None
         self._asking: OpenAsks = {}
+        self.taps: Sequence[Any] = ()
         self.ignored: int = 0
         self.closed: bool = False
 
@@ -107,6 +109,7 @@ class GroupTable:
             self._enclosing_deadline = running_backend().current_effective_deadline
             self.never_waits = self._owner.bus.accepts_at_once and self._owner.sends_by_bus
             self._all_groups = self._owner.bus.job_groups
+            self.taps = self._owner.bus.job_taps
             self._owner.speak()
         # By position, as contexts are made: by keyword, a call of a class takes half a microsecond more.
         group = JobGroup(
@@ -125,6 +128,8 @@ class GroupTable:
             group.timeout = timeout
             group.deadline = current_time() + timeout
         self.groups[group.job_id] = group
+        if self.taps:
+            group.headers = self._owner.bus.headers_of_job("job_asked", self._name, headers, group)
         if self._all_groups is not None:
             self._all_groups[group.job_id] = group
             handling = current() if in_context else None
@@ -145,6 +150,8 @@ class GroupTable:
             return False
         group.state = state
         group.reason = reason
+        if self.taps:
+            self._owner.bus.tell_of_job("job_over", self._name, group)
         if state is not GroupState.COMPLETED and logger.isEnabledFor(logging.DEBUG):  # that, the last answer has said
             self._note(group, "job %s of %r: %s, %s", group.job_id, self._name, state.value, reason)
         if state is GroupState.TIMED_OUT:

@@ -18,7 +18,7 @@ Nothing here waits, and how a handler is found and run is not known.
 import logging
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -69,11 +69,12 @@ class JobTable:
         _all_groups: The open job groups of this process, where lanes are bounded; else None.
         _held: Where answers are put instead, for a worker that sends them itself.
         _no_jobs: Set when no job is open; made by who waits for that.
+        _taps: Who is told what becomes of jobs; empty before the first.
     """
 
     __slots__ = (
         "_all_groups", "_begin", "_bus", "_deadlines", "_ended", "_held", "_later", "_name", "_no_jobs", "_owner",
-        "answered", "jobs",
+        "_taps", "answered", "jobs",
     )  # fmt: skip
 
     def __init__(self, owner: JobPeer, begin: Callable[[OpenJob], None]) -> None:
@@ -82,6 +83,7 @@ class JobTable:
         self._begin: Callable[[OpenJob], None] = begin
         self._bus: Sender | None = None
         self._held: list[Answer] | None = None
+        self._taps: Sequence[Any] = ()
         self.jobs: dict[str, OpenJob] = {}
         # No dict: it would look at all that were forgotten for which is the first now, half a microsecond each job.
         self._ended: OrderedDict[str, None] = OrderedDict()
@@ -222,6 +224,8 @@ class JobTable:
         stream_end: bool = False,
     ) -> None:
         self._forget(job)
+        if self._taps:
+            self._owner.bus.tell_of_job("job_answered", self._name, job.request, status, response)
         if job.assignment is None:
             self._send(job.request, status, response, urgent=urgent, stream_end=stream_end)
         else:

@@ -10,7 +10,7 @@ The server knows nothing of names and classes: it is given a `Route` for each jo
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -65,7 +65,7 @@ class JobServer(JobTable):
         ignored: How many requests came a second time.
     """
 
-    __slots__ = ("_find", "_network", "_now", "_panicked", "_refusal", "_taps", "early", "ignored", "owner", "pool")
+    __slots__ = ("_find", "_network", "_now", "_panicked", "_refusal", "early", "ignored", "owner", "pool")
 
     def __init__(
         self,
@@ -84,7 +84,6 @@ class JobServer(JobTable):
         self.ignored: int = 0
         self._now: Callable[[], float] | None = None
         self._network: Sender | None = None
-        self._taps: Sequence[Any] = ()
 
     # --- requests and cancels
 

@@ -215,20 +215,24 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         core = self._hosted.workers.get(name)
         return None if core is None else core.state.worker
 
-    def statistics(self) -> RunnerStatistics:
+    def statistics(self, *, jobs: bool = True) -> RunnerStatistics:
         """Return a snapshot of everything that the runner hosts, of its bus, and of its own jobs.
 
         Call it where the runner runs: ages and deadlines are read off that clock. It shows no payload.
 
+        Args:
+            jobs: Whether the jobs in flight and the runner's own job groups are in it. Without them it may be called in
+                another thread, too, where a `RuntimeError` says that a worker has come or gone meanwhile: try again.
+
         Guarantees: O2, O3.
         """
-        workers = [core.state for core in self._hosted.workers.values()]
+        workers = [core.state for core in list(self._hosted.workers.values())]
         counts = self._hosted.gone.with_workers(workers, self.job_client.requested)
         return RunnerStatistics(
             name=self._name,
-            workers={state.name: snapshot(state) for state in workers},
+            workers={state.name: snapshot(state, jobs=jobs) for state in workers},
             bus=self._bus.statistics(),
-            job_groups=tuple(group.snapshot() for group in self.job_client.groups.values()),
+            job_groups=tuple(group.snapshot() for group in self.job_client.groups.values()) if jobs else (),
             jobs_answered=counts.answered,
             jobs_requested=counts.requested,
             hooks_failed=counts.failed,

@@ -101,8 +101,8 @@ class Totals:
         return everything
 
 
-def snapshot(state: WorkerState) -> WorkerSnapshot:
-    """Return a snapshot of a worker."""
+def snapshot(state: WorkerState, *, jobs: bool = True) -> WorkerSnapshot:
+    """Return a snapshot of a worker, with its jobs in flight or without."""
     counts = Totals()
     counts.add_worker(state)
     return WorkerSnapshot(
@@ -110,7 +110,7 @@ def snapshot(state: WorkerState) -> WorkerSnapshot:
         phase=state.phase.name.lower(),
         parent=state.parent_name,
         active=state.active,
-        jobs=state.job_server.snapshots(),
+        jobs=state.job_server.snapshots() if jobs else (),
         lanes=dict(NOTHING_WAITS) if state.phase is Phase.NEW else state.inbox.depths,
         jobs_answered=counts.answered,
         jobs_requested=counts.requested,

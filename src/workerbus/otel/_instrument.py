@@ -1,0 +1,96 @@
+"""`instrument`: what users call (O1, O2, X8)."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+
+from workerbus.bus._bus import WorkerBus
+from workerbus.otel._metrics import Meters, meters_of
+from workerbus.otel._spans import TracingTap
+from workerbus.runner._runner import WorkerRunner
+
+
+class Instrumentation:
+    """What `instrument` has begun, until `remove` is called, or a ``with`` of it is left.
+
+    Guarantees: O1, X8.
+    """
+
+    def __init__(self, bus: WorkerBus, runner: WorkerRunner | None, tap: TracingTap, meters: Meters) -> None:
+        self._bus = bus
+        self._runner = runner
+        self._tap = tap
+        self._meters = meters
+        self._removed = False
+
+    def remove(self) -> None:
+        """Trace and measure no more. A second call does nothing."""
+        if self._removed:
+            return
+        self._removed = True
+        if self._runner is not None:
+            self._meters.runners.discard(self._runner)
+        self._tap.users -= 1
+        if not self._tap.users:
+            self._bus.remove_tap(self._tap)
+            self._tap.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.remove()
+
+
+def instrument(
+    runner_or_bus: WorkerRunner | WorkerBus,
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+) -> Instrumentation:
+    """Trace and measure the jobs on a bus, and what a runner does.
+
+    Spans: ``job NAME`` or ``group NAME`` where it is asked for, ``send WORKER`` for each request, ``process WORKER``
+    for each run of a handler, all in one trace, over however many processes. Their context travels in the ``headers``
+    of the job's messages by the propagators that are set, those of the W3C by default. So every process
+    has to be instrumented. A handler runs in the context of its span.
+
+    Metrics: the names are in `Names`. Those of what a runner keeps count of need the runner, and not just its bus.
+
+    Payloads are not exported, and of errors only the class.
+
+    Args:
+        runner_or_bus: A runner, or a bus, whether it runs yet or not. Several runners on one bus are each instrumented;
+            their jobs are traced once, by the providers of the first.
+        tracer_provider: What makes tracers; by default the global one.
+        meter_provider: What makes meters; by default the global one.
+
+    Returns:
+        What ends it again.
+
+    Raises:
+        TypeError: It is neither a runner nor a bus.
+
+    Guarantees: O1, O3, X8.
+    """
+    runner = runner_or_bus if isinstance(runner_or_bus, WorkerRunner) else None
+    bus = runner_or_bus if runner is None else runner.bus
+    if not isinstance(bus, WorkerBus):
+        raise TypeError(f"instrument takes a WorkerRunner or a WorkerBus, not {runner_or_bus!r}")
+    version = str(sys.modules["workerbus"].__version__)
+    meters = meters_of(meter_provider or metrics.get_meter_provider(), version)
+    tap = next((each for each in bus.job_taps if isinstance(each, TracingTap)), None)
+    if tap is None:
+        tracer = (tracer_provider or trace.get_tracer_provider()).get_tracer("workerbus", version)
+        tap = TracingTap(tracer, meters.durations)
+        bus.add_tap(tap)
+    tap.users += 1
+    if runner is not None:
+        meters.runners.add(runner)
+    return Instrumentation(bus, runner, tap, meters)

@@ -1,0 +1,145 @@
+"""The metrics: durations, as jobs go by, and what `runner.statistics()` has, when a reader asks (O2, O3)."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+from weakref import WeakKeyDictionary, WeakSet
+
+from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+
+from workerbus.otel._names import Names
+from workerbus.runner._runner import WorkerRunner
+from workerbus.runner._statistics import RunnerStatistics
+
+_OF_A_JOB: Final = (Names.SYSTEM, Names.OPERATION, Names.DESTINATION, Names.JOB, Names.STATUS, Names.ERROR)
+"""What a metric has of the attributes of its span: those of which there are few."""
+
+_Values = Callable[[RunnerStatistics], Iterator[tuple[float, dict[str, str]]]]
+
+
+class Durations:
+    """What is measured as jobs go by.
+
+    Args:
+        meter: Makes the instruments.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        def seconds(name: str, description: str) -> Any:
+            return meter.create_histogram(name, "s", description)
+
+        self._process = seconds(Names.PROCESS_DURATION, "How long handlers run.")
+        self._send = seconds(Names.SEND_DURATION, "How long it takes to send a request.")
+        self._queue = seconds(Names.QUEUE_DURATION, "How long requests wait for their handler to begin.")
+        self._job = seconds(Names.JOB_DURATION, "How long jobs and groups take for who asks.")
+        self._sent = meter.create_counter(Names.SENT, "{message}", "Requests that were sent.")
+        self._active = meter.create_up_down_counter(Names.ACTIVE, "{job}", "Handlers that run.")
+
+    def sent(self, seconds: float, attributes: dict[str, Any]) -> None:
+        """Note that a request was sent, or not, where the attributes have an error."""
+        few = _few(attributes)
+        self._send.record(seconds, few)
+        self._sent.add(1, few)
+
+    def over(self, seconds: float, attributes: dict[str, Any]) -> None:
+        """Note that a job or a group has its outcome."""
+        self._job.record(seconds, _few(attributes))
+
+    def begins(self, waited: float, attributes: dict[str, Any]) -> None:
+        """Note that a handler begins."""
+        few = _few(attributes)
+        self._queue.record(waited, few)
+        self._active.add(1, _place(attributes))
+
+    def ends(self, seconds: float, attributes: dict[str, Any]) -> None:
+        """Note that a handler has ended."""
+        self._process.record(seconds, _few(attributes))
+        self._active.add(-1, _place(attributes))
+
+
+def _few(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {name: attributes[name] for name in _OF_A_JOB if name in attributes}
+
+
+def _place(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {name: attributes[name] for name in (Names.SYSTEM, Names.DESTINATION) if name in attributes}
+
+
+class Meters:
+    """The instruments of one provider, and the runners that they look at.
+
+    Args:
+        meter: Makes the instruments; a name is made once for each provider.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self.durations: Durations = Durations(meter)
+        self.runners: WeakSet[WorkerRunner] = WeakSet()
+        counter, gauge = meter.create_observable_counter, meter.create_observable_gauge
+        counter(Names.ANSWERED, [self._observe(_answered)], "{job}", "Requests that were answered.")
+        counter(Names.RESTARTS, [self._observe(_restarts)], "{restart}", "Restarts of supervised workers.")
+        counter(Names.HOOKS_FAILED, [self._observe(_hooks_failed)], "{hook}", "Hooks that have raised.")
+        counter(Names.RECONNECTS, [self._observe(_connections_lost)], "{connection}", "Connections that were lost.")
+        counter(Names.STALLS, [self._observe(_stalls)], "{stall}", "Times that the event loop stood still.")
+        gauge(Names.LAG, [self._observe(_lag)], "s", "How late the event loop was.")
+        gauge(Names.DEPTH, [self._observe(_depths)], "{message}", "What waits in the lanes of workers.")
+
+    def _observe(self, values: _Values) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_options: CallbackOptions) -> Iterable[Observation]:
+            observed: list[Observation] = []
+            for runner in tuple(self.runners):
+                # As a rule a reader asks in a thread of its own: a worker may come or go meanwhile.
+                try:
+                    seen = list(values(runner.statistics(jobs=False)))
+                except RuntimeError:
+                    continue
+                same = {Names.SYSTEM: "workerbus", Names.RUNNER: runner.name}
+                observed += [Observation(number, {**same, **attributes}) for number, attributes in seen]
+            return observed
+
+        return observe
+
+
+def _answered(seen: RunnerStatistics) -> Iterator[tuple[float, dict[str, str]]]:
+    for status, number in seen.jobs_answered.items():
+        yield number, {Names.STATUS: str(status)}
+
+
+def _restarts(seen: RunnerStatistics) -> Iterator[tuple[float, dict[str, str]]]:
+    yield seen.restarts, {}
+
+
+def _hooks_failed(seen: RunnerStatistics) -> Iterator[tuple[float, dict[str, str]]]:
+    yield seen.hooks_failed, {}
+
+
+def _connections_lost(seen: RunnerStatistics) -> Iterator[tuple[float, dict[str, str]]]:
+    lost = getattr(seen.bus, "connections_lost", None)
+    if lost is not None:
+        yield lost, {}
+
+
+def _stalls(seen: RunnerStatistics) -> Iterator[tuple[float, dict[str, str]]]:
+    if seen.loop is not None:
+        yield seen.loop.stalls, {}
+
+
+def _lag(seen: RunnerStatistics) -> Iterator[tuple[float, dict[str, str]]]:
+    if seen.loop is not None:
+        yield seen.loop.lag, {}
+
+
+def _depths(seen: RunnerStatistics) -> Iterator[tuple[float, dict[str, str]]]:
+    for worker in seen.workers.values():
+        for lane, waiting in worker.lanes.items():
+            yield waiting, {Names.DESTINATION: worker.name, Names.LANE: lane}
+
+
+_meters: "WeakKeyDictionary[MeterProvider, Meters]" = WeakKeyDictionary()
+
+
+def meters_of(provider: MeterProvider, version: str) -> Meters:
+    """Return the instruments of a provider, which are made once."""
+    meters = _meters.get(provider)
+    if meters is None:
+        meters = _meters[provider] = Meters(provider.get_meter("workerbus", version))
+    return meters
