@@ -27,7 +27,7 @@ from workerbus import (
     WrongTaskError,
     job,
 )
-from workerbus._concurrency.left_open import LEFT_OPEN
+from workerbus._concurrency.left_open import LEFT_OPEN, close_left_open, entered_here, leave_open
 from workerbus.pipeline import Frame
 
 
@@ -152,6 +152,40 @@ async def test_an_error_of_the_bodys_own_goes_through_where_scopes_are_out_of_or
 
     async with nothing_left(runner):
         await in_a_task_of_its_own(program)
+
+
+async def test_what_is_open_in_another_thread_stays_until_it_is_closed_there(backend: str) -> None:
+    """L7"""
+    closed: list[str] = []
+
+    async def close(where: str) -> None:
+        closed.append(where)
+
+    async def elsewhere() -> None:
+        leave_open(entered_here(), partial(close, "elsewhere"))
+        await close_left_open()
+
+    leave_open(entered_here(), partial(close, "here"))
+    await anyio.to_thread.run_sync(partial(anyio.run, elsewhere, backend=backend))
+    assert closed == ["elsewhere"]
+    await close_left_open()
+    assert closed == ["elsewhere", "here"]
+
+
+async def test_what_cannot_be_closed_where_it_was_entered_is_tried_once() -> None:
+    """L7: what was entered before it is closed all the same."""
+    closed: list[str] = []
+
+    async def close(what: str) -> None:
+        closed.append(what)
+        if what == "second":
+            raise RuntimeError("a scope of the program's own is in between")
+
+    for what in ("first", "second"):
+        leave_open(entered_here(), partial(close, what))
+    await close_left_open()
+    assert closed == ["second", "first"]
+    assert not LEFT_OPEN
 
 
 async def test_what_a_task_leaves_open_is_forgotten_when_it_has_ended() -> None:
