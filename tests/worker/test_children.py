@@ -10,14 +10,17 @@ from anyio.lowlevel import checkpoint
 from support.broken_buses import Broken, Picky
 from support.conditions import eventually
 from support.families import Parent, Unattachable
+from support.messages import Note, note
 from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import (
     BusAddWorkerMessage,
+    BusEndWorkerMessage,
     BusMessage,
     BusSubscriber,
     MemoryBus,
     NameTakenError,
+    NotRunningError,
     ParentError,
     WorkerBus,
     WorkerParams,
@@ -125,6 +128,33 @@ async def test_a_child_again_is_the_same_child() -> None:
         assert parent.children == [child]
         await eventually(lambda: parent.ready)
     assert parent.ready == ["child"]
+
+
+async def test_a_child_again_is_skipped_even_where_no_other_is_taken() -> None:
+    """W5: while its parent ends."""
+
+    class Adding(Parent):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                with pytest.raises(NotRunningError):
+                    await self.add_workers(Helper("another"))
+                await self.add_workers(child)
+                self.calls.append("skipped")
+
+    class Slow(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            await params.wait_for_end()
+            await anyio.sleep(1)
+
+    parent, child = Adding(), Slow("child")
+    async with running(parent) as runner:
+        await parent.add_workers(child, wait=True)
+        await runner.bus.send(BusEndWorkerMessage(source="test", target="parent"))
+        await settle()
+        await runner.bus.send(note(0, "parent"))
+        await parent.wait()
+    assert parent.calls == ["skipped"]
 
 
 async def test_nobody_is_its_own_ancestor() -> None:
