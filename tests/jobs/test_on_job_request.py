@@ -89,6 +89,20 @@ async def test_an_event_handler_of_on_job_request_may_answer_later(is_async: boo
         assert asked.response == {"late": True}
 
 
+@pytest.mark.parametrize("returned", [None, {"by": "handler"}])
+async def test_what_the_method_returns_counts_whatever_event_handlers_return(returned: dict[str, str] | None) -> None:
+    """J2: the first that is not None is the answer."""
+
+    class Answering(BaseWorker):
+        async def on_job_request(self, message: BusJobRequestMessage) -> dict[str, str]:
+            return {"by": "method"}
+
+    worker = Answering("worker")
+    worker.add_event_handler("on_job_request", lambda _worker, _message: returned)
+    async with running(worker) as runner:
+        assert await runner.job("worker", name="any") == {"by": "method"}
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "error"),
     [

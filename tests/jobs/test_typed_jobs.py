@@ -277,6 +277,8 @@ async def test_a_group_is_typed_as_a_job_is() -> None:
             "a": Count(1, "a"),
             "b": Count(2, "b"),
         }
+        mixed = runner.job_group("a", "b", handler=Typed.count, payload=WORDS, payloads={"a": Words([Line("x")])})
+        assert await mixed == {"a": Count(1, "a"), "b": Count(6, "b")}
         group = runner.job_group("a", "b", handler=Typed.count, payload=WORDS)
         first = await group.first()
         assert first == JobAnswer(first.worker_name, JobStatus.COMPLETED, Count(6, first.worker_name))
@@ -413,6 +415,7 @@ class Holder:
         (list[int], "Mine.do takes a list, which no payload can be"),
         ("Nowhere", "an annotation of Mine.do cannot be resolved: name 'Nowhere' is not defined. Import what it names"),
         (Line | Words, "Mine.do: "),
+        (Line | int, "Mine.do takes a "),
         (Private, "Mine.do: field '_hidden' of Private is private, and would not travel: give it a public name"),
         (Holder, "Mine.do: field '_hidden' of Private is private, and would not travel: give it a public name"),
     ],
