@@ -186,7 +186,7 @@ async def test_one_that_wants_another_connection_is_left_to_whoever_makes_it(ser
 
     class Failed:
         async def pipeline(self, *_: object, **__: object) -> list[Any]:
-            return [RedisReplyError("UNBLOCKED client unblocked"), 0]
+            return [RedisReplyError("UNBLOCKED client unblocked")]
 
     failed: Any = Failed()
     with pytest.raises(RedisReplyError, match="UNBLOCKED"):

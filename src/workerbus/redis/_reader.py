@@ -68,13 +68,12 @@ class Reader:
         block = round(BLOCK_SECONDS * 1000)
         while True:
             commands: list[Command] = [
-                ("XREAD", "COUNT", self._count, "BLOCK", block, "STREAMS", self._inbox, self._position),
-                ("XLEN", self._inbox),
+                ("XREAD", "COUNT", self._count, "BLOCK", block, "STREAMS", self._inbox, self._position)
             ]
             if not self._trimmed:
                 commands.insert(0, ("XTRIM", self._inbox, "MINID", _after(self._position)))
-            *trimmed, streams, length = await connection.pipeline(commands, timeout=None)
-            error = next((each for each in (*trimmed, streams, length) if isinstance(each, RedisReplyError)), None)
+            *trimmed, streams = await connection.pipeline(commands, timeout=None)
+            error = next((each for each in (*trimmed, streams) if isinstance(each, RedisReplyError)), None)
             if error is not None:
                 if error.reconnect:
                     raise error
@@ -86,12 +85,9 @@ class Reader:
                     continue
             else:
                 self._told, self._trimmed, waits = False, True, AGAIN.delays()
-                # Others push the oldest entries out while there are more than it keeps, and leave as many; only this
-                # takes more away. Numbers that are missing would not tell of notices, nor of the last messages.
-                if length >= self._inbox_size:
-                    self._overflowed()
-                    return
             entries = _entries(streams)
+            if len(entries) >= min(self._count, self._inbox_size) and await self._has_overflowed(connection):
+                return
             if entries:
                 size = sum(len(value) for _, fields in entries for value in fields.values()) // len(entries)
                 self._count = max(1, min(ENTRIES, READ_BYTES // max(1, size)))
@@ -100,6 +96,16 @@ class Reader:
                 self._trimmed = False
                 if not self._take(int(entry_id.partition(b"-")[0]), fields):
                     return
+
+    async def _has_overflowed(self, connection: Connection) -> bool:
+        # Others push the oldest entries out while there are more than the inbox keeps, and leave as many; only this one
+        # takes more away. So there are as many now if some were lost before the last read, which then has got all that
+        # it asked for. Numbers that are missing would not tell of notices, nor of the last messages.
+        (length,) = await connection.pipeline([("XLEN", self._inbox)], timeout=None)
+        if isinstance(length, RedisReplyError) or length < self._inbox_size:
+            return False
+        self._overflowed()
+        return True
 
 
 def _after(position: str) -> str:
