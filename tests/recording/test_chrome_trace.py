@@ -63,6 +63,12 @@ def test_a_slice_says_what_became_of_its_job() -> None:
     assert [each["name"] for each in events if each["ph"] == "i"].count("chunk") == 24
 
 
+def test_only_a_job_that_has_waited_for_its_turn_has_a_slice_of_waiting_in_it() -> None:
+    slices = [each for each in events_of(recorded().chrome_trace()) if each["ph"] == "X"]
+    assert [each for each in slices if each["name"] == "queued"] == []
+    assert len([each for each in slices if each["name"] == "runs"]) == len(recorded().jobs)
+
+
 def test_the_jobs_in_flight_are_counted() -> None:
     counts = [each["args"]["open"] for each in events_of(recorded().chrome_trace()) if each["ph"] == "C"]
     assert max(counts) == 3

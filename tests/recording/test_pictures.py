@@ -241,6 +241,19 @@ def test_mermaid_text_is_well_formed_whatever_the_names_are(records: list[Record
         assert any(each.fullmatch(line) for each in MERMAID), line
 
 
+def test_a_job_that_begins_when_another_has_ended_has_its_line() -> None:
+    def done(begin: float, end: float, job_id: str) -> list[Record]:
+        return [
+            of("BusJobRequestMessage", begin, "a", "b", job_id=job_id),
+            of("BusJobResponseMessage", end, "b", "a", job_id=job_id, status=JobStatus.COMPLETED),
+        ]
+
+    jobs = [*done(0, 2, "1"), *done(1, 3, "2"), *done(2, 4, "3")]
+    asking, working = timeline_of(sorted(jobs, key=lambda each: each.time)).lanes
+    assert [bar.place for bar in working.bars] == [0, 1, 0]
+    assert [wait.place for wait in asking.waits] == [0, 1, 0]
+
+
 @given(many_records())
 def test_bars_in_one_line_of_a_row_do_not_overlap_and_every_job_has_one(records: list[Record]) -> None:
     told = timeline_of(records)

@@ -17,10 +17,12 @@ from workerbus import (
     JobError,
     JobStatus,
     MemoryBus,
+    PeerBus,
     WorkerPool,
     WorkerRunner,
 )
 from workerbus.recording import Record, Recording, record
+from workerbus.testing import PeerFaults, PeerNetwork
 
 
 async def test_time_class_source_target_and_job_are_kept() -> None:
@@ -221,3 +223,34 @@ async def test_a_request_without_a_payload_and_one_that_holds_itself_have_a_size
     assert sizes[0] == 0
     assert sizes[1] > 0
     assert 10_000 < sizes[2] < 1_000_000
+
+
+async def test_each_of_two_processes_sees_the_whole_of_a_job_that_one_asks_the_other_for() -> None:
+    """O1, X6: a message passes where it leaves, and where it arrives; only the other one knows of the handler."""
+    network = PeerNetwork(faults=PeerFaults(delay=0.5))
+    seen: dict[str, Recording] = {}
+    asked = anyio.Event()
+
+    async def host(bus: PeerBus) -> None:
+        with Recording(bus) as seen["right"]:
+            async with WorkerRunner(bus=bus, name="right-runner") as runner:
+                await runner.add_workers(Helper("helper"))
+                await asked.wait()
+
+    async def asks(bus: PeerBus) -> None:
+        with Recording(bus) as seen["left"]:
+            async with WorkerRunner(bus=bus, name="left-runner") as runner:
+                await runner.job("helper", name="echo")
+                asked.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(network.run, "right", host)
+        group.start_soon(network.run, "left", asks)
+    (left,), (right,) = seen["left"].jobs, seen["right"].jobs
+    assert (left.worker, left.requester, left.status, left.begun) == ("helper", "left-runner", "completed", None)
+    assert (right.worker, right.requester, right.status, right.handler) == (
+        "helper",
+        "left-runner",
+        "completed",
+        "helper",
+    )
