@@ -39,6 +39,7 @@ from workerbus.runner._outcome import RunOutcome
 from workerbus.runner._peers import RunnerPeers
 from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
+from workerbus.runner._slow import SlowJobs
 from workerbus.runner._stalls import LEAST_STALL, StallWatch
 from workerbus.runner._statistics import RunnerStatistics, snapshot
 from workerbus.runner._workers import HostedWorkers
@@ -86,10 +87,13 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         grace_period: How many seconds a worker may take to end before it is cancelled.
         stall_seconds: After how many seconds in which the event loop stands still a warning says what holds it up; 0.1
             is a good value. By default nothing watches it. A thread does; it looks at no virtual time.
+        slow_seconds: After how many seconds a warning says that a job's handler was slow; these are counted, too, and
+            so are the jobs that have waited for longer than they have run. By default nobody looks at the clock.
 
     Raises:
         ValueError: ``job_grace`` or ``grace_period`` is less than 0 or not a number, ``stall_seconds`` is not a number
-            of 0.01 or more, or one of the ``handle_…`` is neither a bool nor the word that it may be.
+            of 0.01 or more, ``slow_seconds`` is less than 0 or not a number, or one of the ``handle_…`` is neither a
+            bool nor the word that it may be.
         TypeError: ``bus`` is not a `WorkerBus`.
 
     Guarantees: G4, N3, R1, R2, R4, R5, R6, W7.
@@ -108,12 +112,15 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         job_grace: float = 0.0,
         grace_period: float = GRACE_SECONDS,
         stall_seconds: float | None = None,
+        slow_seconds: float | None = None,
     ) -> None:
         for what, seconds in (("job_grace", job_grace), ("grace_period", grace_period)):
             if not seconds >= 0:
                 raise ValueError(f"{what} is a number of seconds, not less than 0, not {seconds!r}")
         if stall_seconds is not None and not LEAST_STALL <= stall_seconds < math.inf:
             raise ValueError(f"stall_seconds is a number of seconds, {LEAST_STALL} or more, not {stall_seconds!r}")
+        if slow_seconds is not None and not slow_seconds >= 0:
+            raise ValueError(f"slow_seconds is a number of seconds, not less than 0, not {slow_seconds!r}")
         if bus is not None and not isinstance(bus, WorkerBus):
             raise TypeError(f"bus is a WorkerBus, not {bus!r}")
         self._name = name if name is not None else f"runner-{_new_id()}"
@@ -166,6 +173,7 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
             force_gc=force_gc,
         )
         self._auto_end = False
+        self._slow = None if slow_seconds is None else SlowJobs(self._name, slow_seconds, self._hosted.workers)
         self._stalls = None if stall_seconds is None else StallWatch(self._name, stall_seconds)
 
     def __repr__(self) -> str:
@@ -237,6 +245,8 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
             jobs_requested=counts.requested,
             hooks_failed=counts.failed,
             restarts=self._hosted.restarts,
+            slow_handlers=None if self._slow is None else self._slow.slow,
+            jobs_waited_longer=None if self._slow is None else self._slow.waited,
             loop=None if self._stalls is None else self._stalls.statistics(),
         )
 
@@ -415,6 +425,8 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         await self._bus.subscribe(self)
         try:
             assert self._inbox is not None
+            if self._slow is not None:
+                self._bus.add_tap(self._slow)
             if self._stalls is not None:
                 await self._stalls.open(tasks)  # before any worker starts
             self._inbox.run_in(tasks)
@@ -438,6 +450,8 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
             for event, args in await self._events.close():
                 if event == "on_error":
                     self._hosted.not_taken(args[0])
+            if self._slow is not None:
+                self._bus.remove_tap(self._slow)
             self._peers.end()
             self._discovery.end()
             await self._bus.unsubscribe(self)

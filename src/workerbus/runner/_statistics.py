@@ -60,6 +60,8 @@ class RunnerStatistics(Value):
         hooks_failed: How many times a hook raised.
         restarts: How many times its supervised workers were restarted, children included.
         loop: How its event loop has kept up; None where nothing watches it (``stall_seconds``).
+        slow_handlers: How many handlers of jobs have taken longer than ``slow_seconds``; None where nobody looks.
+        jobs_waited_longer: How many jobs have waited for their handler for longer than it has run; the same.
     """
 
     name: str
@@ -71,6 +73,8 @@ class RunnerStatistics(Value):
     hooks_failed: int
     restarts: int = 0
     loop: LoopStatistics | None = None
+    slow_handlers: int | None = None
+    jobs_waited_longer: int | None = None
 
 
 class Totals:
