@@ -1,6 +1,7 @@
 """O1, O3: ``workerbus record`` and ``workerbus draw``."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -183,3 +184,24 @@ def test_the_version_is_that_of_the_library(capsys: pytest.CaptureFixture[str]) 
 def test_the_command_is_installed_with_the_library() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["scripts"]["workerbus"] == "workerbus.cli:main"
+
+
+@pytest.mark.slow
+def test_the_page_on_recordings_shows_what_the_command_says(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    shown = re.search(
+        r"```text\n\$ workerbus (.*)\n((?:workerbus: .*\n)+)```", (root / "docs/recording.md").read_text()
+    )
+    assert shown is not None
+    arguments = [str(root / each) if (root / each).exists() else each for each in shown[1].split()]
+    source = str(Path(workerbus.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "workerbus", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": source},
+    )
+    assert done.returncode == 0
+    assert done.stderr == shown[2]
