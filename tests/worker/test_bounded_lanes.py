@@ -19,6 +19,7 @@ from workerbus import (
     BusJobUpdateMessage,
     BusMessage,
     JobError,
+    JobGroup,
     JobGroupError,
     JobTimeoutError,
     MemoryBus,
@@ -250,6 +251,28 @@ async def test_all_handlers_that_already_wait_are_let_in_whoever_stands_in_line_
     await asked(it, other)
     assert len(it.refused) == len(other.refused) == 1
     assert sorted(it.heard) == sorted([*range(it.refused[0]), *range(1, other.refused[0])])
+
+
+async def test_a_handler_that_already_waits_is_let_in_whoever_else_awaits_its_job_before() -> None:
+    """B9: a hook of a worker that holds nothing up, which came first."""
+    groups: list[JobGroup] = []
+
+    async def ask(it: Circle) -> None:
+        groups.append(await it.create_job_group_and_request_job(["other"], name="send", cancel_on_error=False))
+        await it.send_bus_message(note(0, "third"))
+        await other.begun.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert not other.refused
+        with anyio.fail_after(5):
+            await groups[0].wait()
+
+    async def ask_first(third: Circle) -> None:
+        await groups[0].wait()
+
+    it, other, third = Circle("it", ask), Circle("other", ask), Circle("third", ask_first)
+    await asked(it, other, third)
+    assert len(other.refused) == 1
+    assert it.heard == list(range(other.refused[0]))
 
 
 @pytest.mark.parametrize("first", ["the wait for room", "the wait for the turn"])
