@@ -1,0 +1,57 @@
+"""What is at which path of a view (O4, O5)."""
+
+from importlib.resources import files
+from typing import Any, Final
+from urllib.parse import unquote
+
+from workerbus.view._guard import SAFE, Guard, refused
+from workerbus.view._http import Answer, Request
+from workerbus.view._observer import Observer
+from workerbus.view._state import encode
+
+_PAGE: Final = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/view.css": ("view.css", "text/css; charset=utf-8"),
+    "/view.js": ("view.js", "text/javascript; charset=utf-8"),
+    "/lists.js": ("lists.js", "text/javascript; charset=utf-8"),
+    "/drawing.js": ("drawing.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+_JSON: Final = ("Content-Type", "application/json")
+_EVENTS: Final = ("Content-Type", "text/event-stream")
+
+
+class Routes:
+    """Answers requests.
+
+    Args:
+        guard: Who may ask.
+        observer: What there is to see.
+    """
+
+    def __init__(self, guard: Guard, observer: Observer) -> None:
+        self._guard = guard
+        self._observer = observer
+        folder = files("workerbus.view") / "page"
+        self._files = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _PAGE.items()}
+
+    def respond(self, request: Request) -> Answer:
+        """Return the answer to a request."""
+        return self._guard.refusal(request) or self._found(request.target.partition("?")[0])
+
+    def _found(self, path: str) -> Answer:
+        if path in self._files:
+            body, kind = self._files[path]
+            return Answer(200, (*SAFE, ("Content-Type", kind)), body)
+        if path == "/api/state":
+            return _json(self._observer.state())
+        if path == "/api/events":
+            return Answer(200, (*SAFE, _EVENTS), stream=self._observer.tell)
+        if path.startswith("/api/jobs/"):
+            told = self._observer.story(unquote(path.removeprefix("/api/jobs/")))
+            return refused(404, "that job is not remembered") if told is None else _json(told)
+        return refused(404, "there is nothing here")
+
+
+def _json(value: Any) -> Answer:
+    return Answer(200, (*SAFE, _JSON), encode(value))

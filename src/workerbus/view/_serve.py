@@ -1,0 +1,145 @@
+"""`serve_view`: a view of a runner at an address, for as long as a block runs (L1, O4, O5).
+
+Its tasks are in a task group of its own: one accepts clients, one looks, and there is one for each client. They end
+with the block, whatever a client does.
+"""
+
+import logging
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Final, Self
+
+from anyio import CapacityLimiter, create_task_group, create_tcp_listener, move_on_after
+from anyio.abc import SocketAttribute, SocketStream, TaskGroup
+
+from workerbus._concurrency.lifetime import CLEANUP_SECONDS
+from workerbus._log import about
+from workerbus.errors import MissingExtraError, NotRunningError
+from workerbus.runner._runner import WorkerRunner
+
+logger = logging.getLogger("workerbus.view")
+
+CLIENTS: Final = 64
+"""How many clients are served at once; others wait."""
+
+
+class View:
+    """A live view of a runner, served to browsers while its block runs; made by `serve_view`.
+
+    Guarantees: L1, O4, O5.
+    """
+
+    def __init__(
+        self, runner: WorkerRunner, port: int, host: str, token: str | None, allowed_hosts: Iterable[str]
+    ) -> None:
+        try:
+            from workerbus.view._guard import Guard  # noqa: PLC0415 - needs h11, which is an extra
+            from workerbus.view._http import serve_client  # noqa: PLC0415 - the same
+            from workerbus.view._observer import Observer  # noqa: PLC0415 - the same
+            from workerbus.view._routes import Routes  # noqa: PLC0415 - the same
+        except ModuleNotFoundError as error:
+            if error.name != "h11":
+                raise
+            raise MissingExtraError("views", "h11", "view") from error
+        self._runner = runner
+        self._host = host
+        self._port = port
+        self._serve_client = serve_client
+        self._observer = Observer(runner)
+        self._routes = Routes(Guard(host, token, allowed_hosts), self._observer)
+        self._places = CapacityLimiter(CLIENTS)
+        self._tasks: TaskGroup | None = None
+        self._url: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of runner {self._runner.name!r} at {self._url or 'no address yet'}>"
+
+    @property
+    def url(self) -> str:
+        """Where the page is, without the token.
+
+        Raises:
+            NotRunningError: It is not served yet; a `RuntimeError`.
+        """
+        if self._url is None:
+            raise NotRunningError("the view is not served yet: enter it with 'async with'")
+        return self._url
+
+    async def __aenter__(self) -> Self:
+        """Serve the view.
+
+        Raises:
+            NotRunningError: It was served before; a `RuntimeError`.
+            OSError: The address is taken, or is none of this machine's.
+        """
+        if self._tasks is not None:
+            raise NotRunningError("this view was served before: make another one")
+        self._listener = listener = await create_tcp_listener(local_host=self._host, local_port=self._port)
+        port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - anyio's
+        shown = f"[{self._host}]" if ":" in self._host else self._host
+        self._url = f"http://{shown}:{port}/"
+        self._observer.errors.listen()
+        self._tasks = create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._observer.look, name="view: look")
+        self._tasks.start_soon(listener.serve, self._client, name="view: listen")
+        logger.info("a view of runner %r is at %s", self._runner.name, self._url, extra=about(runner=self._runner.name))
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Send all clients away, and close the address."""
+        assert self._tasks is not None
+        self._observer.errors.stop()
+        self._tasks.cancel_scope.cancel("the view ends")
+        try:
+            await self._tasks.__aexit__(None, None, None)  # what the body has raised stays as it is
+        finally:
+            with move_on_after(CLEANUP_SECONDS, shield=True):
+                await self._listener.aclose()
+
+    async def _client(self, stream: SocketStream) -> None:
+        async with stream, self._places:
+            try:
+                await self._serve_client(stream, self._routes.respond)
+            except Exception as error:
+                logger.error(
+                    "a view could not answer: %s", error, exc_info=error, extra=about(runner=self._runner.name)
+                )
+
+
+def serve_view(
+    runner: WorkerRunner,
+    *,
+    port: int = 8765,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    allowed_hosts: Iterable[str] = (),
+) -> View:
+    """Serve a live view of a runner to browsers, for as long as a block runs.
+
+    ::
+
+        async with WorkerRunner() as runner, serve_view(runner) as view:
+            print(view.url)
+            ...
+
+    It needs the extra `view`. It shows what `runner.statistics()` has, jobs and what became of them, curves, and the
+    errors that the library logs; no payload. It can only be read. While nobody looks it costs nothing.
+
+    Args:
+        runner: The runner; it need not run yet.
+        port: The port; 0 for any that is free, which `View.url` says.
+        host: The address; by default nobody but this machine reaches it.
+        token: What browsers have to know: they open ``url + "?token=" + token`` once. Tools send it as
+            ``Authorization: Bearer``. Needed where ``host`` is another address.
+        allowed_hosts: Under which names, besides ``localhost`` and plain addresses, the page may be asked for.
+
+    Raises:
+        UnprotectedViewError: Others may reach the address, and there is no token; a `ValueError`.
+        MissingExtraError: h11 is not installed; an `ImportError`.
+
+    Guarantees: L1, O3, O4, O5.
+    """
+    return View(runner, port, host, token, allowed_hosts)

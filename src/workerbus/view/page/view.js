@@ -1,0 +1,480 @@
+// The page: holds the state that the server tells of, and draws what has changed of it, at most once in a frame.
+import { List, element, put } from "./lists.js";
+import { Timeline, curve, seconds, sequence } from "./drawing.js";
+
+const $ = (id) => document.getElementById(id);
+const names = new Intl.Collator(undefined, { numeric: true });
+const state = { about: {}, workers: {}, others: {}, jobs: {}, groups: {}, curves: {}, errors: {}, spans: {} };
+const dirty = new Set();
+const folded = new Set();
+let offset = 0; // the server's clock less this one's
+let waiting = false;
+let paused = false;
+let wanted = "";
+let tree = [];
+let shownDetail = null;
+
+const now = () => performance.now() / 1000 + offset;
+const short = (number) =>
+  number < 10000 ? String(Math.round(number)) : number < 1e6 ? `${(number / 1e3).toFixed(1)} k` : `${(number / 1e6).toFixed(1)} M`;
+
+// --- what comes from the server
+
+let source = null;
+
+function connect() {
+  source?.close();
+  source = new EventSource("api/events");
+  source.addEventListener("state", (event) => {
+    const told = JSON.parse(event.data);
+    offset = told.now - performance.now() / 1000;
+    for (const section of Object.keys(state)) {
+      state[section] = told.state[section] ?? {};
+      dirty.add(section);
+    }
+    link("live", "live");
+    schedule();
+  });
+  source.addEventListener("changes", (event) => {
+    const told = JSON.parse(event.data);
+    offset = told.now - performance.now() / 1000;
+    for (const [section, { set, gone }] of Object.entries(told.changes)) {
+      for (const key of gone) delete state[section][key];
+      Object.assign(state[section], set);
+      dirty.add(section);
+    }
+    schedule();
+  });
+  source.addEventListener("error", () => {
+    link("lost", "reconnecting");
+    if (source.readyState === EventSource.CLOSED) setTimeout(connect, 1000);
+  });
+}
+
+function link(kind, text) {
+  $("link").className = `link ${kind}`;
+  put($("link"), text);
+}
+
+function schedule() {
+  if (waiting || (paused && dirty.size)) return;
+  waiting = true;
+  requestAnimationFrame(() => {
+    waiting = false;
+    draw();
+  });
+}
+
+function draw() {
+  const has = (...sections) => sections.some((section) => dirty.has(section));
+  if (has("about", "curves", "errors", "workers")) drawTiles();
+  if (has("workers", "others", "about")) drawWorkers();
+  if (has("jobs", "about")) drawJobs();
+  if (has("errors")) drawErrors();
+  if (shownDetail?.worker && has("workers", "jobs")) showWorker(shownDetail.worker);
+  dirty.clear();
+}
+
+// --- numbers
+
+const TILES = [
+  { what: "Workers", value: () => short(state.about.workers ?? 0), note: () => `${Object.values(state.workers).filter((row) => row.active).length} active` },
+  { what: "In flight", title: "Jobs in flight", value: () => short(state.about.jobs ?? 0), column: 5 },
+  { what: "Jobs / s", value: () => latest(2), column: 2 },
+  { what: "Messages / s", value: () => latest(1), column: 1 },
+  { what: "p50", title: "Half of the jobs took less", value: () => latency(3), column: 3 },
+  { what: "p99", title: "99 % of the jobs took less", value: () => latency(4), column: 4 },
+  {
+    what: "Failed",
+    value: () => short((state.about.answered_failed ?? 0) + (state.about.answered_error ?? 0)),
+    note: () => `${short(state.about.answered_completed ?? 0)} done, ${short(state.about.answered_cancelled ?? 0)} cancelled`,
+    bad: () => state.about.answered_error > 0,
+  },
+  { what: "Restarts", value: () => short(state.about.restarts ?? 0), note: () => `${short(state.about.hooks_failed ?? 0)} hooks raised`, bad: () => false },
+];
+
+function points() {
+  return Object.keys(state.curves).map(Number).sort((a, b) => a - b).map((key) => state.curves[key]);
+}
+
+function latest(column) {
+  const all = points();
+  const value = all.length ? all[all.length - 1][column] : null;
+  return value === null ? "–" : value < 10 && value > 0 ? value.toFixed(1) : short(value);
+}
+
+function latency(column) {
+  const known = points().filter((point) => point[column] !== null);
+  return known.length ? seconds(known[known.length - 1][column] / 1000) : "–";
+}
+
+function makeTiles() {
+  for (const tile of TILES) {
+    tile.box = element("div", "tile");
+    if (tile.title) tile.box.title = tile.title;
+    const value = element("div", "value");
+    tile.text = element("span");
+    value.append(tile.text);
+    tile.box.append(element("div", "what", tile.what), value);
+    if (tile.column) tile.curve = curve(tile.box);
+    else tile.box.append((tile.line = element("div", "note")));
+    $("tiles").append(tile.box);
+  }
+}
+
+function drawTiles() {
+  const all = points();
+  for (const tile of TILES) {
+    put(tile.text, tile.value());
+    if (tile.line) put(tile.line, tile.note());
+    if (tile.bad) tile.box.classList.toggle("bad", tile.bad());
+    if (tile.curve && dirty.has("curves")) tile.curve(all.map((point) => point[tile.column]));
+  }
+  put($("runner"), state.about.runner ?? "workerbus");
+  document.title = `${state.about.runner ?? "workerbus"} · workerbus`;
+}
+
+// --- workers
+
+function flatten() {
+  const below = new Map();
+  for (const [name, row] of Object.entries(state.workers)) {
+    const parent = row.parent !== null && row.parent in state.workers ? row.parent : null;
+    if (!below.has(parent)) below.set(parent, []);
+    below.get(parent).push(name);
+  }
+  const fits = (name) => !wanted || `${name} ${state.workers[name].kind}`.toLowerCase().includes(wanted);
+  const walk = (parent, level) => {
+    const found = [];
+    for (const name of (below.get(parent) ?? []).sort(names.compare)) {
+      const inside = walk(name, level + 1);
+      if (inside.length || fits(name)) {
+        const shut = folded.has(name) && !wanted;
+        found.push({ name, level, below: below.has(name), shut });
+        if (!shut) found.push(...inside);
+      }
+    }
+    return found;
+  };
+  const all = walk(null, 1);
+  const runners = new Map();
+  for (const [name, runner] of Object.entries(state.others)) {
+    if (wanted && !`${name} ${runner}`.toLowerCase().includes(wanted)) continue;
+    if (!runners.has(runner)) runners.set(runner, []);
+    runners.get(runner).push(name);
+  }
+  const own = { name: state.about.runner ?? "", runner: true, level: 0, below: true, shut: folded.has("runner"), count: Object.keys(state.workers).length };
+  const rows = [own, ...(own.shut ? [] : all)];
+  for (const [runner, inside] of [...runners].sort()) {
+    const shut = !folded.has(`open ${runner}`) && !wanted;
+    rows.push({ name: runner, runner: true, remote: true, level: 0, below: true, shut, count: inside.length });
+    if (!shut) rows.push(...inside.sort(names.compare).map((name) => ({ name, remote: true, level: 1, below: false })));
+  }
+  return rows;
+}
+
+const workers = new List($("workers"), {
+  rowClass: "worker-row",
+  role: "treeitem",
+  key: (item) => `${item.runner ? "runner " : ""}${item.name}`,
+  make(row) {
+    const name = element("div", "name");
+    const parts = { name, caret: element("span", "caret"), dot: element("span", "dot"), text: element("span", "text"), kind: element("span", "kind") };
+    name.append(parts.caret, parts.dot, parts.text, parts.kind);
+    parts.numbers = Array.from({ length: 5 }, () => element("span"));
+    row.append(name, ...parts.numbers);
+    return parts;
+  },
+  fill(parts, item, row) {
+    const it = item.runner || item.remote ? null : state.workers[item.name];
+    if (!item.runner && !item.remote && !it) return;
+    row.setAttribute("aria-level", item.level + 1);
+    if (item.below) row.setAttribute("aria-expanded", String(!item.shut));
+    else row.removeAttribute("aria-expanded");
+    parts.name.style.paddingLeft = `${item.level * 16}px`;
+    put(parts.caret, item.below ? (item.shut ? "▸" : "▾") : " ");
+    put(parts.text, item.name);
+    const kind = it === null ? (item.runner ? `runner, ${item.count} worker${item.count === 1 ? "" : "s"}` : "elsewhere") : it.pool ? `${it.kind} of ${it.pool[0]}${it.pool[1] ? `, ${it.pool[1]} wait` : ""}` : it.kind;
+    put(parts.kind, kind);
+    const [look, words] = it === null ? [item.runner ? "runner" : "idle", kind] : it.phase !== "running" ? ["moving", it.phase] : it.active ? ["", "active"] : ["idle", "not active"];
+    parts.dot.className = `dot ${look}`;
+    parts.dot.title = words;
+    row.setAttribute("aria-label", `${item.name}, ${words}`);
+    const bad = it && it.failed + it.error + it.cancelled;
+    const values = it ? [it.jobs, it.system ? `${it.system}+${it.data}` : it.data, it.completed, bad, it.restarts] : ["", "", "", "", ""];
+    parts.numbers.forEach((cell, n) => {
+      put(cell, typeof values[n] === "number" ? short(values[n]) : values[n]);
+      cell.className = values[n] === 0 ? "zero" : n === 3 && it?.error ? "bad" : (n === 1 && it?.data > 100) || (n === 4 && values[n]) ? "warn" : "";
+    });
+  },
+  fold(item, shut) {
+    if (!item.below) return;
+    if (shut === item.shut) return;
+    const key = item.remote ? `open ${item.name}` : item.runner ? "runner" : item.name;
+    if (folded.has(key)) folded.delete(key);
+    else folded.add(key);
+    drawWorkers();
+  },
+  open(item) {
+    if (item.runner) workers.options.fold(item, null);
+    else if (!item.remote) showWorker(item.name);
+  },
+});
+
+function drawWorkers() {
+  tree = flatten();
+  workers.show(tree, "");
+  const total = Object.keys(state.workers).length;
+  put($("workers-count"), wanted ? `${tree.filter((item) => !item.runner && !item.remote).length} of ${total}` : String(total));
+}
+
+// --- jobs
+
+const jobs = new List($("jobs"), {
+  rowClass: "job-row",
+  role: "option",
+  key: (item) => `${item.id}@${item.worker}`,
+  make(row) {
+    const name = element("div", "name");
+    const left = element("div", "time-left");
+    const parts = { dot: element("span", "dot"), name: element("span", "text"), worker: element("span"), asker: element("span"), age: element("span"), bar: element("div", "left"), fill: element("i"), left: element("span"), progress: element("span") };
+    name.append(parts.dot, parts.name);
+    parts.bar.append(parts.fill);
+    left.append(parts.bar, parts.left);
+    row.append(name, parts.worker, parts.asker, parts.age, left, parts.progress);
+    return parts;
+  },
+  fill(parts, item) {
+    const time = now();
+    parts.dot.className = `dot ${item.state}`;
+    parts.dot.title = item.state;
+    put(parts.name, item.name ?? "job");
+    put(parts.worker, item.worker);
+    put(parts.asker, item.requester);
+    put(parts.age, seconds(Math.max(0, time - item.begun)));
+    const limited = item.until !== null;
+    parts.bar.className = limited ? (item.until - time < 1 ? "left late" : "left") : "left none";
+    const part = limited ? Math.max(0, Math.min(1, (item.until - time) / Math.max(1e-3, item.until - item.begun))) : 0;
+    parts.fill.style.width = `${Math.round(part * 100)}%`;
+    put(parts.left, limited ? seconds(Math.max(0, item.until - time)) : "any");
+    parts.left.className = limited ? "" : "zero";
+    put(parts.progress, item.answered ? `${item.answered[0]} of ${item.answered[1]}` : item.updates ? `${item.updates} update${item.updates > 1 ? "s" : ""}` : item.state);
+  },
+  open: (item) => showStory(item.id),
+});
+
+function drawJobs() {
+  const all = Object.values(state.jobs).sort((a, b) => a.begun - b.begun || names.compare(a.worker, b.worker));
+  const shown = wanted ? all.filter((item) => `${item.name} ${item.worker} ${item.requester} ${item.id}`.toLowerCase().includes(wanted)) : all;
+  jobs.show(shown, wanted ? "No such job is in flight" : "No job is in flight");
+  const more = state.about.left_out ? `, the oldest ${all.length} are here` : "";
+  put($("jobs-count"), wanted ? `${shown.length} of ${all.length}` : `${state.about.jobs ?? all.length}${more}`);
+}
+
+// --- the last minute, and errors
+
+const timeline = new Timeline($("timeline"), $("tip"), showStory);
+
+function drawTimeline() {
+  const open = Object.values(state.jobs).map((item) => [item.worker, item.begun, null, null, item.id, item.name]);
+  const spans = [...Object.values(state.spans), ...open];
+  const shown = wanted ? spans.filter((span) => `${span[0]} ${span[5]}`.toLowerCase().includes(wanted)) : spans;
+  const lanes = timeline.draw(shown, now());
+  put($("timeline-note"), lanes ? "of each second the longest jobs, and those that failed" : "no jobs");
+}
+
+const errorBoxes = new Map();
+
+function drawErrors() {
+  const box = $("errors");
+  for (const [key, made] of errorBoxes) {
+    if (!(key in state.errors) || state.errors[key][0] !== made.at) {
+      made.box.remove();
+      errorBoxes.delete(key);
+    }
+  }
+  for (const key of Object.keys(state.errors).map(Number).sort((a, b) => a - b)) {
+    if (errorBoxes.has(String(key))) continue;
+    const [at, text, , job, trace] = state.errors[key];
+    const made = element("details", "error");
+    const head = element("summary");
+    const when = element("time");
+    head.append(element("span", "text", text), when);
+    made.append(head);
+    if (trace) head.append(element("span", "last", trace.trimEnd().split("\n").pop()));
+    if (trace) made.append(element("pre", "", trace));
+    if (job) {
+      const links = element("div", "links");
+      links.append(storyButton(job, "Story of this job"));
+      made.append(links);
+    }
+    const wrapped = element("div");
+    wrapped.append(made);
+    box.prepend(wrapped);
+    errorBoxes.set(String(key), { box: wrapped, when, at });
+  }
+  if (!errorBoxes.size && !box.querySelector(".empty")) box.append(element("div", "empty", "Nothing was logged as an error"));
+  if (errorBoxes.size) box.querySelector(".empty")?.remove();
+  put($("errors-count"), String(errorBoxes.size));
+  drawTimes();
+}
+
+function drawTimes() {
+  for (const { when, at } of errorBoxes.values()) put(when, `${ago(Math.max(0, now() - at))} ago`);
+}
+
+const ago = (time) => (time < 60 ? `${Math.floor(time)} s` : time < 3600 ? `${Math.floor(time / 60)} min` : `${Math.floor(time / 3600)} h`);
+
+// --- details
+
+function facts(pairs) {
+  const list = element("dl");
+  for (const [what, value] of pairs) list.append(element("dt", "", what), element("dd", "", String(value)));
+  return list;
+}
+
+function storyButton(id, text) {
+  const button = element("button", "", text);
+  button.type = "button";
+  button.addEventListener("click", () => showStory(id));
+  return button;
+}
+
+function openDetail(title, ...parts) {
+  put($("detail-title"), title);
+  $("detail-body").replaceChildren(...parts);
+  if (!$("detail").open) $("detail").showModal();
+}
+
+function showWorker(name) {
+  const it = state.workers[name];
+  shownDetail = { worker: name };
+  if (!it) return openDetail(name, element("p", "", "This worker has gone."));
+  const mine = Object.values(state.jobs).filter((item) => item.worker === name);
+  const links = element("div", "links");
+  links.append(...mine.slice(0, 50).map((item) => storyButton(item.id, `${item.name ?? "job"}, for ${item.requester}`)));
+  openDetail(
+    name,
+    facts([
+      ["Class", it.kind],
+      ["Parent", it.parent ?? "none: a root worker"],
+      ["Phase", it.phase],
+      ["Active", it.active ? "yes" : "no"],
+      ...(it.pool ? [["Members", it.pool[0]], ["Jobs that wait for one", it.pool[1]]] : []),
+      ["Jobs in flight", it.jobs],
+      ["Waiting, system lane", it.system],
+      ["Waiting, data lane", it.data],
+      ["Completed", it.completed],
+      ["Failed", it.failed],
+      ["Errors", it.error],
+      ["Cancelled", it.cancelled],
+      ["Jobs that it has asked for", it.requested],
+      ["Hooks that raised", it.hooks_failed],
+      ["Restarts since somebody looks", it.restarts],
+    ]),
+    element("h3", "", `Jobs in flight: ${mine.length}`),
+    links,
+  );
+}
+
+async function showStory(id) {
+  shownDetail = { story: id };
+  const answer = await fetch(`api/jobs/${encodeURIComponent(id)}`).catch(() => null);
+  if (shownDetail?.story !== id) return;
+  if (!answer?.ok) return openDetail(id, element("p", "", answer?.status === 404 ? "This job began before anybody looked, or is over for too long." : "The server does not answer."));
+  const told = await answer.json();
+  if (shownDetail?.story !== id) return;
+  shownDetail.open = told.open;
+  const legs = Object.entries(told.legs);
+  const parts = [
+    facts([
+      ["Id", told.id],
+      ["Asked by", told.requester],
+      ...legs.slice(0, 20).map(([worker, [begun, ended, status]]) => [worker, ended === null ? `in flight for ${seconds(Math.max(0, now() - begun))}` : `${status} after ${seconds(ended - begun)}`]),
+    ]),
+    sequence(told),
+  ];
+  if (told.left_out) parts.push(element("p", "", `${told.left_out} messages in the middle are left out.`));
+  if (told.parent) parts.push(element("h3", "", "Asked for in the job"), buttons([storyButton(told.parent, told.parent)]));
+  if (told.nested.length) parts.push(element("h3", "", "Nested jobs"), buttons(told.nested.map((each) => storyButton(each.id, `${each.name ?? "job"} at ${each.workers.join(", ")}`))));
+  openDetail(told.name ?? "Job", ...parts);
+}
+
+function buttons(made) {
+  const links = element("div", "links");
+  links.append(...made);
+  return links;
+}
+
+function showKeys() {
+  shownDetail = null;
+  const keys = element("div", "keys");
+  for (const [key, what] of [["/", "filter"], ["1 2 3 4", "go to workers, jobs, the last minute, errors"], ["↑ ↓", "move in a list (or k, j)"], ["← →", "fold, unfold"], ["Enter", "open what is chosen"], ["Esc", "close, or clear the filter"], ["p", "pause"], ["?", "this"]]) {
+    const box = element("span");
+    box.append(element("kbd", "", key));
+    keys.append(box, element("span", "", what));
+  }
+  openDetail("Keys", keys);
+}
+
+// --- what people do
+
+function showPane(pane) {
+  document.body.dataset.pane = pane;
+  for (const button of document.querySelectorAll("nav button")) button.setAttribute("aria-current", String(button.dataset.show === pane));
+  workers.draw();
+  jobs.draw();
+  drawTimeline();
+}
+
+function pause(stop) {
+  paused = stop;
+  $("pause").setAttribute("aria-pressed", String(paused));
+  put($("pause"), paused ? "Paused" : "Pause");
+  if (!paused) schedule();
+}
+
+function filter(text) {
+  wanted = text.trim().toLowerCase();
+  drawWorkers();
+  drawJobs();
+  drawTimeline();
+}
+
+$("filter").addEventListener("input", (event) => filter(event.target.value));
+$("pause").addEventListener("click", () => pause(!paused));
+$("help").addEventListener("click", showKeys);
+$("close").addEventListener("click", () => $("detail").close());
+$("detail").addEventListener("close", () => (shownDetail = null));
+$("detail").addEventListener("click", (event) => event.target === $("detail") && $("detail").close());
+document.querySelector("nav").addEventListener("click", (event) => event.target.dataset.show && showPane(event.target.dataset.show));
+document.addEventListener("keydown", (event) => {
+  const typing = event.target === $("filter");
+  if (typing && event.key === "Escape") {
+    $("filter").value = "";
+    filter("");
+    $("workers").focus();
+  }
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || $("detail").open) return;
+  const panes = { 1: "workers", 2: "jobs", 3: "timeline", 4: "errors" };
+  if (event.key === "/") $("filter").focus();
+  else if (event.key === "p") pause(!paused);
+  else if (event.key === "?") showKeys();
+  else if (event.key in panes) {
+    showPane(panes[event.key]);
+    ($(panes[event.key]) ?? $("workers")).focus();
+  } else return;
+  event.preventDefault();
+});
+
+makeTiles();
+showPane("workers");
+setInterval(() => {
+  if (paused || document.hidden) return;
+  jobs.draw();
+  drawTimeline();
+  drawTimes();
+  if (shownDetail?.open) showStory(shownDetail.story);
+}, 500);
+addEventListener("resize", () => drawTimeline());
+connect();

@@ -1,0 +1,163 @@
+"""O4: what is made of the messages that were noted, and that none of it grows without a bound."""
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workerbus import (
+    BusDataMessage,
+    BusJobCancelMessage,
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobStreamDataMessage,
+    BusJobStreamEndMessage,
+    BusJobUpdateMessage,
+    JobStatus,
+)
+from workerbus.view import _state, _stories
+from workerbus.view._notes import Note, Notes
+from workerbus.view._stories import Stories
+
+
+def asked(job_id: str, at: float, source: str = "me", target: str = "w") -> Note:
+    return Note(at, "asked", job_id, source, target, "work")
+
+
+def answered(job_id: str, at: float, status: str = "completed", source: str = "w") -> Note:
+    return Note(at, "answered", job_id, source, "me", status)
+
+
+def test_a_tap_notes_of_jobs_who_and_what_and_no_payload() -> None:
+    """O3: a message itself is not kept."""
+    notes = Notes()
+    secret = {"secret": 1}
+    held = sys.getrefcount(secret)
+    for message in (
+        BusJobRequestMessage("1", "parse", secret, source="me", target="w"),
+        BusJobUpdateMessage("1", secret, source="w", target="me"),
+        BusJobStreamDataMessage("1", secret, source="w", target="me"),
+        BusJobStreamEndMessage("1", secret, source="w", target="me"),
+        BusJobResponseMessage("2", JobStatus.FAILED, secret, source="w", target="me"),
+        BusJobCancelMessage("2", "enough", source="me", target="w"),
+        BusDataMessage(source="me"),
+    ):
+        notes.tap(message)
+    del message
+    taken = notes.take()
+    assert [(note.kind, note.text) for note in taken] == [
+        ("asked", "parse"),
+        ("update", None),
+        ("chunk", None),
+        ("answered", None),
+        ("answered", "failed"),
+        ("cancel", "enough"),
+    ]
+    assert (notes.passed, notes.lost, notes.take()) == (7, 0, [])
+    assert sys.getrefcount(secret) == held
+
+
+def test_more_messages_than_there_is_room_for_are_counted() -> None:
+    """O4: the last ones are noted."""
+    notes = Notes(room=10)
+    for number in range(25):
+        notes.tap(BusJobRequestMessage(str(number), source="me", target="w"))
+    assert [note.job_id for note in notes.take()] == [str(number) for number in range(15, 25)]
+    assert (notes.passed, notes.lost) == (25, 15)
+
+
+def test_a_group_is_open_until_its_last_answer() -> None:
+    """O4"""
+    stories = Stories()
+    stories.add([asked("1", 0, target="a"), asked("1", 0, target="b"), answered("1", 2, source="a")])
+    told = stories.get("1")
+    assert told is not None
+    assert told.open
+    stories.add([answered("1", 3, "error", source="b"), answered("1", 9, source="a")])
+    assert not told.open
+    assert {name: (leg.ended, leg.status) for name, leg in told.legs.items()} == {
+        "a": (2, "completed"),
+        "b": (3, "error"),
+    }
+    assert stories.latencies == [2, 3]
+
+
+def test_a_job_is_nested_where_its_requester_had_one_job() -> None:
+    """O4: of two it might be either."""
+    stories = Stories()
+    stories.add([asked("1", 0), asked("1-1", 1, source="w", target="v"), answered("1-1", 2, source="v")])
+    stories.add([asked("2", 3), asked("?", 4, source="w", target="v")])
+    found = {job_id: stories.get(job_id) for job_id in ("1-1", "?")}
+    assert {job_id: each and each.parent for job_id, each in found.items()} == {"1-1": "1", "?": None}
+    outer = stories.get("1")
+    assert outer is not None
+    assert [each.job_id for each in stories.family(outer)] == ["1", "1-1"]
+
+
+def test_the_longest_and_the_failed_of_each_second_are_drawn() -> None:
+    """O4: for a minute."""
+    stories = Stories()
+    for number in range(100):
+        stories.add([asked(f"{number}", 5), answered(f"{number}", 5 + number / 200)])
+    stories.add([asked("bad", 5.0), answered("bad", 5.001, "error")])
+    drawn = {story.job_id for story, _ in stories.drawn()}
+    assert drawn == {"bad", *(str(number) for number in range(89, 100))}
+    stories.forget_before(65)
+    assert {story.job_id for story, _ in stories.drawn()} == drawn
+    stories.forget_before(66)
+    assert not list(stories.drawn())
+
+
+def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """O4: jobs that are over, jobs without an answer, the steps of one job, and who is at work."""
+    monkeypatch.setattr(_stories, "OPEN", 50)
+    stories = Stories()
+    for number in range(3000):
+        stories.add([asked(f"open-{number}", number, target=f"w{number}")])
+        stories.add([asked(f"{number}", number), answered(f"{number}", number)])
+        stories.forget_before(number)
+    assert len(stories) <= _stories.LAST + 50 + 60 * _stories.LONGEST
+    assert len(stories._at_work) <= 51
+    stories.add([asked("long", 0), *(Note(1, "update", "long", "w", "me", None) for _ in range(10_000))])
+    told = _state.story(stories, "long")
+    assert told is not None
+    assert (len(told["steps"]), told["left_out"], told["legs"]["w"][3]) == (200, 9801, 10_000)
+
+
+KINDS = ["asked", "answered", "update", "chunk", "cancel", "restart"]
+NAMES = st.sampled_from(["a", "b", "c"])
+
+
+@given(
+    st.lists(
+        st.builds(
+            Note,
+            st.floats(0, 200),
+            st.sampled_from(KINDS),
+            st.sampled_from(["1", "2", "3"]),
+            NAMES,
+            st.one_of(st.none(), NAMES),
+            st.one_of(st.none(), st.sampled_from(["completed", "error"])),
+        )
+    )
+)
+def test_nothing_that_passes_confuses_a_story(notes: list[Note]) -> None:
+    """O4: answers before requests, twice, of nobody; and what is told is JSON."""
+    stories = Stories()
+    stories.add(notes)
+    stories.forget_before(100)
+    for job_id in ("1", "2", "3"):
+        _state.encode(_state.story(stories, job_id))
+
+
+ROWS = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 2))
+
+
+@given(ROWS, ROWS)
+def test_a_difference_makes_one_state_of_the_other(old: dict[str, int], new: dict[str, int]) -> None:
+    """O4: and where there is none, nothing is told."""
+    changes = _state.difference({"rows": old}, {"rows": new})
+    assert (changes == {}) == (old == new)
+    change = changes.get("rows", {"set": {}, "gone": []})
+    assert {key: row for key, row in {**old, **change["set"]}.items() if key not in change["gone"]} == new
