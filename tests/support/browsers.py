@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -16,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+CHROMIUM = shutil.which(os.environ.get("CHROMIUM", "chromium")) or shutil.which("google-chrome")
 WHY_NOT = "there is no Chromium here: 'apt-get install chromium', or name one with CHROMIUM="
 HANGS = 60.0
 """Seconds after which a browser that does not end by itself is killed."""
@@ -168,8 +169,8 @@ def chromium() -> Iterator[Browser]:
     to_read, to_send = (above(each) for each in os.pipe())
     to_receive, to_write = (above(each) for each in os.pipe())
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        line = f'exec "$@" 3<&{to_read} 4>&{to_write}'
-        command = ["sh", "-c", line, "sh", CHROMIUM, *OPTIONS, f"--user-data-dir={folder}"]
+        start = f"import os, sys; os.dup2({to_read}, 3); os.dup2({to_write}, 4); os.execv(sys.argv[1], sys.argv[1:])"
+        command = [sys.executable, "-c", start, CHROMIUM, *OPTIONS, f"--user-data-dir={folder}"]
         process = subprocess.Popen(
             command,
             pass_fds=(to_read, to_write),

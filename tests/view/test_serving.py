@@ -296,6 +296,22 @@ async def test_workers_of_other_runners_are_shown_under_these() -> None:
         assert (await fetch(view.url, "/api/state")).json["others"] == {"there": "two"}
 
 
+async def test_probes_are_answered_by_the_health_of_the_runner() -> None:
+    """O2, O4: without a token, and without a word of what runs."""
+    runner = WorkerRunner(handle_sigint=False)
+    async with serve_view(runner, port=0, token="secret") as view:
+
+        async def probed() -> list[tuple[int, bytes]]:
+            replies = [await fetch(view.url, path) for path in ("/healthz", "/readyz")]
+            return [(reply.status, reply.body) for reply in replies]
+
+        assert await probed() == [(200, b"live\n"), (503, b"not ready\n")]
+        async with runner:
+            await runner.add_workers(Helper("helper"), wait=True)
+            assert await probed() == [(200, b"live\n"), (200, b"ready\n")]
+        assert await probed() == [(503, b"not live\n"), (503, b"not ready\n")]
+
+
 def test_a_heartbeat_comes_before_proxies_give_up() -> None:
     """O4: most wait for a minute."""
     assert HEARTBEAT < 60

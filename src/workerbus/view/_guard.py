@@ -34,6 +34,10 @@ SAFE: Final[Headers] = (
 """Headers of every answer."""
 
 
+PROBES: Final = ("/healthz", "/readyz")
+"""What load balancers and orchestrators ask for, who have no token; the answers say nothing but yes or no."""
+
+
 class Guard:
     """Lets those in who may see a view.
 
@@ -81,9 +85,9 @@ class Guard:
         return site not in ("none", "same-origin") and not followed
 
     def _without_token(self, request: Request) -> Answer | None:
-        if self._token is None:
-            return None
         path, _, query = request.target.partition("?")
+        if self._token is None or path in PROBES:
+            return None
         given = parse_qs(query).get("token")
         if given is not None and path == "/" and self._is_token(given[-1]):
             keep = f"{self.cookie}={self._sign()}; HttpOnly; SameSite=Strict; Path=/"

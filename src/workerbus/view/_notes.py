@@ -1,11 +1,10 @@
 """What is noted of each message while somebody looks: who, to whom, when, of which job. No payload (O1, O3, O4).
 
 The tap runs in the step of whoever sends, so it does as little as it can; what the notes mean is the subject of
-`_stories`. There is room for so many notes. Where more messages pass between two looks, the last ones are kept, so
-the work of a look has a bound whatever the program does.
+`_stories`. There is room for so many notes. Where more messages pass between two looks, the first ones are noted and
+the others counted, so looking has a bound whatever the program does.
 """
 
-from collections import deque
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +22,7 @@ from workerbus.messages import (
     BusWorkerRestartingMessage,
 )
 
-ROOM: Final = 2048
+ROOM: Final = 1000
 """How many notes are kept between two looks."""
 
 ASKED: Final = "asked"
@@ -79,8 +78,8 @@ class Notes:
     """
 
     def __init__(self, room: int = ROOM) -> None:
-        self._kept: deque[tuple[Any, ...]] = deque(maxlen=room)
-        self._noted = 0
+        self._kept: list[tuple[Any, ...]] = []
+        self._room = room
         self.passed: int = 0
         self.lost: int = 0
 
@@ -90,8 +89,10 @@ class Notes:
         kind = _KINDS.get(type(message))
         if kind is None:
             return
+        if len(self._kept) >= self._room:
+            self.lost += 1
+            return
         what, field = kind
-        self._noted += 1
         self._kept.append(
             (
                 monotonic(),
@@ -105,8 +106,5 @@ class Notes:
 
     def take(self) -> list[Note]:
         """Return what was noted since the last time, in the order in which it has passed."""
-        taken = [Note(*each) for each in self._kept]
-        self.lost += self._noted - len(taken)
-        self._noted = 0
-        self._kept.clear()
-        return taken
+        taken, self._kept = self._kept, []
+        return [Note(*each) for each in taken]

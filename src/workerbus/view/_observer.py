@@ -53,6 +53,7 @@ class Observer:
         self._changed = Event()
         self._wanted = Event()
         self._encoded: tuple[State, State, bytes] | None = None
+        self._lost = 0
         self._cost = 0.0
         self._cost_of_telling = 0.0
 
@@ -128,7 +129,8 @@ class Observer:
         self._stories.forget_before(now)
 
     def _build(self, seen: RunnerStatistics) -> State:
-        return build(self._runner, seen, self._stories, self.errors.kept, self._curves, self._state)
+        sampled = self._notes.lost > self._lost
+        return build(self._runner, seen, self._stories, self.errors.kept, self._curves, self._state, sampled=sampled)
 
     def _measure(self, now: float, seen: RunnerStatistics) -> None:
         answered = sum(seen.jobs_answered.values())
@@ -139,6 +141,7 @@ class Observer:
         since, passed, before = self._earlier
         if (span := now - since) < 1.0:
             return
+        self._lost = self._notes.lost
         times, self._stories.latencies = sorted(self._stories.latencies), []
         open_jobs = sum(len(worker.jobs) for worker in seen.workers.values())
         self._seconds += 1

@@ -1,10 +1,12 @@
 """What is at which path of a view (O4, O5)."""
 
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import unquote
 
-from workerbus.view._guard import SAFE, Guard, refused
+from workerbus.runner._health import RunnerHealth
+from workerbus.view._guard import PROBES, SAFE, Guard, refused
 from workerbus.view._http import Answer, Request
 from workerbus.view._observer import Observer
 from workerbus.view._state import encode
@@ -17,6 +19,7 @@ _PAGE: Final = {
     "/drawing.js": ("drawing.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+_TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
 _JSON: Final = ("Content-Type", "application/json")
 _EVENTS: Final = ("Content-Type", "text/event-stream")
 
@@ -27,9 +30,11 @@ class Routes:
     Args:
         guard: Who may ask.
         observer: What there is to see.
+        health: How the runner is.
     """
 
-    def __init__(self, guard: Guard, observer: Observer) -> None:
+    def __init__(self, guard: Guard, observer: Observer, health: Callable[[], RunnerHealth]) -> None:
+        self._health = health
         self._guard = guard
         self._observer = observer
         folder = files("workerbus.view") / "page"
@@ -43,6 +48,9 @@ class Routes:
         if path in self._files:
             body, kind = self._files[path]
             return Answer(200, (*SAFE, ("Content-Type", kind)), body)
+        if path in PROBES:
+            health = self._health()
+            return _probed(path, health.live if path == "/healthz" else health.ready)
         if path == "/api/state":
             return _json(self._observer.state())
         if path == "/api/events":
@@ -51,6 +59,11 @@ class Routes:
             told = self._observer.story(unquote(path.removeprefix("/api/jobs/")))
             return refused(404, "that job is not remembered") if told is None else _json(told)
         return refused(404, "there is nothing here")
+
+
+def _probed(path: str, well: bool) -> Answer:
+    word = "live" if path == "/healthz" else "ready"
+    return Answer(200, (*SAFE, _TEXT), f"{word}\n".encode()) if well else refused(503, f"not {word}")
 
 
 def _json(value: Any) -> Answer:

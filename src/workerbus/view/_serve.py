@@ -46,7 +46,7 @@ class View:
         self._port = port
         self._serve_client = serve_client
         self._observer = Observer(runner)
-        self._routes = Routes(Guard(host, token, allowed_hosts), self._observer)
+        self._routes = Routes(Guard(host, token, allowed_hosts), self._observer, runner.health)
         self._places = CapacityLimiter(CLIENTS)
         self._tasks: TaskGroup | None = None
         self._url: str | None = None

@@ -35,6 +35,8 @@ def build(
     errors: Iterable[LoggedError],
     curves: Section,
     before: State | None,
+    *,
+    sampled: bool,
 ) -> State:
     """Return what there is to show.
 
@@ -45,6 +47,7 @@ def build(
         errors: The errors that were logged.
         curves: The points of the curves.
         before: The last state, whose moments are kept: ages are read anew each time, and never come out quite equal.
+        sampled: Whether more messages pass than are noted.
     """
     jobs = _jobs(seen, stories, {} if before is None else before["jobs"])
     open_jobs = sum(len(worker.jobs) for worker in seen.workers.values())
@@ -53,6 +56,8 @@ def build(
             "runner": seen.name,
             "workers": len(seen.workers),
             "jobs": open_jobs,
+            "sampled": sampled,
+            "not_ready": list(runner.health().reasons),
             "left_out": open_jobs - len(jobs),
             "requested": seen.jobs_requested,
             "hooks_failed": seen.hooks_failed,

@@ -280,7 +280,7 @@ function drawTimeline() {
   const spans = [...Object.values(state.spans), ...open];
   const shown = wanted ? spans.filter((span) => `${span[0]} ${span[5]}`.toLowerCase().includes(wanted)) : spans;
   const lanes = timeline.draw(shown, now());
-  put($("timeline-note"), lanes ? "of each second the longest jobs, and those that failed" : "no jobs");
+  put($("timeline-note"), !lanes ? "no jobs" : state.about.sampled ? "a sample: more passes than is noted" : "of each second the longest jobs, and those that failed");
 }
 
 const errorBoxes = new Map();
