@@ -19,6 +19,7 @@ from workerbus import (
     pipeline,
     redis,
     testing,
+    view,
 )
 
 MADE: list[Exception] = [
@@ -66,6 +67,7 @@ MADE: list[Exception] = [
     redis.RedisSetupError("WRONGPASS", "localhost:6379", "it does not take this user and password"),
     redis.RedisReplyError("OOM command not allowed when used memory > 'maxmemory'."),
     redis.ConnectionLost("localhost:6379", "it has gone", sent=True, replies=[b"OK"]),
+    view.UnprotectedViewError("0.0.0.0"),
     testing.StuckError("it is stuck", ("worker 'w' waits", "worker 'v' waits"), 0.0),
     testing.DeadlockError("nothing can happen any more", ("worker 'w' waits",), 1.5),
     testing.TimeLimitError("it has not ended", (), 60.0),
@@ -77,7 +79,7 @@ MADE: list[Exception] = [
 
 
 def public_errors() -> Iterator[type[BaseException]]:
-    for module in (workerbus, errors, pipeline, redis, testing):
+    for module in (workerbus, errors, pipeline, redis, testing, view):
         for name, value in vars(module).items():
             if isinstance(value, type) and issubclass(value, BaseException) and not name.startswith("_"):
                 yield value

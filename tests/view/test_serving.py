@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
@@ -310,6 +312,24 @@ async def test_probes_are_answered_by_the_health_of_the_runner() -> None:
             await runner.add_workers(Helper("helper"), wait=True)
             assert await probed() == [(200, b"live\n"), (200, b"ready\n")]
         assert await probed() == [(503, b"not live\n"), (503, b"not ready\n")]
+
+
+WITHOUT = """
+import sys
+sys.modules["h11"] = None
+from workerbus import MissingExtraError, WorkerRunner
+from workerbus.view import serve_view
+try:
+    serve_view(WorkerRunner())
+except MissingExtraError as error:
+    print(error)
+"""
+
+
+def test_without_the_extra_it_is_said_what_to_install() -> None:
+    """O4: and nothing else of the library needs it."""
+    ended = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
+    assert ended.stdout == "views need h11: pip install 'workerbus[view]'\n"
 
 
 def test_a_heartbeat_comes_before_proxies_give_up() -> None:

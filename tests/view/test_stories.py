@@ -31,7 +31,7 @@ def answered(job_id: str, at: float, status: str = "completed", source: str = "w
 
 def test_a_tap_notes_of_jobs_who_and_what_and_no_payload() -> None:
     """O3: a message itself is not kept."""
-    notes = Notes()
+    notes = Notes(lambda _: None)
     secret = {"secret": 1}
     held = sys.getrefcount(secret)
     for message in (
@@ -54,17 +54,21 @@ def test_a_tap_notes_of_jobs_who_and_what_and_no_payload() -> None:
         ("answered", "failed"),
         ("cancel", "enough"),
     ]
-    assert (notes.passed, notes.lost, notes.take()) == (7, 0, [])
+    assert (notes.full, notes.take()) == (0, [])
     assert sys.getrefcount(secret) == held
 
 
-def test_more_messages_than_there_is_room_for_are_counted() -> None:
-    """O4: the first ones are noted."""
-    notes = Notes(room=10)
-    for number in range(25):
+def test_who_has_seen_enough_takes_itself_off() -> None:
+    """O4: so what it costs has a bound; there is room again when the notes are taken."""
+    taken_off: list[Notes] = []
+    notes = Notes(taken_off.append, room=10)
+    for number in range(11):
+        assert not taken_off
         notes.tap(BusJobRequestMessage(str(number), source="me", target="w"))
+    assert (taken_off, notes.full) == ([notes], 1)
     assert [note.job_id for note in notes.take()] == [str(number) for number in range(10)]
-    assert (notes.passed, notes.lost) == (25, 15)
+    notes.tap(BusJobRequestMessage("again", source="me", target="w"))
+    assert [note.job_id for note in notes.take()] == ["again"]
 
 
 def test_a_group_is_open_until_its_last_answer() -> None:

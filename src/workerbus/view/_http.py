@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 import h11
-from anyio import BrokenResourceError, ClosedResourceError, EndOfStream, create_task_group, fail_after
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream, fail_after
 from anyio.abc import ByteStream
 
 LARGEST_HEAD: Final = 16 * 1024
@@ -90,7 +90,7 @@ class _Connection:
         if request.method == "HEAD":
             await self._send(h11.EndOfMessage())
         elif answer.stream is not None:
-            await self._stream_until_it_leaves(answer.stream)
+            await answer.stream(self._send_data)  # a client that has gone is noticed by sending
         else:
             await self._send(h11.Data(data=answer.body))
             await self._send(h11.EndOfMessage())
@@ -101,24 +101,8 @@ class _Connection:
             event = self._http.next_event()
             assert event is not h11.PAUSED
 
-    async def _stream_until_it_leaves(self, stream: Callable[[Send], Awaitable[None]]) -> None:
-        async with create_task_group() as tasks:
-
-            async def until_it_leaves() -> None:
-                try:
-                    while True:
-                        await self._stream.receive()
-                except GONE:
-                    tasks.cancel_scope.cancel("the client has gone")
-
-            async def send(data: bytes) -> None:
-                await self._send(h11.Data(data=data))
-
-            tasks.start_soon(until_it_leaves)
-            try:
-                await stream(send)
-            except GONE:
-                tasks.cancel_scope.cancel("the client has gone")
+    async def _send_data(self, data: bytes) -> None:
+        await self._send(h11.Data(data=data))
 
     async def _next(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:

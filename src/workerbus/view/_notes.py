@@ -1,10 +1,11 @@
 """What is noted of each message while somebody looks: who, to whom, when, of which job. No payload (O1, O3, O4).
 
 The tap runs in the step of whoever sends, so it does as little as it can; what the notes mean is the subject of
-`_stories`. There is room for so many notes. Where more messages pass between two looks, the first ones are noted and
-the others counted, so looking has a bound whatever the program does.
+`_stories`. Between two looks so many messages are looked at; then the tap takes itself off until the next look. So what
+it costs has a bound, whatever the program does.
 """
 
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +24,7 @@ from workerbus.messages import (
 )
 
 ROOM: Final = 1000
-"""How many notes are kept between two looks."""
+"""How many messages are looked at between two looks at the runner."""
 
 ASKED: Final = "asked"
 ANSWERED: Final = "answered"
@@ -67,30 +68,32 @@ class Note(NamedTuple):
 
 
 class Notes:
-    """A tap that notes what passes.
+    """A tap that notes what passes, until it has seen enough.
 
     Args:
-        room: How many notes are kept until they are taken.
+        take_off: Takes the tap off its bus.
+        room: How many messages it looks at until its notes are taken.
 
     Attributes:
-        passed: How many messages have passed.
-        lost: How many notes there was no room for.
+        full: How many times it has seen enough.
     """
 
-    def __init__(self, room: int = ROOM) -> None:
-        self._kept: list[tuple[Any, ...]] = []
+    def __init__(self, take_off: Callable[["Notes"], None], room: int = ROOM) -> None:
+        self._take_off = take_off
         self._room = room
-        self.passed: int = 0
-        self.lost: int = 0
+        self._left = room
+        self._kept: list[tuple[Any, ...]] = []
+        self.full: int = 0
 
     def tap(self, message: BusMessage) -> None:
         """Note a message."""
-        self.passed += 1
+        self._left -= 1
+        if self._left < 0:
+            self.full += 1
+            self._take_off(self)
+            return
         kind = _KINDS.get(type(message))
         if kind is None:
-            return
-        if len(self._kept) >= self._room:
-            self.lost += 1
             return
         what, field = kind
         self._kept.append(
@@ -105,6 +108,6 @@ class Notes:
         )
 
     def take(self) -> list[Note]:
-        """Return what was noted since the last time, in the order in which it has passed."""
-        taken, self._kept = self._kept, []
+        """Return what was noted since the last time, in the order in which it has passed; there is room again."""
+        taken, self._kept, self._left = self._kept, [], self._room
         return [Note(*each) for each in taken]

@@ -2,7 +2,7 @@
 
 While nobody does, there is no tap, no timer and no snapshot; the errors that are logged are kept, which costs only
 where there are any. A look is one synchronous step. The next one is at least a quarter of a second later, and so much
-later that looking takes a fiftieth of the processor's time, however large the program is.
+later that looking takes a hundredth of the processor's time, however large the program is.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,7 +21,7 @@ from workerbus.view._stories import Stories
 
 SHORTEST: Final = 0.25
 """Seconds between two looks, at least."""
-SHARE: Final = 50
+SHARE: Final = 100
 """A look may take one such part of the time until the next one."""
 POINTS: Final = 120
 """How many points a curve has: one for each second."""
@@ -44,7 +44,7 @@ class Observer:
         self._runner = runner
         self.errors: LoggedErrors = LoggedErrors(runner.name)
         self.viewers: int = 0
-        self._notes = Notes()
+        self._notes = Notes(lambda notes: runner.bus.remove_tap(notes.tap))
         self._stories = Stories()
         self._curves: Section = {}
         self._seconds = 0
@@ -53,7 +53,7 @@ class Observer:
         self._changed = Event()
         self._wanted = Event()
         self._encoded: tuple[State, State, bytes] | None = None
-        self._lost = 0
+        self._full = 0
         self._cost = 0.0
         self._cost_of_telling = 0.0
 
@@ -94,7 +94,6 @@ class Observer:
         while True:
             await self._wanted.wait()
             self._earlier = None
-            self._runner.bus.add_tap(self._notes.tap)
             try:
                 while self.viewers:
                     self._look_once()
@@ -118,6 +117,7 @@ class Observer:
         begun = thread_time() - self._cost_of_telling
         now, seen = monotonic(), self._runner.statistics()
         self._learn(now)
+        self._runner.bus.add_tap(self._notes.tap)
         self._measure(now, seen)
         self._state = self._build(seen)
         changed, self._changed = self._changed, Event()
@@ -129,32 +129,32 @@ class Observer:
         self._stories.forget_before(now)
 
     def _build(self, seen: RunnerStatistics) -> State:
-        sampled = self._notes.lost > self._lost
+        sampled = self._notes.full > self._full
         return build(self._runner, seen, self._stories, self.errors.kept, self._curves, self._state, sampled=sampled)
 
     def _measure(self, now: float, seen: RunnerStatistics) -> None:
         answered = sum(seen.jobs_answered.values())
         if self._earlier is None:
-            self._earlier = (now, self._notes.passed, answered)
+            self._earlier = (now, seen.bus.sent, answered)
             self._stories.latencies.clear()
             return
         since, passed, before = self._earlier
         if (span := now - since) < 1.0:
             return
-        self._lost = self._notes.lost
+        self._full = self._notes.full
         times, self._stories.latencies = sorted(self._stories.latencies), []
         open_jobs = sum(len(worker.jobs) for worker in seen.workers.values())
         self._seconds += 1
         self._curves[str(self._seconds)] = [
             round(now, 2),
-            round((self._notes.passed - passed) / span, 1),
+            round((seen.bus.sent - passed) / span, 1),
             round((answered - before) / span, 1),
             _quantile(times, 0.5),
             _quantile(times, 0.99),
             open_jobs,
         ]
         self._curves.pop(str(self._seconds - POINTS), None)
-        self._earlier = (now, self._notes.passed, answered)
+        self._earlier = (now, seen.bus.sent, answered)
 
     # --- telling
 
