@@ -154,6 +154,24 @@ async def test_a_tap_that_holds_up_the_loop_is_named(told: Told) -> None:
     assert told.that_match("stands still .* held up by a tap of bus")
 
 
+async def test_a_tap_that_cannot_even_be_shown_is_seen_all_the_same(told: Told) -> None:
+    """R8: whoever looks on is not stopped by what he looks at."""
+
+    class Shy:
+        def __repr__(self) -> str:
+            raise ZeroDivisionError
+
+        def __call__(self, message: BusMessage) -> None:
+            block()
+
+    async with WorkerRunner(handle_sigint=False, stall_seconds=LIMIT) as runner:
+        tap = Shy()
+        runner.bus.add_tap(tap)
+        await runner.bus.send(note(1))
+        runner.bus.remove_tap(tap)
+    assert told.that_match(NOTICED)
+
+
 async def test_many_short_tasks_are_not_taken_for_one_that_blocks(told: Told) -> None:
     """R8: the loop is late, and nobody is to blame alone."""
     until = time.monotonic() + PATIENCE

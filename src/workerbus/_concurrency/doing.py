@@ -76,5 +76,5 @@ def _told(frame: FrameType) -> Doing | None:
     tell = _TELLS.get(frame.f_code)
     try:
         return None if tell is None else tell(frame.f_locals)
-    except (LookupError, AttributeError):  # it has just begun, or is about to end: a variable is not there
+    except Exception:  # noqa: BLE001 - it has just begun, and a variable is not there; or a `repr` of the user's fails
         return None

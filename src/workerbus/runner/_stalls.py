@@ -74,7 +74,6 @@ class StallWatch:
         self._due = math.inf  # written by the loop, read by the thread
         self._over: deque[tuple[float, float]] = deque()  # the beats that were a stall: when due, and how late
         self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
         self.stalls: int = 0
         self.lag: float = 0.0
         self.longest_lag: float = 0.0
