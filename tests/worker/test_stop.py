@@ -211,7 +211,8 @@ async def test_stop_cancels_what_the_worker_has_asked_for() -> None:
         assert runner.get_worker("peer") is peer
 
 
-async def test_stop_waits_for_those_whom_the_worker_has_asked() -> None:
+@pytest.mark.parametrize("groups", [[["quick", "lingering"]], [["quick"], ["lingering"]]])
+async def test_stop_waits_for_those_whom_the_worker_has_asked(groups: list[list[str]]) -> None:
     """W6: where that is all that it has under way; for the last of them."""
     asker, quick, lingering = Helper("asker"), Helper("quick"), Lingering("lingering")
 
@@ -220,7 +221,8 @@ async def test_stop_waits_for_those_whom_the_worker_has_asked() -> None:
         await anyio.sleep_forever()
 
     async with running(asker, quick, lingering):
-        await asker.request_job_group("quick", "lingering", name="linger")
+        for each in groups:
+            await asker.request_job_group(*each, name="linger")
         await lingering.begun.wait()
         begun = current_time()
         await asker.stop()
