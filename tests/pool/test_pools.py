@@ -320,6 +320,32 @@ async def test_updates_and_chunks_come_in_the_pools_name_and_a_window_holds() ->
         assert asked.response == {}
 
 
+async def test_a_reader_lets_a_member_go_on_though_other_jobs_wait_for_it() -> None:
+    """S2, J19."""
+
+    class Streaming(BaseWorker):
+        def __init__(self, name: str, log: list[Any]) -> None:
+            super().__init__(name)
+
+        @job(name="count")
+        async def count(self, message: BusJobRequestMessage) -> Any:
+            for n in range(20):
+                yield {"n": n}
+
+    async with (
+        pooling(pool_of(1, kind=Streaming)) as runner,
+        anyio.create_task_group() as group,
+        runner.job("pool", name="count", max_buffered_events=3) as asked,
+    ):
+
+        async def wait() -> None:
+            await runner.job("pool", name="count")
+
+        group.start_soon(wait)
+        await settle()
+        assert [chunk["n"] async for chunk in asked.stream()] == list(range(20))
+
+
 async def test_a_wish_for_an_update_reaches_the_member_that_has_the_job() -> None:
     """S2."""
 

@@ -315,6 +315,16 @@ async def test_a_pool_tells_how_busy_it_is_only_when_that_changes_and_not_at_eve
         assert (told[-1].places, told[-1].taken) == (2, 0)
 
 
+async def test_a_pool_tells_how_busy_it_is_again_when_a_long_job_is_over() -> None:
+    """S2"""
+    async with processes(PeerNetwork(), {"left": 2}) as (asker, _):
+        told: list[BusPoolLoadMessage] = []
+        asker.bus.add_tap(lambda message: told.append(message) if isinstance(message, BusPoolLoadMessage) else None)
+        await asker.job("pool", name="sleep", payload={"seconds": 5.0})
+        await anyio.sleep(5)
+        assert [message.taken for message in told] == [1, 0]
+
+
 async def test_a_name_that_nobody_shares_any_more_is_unknown() -> None:
     """S2, G2"""
     async with processes(PeerNetwork(), {"left": 1}) as (asker, pools):
