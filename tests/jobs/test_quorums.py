@@ -263,6 +263,15 @@ async def test_no_line_of_a_loop_runs_for_an_answer_that_came_in_the_step_of_a_b
     assert caught.value.statuses["slow"] is JobStatus.CANCELLED
 
 
+async def test_answers_that_come_when_there_is_enough_are_not_in_a_loop_that_was_begun_before() -> None:
+    """J20: the workers are told to stop, and answer that they have."""
+    async with running(Runner("a", 1), Runner("b", 5)) as runner, runner.job_group("a", "b", name="run") as group:
+        answers = group.as_completed()
+        await group.first()
+        await anyio.sleep(1)
+        assert [each.worker_name async for each in answers] == ["a"]
+
+
 async def test_two_loops_share_the_answers() -> None:
     """J20: each gets what the other has left."""
     workers = [Runner("a", 1), Runner("b", 2), Runner("c", 3)]
