@@ -257,7 +257,7 @@ async def test_rates_and_latencies_become_points_of_curves() -> None:
                 with anyio.move_on_after(0.01):
                     await page.next()
     (_, messages, jobs, half, most, _) = page.state["curves"]["1"]
-    assert 2 * jobs <= messages
+    assert 2 * (jobs - 1) <= messages  # the request of one may have been sent before the second began
     assert 0 < half <= most
 
 
