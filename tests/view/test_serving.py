@@ -27,6 +27,7 @@ from workerbus import (
     job,
 )
 from workerbus.view import serve_view
+from workerbus.view._notes import ROOM
 from workerbus.view._observer import HEARTBEAT
 
 SECRET = "xyzzy-payload"
@@ -259,6 +260,19 @@ async def test_rates_and_latencies_become_points_of_curves() -> None:
     (_, messages, jobs, half, most, _) = page.state["curves"]["1"]
     assert 2 * (jobs - 1) <= messages  # the request of one may have been sent before the second began
     assert 0 < half <= most
+
+
+@pytest.mark.slow
+async def test_it_is_said_when_more_passes_than_is_noted() -> None:
+    """O4: and no more, when it does not any more; counts and rates have all of it."""
+    async with running(Helper("helper")) as runner, serve_view(runner, port=0) as view, watching(view.url) as page:
+        await page.until(lambda state: not state["about"]["sampled"])
+        for _ in range(ROOM):
+            await runner.job("helper", name="echo")
+        await page.until(lambda state: state["about"]["sampled"])
+        assert page.state["workers"]["helper"]["completed"] == ROOM
+        assert max(messages for _, messages, *_ in page.state["curves"].values()) > 0
+        await page.until(lambda state: not state["about"]["sampled"])
 
 
 async def test_a_pool_shows_its_members() -> None:

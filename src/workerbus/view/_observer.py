@@ -54,6 +54,7 @@ class Observer:
         self._wanted = Event()
         self._encoded: tuple[State, State, bytes] | None = None
         self._full = 0
+        self._sampled = False
         self._cost = 0.0
         self._cost_of_telling = 0.0
 
@@ -129,8 +130,9 @@ class Observer:
         self._stories.forget_before(now)
 
     def _build(self, seen: RunnerStatistics) -> State:
-        sampled = self._notes.full > self._full
-        return build(self._runner, seen, self._stories, self.errors.kept, self._curves, self._state, sampled=sampled)
+        return build(
+            self._runner, seen, self._stories, self.errors.kept, self._curves, self._state, sampled=self._sampled
+        )
 
     def _measure(self, now: float, seen: RunnerStatistics) -> None:
         answered = sum(seen.jobs_answered.values())
@@ -141,7 +143,7 @@ class Observer:
         since, passed, before = self._earlier
         if (span := now - since) < 1.0:
             return
-        self._full = self._notes.full
+        self._sampled, self._full = self._notes.full > self._full, self._notes.full
         times, self._stories.latencies = sorted(self._stories.latencies), []
         open_jobs = sum(len(worker.jobs) for worker in seen.workers.values())
         self._seconds += 1
