@@ -19,7 +19,7 @@ import pytest
 from support.programs import EXAMPLES, PATIENCE, Terminal, plain_environment
 from support.redis_servers import RedisServer, redis_running
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 TREE = Path(__file__).parents[2] / "src"
 SURVEY, WORKER = "distributed/survey.py", "distributed/worker.py"

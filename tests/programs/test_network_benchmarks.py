@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.network.__main__ import ROWS
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.xdist_group("measures this machine")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("measures this machine")]
 
 ROOT = Path(__file__).parents[2]
 

@@ -33,19 +33,19 @@ def test_a_class_is_registered_under_its_name() -> None:
 
     @wire.register
     @bus_message
-    class Reading(BusDataMessage):
+    class Weighing(BusDataMessage):
         celsius: float
 
-    assert MESSAGES.by_tag["Reading"] is Reading
-    assert there_and_back(Reading(21.5, source="me")) == Reading(21.5, source="me")
+    assert MESSAGES.by_tag["Weighing"] is Weighing
+    assert there_and_back(Weighing(21.5, source="me")) == Weighing(21.5, source="me")
 
 
 def test_a_class_is_registered_under_a_tag_of_ones_choice() -> None:
     """X1: as a decorator, or by a call."""
 
-    @wire.register(tag="reading.v2")
+    @wire.register(tag="weighing.v2")
     @bus_message
-    class Reading(BusDataMessage):
+    class Weighing(BusDataMessage):
         celsius: float
 
     @frame_type
@@ -53,7 +53,7 @@ def test_a_class_is_registered_under_a_tag_of_ones_choice() -> None:
         level: int
 
     assert wire.register(Noise, tag="noise") is Noise
-    assert MESSAGES.by_tag["reading.v2"] is Reading
+    assert MESSAGES.by_tag["weighing.v2"] is Weighing
     assert FRAMES.by_tag["noise"] is Noise
     assert there_and_back(carries(Noise(3))).frame.level == 3
 
@@ -104,10 +104,10 @@ def test_a_class_that_is_defined_again_replaces_the_former_one() -> None:
     def define_it() -> type[Any]:
         @wire.register
         @bus_message
-        class Reading(BusDataMessage):
+        class Weighing(BusDataMessage):
             celsius: float
 
-        return Reading
+        return Weighing
 
     former, latter = define_it(), define_it()
     assert type(there_and_back(latter(1.0, source="me"))) is latter

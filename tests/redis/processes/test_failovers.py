@@ -7,7 +7,7 @@ import pytest
 from support.processes import LEASE, OTHER, Hosts
 from support.redis_servers import RedisServer, until
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from support.redis_servers import RedisServer, until
 from support.workers import Helper
 from workerbus import JobError, WorkerRunner
 
-pytestmark = pytest.mark.processes
-
 BEAT = LEASE / 5
 SLACK = 2.0
 """Seconds for what a busy machine does beside."""

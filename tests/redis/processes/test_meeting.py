@@ -7,8 +7,6 @@ from support.processes import OTHER, Hosts, bus_of, incarnations, leave, refused
 from support.redis_servers import RedisServer, until
 from workerbus import BusCancelMessage, BusDataMessage, JobError, bus_message, wire
 
-pytestmark = pytest.mark.processes
-
 
 @wire.register
 @bus_message

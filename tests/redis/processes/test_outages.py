@@ -10,8 +10,6 @@ from support.processes import LEASE, OTHER, Host, Hosts
 from support.proxies import Proxy
 from support.redis_servers import RedisServer
 
-pytestmark = pytest.mark.processes
-
 
 @pytest.fixture
 def own_server() -> Iterator[RedisServer]:

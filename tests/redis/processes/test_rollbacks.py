@@ -13,7 +13,7 @@ from support.processes import BASE, LEASE, OTHER, Hosts, bus_of, incarnations
 from support.redis_servers import RedisServer, until
 from workerbus import JobError, WorkerRunner
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

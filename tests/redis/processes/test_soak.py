@@ -20,8 +20,6 @@ from hiredis import ReplyError
 from support.processes import BACKENDS, BASE, LEASE, Host, Hosts, keys_of, pairs
 from support.redis_servers import RedisServer
 
-pytestmark = pytest.mark.processes
-
 logger = logging.getLogger(__name__)
 
 NAMES = [f"p{number}" for number in range(5)]
