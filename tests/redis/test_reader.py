@@ -77,7 +77,7 @@ def numbered(count: int) -> list[bytes]:
     return [b"%d" % number for number in range(count)]
 
 
-async def test_entries_are_read_in_order_and_trimmed_with_the_next_read(
+async def test_entries_are_read_in_order_and_trimmed_when_nothing_comes_for_a_moment(
     server: RedisServer, connection: Connection
 ) -> None:
     """X2: what was read takes no memory at the server, and one that is waited for comes when it is there."""

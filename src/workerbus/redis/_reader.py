@@ -1,7 +1,7 @@
 """Reading the inbox of one life, entry by entry, in order (X3, X4).
 
-The inbox holds what peers have sent, and what has become of them, in one order. What was read is trimmed with the next
-read, so that it takes no memory at the server. Nothing is waited for between two reads but the server.
+The inbox holds what peers have sent, and what has become of them, in one order. What was read is trimmed soon after,
+so that it takes no memory at the server. Nothing is waited for between two reads but the server.
 
 Knows nothing of messages: what an entry means is for whoever is called. Nor of time: whoever has given it a
 connection closes that when an answer takes too long.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from anyio import sleep
+from anyio.lowlevel import checkpoint
 
 from workerbus.redis._connection import Connection
 from workerbus.redis._errors import RedisReplyError
@@ -19,6 +20,12 @@ from workerbus.redis._reconnecting import AGAIN
 
 ENTRIES: Final = 512
 """So many entries are read at once, at most."""
+AT_ONCE: Final = 8
+"""After so many entries others get a turn, so that answers are on their way while the rest of a batch is taken."""
+TRIM_AT: Final = 64
+"""When so many entries were read, they are trimmed; when fewer, once nothing has come for a moment."""
+IDLE_SECONDS: Final = 0.1
+"""How long that moment is."""
 READ_BYTES: Final = 8 << 20
 """So many bytes are to come at once, at most, as far as entries are as large as those before."""
 BLOCK_SECONDS: Final = 5.0
@@ -49,7 +56,9 @@ class Reader:
     ) -> None:
         self._inbox = inbox
         self._position = position
-        self._trimmed = True
+        self._untrimmed = 0
+        self._idle = False
+        self._trim_at = max(1, min(TRIM_AT, inbox_size // 1_000))
         self._count = ENTRIES // 8
         self._take = take
         self._inbox_size = inbox_size
@@ -65,13 +74,9 @@ class Reader:
             RedisReplyError: Another connection, perhaps to another server, is needed.
         """
         waits = AGAIN.delays()
-        block = round(BLOCK_SECONDS * 1000)
         while True:
-            commands: list[Command] = [
-                ("XREAD", "COUNT", self._count, "BLOCK", block, "STREAMS", self._inbox, self._position)
-            ]
-            if not self._trimmed:
-                commands.insert(0, ("XTRIM", self._inbox, "MINID", _after(self._position)))
+            trims = self._untrimmed >= self._trim_at or (self._idle and self._untrimmed > 0)
+            commands = self._commands(trims=trims)
             *trimmed, streams = await connection.pipeline(commands, timeout=None)
             error = next((each for each in (*trimmed, streams) if isinstance(each, RedisReplyError)), None)
             if error is not None:
@@ -84,18 +89,30 @@ class Reader:
                     await sleep(next(waits))
                     continue
             else:
-                self._told, self._trimmed, waits = False, True, AGAIN.delays()
+                self._told, waits = False, AGAIN.delays()
+                if trims:
+                    self._untrimmed = 0
             entries = _entries(streams)
+            self._idle = not entries
+            self._untrimmed += len(entries)
             if len(entries) >= min(self._count, self._inbox_size) and await self._has_overflowed(connection):
                 return
             if entries:
                 size = sum(len(value) for _, fields in entries for value in fields.values()) // len(entries)
                 self._count = max(1, min(ENTRIES, READ_BYTES // max(1, size)))
-            for entry_id, fields in entries:
+            for index, (entry_id, fields) in enumerate(entries):
+                if index and not index % AT_ONCE:
+                    await checkpoint()  # what these have caused goes out while the next ones are taken
                 self._position = entry_id.decode()
-                self._trimmed = False
                 if not self._take(int(entry_id.partition(b"-")[0]), fields):
                     return
+
+    def _commands(self, *, trims: bool) -> list[Command]:
+        seconds = BLOCK_SECONDS if trims or not self._untrimmed else IDLE_SECONDS
+        read: Command = (
+            "XREAD", "COUNT", self._count, "BLOCK", round(seconds * 1000), "STREAMS", self._inbox, self._position
+        )  # fmt: skip
+        return [("XTRIM", self._inbox, "MINID", _after(self._position)), read] if trims else [read]
 
     async def _has_overflowed(self, connection: Connection) -> bool:
         # Others push the oldest entries out while there are more than the inbox keeps, and leave as many; only this one
