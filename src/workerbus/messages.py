@@ -397,7 +397,7 @@ class BusJobRequestMessage(BusDataMessage):
     job_id: str
     job_name: str | None = None
     if TYPE_CHECKING:  # as in the seeds; no job is asked for with None
-        payload: Mapping[str, Any] = None  # type: ignore[assignment]
+        payload: Mapping[str, Any] = None  # type: ignore[assignment]  # as in the seeds
     else:  # what is built by hand without one travels all the same
         payload: Mapping[str, Any] | None = None
     seconds_left: float | None = None

@@ -352,4 +352,4 @@ async def test_each_bus_that_is_made_in_the_block_gets_a_tap_and_no_other_one() 
 def test_what_makes_taps_is_a_sync_function() -> None:
     """O1"""
     with pytest.raises(HandlerTypeError, match="what makes taps is a sync function"):
-        TapNewBuses(None)  # type: ignore[arg-type]
+        TapNewBuses(None)  # type: ignore[arg-type]  # wrong on purpose

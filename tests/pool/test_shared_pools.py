@@ -337,4 +337,4 @@ async def test_a_name_that_nobody_shares_any_more_is_unknown() -> None:
 def test_a_pool_without_a_name_has_none_to_share() -> None:
     """S2"""
     with pytest.raises(ValueError, match="has none to share"):
-        WorkerPool(None, pool_of, size=1, shared=True)  # type: ignore[arg-type]
+        WorkerPool(None, pool_of, size=1, shared=True)  # type: ignore[arg-type]  # refused before it is called

@@ -41,7 +41,7 @@ def test_the_jobs_of_a_recording_are_those_of_the_group(plan: GroupPlan, seed: i
 
 
 def of(kind: str, time: float, source: str, target: str, **fields: object) -> Record:
-    return Record(time, kind, source, target, job_id="j", **fields)  # type: ignore[arg-type]
+    return Record(time, kind, source, target, job_id="j", **fields)  # type: ignore[arg-type]  # fields by name
 
 
 def test_a_job_without_an_answer_is_open() -> None:

@@ -129,7 +129,7 @@ def test_what_is_not_shown_for_its_length_is_counted() -> None:
 
 def of(kind: str, time: float, source: str, target: str | None, **fields: object) -> Record:
     fields.setdefault("job_id", "j")
-    return Record(time, kind, source, target, **fields)  # type: ignore[arg-type]
+    return Record(time, kind, source, target, **fields)  # type: ignore[arg-type]  # fields by name
 
 
 def said(*records: Record) -> list[str]:

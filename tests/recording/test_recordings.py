@@ -199,8 +199,8 @@ def test_one_bus_may_be_recorded_in_one_event_loop_and_then_in_another() -> None
     [
         (lambda: Recording(limit=0), ValueError, "at least 1, not 0"),
         (lambda: Recording(limit=True), ValueError, "not True"),
-        (lambda: Recording(7), TypeError, "bus is a WorkerBus, not 7"),  # type: ignore[arg-type]
-        (lambda: record("runner"), TypeError, "bus is a WorkerBus, not 'runner'"),  # type: ignore[arg-type]
+        (lambda: Recording(7), TypeError, "bus is a WorkerBus, not 7"),  # type: ignore[arg-type]  # wrong on purpose
+        (lambda: record("runner"), TypeError, "bus is a WorkerBus, not 'runner'"),  # type: ignore[arg-type]  # wrong on purpose
         (lambda: Recording().__enter__(), TypeError, "was given no bus"),
         (lambda: Recording().mermaid(most=0), ValueError, "most is at least 1"),
         (lambda: Recording().timeline_svg(most=0), ValueError, "most is at least 1"),

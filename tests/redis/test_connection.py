@@ -58,7 +58,7 @@ async def test_an_argument_that_cannot_be_sent_is_refused_before_anything_is(
     connection: Connection, argument: object
 ) -> None:
     with pytest.raises(TypeError):
-        await connection.pipeline([("SET", "key", "value"), ("SET", "key", argument)])  # type: ignore[list-item]
+        await connection.pipeline([("SET", "key", "value"), ("SET", "key", argument)])  # type: ignore[list-item]  # wrong on purpose
     assert await connection.execute("GET", "key") is None
 
 

@@ -132,7 +132,7 @@ async def test_a_function_for_credentials_that_fails_may_be_asked_again(server: 
 
 
 async def test_a_function_for_credentials_that_returns_none_is_refused(server: RedisServer) -> None:
-    error = await refused(server.url, credentials=lambda: 7)  # type: ignore[arg-type]
+    error = await refused(server.url, credentials=lambda: 7)  # type: ignore[arg-type]  # wrong on purpose
     assert error.code == "CREDENTIALS"
 
 

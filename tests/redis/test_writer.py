@@ -94,7 +94,7 @@ async def test_a_batch_whose_outcome_is_unknown_is_written_again_with_its_number
     world.put(b"1", A)
     world.put(b"2", A)
     with pytest.raises(ConnectionLost):
-        await world.writer.run(Losing(connection))  # type: ignore[arg-type]
+        await world.writer.run(Losing(connection))  # type: ignore[arg-type]  # all that it uses
     world.put(b"3", A)
     await write_all(world, connection)
     assert world.stored(A) == [(1, b"1"), (2, b"2"), (1, b"1"), (2, b"2"), (3, b"3")]

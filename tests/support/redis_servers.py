@@ -7,16 +7,17 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Self
 
-import anyio
 import hiredis
 import pytest
+
+from support.conditions import until as until
 
 PATIENCE = 20.0
 """Seconds until a server that has not started, or does not answer, is a failure."""
@@ -51,12 +52,6 @@ def free_port() -> int:
             except OSError:
                 continue
         return port
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds, of a server for instance; the test's deadline bounds it."""
-    while not condition():  # noqa: ASYNC110
-        await anyio.sleep(0.001)  # what it waits for happens in another process, and tells nobody
 
 
 class RedisServer:
@@ -189,7 +184,7 @@ class RedisServer:
             client.connect(str(self.socket))
             if self._password is not None:
                 commands = (("AUTH", self._password), *commands)
-            client.sendall(b"".join(hiredis.pack_command(command) for command in commands))  # type: ignore[arg-type]
+            client.sendall(b"".join(hiredis.pack_command(command) for command in commands))  # type: ignore[arg-type]  # its stubs take less than it does
             reader, replies = hiredis.Reader(notEnoughData=self), list[Any]()
             while len(replies) < len(commands):
                 reply = reader.gets()

@@ -403,7 +403,7 @@ async def test_a_loss_is_told_behind_all_that_the_lost_one_has_sent() -> None:
     network = PeerNetwork(faults=PeerFaults(delay=(3.0, 3.0)))
     async with open_ends(network, "left", "right") as [(left, _), (right, at_right)]:
         order: list[str] = []
-        Listener(right).lost = lambda peer, reason: order.append("lost")  # type: ignore[method-assign]
+        Listener(right).lost = lambda peer, reason: order.append("lost")  # type: ignore[method-assign]  # listened to by hand
         right.add_tap(lambda message: order.append("message"))
         await left.send(note(1))
         await left.send(note(2))

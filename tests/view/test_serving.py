@@ -4,7 +4,6 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
@@ -12,6 +11,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
+from support.conditions import until
 from support.leaks import task_ids
 from support.web_clients import connected, fetch, watching
 from support.workers import Helper, running
@@ -41,11 +41,6 @@ class Parent(BaseWorker):
 
 def taps(runner: WorkerRunner) -> int:
     return len(runner.bus._taps)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
-        await anyio.sleep(0.01)
 
 
 async def test_what_the_view_says_is_what_the_statistics_say() -> None:

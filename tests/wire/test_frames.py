@@ -44,7 +44,7 @@ frames = metadata.flatmap(
 
 def content(frame: Frame) -> dict[str, Any]:
     """All that is said by a frame."""
-    names = [its.name for its in type(frame).__attrs_attrs__ if its.name != "marks"]  # type: ignore[attr-defined]
+    names = [its.name for its in type(frame).__attrs_attrs__ if its.name != "marks"]  # type: ignore[attr-defined]  # it is of attrs
     return {name: getattr(frame, name) for name in [*names, "interruptible"]}
 
 
@@ -103,7 +103,7 @@ def test_what_a_frame_cannot_hold_is_refused_by_its_path() -> None:
     assert error.reason == "expected str, got int, in a TextFrame"
     assert refusal(carries(Siren([Point(1), Point(1, wrong_too)]))).path == "frame.points[1].y"
     assert refusal(carries(Sound(wrong))).path == "frame.audio"
-    assert refusal(carries(TextFrame("x", pts=1.5))).path == "frame.pts"  # type: ignore[arg-type]
+    assert refusal(carries(TextFrame("x", pts=1.5))).path == "frame.pts"  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_what_is_no_frame_or_has_no_direction_is_refused() -> None:
@@ -149,7 +149,7 @@ def test_what_is_put_on_a_frame_beside_its_fields_is_refused() -> None:
 
     frame = Loose(3)
     assert there_and_back(carries(frame)).frame.n == 3
-    frame.more = {"a": 1}  # type: ignore[attr-defined]
+    frame.more = {"a": 1}  # type: ignore[attr-defined]  # no field
     assert refusal(carries(frame)).path == "frame.more"
 
 
@@ -184,8 +184,8 @@ def test_a_field_that_has_been_added_since_gets_its_default() -> None:
     """X1: programs of several versions understand each other."""
     frame = b'{"t":"Sound","id":3,"f":{"audio":"eA==","colour":"red"},"louder":true}'
     message = b'{"v":1,"t":"bus.frame","m":{"source":"me","direction":1,"frame":%s}}'
-    assert WIRE.decode(message % frame).frame.rate == 16_000  # type: ignore[attr-defined]
-    assert WIRE.decode(message % frame).frame.metadata == {}  # type: ignore[attr-defined]
+    assert WIRE.decode(message % frame).frame.rate == 16_000  # type: ignore[attr-defined]  # a message of a frame
+    assert WIRE.decode(message % frame).frame.metadata == {}  # type: ignore[attr-defined]  # a message of a frame
 
 
 @pytest.mark.parametrize(

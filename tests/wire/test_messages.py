@@ -42,7 +42,7 @@ TRAVELLING = [kind for kind in BUILT_IN if not kind.local and kind is not BusFra
 
 def values(message: BusMessage) -> dict[str, Any]:
     """All fields, those included by which messages are not compared."""
-    return {its.name: getattr(message, its.name) for its in type(message).__attrs_attrs__}  # type: ignore[attr-defined]
+    return {its.name: getattr(message, its.name) for its in type(message).__attrs_attrs__}  # type: ignore[attr-defined]  # it is of attrs
 
 
 @given(any_messages(TRAVELLING))
@@ -104,7 +104,7 @@ def test_headers_travel_with_every_message() -> None:
 
 def test_a_header_that_is_no_text_is_refused() -> None:
     """X8"""
-    error = refusal(BusJobCancelMessage("1-a", source="me", headers={"depth": 1}))  # type: ignore[dict-item]
+    error = refusal(BusJobCancelMessage("1-a", source="me", headers={"depth": 1}))  # type: ignore[dict-item]  # wrong on purpose
     assert (error.class_name, error.path) == ("BusJobCancelMessage", "headers.depth")
     assert str(error) == "BusJobCancelMessage cannot travel, for headers.depth: a header is a text, not int"
     assert refusal(changed(asks({}), headers={1: "x"})).path == "headers[1]"
@@ -218,9 +218,9 @@ def test_what_is_no_message_is_refused() -> None:
 
 def test_a_field_that_holds_something_else_than_its_type_says_is_refused_where_it_is_sent() -> None:
     """X1: and not only where it arrives, where nobody could tell the sender."""
-    error = refusal(Drawing([Point(1), Point("x")], source="me"))  # type: ignore[arg-type]
+    error = refusal(Drawing([Point(1), Point("x")], source="me"))  # type: ignore[arg-type]  # wrong on purpose
     assert (error.path, error.reason) == ("points[1].x", "expected int, got str")
-    assert refusal(Drawing([], title=object(), source="me")).path == "title"  # type: ignore[arg-type]
+    assert refusal(Drawing([], title=object(), source="me")).path == "title"  # type: ignore[arg-type]  # wrong on purpose
     assert refusal(Drawing([], share=float("nan"), source="me")).path == "share"
     assert refusal(Drawing([Point(1, note={1, 2})], source="me")).path == "points"
-    assert refusal(BusJobCancelMessage(7, source="me")).path == "job_id"  # type: ignore[arg-type]
+    assert refusal(BusJobCancelMessage(7, source="me")).path == "job_id"  # type: ignore[arg-type]  # wrong on purpose

@@ -102,7 +102,7 @@ class Quarrelsome:
     def __eq__(self, other: object) -> bool:
         raise RuntimeError("no")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as for any class with an own __eq__
 
 
 @define(eq=False)
@@ -112,7 +112,7 @@ class QuarrelsomePair:
     def __eq__(self, other: object) -> bool:
         raise RuntimeError("no")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as for any class with an own __eq__
 
 
 @frozen
@@ -272,7 +272,7 @@ def test_the_same_list_twice_is_not_in_itself() -> None:
 def test_a_payload_of_another_shape_is_refused() -> None:
     """X1"""
     assert (refusal(asks("text")).path, refusal(asks([1])).path) == ("payload", "payload")
-    assert refusal(BusJobResponseMessage("1-a", JobStatus.ERROR, [1], source="me")).path == "response"  # type: ignore[arg-type]
+    assert refusal(BusJobResponseMessage("1-a", JobStatus.ERROR, [1], source="me")).path == "response"  # type: ignore[arg-type]  # wrong on purpose
 
 
 @wire.register

@@ -404,6 +404,6 @@ def test_the_librarys_own_tags_cannot_be_taken() -> None:
 
 def test_the_errors_can_be_pickled() -> None:
     """N9"""
-    for error in (refused(Plain), refusal(Alert("x", source="me")), refusal(carries(Sound(b"", extra={"a": 1j})))):  # type: ignore[arg-type]
+    for error in (refused(Plain), refusal(Alert("x", source="me")), refusal(carries(Sound(b"", extra={"a": 1j})))):  # type: ignore[arg-type]  # wrong on purpose
         copied = pickle.loads(pickle.dumps(error))
         assert (type(copied), str(copied), vars(copied)) == (type(error), str(error), vars(error))

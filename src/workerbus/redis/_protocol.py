@@ -36,7 +36,7 @@ def pack(commands: Iterable[Command]) -> bytes:
     Raises:
         TypeError: An argument is neither text, bytes nor a number.
     """
-    return b"".join([pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
+    return b"".join([pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]  # its stubs take less than it does
 
 
 class ReplyParser:

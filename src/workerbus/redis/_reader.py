@@ -1,7 +1,8 @@
 """Reading the inbox of one life, entry by entry, in order (X3, X4).
 
 The inbox holds what peers have sent, and what has become of them, in one order. What was read is trimmed soon after,
-so that it takes no memory at the server. Nothing is waited for between two reads but the server.
+so that it takes no memory at the server. Between two reads nothing is waited for but the server;
+others get their turns.
 
 Knows nothing of messages: what an entry means is for whoever is called. Nor of time: whoever has given it a
 connection closes that when an answer takes too long.
