@@ -22,7 +22,7 @@ from workerbus._values import JobStatus
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import GroupState
 from workerbus.messages import BusJobRequestMessage, BusMessage
-from workerbus.otel._metrics import Durations
+from workerbus.otel._durations import Durations
 from workerbus.otel._names import Names
 
 Headers = Mapping[str, str] | None

@@ -1,31 +1,28 @@
 """`WorkerRunner`, put together from its parts (R1-R7, N3, N4, G4, J4, W6, W7).
 
 How a run is held together and wound down is in `_run`, how it is asked to end, in `_shutdown`; which workers there are,
-in `_workers`; what runners tell each other, in `_discovery`, and what that means for jobs, in `_orphans`. What happens
-inside a worker is the subject of `workerbus.worker`.
+in `_workers`; what they, jobs and the registry call on a runner, in `_interfaces`; what runners tell each other, in
+`_discovery`, and what that means for jobs, in `_orphans`. What happens inside a worker is the subject of
+`workerbus.worker`.
 """
 
 import logging
-import math
 import signal as signals
 import warnings
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, Self
+from typing import Any, Final, Literal, Self
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._events import EventEmitter, EventHandlers
-from workerbus._log import about
 from workerbus._methods import is_default
 from workerbus._order import id_source
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import core_of, set_core
-from workerbus._values import WorkerErrorData, WorkerReadyData, WorkerRestartedData
 from workerbus.abc import HookSink, OpenAsks
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, accepts_everything, make_inbox
 from workerbus.bus._memory import MemoryBus
-from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._requests import JobContexts
 from workerbus.messages import BusCancelMessage, BusEndMessage, BusMessage
@@ -34,13 +31,14 @@ from workerbus.runner._discovery import Discovery
 from workerbus.runner._events import RunnerEvents
 from workerbus.runner._health import RunnerHealth
 from workerbus.runner._inbox import RunnerInbox
+from workerbus.runner._interfaces import RunnerCore, RunnerInterfaces
 from workerbus.runner._orphans import OrphanedJobs
 from workerbus.runner._outcome import RunOutcome
 from workerbus.runner._peers import RunnerPeers
 from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
 from workerbus.runner._slow import SlowJobs
-from workerbus.runner._stalls import LEAST_STALL, StallWatch
+from workerbus.runner._stalls import StallWatch
 from workerbus.runner._statistics import RunnerStatistics, snapshot
 from workerbus.runner._workers import HostedWorkers
 from workerbus.supervision._supervisor import Supervisions, Supervisor
@@ -55,7 +53,7 @@ GRACE_SECONDS: Final = 5.0
 """How long, in seconds, a worker may take to end before it is cancelled."""
 
 
-class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
+class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, Supervisor, BusSubscriber):
     """Runs workers until they have finished, or until it is told to end.
 
     ::
@@ -117,10 +115,6 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         for what, seconds in (("job_grace", job_grace), ("grace_period", grace_period)):
             if not seconds >= 0:
                 raise ValueError(f"{what} is a number of seconds, not less than 0, not {seconds!r}")
-        if stall_seconds is not None and not LEAST_STALL <= stall_seconds < math.inf:
-            raise ValueError(f"stall_seconds is a number of seconds, {LEAST_STALL} or more, not {stall_seconds!r}")
-        if slow_seconds is not None and not slow_seconds >= 0:
-            raise ValueError(f"slow_seconds is a number of seconds, not less than 0, not {slow_seconds!r}")
         if bus is not None and not isinstance(bus, WorkerBus):
             raise TypeError(f"bus is a WorkerBus, not {bus!r}")
         self._name = name if name is not None else f"runner-{_new_id()}"
@@ -136,7 +130,7 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         self.job_client: JobClient = JobClient(self)
         self._handlers = EventHandlers(type(self).__name__, frozenset({"on_ready", "on_error", "on_worker_restarted"}))
         self._handlers.arguments = {"on_ready": 0, "on_error": 1, "on_worker_restarted": 1}
-        set_core(self, _RunnerCore(self._handlers, self.job_client, self._make_inbox, self._begin_to_supervise))
+        set_core(self, RunnerCore(self._handlers, self.job_client, self._make_inbox, self._begin_to_supervise))
         self._asking: OpenAsks = {}
         self._orphans = OrphanedJobs(self._name, self._asking)
         self._inbox: RunnerInbox | None = None
@@ -298,84 +292,6 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         self._bus.check_loop(f"runner {self._name!r}")
         return self._hosted.supervisions
 
-    def check_new(self, worker: BaseWorker) -> bool:
-        """Return whether a worker is new to this runner; raise as `add_workers` does if it cannot be added."""
-        return self._hosted.check_new(worker)
-
-    def add_ready_listener(self, worker: BaseWorker) -> None:
-        """Note that a worker has got a handler for `on_worker_ready`."""
-        self._hosted.add_ready_listener(worker)
-
-    def forget(self, worker: BaseWorker) -> None:
-        """Note that a worker has left the bus, and its name is free."""
-        self._hosted.forget(worker)
-
-    def worker_restarted(self, data: WorkerRestartedData) -> None:
-        """Count a restart, and run the ``on_worker_restarted`` handlers."""
-        self._hosted.restarts += 1
-        if self._events.wanted("on_worker_restarted"):
-            self._events.emit("on_worker_restarted", data)
-
-    def worker_given_up(self, worker_name: str, error: BaseException | None) -> None:
-        """Remember that a worker is not restarted any more, and tell other runners."""
-        self._hosted.note_given_up(worker_name, error)
-
-    def worker_left(self) -> None:
-        """Note that a root worker has finished, or could not be started."""
-        self._shutdown.check()
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether the runner is ending, and takes no more workers."""
-        return bool(self._shutdown.asked) or self._shutdown.all_done.is_set()
-
-    def known_workers(self) -> list[str]:
-        """Return the names of the workers that were added, ready or not."""
-        return list(self._hosted.workers)
-
-    # --- jobs of its own
-
-    @property
-    def tasks(self) -> TaskHost:
-        """Where the runner's tasks run; raises `NotRunningError` while it is not running."""
-        if self._run.tasks is None:
-            over = self._run.done.is_set()
-            when = "any more: a runner runs once" if over else "yet: enter it with 'async with', or await run()"
-            raise NotRunningError(f"runner {self._name!r} is not running {when}")
-        return self._run.tasks
-
-    def check_running(self) -> None:
-        """Raise `NotRunningError` unless the runner is running."""
-        _ = self.tasks
-
-    def speak(self) -> None:
-        """Do nothing: see `workerbus.abc.JobPeer`. A runner is not announced."""
-
-    def call_behind(self, function: Callable[[], None]) -> None:
-        """Call a function behind what waits in the inbox."""
-        assert self._inbox is not None
-        self._inbox.call_behind(function)
-
-    @property
-    def asking(self) -> OpenAsks:
-        """Which job groups have asked which worker, so that a departure concerns nobody else."""
-        return self._asking
-
-    @property
-    def sends_by_bus(self) -> bool:
-        """Whether its own messages go to the bus as they are; always."""
-        return True
-
-    @property
-    def send(self) -> Callable[[BusMessage], Awaitable[None]]:
-        """What sends a message of its own."""
-        return self._bus.send
-
-    @property
-    def about(self) -> dict[str, str]:
-        """What a log record says that is about this runner."""
-        return about(runner=self._name)
-
     # --- the run
 
     async def run(self, worker: BaseWorker | None = None, *, auto_end: bool = True) -> None:
@@ -474,11 +390,6 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
             await worker.state.ready.wait()
         self._events.emit("on_ready")
 
-    @property
-    def takes_errors(self) -> bool:
-        """Whether somebody has added a handler for ``on_error``, and it still hears of errors."""
-        return self._events.wanted("on_error")
-
     # --- ending
 
     async def end(self, reason: str | None = None, *, everywhere: bool = False) -> None:
@@ -519,29 +430,6 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         for worker in list(self._hosted.roots.values()):
             await worker.state.worker.stop_when_done()
 
-    # --- errors
-
-    def worker_error(self, data: WorkerErrorData) -> None:
-        """Run the ``on_error`` handlers."""
-        if self.takes_errors:
-            self._events.emit("on_error", data)
-
-    def fail(self, error: Exception, origin: str) -> None:
-        """Cancel the run, since the runner itself cannot go on; where nobody takes the error, the run raises it."""
-        logger.error("runner %r cannot go on: %s", self._name, error, extra=about(runner=self._name))
-        if self.takes_errors:
-            self._events.emit("on_error", WorkerErrorData(self._name, str(error), error, origin, fatal=True))
-        else:
-            self._hosted.errors.append(error)
-        self._cancel(str(error))
-
-    def worker_error_untold(self, data: WorkerErrorData) -> None:
-        """Run the ``on_error`` handlers; where there are none, what a child has ended of is raised by the run."""
-        if self.takes_errors:
-            self._events.emit("on_error", data)
-        else:
-            self._hosted.not_taken(data)
-
     # --- messages
 
     def _make_inbox(self) -> Inbox:
@@ -557,6 +445,15 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
             accepts=None if accepts_everything(self) else self.accepts_bus_message,
         )
         return self._inbox
+
+    def call_behind(self, function: Callable[[], None]) -> None:
+        """Call a function behind what waits in the inbox."""
+        assert self._inbox is not None
+        self._inbox.call_behind(function)
+
+    def _call_later(self, function: Callable[[], Awaitable[None]]) -> None:
+        if self._inbox is not None:
+            self._inbox.calls.put(function)
 
     async def on_bus_message(self, message: BusMessage) -> None:
         """Handle what concerns a runner: ends and cancels.
@@ -576,28 +473,6 @@ class WorkerRunner(EventEmitter, JobContexts, Supervisor, BusSubscriber):
         elif isinstance(message, BusCancelMessage):
             await self.cancel(message.reason)
 
-    # --- what the registry tells
-
-    def tell_of_others(self, worker: BaseWorker) -> None:
-        """Tell a root worker that has just started which root workers are ready."""
-        self._hosted.tell_of_others(worker)
-
-    def _worker_departed(self, data: WorkerReadyData, error: str | None) -> None:
-        if data.worker_name in self._asking or data.pool in self._asking:
-            announced = data.runner != self._name or self._bus.delivers_at_once
-            self._orphans.left(data, error, announcement_in=None if announced else self._run.tasks)
-
-    def _call_later(self, function: Callable[[], Awaitable[None]]) -> None:
-        if self._inbox is not None:
-            self._inbox.calls.put(function)
-
-    def _name_claimed_twice(self, data: WorkerReadyData) -> None:
-        text = f"runner {data.runner!r} has a worker {data.worker_name!r} too: names are unique on a bus"
-        logger.error(
-            "%s (seen by runner %r)", text, self._name, extra=about(runner=self._name, worker=data.worker_name)
-        )
-        self.worker_error(WorkerErrorData(data.worker_name, text))
-
 
 _HANDLES: Final = WorkerRunner.on_bus_message
 
@@ -610,16 +485,7 @@ class PipelineRunner(WorkerRunner):
         super().__init__(*args, **kwargs)
 
 
-class _RunnerCore(NamedTuple):
-    """What the methods that a runner inherits need of it."""
-
-    events: EventHandlers
-    job_client: JobClient
-    make_inbox: Callable[[], Inbox]
-    begin_to_supervise: Callable[[], Supervisions]
-
-
 @make_inbox.register
 def _(runner: WorkerRunner, _bus: InboxHost) -> Inbox:
-    core: _RunnerCore = core_of(runner)
+    core: RunnerCore = core_of(runner)
     return core.make_inbox()

@@ -27,9 +27,14 @@ class SlowJobs:
     Attributes:
         slow: How many handlers have taken longer than the limit.
         waited: How many jobs have waited for their handler for longer than it has run.
+
+    Raises:
+        ValueError: The limit is less than 0 or not a number.
     """
 
     def __init__(self, runner: str, limit: float, workers: Mapping[str, WorkerCore]) -> None:
+        if not limit >= 0:
+            raise ValueError(f"slow_seconds is a number of seconds, not less than 0, not {limit!r}")
         self._runner = runner
         self._limit = limit
         self._workers = workers

@@ -65,9 +65,14 @@ class StallWatch:
         stalls: How many times it has stood still for longer.
         lag: By how many seconds the last beat was late.
         longest_lag: The most of that so far.
+
+    Raises:
+        ValueError: The limit is not a number of 0.01 or more.
     """
 
     def __init__(self, runner: str, limit: float) -> None:
+        if not LEAST_STALL <= limit < math.inf:
+            raise ValueError(f"stall_seconds is a number of seconds, {LEAST_STALL} or more, not {limit!r}")
         self._runner = runner
         self._limit = limit
         self._beat = limit / _BEATS

@@ -6,13 +6,13 @@ What the library needs of a worker is behind one attribute; see `_core`. Most me
 from typing import Any, Final
 
 from workerbus._concurrency.own_tasks import TaskHandle, Work, end_task
-from workerbus._order import PROCESS, id_source, merged
+from workerbus._order import id_source
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import set_core
 from workerbus.abc import RunnerLike
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, make_inbox
-from workerbus.errors import NotRunningError, UnknownWorkerError
+from workerbus.errors import NotRunningError
 from workerbus.jobs._answers import JobAnswers
 from workerbus.jobs._requests import JobRequests
 from workerbus.messages import (
@@ -23,6 +23,7 @@ from workerbus.messages import (
     BusMessage,
 )
 from workerbus.supervision._supervisor import Supervisor
+from workerbus.worker._activating import reach, so_far
 from workerbus.worker._core import WorkerCore, core_of, look_at_class
 from workerbus.worker._hooks import WorkerHooks
 from workerbus.worker._names import class_name_of
@@ -420,13 +421,13 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
         Guarantees: S1, W3, X1.
         """
         core_of(self).state.check_loop()
-        await _reach(core_of(self), worker_name)
+        await reach(core_of(self).state, worker_name)
         data = None if args is None else args.to_dict()
         if deactivate_self:
             if args is not None and not self.bus.has_subscriber(worker_name):
                 self.bus.check_travels(BusActivateWorkerMessage(data, source=self.name, target=worker_name))
             core_of(self).dispatch.deactivate()
-        message = BusActivateWorkerMessage(data, _so_far(core_of(self)), source=self.name, target=worker_name)
+        message = BusActivateWorkerMessage(data, so_far(core_of(self).state), source=self.name, target=worker_name)
         if deactivate_self:
             news = BusDeactivateWorkerMessage(True, source=self.name, target=self.name)  # for those who watch
             if core_of(self).state.sends_by_bus:
@@ -451,7 +452,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
 
         Guarantees: S1, W3.
         """
-        await _reach(core_of(self), worker_name)
+        await reach(core_of(self).state, worker_name)
         await self.send_bus_message(BusDeactivateWorkerMessage(source=self.name, target=worker_name))
 
 
@@ -470,30 +471,6 @@ def _runner_of(core: WorkerCore) -> str:
     attached_by_hand = state.runner is None and state.is_connected
     name: str = state.registry.runner_name if attached_by_hand else state.worker.worker_runner.name
     return name
-
-
-def _so_far(core: WorkerCore) -> dict[str, int] | None:
-    """Return how far this process is, and others of which the worker knows; None where there can be no others."""
-    if core.state.bus.in_process:
-        return None
-    return merged(core.state.after, {PROCESS.id: PROCESS.next_number()})
-
-
-async def _reach(core: WorkerCore, worker_name: str) -> None:
-    """Wait until a worker is on the bus; raise `UnknownWorkerError` where nobody knows it."""
-    registry, runner, failure = core.state.registry, core.state.runner, None
-    while registry.get(worker_name) is None and worker_name in registry.restarting:
-        failure = await registry.wait_for_news(worker_name)
-    if registry.get(worker_name) is not None:
-        return
-    worker = None if runner is None else runner.get_worker(worker_name)
-    if worker is not None:
-        await core_of(worker).state.until_attached()  # its runner knows it: it is on its way to the bus
-        return
-    known = [] if runner is None else runner.known_workers()
-    failure = failure or registry.failure_of(worker_name)
-    names = {*known, *registry.local_workers, *registry.remote_workers}
-    raise UnknownWorkerError(worker_name, names, failure=None if failure is None else failure.error)
 
 
 @make_inbox.register
