@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workerbus._values import JobStatus
+from workerbus.cli._commands import one_line
 from workerbus.jobs import JobAnswer, JobGroupEvent, JobProgress
 from workerbus.jobs._words import bad_answer
 
@@ -83,12 +84,12 @@ def _line(now: JobProgress, waits_for: Sequence[str], seconds: float) -> Table:
     if waits_for and now.event is not None:
         details.append(_event(now.event, named=now.total > 1))
     line = Table.grid(padding=(0, 2, 0, 0))
-    label = [] if now.label is None else [Text(_one_line(now.label))]
+    label = [] if now.label is None else [Text(one_line(now.label))]
     bar = ProgressBar(total=max(1, now.total), completed=now.answered or (not now.total), width=BAR)
     for _ in range(len(label) + 1 + len(texts)):
         line.add_column(no_wrap=True)
     line.add_column(no_wrap=True, overflow="ellipsis", style="dim")
-    line.add_row(*label, bar, *texts, Text(_one_line("  ".join(details))))
+    line.add_row(*label, bar, *texts, Text(one_line("  ".join(details))))
     return line
 
 
@@ -110,7 +111,7 @@ class PlainLines:
         label = "" if now.label is None else f"{now.label} "
         for answer in now.answers:
             self._lines += 1
-            text = _one_line(f"{label}{self._lines}/{now.total}: {_answer(answer)}")
+            text = one_line(f"{label}{self._lines}/{now.total}: {_answer(answer)}")
             print(text, file=self._file, flush=True)  # rich would end the program where nobody reads any more
 
     def stop(self) -> None:
@@ -121,8 +122,3 @@ def _answer(answer: JobAnswer) -> str:
     if answer.status is JobStatus.COMPLETED:
         return f"worker {answer.worker_name!r} completed"
     return bad_answer(answer.worker_name, answer.status, answer.response)
-
-
-def _one_line(text: str) -> str:
-    """Return a text without line breaks and control characters, which would do something to a terminal or a log."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

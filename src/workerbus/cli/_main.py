@@ -1,19 +1,26 @@
 """``workerbus …``: finds the command, and turns what is wrong into one line and an exit code."""
 
+import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from workerbus import __version__
-from workerbus.cli._commands import CommandError, Parser
+from workerbus.cli._call import add_call
+from workerbus.cli._commands import BROKEN_PIPE, INTERRUPTED, CommandError, Commands, Parser, one_line
+from workerbus.cli._completion import add_completion
 from workerbus.cli._record import add_draw, add_record
+from workerbus.errors import MissingExtraError
 
 
 def _parser() -> Parser:
     parser = Parser(prog="workerbus", description="Look at programs made of workers that talk over a bus.")
     parser.add_argument("--version", action="version", version=f"workerbus {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = Commands(parser)
+    add_call(commands)
     add_record(commands)
     add_draw(commands)
+    add_completion(commands)
     return parser
 
 
@@ -25,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command runs.
 
     Returns:
-        The exit code: 0, or that of the program; 1 for what went wrong, 2 for a command that was called wrongly.
+        The exit code: 0, or that of the program; 1 for what went wrong, 2 for a command that was called wrongly, 130
+            after Ctrl-C, 141 where nobody reads the output any more; ``call`` has more.
 
     Raises:
         SystemExit: The arguments are wrong, or asked for help.
@@ -35,11 +43,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--" in own:
         place = own.index("--")
         own, rest = own[:place], own[place + 1 :]
-    given = _parser().parse_args(own)
-    given.rest = rest
+    parser = _parser()
+    given = parser.parse_args(own)
+    given.parser, given.rest = parser, rest
+    try:
+        return _run(given)
+    except CommandError as exc:
+        sys.stderr.write(f"workerbus: {one_line(str(exc))}\n")
+        return exc.exit_code
+
+
+def _run(given: argparse.Namespace) -> int:
     try:
         exit_code: int = given.run(given)
-    except CommandError as exc:
-        sys.stderr.write(f"workerbus: {exc}\n")
-        return exc.exit_code
+        sys.stdout.flush()
+    except MissingExtraError as exc:
+        raise CommandError(str(exc)) from None
+    except BrokenPipeError:
+        # What is still in the buffer would be written at the end of the program, and could not be.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return exit_code

@@ -6,16 +6,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from workerbus.cli._commands import USAGE, CommandError
+from workerbus.cli._commands import USAGE, CommandError, Commands
 from workerbus.errors import RecordingError
 from workerbus.recording import FORMATS, LIMIT, Recording, Recordings, write
 
 _OWN_FRAMES: Final = frozenset({__file__, runpy.__file__, "<frozen runpy>"})
 
 
-def add_record(commands: Any) -> None:
+def add_record(commands: Commands) -> None:
     """Add the command ``record``."""
     parser = commands.add_parser(
         "record",
@@ -37,7 +37,7 @@ def add_record(commands: Any) -> None:
     parser.set_defaults(run=record)
 
 
-def add_draw(commands: Any) -> None:
+def add_draw(commands: Commands) -> None:
     """Add the command ``draw``."""
     parser = commands.add_parser(
         "draw",
