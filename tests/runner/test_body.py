@@ -1,5 +1,7 @@
 """R1, L3: the body of a runner."""
 
+from collections.abc import Awaitable, Callable
+
 import anyio
 import pytest
 from anyio import CancelScope, current_time, sleep, sleep_forever
@@ -10,7 +12,15 @@ from support.requesters import Raw
 from support.runners import cut_short, quiet_runner
 from support.wind_downs import Logged
 from support.workers import Helper, running
-from workerbus import BaseWorker, BusCancelWorkerMessage, BusEndWorkerMessage, BusMessage, MemoryBus, WorkerRunner
+from workerbus import (
+    BaseWorker,
+    BusCancelWorkerMessage,
+    BusEndWorkerMessage,
+    BusMessage,
+    MemoryBus,
+    NotRunningError,
+    WorkerRunner,
+)
 
 
 async def test_a_body_that_is_left_ends_the_run_gracefully() -> None:
@@ -224,3 +234,53 @@ async def test_a_block_that_is_cancelled_while_it_is_being_left_goes_no_further(
     assert scope.cancelled_caught
     assert helper.unwound.is_set()
     assert after == []
+
+
+ASKING: dict[str, Callable[[WorkerRunner], Awaitable[object]]] = {
+    "job": lambda runner: runner.job("helper", name="echo"),
+    "job group": lambda runner: runner.job_group("helper", name="echo"),
+    "job with attempts": lambda runner: runner.job("helper", name="echo", attempts=2),
+    "job with a timeout": lambda runner: runner.job("helper", name="echo", timeout=5),
+    "workers": lambda runner: runner.add_workers(Helper("late")),
+    "workers that start": lambda runner: runner.add_workers(Helper("late"), wait=True),
+}
+
+
+@pytest.mark.parametrize("what", ASKING)
+async def test_a_body_that_has_not_heard_of_its_cancellation_hears_of_it_before_it_is_refused(what: str) -> None:
+    """R5, J14: it was shielded, or waited for a thread, while the run ended. Then it is no error of its own."""
+    after = False
+    async with cut_short(), running(Helper("helper")) as runner:
+        with CancelScope(shield=True):
+            await runner.cancel()
+            await sleep(1)
+        await ASKING[what](runner)
+        after = True
+    assert not after
+
+
+async def test_a_body_in_which_a_job_is_entered_after_its_cancellation_is_cut_short() -> None:
+    """R5, J14: the same with a block."""
+    async with cut_short(), running(Helper("helper")) as runner:
+        with CancelScope(shield=True):
+            await runner.cancel()
+            await sleep(1)
+        async with runner.job("helper", name="echo"):
+            pytest.fail("there is nobody to ask")
+
+
+async def test_a_body_that_asks_after_the_end_is_refused() -> None:
+    """J14: nothing has cancelled it, so it is its own mistake."""
+    async with running(Helper("helper")) as runner:
+        await runner.end()
+        await sleep(1)
+        with pytest.raises(NotRunningError, match="is not running any more"):
+            runner.job("helper", name="echo")
+
+
+async def test_a_job_of_a_runner_that_has_not_begun_is_refused_at_once_also_in_a_cancelled_scope() -> None:
+    """J14: no cancellation is the reason."""
+    with CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(NotRunningError, match="is not running yet"):
+            await quiet_runner().job("helper", name="echo")

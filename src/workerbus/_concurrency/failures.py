@@ -129,6 +129,14 @@ def cancelled_from_outside() -> bool:
     return current_effective_deadline() == -math.inf
 
 
+def is_being_cancelled() -> bool:
+    """Whether this is called in a task, and that is in a cancelled scope."""
+    try:
+        return cancelled_from_outside()
+    except RuntimeError:  # no event loop runs in this thread
+        return False
+
+
 def unwrap_group(exc: BaseException) -> BaseException:
     """Take one cause out of its exception groups; of several, one that ends programs comes first."""
     while isinstance(exc, BaseExceptionGroup):

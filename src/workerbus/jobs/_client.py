@@ -12,6 +12,7 @@ from typing import Any, Final
 import attrs
 from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after, move_on_at
 
+from workerbus._concurrency.failures import is_being_cancelled
 from workerbus._log import about
 from workerbus._values import JobStatus, WorkerGoneData, WorkerReadyData
 from workerbus.abc import JobPeer
@@ -46,6 +47,18 @@ class JobClient(GroupTable):
         self._owner.bus.check_loop(self._name)
         if self.closed:
             raise NotRunningError(f"{self._name!r} is not running any more: it asks for no more jobs")
+
+    def check_asking(self) -> None:
+        """Do what `check_running` does where a context is made, which cannot tell its task of a cancellation.
+
+        A task that is being cancelled may not have heard of it yet, since it was shielded or waited for a thread. It
+        hears of it from the context, before that it cannot ask any more.
+        """
+        try:
+            self.check_running()
+        except NotRunningError:
+            if not (self.closed and is_being_cancelled()):
+                raise
 
     def check_loop(self, job_id: str) -> None:
         """Raise `WrongLoopError` if there is such a group, and this is another thread or event loop than its own."""

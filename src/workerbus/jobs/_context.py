@@ -270,7 +270,11 @@ class Context:
                 return
         # Without a body, a deadline, or a wait for room there is nothing that a scope would have to cancel: 1.12 times
         # as fast on asyncio, 1.25 on trio.
-        group = self._begin()
+        try:
+            group = self._begin()
+        except NotRunningError:
+            await checkpoint_if_cancelled()
+            raise
         try:
             await self._client.ask(
                 group, self._name, self._payload, None if self._special is None else self._special.payloads
@@ -297,7 +301,11 @@ class Context:
 
         Guarantees: J6, J8, J14.
         """
-        group = self._begin()
+        try:
+            group = self._begin()
+        except NotRunningError:
+            await checkpoint_if_cancelled()
+            raise
         if self._collect:
             group.collects = True
         # A group of none is complete at once, however little time it has.

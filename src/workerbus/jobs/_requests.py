@@ -129,7 +129,7 @@ class JobContexts(HasCore):
         ):
             options = JobRequestOptions(max_buffered_events=max_buffered_events, delay=delay, priority=priority)
             special = Special(options, retry=retry, signature=signature)
-        _client(self).check_running()
+        _client(self).check_asking()
         kind: type[JobContext[Any]] = JobStreamContext if signature is not None and signature.streams else JobContext
         return kind(
             _client(self),
@@ -247,7 +247,7 @@ class JobContexts(HasCore):
             options = JobRequestOptions(max_buffered_events=max_buffered_events, delay=delay, priority=priority)
             special = Special(options, payloads=payloads, signature=signature)
         check_request(worker_names, payload, timeout, headers)
-        _client(self).check_running()
+        _client(self).check_asking()
         return JobGroupContext(
             _client(self),
             worker_names,

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
+from anyio.lowlevel import checkpoint_if_cancelled
+
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._events import EventEmitter, EventHandlers
 from workerbus._methods import is_default
@@ -23,6 +25,7 @@ from workerbus.abc import HookSink, OpenAsks
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, accepts_everything, make_inbox
 from workerbus.bus._memory import MemoryBus
+from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._requests import JobContexts
 from workerbus.messages import BusCancelMessage, BusEndMessage, BusMessage
@@ -284,9 +287,13 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         Guarantees: R3, W9.
         """
         self._bus.check_loop(f"runner {self._name!r}")
-        if wait:
-            self.check_running()
-        await self._hosted.add_roots(workers, wait=wait)
+        try:
+            if wait:
+                self.check_running()
+            await self._hosted.add_roots(workers, wait=wait)
+        except NotRunningError:
+            await checkpoint_if_cancelled()  # the body may not have heard of it
+            raise
 
     def _begin_to_supervise(self) -> Supervisions:
         self._bus.check_loop(f"runner {self._name!r}")
