@@ -9,6 +9,7 @@ from workerbus import __version__
 from workerbus.cli._call import add_call
 from workerbus.cli._commands import BROKEN_PIPE, INTERRUPTED, CommandError, Commands, Parser, one_line
 from workerbus.cli._completion import add_completion
+from workerbus.cli._new import add_new
 from workerbus.cli._record import add_draw, add_record
 from workerbus.errors import MissingExtraError
 
@@ -21,6 +22,7 @@ def _parser() -> Parser:
     add_record(commands)
     add_draw(commands)
     add_completion(commands)
+    add_new(commands, __version__)
     return parser
 
 
