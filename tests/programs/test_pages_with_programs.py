@@ -11,7 +11,7 @@ import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
-    "running", "stalls", "health", "view", "opentelemetry", "recording",
+    "index", "running", "stalls", "health", "view", "opentelemetry", "recording",
     "jobs", "supervision", "pools", "wire", "transports",
 )  # fmt: skip
 PROGRAMS = [

@@ -147,9 +147,14 @@ class Page:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
     @property
+    def events(self) -> list[dict[str, Any]]:
+        """What the page has told without being asked."""
+        return [each for each in self._browser.events if each.get("sessionId") == self._session]
+
+    @property
     def faults(self) -> list[str]:
         """Exceptions, and errors in the console, the policy's among them."""
-        told = [each for each in self._browser.events if each.get("sessionId") == self._session]
+        told = self.events
         thrown = [str(each["params"]) for each in told if each["method"] == "Runtime.exceptionThrown"]
         logged = [each["params"]["entry"] for each in told if each["method"] == "Log.entryAdded"]
         return thrown + [str(entry) for entry in logged if entry["level"] == "error" and entry["source"] != "network"]

@@ -18,6 +18,8 @@ from workerbus.messages import BusMessage
 logger = logging.getLogger("workerbus.bus")
 
 Tap = Callable[[BusMessage], object]
+"""What a bus calls with each message that passes through it: see `WorkerBus.add_tap`."""
+
 Headers = Mapping[str, str] | None
 JobEvent = Literal["job_asked", "job_sends", "job_sent", "job_over", "job_begins", "job_answered", "job_ends"]
 
