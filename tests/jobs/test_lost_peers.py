@@ -450,10 +450,11 @@ async def test_the_jobs_of_others_go_on_when_a_requester_is_lost() -> None:
 
 
 @every_loss
-async def test_a_pool_gives_up_the_jobs_of_a_lost_requester(lose: Loss) -> None:
-    """S2, X4: those that members have, which unwind, and those that wait for one."""
+@pytest.mark.parametrize("shared", [None, "one"], ids=["alone", "shared"])
+async def test_a_pool_gives_up_the_jobs_of_a_lost_requester(lose: Loss, shared: str | None) -> None:
+    """S2, X4: those that members have, which unwind, and those that wait for one; asked in a shared name, too."""
     log: list[Any] = []
-    pool = pool_of(2, log=log)
+    pool = pool_of(2, log=log, shared=shared)
     async with asked_from_afar(pool) as (asker, host):
         requests = [{"name": "sleep", "payload": {"n": n, "seconds": 60}} for n in range(5)]
         async with asking(asker, *requests, worker="pool"):

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from support.buses import PoliteBus
-from support.contexts import ghost
+from support.contexts import answer_at_once, ghost
 from support.deadlines import EarlyBus, Waiting
 from support.job_handlers import at_once, never, slow_to_leave, too_slow_to_leave
 from support.requesters import Listener
@@ -178,21 +178,26 @@ async def test_a_timeout_says_who_is_silent_even_then() -> None:
     assert str(caught.value) == f"job group 'do' of 'doing', 'leaving': {text}"
 
 
-async def test_an_answer_that_comes_when_time_was_up_comes_too_late() -> None:
-    """J6, J8: also where the body has not noticed yet."""
-    async with running(Doing("doing", slow_to_leave)) as runner:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_last_answer_comes_too_late_when_time_was_up(workers: int) -> None:
+    """J6, J8, J16: also where the body has not noticed yet; nothing is told to have completed."""
+    names = ["doing", "quick"][:workers]
+    asker = Listener("asker")
+    async with running(Doing("doing", slow_to_leave), Doing("quick", at_once), asker) as runner:
         with pytest.raises(TimeoutError) as caught:  # noqa: PT012 - the context is what raises
-            async with runner.job("doing", name="do", timeout=3) as asked:
+            async with (
+                asker.job("doing", name="do", timeout=3)
+                if workers == 1
+                else asker.job_group(*names, name="do", timeout=3)
+            ) as asked:
                 with anyio.CancelScope(shield=True):
                     await anyio.sleep(3.5)
-                    await runner.bus.send(
-                        BusJobResponseMessage(
-                            asked.job_id, JobStatus.COMPLETED, {"n": 1}, source="doing", target=runner.name
-                        )
-                    )
+                    await answer_at_once(runner, asked.job_id, "doing", JobStatus.COMPLETED, to="asker")
                 await anyio.sleep_forever()
-    assert isinstance(caught.value, JobError)
+        await anyio.wait_all_tasks_blocked()
+    assert isinstance(caught.value, JobError | JobGroupError)
     assert caught.value.reason == "timeout"
+    assert [hook for hook, _ in asker.heard if hook in ("error", "completed")] == ["error"]
 
 
 @pytest.mark.parametrize("attempt", range(6))

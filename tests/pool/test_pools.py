@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -20,6 +21,7 @@ from workerbus import (
     JobStatus,
     JobTimeoutError,
     NotRunningError,
+    WorkerErrorData,
     WorkerPool,
     WorkerRunner,
     job,
@@ -420,6 +422,38 @@ async def test_a_subclass_does_jobs_of_its_own_beside_its_members() -> None:
     async with pooling(Own("own", lambda name: Member(name, []), size=2)) as runner:
         assert await runner.job("own", name="about") == {"name": "own", "size": 2}
         assert (await runner.job("own", name="who"))["member"].startswith("own/")
+
+
+async def test_jobs_of_a_pools_own_wait_and_are_done_though_it_has_no_members_left() -> None:
+    """S2, J13: those that wait for their turn or their time when the last member is given up, and later ones."""
+
+    class Own(WorkerPool):
+        @job(name="about", sequential=True)
+        async def about(self, message: BusJobRequestMessage) -> dict[str, Any]:
+            await anyio.sleep(2)
+            return {"begun": current_time() - 2}
+
+        async def on_worker_failed(self, data: WorkerErrorData) -> None: ...
+
+    done: dict[str, Any] = {}
+
+    async def ask(key: str, name: str, **options: Any) -> None:
+        done[key] = await outcome_of(runner, "own", name=name, **options)
+
+    pool = Own("own", lambda name: Member(name, []), size=1, max_restarts=0)
+    async with pooling(pool) as runner:
+        begin = current_time()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, "first", "about")
+            await anyio.sleep(0.25)
+            tasks.start_soon(ask, "second", "about")
+            tasks.start_soon(partial(ask, "delayed", "about", delay=9))
+            await anyio.sleep(0.25)
+            tasks.start_soon(ask, "crash", "crash")
+        refused = await outcome_of(runner, "own", name="who")
+        begun = {key: answer.get("begun", 0) - begin for key, (_, answer) in done.items() if key != "crash"}
+        assert begun == {"first": 0, "second": 2, "delayed": 9.25}
+        assert done["crash"][0] is refused[0] is JobStatus.ERROR
 
 
 async def test_the_pool_itself_is_asked_without_its_name() -> None:
