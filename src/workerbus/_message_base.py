@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 from attrs import field
 
 from workerbus._values import IF_SET, Peer, Value, value
-from workerbus.errors import MessageTypeError
+from workerbus.errors._base import MessageTypeError
 
 T = TypeVar("T")
 

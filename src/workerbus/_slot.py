@@ -6,7 +6,7 @@ keeps of such an object is behind one attribute, whose name nobody takes by acci
 
 from typing import Any
 
-from workerbus.errors import NotInitializedError
+from workerbus.errors._base import NotInitializedError
 
 
 class HasCore:

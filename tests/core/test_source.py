@@ -166,3 +166,8 @@ def test_guarantees_may_be_named_there(allowed: str) -> None:
 )
 def test_a_guarantee_that_is_named_elsewhere_is_found(misplaced: str) -> None:
     assert len(_misplaced_numbers(HEAD + misplaced)) == 1
+
+
+def test_no_module_is_too_long() -> None:
+    lengths = {str(path): len(path.read_text().splitlines()) for path in SOURCES}
+    assert {path: lines for path, lines in lengths.items() if lines > 500} == {}

@@ -20,7 +20,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import attrs
 from anyio import current_time, get_cancelled_exc_class, move_on_after
@@ -28,6 +28,7 @@ from anyio import current_time, get_cancelled_exc_class, move_on_after
 from workerbus._log import about
 from workerbus._message_base import peer_of, set_peer
 from workerbus._values import Peer
+from workerbus.bus._held import Held, HeldMessages
 from workerbus.bus._inbox import Inbox
 from workerbus.bus._peers import Arrival, Receipt, Session
 from workerbus.bus._sessions import PeerBusStatistics, PeerSessions, Traffic
@@ -44,15 +45,6 @@ from workerbus.messages import (
 
 logger = logging.getLogger("workerbus.bus")
 _NOT_SENT: Final = "bus %r could not send %s"
-
-
-class _Held(NamedTuple):
-    """A message that waits for a connection."""
-
-    message: BusMessage
-    receipt: Receipt
-    posted: bool
-    handed_out: bool
 
 
 class PeerBus(PeerSessions):
@@ -92,7 +84,7 @@ class PeerBus(PeerSessions):
         self._traffic = Traffic()
         self._stopped = False
         # What was sent before the first life, and what the program has sent between two: it goes out with the next one.
-        self._held: list[_Held] = []
+        self._held = HeldMessages()
 
     @property
     def accepts_at_once(self) -> bool:
@@ -177,7 +169,7 @@ class PeerBus(PeerSessions):
             self._hand_out(message)  # all that `publish` would do: a message is 1.1 times as fast
         elif self._tasks is None:
             self.check_loop()
-            self._hold(message)
+            self._held.add(message)
         else:
             await self.publish(message)
 
@@ -194,7 +186,7 @@ class PeerBus(PeerSessions):
         if not self._joined:
             if self._closing:
                 raise BusUnavailable(self.name, "it is closing", maybe_stored=False)
-            await self._stored(self._hold(message), current_time() + self.send_timeout)
+            await self._stored(self._held.add(message), current_time() + self.send_timeout)
             return
         if message.target in self._inboxes:
             if self.max_buffer_size == math.inf:
@@ -209,7 +201,7 @@ class PeerBus(PeerSessions):
             for inbox in recipients:
                 inbox.full_lane(message)  # raises where its own code sends it; before anybody has got it
         holds = not self._alive and message.confirmed and not _stays(message)
-        receipt = self._hold(message, handed_out=True) if holds else self._transmit(message)
+        receipt = self._held.add(message, handed_out=True) if holds else self._transmit(message)
         if self.max_buffer_size == math.inf:
             self._hand_out(message, recipients)
         else:
@@ -246,21 +238,8 @@ class PeerBus(PeerSessions):
     def _closing(self) -> bool:
         return self._stopped and self._tasks is not None
 
-    def _hold(self, message: BusMessage, *, posted: bool = False, handed_out: bool = False) -> Receipt:
-        """Keep a message until there is a connection, in the order of sending.
-
-        Args:
-            message: The message.
-            posted: Whether it goes past every bound.
-            handed_out: Whether those here have got it.
-        """
-        receipt = Receipt()
-        self._held.append(_Held(message, receipt, posted, handed_out))
-        return receipt
-
     def _send_held(self) -> None:
-        held, self._held = self._held, []
-        for each in held:
+        for each in self._held.take_all():
             if not each.receipt.withdrawn:
                 try:
                     each.receipt.next = self._send_late(each)
@@ -274,7 +253,7 @@ class PeerBus(PeerSessions):
                 else:
                     each.receipt.settle()
 
-    def _send_late(self, held: _Held) -> Receipt | None:
+    def _send_late(self, held: Held) -> Receipt | None:
         message, receipt = held.message, None
         here = message.target in self._inboxes
         if not here:
@@ -301,7 +280,7 @@ class PeerBus(PeerSessions):
         else:
             self.check_loop()
             self._counts.posted += 1
-            self._hold(message, posted=True)
+            self._held.add(message, posted=True)
 
     def _post_now(self, message: BusMessage) -> None:
         self._counts.posted += 1
@@ -473,8 +452,7 @@ class PeerBus(PeerSessions):
         """Leave; override it and call ``super()`` last."""
         self._stopped = True
         self.end_life("this bus has closed")
-        held, self._held = self._held, []
-        for each in held:
+        for each in self._held.take_all():
             each.receipt.settle(BusUnavailable(self.name, "it was closed", maybe_stored=False))
         try:
             await self._news.quiet()

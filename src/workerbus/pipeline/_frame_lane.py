@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from threading import get_ident
 from typing import Protocol
 
-from anyio import CancelScope, Event, get_cancelled_exc_class, get_current_task
+from anyio import CancelScope, Event, get_cancelled_exc_class, get_current_task, move_on_after
 from anyio.lowlevel import checkpoint
 
 from workerbus._concurrency.doing import Doing, tells
@@ -152,6 +152,15 @@ class FrameLane:
         quiet = Event()
         self.when_quiet(quiet.set)
         await quiet.wait()
+
+    async def until_unwound(self, seconds: float) -> bool:
+        """Wait until the handling that was cancelled has ended, for so many seconds; returns whether it has."""
+        if self.unwound is None:
+            return True
+        with move_on_after(seconds):
+            await self.unwound.wait()
+            return True
+        return False
 
     def end(self) -> None:
         """Drop the frames that wait, cancel the handling, and begin nothing more."""

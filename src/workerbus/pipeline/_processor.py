@@ -268,11 +268,15 @@ class FrameProcessor(EventEmitter):
 
         Guarantees: P1, P2.
         """
-        inbox_of(self).pause(system=False)
+        inbox = inbox_of(self)
+        inbox.require_here()
+        inbox.pauses.pause(system=False)
 
     async def pause_processing_system_frames(self) -> None:
         """Begin no system frame, until `resume_processing_system_frames`; interruptions wait, too."""
-        inbox_of(self).pause(system=True)
+        inbox = inbox_of(self)
+        inbox.require_here()
+        inbox.pauses.pause(system=True)
 
     async def pause_processing_all_frames_until(
         self, ready: Callable[[], Awaitable[Any]], *, timeout: float = PAUSE_SECONDS
@@ -303,7 +307,7 @@ class FrameProcessor(EventEmitter):
         inbox = inbox_of(self)
         inbox.require_here()
         waiting, _ = work_of(ready, (), None)
-        go_on = inbox.hold()
+        go_on = inbox.pauses.hold()
 
         async def wait() -> None:
             try:
@@ -330,13 +334,13 @@ class FrameProcessor(EventEmitter):
         """Go on with data and control frames; where they are not paused, do nothing."""
         inbox = inbox_of(self)
         inbox.check_thread()
-        inbox.resume(system=False)
+        inbox.pauses.resume(system=False)
 
     async def resume_processing_system_frames(self) -> None:
         """Go on with system frames; where they are not paused, do nothing."""
         inbox = inbox_of(self)
         inbox.check_thread()
-        inbox.resume(system=True)
+        inbox.pauses.resume(system=True)
 
     # --- tasks
 

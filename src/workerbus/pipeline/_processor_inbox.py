@@ -9,7 +9,7 @@ after at most one more where handlers never suspend. What is put in is there whe
   frames are not counted, so that two neighbours never wait for each other.
 * **Interruptions** act when they are put in, not when they are handled: what waits at that moment is dropped, what
   comes later is not.
-* **Pauses** hold a lane: what comes waits. An interruption drops what waits there, as always.
+* **Pauses** hold a lane (see `_pauses`): what comes waits. An interruption drops what waits there, as always.
 * **The end.** A frame that ends the pipeline passes on even if the processor raises. One that the processor keeps
   without raising is noted in ``kept``. A halted inbox takes only a `CancelFrame`; an ended one, nothing.
 
@@ -18,12 +18,11 @@ It does not know what a pipeline is, or why one ends.
 
 import logging
 import math
-from collections.abc import Callable
 from functools import partial
 from threading import get_ident
 from typing import Any
 
-from anyio import get_current_task, move_on_after
+from anyio import get_current_task
 
 from workerbus._concurrency.failures import is_panic
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
@@ -46,6 +45,7 @@ from workerbus.pipeline._frames import (
     Marker,
     StartFrame,
 )
+from workerbus.pipeline._pauses import Pauses
 from workerbus.pipeline._ports import DOWNSTREAM, UPSTREAM, Entry, Passing, Port, Running, Stage, Visitor, Waiting
 from workerbus.pipeline._processor_events import Calls, ProcessorEvents, watched
 
@@ -74,6 +74,7 @@ class ProcessorInbox:
         events: The event handlers of the processor.
         heard: Whether somebody is to be told of what the processor pushes.
         thread: The thread in which its pipeline runs, by its identity; None until it does.
+        pauses: Which lanes are held.
         visitor: What the processor does when the worker is attached and when it leaves; None for most.
         claimed: Whether the processor stands in a pipeline.
     """
@@ -82,9 +83,7 @@ class ProcessorInbox:
         "_bounded",
         "_data",
         "_early",
-        "_holds",
         "_open",
-        "_paused",
         "_plain",
         "_room",
         "_stage",
@@ -98,6 +97,7 @@ class ProcessorInbox:
         "kept",
         "name",
         "owner",
+        "pauses",
         "previous",
         "pushed",
         "running",
@@ -125,8 +125,7 @@ class ProcessorInbox:
         self._room = Room(self._room.limit)
         self._system: FrameLane | None = None
         self._data: FrameLane | None = None
-        self._paused: set[FrameLane] = set()
-        self._holds: list[Callable[[], None]] = []
+        self.pauses: Pauses = Pauses()
         self._plain: Target = self.owner
         self._target: Target = self.owner
         self.heard: bool = False
@@ -167,6 +166,7 @@ class ProcessorInbox:
         system = FrameLane(self.name, self._start_lane, Calls(self._process_system), self.failed, self._process_joined)
         data = FrameLane(self.name, self._start_lane, target, self.failed, self._process_joined, taken, system)
         self._system, self._data, self.running, self._stage = system, data, running, Stage.GATED
+        self.pauses.open(system, data)
         self._plain = target
         self.thread = get_ident()
         self.refit()
@@ -191,15 +191,18 @@ class ProcessorInbox:
 
     async def _process_system(self, frame: Frame, direction: FrameDirection) -> None:
         # An interruption waits until the handler that it has cancelled has unwound: what that still pushes goes ahead
-        # of the interruption, and is dropped by it further on. Then it lets the data lane go on, whatever comes of it:
-        # `_enter` has put it on hold.
+        # of the interruption, and is dropped by it further on. It does not wait for ever: a handler that refuses
+        # cancellation must not keep it from the processors behind. Then it lets the data lane go on, whatever comes of
+        # it: `_enter` has put that on hold.
         if not isinstance(frame, InterruptionFrame):
             await self._target.process_frame(frame, direction)
             return
         assert self._data is not None
         data = self._data
         try:
-            await self._until_unwound()
+            if not await data.until_unwound(CLEANUP_SECONDS):
+                text = "processor %r still handles a frame %g s after an interruption"
+                logger.warning(text, self.name, CLEANUP_SECONDS, extra=self._about)
             await self._target.process_frame(frame, direction)
         finally:
             data.release()
@@ -218,7 +221,7 @@ class ProcessorInbox:
             await self._target.process_frame(frame, direction)
         elif isinstance(frame, PAUSES + RESUMES):
             if frame.processor is self.owner:
-                (self.pause if isinstance(frame, PAUSES) else self.resume)(system=False)
+                (self.pauses.pause if isinstance(frame, PAUSES) else self.pauses.resume)(system=False)
             await self._target.process_frame(frame, direction)
         else:
             await self._process_last(frame, direction)
@@ -228,47 +231,6 @@ class ProcessorInbox:
             self.visitor.flush(frame, partial(self._port(direction).put, frame, direction, False))
         else:
             self._port(direction).put(frame, direction, False)
-
-    # --- pauses
-
-    def pause(self, *, system: bool) -> None:
-        """Begin no frame of a lane, until `resume`; nothing happens where it is paused already.
-
-        Args:
-            system: Whether it is the lane of the system frames.
-        """
-        self.require_here()
-        lane = self._system if system else self._data
-        if lane is not None and lane not in self._paused:
-            self._paused.add(lane)
-            lane.held += 1
-
-    def resume(self, *, system: bool) -> None:
-        """Go on with the frames of a lane that is paused.
-
-        Args:
-            system: Whether it is the lane of the system frames.
-        """
-        lane = self._system if system else self._data
-        if lane is not None and lane in self._paused:
-            self._paused.remove(lane)
-            lane.release()
-
-    def hold(self) -> Callable[[], None]:
-        """Begin no frame of either lane; returns what ends that, once. A cancel ends it, too."""
-        self.require_here()
-        lanes = [lane for lane in (self._system, self._data) if lane is not None]
-        for lane in lanes:
-            lane.held += 1
-
-        def go_on() -> None:
-            if go_on in self._holds:
-                self._holds.remove(go_on)
-                for lane in lanes:
-                    lane.release()
-
-        self._holds.append(go_on)
-        return go_on
 
     # --- frames come
 
@@ -372,7 +334,7 @@ class ProcessorInbox:
         # 1. Drop what waits, in the lane and before the gate, and count anew the room that the rest takes: dropped
         #    frames never leave the lane one by one.
         # 2. Let those in line go on without putting their frames in: those frames came before the interruption, too.
-        # 3. Cancel the handler. It has not left the lane's task yet when this returns; `_until_unwound` waits for it.
+        # 3. Cancel the handler. It has not left the lane's task yet when this returns; `_process_system` waits for it.
         # 4. Let in who still stands in line, with a frame that is spared: nothing else would until a frame is taken.
         data = self._data
         if data is None:
@@ -389,22 +351,6 @@ class ProcessorInbox:
         if data.current is not None and not (spared or not data.current.interruptible):
             data.cancel_current()
         self._room.admit()
-
-    async def _until_unwound(self) -> None:
-        # Not for ever: a handler that refuses cancellation must not keep the interruption from the processors behind.
-        assert self._data is not None
-        unwound = self._data.unwound
-        if unwound is None:
-            return
-        with move_on_after(CLEANUP_SECONDS):
-            await unwound.wait()
-            return
-        logger.warning(
-            "processor %r still handles a frame %g s after an interruption",
-            self.name,
-            CLEANUP_SECONDS,
-            extra=self._about,
-        )
 
     # --- what has to get through, and errors
 
@@ -524,9 +470,7 @@ class ProcessorInbox:
         self._stage, self._open = Stage.HALTED, False
         self._release()
         self._data.end()
-        self.resume(system=True)
-        for go_on in list(self._holds):
-            go_on()
+        self.pauses.halt()
         self._system.entries.clear()
         self._system.cancel_current()
 

@@ -24,6 +24,7 @@ from workerbus.messages import (
 )
 from workerbus.supervision._supervisor import Supervisor
 from workerbus.worker._activating import reach, so_far
+from workerbus.worker._children import start_children
 from workerbus.worker._core import WorkerCore, core_of, look_at_class
 from workerbus.worker._hooks import WorkerHooks
 from workerbus.worker._names import class_name_of
@@ -328,7 +329,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
             )
         children = core.state.adopt(states, watch=watch)
         if core.state.has_started:
-            await core.lifecycle.start_children(children)
+            await start_children(core.state, core.presence, children)
         if wait:
             await until_started(states)
 

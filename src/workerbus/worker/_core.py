@@ -18,7 +18,6 @@ and its watches.
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple, TypeGuard
 from weakref import WeakKeyDictionary
 
@@ -36,6 +35,7 @@ from workerbus.jobs._handlers import JobHandler, Periodic, job_handlers, periodi
 from workerbus.jobs._server import JobServer
 from workerbus.jobs._typing import signature_of
 from workerbus.supervision._supervisor import Supervisions
+from workerbus.worker._children import start_child
 from workerbus.worker._dispatch import MessageDispatch
 from workerbus.worker._hooks import DEFAULTS, HOOK_ARGUMENTS, HOOKS, HookQueue
 from workerbus.worker._inbox import WorkerInbox
@@ -155,13 +155,7 @@ class WorkerCore:
         state.hooks = HookQueue(worker, name, known.overridden, events, presence.hook_failed)
         self.job_client = state.job_client = JobClient(state)
         wind_down = WindDown(state, presence.leave, presence.leaves_at_once, presence.end_failed)
-        life = self.lifecycle = WorkerLifecycle(
-            state,
-            wind_down=wind_down,
-            announce=presence.announce,
-            watch=partial(presence.watch, child=True),
-            unwatch=presence.forget_child,
-        )
+        life = self.lifecycle = WorkerLifecycle(state, wind_down=wind_down, announce=presence.announce)
         self.dispatch = MessageDispatch(state, cancel=life.cancel, end=life.end, handlers=known.job_handlers)
         self.job_server = state.job_server = JobServer(
             state, self.dispatch.find_handler, self.dispatch.refusal, life.fail
@@ -245,7 +239,7 @@ class WorkerCore:
             await self.presence.watch(watched)
         for child in state.children:
             if state.runner is not None and not state.runner.is_ending and state.takes_children:
-                await lifecycle.start_child(child)
+                await start_child(state, self.presence, child)
         # Last, since the hook may ask a child, or this worker itself, for a job: by now both can answer.
         if activation is not None:
             try:

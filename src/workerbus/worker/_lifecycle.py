@@ -1,4 +1,4 @@
-"""A worker's life: its one task, the three ways to its end, and the start of its children (L1, L3, R2, W2, W5-W8).
+"""A worker's life: its one task, and the three ways to its end (L1, L3, R2, W2, W5-W8).
 
 `WorkerLifecycle.live` is what a runner runs for each worker. Around `run()` it holds the worker's task group, in which
 its hooks and job handlers run. The three ways to the end:
@@ -12,7 +12,7 @@ Whichever way `run()` comes to its end, the same wind-down follows; see `_wind_d
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, copy_context
 from typing import Final
 
@@ -29,7 +29,7 @@ from workerbus._methods import awaitable
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall
 from workerbus.errors import WorkerBusError
-from workerbus.messages import BusAddWorkerMessage, BusCancelWorkerMessage, BusEndWorkerMessage
+from workerbus.messages import BusCancelWorkerMessage, BusEndWorkerMessage
 from workerbus.worker._end_of_run import EndOfRun
 from workerbus.worker._state import WorkerState
 from workerbus.worker._task_group import WorkerTaskGroup
@@ -53,8 +53,6 @@ class WorkerLifecycle:
         state: The worker's state.
         wind_down: Winds the worker down.
         announce: Says that the worker is ready, unless that was said.
-        watch: Lets the worker hear when a child, of the given name, gets ready.
-        unwatch: Ends that.
 
     Attributes:
         jobs_first: Whether the worker's children end after its jobs are done, since they do them.
@@ -76,8 +74,6 @@ class WorkerLifecycle:
         "_shutdown",
         "_state",
         "_stop",
-        "_unwatch",
-        "_watch",
         "_wind_down",
         "jobs_first",
         "when_started",
@@ -89,14 +85,10 @@ class WorkerLifecycle:
         *,
         wind_down: WindingDown,
         announce: Callable[[], Awaitable[None]],
-        watch: Callable[[str], Awaitable[None]],
-        unwatch: Callable[[str], None],
     ) -> None:
         self._state = state
         self._wind_down = wind_down
         self._announce = announce
-        self._watch = watch
-        self._unwatch = unwatch
         state.child_left = self.finish_if_over
         state.fail = self.fail
         self._run_scope: CancelScope | None = None
@@ -306,31 +298,6 @@ class WorkerLifecycle:
         """Free the worker for another parent: it could not be attached."""
         self._state.admitted = False
         self._state.disown()
-
-    async def start_children(self, children: Sequence[WorkerState]) -> None:
-        """Have children started, one after the other; if one fails, those not yet started are children no more."""
-        try:
-            for child in children:
-                await self.start_child(child)
-        except BaseException:
-            for child in children:
-                if not child.admitted:
-                    child.disown()
-                    self._unwatch(child.name)
-            raise
-
-    async def start_child(self, child: WorkerState) -> None:
-        """Have the runner start a child; returns when it is attached, and raises what went wrong."""
-        state, runner = self._state, self._state.runner
-        if child.admitted or runner is None:
-            return
-        state.check_takes(child)  # it may have begun to end since the child was adopted
-        runner.check_new(child.worker)
-        if child.watched:
-            await self._watch(child.name)
-        child.attaching()
-        await state.send(BusAddWorkerMessage(child.worker, source=state.name, target=runner.name))
-        await child.until_attached()
 
     # --- the ways to the end
 

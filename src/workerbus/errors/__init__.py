@@ -1,0 +1,106 @@
+"""Every exception that this library raises of its own, one class per fault (J8, L6, N8, N9).
+
+All of them derive from `WorkerBusError` and, where Python has a name for the fault, from that built-in too, so that
+``except ValueError`` and ``except workerbus.NameTakenError`` both do what they say. An error keeps its data as
+attributes; the sentence is built here and nowhere else.
+"""
+
+from workerbus._packages import own
+from workerbus.errors._base import (
+    BRIEF,
+    MessageTypeError,
+    MissingExtraError,
+    NameTakenError,
+    NotInitializedError,
+    NotRunningError,
+    WorkerBusError,
+    WrongLoopError,
+    WrongTaskError,
+    brief,
+    describe,
+    encodable,
+    near_names,
+    shown,
+    text_of,
+)
+from workerbus.errors._base import _restored as _restored  # by this name errors find back that were pickled
+from workerbus.errors._jobs import (
+    JobError,
+    JobFailure,
+    JobGroupError,
+    JobGroupTimeoutError,
+    JobTimeoutError,
+    PayloadError,
+    UnknownJobError,
+)
+from workerbus.errors._pipeline import (
+    FlushError,
+    FlushTimeoutError,
+    FrameTypeError,
+    PipelineStartTimeoutError,
+    ProcessorInUseError,
+)
+from workerbus.errors._wire import (
+    BusUnavailable,
+    RecordingError,
+    RegistrationError,
+    TagTakenError,
+    WireError,
+)
+from workerbus.errors._workers import (
+    FactoryError,
+    HandlerTypeError,
+    MisspeltHookError,
+    ParentError,
+    ReservedNameError,
+    RestartLimitError,
+    RunCancelled,
+    UnknownEventError,
+    UnknownWorkerError,
+)
+
+__all__ = [
+    "BRIEF",
+    "BusUnavailable",
+    "FactoryError",
+    "FlushError",
+    "FlushTimeoutError",
+    "FrameTypeError",
+    "HandlerTypeError",
+    "JobError",
+    "JobFailure",
+    "JobGroupError",
+    "JobGroupTimeoutError",
+    "JobTimeoutError",
+    "MessageTypeError",
+    "MissingExtraError",
+    "MisspeltHookError",
+    "NameTakenError",
+    "NotInitializedError",
+    "NotRunningError",
+    "ParentError",
+    "PayloadError",
+    "PipelineStartTimeoutError",
+    "ProcessorInUseError",
+    "RecordingError",
+    "RegistrationError",
+    "ReservedNameError",
+    "RestartLimitError",
+    "RunCancelled",
+    "TagTakenError",
+    "UnknownEventError",
+    "UnknownJobError",
+    "UnknownWorkerError",
+    "WireError",
+    "WorkerBusError",
+    "WrongLoopError",
+    "WrongTaskError",
+    "brief",
+    "describe",
+    "encodable",
+    "near_names",
+    "shown",
+    "text_of",
+]
+
+own(vars())
