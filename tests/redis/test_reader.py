@@ -5,6 +5,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from support.redis_servers import RedisServer, until
 from workerbus.redis._connection import Connection
@@ -132,6 +133,32 @@ async def test_as_many_are_read_at_once_as_have_room(
         await until(lambda: len(watched.of("XREAD")) == 2)
         group.cancel_scope.cancel()
     assert [command[2] for command in watched.of("XREAD")] == [ENTRIES // 8, count]
+
+
+async def test_an_answer_is_on_its_way_before_it_is_read_again(server: RedisServer, connection: Connection) -> None:
+    """X2: whoever has asked waits for the answer, and nobody for the reading."""
+    Inbox(server).add(b"request")
+    watched: Any = Watched(connection)
+    heard = anyio.Event()
+
+    def take(_stored_ms: int, _fields: Mapping[bytes, bytes]) -> bool:
+        heard.set()
+        return True
+
+    reader = Reader(INBOX, "0-0", take, inbox_size=100_000, overflowed=heard.set, refused=print)
+
+    async def answer() -> None:
+        await heard.wait()  # as a worker does: it is woken, starts a task, and wakes whoever writes
+        for _ in range(3):
+            await checkpoint()
+        watched.commands.append(("the answer",))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(answer)
+        group.start_soon(reader.run, watched)
+        await until(lambda: len(watched.of("XREAD")) == 2)
+        group.cancel_scope.cancel()
+    assert [command[0] for command in watched.commands] == ["XREAD", "the answer", "XREAD"]
 
 
 async def test_an_inbox_that_has_lost_entries_is_read_no_further(server: RedisServer, connection: Connection) -> None:

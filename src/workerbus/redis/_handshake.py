@@ -5,18 +5,18 @@ is greeted in one round trip: HELLO logs in and tells version and role, SELECT c
 whether the server is ready, which the other two do not.
 """
 
-import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
-from anyio import connect_tcp
-from anyio.abc import ByteStream, SocketAttribute, SocketStream
+from anyio.abc import ByteStream
+from anyio.streams.tls import TLSStream
 
 from workerbus.redis._connection import IO_ERRORS, Connection, close_now, reason_of
 from workerbus.redis._errors import ConnectionLost, RedisReplyError, RedisSetupError
 from workerbus.redis._protocol import LEAST_VERSION, Command, ServerInfo, hello, server_info
 from workerbus.redis._settings import Address, ask_credentials
+from workerbus.redis._socket import open_tcp, open_unix
 
 _NEEDED: Final = ".".join(map(str, LEAST_VERSION))
 _REFUSALS: Final = {
@@ -75,42 +75,21 @@ async def _credentials(source: Any, address: Address) -> tuple[str, str] | None:
 async def _open(address: Address, context: ssl.SSLContext | None) -> ByteStream:
     try:
         if not address.port:
-            return await _open_socket(address.host)
-        if context is None:
-            stream: ByteStream = await connect_tcp(*address)
-        else:
-            stream = await connect_tcp(*address, ssl_context=context, tls_standard_compatible=False)
-    except ssl.SSLError as exc:
-        raise _tls_refusal(exc, address) from exc
-    except IO_ERRORS as exc:
-        raise ConnectionLost(str(address), _connect_reason(exc)) from exc
-    try:
-        raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - Django has another one
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    except OSError as exc:  # it is gone already
-        await close_now(stream)
+            return await open_unix(address.host)
+        stream = await open_tcp(*address)
+    except OSError as exc:
         raise ConnectionLost(str(address), reason_of(exc)) from exc
-    return stream
-
-
-async def _open_socket(path: str) -> ByteStream:
-    # Not anyio's UNIX stream: on asyncio it may set the result of a future that is cancelled, which the loop reports.
-    connected = socket.socket(socket.AF_UNIX)
+    if context is None:
+        return stream
     try:
-        connected.setblocking(False)
-        connected.connect(path)  # at once, or not at all
-        return await SocketStream.from_socket(connected)
-    except BaseException:
-        connected.close()
+        return await TLSStream.wrap(stream, hostname=address.host, ssl_context=context, standard_compatible=False)
+    except BaseException as exc:
+        await close_now(stream)
+        if isinstance(exc, ssl.SSLError):
+            raise _tls_refusal(exc, address) from exc
+        if isinstance(exc, IO_ERRORS):
+            raise ConnectionLost(str(address), reason_of(exc)) from exc
         raise
-
-
-def _connect_reason(exc: BaseException) -> str:
-    cause = exc.__cause__
-    if isinstance(cause, BaseExceptionGroup):  # one for each address that the name has
-        return reason_of(cause.exceptions[0])
-    return reason_of(cause if isinstance(cause, OSError) else exc)
 
 
 def _tls_refusal(exc: ssl.SSLError, address: Address) -> RedisSetupError:

@@ -8,7 +8,7 @@ Knows nothing of messages: what an entry means is for whoever is called. Nor of 
 connection closes that when an answer takes too long.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from anyio import sleep
@@ -23,6 +23,8 @@ ENTRIES: Final = 512
 """So many entries are read at once, at most."""
 AT_ONCE: Final = 8
 """After so many entries others get a turn, so that answers are on their way while the rest of a batch is taken."""
+TURNS: Final = 6
+"""So many turns others get before it is read again: an answer takes about as many, and it is to be on its way first."""
 TRIM_AT: Final = 64
 """When so many entries were read, they are trimmed; when fewer, once nothing has come for a moment."""
 IDLE_SECONDS: Final = 0.1
@@ -101,12 +103,20 @@ class Reader:
             if entries:
                 size = sum(len(value) for _, fields in entries for value in fields.values()) // len(entries)
                 self._count = max(1, min(ENTRIES, READ_BYTES // max(1, size)))
-            for index, (entry_id, fields) in enumerate(entries):
-                if index and not index % AT_ONCE:
-                    await checkpoint()  # what these have caused goes out while the next ones are taken
-                self._position = entry_id.decode()
-                if not self._take(int(entry_id.partition(b"-")[0]), fields):
-                    return
+            if not await self._take_all(entries):
+                return
+
+    async def _take_all(self, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> bool:
+        for index, (entry_id, fields) in enumerate(entries):
+            if index and not index % AT_ONCE:
+                await checkpoint()  # what these have caused goes out while the next ones are taken
+            self._position = entry_id.decode()
+            if not self._take(int(entry_id.partition(b"-")[0]), fields):
+                return False
+        if entries:
+            for _ in range(TURNS):
+                await checkpoint()
+        return True
 
     def _commands(self, *, trims: bool) -> list[Command]:
         seconds = BLOCK_SECONDS if trims or not self._untrimmed else IDLE_SECONDS
