@@ -22,6 +22,8 @@ from support.pipelines import (
 from support.workers import running
 from workerbus import PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
+    CancelFrame,
+    EndFrame,
     Frame,
     FrameProcessor,
     FrameProcessorSetup,
@@ -316,6 +318,44 @@ async def test_what_needs_no_room_is_not_counted_before_the_start_either() -> No
     async with running(worker):
         await worker.queue_frames(texts("a", "b", "c"))
         await spy.until(5)
+
+
+async def test_what_waited_for_the_start_takes_no_room_when_it_has_been_handled() -> None:
+    """P1, P2: whatever an interruption then counts anew."""
+    spy = Spy(max_buffer_size=2)
+    worker = worker_of(spy, name="w")
+    await worker.queue_frames([Firm("a"), Firm("b")])
+    async with running(worker):
+        await spy.until(2)
+        await worker.queue_frame(InterruptionFrame())
+        await worker.flush()
+        await spy.pause_processing_frames()
+        with anyio.fail_after(1):
+            await worker.queue_frames(texts("c", "d"))
+        await spy.resume_processing_frames()
+        await spy.until(4)
+
+
+@pytest.mark.parametrize("ends", ["EndFrame", "CancelFrame", "before it has started"])
+async def test_nobody_waits_for_room_in_a_pipeline_that_is_over(ends: str) -> None:
+    """P1, P2: what is pushed then goes nowhere, from tasks of the program's own, too."""
+    first, second, starter = Spy(), Spy(max_buffer_size=1), StartsWith(never)
+    async with WorkerRunner(handle_sigint=False) as runner:
+        if ends == "before it has started":
+            worker = worker_of(starter, first, second, name="w")
+            await runner.add_workers(worker)
+            await starter.begun.wait()
+            await worker.stop()
+        else:
+            worker = worker_of(first, second, name="w")
+            await runner.add_workers(worker, wait=True)
+            await worker.queue_frame(EndFrame() if ends == "EndFrame" else CancelFrame())
+            await worker.wait()
+    with anyio.fail_after(1):
+        for frame in texts("a", "b", "c"):
+            await first.push_frame(frame)
+            await second.push_frame(frame, UP)
+    assert first.heard == second.heard == []
 
 
 async def test_a_pipeline_that_never_starts_releases_those_who_wait_for_room() -> None:

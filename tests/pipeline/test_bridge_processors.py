@@ -303,6 +303,7 @@ async def test_frames_for_a_bridge_wait_for_the_start() -> None:
     runner = WorkerRunner(handle_sigint=False, bus=bus)
     await runner.add_workers(front)
     await bus.send(over_the_bus(TextFrame("before the run")))
+    await bus.send(over_the_bus(TextFrame("before it, too")))
     async with runner:
         await gate.reached.wait()
         await bus.send(over_the_bus(TextFrame("while it starts")))
@@ -310,9 +311,9 @@ async def test_frames_for_a_bridge_wait_for_the_start() -> None:
         await settle()
         assert before.heard == after.heard == []
         gate.open()
-        await after.until(2)
+        await after.until(3)
         await before.until()
-    assert after.heard == ["before the run", "while it starts"]
+    assert after.heard == ["before the run", "before it, too", "while it starts"]
     assert before.heard == ["up"]
 
 
@@ -400,18 +401,20 @@ async def test_a_bridge_whose_name_is_taken_is_refused_with_its_worker() -> None
 
 @pytest.mark.parametrize("end", [EndFrame, StopFrame, CancelFrame])
 async def test_a_bridge_leaves_the_bus_with_its_worker(end: type[EndFrame | StopFrame | CancelFrame]) -> None:
-    """L1"""
+    """L1: and with it each other bridge of its pipeline; they have come with its attachment."""
+    names = ["bridge", "another", "third"]
     async with MemoryBus() as bus:
-        front, _ = await bridged_front(bus, name="bridge")
+        others = [BusBridgeProcessor(bus=bus, worker_name="front", name=name, bridge=name) for name in names[1:]]
+        front, _ = await bridged_front(bus, *others, name="bridge")
         runner = WorkerRunner(handle_sigint=False, bus=bus)
         async with nothing_left(runner, bus):
             await runner.add_workers(front)
-            assert bus.has_subscriber("bridge")
+            assert [name for name in names if bus.has_subscriber(name)] == names
             async with anyio.create_task_group() as group:
                 group.start_soon(runner.run)
                 await runner.registry.wait_for("front")
                 await front.queue_frame(end())
-            assert not bus.has_subscriber("bridge")
+            assert not [name for name in names if bus.has_subscriber(name)]
 
 
 async def test_a_worker_that_never_runs_takes_its_bridge_off_the_bus() -> None:

@@ -307,18 +307,21 @@ class SlowFirst(MemoryBus):
     async def publish(self, message: BusMessage) -> None:
         if isinstance(message, BusFrameMessage):
             await anyio.sleep(0.1 / int(message.frame.text))
-            self.arrived.append(message.frame.text)
+            self.arrived.append((message.frame.text, message.bridge))
         await super().publish(message)
 
 
-async def test_frames_from_branches_keep_their_order_on_a_slow_bus() -> None:
+@pytest.mark.parametrize(("bridged", "tags"), [((), [None]), (("one", "two", "three"), ["one", "two", "three"])])
+async def test_frames_from_branches_keep_their_order_on_a_slow_bus(
+    bridged: tuple[str, ...], tags: list[str | None]
+) -> None:
     """P1, P3: each branch pushes from a task of its own; the second frame does not get ahead of the first."""
     bus = SlowFirst()
-    worker = worker_of(ParallelPipeline([Spy()], [Spy()]), bridged=(), name="w")
+    worker = worker_of(ParallelPipeline([Spy()], [Spy()]), bridged=bridged, name="w")
     async with running(worker, bus=bus):
         await worker.queue_frames(texts(1, 2, 3))
         await anyio.sleep(1)
-    assert bus.arrived == ["1", "2", "3"]
+    assert bus.arrived == [(text, tag) for text in "123" for tag in tags]
 
 
 async def test_two_active_bridged_workers_do_not_echo() -> None:

@@ -415,6 +415,14 @@ class Keeps(FrameProcessor):
         await self.push_frame(frame, direction)
 
 
+class KeepsAtWork(Keeps):
+    """Works for a while when it gets the end, which it never pushes on."""
+
+    async def _later(self, frame: Frame, direction: FrameDirection) -> None:
+        assert self.seconds is not None
+        await anyio.sleep(self.seconds)
+
+
 @pytest.mark.parametrize("queued", ["before the start", "later"])
 async def test_an_end_that_a_processor_does_not_push_on_ends_the_worker_all_the_same(
     queued: str, caplog: pytest.LogCaptureFixture
@@ -459,6 +467,27 @@ async def test_an_end_that_is_pushed_on_later_is_waited_for(
         await worker.wait()
         assert anyio.current_time() - begun >= 12
     assert caplog.messages == ["the pipeline of worker 'w' has not ended in 5 seconds: it waits for 'keeps'"]
+
+
+async def test_an_end_that_is_not_pushed_on_after_all_is_lost_when_the_work_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """P2: however often one has looked before; and what keeps it is told whenever that changes."""
+    last, ends = Spy(slow(7)), []
+    worker = worker_of(KeepsAtWork(12), last, name="w")
+    worker.add_event_handler("on_pipeline_finished", lambda _, frame: ends.append(type(frame)))
+    async with running(worker):
+        await worker.queue_frame(TextFrame("a"))
+        await worker.stop_when_done()
+        begun = anyio.current_time()
+        await worker.wait()
+        assert anyio.current_time() - begun == 15
+    assert ends == [EndFrame]
+    assert caplog.messages == [
+        f"the pipeline of worker 'w' has not ended in 5 seconds: it waits for 'keeps', {last.name!r}",
+        "the pipeline of worker 'w' has not ended in 5 seconds: it waits for 'keeps'",
+        "worker 'w' ends without the end that processor 'keeps' has not pushed on",
+    ]
 
 
 async def test_a_processor_that_has_passed_the_end_on_keeps_none(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,7 @@ import pytest
 from anyio import create_task_group, current_time, sleep
 
 from support.pipelines import Alert, ScriptedProcessor, Spy, flowing, slow, texts, worker_of
-from workerbus import PipelineWorker, WorkerRunner
+from workerbus import BusMessage, MemoryBus, PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
     CancelFrame,
     Frame,
@@ -180,6 +180,26 @@ async def test_an_idle_worker_ends_alone_or_with_all_that_its_runner_runs(whole_
         ("idle", "idle for 3 seconds"),
         ("other", "idle for 3 seconds" if whole_runner else "done"),
     ]
+
+
+async def test_an_idle_worker_ends_its_runner_over_a_bus_that_takes_its_time() -> None:
+    """P6: and its hook is called before that."""
+
+    class Slow(MemoryBus):
+        async def publish(self, message: BusMessage) -> None:
+            await sleep(0.1)
+            await super().publish(message)
+
+    told: list[str] = []
+    idle = worker_of(Spy(), name="idle", idle_timeout_secs=3, cancel_runner_on_idle_timeout=True)
+    other = worker_of(Spy(), name="other")
+    idle.add_event_handler("on_idle_timeout", lambda worker: told.append("idle"))
+    for worker in (idle, other):
+        worker.add_event_handler("on_pipeline_finished", lambda worker, frame: told.append(frame.reason))
+    runner = WorkerRunner(handle_sigint=False, bus=Slow())
+    await runner.add_workers(idle, other)
+    await runner.run()
+    assert told == ["idle", "idle for 3 seconds", "idle for 3 seconds"]
 
 
 async def test_a_worker_that_is_not_cancelled_when_idle_does_not_cancel_its_runner_either() -> None:

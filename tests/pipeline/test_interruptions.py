@@ -408,14 +408,16 @@ async def test_an_interruption_during_the_start_makes_room_for_what_is_uninterru
 async def test_an_interruption_before_the_start_lets_nobody_past_the_gate() -> None:
     """P2: whom it makes room for waits for the start like everybody."""
     may_start = anyio.Event()
-    spy, starter = Spy(max_buffer_size=1), StartsWith(lambda _: may_start.wait())
+    spy, starter = Spy(max_buffer_size=3), StartsWith(lambda _: may_start.wait())
     worker = worker_of(spy, starter, name="w")
     async with anyio.create_task_group() as group:
 
         async def begin() -> None:
             await starter.begun.wait()
-            group.start_soon(worker.queue_frames, [*texts("goes"), Firm("stays")])
-            await settle()
+            await worker.queue_frames([Firm("is in"), *texts("goes", "goes")])
+            for word in "stays", "stays, too":
+                group.start_soon(worker.queue_frame, Firm(word))
+                await settle()
             await worker.queue_frame(InterruptionFrame())
             await settle()
             assert spy.heard == []
@@ -423,5 +425,5 @@ async def test_an_interruption_before_the_start_lets_nobody_past_the_gate() -> N
 
         group.start_soon(begin)
         async with running(worker):
-            await spy.until(1)
-    assert spy.heard == ["stays"]
+            await spy.until(3)
+    assert spy.heard == ["is in", "stays", "stays, too"]

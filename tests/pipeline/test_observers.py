@@ -8,7 +8,7 @@ from support.bridges import over_the_bus
 from support.pipelines import Gate, Spy, Watches, flowing, for_texts, run_through, texts, worker_of
 from support.workers import running
 from workerbus import BusBridgeProcessor, MemoryBus
-from workerbus.pipeline import FrameProcessed, FramePushed, Observer, TextFrame
+from workerbus.pipeline import EndFrame, FrameProcessed, FramePushed, Observer, TextFrame
 from workerbus.testing import nothing_left, settle
 
 
@@ -149,7 +149,7 @@ async def test_one_observer_goes_and_another_stays() -> None:
 
 
 async def test_each_observer_that_is_behind_at_a_graceful_end_is_waited_for() -> None:
-    """L4: and not only the first of them."""
+    """L4: whichever of them is furthest behind."""
 
     class Behind(Watches):
         async def on_process_frame(self, data: FrameProcessed) -> None:
@@ -157,8 +157,24 @@ async def test_each_observer_that_is_behind_at_a_graceful_end_is_waited_for() ->
             await super().on_process_frame(data)
 
     observers = [Behind() for _ in range(3)]
-    seconds = dict(zip(observers, (0.0, 0.1, 0.2), strict=True))
+    seconds = dict(zip(observers, (0.1, 0.3, 0.2), strict=True))
     await run_through(worker_of(Spy(), observers=observers), TextFrame("x"))
+    assert [len([what for what, *_ in each.seen if what == "process"]) for each in observers] == [3, 3, 3]
+
+
+async def test_an_observer_may_remove_itself_when_the_pipeline_has_ended() -> None:
+    """N1, L4: while those that are behind are waited for, of whom it is one."""
+
+    class Leaves(Watches):
+        async def on_process_frame(self, data: FrameProcessed) -> None:
+            await anyio.sleep(0.1)
+            await super().on_process_frame(data)
+            if isinstance(data.frame, EndFrame):
+                await worker.remove_observer(self)
+
+    observers = [Leaves() for _ in range(3)]
+    worker = worker_of(Spy(), observers=observers)
+    await run_through(worker, TextFrame("x"))
     assert [len([what for what, *_ in each.seen if what == "process"]) for each in observers] == [3, 3, 3]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 import anyio
@@ -82,6 +83,23 @@ def test_another_thread_is_refused_and_told_how_to_get_in(use: str, backend: str
             assert isinstance(raised, WrongLoopError), raised
             assert "belongs to another thread: to get in from a worker thread" in str(raised)
             await flow.check()
+
+    anyio.run(main, backend=backend)
+
+
+def test_another_thread_calls_none_of_a_processors_event_handlers(backend: str) -> None:
+    """L7, N3: it is refused before that."""
+
+    async def main() -> None:
+        flow, told = Flow(), set[int]()
+        for event in "on_before_push_frame", "on_after_push_frame":
+            flow.middle.add_event_handler(event, lambda *_: told.add(get_ident()))
+        async with running(flow.worker):
+            await flow.begin()
+            raised = await to_thread.run_sync(in_a_thread, lambda: USES["push_frame"](flow), backend)
+            assert isinstance(raised, WrongLoopError), raised
+            await flow.check()
+        assert told == {get_ident()}
 
     anyio.run(main, backend=backend)
 

@@ -197,6 +197,43 @@ async def test_a_pause_may_come_as_a_frame_and_ends_with_an_urgent_one() -> None
         await last.until(2)
 
 
+async def test_a_pause_for_one_of_two_processors_that_are_equal_is_for_it_alone() -> None:
+    """N6, P1"""
+
+    class Equal(Spy):
+        __hash__ = None  # type: ignore[assignment]  # as of a dataclass
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    first, second, third = Equal(), Equal(), Equal()
+    async with flowing(first, second, third) as worker:
+        await worker.queue_frames([FrameProcessorPauseFrame(second), TextFrame("a")])
+        await third.until(1, FrameProcessorPauseFrame)
+        await settle()
+        assert (first.heard, second.heard, third.heard) == (["a"], [], [])
+        await second.resume_processing_frames()
+        await third.until(1)
+
+
+async def test_a_processor_that_raises_at_a_pause_is_paused_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    """P1: and one that raises at what ends the pause goes on."""
+
+    async def fail(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, FrameProcessorPauseFrame | FrameProcessorResumeUrgentFrame):
+            raise ValueError("it went wrong")
+
+    spy = Spy(fail, name="spy")
+    async with flowing(spy) as worker:
+        await worker.queue_frames([FrameProcessorPauseFrame(spy), TextFrame("a")])
+        await spy.until(1, FrameProcessorPauseFrame)
+        await settle()
+        assert spy.heard == []
+        await worker.queue_frame(FrameProcessorResumeUrgentFrame(spy))
+        await spy.until(1)
+    assert caplog.text.count("processor 'spy' failed with FrameProcessor") == 2
+
+
 async def test_an_urgent_pause_overtakes_and_one_in_its_place_ends_it_from_the_other_side() -> None:
     """P1: a `FrameProcessorResumeFrame` waits at the processor itself, and works for one that is not paused there."""
     gate = Gate()

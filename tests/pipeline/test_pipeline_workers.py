@@ -351,6 +351,23 @@ async def test_a_mock_of_queue_frame_gets_what_the_library_queues() -> None:
     assert not [each for each in spy.got if isinstance(each, TTSSpeakFrame)]
 
 
+@pytest.mark.parametrize("how", ["stop_when_done", "end"])
+async def test_a_mock_of_queue_frame_that_came_after_the_start_gets_the_end(how: str) -> None:
+    """N7: what is there when the end is due counts."""
+    worker, queued = worker_of(Spy(), name="w"), []
+
+    async def queue_frame(frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
+        queued.append(type(frame))
+        await PipelineWorker.queue_frame(worker, frame, direction)
+
+    async with running(worker) as runner:
+        await settle()
+        worker.queue_frame = queue_frame  # type: ignore[method-assign]  # as a mock
+        await (worker.stop_when_done() if how == "stop_when_done" else runner.end())
+        await worker.wait()
+    assert queued == [EndFrame]
+
+
 async def test_an_override_that_loses_the_end_holds_the_runner_up_no_longer_than_the_grace() -> None:
     """P2, R2"""
 

@@ -132,6 +132,27 @@ async def test_on_error_tells_of_errors_that_are_pushed_and_of_those_that_are_ra
     ]
 
 
+@pytest.mark.parametrize("how", ["pushed", "raised", "raised by a task"])
+async def test_on_error_is_called_when_the_error_is_on_its_way(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """N3, P1: so a handler may wait for what the worker does about it."""
+    spy, acted, waited = Spy(for_texts(boom), name="spy"), Event(), Event()
+
+    @spy.event_handler("on_error")
+    async def wait(processor: FrameProcessor, frame: ErrorFrame) -> None:
+        await acted.wait()
+        waited.set()
+
+    async with flowing(spy) as worker:
+        worker.add_event_handler("on_pipeline_error", lambda *_: acted.set())
+        if how == "pushed":
+            await spy.push_error("it is late")
+        elif how == "raised":
+            await worker.queue_frame(TextFrame("x"))
+        else:
+            spy.create_task(boom, spy, TextFrame("x"))
+        await waited.wait()
+
+
 async def test_push_error_takes_text_exception_and_whether_it_is_fatal() -> None:
     """N1: by position and by name."""
     first, spy, error = Spy(), Spy(name="spy"), ValueError("x")

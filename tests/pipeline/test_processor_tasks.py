@@ -214,14 +214,17 @@ async def test_a_task_of_a_processor_is_not_interrupted() -> None:
     assert ticks == [0, 1, 2, 3, 4]
 
 
-async def test_a_task_of_a_processor_that_has_failed_holds_no_end_up(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("how", ["failed", "been cancelled"])
+async def test_a_task_of_a_processor_that_is_over_holds_no_end_up(how: str, caplog: pytest.LogCaptureFixture) -> None:
     """P2: a processor that keeps the end and does nothing is passed by."""
 
     class Keeper(FrameProcessor):
         async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
             await super().process_frame(frame, direction)
             if isinstance(frame, TextFrame):
-                self.create_task(self.fail)
+                task = self.create_task(self.fail if how == "failed" else anyio.sleep_forever)
+                await settle()
+                await self.cancel_task(task)
             elif not isinstance(frame, EndFrame):
                 await self.push_frame(frame, direction)
 

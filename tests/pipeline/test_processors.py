@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from anyio import fail_after
 
-from support.pipelines import DOWN, Gate, Spy, flowing, for_texts, run_through, texts, worker_of
+from support.pipelines import DOWN, Gate, Spy, Watches, flowing, for_texts, run_through, texts, worker_of
 from support.workers import Helper
 from workerbus import NotRunningError
 from workerbus.pipeline import (
@@ -33,8 +33,9 @@ def test_processors_have_names() -> None:
     class Named(FrameProcessor):
         pass
 
-    (kind, first), (same, second) = (Named().name.split("#") for _ in range(2))
-    assert (kind, same, int(second)) == ("Named", "Named", int(first) + 1)
+    names = [Named().name.split("#") for _ in range(3)]
+    first = int(names[0][1])
+    assert names == [["Named", str(first + n)] for n in range(3)]
     assert Named("x").name == "x"
     assert repr(Named("x")) == "<Named 'x'>"
 
@@ -52,22 +53,31 @@ async def test_what_cannot_be_pushed_is_refused() -> None:
             await spy.push_frame(TextFrame("x"), "down")  # type: ignore[arg-type]  # as it is refused
 
 
+def texts_pushed_by(name: str, observer: Watches) -> list[Frame]:
+    """The texts that a processor has pushed, in their order."""
+    pushed = [frame for what, who, frame in observer.seen if (what, who) == ("push", name)]
+    return [frame for frame in pushed if isinstance(frame, TextFrame)]
+
+
 async def test_broadcast_frame_sends_one_frame_each_way() -> None:
-    first, middle, last = Spy(), Spy(), Spy()
-    async with flowing(first, middle, last):
+    """N1: the one that goes down first."""
+    first, middle, last, observer = Spy(name="first"), Spy(name="middle"), Spy(name="last"), Watches()
+    async with flowing(first, middle, last, observers=[observer]):
         await middle.broadcast_frame(TextFrame, "x", pts=3)
         [up], [down] = await first.until(), await last.until()
     assert up is not down
+    assert texts_pushed_by("middle", observer)[:2] == [down, up]
     assert (up.pts, down.pts) == (3, 3)
 
 
 async def test_broadcast_frame_instance_sends_a_copy_each_way() -> None:
-    """N1"""
-    first, middle, last = Spy(), Spy(), Spy()
+    """N1: the one that goes down first."""
+    first, middle, last, observer = Spy(name="first"), Spy(name="middle"), Spy(name="last"), Watches()
     frame = TextFrame("x", pts=3, metadata={"by": "me"})
-    async with flowing(first, middle, last):
+    async with flowing(first, middle, last, observers=[observer]):
         await middle.broadcast_frame_instance(frame)
         [up], [down] = await first.until(), await last.until()
+    assert texts_pushed_by("middle", observer)[:2] == [down, up]
     assert len({frame.id, up.id, down.id}) == 3
     up.metadata["by"] = "another"
     assert (down.metadata, frame.metadata, down.pts) == ({"by": "me"}, {"by": "me"}, 3)

@@ -59,6 +59,18 @@ def test_a_processor_has_one_place() -> None:
         PipelineWorker(pipeline)
 
 
+def test_pipelines_that_are_equal_are_not_the_same() -> None:
+    """N6, P1"""
+
+    class Equal(Pipeline):
+        __hash__ = None  # type: ignore[assignment]  # as of a dataclass
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    assert len(Pipeline([Equal([Spy()]), Equal([Spy()])]).processors) == 2
+
+
 @pytest.mark.parametrize("shape", [Pipeline, ParallelPipeline])
 def test_what_is_refused_together_with_something_in_use_stays_free(shape: Callable[..., object]) -> None:
     """P1: all parts or none belong to a pipeline."""

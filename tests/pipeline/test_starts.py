@@ -82,16 +82,17 @@ async def test_what_processors_push_while_they_start_waits_for_the_start() -> No
 
 
 async def test_what_leaves_the_pipeline_while_it_starts_waits_for_the_start() -> None:
-    """P2"""
+    """P2: in its order."""
 
     async def push_on(processor: StartsWith) -> None:
         await processor.push_frame(TextFrame("x"))
+        await processor.push_frame(Alert("!"))
 
     worker = worker_of(StartsWith(push_on))
     seen: list[str] = []
     worker.add_event_handler("on_frame_reached_downstream", lambda worker, frame: seen.append(type(frame).__name__))
     await run_through(worker)
-    assert seen == ["StartFrame", "TextFrame", "EndFrame"]
+    assert seen == ["StartFrame", "TextFrame", "Alert", "EndFrame"]
 
 
 async def test_processors_are_set_up_in_their_order_before_the_start() -> None:

@@ -108,6 +108,23 @@ async def test_a_frame_that_several_branches_let_out_goes_on_once() -> None:
     assert last.heard == ["a", "b"]
 
 
+async def test_frames_that_are_equal_are_not_the_same() -> None:
+    """P1: nor are they one of the library's own."""
+
+    class Equal(TextFrame):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 1
+
+    last = Spy()
+    async with flowing(SyncParallelPipeline([Spy()], [Spy()]), ParallelPipeline([Spy()], [Spy()]), last) as worker:
+        await worker.queue_frames([Equal("a"), Equal("b")])
+        await worker.flush()
+    assert last.heard == ["a", "b"]
+
+
 async def test_system_frames_take_no_turns() -> None:
     """P1"""
     gate, last = Gate(), Spy()
