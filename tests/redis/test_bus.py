@@ -15,7 +15,15 @@ from support.redis_servers import RedisServer, redis_running, until
 from support.runners import runner_on
 from support.subscribers import Plain
 from support.workers import Helper
-from workerbus import BusEndMessage, BusJobRequestMessage, BusUnavailable, NameTakenError, Peer, WorkerRunner
+from workerbus import (
+    BusEndMessage,
+    BusJobRequestMessage,
+    BusUnavailable,
+    NameTakenError,
+    Peer,
+    WorkerGoneData,
+    WorkerRunner,
+)
 from workerbus.redis import RedisBus, RedisSetupError
 
 
@@ -37,6 +45,12 @@ def forge(server: RedisServer, bus: RedisBus, **fields: str | bytes | int) -> No
     """Write an entry into the inbox of a bus."""
     flat = [each for pair in fields.items() for each in pair]
     server.call("XADD", "{workerbus}:inbox:" + bus.incarnation, "*", *flat)
+
+
+def cut(server: RedisServer, name: str) -> None:
+    """Cut the connection of that name."""
+    [client] = [line for line in server.call("CLIENT", "LIST").decode().splitlines() if f" name={name} " in line]
+    server.call("CLIENT", "KILL", "ID", client.split()[0].removeprefix("id="))
 
 
 async def test_what_is_sent_arrives_in_order_with_the_peer_it_came_from(server: RedisServer) -> None:
@@ -350,6 +364,40 @@ async def test_the_name_of_a_worker_is_claimed_and_given_back(server: RedisServe
             await first.stop()
             await until(lambda: server.call("HGETALL", "{workerbus}:names") == [])
             await right_runner.add_workers(Helper("w"), wait=True)
+
+
+class Heir(Helper):
+    """Adds a worker of a name as soon as it hears that the last one of that name has gone."""
+
+    def __init__(self, name: str, left: str) -> None:
+        super().__init__(name)
+        self.left = left
+        self.errors: list[Exception] = []
+        self.added: Helper | None = None
+
+    async def on_worker_gone(self, data: WorkerGoneData) -> None:
+        self.added = Helper(self.left)
+        try:
+            await self.add_workers(self.added, wait=True)
+        except NameTakenError as exc:
+            self.errors.append(exc)
+
+
+async def test_whoever_hears_that_a_worker_has_gone_may_have_its_name(server: RedisServer) -> None:
+    """X5: it is free when that is told, though what claims names is not there at the moment."""
+    async with (
+        runner_on(RedisBus(server.url), "L") as left,
+        runner_on(RedisBus(server.url), "R") as right,
+    ):
+        worker, heir = Helper("w"), Heir("heir", "w")
+        await left.add_workers(worker, wait=True)
+        await right.registry.wait_for("w")
+        await right.add_workers(heir, wait=True)
+        await heir.watch_workers("w")
+        cut(server, f"{left.bus.name}:lease")
+        await worker.stop()
+        await until(lambda: heir.errors or (heir.added and heir.added.started_at))
+        assert heir.errors == []
 
 
 async def test_names_of_workers_that_were_added_before_are_claimed_when_the_bus_opens(server: RedisServer) -> None:

@@ -242,6 +242,8 @@ class RedisBus(PeerBus):
 class _Parts:
     """What a bus is made of, behind one name."""
 
+    lives: Lives
+
     def __init__(
         self,
         bus: RedisBus,
@@ -257,6 +259,13 @@ class _Parts:
         self.wire = wire
         self.now: Callable[[], float] = current_time
         self.outbox = Outbox(bus.name, bus.session)
+        self.names = Names(
+            membership,
+            lambda: bus.incarnation,
+            lambda call: self.lives.on_server(call),
+            lambda text: self.lives.refused(text),
+            self.outbox.wake,
+        )
         self.writer = Writer(
             self.outbox,
             membership.inbox,
@@ -264,13 +273,13 @@ class _Parts:
             inbox_size=inbox_size,
             refused=self._batch_refused,
             peers=lambda: bus.peers,
+            released=self.names,
         )
         clock = ServerTime()
         self.arrivals = Arrivals(bus, wire, clock, keep=self._keep, gap=self._gap)
         self.lives = Lives(
             bus, settings, membership, lease, self.outbox, self.writer, clock, self.arrivals.take, self._gap
         )
-        self.names = Names(membership, lambda: bus.incarnation, self.lives.on_server, self.lives.refused)
 
     def _batch_refused(self, text: str) -> None:
         bus = self._bus

@@ -17,6 +17,7 @@ from attrs import field, frozen
 
 from workerbus._values import Peer
 from workerbus.redis._connection import Connection
+from workerbus.redis._protocol import Command
 from workerbus.redis._script import Script
 from workerbus.redis._scripts import BEAT, BEATS, CLAIM, JOIN, LEAVE, RELEASE, ROLL_CALL
 
@@ -204,6 +205,10 @@ class Membership:
     async def release(self, connection: Connection, incarnation: str, names: Iterable[str]) -> None:
         """Give up claims. Those of others stay."""
         await self._run(connection, RELEASE, incarnation, *names)
+
+    def releasing(self, incarnation: str, names: Iterable[str]) -> Command:
+        """Return the command that does so, for a transaction."""
+        return RELEASE.in_full(self._keys, (self.base, incarnation, *names))
 
     async def _run(self, connection: Connection, script: Script, *arguments: str | int) -> Any:
         return await script.run(connection, self._keys, (self.base, *arguments), timeout=self._timeout)

@@ -154,14 +154,24 @@ class Outbox:
 
     # --- the writer
 
-    async def next_batch(self) -> Sequence[Entry]:
-        """Wait for something to write, and return it: the same batch as before, until it is settled."""
+    def wake(self) -> None:
+        """Let the writer look whether there is something else to write."""
+        if self._wake is not None:
+            self._wake.set()
+
+    async def next_batch(self, also: Callable[[], bool] = lambda: False) -> Sequence[Entry]:
+        """Wait for something to write, and return it: the same batch as before, until it is settled.
+
+        Args:
+            also: Returns whether there is something else to write, so that the batch may be empty; see `wake`.
+        """
         while not self._batch:
             self._fill()
-            if not self._batch:
-                self._wake = Event()
-                await self._wake.wait()
-                self._wake = None
+            if self._batch or also():
+                break
+            self._wake = Event()
+            await self._wake.wait()
+            self._wake = None
         return self._batch
 
     def _fill(self) -> None:

@@ -48,7 +48,7 @@ class Script:
         except RedisReplyError as exc:
             if exc.code != "NOSCRIPT":
                 raise
-        return await connection.execute("EVAL", self._text, len(keys), *keys, *arguments, timeout=timeout)
+        return await connection.execute(*self.in_full(keys, arguments), timeout=timeout)
 
     def command(self, keys: Sequence[Argument] = (), arguments: Sequence[Argument] = ()) -> Command:
         """Return the command that runs it, for a pipeline; a server that does not know it answers NOSCRIPT.
@@ -58,6 +58,15 @@ class Script:
             arguments: What it finds in ``ARGV``.
         """
         return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
+
+    def in_full(self, keys: Sequence[Argument] = (), arguments: Sequence[Argument] = ()) -> Command:
+        """Return the command that runs it on any server, for a transaction.
+
+        Args:
+            keys: What it finds in ``KEYS``.
+            arguments: What it finds in ``ARGV``.
+        """
+        return ("EVAL", self._text, len(keys), *keys, *arguments)
 
     def load(self) -> Command:
         """Return the command that makes it known to the server, for a pipeline."""

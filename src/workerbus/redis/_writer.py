@@ -2,14 +2,15 @@
 
 A batch is one transaction: it is stored as a whole or not at all, so that no entry overtakes another one of its sender.
 Where the connection is lost half-way nobody knows which; then the batch is written again on the next one. Where the
-server refuses it, since it is full, say, it stays first in line and is tried again, later.
+server refuses it, since it is full, say, it stays first in line and is tried again, later. Names of workers are given
+back in the same transaction, so that they are free for whoever hears in it that a worker has gone.
 
 Knows nothing of messages. Nor of time: whoever has given it the connection closes that when an answer takes too long.
 """
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from anyio import current_time, sleep
 
@@ -23,6 +24,39 @@ from workerbus.redis._reconnecting import AGAIN
 logger = logging.getLogger("workerbus.redis")
 
 
+class Released(Protocol):
+    """What is given back with the next batch, in the same transaction; see `Names`."""
+
+    def begin(self) -> None:
+        """Called when a connection is there."""
+
+    def waits(self) -> bool:
+        """Whether there is something."""
+
+    def take(self) -> Command | None:
+        """Return the command for the next batch: the same one as before, until it is settled."""
+
+    def settle(self, reply: Any) -> None:
+        """Note what the server says to it."""
+
+
+class NothingReleased:
+    """Where there is nothing of the kind."""
+
+    def begin(self) -> None:
+        """Do nothing."""
+
+    def waits(self) -> bool:
+        """Return that there is nothing."""
+        return False
+
+    def take(self) -> None:
+        """Return nothing."""
+
+    def settle(self, reply: Any) -> None:
+        """Do nothing."""
+
+
 class Writer:
     """What writes for one life of a bus.
 
@@ -33,6 +67,7 @@ class Writer:
         inbox_size: About how many entries an inbox keeps; more push out the oldest.
         refused: Called with the server's word where it refuses a batch, once until one is stored.
         peers: Returns who is there.
+        released: What is given back with the batches.
 
     Attributes:
         retries: How many times a batch was written again.
@@ -47,6 +82,7 @@ class Writer:
         inbox_size: int,
         refused: Callable[[str], None],
         peers: Callable[[], Sequence[Peer]] = tuple,
+        released: Released | None = None,
     ) -> None:
         self._outbox = outbox
         self._inbox = inbox
@@ -54,6 +90,7 @@ class Writer:
         self._inbox_size = inbox_size
         self._refused = refused
         self._peers = peers
+        self._released: Released = NothingReleased() if released is None else released
         self._told = False
         self._tried: Entry | None = None
         self.retries: int = 0
@@ -66,12 +103,17 @@ class Writer:
             RedisReplyError: Another connection, perhaps to another server, is needed.
         """
         waits = AGAIN.delays()
+        self._released.begin()
         self._outbox.mark(self._peers(), current_time())
         while True:
-            batch = await self._outbox.next_batch()
-            self.retries += batch[0] is self._tried
-            self._tried = batch[0]
-            stored, error = await self._write(connection, batch)
+            batch = await self._outbox.next_batch(self._released.waits)
+            release = self._released.take()
+            if batch:
+                self.retries += batch[0] is self._tried
+                self._tried = batch[0]
+            elif release is None:  # it was taken back
+                continue
+            stored, error = await self._write(connection, batch, release)
             self._outbox.settle(stored)
             if error is None:
                 waits = AGAIN.delays()
@@ -85,21 +127,35 @@ class Writer:
             await sleep(next(waits))
 
     async def _write(
-        self, connection: Connection, batch: Sequence[Entry]
+        self, connection: Connection, batch: Sequence[Entry], release: Command | None
     ) -> tuple[list[bool | None], RedisReplyError | None]:
         now = current_time()
         commands: list[Command] = [self._command(entry, now) for entry in batch]
+        if release is not None:
+            commands.insert(0, release)
         if len(commands) == 1:
             replies = await connection.pipeline(commands, timeout=None)
         else:
             commands = [("MULTI",), *commands, ("EXEC",)]
             *_, done = queued = await connection.pipeline(commands, timeout=None)
             if isinstance(done, RedisReplyError):  # it says only that a command was refused: that one says why
+                if release is not None and isinstance(queued[1], RedisReplyError):
+                    self._settle_release(queued[1])
                 error = next((each for each in queued if isinstance(each, RedisReplyError)), done)
                 return [False] * len(batch), error
             replies = done
+        outcomes = replies if release is None else replies[1:]
+        if release is not None and self._settle_release(replies[0]):
+            replies = outcomes
         errors = [each for each in replies if isinstance(each, RedisReplyError)]
-        return [_stored(each) for each in replies], errors[0] if errors else None
+        return [_stored(each) for each in outcomes], errors[0] if errors else None
+
+    def _settle_release(self, reply: Any) -> bool:
+        """Whether that is settled: else it is tried again."""
+        if isinstance(reply, RedisReplyError) and (reply.reconnect or reply.temporary):
+            return False
+        self._released.settle(reply)
+        return True
 
     def _command(self, entry: Entry, now: float) -> Command:
         waited = round((now - entry.since) * 1000)

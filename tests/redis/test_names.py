@@ -1,0 +1,204 @@
+"""The names of workers: what is given back goes out with the messages, and claims come behind that."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from support.redis_members import Members
+from support.redis_servers import until
+from workerbus import Peer
+from workerbus.bus._peers import Session
+from workerbus.redis._connection import Connection
+from workerbus.redis._errors import ConnectionLost
+from workerbus.redis._names import Names
+from workerbus.redis._outbox import Outbox, SharedReceipt
+from workerbus.redis._protocol import Command
+from workerbus.redis._writer import Writer
+
+B = Peer("b", "b1")
+
+
+class World:
+    """A member, its names and what writes for it; and another member, which claims what is free."""
+
+    def __init__(self, members: Members) -> None:
+        self.members = members
+        self.life = "a1"
+        self.refusals: list[str] = []
+        self.outbox = Outbox("bus", {"b1": Session(B)}.get)
+        membership = members.membership
+        self.names = Names(membership, lambda: self.life, self.on_server, self.refusals.append, self.outbox.wake)
+        self.writer = Writer(
+            self.outbox,
+            membership.inbox,
+            lambda: self.life,
+            inbox_size=1000,
+            refused=self.refusals.append,
+            released=self.names,
+        )
+
+    async def on_server(self, call: Any) -> Any:
+        return await call(self.members.connection)
+
+    @asynccontextmanager
+    async def writing(self, connection: Any) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.writer.run, connection)
+            yield
+            group.cancel_scope.cancel()
+
+    def release(self, name: str, tasks: Any = None) -> None:
+        self.names.release(name, tasks, "names")
+
+    def put(self, data: bytes) -> None:
+        self.outbox.put(data, [B], SharedReceipt(1, target=True), anyio.current_time())
+
+    def owner(self, name: str) -> bytes | None:
+        owner: bytes | None = self.members.server.call("HGET", self.members.membership.base + "names", name)
+        return owner
+
+
+@pytest.fixture
+async def world(members: Members) -> World:
+    for incarnation in ("a1", "b1"):
+        await members.join(incarnation)
+    return World(members)
+
+
+class Watched:
+    """A connection that notes what is written at once, and may be lost before it says what became of it."""
+
+    address = "here"
+
+    def __init__(self, connection: Connection, *, loses: bool = False) -> None:
+        self._connection = connection
+        self._loses = loses
+        self.written: list[list[str]] = []
+
+    async def pipeline(self, commands: Iterable[Command], **kwargs: Any) -> list[Any]:
+        given = list(commands)
+        self.written.append([str(command[0]) for command in given])
+        replies = await self._connection.pipeline(given, **kwargs)
+        if self._loses:
+            raise ConnectionLost("here", "it was lost", sent=True)
+        return replies
+
+
+async def test_a_name_is_given_back_in_one_step_with_the_message_that_says_so(
+    world: World, connection: Connection
+) -> None:
+    """X5: nobody hears that a worker has gone before its name is free, and nobody has its name before that is told."""
+    assert await world.names.claim("w") is None
+    watched = Watched(connection)
+    world.release("w")
+    world.put(b"w has gone")
+    async with world.writing(watched):
+        await world.outbox.empty()
+    assert watched.written == [["MULTI", "EVAL", "XADD", "EXEC"]]
+    assert world.owner("w") is None
+
+
+async def test_a_name_is_given_back_where_nobody_is_to_be_told(world: World, connection: Connection) -> None:
+    """X5"""
+    await world.names.claim("w")
+    async with world.writing(connection):
+        world.release("w")
+        await until(lambda: world.owner("w") is None)
+        await world.names.claim("w")
+        assert world.owner("w") == b"a1"
+
+
+async def test_a_claim_takes_back_what_was_to_be_given_back(world: World, connection: Connection) -> None:
+    """X5: it is not given back behind the claim."""
+    await world.names.claim("w")
+    world.release("w")
+    assert await world.names.claim("w") is None
+    world.put(b"later")
+    async with world.writing(connection):
+        await world.outbox.empty()
+    assert world.owner("w") == b"a1"
+
+
+async def test_a_claim_waits_until_it_is_known_that_the_name_was_given_back(
+    world: World, connection: Connection
+) -> None:
+    """X5: what was lost half-way is written again, and would give back what was claimed meanwhile."""
+    await world.names.claim("w")
+    world.release("w")
+    with pytest.raises(ConnectionLost):
+        await world.writer.run(Watched(connection, loses=True))  # type: ignore[arg-type]  # all that it uses
+    claimed: list[object] = []
+
+    async def claim() -> None:
+        claimed.append(await world.names.claim("w"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(claim)
+        await anyio.wait_all_tasks_blocked()
+        assert not claimed
+        async with world.writing(connection):
+            await until(lambda: claimed == [None])
+    assert world.owner("w") == b"a1"
+
+
+async def test_what_was_on_its_way_in_another_life_holds_up_no_claim(world: World, connection: Connection) -> None:
+    """X5: with a life go its claims."""
+    await world.names.claim("w")
+    world.release("w")
+    with pytest.raises(ConnectionLost):
+        await world.writer.run(Watched(connection, loses=True))  # type: ignore[arg-type]  # all that it uses
+    await world.members.leave("a1")
+    await world.members.join("a2", "a")
+    world.life = "a2"
+    watched = Watched(connection)
+    async with world.writing(watched):
+        assert await world.names.claim("w") is None
+    assert watched.written == []
+    assert world.owner("w") == b"a2"
+
+
+async def test_a_name_whose_claim_was_cut_short_is_given_back_behind_it(world: World) -> None:
+    """X5: on the connection of the claim, which may have reached the server, or may do so yet."""
+    reached = anyio.Event()
+    through = world.on_server
+
+    async def slow(call: Any) -> Any:
+        answer = await through(call)
+        reached.set()
+        await anyio.sleep_forever()
+        return answer
+
+    world.names._on_server = slow
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.names.claim, "w")
+        await reached.wait()
+        group.cancel_scope.cancel()
+    assert world.owner("w") == b"a1"
+    world.names._on_server = through
+    async with anyio.create_task_group() as group:
+
+        class Tasks:
+            def start(self, function: Any, *args: Any, name: str) -> None:
+                group.start_soon(function, *args, name=name)
+
+        world.release("w", Tasks())
+    assert world.owner("w") is None
+
+
+async def test_a_name_that_the_server_does_not_take_back_holds_up_no_message(
+    world: World, connection: Connection
+) -> None:
+    """X5, X10: it is told, and the name goes with this life."""
+    await world.names.claim("w")
+    server = world.members.server
+    server.call("SET", world.members.membership.base + "claims:a1", "not a set")
+    world.release("w")
+    world.put(b"w has gone")
+    async with world.writing(connection):
+        await world.outbox.empty()
+        await until(lambda: bool(world.refusals))
+    assert server.call("XLEN", world.members.membership.inbox("b1")) == 2  # and that it has joined
+    assert all("WRONGTYPE" in each for each in world.refusals)
