@@ -1,29 +1,21 @@
 """R5: a runner in the lifespan of a web application, under real servers: one Ctrl-C ends both."""
 
-import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import ProxyHandler, build_opener
 
 import anyio
 import pytest
 
+from support.web_servers import serving
 from workerbus import WorkerRunner
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).with_name("web_programs.py")
-HANGS = 60.0
 
 COMMANDS = {
     "uvicorn, command": ["-m", "uvicorn", "--host", "127.0.0.1", "--port", "0", "web_programs:app"],
@@ -38,70 +30,10 @@ COMMANDS = {
 WITHOUT_SIGNALS = {"hypercorn, trio": [str(PROGRAMS), "hypercorn, trio"]}
 
 
-class Server:
-    """A server in a process group of its own, as in a terminal.
-
-    Attributes:
-        lines: What it has said so far.
-    """
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.lines: list[str] = []
-        self.url = self.until(r"running on (http://127\.0\.0\.1:\d+)")
-
-    def until(self, pattern: str) -> str:
-        """Wait until it has said something; returns the first group of the pattern."""
-        assert self._process.stdout is not None
-        while True:
-            line = self._process.stdout.readline()
-            assert line, f"it ended after {self.lines}, without {pattern!r}"
-            self.lines.append(line.rstrip())
-            found = re.search(pattern, line, re.IGNORECASE)
-            if found is not None:
-                return found.group(found.lastindex or 0)
-
-    def get(self, path: str) -> object:
-        """Ask it for a page; raises what is no success."""
-        with build_opener(ProxyHandler({})).open(f"{self.url}/{path}", timeout=HANGS) as answer:
-            return json.load(answer)
-
-    def press_ctrl_c(self) -> None:
-        os.killpg(self._process.pid, signal.SIGINT)
-
-    def end(self) -> int:
-        """Wait for its end; returns its exit code."""
-        assert self._process.stdout is not None
-        self.lines += self._process.stdout.read().splitlines()
-        return self._process.wait()
-
-
-@contextmanager
-def serving(command: list[str], folder: Path = PROGRAMS.parent) -> Iterator[Server]:
-    """Start a server, and kill it if it hangs."""
-    path = os.pathsep.join([str(folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    watchdog = threading.Timer(HANGS, process.kill)
-    watchdog.start()
-    try:
-        yield Server(process)
-    finally:
-        watchdog.cancel()
-        process.kill()
-        process.communicate()
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_one_ctrl_c_ends_a_server_and_the_runner_in_its_application(command: str) -> None:
     """R5: the request that is under way gets its answer, and none is refused by a runner that has gone."""
-    with serving(COMMANDS[command]) as server, ThreadPoolExecutor() as threads:
+    with serving(COMMANDS[command], PROGRAMS.parent) as server, ThreadPoolExecutor() as threads:
         assert server.get("now") == {"answer": "now"}
         later = threads.submit(server.get, "later")
         server.until("at work")
@@ -115,7 +47,7 @@ def test_one_ctrl_c_ends_a_server_and_the_runner_in_its_application(command: str
 @pytest.mark.parametrize("command", WITHOUT_SIGNALS)
 def test_one_ctrl_c_ends_a_server_too_that_handles_no_signals(command: str) -> None:
     """R5: the runner takes it, and the lifespan that is cut short ends the server."""
-    with serving(WITHOUT_SIGNALS[command]) as server:
+    with serving(WITHOUT_SIGNALS[command], PROGRAMS.parent) as server:
         assert server.get("now") == {"answer": "now"}
         server.press_ctrl_c()
         assert server.end() != 0
