@@ -9,15 +9,32 @@ from anyio import CancelScope, Event, create_task_group, current_time, move_on_a
 from anyio.abc import TaskGroup
 
 from support.bridges import BUSES, Reply, bridged_front
-from support.pipelines import Alert, Gate, Spy, StartsWith, flowing, for_texts, hang, slow, texts, worker_of
+from support.pipelines import (
+    UP,
+    Alert,
+    Gate,
+    ScriptedProcessor,
+    Spy,
+    StartsWith,
+    flowing,
+    for_texts,
+    hang,
+    slow,
+    texts,
+    worker_of,
+)
 from support.workers import running
 from workerbus import BusBridgeProcessor, MemoryBus, NotRunningError, PipelineWorker, WorkerRunner
 from workerbus.errors import FlushError, FlushTimeoutError
 from workerbus.pipeline import (
     CancelFrame,
+    EndFrame,
     Frame,
+    FrameDirection,
+    FrameProcessor,
     InterruptionFrame,
     ParallelPipeline,
+    StopFrame,
     TextFrame,
 )
 from workerbus.testing import nothing_left, settle
@@ -269,6 +286,27 @@ async def test_a_flush_behind_an_end_returns_when_the_pipeline_has_ended() -> No
         await worker.stop_when_done()
         await worker.flush()
         assert spy.heard == ["a", "b"]
+
+
+@pytest.mark.parametrize("end", [EndFrame, StopFrame])
+async def test_a_flush_that_an_end_cuts_off_returns(end: type[Frame]) -> None:
+    """P6: what was queued before the end has come out. What goes up behind it holds the marker up, and not the end."""
+
+    async def answer_the_end(processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> bool:
+        if isinstance(frame, end):
+            await processor.push_frame(TextFrame("answer"), UP)
+        elif isinstance(frame, TextFrame) and frame.text == "late":
+            await anyio.sleep_forever()
+        return False
+
+    first = Spy(slow(1))
+    async with flowing(first, ScriptedProcessor(answer_the_end)) as worker, create_task_group() as group:
+        await worker.queue_frame(end())
+        await first.until(1)
+        await worker.queue_frame(TextFrame("late"), UP)
+        over = waiting(group, worker.flush)
+        await worker.wait()
+        await over.wait()
 
 
 async def test_what_is_over_is_not_flushed() -> None:

@@ -39,7 +39,7 @@ async def test_a_worker_that_starts_inactive_lets_nothing_out() -> None:
     assert sent(bus) == []
 
 
-async def test_an_inactive_worker_takes_no_frames_and_sends_none() -> None:
+async def test_an_inactive_worker_takes_no_frames_and_sends_none(caplog: pytest.LogCaptureFixture) -> None:
     """W4, P3"""
     bus, spy = RecordingBus(), Spy()
     worker = worker_of(spy, bridged=(), active=False, name="w")
@@ -58,6 +58,7 @@ async def test_an_inactive_worker_takes_no_frames_and_sends_none() -> None:
         await spy.until(4)
     assert spy.heard == ["local", "taken", "local, too", "stays"]
     assert sent(bus, "w") == ["local, too"]
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("way", [DOWN, UP])

@@ -8,7 +8,15 @@ from support.bridges import over_the_bus
 from support.pipelines import Gate, Spy, Watches, flowing, for_texts, run_through, texts, worker_of
 from support.workers import running
 from workerbus import BusBridgeProcessor, MemoryBus
-from workerbus.pipeline import EndFrame, FrameProcessed, FramePushed, Observer, TextFrame
+from workerbus.pipeline import (
+    EndFrame,
+    Frame,
+    FrameProcessed,
+    FramePushed,
+    InterruptionFrame,
+    Observer,
+    TextFrame,
+)
 from workerbus.testing import nothing_left, settle
 
 
@@ -185,6 +193,29 @@ async def test_an_observer_that_is_added_before_the_start_sees_it() -> None:
     worker.add_observer(observer)
     await run_through(worker)
     assert observer.seen[0][2].name.startswith("StartFrame")
+
+
+async def test_an_observer_that_is_added_while_an_interruption_waits_sees_it() -> None:
+    """P1: it is processed when the handler that it has cancelled has unwound."""
+    observer = Watches()
+
+    async def linger(spy: Spy, frame: Frame) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await sleep(0.5)
+
+    spy = Spy(for_texts(linger), name="spy")
+    async with flowing(spy) as worker:
+        await worker.queue_frame(TextFrame("a"))
+        await spy.until(1)
+        await worker.queue_frame(InterruptionFrame())
+        await settle()
+        worker.add_observer(observer)
+        await spy.until(1, InterruptionFrame)
+        await settle()
+    assert [what for what, _, frame in observer.seen if isinstance(frame, InterruptionFrame)] == ["process", "push"]
 
 
 async def test_an_observer_may_remove_itself_and_another_that_is_busy() -> None:
