@@ -237,6 +237,30 @@ class Hanging(Wire):
                 await anyio.sleep(2 * CLEANUP_SECONDS)
 
 
+async def test_a_sender_that_lets_others_run_hears_nothing_of_a_bus_that_closes_meanwhile() -> None:
+    """B2, B4: what it sends from then on is kept for the next time that the bus is open."""
+    bus, taker, sent = MemoryBus(), Plain("taker"), 0
+
+    async def send() -> None:
+        nonlocal sent
+        for sent in range(1, 64 * 20 + 1):
+            await bus.send(note(sent))
+
+    async with anyio.create_task_group() as tasks:
+        async with bus:
+            await bus.subscribe(taker)
+            tasks.start_soon(send)
+            while not sent:
+                await checkpoint()
+        before, had = sent, len(taker.of(Note))
+        assert before < 64 * 20
+    async with bus:
+        await taker.until(had + sent - before, Note)
+        await settle()
+    kept = [each.n for each in taker.of(Note)[had:] if isinstance(each, Note)]
+    assert kept == list(range(sent - len(kept) + 1, sent + 1))
+
+
 @pytest.mark.parametrize("place", ["outbox", "stop", "subscriber"])
 async def test_a_bus_has_the_time_that_the_error_which_leaves_it_has_left(place: str) -> None:
     """L4: a job in its block has taken a second of it already."""

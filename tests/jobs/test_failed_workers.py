@@ -101,6 +101,23 @@ async def test_a_job_that_waits_under_another_runner_is_answered_too(network: st
         assert outcomes == [(JobStatus.ERROR, FAILED)]
 
 
+async def test_a_job_that_waits_hears_of_a_failure_that_is_forgotten_in_the_same_step() -> None:
+    """J4, R9: the runner of the worker that has failed is in another life already."""
+    async with running(Helper("other")) as runner, anyio.create_task_group() as group:
+        outcomes: list[Any] = []
+
+        async def ask() -> None:
+            outcomes.append(await outcome_of(runner, "w", name="wait"))
+
+        group.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        await runner.bus.send(BusWorkerGoneMessage("elsewhere", error="OSError: no device", source="w"))
+        await runner.bus.send(BusWorkerGoneMessage("elsewhere", incarnation="another", source="v"))
+        assert runner.registry.failure_of("w") is None
+        await anyio.wait_all_tasks_blocked()
+        assert outcomes == [(JobStatus.ERROR, FAILED)]
+
+
 @pytest.mark.parametrize("how", ["run", "task", "start", "run before start", "on_activated"])
 @pytest.mark.parametrize("network", NETWORKS)
 async def test_a_job_for_a_worker_that_has_failed_is_answered_at_once(network: str, how: str) -> None:
