@@ -118,6 +118,10 @@ async def test_a_claim_waits_for_a_connection() -> None:
         assert bus.claims == []
         assert not bus.has_subscriber("one")
         bus.join()
+        bus.end_life("fenced")  # at once: that life was none in which anything could be claimed
+        await settle()
+        assert bus.claims == []
+        bus.join()
         await settle()
         assert bus.claims == ["one"]
         assert bus.has_subscriber("one")

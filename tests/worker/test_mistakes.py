@@ -33,7 +33,7 @@ CALLED = [*HOOKS, "on_job_request", "run", "start", "stop", "cleanup"]
 
 def class_with(name: str, body: str, base: type = BaseWorker) -> type:
     """Make a class as it is written, with one method."""
-    names: dict[str, Any] = {"Base": base, "job": job, "worker_ready": worker_ready}
+    names: dict[str, Any] = {"Base": base, "job": job, "worker_ready": worker_ready, "functools": functools}
     exec(f"class Mine(Base):\n    {body.replace('NAME', name)}\n", names)
     made: type = names["Mine"]
     return made
@@ -44,6 +44,14 @@ def test_a_method_that_is_to_be_async_is_refused_where_it_is_not(name: str) -> N
     """N8: by class and method, where the class is made."""
     with pytest.raises(HandlerTypeError, match=rf"^Mine\.{name} has to be async: write 'async def'$"):
         class_with(name, "def NAME(self, *args): pass")
+
+
+@pytest.mark.parametrize("kind", ["staticmethod", "classmethod", "functools.singledispatchmethod"])
+def test_a_method_that_is_not_bound_to_an_object_has_to_be_async_too(kind: str) -> None:
+    """N8"""
+    with pytest.raises(HandlerTypeError, match=r"^Mine\.on_activated has to be async: write 'async def'$"):
+        class_with("on_activated", f"@{kind}\n    def NAME(*args): pass")
+    class_with("on_activated", f"@{kind}\n    async def NAME(*args): pass")
 
 
 @pytest.mark.parametrize("name", CALLED)

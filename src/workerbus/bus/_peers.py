@@ -196,7 +196,7 @@ class Receipt:
 
     async def wait(self) -> None:
         """Wait until it is settled."""
-        while not self._settled:
+        if not self._settled:
             if self._waiter is None:
                 self._waiter = Event()
             await self._waiter.wait()
