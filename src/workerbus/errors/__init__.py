@@ -6,8 +6,8 @@ attributes; the sentence is built here and nowhere else.
 """
 
 from workerbus._packages import own
+from workerbus.errors._base import BRIEF as BRIEF
 from workerbus.errors._base import (
-    BRIEF,
     MessageTypeError,
     MissingExtraError,
     NameTakenError,
@@ -16,14 +16,14 @@ from workerbus.errors._base import (
     WorkerBusError,
     WrongLoopError,
     WrongTaskError,
-    brief,
-    describe,
-    encodable,
-    near_names,
-    shown,
-    text_of,
 )
 from workerbus.errors._base import _restored as _restored  # by this name errors find back that were pickled
+from workerbus.errors._base import brief as brief
+from workerbus.errors._base import describe as describe
+from workerbus.errors._base import encodable as encodable
+from workerbus.errors._base import near_names as near_names
+from workerbus.errors._base import shown as shown
+from workerbus.errors._base import text_of as text_of
 from workerbus.errors._jobs import (
     JobError,
     JobFailure,
@@ -60,7 +60,6 @@ from workerbus.errors._workers import (
 )
 
 __all__ = [
-    "BRIEF",
     "BusUnavailable",
     "FactoryError",
     "FlushError",
@@ -95,12 +94,6 @@ __all__ = [
     "WorkerBusError",
     "WrongLoopError",
     "WrongTaskError",
-    "brief",
-    "describe",
-    "encodable",
-    "near_names",
-    "shown",
-    "text_of",
 ]
 
 own(vars())

@@ -9,15 +9,13 @@ Times in messages are for people, and decide nothing.
 
 from typing import Final
 
-from workerbus._message_base import BusDataMessage, BusLocalMessage, BusMessage, BusSystemMessage, bus_message
+from workerbus._message_base import BusDataMessage, BusLocalMessage, BusMessage, BusSystemMessage
+from workerbus._message_base import bus_message as bus_message
 from workerbus._packages import own
-from workerbus.messages._frames import (
-    BusFrameMessage,
-    BusTTSSpeakMessage,
-)
+from workerbus.messages._frames import BusFrameMessage, BusTTSSpeakMessage
+from workerbus.messages._jobs import FROM_JOBS as FROM_JOBS
+from workerbus.messages._jobs import Answer as Answer
 from workerbus.messages._jobs import (
-    FROM_JOBS,
-    Answer,
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -31,8 +29,8 @@ from workerbus.messages._jobs import (
     BusJobUpdateRequestMessage,
     BusJobUpdateUrgentMessage,
     JobRequestOptions,
-    error_instead_of,
 )
+from workerbus.messages._jobs import error_instead_of as error_instead_of
 from workerbus.messages._workers import (
     BusActivateWorkerMessage,
     BusAddWorkerMessage,
@@ -52,9 +50,6 @@ from workerbus.messages._workers import (
 )
 
 __all__ = [
-    "BUILT_IN",
-    "FROM_JOBS",
-    "Answer",
     "BusActivateWorkerMessage",
     "BusAddWorkerMessage",
     "BusCancelMessage",
@@ -89,8 +84,6 @@ __all__ = [
     "BusWorkerRestartingMessage",
     "JobRequestOptions",
     "WorkerRegistryEntry",
-    "bus_message",
-    "error_instead_of",
 ]
 
 BUILT_IN: Final = frozenset(
