@@ -81,9 +81,9 @@ def _decides_by(source: str, name: str) -> bool:
 
 
 def test_a_wall_clock_is_read_for_people_alone() -> None:
-    """L8: for ``started_at``, by which nothing is decided."""
+    """L8: for ``started_at``, by which nothing is decided, and for what commands show."""
     looks = {path.name: found for path in SOURCES if (found := _looks_at_wall_clocks(path.read_text()))}
-    assert looks == {"_core.py": ["state.started_at = time.time()"]}
+    assert looks == {"_core.py": ["state.started_at = time.time()"], "_words.py": ["return time.time()"]}
     assert {path.name for path in SOURCES if _decides_by(path.read_text(), "started_at")} == set()
     assert {path.name for path in SOURCES if "started_at is" in path.read_text()} == set()  # nor by whether it is set
 

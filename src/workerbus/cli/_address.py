@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from workerbus.bus import WorkerBus
 from workerbus.cli._commands import USAGE, CommandError
 
 URL: Final = "WORKERBUS_URL"
@@ -20,9 +19,6 @@ VIEW: Final = "http://127.0.0.1:8765/"
 """Where a view is, if nobody says otherwise."""
 BUS: Final = "redis://localhost"
 """Where the bus is, if nobody says otherwise."""
-
-OPENING: Final = 5.0
-"""Seconds in which the server has to be reached."""
 
 _OF_VIEWS: Final = ("http", "https")
 _OF_BUSES: Final = ("redis", "rediss", "unix", "redis+sentinel")
@@ -86,18 +82,3 @@ def address_of(given: argparse.Namespace, default: str, environment: Mapping[str
         raise CommandError("the address has no host, or its port is no number", USAGE)
     token = getattr(given, "token", None) or known.get(TOKEN) or None
     return Address(url, scheme in _OF_BUSES, token, given.prefix)
-
-
-def bus_at(address: Address) -> WorkerBus:
-    """Return a bus for an address.
-
-    Raises:
-        CommandError: It makes no sense.
-        MissingExtraError: hiredis or msgspec is not installed; an `ImportError`.
-    """
-    from workerbus.redis import RedisBus, RedisURLError  # noqa: PLC0415 - needs an extra
-
-    try:
-        return RedisBus(address.url, prefix=address.prefix, send_timeout=OPENING, name=address.shown)
-    except (RedisURLError, ValueError) as error:
-        raise CommandError(str(error), USAGE) from None

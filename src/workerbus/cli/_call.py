@@ -13,8 +13,9 @@ import anyio
 
 from workerbus._values import JobStatus
 from workerbus.bus import WorkerBus
-from workerbus.cli._address import BUS, add_address, address_of, bus_at
+from workerbus.cli._address import BUS, add_address, address_of
 from workerbus.cli._commands import USAGE, CommandError, Commands, WarningsInOneLine, seconds
+from workerbus.cli._sources import bus_at
 from workerbus.errors import (
     BusUnavailable,
     JobError,

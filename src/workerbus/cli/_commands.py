@@ -92,6 +92,17 @@ def seconds(text: str) -> float:
     return number
 
 
+def whole(text: str) -> int:
+    """Return the whole number, at least 1, that an argument gives.
+
+    Raises:
+        ArgumentTypeError: It is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number, at least 1, not {text!r}")
+    return int(text)
+
+
 class WarningsInOneLine(logging.Handler):
     """Shows what the library warns of while a block runs, each in one line of standard error."""
 

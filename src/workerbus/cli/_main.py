@@ -11,19 +11,22 @@ from workerbus.cli._commands import BROKEN_PIPE, INTERRUPTED, CommandError, Comm
 from workerbus.cli._completion import add_completion
 from workerbus.cli._new import add_new
 from workerbus.cli._record import add_draw, add_record
+from workerbus.cli._top import add_top
 from workerbus.errors import MissingExtraError
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="workerbus", description="Look at programs made of workers that talk over a bus.")
-    parser.add_argument("--version", action="version", version=f"workerbus {__version__}")
-    commands = Commands(parser)
+def parser() -> Parser:
+    """Return what knows all commands."""
+    made = Parser(prog="workerbus", description="Look at programs made of workers that talk over a bus.")
+    made.add_argument("--version", action="version", version=f"workerbus {__version__}")
+    commands = Commands(made)
+    add_top(commands)
     add_call(commands)
     add_record(commands)
     add_draw(commands)
     add_completion(commands)
     add_new(commands, __version__)
-    return parser
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--" in own:
         place = own.index("--")
         own, rest = own[:place], own[place + 1 :]
-    parser = _parser()
-    given = parser.parse_args(own)
-    given.parser, given.rest = parser, rest
+    known = parser()
+    given = known.parse_args(own)
+    given.parser, given.rest = known, rest
     try:
         return _run(given)
     except CommandError as exc:

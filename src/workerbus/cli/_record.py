@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from workerbus.cli._commands import USAGE, CommandError, Commands
+from workerbus.cli._commands import USAGE, CommandError, Commands, whole
 from workerbus.errors import RecordingError
 from workerbus.recording import FORMATS, LIMIT, Recording, Recordings, write
 
@@ -29,7 +29,7 @@ def add_record(commands: Commands) -> None:
     parser.add_argument(
         "--limit",
         metavar="N",
-        type=_limit,
+        type=whole,
         default=LIMIT,
         help="records of each bus, the last ones; default: %(default)s",
     )
@@ -54,12 +54,6 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", action="append", choices=FORMATS, dest="formats", help="may be given several times; default: all"
     )
-
-
-def _limit(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number, at least 1, not {text!r}")
-    return int(text)
 
 
 def record(given: argparse.Namespace) -> int:

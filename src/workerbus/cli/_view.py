@@ -1,0 +1,152 @@
+"""A view, over HTTP: what it shows, and the messages that it tells of (O8).
+
+A view that goes is looked for until it is there again, and then tells all of its state anew. One that never was there
+is an error, and so is one that refuses.
+"""
+
+import sys
+from time import monotonic
+from typing import Any, Final
+from urllib.parse import quote
+
+from anyio import Event, sleep
+
+from workerbus.cli._address import Address
+from workerbus.cli._client import Client, Lost, connected
+from workerbus.cli._commands import CommandError, one_line
+from workerbus.cli._watch import Link, Passed, State, Take, empty
+
+FIRST_PAUSE: Final = 0.25
+"""Seconds until a view that was lost is looked for, the first time; then twice as many, and so on."""
+LONGEST_PAUSE: Final = 2.0
+"""Seconds between two such looks, at most."""
+
+
+class ViewWatch:
+    """What a view says, over HTTP; see `Watch`.
+
+    Args:
+        address: That of the view.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._offset = 0.0
+        self._lost_at: float | None = None
+        self.shown: str = address.shown
+        self.state: State = empty()
+        self.link: Link = "connecting"
+        self.why: str = ""
+        self.version: int = 0
+        self.begun: Event = Event()
+        self._changed = Event()
+
+    async def changed(self) -> None:
+        """Wait until there is something new."""
+        await self._changed.wait()
+
+    def now(self) -> float:
+        """Return the time on the view's clock."""
+        return (monotonic() if self._lost_at is None else self._lost_at) + self._offset
+
+    async def run(self) -> None:
+        """Look, and look again when the view was lost."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                async with connected(self._address) as client:
+                    await client.follow("api/events")
+                    while True:
+                        self._take(*await client.next_event())
+                        pause = FIRST_PAUSE
+            except Lost as lost:
+                if not self.begun.is_set():
+                    raise CommandError(f"there is no view at {self.shown}: {lost}") from None
+                self._lose(str(lost))
+            await sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def story(self, job_id: str) -> dict[str, Any] | None:
+        """Return the story of a job."""
+        try:
+            async with connected(self._address) as client:
+                story: dict[str, Any] | None = await client.fetch(f"api/jobs/{quote(job_id, safe='')}")
+        except (Lost, CommandError):
+            return None
+        return story
+
+    def _take(self, kind: str, data: Any) -> None:
+        if kind == "state":
+            self.state = {**empty(), **data["state"]}
+        elif kind == "changes":
+            for section, change in data["changes"].items():
+                rows = self.state.setdefault(section, {})
+                for key in change["gone"]:
+                    rows.pop(key, None)
+                rows.update(change["set"])
+        else:
+            return
+        self._offset = data["now"] - monotonic()
+        self._lost_at = None
+        self.link, self.why = "live", ""
+        self._tell()
+        self.begun.set()
+
+    def _lose(self, why: str) -> None:
+        if self.link != "lost":
+            self._lost_at = monotonic()
+        self.link, self.why = "lost", why
+        self._tell()
+
+    def _tell(self) -> None:
+        self.version += 1
+        changed, self._changed = self._changed, Event()
+        changed.set()
+
+
+class ViewPassing:
+    """The messages of which a view tells, over HTTP; one that was lost is looked for until it is there again.
+
+    Args:
+        address: That of the view.
+        payloads: Whether their payloads are wanted.
+    """
+
+    def __init__(self, address: Address, *, payloads: bool) -> None:
+        self._address = address
+        self._path = f"api/messages{'?payloads=1' if payloads else ''}"
+
+    async def run(self, take: Take) -> None:
+        """Follow the messages."""
+        pause, known, lost = FIRST_PAUSE, False, False
+        while True:
+            try:
+                async with connected(self._address) as client:
+                    await client.follow(self._path)
+                    if lost:
+                        _say(f"{self._address.shown} is back")
+                    pause, known, lost = FIRST_PAUSE, True, False
+                    await _follow(client, take)
+                    return
+            except Lost as error:
+                if not known:
+                    raise CommandError(f"there is no view at {self._address.shown}: {error}") from None
+                if not lost:
+                    _say(f"{self._address.shown} is lost: {error}; looking for it")
+                lost = True
+            await sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+
+async def _follow(client: Client, take: Take) -> None:
+    more = True
+    while more:
+        kind, data = await client.next_event()
+        if kind == "messages":
+            more = take([Passed(*each[:8]) for each in data], 0)
+        elif kind == "missed":
+            more = take([], data)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"workerbus: {one_line(text)}\n")

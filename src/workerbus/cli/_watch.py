@@ -1,0 +1,94 @@
+"""What there is to see at an address: what others draw, and know nothing else of (O3, O8).
+
+Who draws looks here whenever it is time to: nothing waits for a slow terminal, and states are missed, not changes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+from anyio import Event
+
+SECTIONS: Final = ("about", "processes", "runners", "workers", "others", "jobs", "groups", "curves", "errors", "spans")
+
+State = dict[str, dict[str, Any]]
+Link = Literal["connecting", "live", "lost"]
+
+
+class Watch(Protocol):
+    """What there is to see at an address.
+
+    Attributes:
+        shown: The address, for people.
+        state: What there is to see: section to key to row, as at ``/api/state``.
+        link: Whether that is so now.
+        why: Why it is not, in words.
+        version: A number that is another one whenever there is something new.
+        begun: Whether something has come yet.
+    """
+
+    shown: str
+    state: State
+    link: Link
+    why: str
+    version: int
+    begun: Event
+
+    async def changed(self) -> None:
+        """Wait until there is something new."""
+
+    async def run(self) -> None:
+        """Look, until it is cancelled.
+
+        Raises:
+            CommandError: There is nothing to see, and will not be.
+        """
+
+    def now(self) -> float:
+        """Return the time on the clock of the state, in seconds; it stands still while the link is lost."""
+
+    async def story(self, job_id: str) -> dict[str, Any] | None:
+        """Return the story of a job; None where it is not remembered, or nobody answers."""
+
+
+def empty() -> State:
+    """Return a state in which there is nothing to see."""
+    return {section: {} for section in SECTIONS}
+
+
+class Passed(NamedTuple):
+    """A message that has passed.
+
+    Attributes:
+        at: When, in seconds by the clock of who tells.
+        runner: The runner that has told of it.
+        kind: The name of its class, without ``Bus`` and ``Message`` where it is one of the library's.
+        source: Who has sent it.
+        target: For whom; None is everybody.
+        job_id: Of which job; empty where it is of none.
+        text: The name of a job that is asked for, the status of an answer, the reason of a cancel.
+        payload: Its payload, where that was asked for and is allowed.
+    """
+
+    at: float
+    runner: str
+    kind: str
+    source: str
+    target: str | None
+    job_id: str
+    text: str | None
+    payload: Any = None
+
+
+Take = Callable[[Sequence[Passed], int], bool]
+"""Takes messages that have passed, and how many were left out before them; returns whether more is wanted."""
+
+
+class Passing(Protocol):
+    """The messages that pass at an address."""
+
+    async def run(self, take: Take) -> None:
+        """Follow them until there is enough.
+
+        Raises:
+            CommandError: There is nothing to see, and will not be.
+        """
