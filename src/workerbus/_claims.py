@@ -37,6 +37,11 @@ class Claims:
             self._rivals.setdefault(name, {})[runner] = data
         return [data]
 
+    def _first(self, name: str, runner: str) -> WorkerReadyData:
+        """Return a worker of another runner as it was first noted: that is the one which will leave."""
+        data = self._remote[name]
+        return data if data.runner == runner else self._rivals[name][runner]
+
     def _give_up(self, name: str, runner: str) -> WorkerReadyData | None:
         """Forget a worker of another runner; of further claims to its name, the first takes its place."""
         rivals = self._rivals.get(name, {})

@@ -169,8 +169,6 @@ class WorkerRegistry(Claims, Watchers):
         """
         name = worker_data.worker_name
         new = name not in self
-        if worker_data.pool is not None:
-            self._note_pool(worker_data)
         if worker_data.runner == self._runner_name:
             others = self._claim_here(worker_data)
             if self.neighbourhood is not None:
@@ -180,6 +178,9 @@ class WorkerRegistry(Claims, Watchers):
             left = self._leaving.pop((name, worker_data.runner), None) if self._leaving else None
             if left is not None and self.on_departure is not None:  # that it has gone comes late, or never
                 self.on_departure(left, None)
+        if worker_data.pool is not None:
+            mine = worker_data.runner == self._runner_name
+            self._note_pool(self._local[name] if mine else self._first(name, worker_data.runner))
         if name in self._starting and worker_data.runner == self._runner_name:
             self._starting.discard(name)
         elif not new:

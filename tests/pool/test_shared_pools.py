@@ -184,6 +184,28 @@ async def test_jobs_of_a_process_that_is_killed_are_errors_or_done_by_another() 
     assert outcomes["repeated"] == "left"
 
 
+async def test_jobs_of_a_process_that_is_lost_are_answered_however_often_its_pool_was_announced() -> None:
+    """S2, J1, J4: whoever joins hears of it more than once."""
+    network, answers = PeerNetwork(), list[str]()
+
+    async def ask(asker: WorkerRunner) -> None:
+        with pytest.raises(JobError, match="gone"):
+            await asker.job("pool", name="sleep", payload={"seconds": 100.0})
+        answers.append("gone")
+
+    async with WorkerRunner(bus=network.end("host"), name="host") as host:
+        await host.add_workers(pool_of(1, shared="host"), wait=True)
+        async with WorkerRunner(bus=network.end("asker"), name="asker") as asker, anyio.create_task_group() as group:
+            await asker.registry.wait_for("pool")
+            await settle()
+            group.start_soon(ask, asker)
+            await settle()
+            assert not answers
+            network.fence("host")
+            await settle()
+            assert answers == ["gone"]
+
+
 async def test_a_job_waits_for_the_first_pool_of_its_name() -> None:
     """S2, J6"""
     network = PeerNetwork()
