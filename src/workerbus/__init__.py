@@ -107,9 +107,10 @@ from workerbus.messages import (
     bus_message,
 )
 from workerbus.pool import MemberStatistics, PoolAnswer, PoolMap, PoolStatistics, WorkerPool
+from workerbus.runner._deprecated import PipelineRunner
 from workerbus.runner._health import RunnerHealth
 from workerbus.runner._outcome import RunOutcome
-from workerbus.runner._runner import PipelineRunner, WorkerRunner
+from workerbus.runner._runner import WorkerRunner
 from workerbus.runner._stalls import LoopStatistics
 from workerbus.runner._statistics import RunnerStatistics, WorkerSnapshot
 from workerbus.supervision._supervision import Supervision

@@ -8,6 +8,7 @@ goes is looked up by its name: nothing goes through all of a table.
 from collections.abc import Callable, Collection
 
 from workerbus._claims import Claims
+from workerbus._concurrency.waiting import Wait, waits
 from workerbus._failed import FailedWorkers
 from workerbus._neighbourhood import Neighbourhood, forget_runner
 from workerbus._order import new_incarnation
@@ -28,6 +29,7 @@ class WorkerRegistry(Claims, Watchers):
         on_departure: Called with that of a worker that was unregistered, and with why, in words, where that is known.
         check_loop: Raises `WrongLoopError` in another thread or event loop than that of the runner's bus.
         neighbourhood: What it shares with the other runners on a bus of this process; None where there is no such bus.
+        explain: Returns what those wait for who wait for a worker of this runner; None where the runner does not know.
         on_restart_over: Called with the name of a worker of this runner that is not restarted any more, or was.
         on_conflict: Called with that of another runner's worker whose name is claimed here too, or by a third runner.
         shared_pools: The pools that share names, here and under other runners.
@@ -48,6 +50,7 @@ class WorkerRegistry(Claims, Watchers):
         self.on_arrival: Callable[[WorkerReadyData], None] | None = None
         self.on_departure: Callable[[WorkerReadyData, str | None], None] | None = None
         self.on_restart_over: Callable[[str], None] | None = None
+        self.explain: Callable[[str], Wait | None] | None = None
         self.on_conflict: Callable[[WorkerReadyData], None] | None = None
         self.neighbourhood: Neighbourhood[WorkerRegistry] | None = None
         self.check_loop: Callable[[str], None] = _anywhere
@@ -443,6 +446,19 @@ class WorkerRegistry(Claims, Watchers):
             for handler in list(registry._gone_watchers.get(data.worker_name, ())):  # noqa: SLF001 - of the same class
                 handler(data)
 
+    def in_words(self, worker_name: str) -> Wait:
+        """Return what those wait for who wait for a worker, for who looks at their frames."""
+        for registry in self._sharing():
+            wait = None if registry.explain is None else registry.explain(worker_name)
+            if wait is not None:
+                return wait
+        host, failure = self.restarting.get(worker_name), self.failure_of(worker_name)
+        if host is not None:
+            return Wait(1, f"for worker {worker_name!r}, which is being restarted by runner {host!r}")
+        if failure is not None and failure.error is not None:
+            return Wait(0, f"for worker {worker_name!r} to come, which has failed: {failure.error}")
+        return Wait(0, f"for worker {worker_name!r} to come; {self.near(worker_name)}")
+
     def near(self, worker_name: str) -> str:
         """Say which known names look like one that is not known, as the end of a sentence.
 
@@ -450,6 +466,9 @@ class WorkerRegistry(Claims, Watchers):
             worker_name: The name that is not known.
         """
         return near_names(worker_name, [*self._local, *self.remote_workers, *self.shared_pools.names])
+
+
+waits(Watchers.wait_for_news, lambda its: its["self"].in_words(its["worker_name"]))
 
 
 def _anywhere(_what: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
+from workerbus._concurrency.waiting import item_in_words
 from workerbus._message_base import BusMessage
 from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
 
@@ -133,6 +134,12 @@ class HookCall:
         self.cause: BusMessage | None = cause
         self.barrier: Barrier | None = barrier
         self.done: Callable[[BaseException | None], None] | None = done
+
+
+@item_in_words.register
+def _(call: HookCall) -> str:
+    what = f" ({type(call.args[0]).__name__})" if call.name == "on_bus_message" else ""
+    return f"hook {call.name}{what}" if call.name else ""
 
 
 class ChildReport(HookCall):

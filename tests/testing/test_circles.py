@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 
 from workerbus import BaseWorker, BusJobRequestMessage, WorkerRunner, job
+from workerbus.diagnosis._circles import circles_in
 from workerbus.testing import DeadlockError, run, settle
-from workerbus.testing.diagnosis._circles import circles_in
 
 WAITS = st.dictionaries(st.integers(0, 8), st.lists(st.integers(0, 8), max_size=4), max_size=9)
 

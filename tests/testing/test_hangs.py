@@ -14,8 +14,8 @@ import pytest
 from anyio import CancelScope, current_time, sleep
 
 from workerbus import BaseWorker, BusJobRequestMessage, JobError, WorkerRunner, job
+from workerbus.diagnosis._waiting import Waiter, describe
 from workerbus.testing import DeadlockError, SpinError, StuckError, TimeLimitError, run
-from workerbus.testing.diagnosis._waiting import Waiter, describe
 
 
 async def iterate(runner: WorkerRunner) -> None:

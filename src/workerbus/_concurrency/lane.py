@@ -43,6 +43,7 @@ from workerbus._concurrency.left_open import LEFT_OPEN, close_left_open
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.room import Room
 from workerbus._concurrency.turns import AT_ONCE, TAKES, Turns
+from workerbus._concurrency.waiting import Role, Wait, item_in_words, serves, waits
 from workerbus._values import BATCH
 
 T = TypeVar("T")
@@ -228,6 +229,8 @@ class Lane(Generic[T]):
                 self._quiet = Event()
             await self._quiet.wait()
 
+    waits(quiet, lambda its: Wait(2, f"for {its['self'].name!r} to have nothing to do"))
+
     def _tell_quiet(self) -> None:
         if self._quiet is not None:
             self._quiet.set()
@@ -350,6 +353,11 @@ class Lane(Generic[T]):
                     left = most = await self._turn(new_event)  # rule 2
 
     tells(_take_all, lambda its: Doing(f"lane {its['self'].name!r}, which handles {type(its['item']).__name__}"))
+    serves(_take_all, lambda its: its["self"].role())
+
+    def role(self) -> Role:
+        """Return what the task of the lane is for, for who looks at its frames."""
+        return Role(keys=(("lane", id(self)),), behind=lambda: [item_in_words(item) for item in self.look()])
 
     async def _park(self, new_event: type[Event]) -> bool:
         while not (self.awake or self.closed):

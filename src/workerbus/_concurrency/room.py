@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from anyio import Event
 
 from workerbus._concurrency.handling import Handling, current, held_up_by
+from workerbus._concurrency.waiting import Wait, waits
 
 T = TypeVar("T")
 
@@ -46,6 +47,12 @@ class RoomWaiter(Generic[T]):
         finally:
             self.give_up()
 
+    waits(wait, lambda its: its["self"].in_words())
+
+    def in_words(self) -> Wait | None:
+        """Return what is waited for; None where the room does not know."""
+        return None if self._room.words is None else self._room.words()
+
     def give_up(self) -> None:
         """Leave the line; nothing happens where the item has been put in."""
         self._room.remove(self)
@@ -66,15 +73,17 @@ class Room(Generic[T]):
         limit: How many items may be in it.
         taken: How many items are in it.
         coming: Returns how many items are on their way in, and not counted in ``taken`` yet.
+        words: Returns what those in line wait for; None where whoever lets them stand there says so.
         _line: Those who wait, in order; None until somebody does.
     """
 
-    __slots__ = ("_line", "coming", "limit", "taken")
+    __slots__ = ("_line", "coming", "limit", "taken", "words")
 
     def __init__(self, limit: float = math.inf) -> None:
         self.limit: float = limit
         self.taken: int = 0
         self.coming: Callable[[], int] = _nothing
+        self.words: Callable[[], Wait] | None = None
         self._line: OrderedDict[RoomWaiter[T], None] | None = None  # it is large, and most rooms never need one
 
     @property

@@ -116,6 +116,13 @@ class WorkerBus(Routing):
         """
         return "connected" if self.is_open else "closed"
 
+    def in_words(self) -> str:
+        """Return the bus and how it is, in words, for `workerbus.dump`.
+
+        Override it for a network where more can be waiting.
+        """
+        return f"bus {self.name!r}" + ("" if self.connection == "connected" else f", which is {self.connection}")
+
     @property
     def delivers_at_once(self) -> bool:
         """Whether what was posted for somebody of this process has arrived."""

@@ -32,6 +32,9 @@ class HeldMessages:
     def __init__(self) -> None:
         self._held: list[Held] = []
 
+    def __len__(self) -> int:
+        return len(self._held)
+
     def add(self, message: BusMessage, *, posted: bool = False, handed_out: bool = False) -> Receipt:
         """Keep a message behind those that wait; see `Held`."""
         receipt = Receipt()

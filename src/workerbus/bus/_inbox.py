@@ -135,6 +135,11 @@ class Inbox(ABC):
     def depth(self) -> int:
         """How many messages wait, for the subscriber's code or for its start."""
 
+    @property
+    def room(self) -> Room[BusMessage] | None:
+        """The room in the data lane; None where that has no bound."""
+        return None
+
     async def quiet(self) -> None:
         """Wait until none of the subscriber's code runs."""
 
@@ -284,6 +289,11 @@ class PlainInbox(Inbox):
     def busy(self) -> bool:
         """Whether a handler runs."""
         return self._system.busy or self._data.busy
+
+    @property
+    def room(self) -> Room[BusMessage] | None:
+        """The room in the data lane."""
+        return self._data.room
 
     @property
     def depth(self) -> int:

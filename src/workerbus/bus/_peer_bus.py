@@ -25,6 +25,7 @@ from typing import Final, Self
 import attrs
 from anyio import current_time, get_cancelled_exc_class, move_on_after
 
+from workerbus._concurrency.waiting import Wait, waits
 from workerbus._log import about
 from workerbus._message_base import peer_of, set_peer
 from workerbus._values import Peer
@@ -142,6 +143,10 @@ class PeerBus(PeerSessions):
                 raise
         self._names_kept.discard(name)
 
+    waits(
+        _admit, lambda its: Wait(1, f"for the network of bus {its['self'].name!r}, to claim the name {its['name']!r}")
+    )
+
     def _leaves(self, name: str) -> None:
         self._names_lost.pop(name, None)
         if self._alive and name not in self._subscribers and name not in self._names_kept:
@@ -210,6 +215,8 @@ class PeerBus(PeerSessions):
             await self.room()
         elif receipt is not None:
             await self._stored(receipt, deadline)
+
+    waits(publish, lambda its: its["self"].sending_in_words(its["message"]))
 
     async def _stored(self, first: Receipt, deadline: float) -> None:
         receipt: Receipt | None = first
@@ -430,6 +437,10 @@ class PeerBus(PeerSessions):
                 if session is not None:
                     session.stand(waiter)
         self._hand_out(message, ready)
+
+    def in_words(self) -> str:
+        """Return the bus and how it is, in words: who is there, and what waits."""
+        return super().in_words() + (f", {len(self._held)} messages wait for a connection" if len(self._held) else "")
 
     # --- lifetime
 

@@ -14,6 +14,7 @@ from workerbus._concurrency.home import Home
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.room import RoomWaiter
+from workerbus._concurrency.waiting import Wait, names_of, waits
 from workerbus.bus._inbox import BusStatistics, BusSubscriber, Inbox, make_inbox
 from workerbus.bus._taps import Tapped
 from workerbus.errors import NameTakenError
@@ -136,6 +137,10 @@ class Routing(Tapped, ABC):
     def _leaves(self, name: str) -> None:
         """Give such a name back."""
 
+    def inboxes(self) -> list[tuple[str, Inbox]]:
+        """Return who is subscribed here, by name, and the inbox of each."""
+        return list(self._inboxes.items())
+
     def has_subscriber(self, name: str) -> bool:
         """Whether a subscriber of this name is on this bus."""
         return name in self._subscribers
@@ -207,7 +212,7 @@ class Routing(Tapped, ABC):
         if recipients is None:
             recipients = self._recipients(message)
         ready: list[Inbox] = []
-        full: list[Lane[Any]] = []  # for the testing module, which reads it off the frame when nothing goes on
+        full: list[Lane[Any]] = []
         waiters: list[RoomWaiter[BusMessage]] = []
         for inbox, lane in [(inbox, inbox.full_lane(message)) for inbox in recipients]:
             if lane is None or lane.room is None:
@@ -222,6 +227,8 @@ class Routing(Tapped, ABC):
         finally:
             for waiter in waiters:
                 waiter.give_up()
+
+    waits(_hand_out_in_line, lambda its: _full(its["full"]))
 
     def _hand_to_observers(self, message: BusMessage, own: Inbox | None) -> None:
         self.check_thread()
@@ -251,3 +258,9 @@ class Routing(Tapped, ABC):
             refused=self._counts.refused,
             subscribers={name: inbox.statistics() for name, inbox in self._inboxes.items()},
         )
+
+
+def _full(lanes: Sequence[Lane[Any]]) -> Wait:
+    """Return what a sender waits for that has found lanes full."""
+    whose = names_of(lane.name.removesuffix(" data") for lane in lanes)
+    return Wait(1, f"for room in the data lane of {whose}, which is full", tuple(("lane", id(lane)) for lane in lanes))

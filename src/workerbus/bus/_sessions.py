@@ -13,8 +13,10 @@ from anyio import Event
 
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lane import Lane
+from workerbus._concurrency.waiting import Wait, enumerated
 from workerbus._events import EventEmitter, EventHandlers, call_handler
 from workerbus._log import about
+from workerbus._message_base import BusMessage
 from workerbus._order import new_incarnation
 from workerbus._slot import set_core
 from workerbus._values import Peer, value
@@ -118,6 +120,20 @@ class PeerSessions(WorkerBus, EventEmitter):
         self._changed = Event()
 
     # --- lives and sessions
+
+    def in_words(self) -> str:
+        """Return the bus and how it is, in words: who is there, and what waits."""
+        peers = enumerated([repr(peer.name) for peer in self.peers])
+        text = f"{super().in_words()}, {f'with the peers {peers}' if peers else 'without a peer'}"
+        waiting = sum(session.waiting for session in self._sessions.values())
+        return f"{text}, {waiting} messages that have arrived wait for room" if waiting else text
+
+    def sending_in_words(self, message: BusMessage) -> Wait:
+        """Return what a sender waits for, for who looks at its frames."""
+        whom = "all" if message.target is None else repr(message.target)
+        away = "" if self.connection == "connected" else f", which is {self.connection}"
+        text = f"for a {type(message).__name__} to {whom} to be stored by the network of bus {self.name!r}{away}"
+        return Wait(1, text)
 
     @property
     def peers(self) -> tuple[Peer, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from workerbus._concurrency.waiting import waits
 from workerbus._slot import HasCore, core_of
 from workerbus._values import JobStatus
 from workerbus.errors import WireError
@@ -133,6 +134,8 @@ class JobAnswers(HasCore):
                 raise
             return
         await server.owner.send(server.message_of(BusJobStreamDataMessage, job, data))
+
+    waits(send_job_stream_data, lambda its: its["job"].reader_in_words(its["window"]))
 
     async def send_job_stream_end(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Close the stream, which ends the job as COMPLETED; as CANCELLED, if it was cancelled before.

@@ -13,6 +13,7 @@ import attrs
 from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after, move_on_at
 
 from workerbus._concurrency.failures import is_being_cancelled
+from workerbus._concurrency.waiting import waits
 from workerbus._log import about
 from workerbus._values import JobStatus, WorkerGoneData, WorkerReadyData
 from workerbus.abc import JobPeer
@@ -243,6 +244,8 @@ class JobClient(GroupTable):
                     break
         if cancelled is not None:
             raise cancelled
+
+    waits(_wait_for_answers, lambda its: its["group"].in_words())
 
     async def request_update(self, job_id: str, worker_name: str) -> None:
         """Ask a worker of a group how its job is getting on."""

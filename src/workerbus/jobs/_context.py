@@ -22,6 +22,7 @@ from attrs import frozen
 
 from workerbus._concurrency.left_open import LEFT_OPEN, Entry, close_left_open, leave_open
 from workerbus._concurrency.lifetime import carry_deadline
+from workerbus._concurrency.waiting import waits
 from workerbus._order import PROCESS
 from workerbus._values import JobStatus
 from workerbus.errors import NotRunningError, WrongTaskError
@@ -379,6 +380,8 @@ class Context:
                 await checkpoint_if_cancelled()  # asyncio cancels no task that a busy stream wakes in each pass
         if group.state is not GroupState.COMPLETED:
             await checkpoint_if_cancelled()  # lets a cancellation from outside win over our own
+
+    waits(_outcome, lambda its: its["group"].in_words())
 
     async def _leave(self, exc: BaseException | None, *, raised_here: bool) -> bool:
         """Leave the group and the scope; returns whether the group's own error is to be raised."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from anyio.lowlevel import checkpoint_if_cancelled
 from attrs import evolve
 
+from workerbus._concurrency.waiting import waits
 from workerbus._values import JobStatus
 from workerbus.errors import NotRunningError
 from workerbus.jobs._attempts import Retry, in_attempts
@@ -269,6 +270,8 @@ class JobGroupContext(ReportingContext, Coroutine[Any, Any, dict[str, R_co]], Ge
         if group.pending:
             self._client.has_enough(group)
         return [self._answer_of(worker) for worker in done[:n]]
+
+    waits(_quorum, lambda its: its["group"].in_words())
 
     def as_completed(self) -> AsyncIterator[JobAnswer]:
         """Iterate over the answers, in the order in which they come, until all workers have answered.

@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from workerbus._concurrency.handling import Handling, current, held_up_by
 from workerbus._concurrency.room import Room
+from workerbus._concurrency.waiting import Wait, job_title, names_of, waits
 from workerbus._values import JobStatus, WorkerReadyData
 from workerbus.abc import Barrier, Directory, OpenAsks
 from workerbus.errors import (
@@ -210,6 +211,16 @@ class JobGroup:
         if error is not None:
             raise error
 
+    def in_words(self) -> Wait:
+        """Return what those wait for who wait for the group, for who looks at their frames."""
+        title, whom = job_title(self.job_id, self.job_name), names_of(self.pending)
+        if not self.pending:
+            return Wait(1, f"to go on: {title} is over")
+        on = tuple(("job", self.job_id, name) for name in sorted(self.pending))
+        if self.is_done:
+            return Wait(2, f"until {whom} have stopped working on {title}, which is over: {self.reason}", on)
+        return Wait(1, f"for the answer of {whom} to {title}", on)
+
     def admit_what_it_waits_for(self) -> None:
         """Let handlers go on that wait for room which is held up until the group has its answers."""
         rooms = {room for handling in self.awaited_by or () for room in held_up_by(handling)}
@@ -324,3 +335,6 @@ class JobGroup:
         if self._changed is not None:
             self._changed.set()
             self._changed = None
+
+
+waits(JobGroup.wait, lambda its: its["self"].in_words())

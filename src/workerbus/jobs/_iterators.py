@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from workerbus._concurrency.waiting import waits
 from workerbus._values import BATCH, JobStatus
 from workerbus.jobs._events import JobAnswer, JobEvent, JobGroupEvent, JobProgress
 from workerbus.jobs._group import JobGroup
@@ -67,6 +68,8 @@ class Events(Generic[E]):
             self._queue.took(worker, number)
         return self._shape(kind, data) if self._single else self._shape(kind, worker, data)
 
+    waits(__anext__, lambda its: its["group"].in_words())
+
 
 class Stream(Generic[E]):
     """The chunks of a stream as an iterator, out of all events."""
@@ -115,6 +118,8 @@ class Answers:
                 raise StopAsyncIteration
             await group.change()
 
+    waits(__anext__, lambda its: its["group"].in_words())
+
 
 class Reports:
     """How far a group is, as an iterator: at once, and whenever something has happened since; each has its own."""
@@ -147,6 +152,8 @@ class Reports:
             await checkpoint_if_cancelled()  # the body is being cancelled: no line of it is to run
         self._last = group.state is not GroupState.OPEN
         return self.now()
+
+    waits(__anext__, lambda its: its["group"].in_words())
 
     def _has_news(self) -> bool:
         return self._event is not self._queue.last or self._answered != len(self._group.responses)

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from anyio import Event, current_time
 
+from workerbus._concurrency.waiting import Held
 from workerbus._log import about
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall, JobPeer, Sender
@@ -121,6 +122,10 @@ class JobTable:
         finally:
             self._held = None
         return held
+
+    def held(self) -> list[Held]:
+        """Return the jobs that wait without a task: for their turn, for a time, or for an answer."""
+        return [held for job in list(self.jobs.values()) if (held := job.held()) is not None]
 
     def snapshots(self) -> tuple[JobSnapshot, ...]:
         """Return a snapshot of each open job; there is nothing of its payload in it."""

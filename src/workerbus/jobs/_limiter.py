@@ -63,11 +63,13 @@ class Limiter(Generic[T]):
     Attributes:
         holders: The jobs that have a place; to what, is up to subclasses.
         paced: Whether a job may have to wait though there is a place.
+        place: What those in line wait for, in words.
     """
 
     __slots__ = ("_limit", "_line", "holders")
 
     paced: ClassVar[bool] = False
+    place: ClassVar[str] = "its turn"
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
@@ -83,6 +85,11 @@ class Limiter(Generic[T]):
     def waits(self, job: T) -> bool:
         """Whether a job stands in line."""
         return job in self._line
+
+    @property
+    def why(self) -> str | None:
+        """What those in line wait for, in words, where that is not what others have."""
+        return None
 
     def stand(self, job: T) -> bool:
         """Take a place, or stand in line; returns whether there was a place."""
@@ -142,6 +149,12 @@ class PacedLimiter(Limiter[T]):
         if not self._line or len(self.holders) >= self._limit:
             return None
         return self._next - self._slack
+
+    @property
+    def why(self) -> str | None:
+        """What those in line wait for, in words, where that is not what others have."""
+        due = self.due_at
+        return None if due is None else f"for its turn: its handler's rate lets the next one begin at {due:g} s"
 
     def stand(self, job: T) -> bool:
         """Take a place, or stand in line; returns whether there was a place, and it was time."""

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from anyio import current_time
 
+from workerbus._concurrency.waiting import Held, Key, Role, Wait, enumerated, job_title
 from workerbus._values import JobStatus, Value, value
 from workerbus.jobs._limiter import Limiter
 from workerbus.jobs._state import JobState
@@ -122,6 +123,56 @@ class OpenJob:
         """Whether it stands in line for its turn."""
         limiter = self.route.limiter
         return limiter is not None and limiter.waits(self)
+
+    @property
+    def title(self) -> str:
+        """What it is called, for who looks at what a worker does."""
+        request = self.request
+        return f"worker {request.target!r}, {self.name}, asked for by {request.source!r}"
+
+    @property
+    def name(self) -> str:
+        """The same, without whom it concerns."""
+        return job_title(self.request.job_id, self.request.job_name)
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """What it can be found by."""
+        return (("job", self.request.job_id, self.request.target),)
+
+    def role(self) -> Role:
+        """Return what the task of its handler is for."""
+        return Role(self.title, self.keys, since=self.since, deadline=self.deadline)
+
+    def held(self) -> Held | None:
+        """Return what it waits for without a task; None where it does not."""
+        if self.deferred:
+            wait = Wait(0, "for somebody to answer it: its handler has returned, and left it open")
+        elif self.timer is not None:
+            wait = Wait(1, "for its delay to pass")
+        elif self.waits:
+            wait = self._turn()
+        else:
+            return None
+        return Held(self.title, wait, self.keys, self.since, self.deadline)
+
+    def _turn(self) -> Wait:
+        limiter = self.route.limiter
+        assert limiter is not None
+        if limiter.why is not None:
+            return Wait(1, limiter.why)
+        # Of several jobs that have their turn, the first one to end is enough. A `Wait` is for all that it names: so it
+        # names the job if it is the only one, and otherwise none, lest a circle be found where there is none.
+        others = list(limiter.holders)
+        have = "has" if len(others) == 1 else "have"
+        text = f"for {limiter.place}, which {enumerated([other.name for other in others])} {have}"
+        return Wait(1, text, others[0].keys if len(others) == 1 else ())
+
+    def reader_in_words(self, window: SenderWindow) -> Wait | None:
+        """Return what its handler waits for when its stream is ahead of who reads it; None where it is not."""
+        if window.sent < window.until:
+            return None
+        return Wait(1, f"for {self.request.source!r} to read the stream of {self.name}: its window is full")
 
     @property
     def late(self) -> bool:

@@ -13,6 +13,7 @@ from anyio import CancelScope, Event
 
 from workerbus._concurrency.backend import event_class
 from workerbus._concurrency.left_open import LEFT_OPEN, close_left_open
+from workerbus._concurrency.waiting import Wait, waits
 
 T = TypeVar("T")
 
@@ -97,6 +98,12 @@ class TaskPool(Generic[T]):
             if self._quiet is None:
                 self._quiet = Event()
             await self._quiet.wait()
+
+    waits(quiet, lambda its: its["self"].unwinding())
+
+    def unwinding(self) -> Wait:
+        """Return what those wait for who wait until no job runs."""
+        return Wait(2, f"for the job handlers of {self._name!r} to unwind")
 
     async def _work(self, job: T) -> None:
         base, new_event = copy_context(), event_class()

@@ -19,6 +19,7 @@ from anyio import CancelScope, Event
 from workerbus._concurrency.backend import running_backend
 from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import Failure, Kind, sort_failure
+from workerbus._concurrency.waiting import serves
 from workerbus._log import about
 from workerbus._message_base import peer_of
 from workerbus._values import JobStatus, Peer
@@ -306,6 +307,8 @@ class JobServer(JobTable):
             scope.deadline = math.inf
             self._expire(job)  # one that was late has not begun, and gets its answer here
         return not scope.cancel_called
+
+    serves(_perform, lambda its: its["job"].role())
 
     async def _handle(self, job: OpenJob, scope: CancelScope) -> None:
         job.state = next_job(job.state, JobTrigger.START)

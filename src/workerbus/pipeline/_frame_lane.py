@@ -24,6 +24,7 @@ from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import Kind, cancelled_from_outside, sort_failure
 from workerbus._concurrency.left_open import LEFT_OPEN, close_left_open
 from workerbus._concurrency.own_tasks import TaskHandle
+from workerbus._concurrency.waiting import Role, serves
 from workerbus._values import BATCH
 from workerbus.errors import WrongLoopError
 from workerbus.pipeline._frames import Frame, FrameDirection
@@ -48,6 +49,7 @@ class FrameLane:
         joined: Awaited, instead of that, with each frame that has to get through whatever happens (``is_joined``).
         taken: Called with the direction of each frame that is taken out of the queue.
         first: The lane whose waiting frames go before this one's.
+        title: Whose lane it is, in words; by default, the processor alone.
 
     Attributes:
         name: As given.
@@ -68,6 +70,7 @@ class FrameLane:
         "_taken",
         "_task",
         "_thread",
+        "_title",
         "_wake",
         "_when_quiet",
         "current",
@@ -88,6 +91,8 @@ class FrameLane:
         joined: Callable[[Frame, FrameDirection], Awaitable[None]],
         taken: Callable[[FrameDirection], None] | None = None,
         first: "FrameLane | None" = None,
+        *,
+        title: str = "",
     ) -> None:
         self.name: str = name
         self._thread = get_ident()
@@ -97,6 +102,7 @@ class FrameLane:
         self._joined = joined
         self._taken = taken
         self._first = first
+        self._title = title or f"processor {name!r}"
         self._task: TaskHandle | None = None
         self._wake: Event | None = None
         self._scope: CancelScope | None = None
@@ -235,6 +241,12 @@ class FrameLane:
                 await checkpoint()  # rule 3
 
     tells(_take_all, lambda its: Doing(f"processor {its['self'].name!r}, with a {type(its['frame']).__name__}"))
+    serves(_take_all, lambda its: its["self"].role())
+
+    def role(self) -> Role:
+        """Return what the task of the lane is for, for who looks at its frames."""
+        what = "" if self.current is None else f", with {self.current.name}"
+        return Role(f"{self._title}{what}", (("lane", id(self)),), lambda: [frame.name for frame, _ in self.entries])
 
     async def _sort_out(self, frame: Frame, exc: BaseException) -> None:
         failure = sort_failure(exc)

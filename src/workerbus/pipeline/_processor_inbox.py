@@ -28,6 +28,7 @@ from workerbus._concurrency.failures import is_panic
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._concurrency.own_tasks import TaskHandle
 from workerbus._concurrency.room import Room
+from workerbus._concurrency.waiting import Wait
 from workerbus._log import about
 from workerbus._slot import HasCore, core_of
 from workerbus.errors import NotRunningError, WrongLoopError, text_of
@@ -123,6 +124,8 @@ class ProcessorInbox:
         self._open = False
         self._early: list[Entry] = []
         self._room = Room(self._room.limit)
+        full = f"for room before processor {self.name!r}, which is full"
+        self._room.words = lambda: Wait(1, full, (("lane", id(self._data)),))
         self._system: FrameLane | None = None
         self._data: FrameLane | None = None
         self.pauses: Pauses = Pauses()
@@ -163,8 +166,10 @@ class ProcessorInbox:
             target: Whose ``process_frame`` to await with each frame: the processor, as a rule.
         """
         taken = self._left_data if self._bounded else None
-        system = FrameLane(self.name, self._start_lane, Calls(self._process_system), self.failed, self._process_joined)
-        data = FrameLane(self.name, self._start_lane, target, self.failed, self._process_joined, taken, system)
+        title = f"processor {self.name!r} of worker {running.worker.name!r}"
+        new_lane = partial(FrameLane, self.name, self._start_lane, title=title)
+        system = new_lane(Calls(self._process_system), self.failed, self._process_joined)
+        data = new_lane(target, self.failed, self._process_joined, taken, system)
         self._system, self._data, self.running, self._stage = system, data, running, Stage.GATED
         self.pauses.open(system, data)
         self._plain = target
@@ -421,15 +426,18 @@ class ProcessorInbox:
         await self._system.quiet()
 
     @property
+    def lanes(self) -> list[FrameLane]:
+        """Its lanes, if it is a part of a running pipeline."""
+        return [lane for lane in (self._system, self._data) if lane is not None]
+
+    @property
     def at_work(self) -> bool:
         """Whether frames wait here or are being handled, or a task of the processor's own runs."""
-        lanes = [lane for lane in (self._system, self._data) if lane is not None]
-        return bool(self.tasks) or any(lane.entries or lane.current is not None for lane in lanes)
+        return bool(self.tasks) or any(lane.entries or lane.current is not None for lane in self.lanes)
 
     def handles_in(self, task_id: int) -> bool:
         """Whether a frame is being handled here in a task, by whose number anyio tells tasks apart."""
-        lanes = [lane for lane in (self._system, self._data) if lane is not None and lane.current is not None]
-        return any(lane.task_id == task_id for lane in lanes)
+        return any(lane.task_id == task_id for lane in self.lanes if lane.current is not None)
 
     @property
     def late_with_start(self) -> bool:
@@ -478,9 +486,8 @@ class ProcessorInbox:
         """Drop and cancel everything, and take nothing more."""
         self._stage, self._open = Stage.ENDED, False
         self._release()
-        for lane in (self._system, self._data):
-            if lane is not None:
-                lane.end()
+        for lane in self.lanes:
+            lane.end()
 
     def _release(self) -> None:
         self._early.clear()

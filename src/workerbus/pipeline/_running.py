@@ -22,6 +22,7 @@ from attrs import frozen
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus._concurrency.own_tasks import OwnTask
+from workerbus._concurrency.waiting import names_of
 from workerbus._log import about
 from workerbus.errors import NotRunningError, PipelineStartTimeoutError
 from workerbus.pipeline._frames import CancelFrame, ErrorFrame, Frame, FrameDirection, Marker, StartFrame
@@ -289,6 +290,23 @@ class RunningPipeline:
         """The names of the processors that keep the pipeline from starting now."""
         unready = [inbox.name for inbox in self.inboxes if not inbox.set_up]
         return unready[:1] or [inbox.name for inbox in self.inboxes if inbox.late_with_start]
+
+    def late(self) -> str:
+        """Return what keeps the pipeline from starting now, in words."""
+        slow = self.slow_starters
+        if all(inbox.set_up for inbox in self.inboxes):
+            return f"the StartFrame was not pushed on by {names_of(slow)}"
+        return f"processor {slow[0]!r} is not set up"
+
+    def lines(self) -> list[str]:
+        """Return what its processors do and what waits for them, in words; those that have nothing are left out."""
+        lines: list[str] = []
+        for inbox in self.inboxes:
+            texts = [f"handles {lane.current.name}" for lane in inbox.lanes if lane.current is not None]
+            waiting = sum(len(lane.entries) for lane in inbox.lanes)
+            texts += [f"has {waiting} more frames waiting"] if waiting else []
+            lines += [f"processor {inbox.name!r} {', and '.join(texts)}"] if texts else []
+        return lines
 
     async def begin(
         self, send: Callable[[], None], *, setup_seconds: float | None, start_seconds: float | None

@@ -233,6 +233,14 @@ class PipelineSession:
             asks.join()
             self.flushes.send(asks.seen | {self._state.name}, lambda _: asks.leave())
 
+    def late(self) -> str | None:
+        """Return why a worker that runs is not ready, for who looks at what it does."""
+        return None if self._running is None else self._running.late()
+
+    def lines(self) -> list[str]:
+        """Return what its processors do, those that have nothing to do left out."""
+        return [] if self._running is None else self._running.lines()
+
     @property
     def busy(self) -> list[str]:
         """The names of the processors that are at work."""

@@ -9,7 +9,7 @@ synchronous, and nothing here knows what jobs and members are.
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from workerbus.jobs._limiter import Limiter
 
@@ -35,6 +35,8 @@ class LeastLoaded(Limiter[T], Generic[T, M]):
         "_by_load", "_lines", "_loads", "_lowest", "_priorities", "_priority", "_takes", "concurrency", "members",
         "waiting",
     )  # fmt: skip
+
+    place: ClassVar[str] = "a member of the pool"
 
     def __init__(self, concurrency: int, takes: Callable[[M], bool], priority: Callable[[T], int]) -> None:
         super().__init__(0)
@@ -115,6 +117,12 @@ class LeastLoaded(Limiter[T], Generic[T, M]):
         """Whether a job stands in line."""
         line = self._lines.get(self._priority(job)) if self.waiting else None
         return line is not None and job in line
+
+    @property
+    def why(self) -> str | None:
+        """What those in line wait for, in words, where that is not what others have."""
+        text = "for a member of the pool: none has started, or all are inactive or have gone"
+        return None if self.members else text
 
     def member_of(self, job: T) -> M:
         """Return the member that has a job."""

@@ -30,6 +30,7 @@ from workerbus._concurrency.failures import own_error, unwrap_group
 from workerbus._concurrency.generators import close_generator
 from workerbus._concurrency.left_open import LEFT_OPEN, Entry, close_left_open, entered_here, is_here, leave_open
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
+from workerbus._concurrency.waiting import Wait, waits
 from workerbus._values import BATCH, Value, value
 from workerbus.errors import JobError, NotRunningError, WrongTaskError
 from workerbus.jobs._pool import TaskPool
@@ -237,6 +238,8 @@ class PoolMap(Generic[P, R]):
             await self._room.wait()
         return not self._closed
 
+    waits(_has_room, lambda its: its["self"].answer_in_words(" to be read"))
+
     def _submit(self, payload: P) -> None:
         self._open += 1
         self._tasks.submit((self._index, payload))
@@ -319,6 +322,12 @@ class PoolMap(Generic[P, R]):
             if self._changed is None:
                 self._changed = Event()
             await self._changed.wait()
+
+    waits(__anext__, lambda its: its["self"].answer_in_words())
+
+    def answer_in_words(self, what: str = "") -> Wait:
+        """Return what those wait for who wait for an answer, or for one to be read."""
+        return Wait(1, f"for an answer to {self._title}{what}")
 
     def _next_answer(self) -> PoolAnswer[P, R] | None:
         if self._ordered:

@@ -140,6 +140,16 @@ class Members:
         self.size: int = size
         self.resized: set[Callable[[], None]] = set()
 
+    def late(self) -> None:
+        """Return nothing: a pool is as late as its members are."""
+
+    def lines(self) -> list[str]:
+        """Return how many members take jobs, and how many jobs wait for one; nothing where all is calm."""
+        balancer = self._jobs.balancer
+        if len(balancer.members) == self.size and not balancer.waiting:
+            return []
+        return [f"{len(balancer.members)} of {self.size} members take jobs; {balancer.waiting} jobs wait for one"]
+
     async def begin(self) -> None:
         """Add the first members; they are started with the pool."""
         async with self._changing:

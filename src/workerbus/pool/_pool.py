@@ -129,7 +129,7 @@ class WorkerPool(BaseWorker):
         core.job_server = core.state.job_server = jobs
         core.lifecycle.jobs_first = True
         settings = MemberSettings(factory, max_restarts, within, backoff)
-        core.extension = Members(core, jobs, settings, _whole("size", size, 1))
+        core.extension = core.in_words = Members(core, jobs, settings, _whole("size", size, 1))
         if self.shared_name is not None:
             core.state.shares = self.shared_name, size * concurrency
             jobs.share(self.shared_name, core.presence.announce_load)

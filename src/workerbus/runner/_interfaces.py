@@ -10,12 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from workerbus._concurrency.lifetime import TaskHost
+from workerbus._concurrency.waiting import Wait, names_of
 from workerbus._events import EventHandlers
 from workerbus._log import about
+from workerbus._slot import core_of
 from workerbus._values import WorkerErrorData, WorkerReadyData, WorkerRestartedData
 from workerbus.abc import OpenAsks
 from workerbus.bus._bus import WorkerBus
-from workerbus.bus._inbox import Inbox
+from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, make_inbox
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
 from workerbus.messages import BusMessage
@@ -47,6 +49,10 @@ class Hosted(Protocol):
         """All workers, by name."""
 
     @property
+    def roots(self) -> Mapping[str, Any]:
+        """The workers without a parent, by name."""
+
+    @property
     def errors(self) -> list[BaseException]:
         """What the run raises at its end."""
 
@@ -72,7 +78,7 @@ class Hosted(Protocol):
 HostedT = TypeVar("HostedT", bound=Hosted)
 
 
-class RunnerInterfaces(Generic[HostedT]):
+class RunnerInterfaces(BusSubscriber, Generic[HostedT]):
     """What others of the library call on a runner; `WorkerRunner` has the parts that it needs."""
 
     _name: str
@@ -83,6 +89,11 @@ class RunnerInterfaces(Generic[HostedT]):
     _events: RunnerEvents
     _orphans: OrphanedJobs
     _asking: OpenAsks
+
+    def end_in_words(self) -> Wait:
+        """Return what those wait for who wait for its end."""
+        left = names_of(self._hosted.roots)
+        return Wait(3, f"for the end of runner {self._name!r}" + (f", whose workers are {left}" if left else ""))
 
     # --- for its workers
 
@@ -204,3 +215,9 @@ class RunnerInterfaces(Generic[HostedT]):
             "%s (seen by runner %r)", text, self._name, extra=about(runner=self._name, worker=data.worker_name)
         )
         self.worker_error(WorkerErrorData(data.worker_name, text))
+
+
+@make_inbox.register(RunnerInterfaces)
+def _(runner: Any, _bus: InboxHost) -> Inbox:
+    core: RunnerCore = core_of(runner)
+    return core.make_inbox()

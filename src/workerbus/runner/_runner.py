@@ -11,19 +11,20 @@ import signal as signals
 import warnings
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
+from workerbus._concurrency.waiting import Role, serves, waits
 from workerbus._events import EventEmitter, EventHandlers
 from workerbus._methods import is_default
 from workerbus._order import id_source
 from workerbus._registry import WorkerRegistry
-from workerbus._slot import core_of, set_core
+from workerbus._slot import set_core
 from workerbus.abc import HookSink, OpenAsks
 from workerbus.bus._bus import WorkerBus
-from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, accepts_everything, make_inbox
+from workerbus.bus._inbox import BusSubscriber, Inbox, Receives, accepts_everything
 from workerbus.bus._memory import MemoryBus
 from workerbus.errors import NotRunningError
 from workerbus.jobs._client import JobClient
@@ -38,6 +39,7 @@ from workerbus.runner._interfaces import RunnerCore, RunnerInterfaces
 from workerbus.runner._orphans import OrphanedJobs
 from workerbus.runner._outcome import RunOutcome
 from workerbus.runner._peers import RunnerPeers
+from workerbus.runner._report import RunnerReport
 from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
 from workerbus.runner._slow import SlowJobs
@@ -169,6 +171,7 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
             handle_sigterm=handle_sigterm,
             force_gc=force_gc,
         )
+        self._report = RunnerReport(self._name, self._bus, self._registry, self._hosted, self.job_client, self._run)
         self._auto_end = False
         self._slow = None if slow_seconds is None else SlowJobs(self._name, slow_seconds, self._hosted.workers)
         self._stalls = None if stall_seconds is None else StallWatch(self._name, stall_seconds)
@@ -342,6 +345,9 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         """
         return await self._block.leave(exc_type, exc, traceback)
 
+    waits(run, lambda its: its["self"].end_in_words())
+    waits(__aexit__, lambda its: its["self"].end_in_words())
+
     # --- in the core of the run
 
     async def _serve(self, tasks: TaskHost) -> None:
@@ -379,6 +385,8 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
             self._discovery.end()
             await self._bus.unsubscribe(self)
             logger.info("runner %r has ended", self._name, extra=self.about)
+
+    serves(_serve, lambda its: Role(whose=f"runner {its['self'].name!r}"))
 
     def _start_all(self, tasks: TaskHost) -> None:
         first = self._hosted.start_all()
@@ -482,17 +490,3 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
 
 
 _HANDLES: Final = WorkerRunner.on_bus_message
-
-
-class PipelineRunner(WorkerRunner):
-    """The deprecated name of `WorkerRunner`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        warnings.warn("PipelineRunner is deprecated: use WorkerRunner", DeprecationWarning, stacklevel=2)
-        super().__init__(*args, **kwargs)
-
-
-@make_inbox.register
-def _(runner: WorkerRunner, _bus: InboxHost) -> Inbox:
-    core: RunnerCore = core_of(runner)
-    return core.make_inbox()

@@ -23,6 +23,7 @@ from anyio import CancelScope, Event, current_time, move_on_after, sleep
 from workerbus._backoff import Backoff
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, LazyEvent
+from workerbus._concurrency.waiting import Wait, serves, waits
 from workerbus._log import about
 from workerbus._slot import core_of
 from workerbus._values import WorkerRestartedData
@@ -131,6 +132,11 @@ class Supervision:
             if unit.scope is not None:
                 await unit.over.wait()  # what it was adding is added by now, or is not
         await self._bring_down(list(self._children.values()), "its supervision was stopped")
+
+    def in_words(self, name: str) -> Wait | None:
+        """Return what those wait for who wait for a worker that is being restarted; None where it is not of these."""
+        child = self._children.get(name)
+        return None if child is None else child.in_words()
 
     # --- for the host
 
@@ -289,6 +295,9 @@ class Supervision:
             unit.scope = None
             unit.over.set()
 
+    waits(_restart_unit, lambda _: Wait(1, "for the time to pass after which it makes them anew"))
+    serves(_restart_unit, lambda its: its["unit"].role())
+
     async def _bring_down(self, children: Sequence[Supervised], reason: str) -> None:
         for child in reversed(children):
             await child.bring_down(reason)
@@ -318,6 +327,8 @@ class Supervision:
             self._has_come(child)
         finally:
             child.comes = False
+
+    waits(_make, lambda its: Wait(1, f"for the new worker {its['child'].name!r} to be attached"))
 
     def _has_not_come(self, child: Supervised, error: BaseException) -> None:
         if self._closed or not self._host.takes_workers:

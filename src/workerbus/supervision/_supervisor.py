@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from workerbus._backoff import Backoff
+from workerbus._concurrency.waiting import Wait
 from workerbus._slot import HasCore, core_of
 from workerbus.supervision._state import Restart, Strategy
 from workerbus.supervision._supervision import SupervisingHost, Supervision
@@ -38,6 +39,10 @@ class Supervisions:
     def __init__(self, host: SupervisingHost) -> None:
         self._host = host
         self.all: list[Supervision] = []
+
+    def in_words(self, name: str) -> Wait | None:
+        """Return what those wait for who wait for a worker that is being restarted; None where it is not of these."""
+        return next((wait for each in self.all if (wait := each.in_words(name)) is not None), None)
 
     async def begin(
         self,

@@ -7,7 +7,9 @@ from anyio import CancelScope
 
 from workerbus._backoff import Backoff
 from workerbus._concurrency.lifetime import LazyEvent
+from workerbus._concurrency.waiting import Role, Wait, waits
 from workerbus._slot import core_of
+from workerbus.errors import describe
 from workerbus.messages import BusCancelWorkerMessage
 from workerbus.supervision._factories import Factory
 from workerbus.supervision._state import SUPERVISION_TABLE, RestartIntensity, SupervisedState, SupervisedTrigger
@@ -93,6 +95,15 @@ class Supervised:
         if await core.lifecycle.bring_down(message):
             await self.left.wait()
 
+    waits(bring_down, lambda its: Wait(2, f"for worker {its['self'].name!r} to finish"))
+
+    def in_words(self) -> Wait:
+        """Return what those wait for who wait for the worker while it is restarted."""
+        error = self.error or self.before
+        why = "" if error is None else f", as it has failed: {describe(error)}"
+        text = f"for worker {self.name!r}, which is being restarted (restart {self.restarts + 1}){why}"
+        return Wait(1, text, (("restart", self.name),))
+
 
 class RestartUnit:
     """Workers that are restarted together.
@@ -117,6 +128,11 @@ class RestartUnit:
         self.over = LazyEvent()
         for child in children:
             child.unit = self
+
+    def role(self) -> Role:
+        """Return what the task is for that restarts them."""
+        title = f"the restart of {', '.join(repr(child.name) for child in self.children)}"
+        return Role(title, tuple(("restart", child.name) for child in self.children))
 
     def of(self, state: SupervisedState) -> list[Supervised]:
         """Return those of its workers that are in a state."""

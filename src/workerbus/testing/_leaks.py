@@ -13,8 +13,8 @@ from anyio import TaskInfo, get_running_tasks
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import core_of
 from workerbus.bus._bus import WorkerBus
+from workerbus.diagnosis._waiting import Waiter, describe
 from workerbus.runner._runner import WorkerRunner
-from workerbus.testing.diagnosis._waiting import Waiter, describe
 from workerbus.worker._base import BaseWorker
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)

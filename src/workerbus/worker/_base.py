@@ -6,6 +6,7 @@ What the library needs of a worker is behind one attribute; see `_core`. Most me
 from typing import Any, Final
 
 from workerbus._concurrency.own_tasks import TaskHandle, Work, end_task
+from workerbus._concurrency.waiting import Wait, waits
 from workerbus._order import id_source
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import set_core
@@ -251,6 +252,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
         state = core_of(self).state
         state.check_loop()
         await state.finished.wait()
+
+    waits(wait, lambda its: Wait(2, f"for worker {its['self'].name!r} to finish"))
 
     def create_task(self, function: Work, *args: Any, name: str | None = None) -> TaskHandle:
         """Start a task that ends with the worker: it is cancelled with the worker's handlers, unless it has ended.

@@ -17,8 +17,8 @@ and its watches.
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeGuard
 from weakref import WeakKeyDictionary
 
 from workerbus import _slot
@@ -120,6 +120,16 @@ def known_class(cls: type) -> WorkerClass:
     return known
 
 
+class InWords(Protocol):
+    """What a kind of worker of the library's own says of itself."""
+
+    def late(self) -> str | None:
+        """Return why a worker that runs is not ready; None where there is nothing special to say."""
+
+    def lines(self) -> Iterable[str]:
+        """Return lines on what it does, and what waits there; none where it has nothing to do."""
+
+
 class WorkerCore:
     """All that the library needs of one worker.
 
@@ -139,11 +149,12 @@ class WorkerCore:
         job_server: The jobs that the worker was asked for.
         became_ready: Called in the step in which the worker starts; set by the library's own kinds of worker.
         extension: What such a kind of worker keeps of its own.
+        in_words: Says what there is to say of such a kind of worker beside what there is of every worker.
     """
 
     __slots__ = (
-        "became_ready", "dispatch", "events", "extension", "job_client", "job_server", "lifecycle", "presence", "state",
-        "tree",
+        "became_ready", "dispatch", "events", "extension", "in_words", "job_client", "job_server", "lifecycle",
+        "presence", "state", "tree",
     )  # fmt: skip
 
     def __init__(self, worker: BusSubscriber, defaults: Mapping[str, Any], name: str, *, active: bool) -> None:
@@ -162,6 +173,7 @@ class WorkerCore:
         )
         self.became_ready: Callable[[], None] | None = None
         self.extension: Any = None
+        self.in_words: InWords | None = None
         events.added = self._event_handler_added
 
     def _event_handler_added(self, event_name: str) -> None:

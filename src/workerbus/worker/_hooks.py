@@ -16,6 +16,7 @@ from workerbus._concurrency.failures import Kind, sort_failure
 from workerbus._concurrency.handling import Handling
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
+from workerbus._concurrency.waiting import Role, serves
 from workerbus._events import EventEmitter, EventHandlers
 from workerbus._methods import arguments_of, awaitable, is_default
 from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
@@ -438,6 +439,7 @@ class HookQueue:
             raise native  # the lane goes on in another task
 
     tells(run, lambda its: _hook_doing(its["self"].name, its["call"].name))
+    serves(run, lambda its: Role(f"worker {its['self'].name!r}, hook {its['call'].name}"))
 
     def _calls(self, call: HookCall) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
         owner, name, args = self._owner, call.name, call.args

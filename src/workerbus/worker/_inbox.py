@@ -189,6 +189,11 @@ class WorkerInbox(Inbox):
         return sum(self.depths.values())
 
     @property
+    def room(self) -> Room[BusMessage] | None:
+        """The room in the data lane; None where that has no bound."""
+        return self._room
+
+    @property
     def depths(self) -> dict[str, int]:
         """How many messages and hooks wait, by lane."""
         system = len(self._system or ()) + self._hook_system.waiting

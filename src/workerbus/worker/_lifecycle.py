@@ -25,6 +25,7 @@ from workerbus._concurrency.failures import Kind, cancelled_from_outside, own_er
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.left_open import nothing_left_open
 from workerbus._concurrency.lifetime import LazyEvent, TaskHost
+from workerbus._concurrency.waiting import Role, Wait, serves, waits
 from workerbus._methods import awaitable
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall
@@ -147,6 +148,8 @@ class WorkerLifecycle:
             return BaseExceptionGroup(f"several things failed in worker {state.name!r}", errors)
         return errors[0] if errors else None
 
+    serves(live, lambda its: its["state"].role())
+
     async def _run_in_its_own_group(self, tasks: TaskHost) -> None:
         try:
             async with create_task_group() as users:
@@ -210,6 +213,7 @@ class WorkerLifecycle:
             self._note(await own_error(exc))
 
     tells(_run, lambda its: _run_doing(its["state"]))
+    serves(_run, lambda its: Role(f"worker {its['state'].name!r}, its run()"))
 
     def fail(self, error: BaseException, origin: str) -> None:
         """Finish the worker as if `run` had raised: some of its code has raised what is no `Exception`.
@@ -322,6 +326,8 @@ class WorkerLifecycle:
         self._let_go(cancel_run=get_current_task().id not in (self._run_task, self._end_task))
         if _inside.get() is not self:
             await state.finished.wait()
+
+    waits(stop, lambda its: Wait(2, f"for worker {its['state'].name!r} to finish"))
 
     async def stop_unstarted(self) -> None:
         """Stop a worker whose task has not begun, by its `stop()` where that is overridden."""

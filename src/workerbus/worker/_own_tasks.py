@@ -11,6 +11,7 @@ from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import sort_failure
 from workerbus._concurrency.lifetime import LazyEvent, TaskHost
 from workerbus._concurrency.own_tasks import OwnTask, TaskHandle
+from workerbus._concurrency.waiting import Role, serves
 
 
 class OwnTasks:
@@ -56,6 +57,11 @@ class OwnTasks:
                 self._idle.set()
 
     tells(_run, lambda its: its["self"].runs(its["label"]))
+    serves(_run, lambda its: its["self"].role(its["label"]))
+
+    def role(self, label: str) -> Role:
+        """Return what a task is for, for who looks at its frames."""
+        return Role(f"worker {self._owner!r}, task {label!r}")
 
     def runs(self, label: str) -> Doing:
         """Return what a task is doing, for who looks at its frames."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self
 
 from workerbus._concurrency.lifetime import CleanUp, LazyEvent, TaskHost
+from workerbus._concurrency.waiting import Role
 from workerbus._events import EventHandlers
 from workerbus._log import about
 from workerbus._methods import is_default
@@ -327,6 +328,11 @@ class WorkerState(TreeNode):
         """Raise `WrongLoopError` in another thread or event loop than the one that its bus is open in."""
         if self._bus is not None:
             self._bus.check_loop(f"worker {self.name!r}")
+
+    def role(self) -> Role:
+        """Return what its task is for, and what waits here without one."""
+        inactive = " (inactive)" if self.has_started and not self.active else ""
+        return Role(whose=f"worker {self.name!r}{inactive}", held=self.job_server.held)
 
     # --- as the one that asks for jobs and answers them; see `JobPeer`
 

@@ -21,6 +21,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 
 from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import own_error
+from workerbus._concurrency.waiting import Wait, waits
 from workerbus._methods import awaitable
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall
@@ -110,6 +111,7 @@ class WindDown:
                 )
             await self._clean_up()  # step 4
 
+    waits(run, lambda its: Wait(2, f"for what worker {its['state'].name!r} has cancelled to unwind"))
     tells(run, lambda its: Doing(f"the end of worker {its['state'].name!r}", its["state"].name))
 
     async def call_stop(self) -> None:
@@ -179,6 +181,8 @@ class WindDown:
                 state.bus.on_message_received(message)  # here alone: it overtakes all, and no network can lose it
         for child in children:
             await child.until_finished()
+
+    waits(_cancel_children, lambda its: Wait(2, f"for child {its['child'].name!r} to finish"))
 
     def _cancel_work(self) -> None:
         state = self._state

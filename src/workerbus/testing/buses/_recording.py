@@ -5,12 +5,13 @@ B1 to B9 changes. `RecordingBus.wait_for` checks its conditions in the task that
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, overload
 
 from anyio import Event, current_time
 from attrs import frozen
 
+from workerbus._concurrency.waiting import Wait, waits
 from workerbus.bus._memory import MemoryBus
 from workerbus.messages import BusMessage
 from workerbus.testing.buses._telling import Teller
@@ -200,6 +201,8 @@ class RecordingBus(MemoryBus):
         finally:
             self._waiting.discard(waiting)
 
+    waits(wait_for, lambda its: Wait(0, _wanted_in_words(its)))
+
     def clear(self) -> None:
         """Forget the messages that were sent so far."""
         self._forgotten += len(self._kept)
@@ -217,6 +220,13 @@ class RecordingBus(MemoryBus):
 
     def __str__(self) -> str:
         return self.story()
+
+
+def _wanted_in_words(its: Mapping[str, Any]) -> str:
+    given = (("from", its["source"]), ("to", its["target"]), ("about job", its["job_id"]))
+    way = "".join(f" {preposition} {name!r}" for preposition, name in given if name is not None)
+    which = "" if its["matching"] is None else " that matches"
+    return f"for a {its['kind'].__name__}{way}{which} to be sent over bus {its['self'].name!r}"
 
 
 def _condition(

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from anyio import CancelScope, current_effective_deadline, get_cancelled_exc_class
 from attrs import frozen
 
-from workerbus.testing.diagnosis._frames import frames_of
+from workerbus.diagnosis._frames import drives, frames_of
 
 How = Literal["scope", "native", "race", "raise"]
 
@@ -232,6 +232,8 @@ class Driven:
             except BaseException as exc:  # noqa: BLE001 - it is for the coroutine
                 advance, argument, came = driven.throw, exc, exc
             self.reached |= exposed and cut.made and isinstance(came, get_cancelled_exc_class())
+
+    drives(drive, "driven")
 
 
 class _GivenUp:

@@ -21,9 +21,10 @@ from weakref import WeakKeyDictionary
 from anyio import wait_all_tasks_blocked
 
 from workerbus._backoff import seed_jitter
+from workerbus.diagnosis._frames import threads_of
+from workerbus.diagnosis._waiting import Waiter, describe
+from workerbus.testing.buses._story import stories
 from workerbus.testing.clock._virtual import VirtualTime
-from workerbus.testing.diagnosis._frames import threads_of
-from workerbus.testing.diagnosis._waiting import Waiter, describe
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -201,7 +202,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _waiting(self) -> tuple[str, ...]:
         tasks = sorted(asyncio.all_tasks(self), key=lambda task: (self._numbers.get(task, 0), task.get_name()))
         main = self.main
-        return describe([Waiter(task.get_name(), task.get_coro(), main=task is main, id=id(task)) for task in tasks])
+        return (
+            *describe([Waiter(task.get_name(), task.get_coro(), main=task is main, id=id(task)) for task in tasks]),
+            *stories(),
+        )
 
     def _push(self) -> None:
         # Natively, since no shield keeps that off.

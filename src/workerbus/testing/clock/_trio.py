@@ -15,10 +15,11 @@ import trio.testing
 from trio.lowlevel import Task
 
 from workerbus._backoff import seed_jitter
+from workerbus.diagnosis._frames import threads_of
+from workerbus.diagnosis._waiting import Waiter, describe
 from workerbus.testing._errors import StuckError
+from workerbus.testing.buses._story import stories
 from workerbus.testing.clock._virtual import VirtualTime
-from workerbus.testing.diagnosis._frames import threads_of
-from workerbus.testing.diagnosis._waiting import Waiter, describe
 
 THREAD_POLL = 0.05
 """Real seconds after which the loop looks again while a thread is at work."""
@@ -120,7 +121,10 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
     def _waiting(self) -> tuple[str, ...]:
         own = "<"  # trio's own tasks are named like that
         tasks = [task for task in _tasks() if not task.name.startswith(own)]
-        return describe([Waiter(task.name, task.coro, main=task is self.main, id=id(task)) for task in tasks])
+        return (
+            *describe([Waiter(task.name, task.coro, main=task is self.main, id=id(task)) for task in tasks]),
+            *stories(),
+        )
 
     def _push(self) -> None:
         # The scopes are cancelled already; what keeps the cancellation from a task is a shield.

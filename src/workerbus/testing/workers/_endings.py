@@ -3,6 +3,7 @@
 from anyio import sleep_forever
 from anyio.abc import TaskGroup
 
+from workerbus._concurrency.waiting import Wait, waits
 from workerbus.testing.workers._behaviour import Behaviour, ScriptedError
 from workerbus.worker._base import BaseWorker
 
@@ -26,6 +27,9 @@ async def end_of_script(worker: BaseWorker, behaviour: Behaviour, group: TaskGro
             assert group is not None, "a worker that takes jobs runs"
             group.start_soon(_crash, _error(behaviour), name=f"{worker.name} crashes")
     await sleep_forever()
+
+
+waits(end_of_script, lambda its: Wait(0, f"for ever: it is scripted to {its['behaviour'].end}"))
 
 
 def _error(behaviour: Behaviour) -> Exception:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from anyio import Event
 
+from workerbus._concurrency.waiting import Wait, waits
+
 
 class News:
     """Wakes those who wait for something to happen at a worker.
@@ -50,3 +52,5 @@ class News:
             if self._changed is None:
                 self._changed = Event()
             await self._changed.wait()
+
+    waits(until, lambda its: Wait(0, f"until at {its['self'].name!r} {its['what']}"))

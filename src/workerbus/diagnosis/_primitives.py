@@ -9,52 +9,12 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Final
 
-from attrs import frozen
-
-from workerbus.testing.diagnosis._frames import future_of, module_of
-
-Key = tuple[str, object] | tuple[str, object, object]
-"""What a task can be found by: the job that it does at a worker, its own id, the id of the lane that it serves, or the
-name of a worker that it restarts."""
-
-
-@frozen
-class Wait:
-    """What a task waits for.
-
-    Args:
-        rank: Where the task stands in the list, the likeliest cause first. -1: it does not wait; 0: for something that
-            nobody is known to bring; 1: for an answer, a turn, room, a thread or a timer; 2: for tasks to end; 3: for a
-            runner to end.
-        text: What it waits for, in words.
-        on: What other tasks it waits for, for all of them; empty where they are not known.
-        verb: What comes before the text.
-    """
-
-    rank: int
-    text: str
-    on: tuple[Key, ...] = ()
-    verb: str = "waits "
-
-
-MOST_NAMES: Final = 10
-"""How many names there are at most in one sentence."""
-
-
-def names_of(names: Sequence[str] | set[str]) -> str:
-    """Return names, quoted, for a sentence."""
-    return enumerated([repr(name) for name in sorted(names)])
-
-
-def enumerated(texts: Sequence[str]) -> str:
-    """Return the first of some texts, and how many more there are."""
-    more = f", and {len(texts) - MOST_NAMES} more" if len(texts) > MOST_NAMES else ""
-    return ", ".join(texts[:MOST_NAMES]) + more
-
+from workerbus._concurrency.waiting import Key, Wait
+from workerbus.diagnosis._frames import future_of, module_of
 
 _PRIMITIVES: Final = {
-    "Event.wait": (0, "for an event that nobody sets"),
-    "EventAdapter.wait": (0, "for an event that nobody sets"),
+    "Event.wait": (0, "for an event"),
+    "EventAdapter.wait": (0, "for an event"),
     "Lock.acquire": (0, "for a lock"),
     "_LockImpl.acquire": (0, "for a lock"),
     "LockAdapter.acquire": (0, "for a lock"),
@@ -85,6 +45,11 @@ _PRIMITIVES: Final = {
     "sleep_until": (1, "for a timer"),
     "ParkingLot.park": (0, "in a parking lot, from which nobody lets it go"),
 }
+_NOBODY: Final = {
+    "for an event": "for an event that nobody sets",
+    "for a future": "for a future that nobody completes",
+}
+"""What is said instead of a program that is known to be stuck."""
 _NO_WAITS: Final = {
     "checkpoint",
     "checkpoint_if_cancelled",
@@ -108,14 +73,20 @@ def _timer(frame: FrameType) -> Wait | None:
     return _FOR_EVER if seconds > 0 else _GOES_ON
 
 
-def primitive(coro: Any, below: Sequence[FrameType], titles: dict[int, str]) -> Wait:
+def primitive(coro: Any, below: Sequence[FrameType], titles: dict[int, str], *, live: bool = False) -> Wait:
     """Say what a task waits for.
 
     Args:
         coro: The task's coroutine.
         below: The frames in which it is suspended below the program's own, outermost first.
         titles: What tasks are called, by their ids.
+        live: Whether the program may go on, so that nobody knows that an event is never set.
     """
+    wait = _primitive(coro, below, titles)
+    return wait if live or wait.text not in _NOBODY else wait._replace(text=_NOBODY[wait.text])
+
+
+def _primitive(coro: Any, below: Sequence[FrameType], titles: dict[int, str]) -> Wait:
     # The outermost function that is known says most: `TaskGroup.__aexit__` waits in an event, but for its tasks. Where
     # none is known, the outermost one is named, and where there is no frame, the program awaits a future itself.
     for frame in below:
@@ -134,7 +105,7 @@ def primitive(coro: Any, below: Sequence[FrameType], titles: dict[int, str]) -> 
         return Wait(2, f"for {titles.get(id(future)) or f'task {future.get_name()!r}'}")
     if type(future).__name__ == "_GatheringFuture":
         return Wait(2, "for other tasks")
-    return Wait(0, "for a future that nobody completes")
+    return Wait(0, "for a future")
 
 
 def _owner(frame: FrameType, titles: dict[int, str]) -> tuple[str, Key] | None:

@@ -1,14 +1,21 @@
 """The frames in which tasks are suspended, and threads at work: what can be seen of a program that waits.
 
-It does not know what the frames mean: that is in `_waiting` for those of the library, and in `_primitives` for those of
-anyio, trio and asyncio.
+It does not know what the frames mean: those of the library say so themselves (`_concurrency.waiting`), and those of
+anyio, trio and asyncio are in `_primitives`.
 """
 
 import gc
 import sys
-from collections.abc import Iterable, Iterator
-from types import FrameType
+from collections.abc import Callable, Iterable, Iterator
+from types import CodeType, FrameType
 from typing import Any, Final
+
+_BY_HAND: Final[dict[CodeType, str]] = {}
+
+
+def drives(function: Callable[..., Any], variable: str) -> None:
+    """Say that a function drives a coroutine by hand: it awaits nothing, and the coroutine is in a variable of its."""
+    _BY_HAND[function.__code__] = variable
 
 
 def links_of(coro: Any) -> Iterator[Any]:
@@ -18,8 +25,8 @@ def links_of(coro: Any) -> Iterator[Any]:
             (getattr(coro, name) for name in ("cr_frame", "gi_frame", "ag_frame") if hasattr(coro, name)), None
         )
         yield coro if frame is None else frame
-        if frame is not None and (frame.f_code.co_qualname, module_of(frame)) == _BY_HAND:
-            coro = frame.f_locals.get("driven")
+        if frame is not None and frame.f_code in _BY_HAND:
+            coro = frame.f_locals.get(_BY_HAND[frame.f_code])
             continue
         for name in ("cr_await", "gi_yieldfrom", "ag_await"):
             if hasattr(coro, name):
@@ -29,8 +36,6 @@ def links_of(coro: Any) -> Iterator[Any]:
             coro = _driven(coro)
 
 
-_BY_HAND: Final = ("Driven.drive", "workerbus.testing.cancellation._cutting")
-"""The frame that drives a coroutine by hand: it awaits nothing, so that the coroutine is found in its variables."""
 _DRIVERS: Final = ("coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable")
 
 
