@@ -35,10 +35,11 @@ class Flow:
         assert not self.task.done()
         assert (self.middle.heard, self.last.heard) == ([], [])
         await self.worker.queue_frame(TextFrame("up"), UP)
+        await self.worker.queue_frame(TextFrame("down"))
         await self.middle.resume_processing_frames()
-        await self.last.until(2)
-        await self.worker.flush()
-        assert sorted(self.middle.heard) == ["kept", "up"]
+        await self.last.until(3)
+        await self.middle.until(3)
+        assert sorted(self.middle.heard) == ["down", "kept", "up"]
 
 
 async def start_a_task(flow: Flow) -> None:
