@@ -358,6 +358,30 @@ async def test_nobody_waits_for_room_in_a_pipeline_that_is_over(ends: str) -> No
     assert first.heard == second.heard == []
 
 
+async def test_what_an_interruption_spares_before_the_start_still_takes_room() -> None:
+    """P1, P2"""
+    may_start = anyio.Event()
+    spy, starter = Spy(max_buffer_size=2), StartsWith(lambda _: may_start.wait())
+    worker = worker_of(spy, starter, name="w")
+    queued: list[str] = []
+
+    async def queue() -> None:
+        for frame in texts("c", "d"):
+            await worker.queue_frame(frame)
+            queued.append(frame.text)
+
+    async with WorkerRunner(handle_sigint=False) as runner, anyio.create_task_group() as group:
+        await runner.add_workers(worker)
+        await starter.begun.wait()
+        await worker.queue_frames([Firm("a"), TextFrame("b"), InterruptionFrame()])
+        group.start_soon(queue)
+        await settle()
+        assert queued == ["c"]
+        may_start.set()
+        await spy.until(3)
+    assert spy.heard == ["a", "c", "d"]
+
+
 async def test_a_pipeline_that_never_starts_releases_those_who_wait_for_room() -> None:
     """P2"""
     spy, starter = Spy(max_buffer_size=1), StartsWith(never)

@@ -324,6 +324,29 @@ async def test_frames_from_branches_keep_their_order_on_a_slow_bus(
     assert bus.arrived == [(text, tag) for text in "123" for tag in tags]
 
 
+async def test_what_goes_out_one_way_does_not_wait_for_what_goes_out_the_other_way() -> None:
+    """P1, P3: on a bus that takes for ever with some frames."""
+
+    class Stuck(MemoryBus):
+        async def publish(self, message: BusMessage) -> None:
+            if isinstance(message, BusFrameMessage) and message.direction is stuck:
+                await anyio.sleep_forever()
+            await super().publish(message)
+
+    for stuck, free in ((UP, DOWN), (DOWN, UP)):
+        one, heard = Spy(), Spy()
+        async with (
+            running(worker_of(one, bridged=(), name="a"), worker_of(heard, bridged=(), name="b"), bus=Stuck()),
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(one.push_frame, TextFrame("stuck"), stuck)
+            await settle()
+            await one.push_frame(TextFrame("free"), free)
+            await heard.until(1)
+            group.cancel_scope.cancel()
+        assert heard.heard == ["free"]
+
+
 async def test_two_active_bridged_workers_do_not_echo() -> None:
     """P3"""
     bus = RecordingBus()

@@ -245,6 +245,30 @@ async def test_behind_an_end_that_a_processor_has_made_nothing_is_queued() -> No
 # --- what an end waits for
 
 
+async def test_an_end_that_goes_up_through_processors_takes_as_long_as_it_takes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """P2: none of them has kept it."""
+
+    async def take_time(processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> bool:
+        if isinstance(frame, EndFrame) and direction is DOWN:
+            await sleep(12)
+        return False
+
+    async def ask(processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> bool:
+        if isinstance(frame, TextFrame):
+            await processor.push_frame(EndFrame(), UP)
+        return False
+
+    last = Spy()
+    worker = worker_of(ScriptedProcessor(take_time, "slow"), Spy(), Spy(), ScriptedProcessor(ask), last, name="w")
+    async with running(worker):
+        await worker.queue_frame(TextFrame("a"))
+        await worker.wait()
+    assert [type(frame) for frame in last.got][-2:] == [TextFrame, EndFrame]
+    assert caplog.messages == ["the pipeline of worker 'w' has not ended in 5 seconds: it waits for 'slow'"]
+
+
 async def test_an_end_waits_for_what_is_on_its_way_upstream() -> None:
     """P2"""
     first, last = Spy(), Spy(slow(0.1))

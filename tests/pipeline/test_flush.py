@@ -215,6 +215,18 @@ async def test_a_flush_that_takes_too_long_names_who_is_at_work() -> None:
         await worker.flush()
 
 
+async def test_a_flush_that_takes_too_long_names_a_processor_that_is_paused() -> None:
+    """P6: if frames wait for it."""
+    async with flowing(Spy(name="first"), Spy(name="paused"), Spy(name="last")) as worker:
+        paused = worker.pipeline.processors[1]
+        await paused.pause_processing_frames()
+        await worker.queue_frames(texts("a"))
+        with pytest.raises(FlushTimeoutError) as caught:
+            await worker.flush(1)
+        assert caught.value.processors == ("paused",)
+        await paused.resume_processing_frames()
+
+
 async def test_a_flush_of_what_is_cancelled_fails() -> None:
     """P6"""
     spy, said = Spy(for_texts(hang)), []

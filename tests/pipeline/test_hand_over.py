@@ -150,6 +150,25 @@ async def test_what_goes_there_and_back_before_it_goes_out_still_does(way: Frame
     assert out == ["a!!", "b!!", "c!!"]
 
 
+@pytest.mark.parametrize("way", [DOWN, UP])
+async def test_a_second_deactivation_cuts_off_no_more_than_the_first(way: FrameDirection) -> None:
+    """W3: of what goes there and back, however soon it comes behind the first."""
+    bus = RecordingBus()
+    out: list[str] = []
+    parts = [TurnsOnce(turns=UP if way is DOWN else DOWN), Spy(), TurnsOnce(turns=way)]
+    worker = worker_of(*(parts if way is DOWN else reversed(parts)), bridged=(), name="w")
+    async with running(worker, bus=bus):
+        for word in "abc":
+            await worker.activate_worker("w")
+            await bus.send(over_the_bus(TextFrame(word), way))
+            await worker.deactivate_worker("w")
+            await anyio.sleep(0.15)  # the one before is on its way back
+        while len(out) < 3:
+            await anyio.sleep(1)
+            out = sent(bus, "w")
+    assert out == ["a!!", "b!!", "c!!"]
+
+
 async def test_an_activation_while_frames_come_through_keeps_the_way_open() -> None:
     """W3"""
     bus, gate = RecordingBus(), Gate()

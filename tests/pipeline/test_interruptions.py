@@ -151,6 +151,22 @@ async def test_no_frame_behind_an_interruption_is_dropped_by_it() -> None:
     assert [frame.text for frame in last.got[cut:] if isinstance(frame, TextFrame)] == last.heard[-20:]
 
 
+async def test_no_frame_gets_ahead_of_an_interruption_that_waits_for_a_system_frame() -> None:
+    """P1"""
+
+    async def take_time(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, Alert):
+            await anyio.sleep(1)
+
+    spy = Spy(take_time)
+    async with flowing(spy) as worker:
+        await worker.queue_frame(Alert("!"))
+        await spy.until(1, Alert)
+        await worker.queue_frames([InterruptionFrame(), TextFrame("a")])
+        await spy.until(1)
+    assert [type(frame) for frame in spy.got[1:4]] == [Alert, InterruptionFrame, TextFrame]
+
+
 async def test_a_processor_that_fails_with_an_interruption_handles_what_comes_behind_it() -> None:
     """P1"""
 

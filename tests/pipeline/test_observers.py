@@ -142,6 +142,22 @@ async def test_an_observer_may_be_added_and_removed_while_the_pipeline_runs() ->
     assert len(observer.seen) == 2
 
 
+async def test_an_observer_that_was_removed_may_come_again() -> None:
+    """N1"""
+    observer, spy = Watches(), Spy()
+    async with flowing(spy) as worker:
+        for text in "a", "b", "c":
+            if text == "b":
+                await worker.remove_observer(observer)
+            else:
+                worker.add_observer(observer)
+            await worker.queue_frame(TextFrame(text))
+            await worker.flush()
+            await settle()
+    seen = [frame for what, _, frame in observer.seen if what == "push" and isinstance(frame, TextFrame)]
+    assert [frame.text for frame in seen] == ["a", "c"]
+
+
 async def test_one_observer_goes_and_another_stays() -> None:
     """N1"""
     goes, stays = Watches(), Watches()

@@ -9,6 +9,7 @@ from anyio.lowlevel import checkpoint
 from support.pipelines import Spy, flowing, run_through, texts, worker_of
 from workerbus import CLEANUP_SECONDS, HandlerTypeError, NotRunningError, PipelineWorker
 from workerbus.pipeline import (
+    CancelFrame,
     EndFrame,
     ErrorFrame,
     Frame,
@@ -110,6 +111,30 @@ async def test_no_task_is_started_before_or_after_the_pipeline_runs() -> None:
         spy.create_task(nothing)
     with pytest.raises(NotRunningError, match="'spy' is not running any more"):
         spy.create_task(nothing())
+
+
+@pytest.mark.parametrize("end", [EndFrame, CancelFrame])
+async def test_a_task_that_ends_with_the_pipeline_starts_no_other(end: type[Frame]) -> None:
+    """L1"""
+    said: list[str] = []
+
+    class Restarts(FrameProcessor):
+        async def listen(self) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with pytest.raises(NotRunningError, match="is not running any more"):
+                    self.create_task(self.listen)
+                said.append("refused")
+
+    restarts = Restarts()
+    async with nothing_left(), flowing(restarts) as worker:
+        for _ in range(2):
+            restarts.create_task(restarts.listen)
+        await settle()
+        await worker.queue_frame(end())
+        await worker.wait()
+    assert said == ["refused", "refused"]
 
 
 async def test_a_task_is_made_of_a_coroutine_and_its_name() -> None:

@@ -240,15 +240,16 @@ async def test_of_two_branches_that_cannot_start_the_first_is_told() -> None:
         assert caught.value is errors[0]
 
 
-async def test_a_fatal_error_during_the_start_cancels_the_worker() -> None:
-    """P2"""
+@pytest.mark.parametrize("way", [DOWN, UP])
+async def test_a_fatal_error_during_the_start_cancels_the_worker(way: FrameDirection) -> None:
+    """P2: whichever way it takes."""
 
     async def give_up(processor: StartsWith) -> None:
-        await processor.push_error("no connection", fatal=True)
+        await processor.push_frame(ErrorFrame("no connection", fatal=True), way)
         await anyio.sleep_forever()
 
     errors: list[str] = []
-    worker = worker_of(Spy(), StartsWith(give_up))
+    worker = worker_of(Spy(), StartsWith(give_up), Spy())
     worker.add_event_handler("on_pipeline_error", lambda worker, frame: errors.append(frame.error))
     runner = WorkerRunner(handle_sigint=False)
     async with nothing_left(runner):
