@@ -400,6 +400,8 @@ TRAVELS: Final[dict[str, set[str]]] = {
     "BusJobStreamWindowMessage": {SYSTEM},
     "BusFrameMessage": set(),
     "BusTTSSpeakMessage": set(),
+    "BusObserveMessage": {SYSTEM, ANNOUNCED},
+    "BusObservationMessage": {SYSTEM, ANNOUNCED},
 }
 """B2, B7, B8, B9: which overtake, stay here, are for runners and observers, wait for no room, and are of a job."""
 

@@ -309,6 +309,7 @@ def test_an_answer_that_a_runner_refuses_or_that_comes_too_late_is_not_handled(w
         departed=nobody,
         discovery=nobody,
         handle=nobody,
+        observe=nobody,
         accepts=(lambda _: False) if why == "refused" else None,
     )
     if why == "closed":

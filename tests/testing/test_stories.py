@@ -108,6 +108,8 @@ def test_every_message_of_the_library_has_words(kind: type[BusMessage]) -> None:
         "places": 2,
         "taken": 1,
         "sent": 8,
+        "number": 1,
+        "report": "{}",
     }
     names = {each.name for each in kind.__attrs_attrs__}  # type: ignore[attr-defined]  # every message is of attrs
     message = kind(**{name: value for name, value in values.items() if name in names}, source="a", target="b")

@@ -26,8 +26,8 @@ from workerbus import (
     WorkerRunner,
     job,
 )
+from workerbus.runner._notes import ROOM
 from workerbus.view import serve_view
-from workerbus.view._notes import ROOM
 from workerbus.view._observer import HEARTBEAT
 
 SECRET = "xyzzy-payload"
@@ -290,7 +290,8 @@ async def test_an_error_is_shown_with_its_traceback() -> None:
         with pytest.raises(JobError):
             await runner.job("helper", name="fail")
         (error,) = (await fetch(view.url, "/api/state")).json["errors"].values()
-    _, text, worker, _, traceback = error
+    _, text, worker, _, traceback, runner_name = error
+    assert runner_name == runner.name
     assert "helper" in text
     assert worker == "helper"
     assert traceback.endswith("ValueError: it went wrong\n")

@@ -31,6 +31,7 @@ from workerbus.messages._jobs import (
     JobRequestOptions,
 )
 from workerbus.messages._jobs import error_instead_of as error_instead_of
+from workerbus.messages._observing import BusObservationMessage, BusObserveMessage
 from workerbus.messages._workers import (
     BusActivateWorkerMessage,
     BusAddWorkerMessage,
@@ -73,6 +74,8 @@ __all__ = [
     "BusJobUpdateUrgentMessage",
     "BusLocalMessage",
     "BusMessage",
+    "BusObservationMessage",
+    "BusObserveMessage",
     "BusPoolLoadMessage",
     "BusSystemMessage",
     "BusTTSSpeakMessage",

@@ -18,6 +18,7 @@ from workerbus.pool._server import PoolJobs
 from workerbus.supervision._factories import check_arguments
 from workerbus.worker._base import BaseWorker
 from workerbus.worker._core import core_of, known_class
+from workerbus.worker._pooled import PoolCounts, pool_counts
 from workerbus.worker._types import WorkerStatistics
 
 P = TypeVar("P")
@@ -385,3 +386,8 @@ def _whole(name: str, value: object, least: int) -> int:
     if value < least:
         raise ValueError(f"{name} is at least {least}, not {value}")
     return value
+
+
+@pool_counts.register
+def _(pool: WorkerPool) -> PoolCounts | None:
+    return pool.statistics()

@@ -127,6 +127,11 @@ class RedisBus(PeerBus):
         """The same, for `WorkerRunner.health`."""
         return self.state
 
+    @property
+    def max_message_size(self) -> float:
+        """How many bytes a message may have."""
+        return self._redis.wire.max_message_size
+
     def statistics(self) -> RedisBusStatistics:
         """Return a snapshot of what the bus has seen, and how it is."""
         seen: Any = super().statistics()

@@ -19,7 +19,7 @@ from workerbus._log import about
 from workerbus.bus._inbox import Inbox
 from workerbus.bus._intake import Intake
 from workerbus.jobs._client import JobClient
-from workerbus.messages import BusAddWorkerMessage, BusMessage, BusWorkerGoneMessage
+from workerbus.messages import BusAddWorkerMessage, BusMessage, BusObserveMessage, BusWorkerGoneMessage
 from workerbus.runner._discovery import Announcement, Discovery
 
 logger = logging.getLogger("workerbus.runner")
@@ -37,6 +37,7 @@ class RunnerInbox(Inbox):
         departed: Called with the name of a worker of this runner when the announcement that it has gone comes back.
         discovery: Is told what other runners announce.
         handle: Awaited with each other message, one at a time per lane.
+        observe: Takes the questions of those who look at the runner, which its user does not see.
         watched: Whether ``handle`` is to get the announcements, too: the runner's class overrides it.
         accepts: The runner's ``accepts_bus_message``, if its class overrides that.
 
@@ -55,6 +56,7 @@ class RunnerInbox(Inbox):
         departed: Callable[[str], None],
         discovery: Discovery,
         handle: Callable[[BusMessage], Awaitable[None]],
+        observe: Callable[[BusObserveMessage], None],
         watched: bool = False,
         accepts: Callable[[BusMessage], bool] | None = None,
     ) -> None:
@@ -68,6 +70,7 @@ class RunnerInbox(Inbox):
         self._watched = watched
         self.of_runner: bool = not watched and accepts is None
         self._handle = handle
+        self._observe = observe
         self._accepts = accepts
         self._system: Lane[BusMessage] = Lane(f"{name} system", self._handle_rest)
         self._data: Lane[BusMessage] = Lane(f"{name} data", self._handle_rest, first=(self._system,))
@@ -90,6 +93,8 @@ class RunnerInbox(Inbox):
                 self.delivered += 1
                 if message.target == self.name:
                     handle(self._client, message)
+        elif isinstance(message, BusObserveMessage):
+            self._take_other(message)
         elif not (isinstance(message, Announcement) and self._take_own(message)):
             # Announcements all in one lane: lists are system messages, and would overtake.
             self._intake.put(message, system=bool(message.system) and not message.announcement)
@@ -107,6 +112,9 @@ class RunnerInbox(Inbox):
         if message.announcement and isinstance(message, Announcement):
             if not self._take_own(message):
                 self._take_announcement(message)
+        elif message.announcement and isinstance(message, BusObserveMessage):
+            self.delivered += 1
+            self._observe(message)
         elif isinstance(message, BusAddWorkerMessage):
             self.delivered += 1
             if message.target in (None, self.name):

@@ -30,6 +30,13 @@ class Hosted(Protocol):
         """Let a worker fail whose name another process has taken."""
 
 
+class Lookers(Protocol):
+    """Those who look at a runner from other processes."""
+
+    def lost(self, peer: Peer) -> None:
+        """Forget those who were at a peer that is gone."""
+
+
 class RunnerErrors(Protocol):
     """Where a runner's errors are told."""
 
@@ -49,14 +56,24 @@ class RunnerPeers:
         discovery: What the runner knows of others.
         hosted: The runner's workers.
         errors: Where faults of the network are told.
+        observers: Those who look at the runner from other processes.
     """
 
-    def __init__(self, name: str, bus: WorkerBus, discovery: Discovery, hosted: Hosted, errors: RunnerErrors) -> None:
+    def __init__(
+        self,
+        name: str,
+        bus: WorkerBus,
+        discovery: Discovery,
+        hosted: Hosted,
+        errors: RunnerErrors,
+        observers: Lookers,
+    ) -> None:
         self._name = name
         self._bus = bus if isinstance(bus, PeerBus) else None
         self._discovery = discovery
         self._hosted = hosted
         self._errors = errors
+        self._observers = observers
 
     def begin(self) -> None:
         """Hear of peers from now on."""
@@ -74,6 +91,7 @@ class RunnerPeers:
 
     def lost(self, peer: Peer, reason: str) -> None:
         """Settle what went on with a peer that is gone."""
+        self._observers.lost(peer)
         self._discovery.lost(peer, reason)
         self._hosted.requester_lost(peer, reason)
 

@@ -36,6 +36,7 @@ from workerbus.runner._events import RunnerEvents
 from workerbus.runner._health import RunnerHealth
 from workerbus.runner._inbox import RunnerInbox
 from workerbus.runner._interfaces import RunnerCore, RunnerInterfaces
+from workerbus.runner._observers import Observers
 from workerbus.runner._orphans import OrphanedJobs
 from workerbus.runner._outcome import RunOutcome
 from workerbus.runner._peers import RunnerPeers
@@ -44,7 +45,8 @@ from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
 from workerbus.runner._slow import SlowJobs
 from workerbus.runner._stalls import StallWatch
-from workerbus.runner._statistics import RunnerStatistics, snapshot
+from workerbus.runner._statistics import RunnerStatistics
+from workerbus.runner._totals import snapshot
 from workerbus.runner._workers import HostedWorkers
 from workerbus.supervision._supervisor import Supervisions, Supervisor
 from workerbus.worker._base import BaseWorker
@@ -92,11 +94,12 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
             is a good value. By default nothing watches it. A thread does; it looks at no virtual time.
         slow_seconds: After how many seconds a warning says that a job's handler was slow; these are counted, too, and
             so are the jobs that have waited for longer than they have run. By default nobody looks at the clock.
+        observable: Whether other processes may look on (`workerbus.observing`), or with ``"payloads"``, see those, too.
 
     Raises:
         ValueError: ``job_grace`` or ``grace_period`` is less than 0 or not a number, ``stall_seconds`` is not a number
-            of 0.01 or more, ``slow_seconds`` is less than 0 or not a number, or one of the ``handle_…`` is neither a
-            bool nor the word that it may be.
+            of 0.01 or more, ``slow_seconds`` is less than 0 or not a number, or ``observable`` or one of the
+            ``handle_…`` is neither a bool nor the word that it may be.
         TypeError: ``bus`` is not a `WorkerBus`.
 
     Guarantees: G4, N3, R1, R2, R4, R5, R6, W7.
@@ -116,6 +119,7 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         grace_period: float = GRACE_SECONDS,
         stall_seconds: float | None = None,
         slow_seconds: float | None = None,
+        observable: bool | Literal["payloads"] = True,
     ) -> None:
         for what, seconds in (("job_grace", job_grace), ("grace_period", grace_period)):
             if not seconds >= 0:
@@ -146,7 +150,8 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         self._registry.on_restart_over = self._bus.free_name
         self._registry.on_arrival = self._hosted.tell_of
         self._discovery = Discovery(self._name, self._bus, self._registry, self._hosted.states)
-        self._peers = RunnerPeers(self._name, self._bus, self._discovery, self._hosted, self)
+        self._observers = Observers(self, observable)
+        self._peers = RunnerPeers(self._name, self._bus, self._discovery, self._hosted, self, self._observers)
         grace = grace_period + job_grace
         self._shutdown = Shutdown(
             self._name,
@@ -381,6 +386,7 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
                     self._hosted.not_taken(args[0])
             if self._slow is not None:
                 self._bus.remove_tap(self._slow)
+            self._observers.close()
             self._peers.end()
             self._discovery.end()
             await self._bus.unsubscribe(self)
@@ -456,6 +462,7 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
             departed=self._orphans.announced,
             discovery=self._discovery,
             handle=self.on_bus_message,
+            observe=self._observers.ask,
             watched=not is_default(self, "on_bus_message", _HANDLES),
             accepts=None if accepts_everything(self) else self.accepts_bus_message,
         )

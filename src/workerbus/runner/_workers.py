@@ -21,7 +21,7 @@ from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NameTakenError, NotRunningError, brief, describe
 from workerbus.messages import BusAddWorkerMessage, BusWorkerGoneMessage
 from workerbus.runner._run import Run
-from workerbus.runner._statistics import Totals
+from workerbus.runner._totals import Totals
 from workerbus.supervision._supervisor import Supervisions
 from workerbus.worker._core import WorkerCore, core_of, is_worker
 from workerbus.worker._state import WorkerState, until_started

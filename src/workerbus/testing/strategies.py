@@ -141,7 +141,7 @@ _BY_NAME: Final[dict[str, st.SearchStrategy[Any]]] = {
     "priority": st.integers(-3, 3),
     "delay": delays(),
     "until": st.integers(1, 4096),
-    "number": st.none() | st.integers(1, 4096),
+    "number": st.integers(1, 4096),
     "sent": st.integers(1, 4096),
     "headers": st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2),
     "started_at": st.integers(0, 2**31).map(float),

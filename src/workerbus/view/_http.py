@@ -52,7 +52,7 @@ class Answer(NamedTuple):
     stream: Callable[[Send], Awaitable[None]] | None = None
 
 
-Respond = Callable[[Request], Answer]
+Respond = Callable[[Request], Awaitable[Answer]]
 
 GONE: Final = (BrokenResourceError, ClosedResourceError, EndOfStream, OSError, TimeoutError)
 """What is raised where a client has gone, or takes or sends nothing in time."""
@@ -71,7 +71,7 @@ class _Connection:
                 if not isinstance(event, h11.Request):
                     return
                 request = _request(event)
-            await self._answer(request, respond(request))
+            await self._answer(request, await respond(request))
             if self._http.their_state is not h11.DONE or self._http.our_state is not h11.DONE:
                 return  # it has sent a body, which nothing here takes, or wants no more
             self._http.start_next_cycle()

@@ -8,8 +8,7 @@ from urllib.parse import unquote
 from workerbus.runner._health import RunnerHealth
 from workerbus.view._guard import PROBES, SAFE, Guard, refused
 from workerbus.view._http import Answer, Request
-from workerbus.view._observer import Observer
-from workerbus.view._state import encode
+from workerbus.view._observer import Observer, encode
 
 _PAGE: Final = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -40,11 +39,12 @@ class Routes:
         folder = files("workerbus.view") / "page"
         self._files = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _PAGE.items()}
 
-    def respond(self, request: Request) -> Answer:
+    async def respond(self, request: Request) -> Answer:
         """Return the answer to a request."""
-        return self._guard.refusal(request) or self._found(request.target.partition("?")[0])
+        refusal = self._guard.refusal(request)
+        return refusal if refusal is not None else await self._found(request.target.partition("?")[0])
 
-    def _found(self, path: str) -> Answer:
+    async def _found(self, path: str) -> Answer:
         if path in self._files:
             body, kind = self._files[path]
             return Answer(200, (*SAFE, ("Content-Type", kind)), body)
@@ -52,7 +52,7 @@ class Routes:
             health = self._health()
             return _probed(path, health.live if path == "/healthz" else health.ready)
         if path == "/api/state":
-            return _json(self._observer.state())
+            return _json(await self._observer.state())
         if path == "/api/events":
             return Answer(200, (*SAFE, _EVENTS), stream=self._observer.tell)
         if path.startswith("/api/jobs/"):

@@ -37,6 +37,7 @@ class View:
             from workerbus.view._http import serve_client  # noqa: PLC0415 - the same
             from workerbus.view._observer import Observer  # noqa: PLC0415 - the same
             from workerbus.view._routes import Routes  # noqa: PLC0415 - the same
+            from workerbus.view._scenes import RunnerScene  # noqa: PLC0415 - the same
         except ModuleNotFoundError as error:
             if error.name != "h11":
                 raise
@@ -45,7 +46,8 @@ class View:
         self._host = host
         self._port = port
         self._serve_client = serve_client
-        self._observer = Observer(runner)
+        self._scene = RunnerScene(runner)
+        self._observer = Observer(self._scene)
         self._routes = Routes(Guard(host, token, allowed_hosts), self._observer, runner.health)
         self._places = CapacityLimiter(CLIENTS)
         self._tasks: TaskGroup | None = None
@@ -78,7 +80,7 @@ class View:
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - anyio's
         shown = f"[{self._host}]" if ":" in self._host else self._host
         self._url = f"http://{shown}:{port}/"
-        self._observer.errors.listen()
+        self._scene.begin()
         self._tasks = create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._observer.look, name="view: look")
@@ -91,7 +93,7 @@ class View:
     ) -> None:
         """Send all clients away, and close the address."""
         assert self._tasks is not None
-        self._observer.errors.stop()
+        self._scene.end()
         self._tasks.cancel_scope.cancel("the view ends")
         try:
             await self._tasks.__aexit__(None, None, None)  # what the body has raised stays as it is

@@ -38,6 +38,8 @@ TAGS: Final[dict[str, type[Any]]] = {
     "bus.job_stream_end": messages.BusJobStreamEndMessage,
     "bus.frame": messages.BusFrameMessage,
     "bus.tts_speak": messages.BusTTSSpeakMessage,
+    "bus.observe": messages.BusObserveMessage,
+    "bus.observation": messages.BusObservationMessage,
 }
 
 for _tag, _cls in TAGS.items():

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from workerbus.view import _failures
-from workerbus.view._failures import LoggedErrors
+from workerbus.runner import _logged
+from workerbus.runner._logged import LoggedErrors
 
 logger = logging.getLogger("workerbus.jobs")
 
@@ -34,13 +34,13 @@ def test_of_many_errors_the_first_of_each_second_are_kept(
 ) -> None:
     """O4: so a flood of errors costs little, and has a bound."""
     seconds = [0.0]
-    monkeypatch.setattr(_failures, "monotonic", lambda: seconds[0])
+    monkeypatch.setattr(_logged, "monotonic", lambda: seconds[0])
     for second in range(1, 21):
         seconds[0] = float(second)
         for number in range(100):
             logger.error("error %s", number)
     assert errors.seen == 2000
-    assert len(errors.kept) == _failures.KEPT
+    assert len(errors.kept) == _logged.KEPT
     assert [error.text for error in errors.kept][-1] == "error 9"
 
 
@@ -51,7 +51,7 @@ def test_a_long_traceback_is_cut_at_its_beginning(errors: LoggedErrors) -> None:
     except ValueError:
         logger.exception("failed")
     (kept,) = errors.kept
-    assert len(kept.traceback) == _failures.LONGEST
+    assert len(kept.traceback) == _logged.LONGEST
     assert kept.traceback.endswith("the end\n")
 
 

@@ -1,5 +1,6 @@
 """O4: what is made of the messages that were noted, and that none of it grows without a bound."""
 
+import json
 import sys
 
 import pytest
@@ -16,9 +17,11 @@ from workerbus import (
     BusJobUpdateMessage,
     JobStatus,
 )
-from workerbus.view import _state, _stories
-from workerbus.view._notes import Note, Notes
-from workerbus.view._stories import Stories
+from workerbus.observing import _stories
+from workerbus.observing._overview import Overview
+from workerbus.observing._stories import Stories
+from workerbus.runner._notes import Note, Notes
+from workerbus.runner._rows import difference
 
 
 def asked(job_id: str, at: float, source: str = "me", target: str = "w") -> Note:
@@ -99,6 +102,47 @@ def test_a_job_is_nested_where_its_requester_had_one_job() -> None:
     assert [each.job_id for each in stories.family(outer)] == ["1", "1-1"]
 
 
+def arrived(note: Note) -> Note:
+    return note._replace(origin="peer")
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["who asks tells first", "who answers tells first"])
+def test_what_two_processes_tell_of_one_job_is_one_story(turned: bool) -> None:
+    """O7: in any order; each message is there once, as it was sent, and the inner job belongs to the outer one."""
+    asking = [asked("1", 1.0, source="me", target="w"), arrived(answered("1", 5.1, source="w"))]
+    working = [
+        arrived(asked("1", 1.2, source="me", target="w")),
+        asked("1-1", 2.0, source="w", target="v"),
+        answered("1-1", 3.0, source="v"),
+        answered("1", 5.0, source="w"),
+    ]
+    overview = Overview()
+    for notes in (working, asking) if turned else (asking, working):
+        overview.stories.add(notes, {"peer"})
+    story = overview.story("1")
+    assert story is not None
+    assert [(at, kind, job_id) for at, kind, _, _, _, job_id in story["steps"]] == [
+        (1.0, "asked", "1"),
+        (2.0, "asked", "1-1"),
+        (3.0, "answered", "1-1"),
+        (5.0, "answered", "1"),
+    ]
+    assert story["legs"] == {"w": [1.0, 5.0, "completed", 0]}
+    assert not story["open"]
+    assert overview.stories._at_work == {}
+
+
+def test_no_answer_is_before_its_request_though_clocks_differ() -> None:
+    """O7"""
+    overview = Overview()
+    overview.stories.add([answered("1", 4.9), asked("1", 5.0)])
+    overview.stories.add([answered("1", 4.9)])
+    story = overview.story("1")
+    assert story is not None
+    assert [step[0] for step in story["steps"]] == [5.0, 5.0]
+    assert story["legs"]["w"] == [5.0, 5.0, "completed", 0]
+
+
 def test_the_longest_and_the_failed_of_each_second_are_drawn() -> None:
     """O4: for a minute."""
     stories = Stories()
@@ -124,7 +168,9 @@ def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(stories) <= _stories.LAST + 50 + 60 * _stories.LONGEST
     assert len(stories._at_work) <= 51
     stories.add([asked("long", 0), *(Note(1, "update", "long", "w", "me", None) for _ in range(10_000))])
-    told = _state.story(stories, "long")
+    overview = Overview()
+    overview.stories = stories
+    told = overview.story("long")
     assert told is not None
     assert (len(told["steps"]), told["left_out"], told["legs"]["w"][3]) == (200, 9801, 10_000)
 
@@ -143,16 +189,17 @@ NAMES = st.sampled_from(["a", "b", "c"])
             NAMES,
             st.one_of(st.none(), NAMES),
             st.one_of(st.none(), st.sampled_from(["completed", "error"])),
+            st.sampled_from([None, "elsewhere", "somewhere"]),
         )
     )
 )
 def test_nothing_that_passes_confuses_a_story(notes: list[Note]) -> None:
     """O4: answers before requests, twice, of nobody; and what is told is JSON."""
-    stories = Stories()
-    stories.add(notes)
-    stories.forget_before(100)
+    overview = Overview()
+    overview.stories.add(notes, {"elsewhere"})
+    overview.stories.forget_before(100)
     for job_id in ("1", "2", "3"):
-        _state.encode(_state.story(stories, job_id))
+        json.dumps(overview.story(job_id))
 
 
 ROWS = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 2))
@@ -161,7 +208,7 @@ ROWS = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 2))
 @given(ROWS, ROWS)
 def test_a_difference_makes_one_state_of_the_other(old: dict[str, int], new: dict[str, int]) -> None:
     """O4: and where there is none, nothing is told."""
-    changes = _state.difference({"rows": old}, {"rows": new})
+    changes = difference({"rows": old}, {"rows": new})
     assert (changes == {}) == (old == new)
     change = changes.get("rows", {"set": {}, "gone": []})
     assert {key: row for key, row in {**old, **change["set"]}.items() if key not in change["gone"]} == new

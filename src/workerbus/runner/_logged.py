@@ -1,6 +1,6 @@
 """The errors that the library has logged lately, with their tracebacks (O4, R8).
 
-It listens to the library's own loggers while a view is served, and looks at nothing but what is logged as an error.
+It listens to the library's own loggers while somebody looks, and looks at nothing but what is logged as an error.
 """
 
 import logging
@@ -16,6 +16,8 @@ A_SECOND: Final = 10
 """How many errors of one second are written down; the others are counted."""
 LONGEST: Final = 8000
 """How many characters of a traceback are kept: its last ones."""
+TEXT: Final = 2000
+"""How many characters of what was logged are kept: its first ones."""
 
 
 class LoggedError(NamedTuple):
@@ -85,7 +87,7 @@ class LoggedErrors(logging.Handler):
             LoggedError(
                 next(self._numbers),
                 now,
-                record.getMessage(),
+                record.getMessage()[:TEXT],
                 getattr(record, "worker", None),
                 getattr(record, "job", None),
                 trace[-LONGEST:],

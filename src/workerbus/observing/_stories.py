@@ -1,18 +1,23 @@
-"""What the notes mean: jobs and what became of them, how long they took, and what to draw of that (O3, O4).
+"""What the notes mean: jobs and what became of them, how long they took, and what to draw of that (O3, O4, O7).
 
 Knows neither the bus nor the clock: it is given notes, and the time with them. All that it keeps has a bound: the last
 jobs, those still open, and of each second of the last minute those that took longest or did not complete.
+
+A message that goes from one process to another passes in both. It is told of as it was sent; of its arrival it is only
+taken that the job has come, since what the two processes tell may come here in any order: an answer before its request,
+say. In what one process tells, causes are before their effects, and whose job a request was asked for in is told by
+the requester's process alone.
 """
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from workerbus._values import JobStatus
-from workerbus.view._notes import ANSWERED, ASKED, CANCEL, CHUNK, RESTART, UPDATE, Note
+from workerbus.runner._notes import ANSWERED, ASKED, CANCEL, CHUNK, RESTART, UPDATE, Note
 
 LAST: Final = 500
 """How many jobs are remembered after they are over."""
@@ -28,6 +33,20 @@ LONGEST: Final = 12
 """How many jobs of each second are drawn: the longest."""
 
 
+class Step(NamedTuple):
+    """A message of a job, as one process has told of it.
+
+    Attributes:
+        number: The how manieth of all: those of one process are in the order in which they happened there.
+        place: Which process has told of it.
+        note: What it has told.
+    """
+
+    number: int
+    place: str
+    note: Note
+
+
 class Leg:
     """What one worker has done for a job.
 
@@ -37,11 +56,13 @@ class Leg:
         ended: When it has answered; None before.
         status: How; None before.
         updates: How many updates and chunks it has sent.
+        told: Whether who has asked has told of it, and not only where the request has arrived.
     """
 
-    def __init__(self, worker: str, begun: float) -> None:
+    def __init__(self, worker: str, begun: float, *, told: bool) -> None:
         self.worker: str = worker
         self.begun: float = begun
+        self.told: bool = told
         self.ended: float | None = None
         self.status: str | None = None
         self.updates: int = 0
@@ -57,6 +78,7 @@ class Story:
         parent: The job that the requester was at work on, if that is known.
         legs: Worker to what it has done.
         steps: The first messages of the job; `last` are the last ones, and between them some are left out.
+        arrivals: The last ones that have arrived in another process, as that has told of them.
     """
 
     def __init__(self, job_id: str, name: str | None, requester: str, parent: str | None) -> None:
@@ -65,8 +87,9 @@ class Story:
         self.requester: str = requester
         self.parent: str | None = parent
         self.legs: dict[str, Leg] = {}
-        self.steps: list[Note] = []
-        self.last: deque[Note] = deque(maxlen=STEPS // 2)
+        self.steps: list[Step] = []
+        self.last: deque[Step] = deque(maxlen=STEPS // 2)
+        self.arrivals: deque[Step] = deque(maxlen=STEPS)
         self.left_out: int = 0
 
     @property
@@ -74,13 +97,13 @@ class Story:
         """Whether somebody has not answered."""
         return any(leg.ended is None for leg in self.legs.values())
 
-    def add(self, note: Note) -> None:
+    def add(self, step: Step) -> None:
         """Add a step."""
         if len(self.steps) < STEPS // 2:
-            self.steps.append(note)
+            self.steps.append(step)
             return
         self.left_out += len(self.last) == self.last.maxlen
-        self.last.append(note)
+        self.last.append(step)
 
 
 class Stories:
@@ -120,17 +143,24 @@ class Stories:
                 ids |= {child.job_id for child in found}
         return found[:FAMILY]
 
-    def add(self, notes: Iterable[Note]) -> None:
-        """Learn what has passed."""
+    def add(self, notes: Iterable[Note], elsewhere: Container[str] = (), place: str = "") -> None:
+        """Learn what has passed.
+
+        Args:
+            notes: What was noted.
+            elsewhere: The incarnations of the peers that tell of what they have sent themselves.
+            place: The process that tells of it.
+        """
         for note in notes:
+            told = note.origin is None or note.origin not in elsewhere
             if note.kind == ASKED:
-                self._asked(note)
+                self._asked(Step(next(self._numbers), place, note), told=told)
             elif note.kind == RESTART:
-                self.restarts[note.source] = self.restarts.get(note.source, 0) + 1
+                self.restarts[note.source] = self.restarts.get(note.source, 0) + told
             else:
                 story = self._known.get(note.job_id)
                 if story is not None:
-                    self._goes_on(story, note)
+                    self._goes_on(story, Step(next(self._numbers), place, note), told=told)
 
     def forget_before(self, time: float) -> None:
         """Forget what the timeline does not show any more."""
@@ -141,30 +171,47 @@ class Stories:
         """Return what the timeline shows of jobs that are over."""
         return ((story, leg) for heap in self._longest.values() for _, _, story, leg in heap)
 
-    def _asked(self, note: Note) -> None:
+    def _asked(self, step: Step, *, told: bool) -> None:
+        note = step.note
         story = self._known.get(note.job_id)
         if story is None:
             # Only where the requester has one job is it known in which it asks.
-            at_work = self._at_work.get(note.source, {})
+            at_work = self._at_work.get(note.source, {}) if told else {}
             parent = next(iter(at_work)) if len(at_work) == 1 else None
             story = Story(note.job_id, note.text, note.source, parent)
             self._known[note.job_id] = self._open[note.job_id] = story
             if len(self._open) > OPEN:
                 self._close(next(iter(self._open.values())))
-        story.add(note)
+        elif told and story.parent is None:
+            at_work = self._at_work.get(note.source, {})
+            story.parent = next(iter(at_work)) if len(at_work) == 1 and story.job_id not in at_work else None
         worker = note.target or ""
-        story.legs[worker] = Leg(worker, note.at)
-        self._at_work.setdefault(worker, {})[story.job_id] = None
+        leg = story.legs.get(worker)
+        if told:
+            story.add(step)
+        else:
+            story.arrivals.append(step)
+        if leg is not None and told and not leg.told:
+            leg.told, leg.begun = True, note.at
+        elif told or leg is None:
+            leg = story.legs[worker] = Leg(worker, note.at, told=told)
+        if leg.ended is None:
+            self._at_work.setdefault(worker, {})[story.job_id] = None
 
-    def _goes_on(self, story: Story, note: Note) -> None:
-        story.add(note)
+    def _goes_on(self, story: Story, step: Step, *, told: bool) -> None:
+        note = step.note
+        if not told:
+            if note.kind not in (UPDATE, CHUNK):
+                story.arrivals.append(step)
+            return
+        story.add(step)
         leg = story.legs.get(note.source)
         if leg is None or note.kind == CANCEL:
             return
         if note.kind in (UPDATE, CHUNK):
             leg.updates += 1
         elif note.kind == ANSWERED and leg.ended is None:
-            leg.ended, leg.status = note.at, note.text or JobStatus.COMPLETED.value
+            leg.ended, leg.status = max(note.at, leg.begun), note.text or JobStatus.COMPLETED.value
             self.latencies.append(leg.ended - leg.begun)
             self._leaves(leg.worker, story.job_id)
             self._draw(story, leg)
