@@ -1,20 +1,27 @@
-"""Draws the pictures of a recorded run into docs/pictures/: ``python docs/draw_recording.py``.
+"""Draws the pictures of recorded runs into docs/pictures/: ``python docs/draw_recording.py``.
 
-The run is that of a newsroom, in virtual time, so that it is the same each time. A test checks that this was done.
+The runs are those of a newsroom and of the tutorial's program, in virtual time, so that they are the same each time. A
+test checks that this was done.
 """
 
+import io
+import re
+import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from runpy import run_path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
 
 from workerbus import BaseWorker, BusJobRequestMessage, JobError, JobFailure, JobGroupError, WorkerRunner, job
-from workerbus.recording import Recording, record
+from workerbus.recording import Recording, Recordings, record
 from workerbus.testing import run
 
 PICTURES = Path(__file__).parent / "pictures"
+TUTORIAL = Path(__file__).parent / "tutorial"
 
 
 class Reporter(BaseWorker):
@@ -81,10 +88,35 @@ async def ask_for_an_issue(runner: WorkerRunner, later: float, secret: bool) -> 
     await runner.job("editor", name="issue", payload={"later": later, "secret": secret})
 
 
+def tutorial() -> str:
+    """Return the timeline of the program that the tutorial draws."""
+    names = ("first-worker", "streams", "looking")
+    pages = "".join((TUTORIAL / f"{name}.md").read_text(encoding="utf-8") for name in names)
+    files = dict(re.findall(r'```python title="(.*?)"\n(.*?)```', pages, re.DOTALL))
+    before = set(sys.modules)
+    with TemporaryDirectory() as directory, Recordings() as recordings, redirect_stdout(io.StringIO()):
+        for name, code in files.items():
+            Path(directory, name).write_text(code.removesuffix("anyio.run(main)\n"), encoding="utf-8")
+        sys.path.insert(0, directory)
+        try:
+            run(run_path(f"{directory}/main.py")["main"])
+        finally:
+            sys.path.remove(directory)
+            for name in set(sys.modules) - before:
+                del sys.modules[name]
+        Path(directory, "drawn").mkdir()
+        paths = recordings.save(Path(directory, "drawn"), "main")
+        return next(path for path in paths if path.name == "main.timeline.svg").read_text(encoding="utf-8")
+
+
 def drawn() -> dict[str, str]:
     """Return the pictures, by the names of their files."""
     recording = run(day)
-    return {"timeline.svg": recording.timeline_svg(), "sequence.svg": recording.sequence_svg(most=14)}
+    return {
+        "timeline.svg": recording.timeline_svg(),
+        "sequence.svg": recording.sequence_svg(most=14),
+        "tutorial.svg": tutorial(),
+    }
 
 
 if __name__ == "__main__":

@@ -86,10 +86,18 @@ async def test_a_job_that_does_not_complete_is_for_debugging_too(caplog: pytest.
             await runner.job("helper", name="wait", timeout=0.5)
     texts = [text for name, text, _ in said(caplog, logging.DEBUG) if name == "workerbus.jobs"]
     job_id = caught.value.job_id
-    assert (
-        f"job {job_id} of 'r': {'timed out'}, timeout" in texts or f"job {job_id} of 'r': timed_out, timeout" in texts
-    )
+    assert f"job 'wait' ({job_id}) is over for 'r': timed out" in texts
     assert f"worker 'helper' answers job 'wait' ({job_id}): cancelled" in texts
+
+
+async def test_a_job_whose_requester_fails_is_over_for_a_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """R8"""
+    async with running(Helper("helper"), name="r") as runner:
+        with pytest.raises(LookupError):
+            async with runner.job("helper", name="wait") as asked:
+                raise LookupError
+        texts = [text for name, text, _ in said(caplog, logging.DEBUG) if name == "workerbus.jobs"]
+    assert f"job 'wait' ({asked.job_id}) is over for 'r': cancelled, the requester failed: LookupError" in texts
 
 
 async def test_the_records_of_errors_say_whose_they_are(caplog: pytest.LogCaptureFixture) -> None:

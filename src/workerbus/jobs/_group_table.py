@@ -153,7 +153,9 @@ class GroupTable:
         if self.taps:
             self._owner.bus.tell_of_job("job_over", self._name, group)
         if state is not GroupState.COMPLETED and logger.isEnabledFor(logging.DEBUG):  # that, the last answer has said
-            self._note(group, "job %s of %r: %s, %s", group.job_id, self._name, state.value, reason)
+            text = "job %r (%s) is over for %r: %s%s"
+            more = f", {reason}" if reason and reason != TIMEOUT else ""
+            self._note(group, text, group.job_name, group.job_id, self._name, state.value, more)
         if state is GroupState.TIMED_OUT:
             group.note_absent(self._owner.registry, self._absent)
         if group.pending:  # else the last of them has answered
