@@ -94,14 +94,6 @@ class PeerBus(PeerSessions):
 
     # --- what a transport implements
 
-    @property
-    def max_message_size(self) -> float:
-        """How many bytes an encoded message may have, as far as that is known; 1 MiB unless a transport overrides it.
-
-        What the library sends in parts has parts that are smaller.
-        """
-        return 2**20
-
     @abstractmethod
     def transmit(self, message: BusMessage, peers: Sequence[Peer]) -> Receipt | None:
         """Accept a message for some peers: encode it and give it its place in line, without waiting.

@@ -146,6 +146,14 @@ class PeerSessions(WorkerBus, EventEmitter):
         return self._peers
 
     @property
+    def max_message_size(self) -> float:
+        """How many bytes an encoded message may have, as far as that is known; 1 MiB unless a transport overrides it.
+
+        What the library sends in parts has parts that are smaller.
+        """
+        return 2**20
+
+    @property
     def is_alive(self) -> bool:
         """Whether the bus is in one of its lives: its peers can know of it."""
         return self._alive
