@@ -2,13 +2,13 @@
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
 
-import workerbus
+from support.errors import public_errors
 from workerbus import (
     JobError,
     JobFailure,
@@ -16,7 +16,6 @@ from workerbus import (
     JobStatus,
     WorkerBusError,
     errors,
-    pipeline,
     redis,
     testing,
     view,
@@ -76,13 +75,6 @@ MADE: list[Exception] = [
     testing.ScriptedError("scripted"),
     testing.RequesterError("scripted"),
 ]
-
-
-def public_errors() -> Iterator[type[BaseException]]:
-    for module in (workerbus, errors, pipeline, redis, testing, view):
-        for name, value in vars(module).items():
-            if isinstance(value, type) and issubclass(value, BaseException) and not name.startswith("_"):
-                yield value
 
 
 def test_every_public_error_is_tried_here() -> None:

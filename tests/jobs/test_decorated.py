@@ -85,7 +85,7 @@ def test_a_function_that_is_not_async_is_told_to_be(decorator: Decorator, writte
     def nested(self: Any, message: Any = None) -> None: ...
 
     assert refused(decorator, nested) == (
-        f"{written} goes over an async method, not over {nested!r}, which is not async: write 'async def'"
+        f"{written} goes over an async method, not over {nested.__qualname__}, which is not async: write 'async def'"
     )
 
 

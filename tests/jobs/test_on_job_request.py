@@ -106,7 +106,8 @@ async def test_what_the_method_returns_counts_whatever_event_handlers_return(ret
 @pytest.mark.parametrize(
     ("kind", "name", "error"),
     [
-        (Helper, "paint", "job 'paint'; the jobs that it has: 'echo', 'fail', 'wait'"),
+        (Helper, "compute", "job 'compute'; the jobs that it has: 'echo', 'fail', 'wait'"),
+        (Helper, "weit", "job 'weit'; the jobs that it has: 'echo', 'fail', 'wait'; did you mean 'wait'?"),
         (Helper, None, "jobs without a name; the jobs that it has: 'echo', 'fail', 'wait'"),
         (BaseWorker, "paint", "job 'paint'; the jobs that it has: none"),
     ],

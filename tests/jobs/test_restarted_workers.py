@@ -25,7 +25,10 @@ from workerbus import (
 
 pytestmark = pytest.mark.anyio
 BROKEN = "worker 'w' has failed: ValueError: broken"
-LIMIT = "worker 'w' has failed: RestartLimitError: worker 'w' has gone once more than 0 restarts in 5 s allow for"
+LIMIT = (
+    "worker 'w' has failed: RestartLimitError: worker 'w' has gone once more than 0 restarts in 5 s allow for; its "
+    "last failure is the cause of this error"
+)
 
 
 @pytest.fixture(autouse=True)

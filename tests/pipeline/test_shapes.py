@@ -45,7 +45,7 @@ async def test_an_empty_pipeline_lets_everything_through(make: Callable[[], Pipe
 def test_a_processor_has_one_place() -> None:
     """P1"""
     spy = FrameProcessor("spy")
-    with pytest.raises(ProcessorInUseError, match="spy stands in a pipeline already"):
+    with pytest.raises(ProcessorInUseError, match="'spy' stands in a pipeline already"):
         Pipeline([spy, spy])
     pipeline = Pipeline([spy])  # the failed one has not taken it
     with pytest.raises(ValueError, match="spy"):

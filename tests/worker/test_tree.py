@@ -80,9 +80,9 @@ def test_nobody_becomes_its_own_ancestor() -> None:
     top.adopt([middle], watch=True)
     middle.adopt([low], watch=True)
     for node in (top, middle, low):
-        with pytest.raises(ParentError, match=r"it would be its own ancestor$|it is a child of"):
+        with pytest.raises(ParentError, match=r"it would be its own ancestor|it is a child of"):
             low.adopt([node], watch=True)
-    with pytest.raises(ParentError, match=r"'top' cannot be added as a child: it would be its own ancestor$") as caught:
+    with pytest.raises(ParentError, match="'top' cannot be added as a child: it would be its own") as caught:
         low.adopt([top], watch=True)
     assert caught.value.name == "top"
     assert low.children == []
@@ -93,7 +93,8 @@ def test_what_has_been_started_becomes_nobodys_child() -> None:
     parent, child = Member("parent"), Member("child")
     child.is_unstarted = False
     with pytest.raises(
-        ParentError, match=r"'child' cannot be added as a child: a runner has it already, or has run it$"
+        ParentError,
+        match=r"'child' cannot be added as a child: a runner has it already, or has run it: make another",
     ) as caught:
         parent.adopt([child], watch=True)
     assert caught.value.name == "child"

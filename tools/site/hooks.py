@@ -140,6 +140,8 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     """Have each number of a promise lead to it."""
     del config, files
     uri = page.file.src_uri
+    if uri == "errors.md":
+        html = html.replace('<div class="highlight">', '<div class="highlight wrapped">')
     if uri == "mutants.md" or uri.startswith("examples/"):
         return html
     there = posixpath.relpath("guarantees.html", posixpath.dirname(uri) or ".")

@@ -236,7 +236,7 @@ class PeerBus(PeerSessions):
             receipt.withdrawn = True
             raise
         receipt.withdrawn = True
-        why = f"it was not stored within {self.send_timeout:g} s"
+        why = f"its send_timeout of {self.send_timeout:g} s was over"
         raise BusUnavailable(self.name, why, maybe_stored=receipt.written)
 
     # --- without a connection

@@ -20,6 +20,7 @@ from workerbus.errors._base import (
 from workerbus.errors._base import _restored as _restored  # by this name errors find back that were pickled
 from workerbus.errors._base import brief as brief
 from workerbus.errors._base import describe as describe
+from workerbus.errors._base import did_you_mean as did_you_mean
 from workerbus.errors._base import encodable as encodable
 from workerbus.errors._base import near_names as near_names
 from workerbus.errors._base import shown as shown

@@ -52,12 +52,17 @@ def brief(exc: BaseException) -> str:
     return text if len(text) <= BRIEF else f"{text[:BRIEF]}…"
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Ask for known names that look like ``name``; empty where there is none."""
+    close = get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
 def near_names(name: str, known: Iterable[str]) -> str:
     """Say which known names look like ``name``, as the end of a sentence."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=3, cutoff=0.6)
-    if close:
-        return f"did you mean {' or '.join(map(repr, close))}?"
+    if near := did_you_mean(name, names):
+        return near
     if names:
         shown = ", ".join(map(repr, names[:5]))
         return f"known are {shown}{', …' if len(names) > 5 else ''}"

@@ -22,7 +22,7 @@ class ProcessorInUseError(WorkerBusError, ValueError):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} stands in a pipeline already: a processor has one place, make another")
+        super().__init__(f"{name!r} stands in a pipeline already: it has one place, so make another object")
         self.name = name
 
 

@@ -51,7 +51,10 @@ class RestartLimitError(WorkerBusError, RuntimeError):
         self.worker: str = worker
         self.max_restarts: int = max_restarts
         self.within: float = within
-        super().__init__(f"worker {worker!r} has gone once more than {max_restarts} restarts in {within:g} s allow for")
+        super().__init__(
+            f"worker {worker!r} has gone once more than {max_restarts} restarts in {within:g} s allow for; "
+            "its last failure is the cause of this error"
+        )
 
 
 class FactoryError(WorkerBusError, TypeError):

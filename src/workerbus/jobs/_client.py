@@ -45,7 +45,7 @@ class JobClient(GroupTable):
     def check_running(self) -> None:
         """Raise `NotRunningError` unless the owner is running, and `WrongLoopError` where it is not."""
         self._owner.check_running()
-        self._owner.bus.check_loop(self._name)
+        self._owner.bus.check_loop(f"requester {self._name!r}")
         if self.closed:
             raise NotRunningError(f"{self._name!r} is not running any more: it asks for no more jobs")
 
@@ -64,7 +64,7 @@ class JobClient(GroupTable):
     def check_loop(self, job_id: str) -> None:
         """Raise `WrongLoopError` if there is such a group, and this is another thread or event loop than its own."""
         if job_id in self.groups:
-            self._owner.bus.check_loop(self._name)
+            self._owner.bus.check_loop(f"requester {self._name!r}")
 
     async def ask(
         self,

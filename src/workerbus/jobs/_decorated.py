@@ -81,4 +81,5 @@ def _sync(method: object, head: str) -> str | None:
         return None
     if isinstance(method, FunctionType) and method.__name__ == "<lambda>":
         return f"a lambda, which cannot be async: write 'async def …({head})'"
-    return f"{method!r}, which is not async: write 'async def'"
+    shown = method.__qualname__ if isinstance(method, FunctionType) else repr(method)
+    return f"{shown}, which is not async: write 'async def'"

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Final
 
 from workerbus._backoff import Backoff
 from workerbus._slot import HasCore, core_of
 from workerbus.errors import FactoryError
 
 Factory = Callable[[], Any]
+_ADVICE: Final = "make a new one in each call, as lambda: Fetcher('a') does"
 
 
 def made(factory: Factory, name: str | None = None) -> Any:
@@ -23,14 +24,14 @@ def made(factory: Factory, name: str | None = None) -> Any:
         text = f"a factory is a plain function that returns a new worker, not an async one, as {factory!r}"
         raise FactoryError(name, text)
     if not isinstance(worker, HasCore) or not hasattr(core_of(worker), "lifecycle"):
-        raise FactoryError(name, f"a factory returns a worker, not {worker!r}")
+        raise FactoryError(name, f"a factory returns a worker, not {worker!r}: {_ADVICE}")
     state = core_of(worker).state
     if name is not None and state.name != name:
         raise FactoryError(name, f"the factory of worker {name!r} has made one called {state.name!r}: its name stays")
     if not state.is_unstarted:
         text = (
             f"the factory of worker {state.name!r} has returned one that was used before: a worker object runs once, "
-            "so make a new one in each call, as lambda: Fetcher('a') does"
+            f"so {_ADVICE}"
         )
         raise FactoryError(name, text)
     return worker

@@ -82,7 +82,9 @@ def type_of_field(name: str, field_name: str, hint: Any) -> inspect.Type:
     for part in _parts(info, set()):
         if isinstance(part, inspect.CustomType):
             kind = getattr(part.cls, "__name__", part.cls)
-            raise RegistrationError(name, f"JSON has no form for {kind}", field_name=field_name)
+            raise RegistrationError(
+                name, f"JSON has no form for {kind}: use plain values, or classes of them", field_name=field_name
+            )
         cls = getattr(part, "cls", None)
         cls = getattr(cls, "__origin__", cls)
         if isinstance(cls, type) and isinstance(part, inspect.DataclassType):

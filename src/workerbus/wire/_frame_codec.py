@@ -168,7 +168,8 @@ def decode_frame(data: bytes | Raw) -> BusFrameMessage:
     cls = FRAMES.by_tag.get(came.frame.t)
     if cls is None or FRAMES.directions is None:
         tag = came.frame.t[:LONGEST]
-        why = f"there is no frame {tag!r} here: was it registered, and workerbus.pipeline imported?"
+        modules = "workerbus.pipeline, and the module that registers it"
+        why = f"there is no frame {tag!r} here: import {modules}, in this program, too"
         raise WireError(why, class_name="BusFrameMessage", path="frame", arrived=True, unknown_tag=tag)
     return BusFrameMessage(
         _parts_of(cls).together(came.frame),

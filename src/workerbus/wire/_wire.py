@@ -94,7 +94,8 @@ class Wire:
             cls = MESSAGES.by_tag.get(envelope.t)
             if cls is None:
                 tag = envelope.t[:LONGEST]
-                raise WireError(f"there is no class {tag!r} here: was it registered?", arrived=True, unknown_tag=tag)
+                why = f"there is no class {tag!r} here: import the module that registers it, in this program, too"
+                raise WireError(why, arrived=True, unknown_tag=tag)
             class_name = cls.__name__
             message: BusMessage = codec_of(cls).decode(envelope.m)
         except WireError:

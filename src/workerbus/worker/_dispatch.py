@@ -18,6 +18,7 @@ from workerbus._methods import awaitable
 from workerbus._order import merged
 from workerbus._values import JobStatus, WorkerErrorData
 from workerbus.abc import ChildReport, HookCall
+from workerbus.errors import did_you_mean
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._handlers import JobHandler
 from workerbus.jobs._limiter import Limiter, PacedLimiter
@@ -250,7 +251,10 @@ class MessageDispatch:
             return Route(self._on_job_request, "on_job_request", deferred=True)
         has = ", ".join(map(repr, sorted(self._handlers))) or "none"
         what = "jobs without a name" if name is None else f"job {name!r}"
-        raise LookupError(f"worker {self._name!r} has no handler for {what}; the jobs that it has: {has}")
+        near = did_you_mean(name or "", self._handlers)
+        raise LookupError(
+            f"worker {self._name!r} has no handler for {what}; the jobs that it has: {has}{near and f'; {near}'}"
+        )
 
     async def _on_job_request(self, message: BusJobRequestMessage) -> Any:
         worker = self._state.worker

@@ -88,18 +88,20 @@ class TreeNode(ABC):
 
     def _is_new(self, child: Self) -> bool:
         if child.parent is not None and child.parent is not self:
-            raise ParentError(child.name, f"it is a child of {child.parent.name!r}")
+            raise ParentError(
+                child.name, f"it is a child of {child.parent.name!r}, and has one parent: make another object"
+            )
         above: Self | None = self
         while above is not None:
             if above is child:
-                raise ParentError(child.name, "it would be its own ancestor")
+                raise ParentError(child.name, f"it would be its own ancestor, since {self.name!r} is below it")
             above = above.parent
         other = None if self._children is None else self._children.get(child.name)
         if other is child:
             return False
         self.check_takes(child)
         if not child.is_unstarted:
-            raise ParentError(child.name, "a runner has it already, or has run it")
+            raise ParentError(child.name, "a runner has it already, or has run it: make another object")
         if other is not None:
             raise NameTakenError(child.name, f"the children of {self.name!r}")
         self.check_name(child)

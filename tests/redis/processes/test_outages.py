@@ -124,7 +124,7 @@ async def test_a_send_that_cannot_be_stored_in_time_says_so(own_server: RedisSer
         await here.tell("send", target="clerk", number=5000)
         failed = await here.said("unavailable")
         assert 0.4 < failed["seconds"] < 1.5
-        assert "it was not stored within 0.5 s" in failed["error"]
+        assert "its send_timeout of 0.5 s was over" in failed["error"]
         assert failed["maybe"] is False
         if how == "killed":
             own_server.start()

@@ -23,6 +23,9 @@ Outcome = Literal["cut", "finished", "raised"]
 class CutError(Exception):
     """Raised in a scenario by ``how="raise"``, unless ``error`` says something else."""
 
+    def __init__(self, text: str = "raised at a checkpoint by cancel_at_every_checkpoint(how='raise')") -> None:
+        super().__init__(text)
+
 
 @frozen
 class Checkpoint:
