@@ -31,6 +31,7 @@ from workerbus import (
     JobGroupError,
     JobStatus,
     WorkerErrorData,
+    WorkerPool,
     WorkerRunner,
     bus_message,
     job,
@@ -155,7 +156,40 @@ class Narrow(Clerk):
         await super().on_bus_message(message)
 
 
-WORKERS: Mapping[str, Callable[[str], BaseWorker]] = {each.__name__: each for each in (Clerk, Narrow)}
+class Slow(Clerk):
+    """Takes its time for each message; of some it makes another one for itself, if there is room.
+
+    Attributes:
+        own: How many messages it has sent itself.
+        full: How many times there was no room for one.
+        deepest: How many messages have waited at the same time.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.own = 0
+        self.full = 0
+        self.deepest = 0
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        await super().on_bus_message(message)
+        if not isinstance(message, Numbered | Noted):
+            return
+        self.deepest = max(self.deepest, self.bus.statistics().subscribers[self.name].depth)
+        if message.source != self.name and message.number % 5 == 0:
+            try:
+                await self.send_bus_message(Noted(source=self.name, target=self.name, number=self.own + 1))
+            except anyio.WouldBlock:
+                self.full += 1
+            else:
+                self.own += 1
+        await anyio.sleep(0.002)
+
+
+WORKERS: Mapping[str, Callable[[str], BaseWorker]] = {
+    **{each.__name__: each for each in (Clerk, Narrow, Slow)},
+    "Pool": lambda name: WorkerPool(name, Clerk, size=2, shared=True),
+}
 
 
 def _payload(message: BusJobRequestMessage) -> dict[str, Any]:
@@ -172,6 +206,7 @@ class Host:
         self.group = group
         self.bustling = False
         self.sent = Counter[str]()
+        self.sent_here = 0
         self.outcomes = Counter[str]()
         self.wrong: list[str] = []
 
@@ -235,21 +270,37 @@ class Host:
         else:
             say("sent one", number=number)
 
-    async def bustle(self, workers: list[str], seed: int, at_once: int) -> None:
-        """Ask and send at random, until `settle`; messages are numbered in each session: there none may be missing."""
+    async def bustle(self, workers: list[str], pool: str, slow: str, seed: int, at_once: int) -> None:
+        """Ask and send at random, until `settle`; messages are numbered in each session: there none may be missing.
+
+        Args:
+            workers: Workers of other processes, of whom each does one job at a time.
+            pool: The name of a pool, of whose parts one is here; it is asked as they are, but for all of them at once.
+            slow: A worker of this process, which is sent more than it can take.
+            seed: Of what is done.
+            at_once: How many jobs are asked for at once.
+        """
         self.bustling = True
         async with anyio.create_task_group() as group:
             for number in range(at_once):
-                group.start_soon(self._ask_at_random, workers, Random(seed + number))
+                group.start_soon(self._ask_at_random, workers, pool, Random(seed + number))
             group.start_soon(self._send_at_random, workers, Random(seed - 1))
-        say("settled", sent=self.sent, outcomes=self.outcomes, wrong=self.wrong)
+            group.start_soon(self._fill, slow)
+        say("settled", sent=self.sent, sent_here=self.sent_here, outcomes=self.outcomes, wrong=self.wrong)
 
-    async def _ask_at_random(self, workers: list[str], random: Random) -> None:
+    async def _fill(self, slow: str) -> None:
+        while self.bustling:
+            self.sent_here += 1
+            await self.bus.send(Noted(source=self.runner.name, target=slow, number=self.sent_here))
+
+    async def _ask_at_random(self, workers: list[str], pool: str, random: Random) -> None:
         kinds = (self._add, self._add, self._add_for_all, self._follow)
         while self.bustling:
             timeout = random.random() if random.random() < 0.2 else None
+            kind = random.choice(kinds)
+            asked = workers if kind == self._add_for_all else [*workers, pool, pool]
             try:
-                await random.choice(kinds)(workers, random, timeout)
+                await kind(asked, random, timeout)
             except JobError as exc:
                 outcome = exc.reason.rpartition("is gone: ")[2]
             except JobGroupError as exc:
@@ -317,13 +368,17 @@ class Host:
 
     async def sessions(self) -> None:
         """Say in which life it is, with which peers, and what has come from each sender."""
-        clerks = [self.runner.get_worker(name) for name in self.runner.registry.local_workers]
-        ledgers = [clerk.ledger.report() for clerk in clerks if isinstance(clerk, Clerk)]
+        workers = [self.runner.get_worker(name) for name in sorted(self.runner.registry.local_workers)]
+        slow = next((each for each in workers if isinstance(each, Slow)), None)
         say(
             "sessions",
             incarnation=self.bus.incarnation,
             known=sorted(peer.incarnation for peer in self.bus.peers),
-            received=ledgers[0],
+            local=sorted(self.runner.registry.local_workers),
+            received=next(each.ledger.report() for each in workers if type(each) is Clerk and "@" not in each.name),
+            slow=None
+            if slow is None
+            else {"report": slow.ledger.report(), "own": slow.own, "full": slow.full, "deepest": slow.deepest},
         )
 
     @property

@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 NAMES = [f"p{number}" for number in range(5)]
 MOST_IN_INBOX = 1000
 """So many entries that were read and not trimmed may be in an inbox."""
+POOL = "desk"
+"""The name of a pool of which each process has a part."""
+ROOM = 10
+"""So many messages may wait for each worker."""
 SETTLING = 30.0
 """Seconds in which all that was asked has to be answered, when nothing more goes wrong."""
 
@@ -53,11 +57,12 @@ class Soak:
 
     async def _start(self, name: str) -> None:
         self._seed += 100
-        host = await self._all.launch(name, self._random.choice(BACKENDS), {f"clerk of {name}": "Clerk"})
+        workers = {f"clerk of {name}": "Clerk", f"slow of {name}": "Slow", POOL: "Pool"}
+        host = await self._all.launch(name, self._random.choice(BACKENDS), workers, max_buffer_size=ROOM)
         await host.said("ready", patience=SETTLING)
         self._hosts[name] = host
         others = [f"clerk of {other}" for other in NAMES if other != name]
-        await host.tell("bustle", workers=others, seed=self._seed, at_once=5)
+        await host.tell("bustle", workers=others, pool=POOL, slow=f"slow of {name}", seed=self._seed, at_once=5)
 
     async def harm(self, seconds: float) -> None:
         self._until = anyio.current_time() + seconds
@@ -128,14 +133,15 @@ class Soak:
         complaints, deadline = [""], anyio.current_time() + SETTLING
         while complaints and anyio.current_time() < deadline:
             lives = {name: await self._life(host) for name, host in self._hosts.items()}
-            complaints = self._complaints(lives, sent)
+            complaints = [*self._complaints(lives, sent), *self._complaints_of_slow(lives, settled)]
         assert complaints == []
         for host in self._hosts.values():
             self._look_at(host)
         assert self.problems == []
         assert not any("are missing" in reason for reason in outcomes), outcomes
         received = sum(account["last"] for life in lives.values() for account in life["received"].values())
-        return {"messages": received, "jobs": outcomes, "harm": self.done}
+        full = sum(life["slow"]["full"] for life in lives.values())
+        return {"messages": received, "jobs": outcomes, "harm": self.done, "no room": full}
 
     async def _life(self, host: Host) -> dict[str, Any]:
         """What a process says of itself, and how long its inbox is."""
@@ -148,10 +154,10 @@ class Soak:
         found: list[str] = []
         alive = {life["incarnation"] for life in lives.values()}
         claims = pairs(self._server.call("HGETALL", BASE + "names"))
-        if claims != {f"clerk of {name}".encode(): life["incarnation"].encode() for name, life in lives.items()}:
+        if claims != {each.encode(): life["incarnation"].encode() for life in lives.values() for each in life["local"]}:
             found.append(f"the names are of {claims}")
         for name, life in lives.items():
-            others = sorted(f"clerk of {other}" for other in NAMES if other != name)
+            others = sorted(each for other in NAMES if other != name for each in lives[other]["local"])
             for what, expected in {"state": "connected", "in_flight": 0, "unsent": 0, "remote": others}.items():
                 if life[what] != expected:
                     found.append(f"{name}: {what} is {life[what]}")
@@ -166,6 +172,19 @@ class Soak:
                     account = life["received"].get(session)
                     if account != {"last": last}:
                         found.append(f"{session} at {name}: {account} of {last}")
+        return found
+
+    def _complaints_of_slow(self, lives: dict[str, dict[str, Any]], settled: dict[str, dict[str, Any]]) -> list[str]:
+        """What is not as it has to be at the workers that are sent more than they can take."""
+        found: list[str] = []
+        for name, life in lives.items():
+            slow, expected = life["slow"], {name: {"last": settled[name]["sent_here"]}}
+            if slow["own"]:
+                expected[f"slow of {name}"] = {"last": slow["own"]}
+            if slow["report"] != expected:
+                found.append(f"the slow worker of {name} has {slow['report']} of {expected}")
+            if slow["deepest"] > ROOM:
+                found.append(f"{slow['deepest']} messages have waited at the slow worker of {name}")
         return found
 
     async def end(self) -> None:
@@ -190,11 +209,12 @@ async def soak(seconds: float, seed: int) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.skipif("WORKERBUS_SOAK" not in os.environ, reason="takes as many seconds as WORKERBUS_SOAK says")
 def test_what_goes_wrong_at_random_loses_and_doubles_nothing(backend: str) -> None:
-    """X2-X4, J1: order is kept, and every job has an outcome."""
+    """X2-X4, X7, B8, J1, S2: order is kept, bounds are, and every job has an outcome, those of a shared pool, too."""
     seconds = float(os.environ["WORKERBUS_SOAK"])
     seed = int(os.environ.get("WORKERBUS_SEED", "1"))
     faulthandler.cancel_dump_traceback_later()
     faulthandler.dump_traceback_later(seconds + 300, exit=True)
     found = anyio.run(partial(soak, seconds, seed), backend=backend)
     assert found["messages"] > 0
+    assert found["no room"] > 0
     logger.warning("%s", found)
