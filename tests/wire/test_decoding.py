@@ -132,6 +132,25 @@ def test_by_default_a_message_may_have_a_mebibyte() -> None:
         WIRE.encode(asks({"text": "x" * (2**20 - empty + 1)}))
 
 
+def test_a_message_of_just_the_size_that_it_may_have_is_looked_at_like_all_others() -> None:
+    """X1: what would not come back equal is refused."""
+    lost = asks({"text": (1,), "a": "b"})
+    size = len(WIRE.encode(asks({"text": [1], "a": "b"})))
+    with pytest.raises(WireError, match=r"tuple would come back as list"):
+        wire.Wire(size).encode(lost)
+
+
+def test_a_message_of_one_byte_may_be_all_that_is_allowed() -> None:
+    assert unreadable(b"12", wire.Wire(1)).reason == "it has 2 bytes, and max_message_size is 1"
+
+
+def test_a_message_that_is_too_large_where_it_is_sent_has_not_arrived() -> None:
+    """X1"""
+    with pytest.raises(WireError) as caught:
+        wire.Wire(1).encode(asks({}))
+    assert caught.value.arrived is False
+
+
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_size_is_at_least_one(size: int) -> None:
     with pytest.raises(ValueError, match="max_message_size must be at least 1"):

@@ -27,6 +27,8 @@ from workerbus.pipeline import (
 from workerbus.pipeline import _frames as frames_module
 from workerbus.pipeline._frames import BUS, came_by, received
 from workerbus.testing.strategies import payloads
+from workerbus.wire._codec import FrameCodec, codecs
+from workerbus.wire._frame_codec import frame_parts
 
 metadata = st.fixed_dictionaries({}, optional={"pts": st.integers(0, 2**70) | st.none(), "metadata": payloads()})
 points = st.lists(st.builds(Point, st.integers(), st.floats(allow_nan=False, allow_infinity=False)), max_size=3)
@@ -213,3 +215,35 @@ def test_local_frames_cannot_be_registered() -> None:
     for kind in (StartFrame, EndFrame):
         with pytest.raises(RegistrationError, match="it is local"):
             wire.register(kind)
+
+
+def test_the_error_has_the_tag_that_is_unknown() -> None:
+    """X1: so that somebody can tell which program has to register it."""
+    frame = b'{"t":"nobody\'s","id":3,"f":{}}'
+    error = unreadable(b'{"v":1,"t":"bus.frame","m":{"source":"me","direction":1,"frame":%s}}' % frame)
+    assert (error.unknown_tag, error.path) == ("nobody's", "frame")
+
+
+def test_the_reasons_are_whole_sentences() -> None:
+    """X1"""
+    assert refusal(BusFrameMessage("text", FrameDirection.UPSTREAM, source="me")).reason == "it is no frame"
+    assert refusal(BusFrameMessage(TextFrame("x"), 1, source="me")).reason == "it is no FrameDirection"
+    assert refusal(carries(Unregistered())).reason == (
+        "the class Unregistered was never registered: put @workerbus.wire.register over it, in each program that has "
+        "to know it"
+    )
+
+
+def test_what_was_not_looked_at_before_is_looked_at_when_it_first_travels() -> None:
+    """X1: the library's own frames, and the messages that carry them."""
+    frame_parts.pop(TextFrame, None)
+    codecs.pop(BusFrameMessage, None)
+    frame = TextFrame("x", metadata={"a": [1]})
+    for _ in range(2):
+        assert content(there_and_back(carries(frame)).frame) == content(frame)
+        assert refusal(carries(TextFrame("x", metadata={"a": {1}}))).path == "frame.metadata.a"
+    assert set(frame_parts) >= {TextFrame}
+    assert type(codecs[BusFrameMessage]) is FrameCodec
+    parts = frame_parts[TextFrame]
+    there_and_back(carries(frame))
+    assert frame_parts[TextFrame] is parts

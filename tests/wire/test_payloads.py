@@ -4,7 +4,7 @@ import datetime
 import sys
 import uuid
 from collections import ChainMap, OrderedDict, UserDict, defaultdict, namedtuple
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from math import inf, nan
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from support.wires import WIRE, Alert, Drawing, asks, carries, refusal, there_and_back
 from workerbus import (
     BusDataMessage,
+    BusJobRequestMessage,
     BusJobResponseMessage,
     BusJobStreamDataMessage,
     BusJobUpdateMessage,
@@ -27,7 +28,7 @@ from workerbus import (
     bus_message,
     wire,
 )
-from workerbus.pipeline import TextFrame
+from workerbus.pipeline import DataFrame, TextFrame, frame_type
 from workerbus.testing.strategies import payloads
 
 
@@ -343,3 +344,132 @@ def test_whatever_is_in_a_payload_comes_back_equal_or_is_refused(value: Any) -> 
         assert refusal(message).path.startswith("payload.value")
     else:
         assert WIRE.decode(data) == message
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "path"),
+    [
+        (Any, {"a": {1}}, ".a"),
+        (dict[str, Any], {"a": {1}}, ".a"),
+        (dict[str, Any] | None, {"a": {1}}, ".a"),
+        (list[Any], [0, {1}], "[1]"),
+        (dict[str, list[Any]], {"a": [{1}]}, ".a[0]"),
+        (dict[int, Any], {5: {1}}, ""),
+        (dict[str, int], {"a": "b"}, "[...]"),
+    ],
+    ids=str,
+)
+def test_the_path_goes_as_deep_as_the_type_leaves_open_what_is_there(hint: Any, value: Any, path: str) -> None:
+    """X1: in messages and in frames."""
+    message_class: Any = bus_message(
+        type("Open", (BusDataMessage,), {"__annotations__": {"held": hint}, "__module__": __name__})
+    )
+    frame_class: Any = frame_type(
+        type("Open", (DataFrame,), {"__annotations__": {"held": hint}, "__module__": __name__})
+    )
+    wire.register(message_class)
+    wire.register(frame_class)
+    assert refusal(message_class(value, source="me")).path == f"held{path}"
+    assert refusal(carries(frame_class(value))).path == f"frame.held{path}"
+
+
+def test_metadata_of_a_users_frame_is_a_payload() -> None:
+    """X1"""
+
+    @wire.register
+    @frame_type
+    class Marked(DataFrame):
+        n: int = 0
+
+    assert refusal(carries(Marked(metadata={"at": [{1}]}))).path == "frame.metadata.at[0]"
+
+
+@pytest.mark.parametrize("key", [5, 1.5, True, None, ("a",)], ids=str)
+def test_the_reason_says_of_what_type_a_key_is(key: object) -> None:
+    """X1"""
+    kind = "None" if key is None else type(key).__name__
+    assert refusal(asks({key: 1})).reason == f"a key is a text, not {kind}"
+
+
+class Pairs:
+    """What a dict can be made of, and is none."""
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        yield "a", 1
+
+
+def test_what_could_be_a_dict_and_is_none_has_no_form() -> None:
+    """X1"""
+    assert refusal(asks({"a": Pairs()})).reason == "Pairs has no form in JSON"
+
+
+@pytest.mark.parametrize("text", ["[", "]", "{" * 2_000])
+def test_what_is_nested_too_deeply_is_refused_whatever_is_in_its_texts(text: str) -> None:
+    """X1"""
+    inner: Any = text
+    for _ in range(600):
+        inner = [inner]
+    assert refusal(asks({"a": inner})).reason == "it is nested in more than 500 levels"
+
+
+def test_what_is_wrong_in_the_deepest_level_is_not_its_depth() -> None:
+    """X1"""
+    inner: Any = [{1}]
+    for _ in range(497):
+        inner = [inner]
+    error = refusal(asks({"a": inner}))
+    assert error.reason == "set would come back as list"
+
+
+def test_headers_that_are_texts_are_not_to_blame() -> None:
+    """X1, X8"""
+    message = BusJobRequestMessage("1-a", "count", {"a": {1}}, source="me", target="you", headers={"trace": "1"})
+    assert refusal(message).path == "payload.a"
+
+
+class Moody(Mapping[str, int]):
+    """It fails when it is first looked into."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def __getitem__(self, key: str) -> int:
+        return {"a": 1}[key]
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        self.looks += 1
+        if self.looks == 1:
+            raise RuntimeError("not now, " + "and not later" * 100)
+        return iter({"a": 1})
+
+
+@define(eq=False)
+class Shy:
+    """It is like no other when it is first compared."""
+
+    looks = 0
+
+    def __eq__(self, other: object) -> bool:
+        Shy.looks += 1
+        return Shy.looks > 1
+
+    __hash__ = None  # type: ignore[assignment]  # as where attrs makes the comparison
+
+
+def test_where_no_fault_can_be_found_what_was_raised_is_told() -> None:
+    """X1: by somebody's own classes, which are different the next time."""
+
+    @wire.register
+    @bus_message
+    class Holding(BusDataMessage):
+        held: Shy
+
+    moody = refusal(asks(Moody()))
+    assert moody.path == ""
+    assert moody.reason.startswith("RuntimeError: not now, and not later")
+    assert len(moody.reason) == 200
+    error = refusal(Holding(Shy(), source="me"))
+    assert (error.path, error.reason) == ("", "what would come back is not equal to it")

@@ -4,10 +4,11 @@ import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import pytest
 from attrs import Factory, define, field, frozen
+from msgspec import Meta
 
 from support.wires import Alert, Sound, carries, refusal, there_and_back
 from workerbus import (
@@ -407,3 +408,77 @@ def test_the_errors_can_be_pickled() -> None:
     for error in (refused(Plain), refusal(Alert("x", source="me")), refusal(carries(Sound(b"", extra={"a": 1j})))):  # type: ignore[arg-type]  # wrong on purpose
         copied = pickle.loads(pickle.dumps(error))
         assert (type(copied), str(copied), vars(copied)) == (type(error), str(error), vars(error))
+
+
+@define
+class Hidden:
+    _key: str = ""
+
+
+@define
+class Around(Generic[T]):
+    inner: T
+
+
+@define
+class Empty:
+    """It has no fields."""
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        Hidden, list[Hidden], tuple[Hidden, int], tuple[int, Hidden], dict[str, Hidden], Hidden | None, Around[Hidden],
+        list[dict[str, Around[Hidden] | None]],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_would_be_left_out_is_found_wherever_it_is_in_the_type_of_a_field(hint: Any) -> None:
+    """X1"""
+    kinds: list[Any] = [BusDataMessage, DataFrame]
+    for base in kinds:
+        made = type("Holding", (base,), {"__annotations__": {"held": hint}, "__module__": __name__})
+        error = refused(bus_message(made) if base is BusDataMessage else frame_type(made))
+        assert error.field_name == "held"
+        assert "the field '_key' of Hidden begins with an underscore" in str(error)
+
+
+def test_what_has_no_fields_at_all_travels() -> None:
+    """X1"""
+
+    @wire.register
+    @bus_message
+    class Holding(BusDataMessage):
+        empty: Empty
+
+    assert there_and_back(Holding(Empty(), source="me")) == Holding(Empty(), source="me")
+
+
+def test_a_refusal_is_a_whole_sentence() -> None:
+    """X1"""
+
+    @bus_message
+    class Inside(BusDataMessage, BusLocalMessage):
+        n: int
+
+    start = "cannot be registered for the wire: it is"
+    assert str(refused(Plain)) == f"Plain {start} neither a class of messages, which has a lane, nor one of frames"
+    assert str(refused(Inside)) == f"Inside {start} local, and never leaves its process"
+
+
+def test_what_its_annotations_demand_of_a_value_holds_for_frames_and_messages() -> None:
+    """X1"""
+
+    @wire.register
+    @frame_type
+    class Level(DataFrame):
+        level: Annotated[int, Meta(ge=0)]
+
+    @wire.register
+    @bus_message
+    class Levels(BusDataMessage):
+        level: Annotated[int, Meta(ge=0)]
+
+    assert there_and_back(carries(Level(0))).frame.level == 0
+    assert refusal(carries(Level(-1))).path == "frame.level"
+    assert refusal(Levels(-1, source="me")).path == "level"

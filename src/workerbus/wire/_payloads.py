@@ -87,7 +87,7 @@ def _loses(value: object, key: bool = False) -> str | None:
     except RecursionError:
         return TOO_DEEP
     except Exception:  # noqa: BLE001 - whatever it was
-        if isinstance(value, int):
+        if type(value) is int:
             return "it has too many digits"
         return f"a key is a text, not {_kind(value)}" if key else f"{_kind(value)} has no form in JSON"
     try:
