@@ -54,6 +54,17 @@ def free_port() -> int:
         return port
 
 
+LIBFAKETIME = next(
+    (
+        str(path)
+        for pattern in ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib*/faketime/libfaketime.so.1")
+        for path in Path("/").glob(pattern[1:])
+    ),
+    os.environ.get("LIBFAKETIME", ""),
+)
+"""The path of libfaketime, by which a server gets a clock that a test sets; empty where there is none."""
+
+
 class RedisServer:
     """A redis-server with an append-only file, in a directory of its own.
 
@@ -63,6 +74,7 @@ class RedisServer:
         password: Of the default user.
         appendfsync: ``"always"``, ``"everysec"`` or ``"no"``.
         sentinel: Start a sentinel instead, which watches a master that `call` is to tell it.
+        own_clock: Let it have a clock that `set_clock` sets; needs `LIBFAKETIME`.
         **options: For its command line, as in ``maxmemory="1mb"``; ``_`` stands for ``-``.
 
     Attributes:
@@ -73,13 +85,29 @@ class RedisServer:
     """
 
     def __init__(
-        self, *, password: str | None = None, appendfsync: str = "everysec", sentinel: bool = False, **options: Any
+        self,
+        *,
+        password: str | None = None,
+        appendfsync: str = "everysec",
+        sentinel: bool = False,
+        own_clock: bool = False,
+        **options: Any,
     ) -> None:
         self.directory = Path(mkdtemp(prefix="workerbus-redis-"))
         self.socket = self.directory / "socket"
         self.port = 0
         self._password = password
         self._sentinel = sentinel
+        self._clock = self.directory / "clock"
+        self._environment = dict(os.environ)
+        if own_clock:
+            self.set_clock(0.0)
+            self._environment |= {
+                "LD_PRELOAD": LIBFAKETIME,
+                "FAKETIME_TIMESTAMP_FILE": str(self._clock),
+                "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
         self._options: Mapping[str, Any] = {
             "bind": "127.0.0.1",
             "unixsocket": self.socket,
@@ -131,7 +159,9 @@ class RedisServer:
             arguments[1:1] = [str(config), "--sentinel"]
         for name, value in self._options.items():
             arguments += [f"--{name}", str(value)]
-        self.process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            arguments, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         self._guard = subprocess.Popen(["/bin/sh", "-c", GUARD, "guard", str(self.process.pid)], stdin=subprocess.PIPE)
         deadline = time.monotonic() + PATIENCE
         while not self._answers():
@@ -147,10 +177,18 @@ class RedisServer:
         except (OSError, hiredis.ReplyError):
             return False
 
+    def set_clock(self, seconds: float) -> None:
+        """Let its clock be wrong by so many seconds from now on, where it has its own."""
+        new = self._clock.with_suffix(".new")
+        new.write_text(f"{seconds:+g}\n")
+        new.replace(self._clock)
+
     def kill(self) -> None:
         """Kill it with SIGKILL, unless it has ended, and wait for its end; its data stays."""
         self.process.kill()
         self.process.wait()
+        for left in ("faketime_shm_", "sem.faketime_sem_"):  # by libfaketime, of what is killed
+            Path(f"/dev/shm/{left}{self.process.pid}").unlink(missing_ok=True)
         if self._guard.returncode is None:
             self._guard.communicate(b"\n")
 

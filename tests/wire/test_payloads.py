@@ -467,6 +467,7 @@ def test_where_no_fault_can_be_found_what_was_raised_is_told() -> None:
     class Holding(BusDataMessage):
         held: Shy
 
+    Shy.looks = 0
     moody = refusal(asks(Moody()))
     assert moody.path == ""
     assert moody.reason.startswith("RuntimeError: not now, and not later")
