@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 
 from support import commands
-from support.clerk import Clerk
+from support.clerk import Clerk, hosted
 from support.redis_servers import RedisServer
 from support.workers import running
 from workerbus import MemoryBus, WorkerRunner
@@ -135,25 +135,10 @@ def server(shared_server: RedisServer) -> RedisServer:
     return shared_server
 
 
-@contextmanager
-def host(url: str) -> Iterator[subprocess.Popen[str]]:
-    """A process with a clerk, which ends when its job was cancelled."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "support.clerk", url], stdout=subprocess.PIPE, text=True, env=commands.environment()
-    )
-    assert process.stdout is not None
-    with process:
-        try:
-            assert process.stdout.readline() == "ready\n"
-            yield process
-        finally:
-            process.kill()
-
-
 @pytest.mark.slow
 def test_a_command_asks_over_the_server(server: RedisServer) -> None:
     """O8: with the address from the environment, and the payload from standard input."""
-    with host(server.url):
+    with hosted(server.url):
         done = commands.run("call", "clerk", "add", "-", given='{"numbers": [1, 2]}', WORKERBUS_URL=server.url)
         failed = commands.run("call", "clerk", "refuse", "--url", server.url)
     assert (done.returncode, done.stdout, done.stderr) == (0, '{"sum": 3}\n', "")
@@ -164,7 +149,7 @@ def test_a_command_asks_over_the_server(server: RedisServer) -> None:
 @pytest.mark.slow
 def test_ctrl_c_cancels_the_job(server: RedisServer) -> None:
     """O8, R5: nothing is left at the worker, and nothing is said."""
-    with host(server.url) as process, commands.start("call", "clerk", "wait", "--url", server.url) as asking:
+    with hosted(server.url) as process, commands.start("call", "clerk", "wait", "--url", server.url) as asking:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         asking.send_signal(signal.SIGINT)
@@ -176,7 +161,7 @@ def test_ctrl_c_cancels_the_job(server: RedisServer) -> None:
 @pytest.mark.slow
 def test_an_output_that_nobody_reads_any_more_ends_the_command(server: RedisServer) -> None:
     """O8: quietly, and the job with it."""
-    with host(server.url), commands.start("call", "clerk", "count", "--stream", "--url", server.url) as asking:
+    with hosted(server.url), commands.start("call", "clerk", "count", "--stream", "--url", server.url) as asking:
         assert asking.stdout is not None
         asking.stdout.close()
         assert asking.wait(commands.PATIENCE) == BROKEN_PIPE
@@ -190,7 +175,8 @@ def test_a_server_that_cannot_be_reached_is_told_of_in_one_line() -> None:
     done = commands.run("call", "clerk", "add", "--url", "redis://me:hunter2@127.0.0.1:1")
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1
-    assert line.startswith("workerbus: bus 'redis://127.0.0.1:1' could not be opened: no connection")
+    assert line.startswith("workerbus: bus 'RedisBus-")
+    assert "could not be opened: no connection to the Redis server at 127.0.0.1:1: Connection refused" in line
     assert "hunter2" not in line
 
 

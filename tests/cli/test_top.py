@@ -16,12 +16,17 @@ from support.workers import Helper, running
 from workerbus import JobError, WorkerPool, WorkerRunner
 from workerbus.cli import main
 from workerbus.cli._address import Address, address_of
+from workerbus.cli._cluster import ClusterWatch
 from workerbus.cli._commands import BROKEN_PIPE, USAGE, CommandError
+from workerbus.cli._lists import Rates
 from workerbus.cli._rows import Choice
+from workerbus.cli._summary import plain
 from workerbus.cli._top import tell
 from workerbus.cli._view import ViewWatch
 from workerbus.cli._watch import State
+from workerbus.testing import PeerNetwork
 from workerbus.view import serve_view
+from workerbus.wire import Wire
 
 
 @pytest.fixture
@@ -294,3 +299,33 @@ def test_importing_the_library_brings_none_of_it() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=commands.environment()
     )
     assert done.stdout == "[]\n"
+
+
+# --- of the programs on a bus
+
+
+async def test_the_programs_on_a_bus_are_shown_together(capsys: pytest.CaptureFixture[str]) -> None:
+    """O2, O7, O8: with the numbers that their statistics have; without an answer for long, nothing of them is new."""
+    net = PeerNetwork(wire=Wire())
+    async with (
+        running(Helper("helper"), name="there", bus=net.end("there")) as there,
+        running(Helper("idle"), name="here", bus=net.end("here")) as here,
+    ):
+        await here.registry.wait_for("helper")
+        for _ in range(3):
+            await here.job("helper", name="echo")
+        watch = ClusterWatch(Address("redis://me:secret@net", is_bus=True, token=None, prefix=""), net.end("top"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch.run)
+            await watch.begun.wait()
+            while not watch.state["workers"]["helper"]["completed"]:
+                await watch.changed()
+            seen = there.statistics().workers["helper"].jobs_answered
+            assert {status: watch.state["workers"]["helper"][status] for status in seen} == seen
+            text = plain(watch, Rates(), Choice("name"))
+            tasks.cancel_scope.cancel()
+    lines = text.splitlines()
+    assert lines[0] == "2 runners at redis://net"
+    assert "done 3" in lines[1]
+    names = [line.split()[:2] for line in lines if line.startswith(("  ", "▾"))]
+    assert names == [["▾", "here"], ["idle", "active"], ["▾", "there"], ["helper", "active"]]

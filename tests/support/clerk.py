@@ -1,11 +1,14 @@
 """A worker that others ask, and a program that hosts it: ``python -m support.clerk redis://…``."""
 
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
 
+from support import commands
 from workerbus import BaseWorker, BusJobRequestMessage, JobFailure, WorkerRunner, job
 from workerbus.redis import RedisBus
 
@@ -63,6 +66,21 @@ async def main(url: str) -> None:
         say("begun")
         await worker.cancelled.wait()
         say("cancelled")
+
+
+@contextmanager
+def hosted(url: str) -> Iterator[subprocess.Popen[str]]:
+    """A process with a clerk, which ends when its job was cancelled."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "support.clerk", url], stdout=subprocess.PIPE, text=True, env=commands.environment()
+    )
+    assert process.stdout is not None
+    with process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
 
 
 if __name__ == "__main__":

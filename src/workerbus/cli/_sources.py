@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from workerbus.bus import WorkerBus
+from workerbus.bus import PeerBus
 from workerbus.cli._address import Address
 from workerbus.cli._commands import USAGE, CommandError
 from workerbus.cli._watch import Passing, Watch
@@ -12,7 +12,7 @@ OPENING: Final = 5.0
 """Seconds in which the server has to be reached."""
 
 
-def bus_at(address: Address) -> WorkerBus:
+def bus_at(address: Address) -> PeerBus:
     """Return a bus for an address.
 
     Raises:
@@ -22,7 +22,7 @@ def bus_at(address: Address) -> WorkerBus:
     from workerbus.redis import RedisBus, RedisURLError  # noqa: PLC0415 - needs an extra
 
     try:
-        return RedisBus(address.url, prefix=address.prefix, send_timeout=OPENING, name=address.shown)
+        return RedisBus(address.url, prefix=address.prefix, send_timeout=OPENING)
     except (RedisURLError, ValueError) as error:
         raise CommandError(str(error), USAGE) from None
 
@@ -33,6 +33,10 @@ def watch_of(address: Address) -> Watch:
     Raises:
         MissingExtraError: A library that it takes is not installed; an `ImportError`.
     """
+    if address.is_bus:
+        from workerbus.cli._cluster import ClusterWatch  # noqa: PLC0415 - only where there is a bus
+
+        return ClusterWatch(address, bus_at(address))
     try:
         from workerbus.cli._view import ViewWatch  # noqa: PLC0415 - needs an extra
     except ModuleNotFoundError as error:
@@ -50,6 +54,10 @@ def passing_at(address: Address, *, payloads: bool) -> Passing:
     Raises:
         MissingExtraError: A library that it takes is not installed; an `ImportError`.
     """
+    if address.is_bus:
+        from workerbus.cli._cluster import ClusterPassing  # noqa: PLC0415 - only where there is a bus
+
+        return ClusterPassing(bus_at(address), payloads=payloads)
     try:
         from workerbus.cli._view import ViewPassing  # noqa: PLC0415 - needs an extra
     except ModuleNotFoundError as error:

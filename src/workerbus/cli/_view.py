@@ -143,9 +143,9 @@ async def _follow(client: Client, take: Take) -> None:
     while more:
         kind, data = await client.next_event()
         if kind == "messages":
-            more = take([Passed(*each[:8]) for each in data], 0)
+            more = take([Passed(*each[:8]) for each in data], 0, None)
         elif kind == "missed":
-            more = take([], data)
+            more = take([], data, None)
 
 
 def _say(text: str) -> None:

@@ -61,12 +61,13 @@ class Passed(NamedTuple):
     Attributes:
         at: When, in seconds by the clock of who tells.
         runner: The runner that has told of it.
-        kind: The name of its class, without ``Bus`` and ``Message`` where it is one of the library's.
+        kind: ``asked``, ``answered``, ``update``, ``chunk`` or ``cancel``, for those of jobs; ``restart``; else the
+            name of its class.
         source: Who has sent it.
         target: For whom; None is everybody.
         job_id: Of which job; empty where it is of none.
         text: The name of a job that is asked for, the status of an answer, the reason of a cancel.
-        payload: Its payload, where that was asked for and is allowed.
+        payload: Its payload as JSON text, cut where it is long, where that was asked for and is allowed.
     """
 
     at: float
@@ -76,11 +77,12 @@ class Passed(NamedTuple):
     target: str | None
     job_id: str
     text: str | None
-    payload: Any = None
+    payload: str | None = None
 
 
-Take = Callable[[Sequence[Passed], int], bool]
-"""Takes messages that have passed, and how many were left out before them; returns whether more is wanted."""
+Take = Callable[[Sequence[Passed], int, float | None], bool]
+"""Takes messages that have passed, how many were left out before them, and what the time is on their clock, if that is
+known; returns whether more is wanted."""
 
 
 class Passing(Protocol):

@@ -1,0 +1,131 @@
+"""All programs on a bus: what there is to see of them, and the messages that pass (O7, O8).
+
+They are asked by who looks, over the bus, for as long as somebody does. A bus that was lost connects again by itself.
+"""
+
+from time import monotonic
+from typing import Any, Final
+
+from anyio import Event, current_time, move_on_after
+
+from workerbus._concurrency.failures import unwrap_group
+from workerbus.bus import PeerBus
+from workerbus.cli._address import Address
+from workerbus.cli._commands import CommandError
+from workerbus.cli._watch import Link, Passed, State, Take, empty
+from workerbus.errors import WorkerBusError
+from workerbus.observing import ObservedCluster, observe_cluster
+from workerbus.runner._notes import MessagesWanted
+
+INTERVAL: Final = 0.25
+"""Seconds between two reports of a runner, for who follows messages."""
+HELD: Final = 0.6
+"""Seconds for which a message is held, since another process may tell of an earlier one."""
+
+
+class ClusterWatch:
+    """What the programs on a bus say; see `Watch`.
+
+    Args:
+        address: That of the bus.
+        bus: The bus.
+    """
+
+    def __init__(self, address: Address, bus: PeerBus) -> None:
+        self._bus = bus
+        self._cluster: ObservedCluster | None = None
+        self._lost_at: float | None = None
+        self.shown: str = address.shown
+        self.state: State = empty()
+        self.link: Link = "connecting"
+        self.why: str = ""
+        self.version: int = 0
+        self.begun: Event = Event()
+        self._changed = Event()
+
+    async def changed(self) -> None:
+        """Wait until there is something new."""
+        await self._changed.wait()
+
+    def now(self) -> float:
+        """Return the time on the clock of this process, by which all is told."""
+        return monotonic() if self._lost_at is None else self._lost_at
+
+    async def run(self) -> None:
+        """Ask the programs on the bus, again and again."""
+        try:
+            async with observe_cluster(self._bus) as self._cluster:
+                while True:
+                    self._take(self._cluster.state())
+                    await self._cluster.changed()
+        except (WorkerBusError, ExceptionGroup) as error:
+            raise _told(error) from None
+        finally:
+            self._cluster = None
+
+    async def story(self, job_id: str) -> dict[str, Any] | None:
+        """Return the story of a job."""
+        return None if self._cluster is None else self._cluster.story(job_id)
+
+    def _take(self, state: State) -> None:
+        self.state = {**empty(), **state}
+        bus = state["about"].get("bus", "connected")
+        if bus == "connected":
+            self.link, self.why, self._lost_at = "live", "", None
+        elif self.link != "lost":
+            self.link, self.why, self._lost_at = "lost", f"the bus is {bus}", monotonic()
+        self.version += 1
+        changed, self._changed = self._changed, Event()
+        changed.set()
+        self.begun.set()
+
+
+class ClusterPassing:
+    """The messages that pass in all programs on a bus.
+
+    Args:
+        bus: The bus.
+        payloads: Whether their payloads are wanted.
+    """
+
+    def __init__(self, bus: PeerBus, *, payloads: bool) -> None:
+        self._bus = bus
+        self._payloads = payloads
+
+    async def run(self, take: Take) -> None:
+        """Follow the messages."""
+        wanted: MessagesWanted = "payloads" if self._payloads else "all"
+        try:
+            async with observe_cluster(self._bus, interval=INTERVAL, messages=wanted) as cluster:
+                await _pass_on(cluster, take)
+        except (WorkerBusError, ExceptionGroup) as error:
+            raise _told(error) from None
+
+
+async def _pass_on(cluster: ObservedCluster, take: Take) -> None:
+    """Hand on what passes, in the order in which it was sent.
+
+    Each process tells of its own, so what one has sent may be heard of before that to which it was the answer.
+    """
+    passing, missed = cluster.messages(), cluster.missed
+    held: list[tuple[float, Passed]] = []
+    more = True
+    while more:
+        with move_on_after(HELD / 4):
+            held.append((current_time(), Passed(*await anext(passing))))
+        old = [each.at for since, each in held if since <= current_time() - HELD]
+        if old or cluster.missed != missed:
+            ready = sorted((each for _, each in held if old and each.at <= max(old)), key=_when)
+            held = [(since, each) for since, each in held if not old or each.at > max(old)]
+            more = take(ready, cluster.missed - missed, monotonic())
+            missed = cluster.missed
+
+
+def _when(passed: Passed) -> float:
+    return passed.at
+
+
+def _told(error: WorkerBusError | ExceptionGroup) -> Exception:
+    """Return what is raised for an error: what the bus has raised is told of in one line, all else is as it is."""
+    sole = unwrap_group(error)
+    return CommandError(str(sole)) if isinstance(sole, WorkerBusError) else error

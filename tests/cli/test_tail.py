@@ -1,0 +1,179 @@
+"""O3, O7, O8: ``workerbus tail``: which messages it shows, how, and for how long."""
+
+import json
+import re
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from support import commands
+from support.clerk import hosted as clerk_at
+from support.redis_servers import RedisServer
+from support.workers import Helper, running
+from workerbus import BusUnavailable, JobError, WorkerRunner
+from workerbus.cli._cluster import ClusterPassing
+from workerbus.cli._commands import INTERRUPTED, CommandError
+from workerbus.cli._tail import Filters, Lines, Seen, Writer, follow, objects
+from workerbus.cli._watch import Passed
+from workerbus.testing import PeerNetwork
+from workerbus.wire import Wire
+
+ASKED = Passed(1.0, "main", "asked", "main", "clerk", "job-1", "count")
+ANSWERED = Passed(2.0, "main", "answered", "clerk", "main", "job-1", "completed")
+OTHER = Passed(3.0, "main", "asked", "main", "cashier/2", "job-2", "pay")
+NEWS = Passed(4.0, "main", "NewsMessage", "clerk", None, "", None)
+ALL = [ASKED, ANSWERED, OTHER, NEWS]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (Filters((), (), ()), ALL),
+        (Filters(["clerk"], (), ()), [ASKED, ANSWERED, NEWS]),
+        (Filters(["cash*"], (), ()), [OTHER]),
+        (Filters(["nobody", "cashier/?"], (), ()), [OTHER]),
+        (Filters((), ["count"], ()), [ASKED, ANSWERED]),
+        (Filters((), ["job-2"], ()), [OTHER]),
+        (Filters((), ["*"], ()), [ASKED, ANSWERED, OTHER]),
+        (Filters((), (), ["asked"]), [ASKED, OTHER]),
+        (Filters((), (), ["news*"]), [NEWS]),
+        (Filters(["main"], ["count"], ["answered"]), [ANSWERED]),
+        (Filters(["nobody"], (), ()), []),
+    ],
+)
+def test_what_is_wanted_is_shown_and_nothing_else(filters: Filters, expected: list[Passed]) -> None:
+    """O8: by worker, by the name or the id of a job, by kind; of several filters, what fits to all."""
+    assert [each for each in ALL if filters.has(each)] == expected
+
+
+def test_a_job_whose_request_was_not_seen_is_found_by_its_id_alone() -> None:
+    """O8"""
+    assert not Filters((), ["count"], ()).has(ANSWERED)
+    assert Filters((), ["job-1"], ()).has(ANSWERED)
+
+
+def test_a_line_says_when_who_what_and_of_which_job() -> None:
+    """O8: what is behind the names stands in a column; nothing of it moves the cursor."""
+    lines = Lines(colours=False)
+    first, second = (lines(Seen(each, 0.25, 0)) for each in (OTHER, ASKED._replace(text="a\nb\x1b[2J")))
+    assert re.fullmatch(r"\d\d:\d\d:00\.250  main → cashier/2  asked pay  job-2", first)
+    assert second.endswith("  main → clerk      asked a\\nb\\x1b[2J  job-1")
+    assert lines(Seen(NEWS, 0.0, 0)).endswith("  clerk → *         NewsMessage")
+    assert lines(Seen(ASKED._replace(payload='{"n": 1}'), 0.0, 0)).endswith('  job-1  {"n": 1}')
+    assert lines(Seen(None, None, 1234)).startswith("… 1,234 messages left out")
+
+
+def test_colours_are_around_what_is_shown() -> None:
+    """O8"""
+    line = Lines(colours=True)(Seen(ANSWERED._replace(text="error"), 0.0, 0))
+    assert "\x1b[31manswered error\x1b[0m" in line
+    assert re.sub(r"\x1b\[\d*m", "", line) == Lines(colours=False)(Seen(ANSWERED._replace(text="error"), 0.0, 0))
+
+
+def test_an_object_says_the_same() -> None:
+    """O8: without a payload where there is none."""
+    told = json.loads(objects(Seen(ASKED, 12.3456, 0)))
+    assert told == {"time": 12.346, **{key: value for key, value in ASKED._asdict().items() if key != "payload"}}
+    assert json.loads(objects(Seen(ASKED._replace(payload="[1]"), 0.0, 0)))["payload"] == "[1]"
+    assert json.loads(objects(Seen(None, None, 3))) == {"missed": 3}
+
+
+def test_it_is_enough_when_so_many_were_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """O8: of those that are wanted."""
+    writer = Writer(Filters(["clerk"], (), ()), 2, objects)
+    assert writer.take([OTHER, ASKED], 0, None)
+    assert not writer.take([ANSWERED, NEWS], 0, None)
+    assert [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()] == ["asked", "answered"]
+
+
+def test_times_are_those_of_the_wall(capsys: pytest.CaptureFixture[str]) -> None:
+    """O8: of a message that was longer on its way than another, too, and where it is known what the time is there."""
+    writer = Writer(Filters((), (), ()), None, objects)
+    begun = time.time()
+    writer.take([ASKED._replace(at=10.0)], 0, None)
+    writer.take([ANSWERED._replace(at=9.0)], 0, None)
+    writer.take([ANSWERED._replace(at=5.0)], 0, 20.0)
+    times = [json.loads(line)["time"] - begun for line in capsys.readouterr().out.splitlines()]
+    assert times == pytest.approx([0.0, -1.0, -15.0], abs=1.0)
+
+
+# --- of the programs on a bus, in virtual time
+
+
+@asynccontextmanager
+async def asking(net: PeerNetwork, **kwargs: Any) -> AsyncIterator[WorkerRunner]:
+    """Two processes: one asks the helper of the other; the runner of the first one."""
+    async with (
+        running(Helper("helper"), name="there", bus=net.end("there"), **kwargs),
+        running(name="here", bus=net.end("here"), **kwargs) as runner,
+    ):
+        await runner.registry.wait_for("helper")
+        yield runner
+
+
+@pytest.mark.parametrize("payloads", [False, True])
+async def test_what_passes_between_processes_is_shown_in_its_order(
+    payloads: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """O3, O7, O8: each message once; payloads where they were asked for, and the runner allows it."""
+    net = PeerNetwork(wire=Wire())
+    allowed = {"observable": "payloads"} if payloads else {}
+    async with asking(net, **allowed) as runner, anyio.create_task_group() as tasks:
+        tasks.start_soon(keep_asking, runner)
+        passing = ClusterPassing(net.end("tail"), payloads=True)
+        await follow(passing, Writer(Filters((), ["echo", "fail"], ()), 40, objects))
+        tasks.cancel_scope.cancel()
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["at"] for each in told] == sorted(each["at"] for each in told)
+    seen: dict[str, list[str]] = {}
+    for each in told:
+        seen.setdefault(each["job_id"], []).append(each["kind"])
+    whole = [kinds for kinds in seen.values() if len(kinds) > 1]
+    assert whole
+    assert all(kinds == ["asked", "answered"] for kinds in whole)
+    assert {each["text"] for each in told} == {"echo", "fail", "completed", "error"}
+    assert ("hunter2" in json.dumps(told)) == payloads
+
+
+async def keep_asking(runner: WorkerRunner) -> None:
+    while True:
+        await runner.job("helper", name="echo", payload={"secret": "hunter2"})
+        with pytest.raises(JobError):
+            await runner.job("helper", name="fail")
+        await anyio.sleep(0.1)
+
+
+async def test_a_bus_that_cannot_be_opened_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """O8: in its own words."""
+    bus = PeerNetwork(wire=Wire()).end("tail")
+
+    async def start() -> None:
+        raise BusUnavailable("net", "nobody is there", maybe_stored=False, doing="be opened")
+
+    monkeypatch.setattr(bus, "start", start)
+    with pytest.raises(CommandError, match="could not be opened: nobody is there"):
+        await follow(ClusterPassing(bus, payloads=False), Writer(Filters((), (), ()), None, objects))
+
+
+# --- with a server, and processes
+
+
+@pytest.mark.slow
+def test_the_command_shows_what_passes_on_a_server_until_it_has_enough_or_is_interrupted() -> None:
+    """O8: one line a message, as soon as it has passed."""
+    with RedisServer() as server, commands.start("tail", server.url, "--job", "add") as first:
+        with clerk_at(server.url), commands.start("tail", server.url, "--json", "-n", "2", "--job", "add") as second:
+            while first.poll() is None and second.poll() is None:
+                commands.run("call", "clerk", "add", '{"numbers": [1, 2]}', "--url", server.url)
+            out, err = second.communicate(timeout=commands.PATIENCE)
+        first.send_signal(signal.SIGINT)
+        lines, said = first.communicate(timeout=commands.PATIENCE)
+    assert (second.returncode, err) == (0, "")
+    assert {json.loads(line)["job_id"] != "" for line in out.splitlines()} == {True}
+    assert (first.returncode, said) == (INTERRUPTED, "")
+    assert re.search(r"^\d\d:\d\d:\d\d\.\d{3}  \S+ → clerk +asked add  \S+$", lines, re.MULTILINE)
