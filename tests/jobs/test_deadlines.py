@@ -421,8 +421,9 @@ async def test_the_time_of_an_enclosing_scope_travels_with_each_request_of_a_gro
     assert [request.seconds_left for request in bus.requests] == [3.0, 3.0]
 
 
+@pytest.mark.parametrize("name", ["do", "defer"])
 @pytest.mark.parametrize("end", ["response", "stream end"])
-def test_a_handler_that_has_answered_may_outlive_the_deadline_of_the_job(backend: str, end: str) -> None:
+def test_a_handler_that_has_answered_may_outlive_the_deadline_of_the_job(backend: str, end: str, name: str) -> None:
     """J6: it was the job's deadline, and the job is over."""
     lived: list[bool] = []
 
@@ -436,7 +437,7 @@ def test_a_handler_that_has_answered_may_outlive_the_deadline_of_the_job(backend
 
     async def example() -> None:
         async with running(Doing("doing", works), job_grace=20, grace_period=20) as runner:
-            await runner.job("doing", name="do", timeout=3)
+            await runner.job("doing", name=name, timeout=3)
 
     clock.run(example, backend=backend, limit=100)
     assert lived == [True]

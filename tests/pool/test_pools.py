@@ -247,6 +247,21 @@ async def test_the_time_of_a_job_goes_on_while_it_waits_and_while_it_is_done() -
     assert log == [("begun", 0), (END, 0), ("begun", 2), (END, 2)]
 
 
+async def test_a_member_keeps_the_deadline_of_a_job_that_has_waited_for_it() -> None:
+    """S2, J6, O2: by itself, and from when the pool was asked; so is its age told."""
+    async with pooling(pool_of(1)) as runner:
+        raw = await Raw.on(runner.bus)
+        await raw.ask("0", "pool", "sleep", payload={"n": 0, "seconds": 2})
+        start = current_time()
+        await raw.ask("1", "pool", "sleep", payload={"n": 1, "seconds": 60}, seconds_left=3)
+        await raw.answer("0")
+        await settle()
+        [job_of_member] = runner.statistics().workers["pool/1"].jobs
+        assert (job_of_member.age, job_of_member.seconds_left) == (2, 1)
+        assert (await raw.answer("1"))[0] is JobStatus.CANCELLED
+        assert current_time() - start == 3
+
+
 @pytest.mark.parametrize("concurrency", [1, 2])
 async def test_a_job_that_is_cancelled_when_its_time_is_up_and_it_has_not_begun_is_answered_once(
     concurrency: int, caplog: pytest.LogCaptureFixture

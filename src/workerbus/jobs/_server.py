@@ -152,8 +152,7 @@ class JobServer(JobTable):
             return
         if self._now is None:
             self._look_around()
-        job = self.jobs[request.job_id] = OpenJob(request, route, assigned.since)
-        job.deadline = assigned.deadline  # some of its time has gone by
+        job = self.jobs[request.job_id] = OpenJob(request, route, assigned.since)  # some of its time has gone by
         job.assignment = assignment
         self._stand(job)
 
