@@ -158,6 +158,25 @@ async def test_payloads_may_come_from_an_async_generator_which_is_closed_in_any_
     assert closed == [3, 99, 999]
 
 
+async def test_a_generator_of_payloads_that_nobody_waits_for_has_time_to_clean_up() -> None:
+    """S2, L4: it is closed, and not cancelled, where it has been left at a yield."""
+    log: list[str] = []
+
+    async def naps() -> AsyncIterator[Nap]:
+        try:
+            while True:
+                yield Nap(1)
+        finally:
+            await anyio.sleep(0.5)
+            log.append("closed")
+
+    pool = sleepers(2)
+    async with running(pool):
+        async with pool.map(Sleeper.nap, naps(), limit=1):
+            await anyio.sleep(4)
+        assert log == ["closed"]
+
+
 async def test_payloads_may_be_yielded_inside_of_a_task_group() -> None:
     """S2, L7: it closes with its generator."""
     log: list[str] = []
@@ -241,6 +260,44 @@ async def test_behind_the_first_failure_no_answers_come_that_were_there_before()
         with pytest.raises(JobError, match="-2 is less than 0"):
             await anext(answers)
         assert [answer async for answer in answers] == []
+
+
+async def test_nothing_is_asked_for_behind_the_first_failure() -> None:
+    """S2: not even that which was taken in the same step, and is about to be."""
+    asked: list[int] = []
+
+    class Refusing(WorkerPool):
+        def job(self, *args: Any, **options: Any) -> Any:
+            asked.append(options["payload"])
+            raise ValueError("nobody is to be asked")
+
+    pool = Refusing("pool", lambda name: Sleeper(name, []), size=3)
+    async with running(pool), pool.map("nap", [1, 2, 3, 4]) as answers:
+        with pytest.raises(ValueError, match="nobody is to be asked"):
+            await anext(answers)
+        await anyio.sleep(1)
+        assert len(asked) == 1
+
+
+async def test_a_job_that_fails_before_its_payloads_fail_is_the_first_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """S2: what payloads raise while they are closed for it is logged."""
+
+    async def naps() -> AsyncIterator[Nap]:
+        try:
+            while True:
+                yield Nap(-1)
+        finally:
+            raise ValueError("the file is gone")
+
+    pool = sleepers(1)
+    async with running(pool):
+        with pytest.raises(JobError, match="-1 is less than 0"):
+            async with pool.map(Sleeper.nap, naps()) as answers:
+                await anyio.sleep(3)
+                await anext(answers)
+    assert [str(each.exc_info[1]) for each in caplog.records if each.name == "workerbus.pool" and each.exc_info] == [
+        "the file is gone"
+    ]
 
 
 async def test_the_error_of_the_body_comes_out_of_it_as_it_is() -> None:

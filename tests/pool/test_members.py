@@ -545,6 +545,73 @@ async def test_a_resize_that_is_cancelled_or_whose_factory_raises_changes_nothin
         assert list(pool.statistics().members) == names(pool) == ["pool/1", "pool/2", "pool/3"]
 
 
+class Gated(WorkerPool):
+    """A pool whose members, from the third on, are attached when a gate is opened."""
+
+    def __init__(self) -> None:
+        super().__init__("pool", self.make, size=2)
+        self.gate = anyio.Event()
+
+    def make(self, name: str) -> Member:
+        gate = self.gate
+
+        class Late(Member):
+            async def attach(self, **kwargs: Any) -> None:
+                if name not in ("pool/1", "pool/2"):
+                    await gate.wait()
+                await super().attach(**kwargs)
+
+        return Late(name, [])
+
+
+async def test_a_resize_that_is_cut_off_while_it_adds_members_changes_nothing() -> None:
+    """S2, L1"""
+    pool = Gated()
+    async with running(pool):
+        with anyio.move_on_after(1) as scope:
+            await pool.resize(5)
+        assert scope.cancelled_caught
+        assert (pool.size, list(pool.statistics().members)) == (2, ["pool/1", "pool/2"])
+        pool.gate.set()
+        await settle()
+        assert names(pool) == ["pool/1", "pool/2"]
+        await pool.resize(3)
+        assert list(pool.statistics().members) == names(pool) == ["pool/1", "pool/2", "pool/3"]
+
+
+async def test_a_resize_that_waits_for_an_earlier_one_is_refused_when_the_pool_ends_meanwhile() -> None:
+    """S2"""
+    pool, refused = Gated(), list[NotRunningError]()
+
+    async def resize(size: int) -> None:
+        try:
+            await pool.resize(size)
+        except NotRunningError as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as tasks, running(pool) as runner:
+        tasks.start_soon(resize, 3)
+        await settle()
+        tasks.start_soon(resize, 9)
+        await settle()
+        assert pool.size == 3
+        await runner.end()
+        await settle()
+        pool.gate.set()
+        await pool.wait()
+    assert "pool 'pool' is ending" in str(refused[-1])
+    assert pool.size != 9
+
+
+async def test_of_idle_members_those_go_first_that_came_last() -> None:
+    """S2"""
+    pool = pool_of(5)
+    async with running(pool):
+        await pool.resize(2)
+        await settle()
+        assert names(pool) == ["pool/1", "pool/2"]
+
+
 async def test_a_member_that_is_just_being_restarted_may_be_let_go() -> None:
     """S1, S2: it ends as soon as it is there."""
 

@@ -466,8 +466,13 @@ async def test_jobs_of_a_pools_own_wait_and_are_done_though_it_has_no_members_le
             await anyio.sleep(0.25)
             tasks.start_soon(ask, "crash", "crash")
         refused = await outcome_of(runner, "own", name="who")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, "third", "about")
+            await anyio.sleep(0.25)
+            await pool.resize(1)  # while it does a job of its own
+            assert (await runner.job("own", name="who", payload={"n": 1}))["n"] == 1
         begun = {key: answer.get("begun", 0) - begin for key, (_, answer) in done.items() if key != "crash"}
-        assert begun == {"first": 0, "second": 2, "delayed": 9.25}
+        assert begun == {"first": 0, "second": 2, "delayed": 9.25, "third": 11.25}
         assert done["crash"][0] is refused[0] is JobStatus.ERROR
 
 

@@ -338,6 +338,4 @@ class PoolMap(Generic[P, R]):
             self._read += 1
             self._open -= 1
             self._make_room()
-            if self._all_taken and not self._open:
-                self._tell()  # other loops are over, too
         return answer
