@@ -670,37 +670,46 @@ async def test_a_worker_that_is_told_to_end_and_will_come_again_has_its_grace() 
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_stop_of_the_supervision_waits_for_a_worker_that_is_just_being_added(fails: bool) -> None:
-    """S1: it is added or not when that returns, and nobody comes afterwards."""
+    """S1, J4: it is added or not when that returns, and nobody comes afterwards; who waits for it is told so."""
 
     class Late(Fragile):
         async def attach(self, **kwargs: Any) -> None:
             try:
-                if self.number > 1:
+                if again:
                     await anyio.sleep(1)
             finally:
                 with anyio.CancelScope(shield=True):
                     await anyio.sleep(0.5)
-            if fails and self.number > 1:
+            if fails and again:
                 raise OSError("no device")
             await super().attach(**kwargs)
 
     class Parent(BaseWorker):
         async def on_activated(self, args: Any) -> None:
-            supervisions.append(await self.supervise(fragile("child", Late), backoff=SOON))
+            supervisions.append(await self.supervise(fragile("another child"), fragile("child", Late), backoff=SOON))
 
+    async def ask(name: str) -> None:
+        with pytest.raises(JobError, match=f"worker '{name}' has failed: ValueError: broken"):
+            await runner.job(name, name="which")
+        told.append(name)
+
+    told: list[str] = []
+    again: list[str] = []
     supervisions: list[Supervision] = []
     async with WorkerRunner() as runner:
         await runner.add_workers(Parent("parent"), wait=True)
-        count_anew()
-        supervisions.append(await runner.supervise(fragile("root", Late), backoff=SOON))
+        supervisions.append(await runner.supervise(fragile("another root"), fragile("root", Late), backoff=SOON))
         for supervision, name in zip(supervisions, ("child", "root"), strict=True):
             await which(runner, name)
-            Fragile.made = 1
+            again.append(name)
             await fail(runner, name)
-            await anyio.sleep(0.8)
-            await supervision.stop()
-            assert runner.get_worker(name) is None
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask, name)
+                await anyio.sleep(0.8)
+                await supervision.stop()
+                assert runner.get_worker(name) is None
             await anyio.sleep(3)
-            assert supervision.states == {name: "ended"}
+            assert set(supervision.states.values()) == {"ended"}
             assert runner.get_worker(name) is None
-            Fragile.made = 0
+            again.clear()
+    assert told == ["child", "root"]

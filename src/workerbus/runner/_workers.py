@@ -261,6 +261,8 @@ class HostedWorkers:
             if failure.own and state.supervision is None:
                 self._note_failure(core, failure.error)
             core.lifecycle.could_not_be_added()
+            if state.supervision is not None:
+                state.supervision.could_not_be_attached(state.worker)
             self._runner.worker_left()
             if not failure.own:
                 raise

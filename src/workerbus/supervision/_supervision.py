@@ -220,8 +220,16 @@ class Supervision:
             return self._failed(child, error, *child.unit.failure)
         if child.error is None:
             return error  # it had not failed when the supervision was stopped
-        self._host.given_up(child.name, error)
+        self._host.given_up(child.name, error or child.error)
         return None
+
+    def could_not_be_attached(self, worker: Any) -> None:
+        """Go on, when a worker could not be attached for which nobody waits any more."""
+        child = self._child_of(worker)
+        if self._closed and child is not None and child.before is not None:
+            child.has_left()
+            self._host.given_up(child.name, child.before)
+            self._host.restarting(child.name, is_so=False)
 
     # --- what is decided
 
@@ -306,7 +314,7 @@ class Supervision:
         for child in unit.children:
             if child.state is SupervisedState.RESTARTING:
                 await self._make(child)
-            if unit.due or unit.failure is not None:
+            if unit.due:
                 return
 
     async def _make(self, child: Supervised) -> None:
@@ -320,6 +328,7 @@ class Supervision:
             if child.worker is not None and not core_of(child.worker).state.admitted:
                 child.has_left()
             if self._closed:
+                child.error = child.before  # one that the host goes on attaching is told of when it has left
                 self._host.given_up(child.name, child.before)
                 self._host.restarting(child.name, is_so=False)
             self._has_not_come(child, await own_error(exc))
