@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
 HANGS = 60.0
@@ -38,7 +39,7 @@ class Server:
             if found is not None:
                 return found.group(found.lastindex or 0)
 
-    def get(self, path: str) -> object:
+    def get(self, path: str) -> Any:
         """Ask it for a page; raises what is no success."""
         with build_opener(ProxyHandler({})).open(f"{self.url}/{path}", timeout=HANGS) as answer:
             return json.load(answer)
