@@ -445,7 +445,7 @@ async def test_a_worker_whose_name_another_process_has_taken_meanwhile_fails() -
         async with anyio.create_task_group() as group:
             group.start_soon(ask)
             await mine.begun.wait()
-            bus_of(a).switch.leave(bus_of(a), "lost", "its lease is over")
+            bus_of(a).kill()
             await eventually(lambda: not bus_of(b).peers)
             await b.add_workers(theirs)
             bus_of(a).end_life("it was declared lost")
@@ -526,7 +526,7 @@ async def test_a_supervised_worker_whose_name_another_process_has_taken_is_given
             await b.registry.wait_for("parent")
         await host.supervise(lambda: Helper("twin"), max_restarts=2, within=60, backoff=Backoff(initial=0.5))
         await b.registry.wait_for("twin")
-        bus_of(a).switch.leave(bus_of(a), "lost", "its lease is over")
+        bus_of(a).kill()
         await eventually(lambda: not bus_of(b).peers)
         await b.add_workers(theirs)
         bus_of(a).end_life("it was declared lost")
