@@ -44,9 +44,7 @@ LINES = [
 
 
 @pytest.mark.parametrize("script", ["bash"], indirect=True)
-@pytest.mark.parametrize(
-    ("line", "expected"), LINES, ids=lambda value: " ".join(value if isinstance(value, list) else sorted(value))
-)
+@pytest.mark.parametrize(("line", "expected"), LINES, ids=in_words)
 def test_bash_completes(script: Path, tmp_path: Path, line: list[str], expected: set[str]) -> None:
     """O8"""
     (tmp_path / "run.jsonl").touch()
@@ -64,9 +62,7 @@ def test_bash_completes(script: Path, tmp_path: Path, line: list[str], expected:
 
 
 @pytest.mark.parametrize("script", ["fish"], indirect=True)
-@pytest.mark.parametrize(
-    ("line", "expected"), LINES, ids=lambda value: " ".join(value if isinstance(value, list) else sorted(value))
-)
+@pytest.mark.parametrize(("line", "expected"), LINES, ids=in_words)
 def test_fish_completes(script: Path, tmp_path: Path, line: list[str], expected: set[str]) -> None:
     """O8: where there is a fish."""
     (tmp_path / "run.jsonl").touch()
