@@ -43,6 +43,10 @@ LINES = [
 ]
 
 
+def in_words(value: list[str] | set[str]) -> str:
+    return " ".join(value if isinstance(value, list) else sorted(value))
+
+
 @pytest.mark.parametrize("script", ["bash"], indirect=True)
 @pytest.mark.parametrize(("line", "expected"), LINES, ids=in_words)
 def test_bash_completes(script: Path, tmp_path: Path, line: list[str], expected: set[str]) -> None:
