@@ -37,6 +37,12 @@ def test_another_version_is_refused_and_the_error_says_which() -> None:
         )
 
 
+def test_of_a_version_no_more_is_shown_than_is_good() -> None:
+    """X1"""
+    said = "it is of version 12345678901234567890 of the format, and this program reads version 1"
+    assert unreadable(b'{"v":"1234567890123456789012345"}').reason == said
+
+
 def test_fields_that_are_not_known_are_ignored() -> None:
     """X1: a later release may have more."""
     data: Any = json.loads(WIRE.encode(asks({"n": 1})))

@@ -152,7 +152,8 @@ def test_what_is_put_on_a_frame_beside_its_fields_is_refused() -> None:
     frame = Loose(3)
     assert there_and_back(carries(frame)).frame.n == 3
     frame.more = {"a": 1}  # type: ignore[attr-defined]  # no field
-    assert refusal(carries(frame)).path == "frame.more"
+    error = refusal(carries(frame))
+    assert (error.path, error.reason) == ("frame.more", "Loose has no such field, so it would be lost")
 
 
 def test_fields_that_the_constructor_does_not_take_and_fields_of_another_name_there_travel() -> None:
@@ -247,3 +248,30 @@ def test_what_was_not_looked_at_before_is_looked_at_when_it_first_travels() -> N
     parts = frame_parts[TextFrame]
     there_and_back(carries(frame))
     assert frame_parts[TextFrame] is parts
+
+
+def test_whether_a_frame_may_be_interrupted_travels_only_where_that_was_set() -> None:
+    """X1: else it is what the class says where the frame arrives."""
+    frame = TextFrame("x")
+    assert b"interruptible" not in WIRE.encode(carries(frame))
+    frame.interruptible = False
+    assert b"interruptible" in WIRE.encode(carries(frame))
+
+
+def test_what_a_constructor_raises_where_a_frame_arrives_has_no_path() -> None:
+    """X1: the fault is in no field, or in several."""
+
+    @wire.register
+    @define(slots=False, eq=False, on_setattr=[])
+    class Between(DataFrame):
+        low: int
+        high: int
+
+        def __attrs_post_init__(self) -> None:
+            if self.low > self.high:
+                raise ValueError("low is higher than high")
+
+    frame = Between(1, 2)
+    frame.low = 3
+    error = refusal(carries(frame))
+    assert (error.path, error.reason) == ("", "ValueError: low is higher than high")

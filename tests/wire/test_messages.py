@@ -28,6 +28,7 @@ from workerbus import (
     WorkerRegistryEntry,
     bus_message,
     messages,
+    wire,
 )
 from workerbus._message_base import set_peer
 from workerbus._values import Peer
@@ -210,6 +211,25 @@ def test_a_class_that_was_never_registered_is_refused_and_the_error_says_what_to
     for message in (Unregistered(source="me"), AlsoUnregistered(source="me"), BusDataMessage(source="me")):
         assert refusal(message).class_name == type(message).__name__
         assert "was never registered: put @workerbus.wire.register over it" in str(refusal(message))
+
+
+def test_the_reason_of_a_class_that_was_never_registered_is_a_whole_sentence() -> None:
+    """X1"""
+    assert refusal(Unregistered(source="me")).reason == (
+        "its class was never registered: put @workerbus.wire.register over it, in each program that has to know it"
+    )
+
+
+def test_the_path_has_the_whole_name_of_a_field() -> None:
+    """X1"""
+
+    @wire.register
+    @bus_message
+    class Axes(BusDataMessage):
+        axisX: int  # noqa: N815 - the last letter is the point
+
+    wrong: Any = "far"
+    assert refusal(Axes(wrong, source="me")).path == "axisX"
 
 
 def test_what_is_no_message_is_refused() -> None:

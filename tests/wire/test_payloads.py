@@ -209,7 +209,7 @@ def test_the_reasons_name_types_and_show_no_values() -> None:
     assert "secret" not in str(refusal(asks({"password": [("secret",)]})))
 
 
-@pytest.mark.parametrize("key", ["a b", "", "ä", "0", "a.b", "class", "x" * 100])
+@pytest.mark.parametrize("key", ["a b", "", "ä", "0", "a.b", "class", "x" * 100, "x y" * 30])
 def test_a_path_says_which_key(key: str) -> None:
     """X1"""
     path = refusal(asks({key: {1}})).path
@@ -237,7 +237,7 @@ def test_what_is_nested_too_deeply_is_refused(levels: int) -> None:
     error = refusal(asks({"a": ["]" * 2_000], "b": nested(levels)}))
     assert error.reason == "it is nested in more than 500 levels"
     assert error.path.startswith("payload.b[")
-    assert len(error.path) < 200
+    assert (len(error.path), error.path[-1]) == (101, "…")
 
 
 def test_metadata_that_is_nested_too_deeply_is_refused() -> None:
