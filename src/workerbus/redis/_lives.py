@@ -1,7 +1,7 @@
 """The lives of a bus in the network, one after the other (L4, X3, X4, X5, X10).
 
-Three connections serve them, each made anew whenever it is lost: one writes what is sent, one reads the inbox, one
-renews the lease and does all else. What comes next is decided by the table of `_life`:
+Three connections serve them, each made anew whenever it is lost: one writes what is sent, and gives names back with it,
+one reads the inbox, one renews the lease and does all else. What comes next is decided by the table of `_life`:
 
 1. Joining: a new incarnation, its inbox, and the members that are there; then the claims of the names of workers here.
 2. Joined: writer, reader and lease run until the server says that this is no member any more, or the inbox has a gap.
