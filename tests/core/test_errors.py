@@ -129,3 +129,11 @@ def test_an_error_comes_back_from_another_process() -> None:
             pool.submit(fail).result()
         assert caught.value.job_id == "1-a"
         assert pool.submit(len, "abc").result() == 3
+
+
+def test_errors_say_that_they_are_of_the_one_module_where_users_find_them() -> None:
+    """N9: and so do what is pickled, and tracebacks; wherever in it they are written down."""
+    own = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, WorkerBusError)]
+    assert len(own) > 30
+    assert {each.__module__ for each in own} == {"workerbus.errors"}
+    assert b"workerbus.errors._" not in pickle.dumps(errors.NotRunningError("it is not"))
