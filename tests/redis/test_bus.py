@@ -238,6 +238,20 @@ async def test_a_peer_that_the_server_has_forgotten_is_lost(server: RedisServer)
         assert (left.statistics().lives, third.statistics().lives) == (1, 1)
 
 
+async def test_all_that_the_server_has_forgotten_are_lost(server: RedisServer) -> None:
+    """X4: in one step, as it says who is left."""
+    async with buses(server, "left", "right", "third", lease=0.5) as (left, *others):
+        gone: list[str] = []
+        left.add_event_handler("on_peer_gone", lambda _bus, peer, reason: gone.append(f"{peer.name}: {reason}"))
+        server.calls(
+            *(("ZREM", "{workerbus}:members", bus.incarnation) for bus in others),
+            *(("DEL", "{workerbus}:inbox:" + bus.incarnation) for bus in others),
+        )
+        await until(lambda: all(bus.statistics().lives == 2 for bus in others))
+        await until(lambda: {peer.incarnation for peer in left.peers} == {bus.incarnation for bus in others})
+        assert sorted(gone) == [f"{name}: the server knows of it no more" for name in ("right", "third")]
+
+
 async def test_nobody_asks_who_there_is_where_nothing_is_amiss(server: RedisServer) -> None:
     """X4"""
     async with buses(server, "left", "right", lease=0.2) as (left, _right):

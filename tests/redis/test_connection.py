@@ -145,6 +145,27 @@ async def test_a_cancelled_task_that_waits_for_its_turn_leaves_the_connection_as
     assert await connection.execute("PING") == b"PONG"
 
 
+async def test_a_call_whose_turn_comes_on_a_closed_connection_has_sent_nothing(
+    server: RedisServer, connection: Connection
+) -> None:
+    """X2: and its caller knows that."""
+    lost: list[ConnectionLost] = []
+
+    async def ping() -> None:
+        with pytest.raises(ConnectionLost) as caught:
+            await connection.execute("PING")
+        lost.append(caught.value)
+
+    async with anyio.create_task_group() as group, anyio.create_task_group() as first:
+        first.start_soon(lambda: connection.execute("BLPOP", "list", 0, timeout=None))
+        await until(lambda: server.clients(cmd="blpop"))
+        for _ in range(3):
+            group.start_soon(ping)
+        await until(lambda: connection._turn.statistics().tasks_waiting == 3)
+        first.cancel_scope.cancel()
+    assert [(error.sent, error.reason) for error in lost] == [(False, "a call was cut short")] * 3
+
+
 async def test_closing_ends_a_call_that_waits(server: RedisServer, connection: Connection) -> None:
     """L1"""
     async with anyio.create_task_group() as group:
