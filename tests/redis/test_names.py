@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 
 from support.redis_members import Members
 from support.redis_servers import until
@@ -73,14 +74,17 @@ class Watched:
 
     address = "here"
 
-    def __init__(self, connection: Connection, *, loses: bool = False) -> None:
+    def __init__(self, connection: Connection, *, loses: bool = False, heard: bool = True) -> None:
         self._connection = connection
         self._loses = loses
+        self._heard = heard
         self.written: list[list[str]] = []
 
     async def pipeline(self, commands: Iterable[Command], **kwargs: Any) -> list[Any]:
         given = list(commands)
         self.written.append([str(command[0]) for command in given])
+        if not self._heard:
+            raise ConnectionLost("here", "it was lost", sent=True)
         replies = await self._connection.pipeline(given, **kwargs)
         if self._loses:
             raise ConnectionLost("here", "it was lost", sent=True)
@@ -102,13 +106,14 @@ async def test_a_name_is_given_back_in_one_step_with_the_message_that_says_so(
 
 
 async def test_a_name_is_given_back_where_nobody_is_to_be_told(world: World, connection: Connection) -> None:
-    """X5"""
+    """X5: whether or not the writer sleeps."""
     await world.names.claim("w")
     async with world.writing(connection):
-        world.release("w")
-        await until(lambda: world.owner("w") is None)
-        await world.names.claim("w")
-        assert world.owner("w") == b"a1"
+        for _ in range(3):
+            world.release("w")
+            await until(lambda: world.owner("w") is None)
+            await world.names.claim("w")
+            assert world.owner("w") == b"a1"
 
 
 async def test_a_claim_takes_back_what_was_to_be_given_back(world: World, connection: Connection) -> None:
@@ -144,6 +149,21 @@ async def test_a_claim_waits_until_it_is_known_that_the_name_was_given_back(
     assert world.owner("w") == b"a1"
 
 
+async def test_names_that_have_not_reached_the_server_are_given_back_on_the_next_connection(
+    world: World, connection: Connection
+) -> None:
+    """X2, X5: and those that were to be given back since."""
+    for name in "v", "w":
+        await world.names.claim(name)
+    world.release("v")
+    with pytest.raises(ConnectionLost):
+        await world.writer.run(Watched(connection, heard=False))  # type: ignore[arg-type]  # all that it uses
+    world.release("w")
+    async with world.writing(connection):
+        await until(lambda: world.owner("v") is world.owner("w") is None)
+        await until(lambda: not world.names.waits())
+
+
 async def test_what_was_on_its_way_in_another_life_holds_up_no_claim(world: World, connection: Connection) -> None:
     """X5: with a life go its claims."""
     await world.names.claim("w")
@@ -160,8 +180,36 @@ async def test_what_was_on_its_way_in_another_life_holds_up_no_claim(world: Worl
     assert world.owner("w") == b"a2"
 
 
-async def test_a_name_whose_claim_was_cut_short_is_given_back_behind_it(world: World) -> None:
-    """X5: on the connection of the claim, which may have reached the server, or may do so yet."""
+async def test_a_name_of_a_life_that_is_over_is_not_given_back_and_keeps_nothing_from_being_written(
+    world: World, connection: Connection
+) -> None:
+    """X4, X5: it has gone with that life."""
+    await world.names.claim("w")
+    world.release("w")
+    await world.members.leave("a1")
+    await world.members.join("a2", "a")
+    world.life = "a2"
+    assert await world.members.claim("a2", "w") == {}
+    async with world.writing(connection):
+        await until(lambda: not world.names.waits())
+        world.put(b"later")
+        await world.outbox.empty()
+    assert world.owner("w") == b"a2"
+
+
+class Tasks:
+    """Starts tasks in a group."""
+
+    def __init__(self, group: TaskGroup) -> None:
+        self._group = group
+
+    def start(self, function: Any, *args: Any, name: str) -> None:
+        self._group.start_soon(function, *args, name=name)
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_name_whose_claim_was_cut_short_is_given_back_behind_it(world: World, again: bool) -> None:
+    """X5: on the connection of the claim, which may reach the server yet; and not if it has been claimed again."""
     reached = anyio.Event()
     through = world.on_server
 
@@ -179,13 +227,10 @@ async def test_a_name_whose_claim_was_cut_short_is_given_back_behind_it(world: W
     assert world.owner("w") == b"a1"
     world.names._on_server = through
     async with anyio.create_task_group() as group:
-
-        class Tasks:
-            def start(self, function: Any, *args: Any, name: str) -> None:
-                group.start_soon(function, *args, name=name)
-
-        world.release("w", Tasks())
-    assert world.owner("w") is None
+        world.release("w", Tasks(group))
+        if again:
+            await world.names.claim("w")
+    assert world.owner("w") == (b"a1" if again else None)
 
 
 async def test_a_name_that_the_server_does_not_take_back_holds_up_no_message(
@@ -200,5 +245,6 @@ async def test_a_name_that_the_server_does_not_take_back_holds_up_no_message(
     async with world.writing(connection):
         await world.outbox.empty()
         await until(lambda: bool(world.refusals))
+        assert not world.names.waits()
     assert server.call("XLEN", world.members.membership.inbox("b1")) == 2  # and that it has joined
     assert all("WRONGTYPE" in each for each in world.refusals)

@@ -130,6 +130,22 @@ async def test_what_senders_have_given_up_does_not_pile_up(world: World, monkeyp
     assert await world.written() == [("a", 1, b"first"), ("a", 2, b"last")]
 
 
+async def test_what_has_a_number_stays_in_the_line_though_its_sender_has_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X2, X3: it may be stored already, and else there would be a gap."""
+    monkeypatch.setattr(_outbox, "HIGH_ENTRIES", 10)
+    world.outbox = Outbox("bus", world.sessions.get)
+    written = world.put(b"written", A)
+    await world.outbox.next_batch()
+    world.outbox.settle([False])
+    written.withdrawn = True
+    for number in range(100):
+        world.put(b"%d" % number, A).withdrawn = True
+    world.put(b"last", A)
+    assert await world.written() == [("a", 1, b"written"), ("a", 2, b"last")]
+
+
 async def test_a_line_of_what_is_to_be_written_is_swept_seldom(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """X2: the longer it is, the more seldom, so that it costs each message the same."""
     monkeypatch.setattr(_outbox, "HIGH_ENTRIES", 10)
@@ -159,6 +175,23 @@ async def test_a_message_for_a_peer_that_is_gone_says_so(world: World) -> None:
         assert receipt.error.maybe_stored is maybe
     world.outbox.settle([True])
     assert world.outbox.entries == 0
+
+
+async def test_what_is_for_the_next_life_of_a_peer_that_is_lost_stays_in_the_line(world: World) -> None:
+    """X4: it has the same name, and other numbers."""
+    again = Peer("a", "a-2")
+    world.sessions[again.incarnation] = Session(again)
+    old, new = world.put(b"1", A), world.put(b"2", again)
+    await world.outbox.next_batch()
+    later = world.put(b"3", again)
+    world.lose(A)
+    assert old.settled
+    assert not new.settled
+    world.outbox.settle([True, True])
+    assert await world.written() == [("a", 2, b"3")]
+    world.outbox.settle([True])
+    assert new.error is later.error is None
+    assert (world.outbox.entries, world.outbox.size) == (0, 0)
 
 
 async def test_a_broadcast_is_stored_when_it_is_for_those_that_are_left(world: World) -> None:
@@ -249,12 +282,16 @@ async def test_senders_wait_while_too_much_waits(world: World, monkeypatch: pyte
         await getattr(world.outbox, what)()
         told.append(what)
 
-    for data in (b"1", b"2", b"3"):
+    for data in (b"1", b"2", b"3", b"4"):
         world.put(data, A)
     async with anyio.create_task_group() as group:
         for what in ("room", "empty"):
             group.start_soon(wait, what)
         await anyio.wait_all_tasks_blocked()
+        await world.outbox.next_batch()
+        world.outbox.settle([True, False, False, False])
+        await anyio.wait_all_tasks_blocked()
+        assert told == []
         await world.outbox.next_batch()
         world.outbox.settle([True, False, False])
         await anyio.wait_all_tasks_blocked()

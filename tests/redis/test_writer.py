@@ -102,24 +102,37 @@ async def test_a_batch_whose_outcome_is_unknown_is_written_again_with_its_number
 
 
 async def test_a_full_server_loses_nothing_and_overtakes_nothing() -> None:
-    """X2, X10: a batch is stored as a whole or not at all; it is told once, and tried again."""
+    """X2, X10: a batch is stored as a whole or not at all; it is told once, each time, and tried again."""
     with redis_running() as server:
         world = World(server)
         connection = await connect(RedisSettings.parse(server.url))
-        server.config_set("maxmemory", "1")
         async with anyio.create_task_group() as group:
             group.start_soon(world.writer.run, connection)
-            for number in range(100):
-                world.put(b"%d" % number, A, B)
-            await until(lambda: world.writer.retries > 2)
-            assert world.stored(A) == world.stored(B) == []
-            server.config_set("maxmemory", "0")
-            await world.outbox.empty()
+            for times in (1, 2):
+                server.config_set("maxmemory", "1")
+                for number in range(50 * (times - 1), 50 * times):
+                    world.put(b"%d" % number, A, B)
+                before = world.writer.retries
+                await until(lambda: world.writer.retries > before + 2)  # noqa: B023 - awaited in this very step
+                assert len(world.stored(A)) == len(world.stored(B)) == 50 * (times - 1)
+                server.config_set("maxmemory", "0")
+                await world.outbox.empty()
+                assert len(world.refusals) == times
             group.cancel_scope.cancel()
         await connection.aclose()
         assert world.stored(A) == world.stored(B) == [(n + 1, b"%d" % n) for n in range(100)]
-        (refusal,) = world.refusals
-        assert refusal.startswith("OOM")
+        assert all(refusal.startswith("OOM") for refusal in world.refusals)
+
+
+async def test_a_message_says_how_long_it_has_waited(world: World, connection: Connection) -> None:
+    """X7: in milliseconds, so that a deadline in it is shorter by that; nothing, if it has not."""
+    for waited in (0.0, 0.25, 3.0):
+        since = anyio.current_time() - waited
+        world.outbox.put(b"%g" % waited, [A], SharedReceipt(1, target=True), since)
+    await write_all(world, connection)
+    entries = world.server.call("XRANGE", A.incarnation, "(1-0", "+")
+    waits = [int(dict(zip(flat[::2], flat[1::2], strict=True)).get(b"w", 0)) for _, flat in entries]
+    assert waits[0] < 200 < 250 <= waits[1] < 900 < 3000 <= waits[2] < 3900
 
 
 async def test_a_server_that_has_become_a_replica_is_left(server: RedisServer, connection: Connection) -> None:

@@ -52,6 +52,7 @@ class Names:
         self._wake = wake
         self._turn = Lock()
         self._unsure: set[str] = set()  # claimed, and no answer has come
+        self._behind: set[str] = set()  # to be given back behind such a claim, unless they are claimed again
         self._to_release: dict[str, str] = {}  # each with the life that has claimed it
         self._under_way: list[str] = []
         self._life = ""  # the one of which these are
@@ -60,6 +61,7 @@ class Names:
     async def claim(self, name: str) -> Member | None:
         """Claim a name; returns who has it, if it is taken."""
         self._to_release.pop(name, None)
+        self._behind.discard(name)
         while name in self._under_way:
             await self._settled.wait()
         self._unsure.add(name)
@@ -76,6 +78,7 @@ class Names:
         """Give a name back: with the next batch, or in a task, where its claim was cut short."""
         if name in self._unsure:
             self._unsure.discard(name)
+            self._behind.add(name)
             tasks.start(self._release_behind_claim, name, name=task_name)
         else:
             self._to_release[name] = self._incarnation()
@@ -84,13 +87,15 @@ class Names:
     async def _release_behind_claim(self, name: str) -> None:
         async def release(connection: Connection) -> None:
             async with self._turn:
-                if name not in self._unsure:  # else it was claimed again
+                if name in self._behind:  # still, when its turn has come
                     await self._membership.release(connection, self._incarnation(), [name])
+                    self._behind.discard(name)
 
         try:
             await self._on_server(release)
         except RedisReplyError as exc:
-            self._refused(str(exc))  # it goes with this life
+            self._behind.discard(name)  # it goes with this life
+            self._refused(str(exc))
 
     # --- with the batches of the writer
 
