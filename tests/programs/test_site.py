@@ -68,6 +68,31 @@ def test_no_name_is_on_two_pages_of_the_reference() -> None:
     assert len(names) == len(set(names))
 
 
+def places(page: Path) -> set[str]:
+    """The places of a page that its links may name: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page",
+    sorted([*ROOT.glob("*.md"), ROOT / "tests/README.md", ROOT / "benchmarks/README.md", *ROOT.glob("docs/**/*.md")]),
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
+)
+def test_links_of_a_page_lead_somewhere_for_who_reads_the_repository(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target, place in re.findall(r"\]\(([\w./-]*)(?:#([\w-]+))?\)", text):
+        there = (page.parent / target).resolve() if target else page
+        assert there.exists(), target
+        assert not place or there.suffix != ".md" or place in places(there), f"{target}#{place}"
+
+
+def test_every_example_is_on_its_page() -> None:
+    page = (ROOT / "docs/examples.md").read_text()
+    examples = [path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").rglob("*.py")]
+    assert [path for path in examples if not path.endswith("__init__.py") and f"`{path}`" not in page] == []
+
+
 def checked(site: Path) -> str:
     """What is wrong with a site, in the words of the tool."""
     told = subprocess.run([sys.executable, CHECK, site], capture_output=True, text=True, check=False)
@@ -128,6 +153,7 @@ def test_the_site_is_searched_and_read_from_the_disk_and_asks_nobody_for_anythin
         page.until("document.querySelector('[data-md-component=search-query]')")
         page.value("document.querySelector('[data-md-component=search-query]').focus()")
         page.call("Input.insertText", text="WorkerRunner")
+        page.press("End")  # it searches when a key goes up
         first = page.until("document.querySelector('.md-search-result__link')?.href")
         assert Path(first.removeprefix("file://").partition("#")[0].partition("?")[0]).is_file()
         for path in sorted(site.glob("*.html")):

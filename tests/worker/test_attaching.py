@@ -90,7 +90,7 @@ def test_a_worker_without_a_name_gets_one_of_its_own() -> None:
 async def test_a_worker_can_be_attached_once_and_says_so() -> None:
     """W6."""
     bus, registry, worker = MemoryBus(), WorkerRegistry("somewhere"), Helper("worker")
-    with pytest.raises(NotRunningError, match=r"^worker 'worker' is not attached to a bus$"):
+    with pytest.raises(NotRunningError, match=r"^worker 'worker' is not attached to a bus yet: give it to a runner$"):
         _ = core_of(worker).state.inbox
     await worker.attach(registry=registry, bus=bus)
     with pytest.raises(NotRunningError, match=r"^worker 'worker' was attached before: a worker object runs once"):

@@ -6,7 +6,6 @@
 - Diagrams of states are shown as tables: what draws Mermaid would have to be loaded from elsewhere.
 """
 
-import ast
 import builtins
 import posixpath
 import re
@@ -61,20 +60,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         code = (ROOT / path).read_text(encoding="utf-8")
         page = f"---\nsearch:\n  exclude: true\n---\n# {path}\n\n```python\n{code}```\n"
         files.append(File.generated(config, uri, content=page))
-    files.append(File.generated(config, "examples.md", content=list_of_examples()))
     for picture in sorted((ROOT / "benchmarks/pictures").glob("*.*")):
         files.append(File.generated(config, f"pictures/{picture.name}", abs_src_path=str(picture)))
     return files
-
-
-def list_of_examples() -> str:
-    """Return a page with all examples, each with the first sentence of its docstring."""
-    lines = ["# Examples", "", "Programs in `examples/`. All of them run as they stand.", ""]
-    for path, uri in examples().items():
-        docstring = ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8"))) or ""
-        first = " ".join(docstring.partition("\n\n")[0].split())
-        lines.append(f"- [`{path}`]({uri}): {first}")
-    return "\n".join(lines)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -128,7 +128,9 @@ class PipelineSession:
         worker = self._worker
         self.check_thread()
         if self._verdict is not None:
-            raise NotRunningError(f"worker {worker.name!r} takes no frames any more: its pipeline is over")
+            raise NotRunningError(
+                f"worker {worker.name!r} takes no frames any more: its pipeline is over, make another"
+            )
         if isinstance(frame, CancelFrame):
             self.cancel(frame)
             return None

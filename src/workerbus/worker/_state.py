@@ -183,7 +183,7 @@ class WorkerState(TreeNode):
     def inbox(self) -> WorkerInbox:
         """The worker's inbox; raises `NotRunningError` before it is attached."""
         if self._inbox is None:
-            raise NotRunningError(f"worker {self.name!r} is not attached to a bus")
+            raise NotRunningError(f"worker {self.name!r} is not attached to a bus yet: give it to a runner")
         return self._inbox
 
     @inbox.setter
