@@ -80,6 +80,28 @@ async def test_names_are_claimed_again_without_another_life(
         assert server.call("HGET", "{workerbus}:names", "worker") == left.incarnation.encode()
 
 
+async def test_each_name_that_another_has_taken_meanwhile_is_told(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X5: to the runner whose workers have those names; one that nobody has taken stays theirs."""
+    left, right = (RedisBus(server.url, lease=1.0, name=name) for name in ("left", "right"))
+    errors: list[str] = []
+    async with right, WorkerRunner(bus=left, name="left") as runner:
+        runner.add_event_handler("on_error", lambda _, data: errors.append(data.error))
+        await runner.add_workers(*(Helper(name) for name in ("u", "v", "w")))
+
+        async def take(_: Connection) -> None:
+            server.call("HSET", "{workerbus}:names", "u", right.incarnation, "w", right.incarnation)
+
+        after_next(monkeypatch, "join", take)
+        lose(server, left)
+        await until(lambda: left.statistics().lives == 2 and server.call("HGET", "{workerbus}:names", "v"))
+        await until(lambda: len([each for each in errors if "name" in each]) == 2)
+        assert server.call("HGET", "{workerbus}:names", "v") == left.incarnation.encode()
+    told = sorted(each for each in errors if "name" in each)
+    assert ("'u'" in told[0], "'w'" in told[1]) == (True, True)
+
+
 async def test_a_bus_that_is_cancelled_while_it_joins_leaves_nothing(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

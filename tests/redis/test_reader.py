@@ -120,6 +120,33 @@ async def test_a_reader_goes_on_where_it_was_on_another_connection(server: Redis
     await another.aclose()
 
 
+async def test_a_reader_that_is_cut_off_half_way_goes_on_where_it_was(
+    server: RedisServer, connection: Connection
+) -> None:
+    """X2: what it has taken of a batch is not taken again."""
+    inbox = Inbox(server)
+    inbox.add(*numbered(40))
+    with anyio.CancelScope() as scope:
+        through = inbox.reader._take
+
+        def take(stored_ms: int, fields: Mapping[bytes, bytes]) -> bool:
+            if len(inbox.got) == 19:
+                scope.cancel()
+            return through(stored_ms, fields)
+
+        inbox.reader._take = take
+        await inbox.reader.run(connection)
+    inbox.reader._take = through
+    assert 19 < len(inbox.got) < 40
+    another = await connect(RedisSettings.parse(server.url))
+    async with anyio.create_task_group() as group:
+        group.start_soon(inbox.reader.run, another)
+        await until(lambda: len(inbox.got) >= 40)
+        group.cancel_scope.cancel()
+    await another.aclose()
+    assert inbox.got == numbered(40)
+
+
 @pytest.mark.parametrize(("size", "count"), [(10, ENTRIES), (READ_BYTES // 100, 100), (READ_BYTES // 4, 4)])
 async def test_as_many_are_read_at_once_as_have_room(
     server: RedisServer, connection: Connection, size: int, count: int

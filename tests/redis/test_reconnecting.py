@@ -100,6 +100,20 @@ async def test_a_server_that_starts_late_is_waited_for() -> None:
         assert sum(waits) <= anyio.current_time() - begun
 
 
+async def test_one_that_was_lost_already_is_not_lost_again(server: RedisServer) -> None:
+    """X2: whoever finds that out later leaves the next one alone."""
+    events: list[ConnectionEvent] = []
+    connection = ReconnectingConnection(RedisSettings.parse(server.url), "test", on_event=events.append)
+    first = await connection.get()
+    await connection.lose(first, "enough")
+    second = await connection.get()
+    await connection.lose(first, "enough")
+    assert await connection.get() is second
+    assert not second.closed
+    await connection.aclose()
+    assert [event.state for event in events].count(LOST) == 1
+
+
 async def test_it_waits_longer_each_time_unless_a_connection_has_lasted(server: RedisServer) -> None:
     events: list[ConnectionEvent] = []
     backoff = Backoff(initial=0.01, factor=2, maximum=1, jitter=0)
