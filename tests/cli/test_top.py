@@ -156,7 +156,7 @@ async def test_what_is_no_view_is_told_of() -> None:
         f"there is no view at http://127.0.0.1:{port}: Connection refused"
     )
     async with WorkerRunner(handle_sigint=False) as runner, serve_view(runner, port=0) as view:
-        assert "it answers 404" in await refused(ViewWatch(at(f"{view.url}elsewhere")))
+        assert "answers 404: there is nothing here" in await refused(ViewWatch(at(f"{view.url}elsewhere")))
 
 
 async def test_one_picture_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:

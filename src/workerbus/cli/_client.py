@@ -101,8 +101,14 @@ class Client:
             raise CommandError(f"the view at {self._shown} wants its token: --token, or ${TOKEN}")
         missed = may_miss and answer.status_code == 404
         if (answer.status_code != 200 or given != kind) and not missed:
-            raise CommandError(f"there is no such view at {self._shown}: it answers {answer.status_code}")
+            raise CommandError(await self._refusal(answer.status_code, given))
         return int(answer.status_code)
+
+    async def _refusal(self, status: int, kind: str) -> str:
+        """What a view says when it refuses; anybody else has nothing to say here."""
+        said = await self._data() if kind == "text/plain" else None
+        words = "" if said is None else said[:200].decode(errors="replace").strip()
+        return f"the view at {self._shown} answers {status}{f': {words}' if words else ''}"
 
     async def _data(self) -> bytes | None:
         event = await self._next()

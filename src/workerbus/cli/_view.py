@@ -139,13 +139,14 @@ class ViewPassing:
 
 
 async def _follow(client: Client, take: Take) -> None:
+    missed: int | None = None
     more = True
     while more:
         kind, data = await client.next_event()
         if kind == "messages":
-            more = take([Passed(*each[:8]) for each in data], 0, None)
-        elif kind == "missed":
-            more = take([], data, None)
+            before, missed = missed, data["missed"]
+            left_out = 0 if before is None else missed - before  # what was left out for others is not told of
+            more = take([Passed(*each[:8]) for each in data["messages"]], left_out, data["now"])
 
 
 def _say(text: str) -> None:
