@@ -1,12 +1,15 @@
 """O8: shells complete the commands of ``workerbus``, their options and values."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from support import commands
 from workerbus.cli import main
+from workerbus.cli._commands import BROKEN_PIPE
 
 
 @pytest.fixture
@@ -97,3 +100,13 @@ def test_every_command_is_in_the_script(script: Path, capsys: pytest.CaptureFixt
     commands = {each for each in named if each in ("call", "record", "draw", "completion", "top", "tail")}
     assert {"call", "record", "draw", "completion"} <= commands
     assert all(each in script.read_text() for each in commands)
+
+
+def test_a_script_that_nobody_reads_ends_the_command_quietly() -> None:
+    """O8: what could not be written is forgotten."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with commands.start("completion", "bash", out=writing) as process:
+        os.close(writing)
+        _, said = process.communicate(timeout=commands.PATIENCE)
+    assert (process.returncode, said) == (BROKEN_PIPE, "")

@@ -140,6 +140,29 @@ async def test_keys_sort_the_workers() -> None:
         assert "WORKER▴" in screen.lines()[0]
 
 
+async def test_the_cursor_stays_at_its_row_wherever_that_goes() -> None:
+    """O8: and near it, when that has gone."""
+    async with program("a", "b", "c") as (runner, screen):
+        await screen.press("down", "down")
+
+        def chosen() -> str:
+            placed = screen.app.lists["workers"].chosen
+            return "" if placed is None else placed.row.key
+
+        assert chosen() == "b"
+        await runner.job("b", name="echo")
+        await screen.until("done 1")
+        await screen.press("D")
+        assert (screen.names()[1], chosen()) == ("    b", "b")
+        await screen.press("N", "I")
+        assert (screen.names()[2], chosen()) == ("    b", "b")
+        b = runner.get_worker("b")
+        assert b is not None
+        await b.stop()
+        await screen.until("    b", gone=True)
+        assert chosen() == "a"
+
+
 async def test_keys_fold_and_unfold_the_tree() -> None:
     """O8: Left goes up from what has nothing to fold."""
     async with program("parent") as (runner, screen):

@@ -24,8 +24,9 @@ SOURCE = os.pathsep.join([str(Path(workerbus.__file__).parents[1]), str(Path(__f
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a command: without what would tell it where to look."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("WORKERBUS_")}
+    """The environment of a command: without what would tell it where to look, or not to keep what it writes."""
+    foreign = ("WORKERBUS_", "PYTHONUNBUFFERED", "NO_COLOR")
+    own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**own, "PYTHONPATH": SOURCE, **more}
 
 
