@@ -248,11 +248,9 @@ class TopApp(App[CommandError | None]):
 
     def look(self) -> None:
         """Take what there is to see, and draw it."""
-        now = self._watch.now()
-        if self._watch.link == "live":
-            self._rates.learn(now, self._watch.state)
+        self._rates.learn(self._watch.at, self._watch.state)
         if not self._paused:
-            self._state, self._now = self._watch.state, now
+            self._state, self._now = self._watch.state, self._watch.now()
         self.draw()
 
     def draw(self) -> None:

@@ -37,6 +37,7 @@ class ClusterWatch:
         self._lost_at: float | None = None
         self.shown: str = address.shown
         self.state: State = empty()
+        self.at: float = 0.0
         self.link: Link = "connecting"
         self.why: str = ""
         self.version: int = 0
@@ -68,7 +69,7 @@ class ClusterWatch:
         return None if self._cluster is None else self._cluster.story(job_id)
 
     def _take(self, state: State) -> None:
-        self.state = {**empty(), **state}
+        self.state, self.at = {**empty(), **state}, monotonic()
         bus = state["about"].get("bus", "connected")
         if bus == "connected":
             self.link, self.why, self._lost_at = "live", "", None

@@ -98,15 +98,15 @@ async def tell(address: Address, choice: Choice, delay: float, once: bool, objec
 
 async def _write(watch: Watch, choice: Choice, delay: float, once: bool, objects: bool) -> None:
     rates = Rates()
-    begun = watch.now()
+    begun = watch.at
     with anyio.move_on_after(WARM_UP if once else 0):
         rates.learn(begun, watch.state)
-        while not watch.state["curves"] or watch.now() < begun + 1:
+        while not watch.state["curves"] or watch.at < begun + 1:
             await watch.changed()
     lost = False
     while True:
         if watch.link == "live":
-            rates.learn(watch.now(), watch.state)
+            rates.learn(watch.at, watch.state)
         elif not lost:
             sys.stderr.write(f"workerbus: {watch.shown} is lost: {watch.why}; looking for it\n")
         lost = watch.link == "lost"

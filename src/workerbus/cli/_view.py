@@ -35,6 +35,7 @@ class ViewWatch:
         self._lost_at: float | None = None
         self.shown: str = address.shown
         self.state: State = empty()
+        self.at: float = 0.0
         self.link: Link = "connecting"
         self.why: str = ""
         self.version: int = 0
@@ -86,7 +87,8 @@ class ViewWatch:
                 rows.update(change["set"])
         else:
             return
-        self._offset = data["now"] - monotonic()
+        self.at = data["now"]
+        self._offset = self.at - monotonic()
         self._lost_at = None
         self.link, self.why = "live", ""
         self._tell()

@@ -20,6 +20,7 @@ class Watch(Protocol):
     Attributes:
         shown: The address, for people.
         state: What there is to see: section to key to row, as at ``/api/state``.
+        at: When that was so, on its clock, in seconds.
         link: Whether that is so now.
         why: Why it is not, in words.
         version: A number that is another one whenever there is something new.
@@ -28,6 +29,7 @@ class Watch(Protocol):
 
     shown: str
     state: State
+    at: float
     link: Link
     why: str
     version: int
