@@ -135,15 +135,15 @@ async def test_one_signal_ends_it_in_order(name: str, number: signal.Signals) ->
         code = await to_thread.run_sync(server.end)
     assert answers == [{"printed": 5}]
     assert not any("Error" in line or "Traceback" in line for line in server.lines), server.lines
-    assert code == ENDS[name][number]
+    assert code in ENDS[name][number]
 
 
 ENDS = {
     # uvicorn lets the signal end it when all is done, as one that nobody handles would; its command takes a Ctrl-C for
-    # a success. Hypercorn ends as if by itself.
-    "uvicorn": {signal.SIGINT: 0, signal.SIGTERM: -signal.SIGTERM},
-    "hypercorn": {signal.SIGINT: 0, signal.SIGTERM: 0},
-    "hypercorn on trio": {signal.SIGINT: 0, signal.SIGTERM: 0},
+    # a success, where it did not before 0.35. Hypercorn ends as if by itself.
+    "uvicorn": {signal.SIGINT: (0, 1), signal.SIGTERM: (-signal.SIGTERM,)},
+    "hypercorn": {signal.SIGINT: (0,), signal.SIGTERM: (0,)},
+    "hypercorn on trio": {signal.SIGINT: (0,), signal.SIGTERM: (0,)},
 }
 
 
