@@ -1,5 +1,6 @@
 """J20: how far a job or a group is, beside all loops over it."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -201,3 +202,26 @@ async def test_a_loop_that_never_waits_lets_others_run() -> None:
         helper = runner.get_worker("a")
         assert isinstance(helper, Helper)
         helper.release.set()
+
+
+@pytest.mark.parametrize("how", ["timeout", "exception", "error"])
+async def test_a_loop_in_another_task_ends_with_the_group(how: str) -> None:
+    """J20, J7, J8: also where nothing has happened but that the group is over."""
+    ended: list[float] = []
+
+    async def watch(reports: AsyncIterator[JobProgress]) -> None:
+        async for _ in reports:
+            pass
+        ended.append(current_time())
+
+    timeout, workers = 1.5 if how == "timeout" else None, [Counting("a", 4), Counting("b", 1, fails=how == "error")]
+    async with running(*workers) as runner, anyio.create_task_group() as tasks:
+        begun = current_time()
+        with pytest.raises((JobGroupError, KeyError)):  # noqa: PT012 - the context is what raises
+            async with runner.job_group("a", "b", name="count", timeout=timeout) as group:
+                tasks.start_soon(watch, group.progress())
+                if how == "exception":
+                    await anyio.sleep(1.5)
+                    raise KeyError(how)
+                await anyio.sleep_forever()
+    assert ended == [begun + (1 if how == "error" else 1.5)]
