@@ -130,6 +130,29 @@ async def test_a_claim_waits_for_a_connection() -> None:
         assert bus.released == []  # that life is over, and its claims
 
 
+async def test_a_name_is_kept_until_somebody_has_it_or_it_is_freed() -> None:
+    """X5, S1: that of a worker which will be back; then it is released like any other."""
+    bus, one = HandBus(LEFT), Unique("one")
+    async with bus:
+        await bus.subscribe(one)
+        bus.keep_name("one")
+        await bus.unsubscribe(one)
+        assert bus.released == []
+        await bus.subscribe(one)
+        await bus.unsubscribe(one)
+        assert bus.released == ["one"]
+        await bus.subscribe(one)
+        bus.keep_name("one")
+        await bus.unsubscribe(one)
+        bus.free_name("one")
+        assert bus.released == ["one", "one"]
+        bus.free_name("one")
+        await bus.subscribe(one)
+        bus.keep_name("one")
+        bus.free_name("one")  # it has never left
+        assert bus.released == ["one", "one"]
+
+
 async def test_a_claim_without_a_connection_in_time_is_refused() -> None:
     """X5."""
     bus = HandBus(LEFT, send_timeout=3.0)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workerbus.pool._least_loaded import LeastLoaded
@@ -109,6 +109,7 @@ ACTIONS = st.lists(
 )
 
 
+@example(1, [*(("join", n) for n in range(4)), ("close", 3), ("close", 2), ("close", 1), ("stand", 0), ("stand", 0)])
 @given(st.integers(1, 3), ACTIONS)
 @settings(max_examples=60)
 def test_the_balancer_does_what_the_model_says(concurrency: int, actions: list[tuple[str, int]]) -> None:

@@ -28,6 +28,7 @@ from workerbus import (
     JobStatus,
     MemoryBus,
     WorkerErrorData,
+    WorkerGoneData,
     WorkerParams,
     WorkerRunner,
     job,
@@ -175,19 +176,26 @@ async def test_jobs_that_a_worker_has_asked_for_get_the_grace_and_so_do_the_hook
     assert asking.heard == heard[grace]
 
 
-async def test_hooks_that_were_queued_take_nothing_of_the_grace_of_jobs() -> None:
-    """R2: a worker has both its grace period and that of its jobs."""
+@pytest.mark.parametrize("of", ["message", "child"])
+async def test_hooks_that_run_first_take_nothing_of_the_grace_of_jobs(of: str) -> None:
+    """R2, W5: a worker has both its grace period and that of its jobs; hooks were queued, or its children cause them."""
 
     class Both(Working):
         async def on_bus_message(self, message: BusMessage) -> None:
             if isinstance(message, Note):
                 await sleep(1.5)
 
+        async def on_worker_gone(self, data: WorkerGoneData) -> None:
+            await sleep(1.5)
+
     worker, outcomes = Both("worker"), list[str]()
     async with running(worker, grace_period=2.0, job_grace=2.0) as runner, anyio.create_task_group() as group:
         group.start_soon(lambda: outcome(runner, "worker", "work", outcomes, payload={"seconds": 3.25}))
         await worker.begun.wait()
-        await runner.bus.send(note(0, "worker"))
+        if of == "child":
+            await worker.add_workers(Helper("child"), wait=True)
+        else:
+            await runner.bus.send(note(0, "worker"))
         await settle()
         await runner.end()
         await worker.wait()
