@@ -154,6 +154,31 @@ def test_a_child_that_is_watched_by_name_as_well_stays_a_child(backend: str) -> 
         assert sorted(told) == ["failed child run", "gone child"], (steps, seed)
 
 
+async def test_what_children_report_behind_a_hook_that_the_end_cuts_off_is_heard_in_its_order() -> None:
+    """W7, W9, B2"""
+
+    class Slow(HearingOfEnds):
+        async def on_worker_failed(self, data: WorkerErrorData) -> None:
+            await super().on_worker_failed(data)
+            if data.worker_name == "1":
+                await anyio.sleep_forever()
+
+    class Timed(Child):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(float(self.name) / 8)
+            raise ValueError("broken")
+
+    parent, names = Slow(), ["1", "2", "3", "4", "5"]
+    async with quiet_runner() as runner:
+        await runner.add_workers(parent, wait=True)
+        await parent.add_workers(*map(Timed, names), wait=True)
+        await runner.cancel()
+    for what in ("failed", "gone"):
+        assert [each.split()[1] for each in parent.told if each.startswith(what)] == names
+
+
 def test_an_end_runs_a_system_hook_that_was_queued_before_it(backend: str) -> None:
     """R2: also where there is nothing else to wait for"""
 

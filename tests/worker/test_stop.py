@@ -116,7 +116,7 @@ async def test_stop_waits_for_jobs_that_a_handler_has_asked_for_while_it_unwinds
 
 
 async def test_stop_waits_for_a_hook() -> None:
-    """W6"""
+    """W6: before the worker leaves the bus, and its name is free."""
 
     class Hooked(Helper):
         async def on_bus_message(self, message: BusMessage) -> None:
@@ -127,13 +127,14 @@ async def test_stop_waits_for_a_hook() -> None:
                 finally:
                     with anyio.move_on_after(1, shield=True):
                         await self.release.wait()
-                    self.unwound.set()
+                    unwound.append(self.bus.has_subscriber("w"))
 
     worker, unwound = Hooked("w"), list[bool]()
 
     async def stop() -> None:
         await worker.stop()
-        unwound.append(worker.unwound.is_set())
+        assert unwound == [True]
+        unwound.append(runner.bus.has_subscriber("w"))
 
     async with running(worker) as runner, anyio.create_task_group() as group:
         await runner.bus.send(Note(0, source="test", target="w"))
@@ -141,7 +142,7 @@ async def test_stop_waits_for_a_hook() -> None:
         group.start_soon(stop)
         await anyio.wait_all_tasks_blocked()
         worker.release.set()
-    assert unwound == [True]
+    assert unwound == [True, False]
 
 
 async def test_a_stop_that_nobody_waits_for_is_a_stop() -> None:
@@ -455,10 +456,13 @@ class Stops(BaseWorker):
         await self.at("worker_ready")
 
 
+@pytest.mark.parametrize("children", [0, 1])
 @pytest.mark.parametrize("place", PLACES)
-async def test_stop_from_inside_only_asks(place: str) -> None:
-    """W6"""
+async def test_stop_from_inside_only_asks(place: str, children: int) -> None:
+    """W6, W5: it waits neither for the worker nor for its children."""
     worker = Stops(place)
+    for _ in range(children):
+        await worker.add_workers(Helper("child"))
     async with running(Helper("peer")) as runner:
         raw = await Raw.on(runner.bus)
         await runner.add_workers(worker)
