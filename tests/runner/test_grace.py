@@ -178,7 +178,7 @@ async def test_jobs_that_a_worker_has_asked_for_get_the_grace_and_so_do_the_hook
 
 @pytest.mark.parametrize("of", ["message", "child"])
 async def test_hooks_that_run_first_take_nothing_of_the_grace_of_jobs(of: str) -> None:
-    """R2, W5: a worker has both its grace period and that of its jobs; hooks were queued, or its children cause them."""
+    """R2, W5: a worker has both its grace period and that of its jobs; whoever causes the hooks."""
 
     class Both(Working):
         async def on_bus_message(self, message: BusMessage) -> None:
