@@ -30,7 +30,7 @@ def runner(name: str, *workers: str, peer: str | None = None, **counts: Any) -> 
 
 def test_counts_are_added_up() -> None:
     """O7: and reasons say whose they are."""
-    overview = Overview("all")
+    overview = Overview("all", cluster=True)
     overview.add(runner("b", requested=2, answered_completed=3, not_ready=["it is ending"]))
     overview.add(runner("a", requested=5, answered_completed=4, process="h:2", pid=2))
     state = overview.state()
@@ -43,7 +43,7 @@ def test_counts_are_added_up() -> None:
 
 def test_two_workers_of_one_name_are_two() -> None:
     """O7, G4: on a network that does not claim names; each with its own children."""
-    overview = Overview("all")
+    overview = Overview("all", cluster=True)
     overview.add(runner("b", "w", "child"))
     overview.add(runner("a", "w", "child"))
     workers = overview.state()["workers"]
@@ -57,14 +57,14 @@ def test_two_workers_of_one_name_are_two() -> None:
 
 def test_a_row_that_has_not_changed_is_the_same_object() -> None:
     """O7: so that a difference between large states is found quickly."""
-    overview = Overview("all")
+    overview = Overview("all", cluster=True)
     overview.add(runner("a", "w"))
     assert overview.state()["workers"]["w"] is overview.state()["workers"]["w"]
 
 
 def test_curves_have_the_rates_of_all_runners() -> None:
     """O7: a point each second, and no more than fit."""
-    overview, first, second = Overview("all"), runner("a"), runner("b")
+    overview, first, second = Overview("all", cluster=True), runner("a"), runner("b")
     overview.add(first)
     overview.add(second)
     for now in range(POINTS + 10):

@@ -10,6 +10,7 @@ from workerbus.cli._call import add_call
 from workerbus.cli._commands import BROKEN_PIPE, INTERRUPTED, CommandError, Commands, Parser, one_line
 from workerbus.cli._completion import add_completion
 from workerbus.cli._new import add_new
+from workerbus.cli._page import add_view
 from workerbus.cli._record import add_draw, add_record
 from workerbus.cli._tail import add_tail
 from workerbus.cli._top import add_top
@@ -22,6 +23,7 @@ def parser() -> Parser:
     made.add_argument("--version", action="version", version=f"workerbus {__version__}")
     commands = Commands(made)
     add_top(commands)
+    add_view(commands)
     add_tail(commands)
     add_call(commands)
     add_record(commands)

@@ -11,12 +11,10 @@ later, in a process that is known, is heard of by what it announces, and asked.
 import json
 import logging
 import math
-from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
-from weakref import WeakSet
 
 from anyio import Event, current_time, move_on_after
 
@@ -31,7 +29,7 @@ from workerbus.errors import NotRunningError
 from workerbus.messages import BusMessage, BusObservationMessage, BusObserveMessage, BusWorkerRegistryMessage
 from workerbus.observing._clocks import ClockOffset
 from workerbus.observing._overview import Overview
-from workerbus.observing._passed import PassedMessage
+from workerbus.observing._passed import Passing, PassingMessages
 from workerbus.observing._runners import SeenRunner
 from workerbus.runner._notes import LEVELS, MessagesWanted, Note
 from workerbus.runner._rows import Sections
@@ -42,8 +40,6 @@ FIRST: Final = 2.0
 """Seconds for which the first answers are waited for."""
 SOON: Final = 0.1
 """Seconds after which what is wanted anew is wanted."""
-PASSED: Final = 20_000
-"""How many messages are kept for who reads them; of more, the first are left out."""
 _NOTHING: Final = json.dumps({"ended": True})
 _new_id = id_source()
 
@@ -74,43 +70,8 @@ class _Asked(SeenRunner):
         self.begun: bool = False
 
 
-class PassingMessages(AsyncIterator[PassedMessage]):
-    """Messages as they pass; made by `ObservedCluster.messages`. It ends when the cluster is looked at no more."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[PassedMessage] = deque()
-        self._news = Event()
-        self._over = False
-
-    def add(self, messages: list[PassedMessage]) -> int:
-        """Add messages; returns how many had to be left out."""
-        self._waiting.extend(messages)
-        left_out = max(0, len(self._waiting) - PASSED)
-        for _ in range(left_out):
-            self._waiting.popleft()
-        self._news.set()
-        return left_out
-
-    def end(self) -> None:
-        """End when what waits was read."""
-        self._over = True
-        self._news.set()
-
-    async def __anext__(self) -> PassedMessage:
-        """Return the next one."""
-        while not self._waiting:
-            if self._over:
-                raise StopAsyncIteration
-            self._news = Event()
-            await self._news.wait()
-        return self._waiting.popleft()
-
-
 class ObservedCluster:
     """The runners of all processes on a network, as they are seen from here; made by `observe_cluster`.
-
-    Attributes:
-        missed: How many of the messages that were to be seen passing were not, as far as that is known.
 
     Guarantees: L1, O3, O7.
     """
@@ -125,15 +86,14 @@ class ObservedCluster:
         self._bus = bus
         self._interval = interval
         self._messages: MessagesWanted = messages
-        self._overview = Overview(name)
+        self._overview = Overview(name, cluster=True)
         self._me = _Subscriber(self, f"observer-{_new_id()}")
         self._used = self._owns = self._looks = False
         self._asked: dict[tuple[str, str], _Asked] = {}
         self._first: dict[str, float] = {}
         self._silent: set[str] = set()
         self._changed = Event()
-        self._passing: WeakSet[PassingMessages] = WeakSet()
-        self.missed: int = 0
+        self._passing = Passing()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on bus {self._bus.name!r}, {len(self._asked)} runners>"
@@ -168,8 +128,7 @@ class ObservedCluster:
     ) -> bool | None:
         """Say that nobody looks any more, and close the bus if it was opened here."""
         self.rest()
-        for passing in list(self._passing):
-            passing.end()
+        self._passing.end()
         await self._leave()
         return await self._bus.__aexit__(exc_type, exc, traceback) if self._owns else None
 
@@ -243,9 +202,12 @@ class ObservedCluster:
 
         What passes in one process comes in its order. Where more pass than a thousand a report, the rest is left out.
         """
-        passing = PassingMessages()
-        self._passing.add(passing)
-        return passing
+        return self._passing.begin()
+
+    @property
+    def missed(self) -> int:
+        """How many of the messages that were to be seen passing were not, as far as that is known."""
+        return self._passing.missed
 
     # --- asking
 
@@ -336,7 +298,7 @@ class ObservedCluster:
                 runner.clock.learn(runner.asked_at, report["asked_at"], report["now"], monotonic())
                 runner.offset = runner.clock.seconds
             runner.note_sampled(report["now"], sampled=bool(report["sampled"]))
-            self.missed += int(report["missed"])
+            self._passing.missed += int(report["missed"])
         runner.begun = message.more
         runner.take(report["changes"])
         self._pass(runner, [Note(*each) for each in report["notes"]])
@@ -349,16 +311,7 @@ class ObservedCluster:
 
     def _pass(self, runner: _Asked, notes: list[Note]) -> None:
         seen = self._overview.learn(runner, notes)
-        if self._passing:
-            elsewhere = self._overview.peers()
-            passed = [
-                PassedMessage(
-                    each.at, runner.name, each.kind, each.source, each.target, each.job_id, each.text, each.payload
-                )
-                for each in seen
-                if each.origin not in elsewhere
-            ]
-            self.missed += sum(passing.add(passed) for passing in self._passing)
+        self._passing.add(runner.name, seen, self._overview.peers())
 
     def _forget(self, runner: _Asked) -> None:
         self._asked.pop((runner.at.incarnation, runner.name), None)

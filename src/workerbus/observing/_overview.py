@@ -26,7 +26,8 @@ class Overview:
     """What is seen of runners.
 
     Args:
-        name: What they are called together; None for the name of the only one.
+        name: What they are called; None for the name of the only one.
+        cluster: Whether they are those of a network.
 
     Attributes:
         runners: Those that have told of themselves.
@@ -34,8 +35,9 @@ class Overview:
         others: Workers that are known and of which nothing is told: name to the name of their runner.
     """
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(self, name: str | None = None, *, cluster: bool = False) -> None:
         self._name = name
+        self._cluster = cluster
         self.runners: list[SeenRunner] = []
         self.stories: Stories = Stories()
         self.others: Mapping[str, str] = {}
@@ -121,16 +123,17 @@ class Overview:
     def _about(self, told: Sequence[SeenRunner], jobs: int) -> dict[str, Any]:
         sums = {name: sum(each.row[name] for each in told) for name in COUNTS}
         answered = [name for each in told[:1] for name in each.row if name.startswith("answered_")]
-        alone = self._name is None
         return {
             "runner": self._name or (told[0].name if told else ""),
-            "cluster": not alone,
+            "cluster": self._cluster,
             "bus": self.bus,
             "processes": len({each.row["process"] for each in told}),
             "runners": len(told),
             "sampled": any(each.sampled for each in told),
             "not_ready": [
-                reason if alone else f"{each.name}: {reason}" for each in told for reason in each.row["not_ready"]
+                f"{each.name}: {reason}" if self._cluster else reason
+                for each in told
+                for reason in each.row["not_ready"]
             ],
             "left_out": sums["jobs"] - jobs,
             **sums,

@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol
 
 from anyio import Event, move_on_after, sleep
 
+from workerbus.observing import PassedMessage, PassingMessages
+from workerbus.runner._notes import LEVELS, MessagesWanted
 from workerbus.runner._rows import Sections, difference
 
 SHORTEST: Final = 0.25
@@ -26,8 +28,8 @@ HEARTBEAT: Final = 15.0
 class Scene(Protocol):
     """What is looked at."""
 
-    def look(self) -> None:
-        """Begin to look."""
+    def look(self, messages: MessagesWanted) -> None:
+        """Look, or go on looking, at so much of the messages that pass."""
 
     def rest(self) -> None:
         """Look no more, for now."""
@@ -44,6 +46,13 @@ class Scene(Protocol):
     def story(self, job_id: str) -> dict[str, Any] | None:
         """Return the story of a job; None where it is not remembered."""
 
+    def messages(self) -> PassingMessages:
+        """Return the messages that pass from now on."""
+
+    @property
+    def missed(self) -> int:
+        """How many of them were not seen."""
+
 
 class Observer:
     """Shows a scene to viewers.
@@ -58,6 +67,7 @@ class Observer:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self.viewers: int = 0
+        self._levels: list[MessagesWanted] = []
         self._glances = 0
         self._state: Sections | None = None
         self._changed = Event()
@@ -101,6 +111,25 @@ class Observer:
                 if waiting.cancelled_caught:
                     await send(b": nothing new\n\n")
 
+    async def tell_messages(self, send: Callable[[bytes], Awaitable[None]], wanted: MessagesWanted) -> None:
+        """Send messages as they pass, as server-sent events, until it is cancelled or sending fails."""
+        with self._looking(wanted):
+            passing = self._scene.messages()
+            while True:
+                first: list[PassedMessage] = []
+                with move_on_after(HEARTBEAT):
+                    first = [await anext(passing)]
+                if first:
+                    told = {
+                        "now": round(monotonic(), 3),
+                        "missed": self._scene.missed,
+                        "messages": first + passing.take(),
+                    }
+                    await send(_event("messages", told))
+                    await sleep(SHORTEST)
+                else:
+                    await send(b": nothing has passed\n\n")
+
     # --- looking
 
     async def look(self) -> None:
@@ -108,9 +137,10 @@ class Observer:
         while True:
             await self._wanted.wait()
             try:
-                self._scene.look()
+                self._scene.look(self._wanted_of_messages)
                 await self._scene.answered()
                 while self.viewers:
+                    self._scene.look(self._wanted_of_messages)
                     self._look_once()
                     await sleep(max(SHORTEST, self._cost * SHARE))
             finally:
@@ -122,14 +152,20 @@ class Observer:
         if not self._glances and not self.viewers:
             self._scene.rest()
 
+    @property
+    def _wanted_of_messages(self) -> MessagesWanted:
+        return max(self._levels, key=LEVELS.index, default="jobs")
+
     @contextmanager
-    def _looking(self) -> Iterator[None]:
+    def _looking(self, messages: MessagesWanted = "jobs") -> Iterator[None]:
         self.viewers += 1
+        self._levels.append(messages)
         self._wanted.set()
         try:
             yield
         finally:
             self.viewers -= 1
+            self._levels.remove(messages)
 
     def _look_once(self) -> None:
         # What it has cost to tell of the last one counts, too.

@@ -1,11 +1,12 @@
-"""What is at which path of a view (O4, O5)."""
+"""What is at which path of a view (O4, O5, O7)."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
-from typing import Any, Final
-from urllib.parse import unquote
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qs, unquote
 
-from workerbus.runner._health import RunnerHealth
+from workerbus.runner._notes import MessagesWanted
 from workerbus.view._guard import PROBES, SAFE, Guard, refused
 from workerbus.view._http import Answer, Request
 from workerbus.view._observer import Observer, encode
@@ -23,17 +24,31 @@ _JSON: Final = ("Content-Type", "application/json")
 _EVENTS: Final = ("Content-Type", "text/event-stream")
 
 
+class Health(Protocol):
+    """How what is shown is."""
+
+    @property
+    def live(self) -> bool:
+        """Whether it works at all."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can take work."""
+
+
 class Routes:
     """Answers requests.
 
     Args:
         guard: Who may ask.
         observer: What there is to see.
-        health: How the runner is.
+        health: How it is.
+        payloads: Whether payloads are told to those who ask for them.
     """
 
-    def __init__(self, guard: Guard, observer: Observer, health: Callable[[], RunnerHealth]) -> None:
+    def __init__(self, guard: Guard, observer: Observer, health: Callable[[], Health], *, payloads: bool) -> None:
         self._health = health
+        self._payloads = payloads
         self._guard = guard
         self._observer = observer
         folder = files("workerbus.view") / "page"
@@ -42,9 +57,10 @@ class Routes:
     async def respond(self, request: Request) -> Answer:
         """Return the answer to a request."""
         refusal = self._guard.refusal(request)
-        return refusal if refusal is not None else await self._found(request.target.partition("?")[0])
+        path, _, query = request.target.partition("?")
+        return refusal if refusal is not None else await self._found(path, query)
 
-    async def _found(self, path: str) -> Answer:
+    async def _found(self, path: str, query: str) -> Answer:
         if path in self._files:
             body, kind = self._files[path]
             return Answer(200, (*SAFE, ("Content-Type", kind)), body)
@@ -55,10 +71,18 @@ class Routes:
             return _json(await self._observer.state())
         if path == "/api/events":
             return Answer(200, (*SAFE, _EVENTS), stream=self._observer.tell)
+        if path == "/api/messages":
+            return self._passing(query)
         if path.startswith("/api/jobs/"):
             told = self._observer.story(unquote(path.removeprefix("/api/jobs/")))
             return refused(404, "that job is not remembered") if told is None else _json(told)
         return refused(404, "there is nothing here")
+
+    def _passing(self, query: str) -> Answer:
+        wanted: MessagesWanted = "payloads" if parse_qs(query).get("payloads") == ["1"] else "all"
+        if wanted == "payloads" and not self._payloads:
+            return refused(403, "this view tells no payloads: see payloads=")
+        return Answer(200, (*SAFE, _EVENTS), stream=partial(self._observer.tell_messages, wanted=wanted))
 
 
 def _probed(path: str, well: bool) -> Answer:

@@ -1,4 +1,4 @@
-"""`serve_view`: a view of a runner at an address, for as long as a block runs (L1, O4, O5).
+"""`serve_view`: a view of a runner, or of a network, at an address, for as long as a block runs (L1, O4, O5, O7).
 
 Its tasks are in a task group of its own: one accepts clients, one looks, and there is one for each client. They end
 with the block, whatever a client does.
@@ -14,6 +14,7 @@ from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._log import about
+from workerbus.bus._peer_bus import PeerBus
 from workerbus.errors import MissingExtraError, NotRunningError
 from workerbus.runner._runner import WorkerRunner
 
@@ -24,37 +25,46 @@ CLIENTS: Final = 64
 
 
 class View:
-    """A live view of a runner, served to browsers while its block runs; made by `serve_view`.
+    """A live view, served to browsers while its block runs; made by `serve_view`.
 
-    Guarantees: L1, O4, O5.
+    Guarantees: L1, O4, O5, O7.
     """
 
     def __init__(
-        self, runner: WorkerRunner, port: int, host: str, token: str | None, allowed_hosts: Iterable[str]
+        self,
+        runner_or_bus: WorkerRunner | PeerBus,
+        port: int,
+        host: str,
+        token: str | None,
+        allowed_hosts: Iterable[str],
+        *,
+        name: str | None,
+        payloads: bool,
     ) -> None:
         try:
             from workerbus.view._guard import Guard  # noqa: PLC0415 - needs h11, which is an extra
             from workerbus.view._http import serve_client  # noqa: PLC0415 - the same
             from workerbus.view._observer import Observer  # noqa: PLC0415 - the same
             from workerbus.view._routes import Routes  # noqa: PLC0415 - the same
-            from workerbus.view._scenes import RunnerScene  # noqa: PLC0415 - the same
+            from workerbus.view._scenes import scene_of  # noqa: PLC0415 - the same
         except ModuleNotFoundError as error:
             if error.name != "h11":
                 raise
             raise MissingExtraError("views", "h11", "view") from error
-        self._runner = runner
+        self._scene = scene_of(runner_or_bus, name)
         self._host = host
         self._port = port
         self._serve_client = serve_client
-        self._scene = RunnerScene(runner)
         self._observer = Observer(self._scene)
-        self._routes = Routes(Guard(host, token, allowed_hosts), self._observer, runner.health)
+        guard = Guard(host, token, allowed_hosts)
+        self._routes = Routes(guard, self._observer, self._scene.health, payloads=payloads)
         self._places = CapacityLimiter(CLIENTS)
         self._tasks: TaskGroup | None = None
         self._url: str | None = None
+        self._used = False
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of runner {self._runner.name!r} at {self._url or 'no address yet'}>"
+        return f"<{type(self).__name__} of {self._scene.name!r} at {self._url or 'no address yet'}>"
 
     @property
     def url(self) -> str:
@@ -73,19 +83,25 @@ class View:
         Raises:
             NotRunningError: It was served before; a `RuntimeError`.
             OSError: The address is taken, or is none of this machine's.
+            Exception: What has kept a bus from opening.
         """
-        if self._tasks is not None:
+        if self._used:
             raise NotRunningError("this view was served before: make another one")
+        self._used = True
         self._listener = listener = await create_tcp_listener(local_host=self._host, local_port=self._port)
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - anyio's
         shown = f"[{self._host}]" if ":" in self._host else self._host
+        try:
+            await self._scene.__aenter__()
+        except BaseException:
+            await self._close()
+            raise
         self._url = f"http://{shown}:{port}/"
-        self._scene.begin()
         self._tasks = create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._observer.look, name="view: look")
         self._tasks.start_soon(listener.serve, self._client, name="view: listen")
-        logger.info("a view of runner %r is at %s", self._runner.name, self._url, extra=about(runner=self._runner.name))
+        logger.info("a view of %r is at %s", self._scene.name, self._url, extra=self._about)
         return self
 
     async def __aexit__(
@@ -93,33 +109,42 @@ class View:
     ) -> None:
         """Send all clients away, and close the address."""
         assert self._tasks is not None
-        self._scene.end()
         self._tasks.cancel_scope.cancel("the view ends")
         try:
             await self._tasks.__aexit__(None, None, None)  # what the body has raised stays as it is
         finally:
-            with move_on_after(CLEANUP_SECONDS, shield=True):
-                await self._listener.aclose()
+            try:
+                await self._close()
+            finally:
+                await self._scene.__aexit__(exc_type, exc, traceback)
+
+    async def _close(self) -> None:
+        with move_on_after(CLEANUP_SECONDS, shield=True):
+            await self._listener.aclose()
+
+    @property
+    def _about(self) -> dict[str, str]:
+        return about(runner=self._scene.runner_name)
 
     async def _client(self, stream: SocketStream) -> None:
         async with stream, self._places:
             try:
                 await self._serve_client(stream, self._routes.respond)
             except Exception as error:
-                logger.error(
-                    "a view could not answer: %s", error, exc_info=error, extra=about(runner=self._runner.name)
-                )
+                logger.error("a view could not answer: %s", error, exc_info=error, extra=self._about)
 
 
 def serve_view(
-    runner: WorkerRunner,
+    runner_or_bus: WorkerRunner | PeerBus,
     *,
     port: int = 8765,
     host: str = "127.0.0.1",
     token: str | None = None,
     allowed_hosts: Iterable[str] = (),
+    name: str | None = None,
+    payloads: bool = False,
 ) -> View:
-    """Serve a live view of a runner to browsers, for as long as a block runs.
+    """Serve a live view of a runner, or of all on a network, to browsers, for as long as a block runs.
 
     ::
 
@@ -131,17 +156,21 @@ def serve_view(
     errors that the library logs; no payload. It can only be read. While nobody looks it costs nothing.
 
     Args:
-        runner: The runner; it need not run yet.
+        runner_or_bus: The runner, which need not run yet. Or a bus with peers: then it shows the runners of all
+            processes on the network, as `workerbus.observing.observe_cluster` does, and needs no runner.
         port: The port; 0 for any that is free, which `View.url` says.
         host: The address; by default nobody but this machine reaches it.
         token: What browsers have to know: they open ``url + "?token=" + token`` once. Tools send it as
             ``Authorization: Bearer``. Needed where ``host`` is another address.
         allowed_hosts: Under which names, besides ``localhost`` and plain addresses, the page may be asked for.
+        name: What it is called on the page; by default the name of the runner, or of the bus.
+        payloads: Whether those who ask ``/api/messages`` for payloads get them. The page shows none in any case.
 
     Raises:
         UnprotectedViewError: Others may reach the address, and there is no token; a `ValueError`.
         MissingExtraError: h11 is not installed; an `ImportError`.
+        TypeError: It is neither a runner nor a bus with peers.
 
-    Guarantees: L1, O3, O4, O5.
+    Guarantees: L1, O3, O4, O5, O7.
     """
-    return View(runner, port, host, token, allowed_hosts)
+    return View(runner_or_bus, port, host, token, allowed_hosts, name=name, payloads=payloads)

@@ -158,7 +158,7 @@ const STEP = 34;
 const WORDS = { asked: "asks for", answered: "answers", update: "update", chunk: "chunk", cancel: "cancels" };
 
 // The messages of a job, from above to below; many updates in a row are one arrow.
-export function sequence(story) {
+export function sequence(story, places = false) {
   const who = [story.requester];
   for (const [, , source, target] of story.steps) {
     for (const name of [source, target]) if (name !== null && !who.includes(name)) who.push(name);
@@ -173,18 +173,21 @@ export function sequence(story) {
   }
   const left = 74;
   const width = left + shown.length * COLUMN;
-  const height = 46 + steps.length * STEP + 10;
+  const top = places ? 14 : 0;
+  const height = 46 + top + steps.length * STEP + 10;
   const picture = svg("svg", { width, height, role: "img", "aria-label": "The messages of this job, one below the other" });
   const middle = (name) => left + shown.indexOf(name) * COLUMN + COLUMN / 2;
   for (const name of shown) {
-    picture.append(svg("line", { class: "life", x1: middle(name), x2: middle(name), y1: 30, y2: height }));
+    picture.append(svg("line", { class: "life", x1: middle(name), x2: middle(name), y1: 30 + top, y2: height }));
     const label = svg("text", { x: middle(name), y: 18, "text-anchor": "middle", "font-weight": 600 }, name.length > 19 ? `${name.slice(0, 18)}…` : name);
     label.append(svg("title", {}, name));
     picture.append(label);
+    const place = places && story.places[name];
+    if (place && place !== name) picture.append(svg("text", { class: "dim", x: middle(name), y: 32, "text-anchor": "middle" }, `at ${place}`.slice(0, 22)));
   }
   const begun = steps.length ? steps[0].at : 0;
   const jobNames = new Map([[story.id, story.name], ...story.nested.map((each) => [each.id, each.name])]);
-  steps.forEach((step, n) => picture.append(arrow(step, middle, 62 + n * STEP, begun, jobNames.get(step.id))));
+  steps.forEach((step, n) => picture.append(arrow(step, middle, 62 + top + n * STEP, begun, jobNames.get(step.id))));
   const box = element("div", "sequence");
   box.tabIndex = 0;
   box.append(picture);

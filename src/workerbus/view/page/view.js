@@ -4,7 +4,7 @@ import { Timeline, curve, seconds, sequence } from "./drawing.js";
 
 const $ = (id) => document.getElementById(id);
 const names = new Intl.Collator(undefined, { numeric: true });
-const state = { about: {}, workers: {}, others: {}, jobs: {}, groups: {}, curves: {}, errors: {}, spans: {} };
+const state = { about: {}, processes: {}, runners: {}, workers: {}, others: {}, jobs: {}, groups: {}, curves: {}, errors: {}, spans: {} };
 const dirty = new Set();
 const folded = new Set();
 let offset = 0; // the server's clock less this one's
@@ -68,17 +68,18 @@ function schedule() {
 function draw() {
   const has = (...sections) => sections.some((section) => dirty.has(section));
   if (has("about", "curves", "errors", "workers")) drawTiles();
-  if (has("workers", "others", "about")) drawWorkers();
+  if (has("workers", "others", "about", "runners", "processes")) drawWorkers();
   if (has("jobs", "about")) drawJobs();
   if (has("errors")) drawErrors();
   if (shownDetail?.worker && has("workers", "jobs")) showWorker(shownDetail.worker);
+  if (shownDetail?.runner && has("runners", "about")) showRunner(shownDetail.runner);
   dirty.clear();
 }
 
 // --- numbers
 
 const TILES = [
-  { what: "Workers", value: () => short(state.about.workers ?? 0), note: () => `${Object.values(state.workers).filter((row) => row.active).length} active` },
+  { what: "Workers", value: () => short(state.about.workers ?? 0), note: () => workersNote() },
   { what: "In flight", title: "Jobs in flight", value: () => short(state.about.jobs ?? 0), column: 5 },
   { what: "Jobs / s", value: () => latest(2), column: 2 },
   { what: "Messages / s", value: () => latest(1), column: 1 },
@@ -92,6 +93,12 @@ const TILES = [
   },
   { what: "Restarts", value: () => short(state.about.restarts ?? 0), note: () => `${short(state.about.hooks_failed ?? 0)} hooks raised`, bad: () => false },
 ];
+
+function workersNote() {
+  const active = `${short(Object.values(state.workers).filter((row) => row.active).length)} active`;
+  const { cluster, runners = 0, processes = 0 } = state.about;
+  return cluster ? `${counted(runners, "runner")}, ${counted(processes, "process", "processes")}` : active;
+}
 
 function points() {
   return Object.keys(state.curves).map(Number).sort((a, b) => a - b).map((key) => state.curves[key]);
@@ -138,45 +145,83 @@ function drawTiles() {
 
 function flatten() {
   const below = new Map();
-  for (const [name, row] of Object.entries(state.workers)) {
-    const parent = row.parent !== null && row.parent in state.workers ? row.parent : null;
-    if (!below.has(parent)) below.set(parent, []);
-    below.get(parent).push(name);
+  const put = (parent, key) => (below.has(parent) ? below.get(parent).push(key) : below.set(parent, [key]));
+  for (const [key, row] of Object.entries(state.workers)) {
+    put(row.parent !== null && row.parent in state.workers ? row.parent : `runner ${row.runner}`, key);
   }
-  const fits = (name) => !wanted || `${name} ${state.workers[name].kind}`.toLowerCase().includes(wanted);
+  const fits = (key) => !wanted || `${key} ${state.workers[key].kind} ${state.workers[key].runner}`.toLowerCase().includes(wanted);
   const walk = (parent, level) => {
     const found = [];
-    for (const name of (below.get(parent) ?? []).sort(names.compare)) {
-      const inside = walk(name, level + 1);
-      if (inside.length || fits(name)) {
-        const shut = folded.has(name) && !wanted;
-        found.push({ name, level, below: below.has(name), shut });
+    for (const key of (below.get(parent) ?? []).sort(names.compare)) {
+      const inside = walk(key, level + 1);
+      if (inside.length || fits(key)) {
+        const shut = folded.has(key) && !wanted;
+        found.push({ key, name: state.workers[key].name, level, below: below.has(key), shut });
         if (!shut) found.push(...inside);
       }
     }
     return found;
   };
-  const all = walk(null, 1);
-  const runners = new Map();
-  for (const [name, runner] of Object.entries(state.others)) {
-    if (wanted && !`${name} ${runner}`.toLowerCase().includes(wanted)) continue;
-    if (!runners.has(runner)) runners.set(runner, []);
-    runners.get(runner).push(name);
+  const rows = [];
+  const group = (item, inside) => {
+    if (wanted && !inside.length && !item.name.toLowerCase().includes(wanted)) return [];
+    const shut = folded.has(item.key) && !wanted;
+    return [{ below: true, shut, ...item }, ...(shut ? [] : inside)];
+  };
+  const runner = (name, level) => group({ key: `runner ${name}`, name, runner: true, level }, walk(`runner ${name}`, level + 1));
+  if (state.about.cluster) {
+    for (const [name, { runners }] of Object.entries(state.processes).sort(([a], [b]) => names.compare(a, b))) {
+      const inside = runners.flatMap((each) => runner(each, 1));
+      rows.push(...group({ key: `process ${name}`, name, process: true, level: 0, count: runners.length }, inside));
+    }
+  } else {
+    for (const name of Object.keys(state.runners)) rows.push(...runner(name, 0));
   }
-  const own = { name: state.about.runner ?? "", runner: true, level: 0, below: true, shut: folded.has("runner"), count: Object.keys(state.workers).length };
-  const rows = [own, ...(own.shut ? [] : all)];
-  for (const [runner, inside] of [...runners].sort()) {
-    const shut = !folded.has(`open ${runner}`) && !wanted;
-    rows.push({ name: runner, runner: true, remote: true, level: 0, below: true, shut, count: inside.length });
-    if (!shut) rows.push(...inside.sort(names.compare).map((name) => ({ name, remote: true, level: 1, below: false })));
+  const others = new Map();
+  for (const [name, owner] of Object.entries(state.others)) {
+    if (wanted && !`${name} ${owner}`.toLowerCase().includes(wanted)) continue;
+    if (!others.has(owner)) others.set(owner, []);
+    others.get(owner).push(name);
+  }
+  for (const [name, inside] of [...others].sort()) {
+    const key = `open ${name}`;
+    const shut = !folded.has(key) && !wanted;
+    rows.push({ key, name, runner: true, remote: true, level: 0, below: true, shut, count: inside.length });
+    if (!shut) rows.push(...inside.sort(names.compare).map((each) => ({ key: `other ${each}`, name: each, remote: true, level: 1, below: false })));
   }
   return rows;
+}
+
+const counted = (number, what, many = `${what}s`) => `${number} ${number === 1 ? what : many}`;
+
+// What a row of the tree says: its kind, its dot, that in words, and its numbers.
+function told(item) {
+  if (item.process) return { kind: `process, ${counted(item.count, "runner")}`, look: "process", words: "process", values: [] };
+  if (item.remote) {
+    const kind = item.runner ? `runner, ${counted(item.count, "worker")}` : "elsewhere";
+    return { kind, look: item.runner ? "runner" : "idle", words: kind, values: [] };
+  }
+  if (item.runner) {
+    const it = state.runners[item.name];
+    if (!it) return null;
+    const why = it.silent ? "silent" : it.not_ready.length ? "not ready" : "";
+    const kind = `runner, ${counted(it.workers, "worker")}${why ? `, ${why}` : ""}`;
+    const bad = it.answered_failed + it.answered_error + it.answered_cancelled;
+    const values = state.about.cluster ? [it.jobs, "", it.answered_completed, bad, it.restarts] : [];
+    return { kind, look: why ? "runner moving" : "runner", words: [kind, ...it.not_ready].join(", "), values, error: it.answered_error };
+  }
+  const it = state.workers[item.key];
+  if (!it) return null;
+  const kind = it.pool ? `${it.kind} of ${it.pool[0]}${it.pool[1] ? `, ${it.pool[1]} wait` : ""}` : it.kind;
+  const [look, words] = it.phase !== "running" ? ["moving", it.phase] : it.active ? ["", "active"] : ["idle", "not active"];
+  const values = [it.jobs, it.system ? `${it.system}+${it.data}` : it.data, it.completed, it.failed + it.error + it.cancelled, it.restarts];
+  return { kind, look, words, values, error: it.error, full: it.data > 100 };
 }
 
 const workers = new List($("workers"), {
   rowClass: "worker-row",
   role: "treeitem",
-  key: (item) => `${item.runner ? "runner " : ""}${item.name}`,
+  key: (item) => item.key,
   make(row) {
     const name = element("div", "name");
     const parts = { name, caret: element("span", "caret"), dot: element("span", "dot"), text: element("span", "text"), kind: element("span", "kind") };
@@ -186,38 +231,34 @@ const workers = new List($("workers"), {
     return parts;
   },
   fill(parts, item, row) {
-    const it = item.runner || item.remote ? null : state.workers[item.name];
-    if (!item.runner && !item.remote && !it) return;
+    const it = told(item);
+    if (!it) return;
     row.setAttribute("aria-level", item.level + 1);
     if (item.below) row.setAttribute("aria-expanded", String(!item.shut));
     else row.removeAttribute("aria-expanded");
     parts.name.style.paddingLeft = `${item.level * 16}px`;
     put(parts.caret, item.below ? (item.shut ? "▸" : "▾") : " ");
     put(parts.text, item.name);
-    const kind = it === null ? (item.runner ? `runner, ${item.count} worker${item.count === 1 ? "" : "s"}` : "elsewhere") : it.pool ? `${it.kind} of ${it.pool[0]}${it.pool[1] ? `, ${it.pool[1]} wait` : ""}` : it.kind;
-    put(parts.kind, kind);
-    const [look, words] = it === null ? [item.runner ? "runner" : "idle", kind] : it.phase !== "running" ? ["moving", it.phase] : it.active ? ["", "active"] : ["idle", "not active"];
-    parts.dot.className = `dot ${look}`;
-    parts.dot.title = words;
-    row.setAttribute("aria-label", `${item.name}, ${words}`);
-    const bad = it && it.failed + it.error + it.cancelled;
-    const values = it ? [it.jobs, it.system ? `${it.system}+${it.data}` : it.data, it.completed, bad, it.restarts] : ["", "", "", "", ""];
+    put(parts.kind, it.kind);
+    parts.dot.className = `dot ${it.look}`;
+    parts.dot.title = it.words;
+    row.setAttribute("aria-label", `${item.name}, ${it.words}`);
     parts.numbers.forEach((cell, n) => {
-      put(cell, typeof values[n] === "number" ? short(values[n]) : values[n]);
-      cell.className = values[n] === 0 ? "zero" : n === 3 && it?.error ? "bad" : (n === 1 && it?.data > 100) || (n === 4 && values[n]) ? "warn" : "";
+      const value = it.values[n] ?? "";
+      put(cell, typeof value === "number" ? short(value) : value);
+      cell.className = value === 0 ? "zero" : n === 3 && it.error ? "bad" : (n === 1 && it.full) || (n === 4 && value) ? "warn" : "";
     });
   },
   fold(item, shut) {
-    if (!item.below) return;
-    if (shut === item.shut) return;
-    const key = item.remote ? `open ${item.name}` : item.runner ? "runner" : item.name;
-    if (folded.has(key)) folded.delete(key);
-    else folded.add(key);
+    if (!item.below || shut === item.shut) return;
+    if (folded.has(item.key)) folded.delete(item.key);
+    else folded.add(item.key);
     drawWorkers();
   },
   open(item) {
-    if (item.runner) workers.options.fold(item, null);
-    else if (!item.remote) showWorker(item.name);
+    if (item.process || (item.remote && item.runner)) workers.options.fold(item, null);
+    else if (item.runner) showRunner(item.name);
+    else if (!item.remote) showWorker(item.key);
   },
 });
 
@@ -225,7 +266,7 @@ function drawWorkers() {
   tree = flatten();
   workers.show(tree, "");
   const total = Object.keys(state.workers).length;
-  put($("workers-count"), wanted ? `${tree.filter((item) => !item.runner && !item.remote).length} of ${total}` : String(total));
+  put($("workers-count"), wanted ? `${tree.filter((item) => !item.runner && !item.remote && !item.process).length} of ${total}` : String(total));
 }
 
 // --- jobs
@@ -250,6 +291,7 @@ const jobs = new List($("jobs"), {
     parts.dot.title = item.state;
     put(parts.name, item.name ?? "job");
     put(parts.worker, item.worker);
+    parts.worker.title = `${item.worker}, at runner ${item.runner}`;
     put(parts.asker, item.requester);
     put(parts.age, seconds(Math.max(0, time - item.begun)));
     const limited = item.until !== null;
@@ -293,13 +335,13 @@ function drawErrors() {
       errorBoxes.delete(key);
     }
   }
-  for (const key of Object.keys(state.errors).map(Number).sort((a, b) => a - b)) {
-    if (errorBoxes.has(String(key))) continue;
-    const [at, text, , job, trace] = state.errors[key];
+  for (const key of Object.keys(state.errors).sort((a, b) => state.errors[a][0] - state.errors[b][0])) {
+    if (errorBoxes.has(key)) continue;
+    const [at, text, , job, trace, runner] = state.errors[key];
     const made = element("details", "error");
     const head = element("summary");
     const when = element("time");
-    head.append(element("span", "text", text), when);
+    head.append(element("span", "text", state.about.cluster ? `${runner}: ${text}` : text), when);
     made.append(head);
     if (trace) head.append(element("span", "last", trace.trimEnd().split("\n").pop()));
     if (trace) made.append(element("pre", "", trace));
@@ -311,7 +353,7 @@ function drawErrors() {
     const wrapped = element("div");
     wrapped.append(made);
     box.prepend(wrapped);
-    errorBoxes.set(String(key), { box: wrapped, when, at });
+    errorBoxes.set(key, { box: wrapped, when, at });
   }
   if (!errorBoxes.size && !box.querySelector(".empty")) box.append(element("div", "empty", "Nothing was logged as an error"));
   if (errorBoxes.size) box.querySelector(".empty")?.remove();
@@ -346,6 +388,34 @@ function openDetail(title, ...parts) {
   if (!$("detail").open) $("detail").showModal();
 }
 
+function showRunner(name) {
+  const it = state.runners[name];
+  shownDetail = { runner: name };
+  if (!it) return openDetail(name, element("p", "", "This runner has gone."));
+  const bus = [["Processes that it is connected with", it.peers], ["Messages that are not stored yet", it.unsent], ["Messages that it has not read yet", it.lag], ["Times that messages were missing", it.gaps], ["Connections that were lost", it.connections_lost], ["Lives", it.lives]];
+  openDetail(
+    name,
+    facts([
+      ["Process", it.process],
+      ["Ready", it.silent ? "it has told nothing for a while" : it.not_ready.join(", ") || "yes"],
+      ["Workers", it.workers],
+      ["Jobs in flight", it.jobs],
+      ["Completed", it.answered_completed],
+      ["Failed", it.answered_failed],
+      ["Errors", it.answered_error],
+      ["Cancelled", it.answered_cancelled],
+      ["Jobs that were asked for here", it.requested],
+      ["Hooks that raised", it.hooks_failed],
+      ["Restarts", it.restarts],
+      ["Bus", it.bus],
+      ["Messages sent", it.sent],
+      ["Messages that were for nobody", it.undelivered],
+      ...bus.filter(([, value]) => value !== undefined),
+      ...(it.loop_stalls === null ? [] : [["Stalls of the event loop", it.loop_stalls], ["How late the loop was", seconds(it.loop_lag)]]),
+    ]),
+  );
+}
+
 function showWorker(name) {
   const it = state.workers[name];
   shownDetail = { worker: name };
@@ -354,9 +424,11 @@ function showWorker(name) {
   const links = element("div", "links");
   links.append(...mine.slice(0, 50).map((item) => storyButton(item.id, `${item.name ?? "job"}, for ${item.requester}`)));
   openDetail(
-    name,
+    it.name,
     facts([
       ["Class", it.kind],
+      ["Runner", it.runner],
+      ...(state.about.cluster ? [["Process", state.runners[it.runner]?.process ?? ""]] : []),
       ["Parent", it.parent ?? "none: a root worker"],
       ["Phase", it.phase],
       ["Active", it.active ? "yes" : "no"],
@@ -392,7 +464,7 @@ async function showStory(id) {
       ["Asked by", told.requester],
       ...legs.slice(0, 20).map(([worker, [begun, ended, status]]) => [worker, ended === null ? `in flight for ${seconds(Math.max(0, now() - begun))}` : `${status} after ${seconds(ended - begun)}`]),
     ]),
-    sequence(told),
+    sequence(told, state.about.cluster),
   ];
   if (told.left_out) parts.push(element("p", "", `${told.left_out} messages in the middle are left out.`));
   if (told.parent) parts.push(element("h3", "", "Asked for in the job"), buttons([storyButton(told.parent, told.parent)]));
