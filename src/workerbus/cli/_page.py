@@ -4,7 +4,6 @@ import argparse
 import os
 import signal
 import sys
-from typing import Any
 
 import anyio
 
@@ -78,25 +77,17 @@ async def serve(address: Address, given: argparse.Namespace) -> None:
     except (RedisURLError, ValueError) as error:
         raise CommandError(str(error), USAGE) from None
     try:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_until_told, signals, tasks.cancel_scope)
-                async with served:
-                    sys.stdout.write(f"{served.url}\n")
-                    sys.stdout.flush()
-                    await anyio.sleep_forever()
+        async with served:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                sys.stdout.write(f"{served.url}\n")
+                sys.stdout.flush()
+                await anext(aiter(signals))
     except OSError as error:
         if isinstance(error, BusUnavailable):
             raise CommandError(str(error)) from None
         raise CommandError(f"{given.host}:{given.port} cannot be listened at: {error.strerror or error}") from None
     except WorkerBusError as error:
         raise CommandError(str(error)) from None
-
-
-async def _until_told(signals: Any, scope: anyio.CancelScope) -> None:
-    async for _ in signals:
-        scope.cancel()
-        return
 
 
 def _port(text: str) -> int:

@@ -100,11 +100,11 @@ class ObservedCluster:
 
     # --- for how long
 
-    async def __aenter__(self) -> Self:
-        """Open the bus, unless it is open, ask all runners, and wait for their first answers, for 2 seconds at most.
+    async def join(self) -> None:
+        """Open the bus, unless it is open, and ask nobody yet; whoever calls it leaves with ``__aexit__``.
 
         Raises:
-            NotRunningError: It was entered before; a `RuntimeError`.
+            NotRunningError: It was called before; a `RuntimeError`.
             Exception: What kept the bus from opening.
         """
         if self._used:
@@ -119,8 +119,21 @@ class ObservedCluster:
         except BaseException:
             await self._leave()
             raise
-        self.look()
-        await self.answered()
+
+    async def __aenter__(self) -> Self:
+        """Open the bus, unless it is open, ask all runners, and wait for their first answers, for 2 seconds at most.
+
+        Raises:
+            NotRunningError: It was entered before; a `RuntimeError`.
+            Exception: What kept the bus from opening.
+        """
+        await self.join()
+        try:
+            self.look()
+            await self.answered()
+        except BaseException as exc:
+            await self.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
         return self
 
     async def __aexit__(

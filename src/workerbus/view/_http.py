@@ -5,10 +5,18 @@ not do in time, ends its connection alone.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import h11
-from anyio import BrokenResourceError, ClosedResourceError, EndOfStream, fail_after
+from anyio import (
+    BrokenResourceError,
+    CancelScope,
+    ClosedResourceError,
+    EndOfStream,
+    create_task_group,
+    fail_after,
+)
 from anyio.abc import ByteStream
 
 LARGEST_HEAD: Final = 16 * 1024
@@ -90,10 +98,29 @@ class _Connection:
         if request.method == "HEAD":
             await self._send(h11.EndOfMessage())
         elif answer.stream is not None:
-            await answer.stream(self._send_data)  # a client that has gone is noticed by sending
+            await self._stream_to_client(answer.stream)
         else:
             await self._send(h11.Data(data=answer.body))
             await self._send(h11.EndOfMessage())
+
+    async def _stream_to_client(self, stream: Callable[[Send], Awaitable[None]]) -> None:
+        """Send what does not end until the client has gone, which is noticed though there is nothing to send."""
+        failures: list[Exception] = []
+        async with create_task_group() as tasks:
+            tasks.start_soon(self._until_gone, tasks.cancel_scope)
+            try:
+                await stream(self._send_data)
+            except Exception as error:  # noqa: BLE001 - raised below, and not in a group
+                failures.append(error)
+            tasks.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
+
+    async def _until_gone(self, scope: CancelScope) -> None:
+        with suppress(*GONE):
+            while True:
+                await self._stream.receive()  # whatever it still says is for nobody
+        scope.cancel()
 
     async def _read_end(self) -> None:
         """Take the end of a request without a body, which has come with its head."""

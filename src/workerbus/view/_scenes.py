@@ -149,8 +149,7 @@ class ClusterScene:
 
     async def __aenter__(self) -> None:
         """Join the network, and look at nobody yet."""
-        await self._cluster.__aenter__()
-        self._cluster.rest()
+        await self._cluster.join()
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

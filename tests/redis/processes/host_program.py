@@ -389,13 +389,17 @@ class Host:
     async def tell(self) -> None:
         """Say how all is."""
         seen = self.bus.statistics()
+        runs = self.runner.statistics()
         names = ("peers", "repeated", "late", "gaps", "retries", "lives", "unknown", "unsent", "refused", "waiting")
         say(
             "statistics",
             **{name: getattr(seen, name) for name in names},
             state=self.bus.state,
             remote=sorted(self.runner.registry.remote_workers),
-            in_flight=sum(len(each.jobs) for each in self.runner.statistics().workers.values()),
+            in_flight=sum(len(each.jobs) for each in runs.workers.values()),
+            answered={f"answered_{status}": number for status, number in runs.jobs_answered.items()},
+            requested=runs.jobs_requested,
+            lanes={name: each.lanes for name, each in runs.workers.items()},
         )
 
     async def wait_for(self, worker: str) -> None:
