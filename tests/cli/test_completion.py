@@ -1,6 +1,7 @@
 """O8: shells complete the commands of ``workerbus``, their options and values."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -96,10 +97,9 @@ def test_every_command_is_in_the_script(script: Path, capsys: pytest.CaptureFixt
     """O8: that the help names."""
     with pytest.raises(SystemExit):
         main(["--help"])
-    named = [line.split()[0] for line in capsys.readouterr().out.partition("COMMAND\n")[2].splitlines() if line.strip()]
-    commands = {each for each in named if each in ("call", "record", "draw", "completion", "top", "tail")}
-    assert {"call", "record", "draw", "completion"} <= commands
-    assert all(each in script.read_text() for each in commands)
+    named = re.findall(r"^    ([a-z]+)\b", capsys.readouterr().out.partition("COMMAND\n")[2], re.MULTILINE)
+    assert {"call", "record", "draw", "completion", "top", "tail"} <= set(named)
+    assert all(each in script.read_text() for each in named)
 
 
 def test_a_script_that_nobody_reads_ends_the_command_quietly() -> None:

@@ -79,15 +79,15 @@ def test_the_row_of_a_runner_has_the_sums_of_its_workers() -> None:
 
 
 def test_workers_of_several_runners_are_below_theirs() -> None:
-    """O8: those of runners that do not answer are folded at first."""
+    """O8: those of runners that do not answer are folded at first; one that tells nothing for long is silent."""
     seen = state(a=worker(runner="one"), b=worker(runner="two"))
-    seen["runners"] = {"one": {"not_ready": []}, "two": {"not_ready": ["it is ending"]}}
+    seen["runners"] = {"one": {"not_ready": []}, "two": {"not_ready": ["it is ending"]}, "zero": {"silent": True}}
     seen["others"] = {"far": "three"}
     rows = worker_rows(seen, Rates(), 0.0, BY_NAME)
-    assert names(rows) == ["one", "  a", "three", "two", "  b"]
-    assert [each.row.texts["state"] for each in rows if not each.level] == ["ready", "elsewhere", "not ready"]
+    assert names(rows) == ["one", "  a", "three", "two", "  b", "zero"]
+    assert [each.row.texts["state"] for each in rows if not each.level] == ["ready", "elsewhere", "not ready", "silent"]
     unfolded = worker_rows(seen, Rates(), 0.0, Choice("name", folded={"runner three"}))
-    assert names(unfolded) == ["one", "  a", "three", "  far", "two", "  b"]
+    assert names(unfolded) == ["one", "  a", "three", "  far", "two", "  b", "zero"]
 
 
 def test_a_rate_is_that_of_the_last_seconds() -> None:

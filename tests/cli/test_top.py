@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from support import commands
+from support.redis_servers import RedisServer
 from support.workers import Helper, running
 from workerbus import JobError, WorkerPool, WorkerRunner
 from workerbus.cli import main
@@ -20,10 +21,12 @@ from workerbus.cli._cluster import ClusterWatch
 from workerbus.cli._commands import BROKEN_PIPE, USAGE, CommandError
 from workerbus.cli._lists import Rates
 from workerbus.cli._rows import Choice
+from workerbus.cli._sources import watch_of
 from workerbus.cli._summary import plain
 from workerbus.cli._top import tell
 from workerbus.cli._view import ViewWatch
-from workerbus.cli._watch import State
+from workerbus.cli._watch import State, Watch
+from workerbus.redis import RedisBus
 from workerbus.testing import PeerNetwork
 from workerbus.view import serve_view
 from workerbus.wire import Wire
@@ -53,7 +56,7 @@ async def watching(address: Address) -> AsyncIterator[ViewWatch]:
         tasks.cancel_scope.cancel()
 
 
-async def until(watch: ViewWatch, expected: Callable[[State], Any]) -> None:
+async def until(watch: Watch, expected: Callable[[State], Any]) -> None:
     while not expected(watch.state):
         await watch.changed()
 
@@ -302,6 +305,29 @@ def test_importing_the_library_brings_none_of_it() -> None:
 
 
 # --- of the programs on a bus
+
+
+@pytest.mark.slow
+async def test_a_bus_that_is_lost_is_told_of_and_found_again() -> None:
+    """O8, X2: what was seen last stays, and time stands still."""
+    with RedisServer() as server:
+        async with running(Helper("helper"), name="main", bus=RedisBus(server.url)):
+            address = Address(server.url, is_bus=True, token=None, prefix="workerbus")
+            watch = watch_of(address)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(watch.run)
+                await watch.begun.wait()
+                await until(watch, lambda state: "helper" in state["workers"])
+                server.kill()
+                while not watch.why:
+                    await watch.changed()
+                assert (watch.link, watch.now() == watch.now()) == ("lost", True)
+                assert "helper" in watch.state["workers"]
+                server.start()
+                while watch.why:
+                    await watch.changed()
+                assert watch.now() != watch.now()
+                tasks.cancel_scope.cancel()
 
 
 async def test_the_programs_on_a_bus_are_shown_together(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,8 @@ from workerbus.errors import WorkerBusError
 from workerbus.observing import ObservedCluster, observe_cluster
 from workerbus.runner._notes import MessagesWanted
 
+SILENCE: Final = 1.0
+"""Seconds without a report after which it is looked whether there still is a bus."""
 INTERVAL: Final = 0.25
 """Seconds between two reports of a runner, for who follows messages."""
 HELD: Final = 0.6
@@ -58,7 +60,8 @@ class ClusterWatch:
             async with observe_cluster(self._bus) as self._cluster:
                 while True:
                     self._take(self._cluster.state())
-                    await self._cluster.changed()
+                    with move_on_after(SILENCE):  # nobody tells of a bus that is lost
+                        await self._cluster.changed()
         except (WorkerBusError, ExceptionGroup) as error:
             raise _told(error) from None
         finally:

@@ -157,8 +157,11 @@ def _worker_row(key: str, it: Mapping[str, Any], rate: float | None, strip: str)
 
 def _runner_row(name: str, it: Mapping[str, Any] | None, totals: Mapping[str, Any]) -> Row:
     why = [] if it is None else it.get("not_ready", [])
-    state = "elsewhere" if not totals else "not ready" if why else "" if it is None else "ready"
-    looks = dict.fromkeys(_COUNTS, "dim") | {"name": "strong", "class": "dim", "state": "warn" if why else "dim"}
+    state = "elsewhere" if not totals else "" if it is None else "not ready" if why else "ready"
+    if it is not None and it.get("silent"):
+        state = "silent"
+    look = "warn" if state in ("not ready", "silent") else "dim"
+    looks = dict.fromkeys(_COUNTS, "dim") | {"name": "strong", "class": "dim", "state": look}
     return _row(_key(name), {"name": name, "class": "runner", "state": state}, totals, looks)
 
 
