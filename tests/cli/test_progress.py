@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -273,8 +274,12 @@ class Broken(io.StringIO):
 
 @pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize("closed", [True, False])
-async def test_an_output_that_has_gone_ends_nothing(live: bool, closed: bool) -> None:
-    """J20"""
+async def test_an_output_that_has_gone_ends_nothing(
+    live: bool, closed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """J20: rich puts something else in the place of standard output then, which is not to be pytest's."""
+    output = (tmp_path / "output").open("w")
+    monkeypatch.setattr(sys, "stdout", output)
     file = Broken()
     if closed:
         file.close()
@@ -283,6 +288,7 @@ async def test_an_output_that_has_gone_ends_nothing(live: bool, closed: bool) ->
         console = Console(file=file, force_terminal=live)
         assert await rich_progress(runner.job("a", name="scan"), console=console) == {"seconds": 2}
     assert (sys.stdout, sys.stderr) == before
+    output.close()
 
 
 async def test_without_rich_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
