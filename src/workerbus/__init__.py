@@ -20,6 +20,7 @@ from workerbus.bus import (
     TapNewBuses,
     WorkerBus,
 )
+from workerbus.diagnosis._program import dump
 from workerbus.errors import (
     BusUnavailable,
     FactoryError,
@@ -245,6 +246,7 @@ __all__ = [
     "WrongTaskError",
     "bus_message",
     "current_job",
+    "dump",
     "every",
     "job",
     "rich_progress",

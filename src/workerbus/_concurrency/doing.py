@@ -47,7 +47,7 @@ def tells(function: Callable[..., Any], tell: Tells) -> None:
 def doing_of(thread: int) -> Doing | None:
     """Return what the thread of an event loop is doing; None if its loop only waits, or there is no such thread."""
     innermost = sys._current_frames().get(thread)  # noqa: SLF001 - there is no other way to look
-    frames = list(_above_the_loop(innermost))
+    frames = list(above_the_loop(innermost))
     while frames and _package(frames[-1]) in _BACKENDS:
         frames.pop()
     own = [frame for frame in frames if _package(frame) not in _MACHINERY]
@@ -61,7 +61,7 @@ def doing_of(thread: int) -> Doing | None:
     return told._replace(stack="".join(summary.format()), step=id(frames[-1]))
 
 
-def _above_the_loop(frame: FrameType | None) -> Iterator[FrameType]:
+def above_the_loop(frame: FrameType | None) -> Iterator[FrameType]:
     """Yield the frames that the event loop has called, innermost first."""
     while frame is not None and frame.f_globals.get("__name__") not in _LOOPS:
         yield frame

@@ -66,6 +66,7 @@ class Role(NamedTuple):
         held: Returns what waits at that worker and has no task.
         since: When it began, on the event loop's clock; None where that is not known.
         deadline: When its time is up, on the same clock.
+        works: Whether the task is there for nothing but the program's own code, and so is never idle.
     """
 
     title: str = ""
@@ -75,6 +76,7 @@ class Role(NamedTuple):
     held: Callable[[], Iterable[Held]] | None = None
     since: float | None = None
     deadline: float = math.inf
+    works: bool = False
 
 
 Its = Mapping[str, Any]

@@ -26,6 +26,7 @@ from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.left_open import LEFT_OPEN, Entry, close_left_open, entered_here, is_here, leave_open
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus._concurrency.turns import Turns
+from workerbus._concurrency.waiting import Wait, waits
 from workerbus._log import about
 from workerbus._order import id_source
 from workerbus._values import BATCH
@@ -181,6 +182,8 @@ class WorkerBus(Routing):
         for inbox in list(self._inboxes.values()):
             inbox.open(self._tasks)
         return self
+
+    waits(__aenter__, lambda its: Wait(1, f"for bus {its['self'].name!r} to open"))
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

@@ -9,6 +9,7 @@ from workerbus import __version__
 from workerbus.cli._call import add_call
 from workerbus.cli._commands import BROKEN_PIPE, INTERRUPTED, CommandError, Commands, Parser, one_line
 from workerbus.cli._completion import add_completion
+from workerbus.cli._dump import add_dump
 from workerbus.cli._new import add_new
 from workerbus.cli._page import add_view
 from workerbus.cli._record import add_draw, add_record
@@ -26,6 +27,7 @@ def parser() -> Parser:
     add_view(commands)
     add_tail(commands)
     add_call(commands)
+    add_dump(commands)
     add_record(commands)
     add_draw(commands)
     add_completion(commands)

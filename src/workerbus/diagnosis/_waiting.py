@@ -123,6 +123,7 @@ class _Task:
         if (
             self.own is None
             and not self.waiter.main
+            and not any(role.works for role in self.roles)
             and any(module_of(frame).startswith("workerbus") for frame in self.frames)
         ):
             return None

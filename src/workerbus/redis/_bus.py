@@ -230,6 +230,11 @@ class RedisBus(PeerBus):
         """
         self._redis.wire.encode(message)
 
+    def in_words(self) -> str:
+        """Return the bus and how it is, in words: who is there, and what waits."""
+        unsent = self._redis.outbox.entries
+        return super().in_words() + (f", {unsent} messages are not stored yet" if unsent else "")
+
     async def room(self) -> None:
         """Wait while too much is unsent."""
         if self._redis.outbox.crowded:

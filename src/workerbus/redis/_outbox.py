@@ -19,6 +19,7 @@ from typing import Final
 
 from anyio import Event
 
+from workerbus._concurrency.waiting import Wait, waits
 from workerbus._values import Peer
 from workerbus.bus._peers import Receipt, Session
 from workerbus.errors import BusUnavailable
@@ -251,6 +252,8 @@ class Outbox:
         """Wait until the line is not crowded any more."""
         while self.crowded:
             await self._change()
+
+    waits(room, lambda its: Wait(1, f"for the network to store some of the {its['self'].entries} messages that wait"))
 
     async def empty(self) -> None:
         """Wait until nothing waits."""

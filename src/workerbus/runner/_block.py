@@ -26,6 +26,7 @@ from workerbus._log import about
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NotRunningError, WrongTaskError
 from workerbus.runner._outcome import RunOutcome, cut_short, failed
+from workerbus.runner._report import RunnerReport
 from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
 from workerbus.runner._signals import report_first_signal
@@ -45,6 +46,7 @@ class Block:
         errors: What has made workers fail and was taken by nobody.
         stop_unstarted: Stops the workers that have never been started.
         clean_up: The clock of the wind-down.
+        report: Tells what the runner does, to who wants to know.
         handle_sigint: Whether SIGINT cancels the run, and whether it is taken from the program.
         handle_sigterm: Whether SIGTERM cancels the run, or ends it.
         force_gc: Whether to collect garbage after the run.
@@ -64,6 +66,7 @@ class Block:
         errors: Sequence[BaseException],
         stop_unstarted: Callable[[], Awaitable[None]],
         clean_up: CleanUp,
+        report: RunnerReport,
         *,
         handle_sigint: bool | Literal["always"],
         handle_sigterm: bool | Literal["end"],
@@ -80,6 +83,7 @@ class Block:
         self._errors = errors
         self._stop_unstarted = stop_unstarted
         self._clean_up = clean_up
+        self._report = report
         # Which signals it listens to, and whether it takes them from the program.
         self._signals: dict[Signals, bool] = {}
         if handle_sigint:
@@ -167,6 +171,7 @@ class Block:
         if self._run.opened:
             raise NotRunningError(f"runner {self._name!r} has run: a runner runs once, make another")
         self._bus.check_loop(f"runner {self._name!r}")
+        self._report.begin()
         try:
             await self._run.open()
         except BaseException as exc:
@@ -189,6 +194,7 @@ class Block:
         return swallowed
 
     async def _end(self, raised: BaseException | None) -> None:
+        self._report.end()
         self.outcome = self._outcome(raised)
         await self._stop_unstarted()
         if self._force_gc:

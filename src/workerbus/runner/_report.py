@@ -10,6 +10,8 @@ from typing import Final
 from workerbus._concurrency.waiting import Wait, enumerated, job_title
 from workerbus._registry import WorkerRegistry
 from workerbus.bus._bus import WorkerBus
+from workerbus.diagnosis._program import begin_to_tell, end_telling
+from workerbus.diagnosis._signal import DumpSignal
 from workerbus.diagnosis._waiting import Live, ages
 from workerbus.jobs._client import JobClient
 from workerbus.jobs._group import JobGroup
@@ -34,11 +36,19 @@ _PHASES: Final[Mapping[Phase, str]] = {
 class RunnerReport:
     """What there is to say of one runner; it tells the registry what there is to say of those who are waited for."""
 
-    __slots__ = ("_bus", "_client", "_hosted", "_name", "_registry", "_run")
+    __slots__ = ("_bus", "_client", "_dump_signal", "_hosted", "_name", "_registry", "_run")
 
     def __init__(
-        self, name: str, bus: WorkerBus, registry: WorkerRegistry, hosted: HostedWorkers, client: JobClient, run: Run
+        self,
+        name: str,
+        bus: WorkerBus,
+        registry: WorkerRegistry,
+        hosted: HostedWorkers,
+        client: JobClient,
+        run: Run,
+        dump_signal: str | int | None,
     ) -> None:
+        self._dump_signal = None if dump_signal is None else DumpSignal(dump_signal)
         self._name = name
         self._bus = bus
         self._registry = registry
@@ -46,6 +56,18 @@ class RunnerReport:
         self._client = client
         self._run = run
         registry.explain = self.explain
+
+    def begin(self) -> None:
+        """Let `workerbus.dump` tell of the runner, and the signal have it do so; called in the runner's event loop."""
+        begin_to_tell(self)
+        if self._dump_signal is not None:
+            self._dump_signal.begin(self._name)
+
+    def end(self) -> None:
+        """Take that back."""
+        if self._dump_signal is not None:
+            self._dump_signal.end()
+        end_telling(self)
 
     # --- what others wait for
 
@@ -84,11 +106,11 @@ class RunnerReport:
         restarted = [name for name, host in list(self._registry.restarting.items()) if host == self._name]
         lines += [f"somebody may wait {wait.text}" for name in restarted if (wait := self.explain(name)) is not None]
         lines += [f"worker {name!r} has failed, and is not restarted any more" for name in self._hosted.given_up]
-        lines += self._groups(self._client, live)
         lines += self._lanes()
-        state = "runs" if self._run.tasks is not None else "is not running"
+        starts = "has ended" if self._run.done.is_set() else "is starting or ending"
+        state = "runs" if self._run.tasks is not None else starts
         head = f"runner {self._name!r} {state}, with {_count(len(cores), 'worker')}, on {self._bus.in_words()}"
-        return [head, *_indented(lines)]
+        return [head, *_indented([*(f"it {line}" for line in self._groups(self._client, live)), *lines])]
 
     def _place(self, core: WorkerCore) -> str:
         parent = core.state.parent_name

@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 
 from workerbus._concurrency.failures import unwrap_group
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
+from workerbus._concurrency.waiting import Wait, waits
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NotRunningError
 
@@ -90,6 +91,10 @@ class Run:
             raise
         if self.failure is not None:
             await self.close(None)
+
+    def start_in_words(self) -> Wait:
+        """Return what those wait for who wait for the run to begin."""
+        return Wait(1, f"for runner {self._name!r} to start")
 
     def serving(self) -> None:
         """Note that the core has begun to serve."""
@@ -225,3 +230,6 @@ class Run:
         finally:
             self.tasks = None
             tasks.raise_fatal()
+
+
+waits(Run.open, lambda its: its["self"].start_in_words())

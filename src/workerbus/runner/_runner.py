@@ -95,14 +95,16 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         slow_seconds: After how many seconds a warning says that a job's handler was slow; these are counted, too, and
             so are the jobs that have waited for longer than they have run. By default nobody looks at the clock.
         observable: Whether other processes may look on (`workerbus.observing`), or with ``"payloads"``, see those, too.
+        dump_signal: A signal, such as ``"SIGUSR1"``, at which the program writes to standard error who waits for what,
+            as `dump` returns it. By default no signal does that.
 
     Raises:
         ValueError: ``job_grace`` or ``grace_period`` is less than 0 or not a number, ``stall_seconds`` is not a number
-            of 0.01 or more, ``slow_seconds`` is less than 0 or not a number, or ``observable`` or one of the
-            ``handle_…`` is neither a bool nor the word that it may be.
-        TypeError: ``bus`` is not a `WorkerBus`.
+            of 0.01 or more, ``slow_seconds`` is less than 0 or not a number, ``observable`` or one of the ``handle_…``
+            is neither a bool nor the word that it may be, or ``dump_signal`` is no signal of this platform for that.
+        TypeError: ``bus`` is not a `WorkerBus`, or ``dump_signal`` is neither the name nor the number of a signal.
 
-    Guarantees: G4, N3, R1, R2, R4, R5, R6, W7.
+    Guarantees: G4, N3, O6, R1, R2, R4, R5, R6, W7.
     """
 
     receives: Receives = "own"
@@ -120,6 +122,7 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         stall_seconds: float | None = None,
         slow_seconds: float | None = None,
         observable: bool | Literal["payloads"] = True,
+        dump_signal: str | int | None = None,
     ) -> None:
         for what, seconds in (("job_grace", job_grace), ("grace_period", grace_period)):
             if not seconds >= 0:
@@ -152,17 +155,11 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         self._discovery = Discovery(self._name, self._bus, self._registry, self._hosted.states)
         self._observers = Observers(self, observable)
         self._peers = RunnerPeers(self._name, self._bus, self._discovery, self._hosted, self, self._observers)
-        grace = grace_period + job_grace
+        grace, hosted = grace_period + job_grace, self._hosted
         self._shutdown = Shutdown(
-            self._name,
-            self._bus,
-            self._run,
-            self.clean_up,
-            self._hosted.roots,
-            grace,
-            self._hosted.restarting,
-            self._hosted.end_restarts,
+            self._name, self._bus, self._run, self.clean_up, hosted.roots, grace, hosted.restarting, hosted.end_restarts
         )
+        told = self._name, self._bus, self._registry, self._hosted, self.job_client, self._run
         self._block = Block(
             self._name,
             self._bus,
@@ -172,11 +169,11 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
             self._hosted.errors,
             self._hosted.stop_unstarted,
             self.clean_up,
+            RunnerReport(*told, dump_signal),
             handle_sigint=handle_sigint,
             handle_sigterm=handle_sigterm,
             force_gc=force_gc,
         )
-        self._report = RunnerReport(self._name, self._bus, self._registry, self._hosted, self.job_client, self._run)
         self._auto_end = False
         self._slow = None if slow_seconds is None else SlowJobs(self._name, slow_seconds, self._hosted.workers)
         self._stalls = None if stall_seconds is None else StallWatch(self._name, stall_seconds)

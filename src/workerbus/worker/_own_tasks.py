@@ -61,7 +61,7 @@ class OwnTasks:
 
     def role(self, label: str) -> Role:
         """Return what a task is for, for who looks at its frames."""
-        return Role(f"worker {self._owner!r}, task {label!r}")
+        return Role(f"worker {self._owner!r}, task {label!r}", works=True)
 
     def runs(self, label: str) -> Doing:
         """Return what a task is doing, for who looks at its frames."""
