@@ -138,7 +138,7 @@ async def test_one_signal_ends_it_in_order(name: str, number: signal.Signals) ->
     assert code in ENDS[name][number]
 
 
-ENDS = {
+ENDS: dict[str, dict[signal.Signals, tuple[int, ...]]] = {
     # uvicorn lets the signal end it when all is done, as one that nobody handles would; its command takes a Ctrl-C for
     # a success, where it did not before 0.35. Hypercorn ends as if by itself.
     "uvicorn": {signal.SIGINT: (0, 1), signal.SIGTERM: (-signal.SIGTERM,)},
