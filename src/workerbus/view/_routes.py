@@ -1,6 +1,6 @@
-"""What is at which path of a view (O4, O5, O7)."""
+"""What is at which path of a view (O4, O5, O7, O9)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from importlib.resources import files
 from typing import Any, Final, Protocol
@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, unquote
 from workerbus.runner._notes import MessagesWanted
 from workerbus.view._guard import PROBES, SAFE, Guard, refused
 from workerbus.view._http import Answer, Request
+from workerbus.view._metrics import KIND, OWN, as_text
 from workerbus.view._observer import Observer, encode
 
 _PAGE: Final = {
@@ -44,9 +45,19 @@ class Routes:
         observer: What there is to see.
         health: How it is.
         payloads: Whether payloads are told to those who ask for them.
+        more_metrics: Returns further metrics, given the names of those that there are.
     """
 
-    def __init__(self, guard: Guard, observer: Observer, health: Callable[[], Health], *, payloads: bool) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        observer: Observer,
+        health: Callable[[], Health],
+        *,
+        payloads: bool,
+        more_metrics: Callable[[Container[str]], str] | None,
+    ) -> None:
+        self._more_metrics = more_metrics
         self._health = health
         self._payloads = payloads
         self._guard = guard
@@ -73,6 +84,11 @@ class Routes:
             return Answer(200, (*SAFE, _EVENTS), stream=self._observer.tell)
         if path == "/api/messages":
             return self._passing(query)
+        if path == "/metrics":
+            text = as_text(await self._observer.state())
+            if self._more_metrics is not None:
+                text += self._more_metrics(OWN)
+            return Answer(200, (*SAFE, ("Content-Type", KIND)), text.encode())
         if path.startswith("/api/jobs/"):
             told = self._observer.story(unquote(path.removeprefix("/api/jobs/")))
             return refused(404, "that job is not remembered") if told is None else _json(told)

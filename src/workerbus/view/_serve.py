@@ -5,9 +5,10 @@ with the block, whatever a client does.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
+from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from anyio import CapacityLimiter, create_task_group, create_tcp_listener, move_on_after
 from anyio.abc import SocketAttribute, SocketStream, TaskGroup
@@ -17,6 +18,9 @@ from workerbus._log import about
 from workerbus.bus._peer_bus import PeerBus
 from workerbus.errors import MissingExtraError, NotRunningError
 from workerbus.runner._runner import WorkerRunner
+
+if TYPE_CHECKING:
+    from workerbus.otel._prometheus import MetricReader
 
 logger = logging.getLogger("workerbus.view")
 
@@ -40,6 +44,7 @@ class View:
         *,
         name: str | None,
         payloads: bool,
+        metric_reader: "MetricReader | None",
     ) -> None:
         try:
             from workerbus.view._guard import Guard  # noqa: PLC0415 - needs h11, which is an extra
@@ -57,7 +62,13 @@ class View:
         self._serve_client = serve_client
         self._observer = Observer(self._scene)
         guard = Guard(host, token, allowed_hosts)
-        self._routes = Routes(guard, self._observer, self._scene.health, payloads=payloads)
+        more: Callable[[Container[str]], str] | None = None
+        if metric_reader is not None:
+            from workerbus.otel._prometheus import prometheus_text  # noqa: PLC0415 - of an extra
+
+            more = partial(prometheus_text, metric_reader)
+        health = self._scene.health
+        self._routes = Routes(guard, self._observer, health, payloads=payloads, more_metrics=more)
         self._places = CapacityLimiter(CLIENTS)
         self._tasks: TaskGroup | None = None
         self._url: str | None = None
@@ -143,6 +154,7 @@ def serve_view(
     allowed_hosts: Iterable[str] = (),
     name: str | None = None,
     payloads: bool = False,
+    metric_reader: "MetricReader | None" = None,
 ) -> View:
     """Serve a live view of a runner, or of all on a network, to browsers, for as long as a block runs.
 
@@ -165,12 +177,23 @@ def serve_view(
         allowed_hosts: Under which names, besides ``localhost`` and plain addresses, the page may be asked for.
         name: What it is called on the page; by default the name of the runner, or of the bus.
         payloads: Whether those who ask ``/api/messages`` for payloads get them. The page shows none in any case.
+        metric_reader: A reader of OpenTelemetry's SDK, as ``InMemoryMetricReader()``: what it has collected is at
+            ``/metrics``, beside what statistics say. It needs the extra `otel`.
 
     Raises:
         UnprotectedViewError: Others may reach the address, and there is no token; a `ValueError`.
-        MissingExtraError: h11 is not installed; an `ImportError`.
+        MissingExtraError: h11 is not installed, or with ``metric_reader``, OpenTelemetry; an `ImportError`.
         TypeError: It is neither a runner nor a bus with peers.
 
-    Guarantees: L1, O3, O4, O5, O7.
+    Guarantees: L1, O3, O4, O5, O7, O9.
     """
-    return View(runner_or_bus, port, host, token, allowed_hosts, name=name, payloads=payloads)
+    return View(
+        runner_or_bus,
+        port,
+        host,
+        token,
+        allowed_hosts,
+        name=name,
+        payloads=payloads,
+        metric_reader=metric_reader,
+    )

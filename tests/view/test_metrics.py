@@ -1,0 +1,191 @@
+"""O2, O3, O9: what Prometheus reads at ``/metrics``."""
+
+import re
+from typing import Any
+
+import pytest
+
+from support.web_clients import fetch
+from support.workers import Helper, running
+from workerbus import JobError, WorkerPool, WorkerRunner
+from workerbus.otel import instrument
+from workerbus.otel._prometheus import prometheus_text
+from workerbus.testing import PeerNetwork
+from workerbus.view import serve_view
+from workerbus.wire import Wire
+
+LINE = re.compile(r'^([a-z_0-9]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (\S+)$')
+"""A sample, as Prometheus's text format has it."""
+LABEL = re.compile(r'([a-z_]+)="((?:[^"\\\n]|\\["\\n])*)"')
+
+Metrics = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def parsed(text: str) -> Metrics:
+    """Read the text as Prometheus does: each metric once, with its type before its samples."""
+    found: Metrics = {}
+    types: dict[str, str] = {}
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            assert name not in types, line
+            types[name] = kind
+        elif not line.startswith("# HELP "):
+            sample = LINE.match(line)
+            assert sample is not None, line
+            name, labels, value = sample.groups()
+            base = re.sub("_(bucket|sum|count)$", "", name) if name not in types else name
+            assert base in types, line
+            if types[base] == "counter":
+                assert name.endswith("_total"), line
+            key = (name, frozenset((label, _unescaped(text)) for label, text in LABEL.findall(labels or "")))
+            assert key not in found, line
+            found[key] = float(value)
+    assert text == "" or text.endswith("\n")
+    return found
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", lambda found: {"n": "\n"}.get(found[1], found[1]), text)
+
+
+def of(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics[name, frozenset(labels.items())]
+
+
+async def metrics_at(url: str, **headers: str) -> Metrics:
+    reply = await fetch(url, "/metrics", headers=headers)
+    assert (reply.status, reply.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    return parsed(reply.body.decode())
+
+
+def compare(metrics: Metrics, runner: WorkerRunner) -> None:
+    """Hold what was read to what the runner says."""
+    seen = runner.statistics()
+    for status, number in seen.jobs_answered.items():
+        assert of(metrics, "workerbus_job_answered_total", runner=runner.name, status=status) == number
+    assert of(metrics, "workerbus_job_requested_total", runner=runner.name) == seen.jobs_requested
+    assert of(metrics, "workerbus_hook_failures_total", runner=runner.name) == seen.hooks_failed
+    assert of(metrics, "workerbus_worker_restarts_total", runner=runner.name) == seen.restarts
+    assert of(metrics, "workerbus_job_in_flight", runner=runner.name) == sum(
+        len(each.jobs) for each in seen.workers.values()
+    )
+    for worker in seen.workers.values():
+        its = {"runner": runner.name, "worker": worker.name}
+        assert of(metrics, "workerbus_worker_active", **its) == worker.active
+        assert of(metrics, "workerbus_worker_job_in_flight", **its) == len(worker.jobs)
+        for lane, waiting in worker.lanes.items():
+            assert of(metrics, "workerbus_lane_depth", **its, lane=lane) == waiting
+
+
+async def test_metrics_are_what_the_statistics_say() -> None:
+    """O2, O9: of a runner, and of each worker; whatever their names are."""
+    helper, strange = Helper("helper"), Helper('a "strange" \\ name')
+    async with (
+        running(helper, strange, WorkerPool("pool", Helper, size=2), name="main", slow_seconds=5.0) as runner,
+        serve_view(runner, port=0) as view,
+    ):
+        await runner.job("pool", name="echo")
+        with pytest.raises(JobError):
+            await runner.job(strange.name, name="fail")
+        async with runner.job("helper", name="wait"):
+            await helper.begun.wait()
+            metrics = await metrics_at(view.url)
+            its = {"runner": "main", "worker": strange.name}
+            assert of(metrics, "workerbus_worker_job_answered_total", **its, status="error") == 1
+            compare(metrics, runner)
+            assert of(metrics, "workerbus_pool_size", runner="main", worker="pool") == 2
+            assert of(metrics, "workerbus_handler_slow_total", runner="main") == 0
+            assert not any(name.startswith("workerbus_loop") for name, _ in metrics)
+            helper.release.set()
+
+
+async def test_metrics_of_a_network_are_those_of_each_process() -> None:
+    """O7, O9: nobody is asked but when somebody reads them, and then for no message that passes."""
+    net = PeerNetwork(wire=Wire())
+    async with (
+        running(Helper("a"), name="one", bus=net.end("one")) as first,
+        running(Helper("b"), name="two", bus=net.end("two")) as second,
+        serve_view(net.end("view"), port=0) as view,
+    ):
+        await first.registry.wait_for("b")
+        for _ in range(3):
+            await first.job("b", name="echo")
+        metrics = await metrics_at(view.url)
+        for runner in (first, second):
+            compare(metrics, runner)
+            assert of(metrics, "workerbus_bus_peers", runner=runner.name) == 2
+            assert runner.bus._taps == ()
+        await first.job("b", name="echo")
+        again = await metrics_at(view.url)
+        assert of(again, "workerbus_job_answered_total", runner="two", status="completed") == 4
+
+
+async def test_what_opentelemetry_measures_is_there_too() -> None:
+    """O9: durations as histograms; what statistics say is told once."""
+    sdk = pytest.importorskip("opentelemetry.sdk.metrics")
+    export = pytest.importorskip("opentelemetry.sdk.metrics.export")
+    reader = export.InMemoryMetricReader()
+    provider = sdk.MeterProvider([reader])
+    async with (
+        running(Helper("helper"), name="main") as runner,
+        serve_view(runner, port=0, metric_reader=reader) as view,
+    ):
+        with instrument(runner, meter_provider=provider):
+            for _ in range(3):
+                await runner.job("helper", name="echo")
+            metrics = await metrics_at(view.url)
+    counts = {name: value for (name, _), value in metrics.items() if name.endswith("_count")}
+    assert counts["messaging_process_duration_seconds_count"] == 3
+    assert counts["workerbus_job_queue_duration_seconds_count"] == 3
+    assert counts["workerbus_job_duration_seconds_count"] == 3
+    edges = [
+        (dict(labels)["le"], value)
+        for (name, labels), value in metrics.items()
+        if name == "workerbus_job_duration_seconds_bucket"
+    ]
+    assert edges[-1] == ("+Inf", 3)
+    assert [value for _, value in edges] == sorted(value for _, value in edges)
+    compare(metrics, runner)
+    assert not any(dict(labels).get("workerbus_runner_name") for name, labels in metrics if "answered" in name)
+
+
+async def test_metrics_need_the_token() -> None:
+    """O5, O9"""
+    async with WorkerRunner(handle_sigint=False) as runner, serve_view(runner, port=0, token="secret") as view:
+        assert (await fetch(view.url, "/metrics")).status == 401
+        assert await metrics_at(view.url, Authorization="Bearer secret")
+
+
+class _Thing:
+    """A value with attributes."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+def _metric(name: str, unit: str, data: Any) -> _Thing:
+    return _Thing(name=name, unit=unit, description="a \\ and\nmore", data=data)
+
+
+def test_whatever_a_reader_has_is_text_that_prometheus_reads() -> None:
+    """O9: gauges, counters, units; what has no form there, and what is told twice, is left out."""
+    point = _Thing(attributes={"a.b": 'x"y'}, value=2.5)
+    data = [
+        _metric("my.gauge", "By", _Thing(data_points=[point])),
+        _metric("my.count", "{job}", _Thing(data_points=[_Thing(attributes={}, value=7)], is_monotonic=True)),
+        _metric("up.down", "1", _Thing(data_points=[point], is_monotonic=False)),
+        _metric("exponential", "s", _Thing(data_points=[_Thing(scale=3)])),
+        _metric("known", "", _Thing(data_points=[point])),
+        _metric("my_gauge", "By", _Thing(data_points=[point])),
+        _metric("empty", "", _Thing(data_points=[])),
+    ]
+    reader: Any = _Thing(
+        get_metrics_data=lambda: _Thing(resource_metrics=[_Thing(scope_metrics=[_Thing(metrics=data)])])
+    )
+    metrics = parsed(prometheus_text(reader, {"known"}))
+    assert {name for name, _ in metrics} == {"my_gauge_bytes", "my_count_total", "up_down"}
+    assert of(metrics, "my_count_total") == 7
+    assert of(metrics, "my_gauge_bytes", a_b='x"y') == 2.5
+    empty: Any = _Thing(get_metrics_data=lambda: None)
+    assert prometheus_text(empty) == ""
