@@ -3,7 +3,7 @@
 import datetime
 import enum
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypedDict, TypeVar
@@ -125,6 +125,11 @@ class Typed(BaseWorker):
 
     @job(name="stream")
     async def stream(self, words: Words) -> AsyncIterator[Count]:
+        for line in words.lines:
+            yield Count(len(line.text.split()))
+
+    @job(name="generator")
+    async def generator(self, words: Words) -> AsyncGenerator[Count, None]:
         for line in words.lines:
             yield Count(len(line.text.split()))
 
@@ -255,6 +260,8 @@ async def test_a_stream_has_what_the_handler_yields() -> None:
         async with runner.job("typed", Typed.stream, payload=WORDS) as asked:
             assert isinstance(asked, JobStreamContext)
             assert [chunk async for chunk in asked.stream()] == [Count(4), Count(2)]
+        async with runner.job("typed", Typed.generator, payload=WORDS) as generated:
+            assert [chunk async for chunk in generated.stream()] == [Count(4), Count(2)]
         async with runner.job("typed", name="stream", payload={"lines": [{"text": "a"}]}) as loose:
             assert [chunk async for chunk in loose.stream()] == [{"words": 1, "by": ""}]
         assert type(loose) is JobContext
@@ -392,6 +399,9 @@ async def test_what_names_no_handler_is_refused() -> None:
 
 def made(annotation: Any) -> BaseWorker:
     class Mine(BaseWorker):
+        @job(name="fine")
+        async def fine(self, words: Words) -> None: ...
+
         @job(name="do")
         async def do(self, it: annotation) -> None: ...
 

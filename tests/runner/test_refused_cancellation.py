@@ -11,6 +11,7 @@ from support.runners import quiet_runner
 from support.wind_downs import BOUND, REFUSAL, Stubborn, named
 from support.workers import Helper, running
 from workerbus import BaseWorker, JobError, JobStatus, MemoryBus, WorkerRunner
+from workerbus.testing import settle
 
 PLACES = ("run", "task", "hook", "event handler", "last hook", "handler", "answered handler", "cleanup")
 
@@ -46,7 +47,7 @@ async def test_a_worker_that_refuses_cancellation_is_waited_for_and_named(
 
 async def test_the_jobs_of_a_handler_that_refuses_are_answered_at_the_bound() -> None:
     """L4, W6: the requester does not wait for the user's own clean-up."""
-    stubborn = Stubborn("stubborn", "handler")
+    stubborn, answered = Stubborn("stubborn", "handler"), list[float]()
     async with MemoryBus() as bus, running(bus=bus, name="asking") as runner, anyio.create_task_group() as group:
 
         async def ask() -> None:
@@ -55,14 +56,18 @@ async def test_the_jobs_of_a_handler_that_refuses_are_answered_at_the_bound() ->
             assert caught.value.statuses == {"stubborn": JobStatus.CANCELLED}
             assert current_time() - begun < BOUND
             assert stubborn.log == []
+            answered.append(current_time())
 
         other = quiet_runner(bus=bus, name="asked")
         await other.add_workers(stubborn)
         group.start_soon(other.run)
-        group.start_soon(ask)
+        for _ in range(3):
+            group.start_soon(ask)
         await stubborn.begun.wait()
+        await settle()
         begun = current_time()
         await other.cancel()
+    assert len(answered) == 3
 
 
 async def test_a_worker_that_is_late_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
