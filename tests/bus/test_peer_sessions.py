@@ -118,6 +118,20 @@ async def test_those_who_listen_hear_of_each_session_once() -> None:
     assert second.heard == [("met", LEFT), ("met", RIGHT)]
 
 
+async def test_who_listens_later_hears_of_the_names_that_were_lost_in_this_life() -> None:
+    """X5: not of those of a life that is over: all are claimed anew in the next."""
+    bus = HandBus(LEFT)
+    await bus.subscribe(Plain("one"))
+    async with bus:
+        bus.name_lost("one", "right")
+        bus.name_lost("two", "right")  # nobody here has it
+        heard = Listener(bus).heard
+        assert heard == [("name lost", "one", "right")]
+        bus.end_life("fenced")
+        bus.join()
+        assert Listener(bus).heard == []
+
+
 async def test_a_listener_that_leaves_while_it_is_told_keeps_none_from_hearing() -> None:
     bus = HandBus(LEFT)
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio import current_time
+from anyio import current_time, to_thread
 
 from support.pools import END, Crash, Member, pool_of
 from support.requesters import Raw, outcome_of
+from support.threads import in_a_thread
 from support.workers import running
 from workerbus import (
     Backoff,
@@ -26,6 +27,7 @@ from workerbus import (
     WorkerParams,
     WorkerPool,
     WorkerRunner,
+    WrongLoopError,
     job,
 )
 from workerbus.testing import settle
@@ -508,6 +510,16 @@ async def test_a_pool_that_is_ending_is_not_resized(size: int) -> None:
     with pytest.raises(NotRunningError, match="pool 'pool' is ending"):
         await pool.resize(size)
     assert pool.size == 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+async def test_a_pool_is_not_resized_from_another_thread(backend: str, size: int) -> None:
+    """S2, L7"""
+    pool = pool_of(2)
+    async with running(pool):
+        raised = await to_thread.run_sync(in_a_thread, lambda: pool.resize(size), backend)
+        assert isinstance(raised, WrongLoopError)
+        assert (pool.size, len(names(pool))) == (2, 2)
 
 
 async def test_sizes_that_are_asked_for_at_once_follow_each_other() -> None:

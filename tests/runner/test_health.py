@@ -79,11 +79,15 @@ async def test_a_root_worker_that_has_failed_is_named_until_another_one_takes_it
     """O2, R4: the others go on; what was asked of this one is not done."""
     async with running(Helper("child-of-none"), name="r") as runner:
         runner.add_event_handler("on_error", lambda *_: None)
-        await runner.add_workers(fragile()(), wait=True)
+        await runner.add_workers(fragile()(), fragile("v")(), wait=True)
         await fail(runner)
         health = runner.health()
         assert (health.failed, health.live, health.ready) == (("w",), True, False)
         assert health.reasons == ("worker 'w' has failed",)
+        await fail(runner, "v")
+        assert runner.health().reasons == ("worker 'w' has failed", "worker 'v' has failed")
+        await runner.add_workers(Helper("v"), wait=True)
+        assert runner.health() == health
         await runner.add_workers(Helper("w"), wait=True)
         assert runner.health() == WELL
 

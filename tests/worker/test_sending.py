@@ -62,6 +62,20 @@ class Slow(Helper):
         await anyio.sleep(10)
 
 
+async def test_what_the_library_sends_goes_through_one_that_is_put_on_the_object_too() -> None:
+    """N1, N7: a mock, say; and no more when it is taken off."""
+    sending = Helper("sending")
+    async with running(sending, Helper("one")):
+        sending.send_bus_message = AsyncMock(wraps=sending.send_bus_message)  # type: ignore[method-assign]  # on purpose
+        assert await sending.job("one", name="echo")
+        await sending.deactivate_worker("one")
+        kinds = [type(call.args[0]) for call in sending.send_bus_message.await_args_list]
+        assert kinds == [BusJobRequestMessage, BusDeactivateWorkerMessage]
+        del sending.send_bus_message
+        await sending.activate_worker("one")
+    assert len(kinds) == 2
+
+
 async def test_jobs_that_are_asked_for_go_through_it() -> None:
     """N1, N7"""
     sending, one = Sending(), Helper("one")
