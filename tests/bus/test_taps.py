@@ -316,18 +316,24 @@ async def test_a_tap_that_raises_when_a_handler_begins_is_taken_off_and_the_job_
 async def test_a_tap_that_raises_anywhere_in_a_job_s_life_is_taken_off_and_the_job_goes_on(
     event: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """O1: the headers of the job are those that it was given."""
+    """O1: the headers of the job are those that it was given; a tap behind it is told all the same."""
 
     def fail(*_args: object) -> None:
         raise ValueError("the tap")
 
-    watch, seen = Watch(), list[BusMessage]()
+    def hear(*args: object) -> None:
+        heard.append(args)
+
+    watch, other, heard, seen = Watch(), Watch(), list[object](), list[BusMessage]()
     setattr(watch, event, fail)
+    setattr(other, event, hear)
     async with running(Helper("helper"), name="runner") as runner:
         runner.bus.add_tap(watch)
+        runner.bus.add_tap(other)
         runner.bus.add_tap(seen.append)
         assert (await runner.job("helper", name="echo", headers={"a": "b"}))["worker"] == "helper"
     assert {message.headers["a"] for message in seen if message.headers is not None} == {"b"}
+    assert len(heard) == 1
     assert caplog.text.count("failed and is taken off") == 1
 
 

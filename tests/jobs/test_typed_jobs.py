@@ -455,6 +455,27 @@ async def test_annotations_may_come_later_than_what_they_are_of() -> None:
         assert await runner.job("early", Early.do, payload=Later("x")) == Later("x")
 
 
+async def test_annotations_may_name_what_stands_around_the_class() -> None:
+    """J17: in the function that makes it, as far as the handler uses it."""
+
+    @frozen
+    class One:
+        text: str
+
+    @frozen
+    class Two:
+        text: str
+
+    class Local(BaseWorker):
+        @job(name="do")
+        async def do(self, one: "One") -> "Two":
+            assert isinstance(one, One)
+            return Two(one.text)
+
+    async with running(Local("local")) as runner:
+        assert await runner.job("local", Local.do, payload=One("x")) == Two("x")
+
+
 @frozen
 class Later:
     text: str

@@ -306,6 +306,8 @@ async def test_pools_of_two_runners_on_one_bus_share_a_name_as_well() -> None:
     """S2, R6"""
     async with MemoryBus() as bus, WorkerRunner(bus=bus, name="a") as first, WorkerRunner(bus=bus, name="b") as second:
         await first.add_workers(pool_of(1, shared="a"), wait=True)
+        async with WorkerRunner(bus=bus, name="late") as late:
+            assert part(await late.job("pool", name="who", payload={"n": 1}, timeout=5)) == "a"
         await second.add_workers(pool_of(1, shared="b"), wait=True)
         parts: Counter[str] = Counter()
 

@@ -106,16 +106,26 @@ async def test_all_handlers_of_a_bus_that_is_left_in_another_task_are_waited_for
 
 
 async def test_tasks_of_a_transport_end_with_a_bus_that_is_left_in_another_task() -> None:
-    """L7: at the price of the task that has entered it."""
+    """L7, L4: at the price of the task that has entered it; they have unwound when the bus has been left."""
+    unwound: list[str] = []
 
     class Reading(MemoryBus):
         async def start(self) -> None:
-            self.tasks.start(anyio.sleep_forever, name="reader")
+            self.tasks.start(self.read, name="reader")
+
+        async def read(self) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(0.5)
+                unwound.append("reader")
 
     before = task_ids()
     async with entered_elsewhere(Reading(), over=True, cancelled=True) as leave:
         with pytest.raises(WrongTaskError):
             await leave()
+        assert unwound == ["reader"]
     assert task_ids() == before
 
 

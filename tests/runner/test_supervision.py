@@ -346,6 +346,34 @@ async def test_a_child_that_fails_while_its_parent_ends_is_not_made_anew() -> No
         assert supervisions[0].restarts == {"child": 0}
 
 
+async def test_nobody_is_made_anew_once_the_runner_ends_however_far_the_end_has_come() -> None:
+    """S1, R2: the parent has not heard of it yet, since a hook of its own parent takes its time."""
+
+    class Top(BaseWorker):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                await anyio.sleep(2)
+
+    class Parent(BaseWorker):
+        async def on_activated(self, args: Any) -> None:
+            supervisions.append(await self.supervise(fragile("child"), backoff=Backoff(initial=0.1, jitter=0)))
+
+    supervisions: list[Supervision] = []
+    async with WorkerRunner(handle_sigint=False) as runner:
+        runner.add_event_handler("on_error", lambda *_: None)
+        top = Top("top")
+        await runner.add_workers(top, wait=True)
+        await top.add_workers(Parent("parent"), wait=True)
+        await runner.bus.send(note(0, "top"))
+        await settle()
+        await runner.end()
+        await fail(runner, "child")
+        await anyio.sleep(1)
+        assert runner.get_worker("child") is None
+        assert runner.get_worker("parent") is not None
+    assert supervisions[0].restarts == {"child": 0}
+
+
 async def test_where_one_cannot_be_added_the_others_are_stopped_and_not_made_anew() -> None:
     """S1: also where those that end are."""
 

@@ -101,7 +101,7 @@ class JobTable:
             UnknownJobError: There is no open job of that id; a `RuntimeError`.
         """
         job = self.jobs.get(job_id)
-        if job is not None and job.deadline != math.inf and job.late:
+        if job is not None and job.deadline != math.inf:
             self._expire(job)  # its handler is unwinding, or has not noticed yet
             job = self.jobs.get(job_id)
         if job is None:
