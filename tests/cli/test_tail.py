@@ -4,7 +4,7 @@ import json
 import re
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from support.workers import Helper, running
 from workerbus import BusUnavailable, JobError, WorkerRunner
 from workerbus.cli._cluster import ClusterPassing
 from workerbus.cli._commands import INTERRUPTED, CommandError
+from workerbus.cli._in_order import InOrder, in_order
 from workerbus.cli._tail import Filters, Lines, Seen, Writer, follow, objects
 from workerbus.cli._watch import Passed
 from workerbus.testing import PeerNetwork
@@ -102,6 +103,70 @@ def test_times_are_those_of_the_wall(capsys: pytest.CaptureFixture[str]) -> None
     assert times == pytest.approx([0.0, -1.0, -15.0], abs=1.0)
 
 
+class Taken:
+    """What was handed on, and when."""
+
+    def __init__(self, enough: int = 1000) -> None:
+        self.messages: list[Passed] = []
+        self.missed: list[int] = []
+        self.now: list[float | None] = []
+        self._enough = enough
+
+    def take(self, passed: Sequence[Passed], missed: int, now: float | None) -> bool:
+        self.messages += passed
+        self.missed.append(missed)
+        self.now.append(now)
+        return len(self.messages) < self._enough
+
+
+async def test_messages_are_held_where_several_tell_and_handed_on_in_order() -> None:
+    """O8: no longer than that; of a job, the request comes first whatever the clocks say."""
+    taken = Taken()
+
+    async def read(order: InOrder) -> None:
+        order.add([ANSWERED], 0, 10.0)
+        await anyio.sleep(0.5)
+        assert taken.messages == [ANSWERED]  # one alone
+        order.add([OTHER._replace(runner="two", at=3.0)], 0, 10.5)
+        await anyio.sleep(0.5)
+        order.add([ASKED._replace(at=2.5)], 2, 11.0)
+        order.add([ANSWERED._replace(at=2.4)], 0, 11.0)
+        assert len(taken.messages) == 1
+        await anyio.sleep(0.7)
+        assert [each.kind for each in taken.messages[1:]] == ["asked", "answered", "asked"]
+        order.add([NEWS], 0, 12.0)
+
+    assert await in_order(read, taken.take, 1.0)
+    assert taken.messages[-1] == NEWS  # what is held when nothing more comes
+    assert sum(taken.missed) == 2
+    assert taken.now[0] == pytest.approx(10.0, abs=0.2)
+
+
+async def test_enough_ends_the_reading_and_errors_come_as_they_are() -> None:
+    """O8, L6: what was read before an error is handed on."""
+
+    async def read(order: InOrder) -> None:
+        order.add(ALL, 0, 10.0)
+        await anyio.sleep_forever()
+
+    assert not await in_order(read, Taken(enough=2).take, 1.0)
+
+    async def fail(order: InOrder) -> None:
+        order.add([NEWS], 0, 10.0)
+        raise LookupError("gone")
+
+    taken = Taken()
+    with pytest.raises(LookupError, match="gone"):
+        await in_order(fail, taken.take, 1.0)
+    assert taken.messages == [NEWS]
+
+    def broken(*_: object) -> bool:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        await in_order(read, broken, 1.0)
+
+
 # --- of the programs on a bus, in virtual time
 
 
@@ -129,7 +194,6 @@ async def test_what_passes_between_processes_is_shown_in_its_order(
         await follow(passing, Writer(Filters((), ["echo", "fail"], ()), 40, objects))
         tasks.cancel_scope.cancel()
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [each["at"] for each in told] == sorted(each["at"] for each in told)
     seen: dict[str, list[str]] = {}
     for each in told:
         seen.setdefault(each["job_id"], []).append(each["kind"])

@@ -29,6 +29,18 @@ def counting(url: str) -> Iterator[None]:
             process.terminate()
 
 
+BLOCKS = re.findall(r"```(?:sh|console)\n(.*?)```", PAGE, re.DOTALL)
+LINES = re.findall(r"^(?:\$ )?(workerbus .*)", "".join(BLOCKS), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_command_of_the_page_is_one(line: str) -> None:
+    """O8: with its options."""
+    words = shlex.split(line, comments=True)[1:]
+    end = next((n for n, word in enumerate(words) if word in ("|", ">")), len(words))
+    assert callable(commands.parsed(*words[:end]).run)
+
+
 @pytest.mark.slow
 def test_the_commands_print_what_the_page_says() -> None:
     assert len(SHOWN) == 5

@@ -6,12 +6,13 @@ They are asked by who looks, over the bus, for as long as somebody does. A bus t
 from time import monotonic
 from typing import Any, Final
 
-from anyio import Event, current_time, move_on_after
+from anyio import Event, move_on_after
 
 from workerbus._concurrency.failures import unwrap_group
 from workerbus.bus import PeerBus
 from workerbus.cli._address import Address
 from workerbus.cli._commands import CommandError
+from workerbus.cli._in_order import InOrder, in_order
 from workerbus.cli._watch import Link, Passed, State, Take, empty
 from workerbus.errors import WorkerBusError
 from workerbus.observing import ObservedCluster, observe_cluster
@@ -101,32 +102,17 @@ class ClusterPassing:
         wanted: MessagesWanted = "payloads" if self._payloads else "all"
         try:
             async with observe_cluster(self._bus, interval=INTERVAL, messages=wanted) as cluster:
-                await _pass_on(cluster, take)
+                passing, before = cluster.messages(), cluster.missed
+
+                async def read(order: InOrder) -> None:
+                    nonlocal before
+                    async for passed in passing:
+                        missed, before = cluster.missed - before, cluster.missed
+                        order.add([Passed(*passed)], missed, monotonic())
+
+                await in_order(read, take, HELD)
         except (WorkerBusError, ExceptionGroup) as error:
             raise _told(error) from None
-
-
-async def _pass_on(cluster: ObservedCluster, take: Take) -> None:
-    """Hand on what passes, in the order in which it was sent.
-
-    Each process tells of its own, so what one has sent may be heard of before that to which it was the answer.
-    """
-    passing, missed = cluster.messages(), cluster.missed
-    held: list[tuple[float, Passed]] = []
-    more = True
-    while more:
-        with move_on_after(HELD / 4):
-            held.append((current_time(), Passed(*await anext(passing))))
-        old = [each.at for since, each in held if since <= current_time() - HELD]
-        if old or cluster.missed != missed:
-            ready = sorted((each for _, each in held if old and each.at <= max(old)), key=_when)
-            held = [(since, each) for since, each in held if not old or each.at > max(old)]
-            more = take(ready, cluster.missed - missed, monotonic())
-            missed = cluster.missed
-
-
-def _when(passed: Passed) -> float:
-    return passed.at
 
 
 def _told(error: WorkerBusError | ExceptionGroup) -> Exception:

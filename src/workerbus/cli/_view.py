@@ -5,6 +5,7 @@ is an error, and so is one that refuses.
 """
 
 import sys
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import quote
@@ -14,12 +15,15 @@ from anyio import Event, sleep
 from workerbus.cli._address import Address
 from workerbus.cli._client import Client, Lost, connected
 from workerbus.cli._commands import CommandError, one_line
+from workerbus.cli._in_order import InOrder, in_order
 from workerbus.cli._watch import Link, Passed, State, Take, empty
 
 FIRST_PAUSE: Final = 0.25
 """Seconds until a view that was lost is looked for, the first time; then twice as many, and so on."""
 LONGEST_PAUSE: Final = 2.0
 """Seconds between two such looks, at most."""
+HELD: Final = 1.5
+"""Seconds for which a message is held, where the view is that of a network: its programs tell each second."""
 
 
 class ViewWatch:
@@ -128,8 +132,8 @@ class ViewPassing:
                     if lost:
                         _say(f"{self._address.shown} is back")
                     pause, known, lost = FIRST_PAUSE, True, False
-                    await _follow(client, take)
-                    return
+                    await in_order(partial(_read, client), take, HELD)
+                    return  # there is enough: what a view tells has no end
             except Lost as error:
                 if not known:
                     raise CommandError(f"there is no view at {self._address.shown}: {error}") from None
@@ -140,15 +144,14 @@ class ViewPassing:
             pause = min(2 * pause, LONGEST_PAUSE)
 
 
-async def _follow(client: Client, take: Take) -> None:
+async def _read(client: Client, order: InOrder) -> None:
     missed: int | None = None
-    more = True
-    while more:
+    while True:
         kind, data = await client.next_event()
         if kind == "messages":
             before, missed = missed, data["missed"]
             left_out = 0 if before is None else missed - before  # what was left out for others is not told of
-            more = take([Passed(*each[:8]) for each in data["messages"]], left_out, data["now"])
+            order.add([Passed(*each[:8]) for each in data["messages"]], left_out, data["now"])
 
 
 def _say(text: str) -> None:
