@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from anyio import CancelScope, create_task_group, get_cancelled_exc_class
+from anyio import CancelScope, create_task_group
 from anyio.abc import TaskGroup
 
 from workerbus.errors import NotRunningError
@@ -55,9 +55,6 @@ class ClientScope:
         """Listen no more. What the block has raised goes through as it is."""
         assert self._tasks is not None
         swallowed = bool(self._scope.__exit__(exc_type, exc, traceback))
-        if not swallowed and isinstance(exc, get_cancelled_exc_class()):
-            await self._tasks.__aexit__(exc_type, exc, traceback)  # from outside, or since `receive` has failed
-            return False
         self._tasks.cancel_scope.cancel("the block was left")
         await self._tasks.__aexit__(None, None, None)  # what the block has raised is no error of the group's
         return swallowed
