@@ -13,6 +13,7 @@ import anyio
 import trio
 from anyio import to_thread
 
+import workerbus
 from workerbus import BaseWorker, WorkerRunner, job
 
 FORK = multiprocessing.get_context("fork")
@@ -90,6 +91,19 @@ async def fork(work: str, number: str) -> None:
     say(f"signal: {runner.signal}")
 
 
+def dumps(ready: Callable[[], None]) -> None:
+    runners = workerbus.dump().splitlines()[0].partition(", ")[2]
+    say(f"{runners}, default: {signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL}")
+    idle(ready)
+
+
+async def dump() -> None:
+    """A runner whose signal dumps forks a child that dumps by itself, and then gets that signal."""
+    async with WorkerRunner(dump_signal="SIGUSR1"):
+        code = await to_thread.run_sync(lambda: Child(dumps).end_by(signal.SIGUSR1))
+        say(f"code {code}")
+
+
 async def own(number: str) -> None:
     """The program has a handler of its own, which the runner takes the place of: a child has the program's."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(5))
@@ -99,7 +113,7 @@ async def own(number: str) -> None:
     say(f"signal: {runner.signal}")
 
 
-PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {"fork": fork, "own": own}
+PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {"fork": fork, "own": own, "dump": dump}
 
 if __name__ == "__main__":
     anyio.run(PROGRAMS[sys.argv[2]], *sys.argv[3:], backend=BACKEND)

@@ -42,3 +42,8 @@ def test_a_runner_in_a_forked_child_takes_signals_as_any_other(number: str, back
 def test_a_forked_child_keeps_the_programs_own_handler(backend: str) -> None:
     """L7: the one that the runner has taken the place of."""
     assert said_by(backend, "own", "SIGTERM") == ["code 5", "signal: None"]
+
+
+def test_a_forked_child_tells_of_no_runner_of_its_parent(backend: str) -> None:
+    """L7, O6: and has no handler of the signal for that."""
+    assert said_by(backend, "dump") == ["with 0 runners, default: True", f"code {-signal.SIGUSR1}"]

@@ -1,6 +1,7 @@
 """The bus over a real server, two of them in one process: what is sent, what arrives, and the lives of a bus."""
 
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import create_task_group
 
 from support.messages import note
 from support.proxies import Proxy
@@ -23,6 +25,7 @@ from workerbus import (
     Peer,
     WorkerGoneData,
     WorkerRunner,
+    dump,
 )
 from workerbus.redis import RedisBus, RedisSetupError
 
@@ -481,6 +484,25 @@ async def test_a_runner_is_not_ready_while_its_server_is_away_and_lives() -> Non
             assert (health.live, health.ready, health.reasons) == (True, False, ("its bus is disconnected",))
             server.start()
             await until(lambda: runner.health().ready)
+
+
+async def test_a_dump_says_that_the_server_is_away_and_what_waits_for_it() -> None:
+    """O6, X10"""
+    with RedisServer() as server:
+        async with runner_on(RedisBus(server.url), "l") as left, runner_on(RedisBus(server.url), "r"):
+            await until(lambda: left.health().ready and "with the peers 'r'" in dump())
+            server.kill()
+            await until(lambda: left.health().bus == "disconnected")
+            async with create_task_group() as group:
+                group.start_soon(left.bus.send, note(1), name="sends")
+                await until(lambda: "task 'sends'\n    waits for a Note" in dump())
+                text = dump()
+                group.cancel_scope.cancel()
+            server.start()
+            await until(lambda: left.health().ready)
+    away = r"'RedisBus-\S+', which is disconnected"
+    assert re.search(rf"runner 'l' runs, with 0 workers, on bus {away}, with the peers 'r', \d+ messages are", text)
+    assert re.search(rf"task 'sends'\n    waits for a Note to all to be stored by the network of bus {away}", text)
 
 
 async def test_no_server_is_an_error_in_time(server: RedisServer) -> None:

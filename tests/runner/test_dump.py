@@ -4,9 +4,11 @@ import io
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -25,7 +27,7 @@ from workerbus import (
     dump,
     job,
 )
-from workerbus.diagnosis import _program
+from workerbus.diagnosis import _program, _signal
 from workerbus.pipeline import DataFrame, Frame, FrameDirection, FrameProcessor, Pipeline
 from workerbus.testing import PeerFaults, PeerNetwork, settle
 
@@ -122,6 +124,15 @@ async def test_a_task_of_a_worker_and_a_task_of_the_program_say_where_they_stand
     assert "        return IDS.sub" in text
 
 
+async def test_a_task_that_has_not_begun_says_so() -> None:
+    """O6: it waits for nothing but its turn in the loop."""
+    async with running(Helper("b")), create_task_group() as group:
+        group.start_soon(anyio.sleep, LONG, name="dozes")
+        text = told()
+        group.cancel_scope.cancel()
+    assert "task 'dozes'\n    has not begun" in text
+
+
 async def test_it_goes_into_a_file_too() -> None:
     """O6: with a newline at its end."""
     file = io.StringIO()
@@ -176,6 +187,7 @@ async def test_of_very_many_jobs_some_are_told_of_and_the_rest_is_counted() -> N
         await settle()
         text = told()
         group.cancel_scope.cancel()
+    assert text.count("        has job 'do'") == 10
     assert "        has 90 more jobs; of all, 0 wait for their turn\n" in text
     assert "    it asks for 90 more jobs\n" in text
     assert text.count("asked for by") == 3
@@ -209,6 +221,7 @@ async def test_a_lane_that_is_full_is_told_of_with_who_waits_for_room() -> None:
     assert "        has messages and hooks waiting: 2 data\n" in text
     assert "task 'floods'\n    waits for room in the data lane of 'slow', which is full\n" in text
     assert "worker 'slow', hook on_bus_message\n    waits for ever" in text
+    assert "behind it" not in text  # to look at that would take it out, and put it back
 
 
 async def test_a_worker_that_is_late_with_its_start_says_why() -> None:
@@ -283,6 +296,32 @@ async def test_a_sender_that_waits_for_a_network_says_for_what() -> None:
     assert "with 2 runners\n" in text
     assert "runner 'here' runs, with 0 workers, on bus 'here', with the peers 'there'" in text
     assert "task 'sends'\n    waits for a Ping to all to be stored by the network of bus 'here'" in text
+
+
+class Broken:
+    def lines(self, live: Any) -> list[str]:
+        raise KeyError("in the middle of a step")
+
+
+async def test_what_cannot_be_read_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """O6: it never raises, and tells of all else."""
+
+    def fail(*_: Any, **__: Any) -> tuple[str, ...]:
+        raise RuntimeError("changed size during iteration")
+
+    broken = Broken()
+    async with running(Helper("b"), name="office"):
+        _program.begin_to_tell(broken)
+        try:
+            text = told()
+            monkeypatch.setattr(_program, "describe", fail)
+            less = told()
+        finally:
+            _program.end_telling(broken)
+    assert "with 2 runners\n" in text
+    assert "\n\na runner cannot be told of at this moment\n\n" in text
+    assert "runner 'office' runs" in text
+    assert less.endswith("\n\nits tasks cannot be told of at this moment")
 
 
 async def test_nothing_is_kept_of_a_runner_that_has_ended() -> None:
@@ -453,6 +492,46 @@ def test_off_the_main_thread_there_is_a_warning_and_no_failure(backend: str, cap
     thread.start()
     thread.join()
     assert "SIGUSR1 dumps nothing: this is not the main thread" in caplog.messages
+
+
+@contextmanager
+def standard_error(file: Any) -> Iterator[None]:
+    """Have something else for standard error while the block runs; pytest has its own there."""
+    before, sys.stderr = sys.stderr, file
+    try:
+        yield
+    finally:
+        sys.stderr = before
+
+
+async def test_standard_error_that_is_no_file_gets_the_text_too() -> None:
+    """O6: and where there is none, nothing happens."""
+    async with running(Helper("b"), dump_signal="SIGUSR1"):
+        with standard_error(file := io.StringIO()):
+            signal.raise_signal(signal.SIGUSR1)
+        with standard_error(None):
+            signal.raise_signal(signal.SIGUSR1)
+    assert "with 1 runner\n" in file.getvalue()
+
+
+async def test_a_pipe_that_nobody_reads_does_not_keep_the_program_from_going_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """O6: the rest of the text is lost."""
+    monkeypatch.setattr(_signal, "PATIENCE", 0.01)
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writes, bytes(4096))
+    os.set_blocking(writes, True)
+    try:
+        async with running(Helper("b"), dump_signal="SIGUSR1"):
+            with standard_error(SimpleNamespace(fileno=lambda: writes)):
+                signal.raise_signal(signal.SIGUSR1)
+    finally:
+        os.close(reads)
+        os.close(writes)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ anyio, trio and asyncio are in `_primitives`.
 """
 
 import gc
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FrameType
@@ -52,6 +53,11 @@ def _driven(awaitable: Any) -> Any:
 def frames_of(coro: Any) -> Iterator[FrameType]:
     """Yield the frames in which a coroutine is suspended, outermost first."""
     return (link for link in links_of(coro) if isinstance(link, FrameType))
+
+
+def has_not_begun(coro: Any) -> bool:
+    """Whether no step of a coroutine has run."""
+    return inspect.iscoroutine(coro) and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED
 
 
 def future_of(coro: Any) -> Any:

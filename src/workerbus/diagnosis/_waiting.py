@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from workerbus._concurrency.waiting import Held, Key, Role, Wait, enumerated, role_of, wait_of
 from workerbus.diagnosis._circles import circles_in
-from workerbus.diagnosis._frames import frames_of, is_machinery, module_of
+from workerbus.diagnosis._frames import frames_of, has_not_begun, is_machinery, module_of
 from workerbus.diagnosis._primitives import primitive
 
 MOST: Final = 20
@@ -116,6 +116,8 @@ class _Task:
         # a frame of the program's own, and without a known wait, is idle if it is the library's.
         if self.runs:
             return Wait(-1, "runs at this moment", verb="")
+        if live and has_not_begun(self.waiter.coro):
+            return Wait(1, "has not begun", verb="")
         for frame in reversed(self.below):
             wait = wait_of(frame)
             if wait is not None:
