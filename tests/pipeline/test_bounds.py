@@ -358,6 +358,32 @@ async def test_nobody_waits_for_room_in_a_pipeline_that_is_over(ends: str) -> No
     assert first.heard == second.heard == []
 
 
+async def test_whoever_gets_in_from_the_line_before_the_start_takes_room() -> None:
+    """P1, P2: an interruption lets in no more than there is room for."""
+    may_start = anyio.Event()
+    spy, starter = Spy(max_buffer_size=2), StartsWith(lambda _: may_start.wait())
+    worker = worker_of(spy, starter, name="w")
+    queued: list[str] = []
+
+    async def queue(word: str) -> None:
+        await worker.queue_frame(Firm(word))
+        queued.append(word)
+
+    async with WorkerRunner(handle_sigint=False) as runner, anyio.create_task_group() as group:
+        await runner.add_workers(worker)
+        await starter.begun.wait()
+        await worker.queue_frames([Firm("a"), TextFrame("b")])
+        for word in "c", "d":
+            group.start_soon(queue, word)
+            await settle()
+        await worker.queue_frame(InterruptionFrame())
+        await settle()
+        assert queued == ["c"]
+        may_start.set()
+        await spy.until(3)
+    assert spy.heard == ["a", "c", "d"]
+
+
 async def test_what_an_interruption_spares_before_the_start_still_takes_room() -> None:
     """P1, P2"""
     may_start = anyio.Event()

@@ -14,6 +14,7 @@ from support.pipelines import (
     UP,
     Alert,
     Gate,
+    ScriptedProcessor,
     Spy,
     StartsWith,
     flowing,
@@ -32,6 +33,8 @@ from workerbus.pipeline import (
     EndFrame,
     ErrorFrame,
     Frame,
+    FrameDirection,
+    FrameProcessor,
     InterruptionFrame,
     ParallelPipeline,
     Pipeline,
@@ -115,6 +118,22 @@ async def test_what_a_worker_makes_of_a_frame_from_the_bus_goes_out() -> None:
         while len(bus.messages(BusFrameMessage)) < 2:
             await settle()
     assert sent(bus) == ["x", "w: x"]
+
+
+async def test_a_copy_of_a_frame_from_the_bus_goes_out() -> None:
+    """P1, P3: it is another frame, and has been nowhere."""
+
+    async def copied(processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> bool:
+        if isinstance(frame, TextFrame):
+            await processor.push_frame(copy.copy(frame), direction)
+        return isinstance(frame, TextFrame)
+
+    bus = RecordingBus()
+    async with running(worker_of(ScriptedProcessor(copied), bridged=(), name="w"), bus=bus):
+        await bus.send(over_the_bus(TextFrame("a")))
+        while not sent(bus, "w"):
+            await settle()
+    assert sent(bus, "w") == ["a"]
 
 
 async def test_a_copy_of_a_frame_without_the_bus_bears_no_mark() -> None:

@@ -598,6 +598,23 @@ async def test_a_cancelled_queueing_of_an_end_is_no_half_an_end() -> None:
     assert [type(frame) for frame in ends] == [EndFrame]
 
 
+async def test_an_end_behind_those_who_wait_for_room_is_queued_at_once() -> None:
+    """P2: they are handled before it."""
+    gate, spy = Gate(), Spy(max_buffer_size=1)
+    spy.on = for_texts(gate)
+    worker = worker_of(spy, name="w")
+    async with running(worker), anyio.create_task_group() as group:
+        group.start_soon(worker.queue_frames, texts("1", "2", "3"))
+        await gate.reached.wait()
+        await settle()
+        with anyio.move_on_after(1) as limit:
+            await worker.queue_frame(EndFrame())
+        assert not limit.cancelled_caught
+        gate.open()
+        await worker.wait()
+    assert spy.heard == ["1", "2", "3"]
+
+
 class PushesLater(FrameProcessor):
     """Keeps the end for a second, and pushes it on from a task of its own."""
 
