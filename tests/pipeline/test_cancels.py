@@ -310,7 +310,7 @@ async def test_user_code_that_refuses_cancellation_is_waited_for_and_named(caplo
 
 
 async def test_all_processors_that_refuse_cancellation_are_named(caplog: pytest.LogCaptureFixture) -> None:
-    """L4, R8"""
+    """L4, R8: and all are cleaned up."""
 
     async def refuse() -> None:
         with anyio.CancelScope(shield=True):
@@ -323,10 +323,12 @@ async def test_all_processors_that_refuse_cancellation_are_named(caplog: pytest.
             await super().process_frame(frame, direction)
 
     runner = WorkerRunner(handle_sigint=False)
+    spies = [Busy(name="one"), Spy(), Busy(name="two"), Spy()]
     async with nothing_left(runner), runner:
-        await runner.add_workers(worker_of(Busy(name="one"), Spy(), Busy(name="two"), name="w"), wait=True)
+        await runner.add_workers(worker_of(*spies, name="w"), wait=True)
         await runner.cancel()
     assert "worker 'w' waits for processors that refuse cancellation: 'one', 'two'" in caplog.text
+    assert [spy.log[-1] for spy in spies] == ["cleanup"] * 4
 
 
 @pytest.mark.parametrize(("given", "seconds"), [(None, 1.0), (0.2, 0.2), (30, 1.0)])
