@@ -447,7 +447,7 @@ class KeepsAtWork(Keeps):
         await anyio.sleep(self.seconds)
 
 
-@pytest.mark.parametrize("queued", ["before the start", "later"])
+@pytest.mark.parametrize("queued", ["before the start", "later", "as a frame"])
 async def test_an_end_that_a_processor_does_not_push_on_ends_the_worker_all_the_same(
     queued: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -467,9 +467,9 @@ async def test_an_end_that_a_processor_does_not_push_on_ends_the_worker_all_the_
         await worker.queue_frame(TextFrame("1"))
         await worker.stop_when_done()
     async with running(worker):
-        if queued == "later":
+        if queued != "before the start":
             await worker.queue_frame(TextFrame("1"))
-            await worker.stop_when_done()
+            await (worker.stop_when_done() if queued == "later" else worker.queue_frame(EndFrame()))
         begun = anyio.current_time()
         await worker.wait()
         assert 4 < anyio.current_time() - begun < 6
