@@ -242,7 +242,7 @@ async def test_jobs_and_their_stories_are_told() -> None:
             await screen.press("enter")
             assert isinstance(screen.app.screen, Details)
             told = str(screen.app.screen.query_one("#told").render())
-            assert "Asked by        main" in told
+            assert "Asked by            main" in told
             assert "asked wait" in told
             assert "hunter2" not in told
             await screen.press("escape")
@@ -259,7 +259,7 @@ async def test_an_error_is_told_with_its_traceback_and_a_worker_with_its_counts(
         await screen.until("ValueError: it went wrong", "errors")
         for keys, expected in (
             (["enter"], "Traceback (most recent call last):"),
-            (["1", "down", "enter"], "Errors          1"),
+            (["1", "down", "enter"], "Errors              1"),
             (["question_mark"], "the other way round"),
         ):
             await screen.press(*keys)

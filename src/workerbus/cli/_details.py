@@ -1,5 +1,6 @@
 """What `workerbus top` tells of one worker, one job or one error: lines of cells (O3, O8)."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -8,6 +9,9 @@ from workerbus.cli._watch import State
 from workerbus.cli._words import duration, fitted, one_line, plural
 
 Lines = list[list[Cell]]
+FACTS: Final = 20
+"""How wide the names of facts are."""
+_CARETS: Final = re.compile(r"[\s^~]+")
 
 KEYS: Final = (
     ("/", "filter; Enter keeps it, Esc clears it"),
@@ -17,7 +21,7 @@ KEYS: Final = (
     ("← →, Space", "fold and unfold what is below; ← also goes up"),
     ("+ -", "unfold everything, fold everything"),
     ("< >", "sort by the column to the left, to the right"),
-    ("N J W S D B R", "sort by worker, jobs, wait, speed, done, bad, restarts"),
+    ("N J W S D B R", "sort by worker, jobs, wait, done/s, done, bad, restarts"),
     ("I", "sort the other way round"),
     ("t", "a tree, or one list"),
     ("p", "pause; the program goes on"),
@@ -39,7 +43,7 @@ def help_lines() -> Lines:
 
 
 def _facts(facts: Iterable[tuple[str, Any]]) -> Lines:
-    return [[(fitted(what, 16), "strong"), (one_line(str(value)), "")] for what, value in facts]
+    return [[(fitted(what, FACTS), "strong"), (one_line(str(value)), "")] for what, value in facts]
 
 
 def worker_lines(state: State, key: str, now: float) -> Lines:
@@ -72,7 +76,7 @@ def worker_lines(state: State, key: str, now: float) -> Lines:
     mine = sorted((job for job in state["jobs"].values() if job["worker"] == key), key=lambda job: float(job["begun"]))
     for job in mine[:100]:
         text = f"{job['name'] or 'job'} for {job['requester']}, {job['state']} for {duration(now - job['begun'])}"
-        told.append([(" " * 16, ""), (one_line(text), "dim")])
+        told.append([(" " * FACTS, ""), (one_line(text), "dim")])
     return told
 
 
@@ -82,9 +86,10 @@ def _runner_lines(state: State, name: str) -> Lines:
     )
     if not it:
         return [[("A runner that does not answer: only the names of its workers are known.", "dim")]]
-    told = [("Runner", name)]
-    told += [(key.replace("_", " ").capitalize(), _told(value)) for key, value in it.items() if value is not None]
-    return _facts(told)
+    known = {"name": name, **it}
+    return _facts(
+        (key.replace("_", " ").capitalize(), _told(value)) for key, value in known.items() if value is not None
+    )
 
 
 def _told(value: Any) -> str:
@@ -122,7 +127,7 @@ def job_lines(told: Mapping[str, Any] | None) -> tuple[Lines, bool]:
             [
                 (fitted(duration(at - first), 8, right=True), "dim"),
                 (f"  {fitted(who, wide)}  ", ""),
-                (one_line(f"{kind} {text or ''}"), look),
+                (one_line(f"{kind} {text or ''}".rstrip()), look),
                 (one_line(which), "dim"),
             ]
         )
@@ -139,4 +144,5 @@ def error_lines(state: State, key: str, now: float) -> Lines:
     at, text, worker, job_id, traceback, *_ = it
     told = [[(one_line(text), "bad")], []]
     told += _facts([("Ago", duration(now - at)), ("Worker", worker or "none"), ("Job", job_id or "none")])
-    return [*told, [], *([(one_line(each), "")] for each in traceback.splitlines())]
+    lines = (each for each in traceback.splitlines() if not _CARETS.fullmatch(each))
+    return [*told, [], *([(one_line(each), "")] for each in lines)]

@@ -17,15 +17,15 @@ STRIP: Final = 12
 
 WORKERS: Final = (
     Column("WORKER", "name"),
-    Column("CLASS", "class", spare=4),
+    Column("CLASS", "class", spare=5),
     Column("STATE", "state"),
     Column("JOBS", "jobs", right=True),
-    Column("WAIT", "wait", right=True),
-    Column("DONE/S", "rate", right=True),
+    Column("WAIT", "wait", right=True, spare=2),
+    Column("DONE/S", "rate", right=True, spare=1),
     Column("DONE", "done", right=True),
     Column("BAD", "bad", right=True),
-    Column("RESTART", "restarts", right=True, spare=1),
-    Column("LAST MINUTE", "minute", spare=3),
+    Column("RESTART", "restarts", right=True, spare=3),
+    Column("LAST MINUTE", "minute", spare=4),
 )
 JOBS: Final = (
     Column("JOB", "name"),
