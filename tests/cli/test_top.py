@@ -162,6 +162,37 @@ async def test_what_is_no_view_is_told_of() -> None:
         assert "answers 404: there is nothing here" in await refused(ViewWatch(at(f"{view.url}elsewhere")))
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        '{"state": {}}',
+        '{"now": 1, "state": {"workers": {"a": {}}}}',
+        '{"now": 1, "state": {"workers": {"a": 7}, "curves": {"1": [1]}}}',
+        '{"now": "late", "state": {}}',
+        "[]",
+        '{"now": 1',
+    ],
+)
+async def test_a_view_that_tells_in_another_form_is_told_of_in_one_line(told: str) -> None:
+    """O8: as one of another version may."""
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+
+    async def other(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+            await stream.send(f"{head}event: state\ndata: {told}\n\n".encode())
+
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, other)
+        with anyio.fail_after(20), pytest.raises(CommandError) as caught:
+            await tell(at(f"http://127.0.0.1:{port}"), Choice("name"), 0.1, True, False)
+        tasks.cancel_scope.cancel()
+    assert caught.value.exit_code == 1
+    assert any(words in str(caught.value) for words in ("not known here", "is not what a view sends"))
+
+
 async def test_one_picture_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     """O8: with the numbers of the program, and no control character."""
     pool = WorkerPool("pool", Helper, size=2)

@@ -303,6 +303,16 @@ async def test_nothing_to_see_ends_it_with_the_reason() -> None:
     assert "Connection refused" in str(app.return_value)
 
 
+async def test_what_is_told_in_another_form_ends_it_with_the_reason() -> None:
+    """O8: as a view of another version may tell; there is no traceback."""
+    watch = ViewWatch(Address("http://127.0.0.1:1/", is_bus=False, token=None, prefix=""))
+    app = TopApp(watch, Choice("name"), 0.1)
+    async with app.run_test():
+        watch.state["workers"] = {"a": {"kind": "Clerk"}}
+        app.look()
+    assert "has a form that is not known here" in str(app.return_value)
+
+
 @pytest.mark.slow
 async def test_a_thousand_workers_are_drawn_in_no_time() -> None:
     """O8: as many rows are drawn as are in sight; a picture takes less than a fifth of a second of the processor."""

@@ -26,7 +26,7 @@ from workerbus.cli._listing import LOOKS, Listing, strip
 from workerbus.cli._lists import ERRORS, JOBS, WORKERS, Rates, error_rows, job_rows, worker_rows
 from workerbus.cli._rows import Cell, Choice
 from workerbus.cli._summary import numbers, remarks, title
-from workerbus.cli._watch import State, Watch, empty
+from workerbus.cli._watch import State, Watch, empty, in_known_form
 from workerbus.cli._words import bars, cells, fitted, one_line
 
 WIDE = 120
@@ -248,10 +248,14 @@ class TopApp(App[CommandError | None]):
 
     def look(self) -> None:
         """Take what there is to see, and draw it."""
-        self._rates.learn(self._watch.at, self._watch.state)
-        if not self._paused:
-            self._state, self._now = self._watch.state, self._watch.now()
-        self.draw()
+        try:
+            with in_known_form(self._watch.shown):
+                self._rates.learn(self._watch.at, self._watch.state)
+                if not self._paused:
+                    self._state, self._now = self._watch.state, self._watch.now()
+                self.draw()
+        except CommandError as error:
+            self.exit(error)
 
     def draw(self) -> None:
         """Draw what was seen last."""

@@ -84,8 +84,8 @@ class Client:
                     raise EndOfStream
                 self._rest += data
             event, self._rest = bytes(self._rest[:end]), self._rest[end + 2 :]
-        fields = dict(line.split(b": ", 1) for line in event.split(b"\n") if b": " in line)
-        return fields.get(b"event", b"").decode(), json.loads(fields.get(b"data", b"null"))
+            fields = dict(line.split(b": ", 1) for line in event.split(b"\n") if b": " in line)
+            return fields.get(b"event", b"").decode(), json.loads(fields.get(b"data", b"null"))
 
     async def _ask(self, path: str, kind: str, *, may_miss: bool = False) -> int:
         headers = [*self._headers, ("Accept", kind)]

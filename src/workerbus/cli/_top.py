@@ -18,7 +18,7 @@ from workerbus.cli._lists import WORKERS, Rates
 from workerbus.cli._rows import Choice
 from workerbus.cli._sources import watch_of
 from workerbus.cli._summary import as_json, plain
-from workerbus.cli._watch import Watch
+from workerbus.cli._watch import Watch, in_known_form
 from workerbus.cli._words import time_for_people
 from workerbus.errors import MissingExtraError
 
@@ -90,7 +90,8 @@ async def tell(address: Address, choice: Choice, delay: float, once: bool, objec
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch.run, name="watch")
             await watch.begun.wait()
-            await _write(watch, choice, delay, once, objects)
+            with in_known_form(watch.shown):
+                await _write(watch, choice, delay, once, objects)
             tasks.cancel_scope.cancel()
     except ExceptionGroup as group:
         raise unwrap_group(group) from None

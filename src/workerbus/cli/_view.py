@@ -16,7 +16,7 @@ from workerbus.cli._address import Address
 from workerbus.cli._client import Client, Lost, connected
 from workerbus.cli._commands import CommandError, one_line
 from workerbus.cli._in_order import InOrder, in_order
-from workerbus.cli._watch import Link, Passed, State, Take, empty
+from workerbus.cli._watch import Link, Passed, State, Take, empty, in_known_form
 
 FIRST_PAUSE: Final = 0.25
 """Seconds until a view that was lost is looked for, the first time; then twice as many, and so on."""
@@ -62,7 +62,9 @@ class ViewWatch:
                 async with connected(self._address) as client:
                     await client.follow("api/events")
                     while True:
-                        self._take(*await client.next_event())
+                        event = await client.next_event()
+                        with in_known_form(self.shown):
+                            self._take(*event)
                         pause = FIRST_PAUSE
             except Lost as lost:
                 if not self.begun.is_set():
@@ -132,7 +134,7 @@ class ViewPassing:
                     if lost:
                         _say(f"{self._address.shown} is back")
                     pause, known, lost = FIRST_PAUSE, True, False
-                    await in_order(partial(_read, client), take, HELD)
+                    await in_order(partial(_read, client, self._address.shown), take, HELD)
                     return  # there is enough: what a view tells has no end
             except Lost as error:
                 if not known:
@@ -144,14 +146,15 @@ class ViewPassing:
             pause = min(2 * pause, LONGEST_PAUSE)
 
 
-async def _read(client: Client, order: InOrder) -> None:
+async def _read(client: Client, shown: str, order: InOrder) -> None:
     missed: int | None = None
     while True:
         kind, data = await client.next_event()
         if kind == "messages":
-            before, missed = missed, data["missed"]
-            left_out = 0 if before is None else missed - before  # what was left out for others is not told of
-            order.add([Passed(*each[:8]) for each in data["messages"]], left_out, data["now"])
+            with in_known_form(shown):
+                before, missed = missed, data["missed"]
+                left_out = 0 if before is None else missed - before  # what was left out for others is not told of
+                order.add([Passed(*each[:8]) for each in data["messages"]], left_out, data["now"])
 
 
 def _say(text: str) -> None:

@@ -3,10 +3,14 @@
 Who draws looks here whenever it is time to: nothing waits for a slow terminal, and states are missed, not changes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from anyio import Event
+
+from workerbus.cli._commands import CommandError
+from workerbus.errors._base import describe
 
 SECTIONS: Final = ("about", "processes", "runners", "workers", "others", "jobs", "groups", "curves", "errors", "spans")
 
@@ -50,6 +54,23 @@ class Watch(Protocol):
 
     async def story(self, job_id: str) -> dict[str, Any] | None:
         """Return the story of a job; None where it is not remembered, or nobody answers."""
+
+
+@contextmanager
+def in_known_form(shown: str) -> Iterator[None]:
+    """Say in one line that what somebody tells has not the form that it has here: it may be of another version.
+
+    Args:
+        shown: Who tells.
+
+    Raises:
+        CommandError: That is so.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        text = f"what {shown} tells has a form that is not known here; is it of another version? ({describe(error)})"
+        raise CommandError(text) from error
 
 
 def empty() -> State:
