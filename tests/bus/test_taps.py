@@ -1,7 +1,7 @@
 """O1: taps, which are told of each message once, where it passes."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import anyio
@@ -293,6 +293,28 @@ async def test_a_tap_that_wants_to_know_is_told_when_handlers_begin_and_end() ->
         ("ends", "helper"),
     ]
     assert watch.seen == one * 2
+
+
+async def test_taps_are_told_of_a_job_in_the_order_in_which_they_were_added() -> None:
+    """O1, X8: each has the headers that the one before it wants to travel."""
+    told: list[tuple[str, str]] = []
+
+    class Marks(Watch):
+        def __init__(self, mark: str) -> None:
+            super().__init__()
+            self.mark = mark
+
+        def job_asked(self, name: str, headers: Mapping[str, str] | None, group: object) -> Mapping[str, str]:
+            return {"marks": f"{(headers or {}).get('marks', '')}{self.mark}"}
+
+        def job_begins(self, worker: str, request: BusJobRequestMessage) -> None:
+            told.append((self.mark, (request.headers or {})["marks"]))
+
+    async with running(Helper("helper")) as runner:
+        for mark in "abc":
+            runner.bus.add_tap(Marks(mark))
+        await runner.job("helper", name="echo")
+    assert told == [(mark, "abc") for mark in "abc"]
 
 
 async def test_a_tap_that_raises_when_a_handler_begins_is_taken_off_and_the_job_goes_on(

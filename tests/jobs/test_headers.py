@@ -228,7 +228,7 @@ async def test_headers_may_be_read_only() -> None:
         assert all(message.headers is headers for message in of_jobs(bus))
 
 
-@pytest.mark.parametrize("headers", ["a=b", [("a", "b")], {"a": 1}, {1: "a"}, {"a": None}])
+@pytest.mark.parametrize("headers", ["a=b", [("a", "b")], {"a": 1}, {1: "a"}, {"a": None}, {"a": "b", "c": 1}])
 async def test_headers_are_text_by_name(headers: Any) -> None:
     """X8: refused before anybody is asked."""
     async with recorded(Helper("helper")) as (bus, asker):

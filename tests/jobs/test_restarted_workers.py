@@ -6,6 +6,8 @@ import anyio
 import pytest
 from anyio import current_time
 
+from support.conditions import eventually
+from support.peers import bus_of, processes
 from support.requesters import outcome_of
 from support.restarts import LATE, SOON, Fragile, Lingering, begin_to_fail, count_anew, fail, fragile, which
 from support.shared_buses import NETWORKS, Linked, two_runners
@@ -315,3 +317,16 @@ async def test_a_name_that_is_restarted_is_kept_from_other_supervisions_too() ->
         with pytest.raises(ValueError, match="the name 'w' is taken"):
             await runner.supervise(fragile())
         assert await which(runner) == 3
+
+
+async def test_nothing_is_kept_of_what_a_lost_process_was_about_to_restart() -> None:
+    """R9, J4, X4: who waits for one of them hears that it is not restarted any more."""
+    async with processes("asker", "host") as [asker, host]:
+        for name in "abc":
+            await host.supervise(fragile(name), backoff=LATE)
+            await asker.registry.wait_for(name)
+            await fail(host, name)
+        await eventually(lambda: set(asker.registry.restarting) == set("abc"))
+        bus_of(host).kill()
+        await eventually(lambda: not bus_of(asker).peers)
+        assert not asker.registry.restarting

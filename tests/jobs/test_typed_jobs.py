@@ -128,6 +128,11 @@ class Typed(BaseWorker):
         for line in words.lines:
             yield Count(len(line.text.split()))
 
+    @job(name="plain stream")
+    async def plain_stream(self, words: Words):  # type: ignore[no-untyped-def]  # as people write it
+        for line in words.lines:
+            yield {"words": len(line.text.split())}
+
     @job(name="generator")
     async def generator(self, words: Words) -> AsyncGenerator[Count, None]:
         for line in words.lines:
@@ -260,6 +265,8 @@ async def test_a_stream_has_what_the_handler_yields() -> None:
         async with runner.job("typed", Typed.stream, payload=WORDS) as asked:
             assert isinstance(asked, JobStreamContext)
             assert [chunk async for chunk in asked.stream()] == [Count(4), Count(2)]
+        async with runner.job("typed", Typed.plain_stream, payload=WORDS) as plain:
+            assert [chunk async for chunk in plain.stream()] == [{"words": 4}, {"words": 2}]
         async with runner.job("typed", Typed.generator, payload=WORDS) as generated:
             assert [chunk async for chunk in generated.stream()] == [Count(4), Count(2)]
         async with runner.job("typed", name="stream", payload={"lines": [{"text": "a"}]}) as loose:

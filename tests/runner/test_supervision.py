@@ -124,6 +124,7 @@ async def test_restarts_that_are_long_ago_do_not_count() -> None:
             await fail(runner)
             await anyio.sleep(2)
         assert supervision.restarts == {"w": 4}
+        assert runner.statistics().restarts == 4
 
 
 @pytest.mark.parametrize(("restart", "state"), [("never", "ended"), ("on_failure", "ended"), ("always", "running")])
