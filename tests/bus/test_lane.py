@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from support import clock
 from workerbus import MemoryBus
+from workerbus._concurrency.handling import Handling
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import CleanUp, TaskHost
 from workerbus._concurrency.room import Room
@@ -34,6 +35,24 @@ def test_a_closed_lane_holds_counts_and_takes_nothing() -> None:
     lane.put(2)
     lane.put_counted(3)
     assert (room.taken, lane.waiting, lane.full, lane.ready) == (0, 0, False, None)
+
+
+async def test_what_is_let_in_past_the_limit_is_put_in_once() -> None:
+    """B9: also where there is room before its sender goes on."""
+    room, entered = Room[int](1), list[int]()
+    room.taken = 1
+    handling = Handling(room)
+    waiter = room.stand(1, entered.append)
+    handling.leave()
+    other = room.stand(2, entered.append)
+    handling.over = False  # it goes on, and what `other` is to put in is of another call
+    room.admit_its_own()
+    assert entered == [1]
+    assert waiter.free.is_set()
+    assert not other.free.is_set()
+    room.leave()
+    assert entered == [1, 2]
+    assert not room.has_line
 
 
 async def test_a_lane_that_is_closed_is_ready_for_nothing() -> None:

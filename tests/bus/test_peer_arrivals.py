@@ -172,6 +172,7 @@ async def test_a_subscriber_that_sends_a_broadcast_to_its_own_full_lane_sends_it
 
     it = Plain("it", on=floods)
     async with bus:
+        await bus.subscribe(Plain("first"))
         await bus.subscribe(it)
         await bus.send(note(0, source="other"))
         await settle()

@@ -151,6 +151,14 @@ async def test_a_name_is_kept_until_somebody_has_it_or_it_is_freed() -> None:
         bus.keep_name("one")
         bus.free_name("one")  # it has never left
         assert bus.released == ["one", "one"]
+        bus.keep_name("one")
+        bus.end_life("fenced")
+        bus.join()
+        bus.name_lost("one", "left")  # another has taken it meanwhile
+        await bus.unsubscribe(one)
+        bus.released.clear()
+        bus.free_name("one")
+        assert bus.released == []
 
 
 async def test_a_claim_without_a_connection_in_time_is_refused() -> None:

@@ -295,6 +295,28 @@ async def test_a_tap_that_wants_to_know_is_told_when_handlers_begin_and_end() ->
     assert watch.seen == one * 2
 
 
+async def test_a_tap_is_told_of_a_request_that_could_not_be_sent() -> None:
+    """O1: with what has kept it from being sent."""
+    told: list[BaseException | None] = []
+
+    class Told(Watch):
+        def job_sent(self, name: str, request: BusJobRequestMessage, error: BaseException | None) -> None:
+            told.append(error)
+
+    class Refusing(Wire):
+        async def publish(self, message: BusMessage) -> None:
+            if isinstance(message, BusJobRequestMessage) and message.job_name == "refused":
+                raise OSError("the wire is cut")
+            await super().publish(message)
+
+    async with running(Helper("helper"), bus=Refusing()) as runner:
+        runner.bus.add_tap(Told())
+        await runner.job("helper", name="echo")
+        with pytest.raises(OSError, match="the wire is cut"):
+            await runner.job("helper", name="refused")
+    assert [str(error) for error in told] == ["None", "the wire is cut"]
+
+
 async def test_taps_are_told_of_a_job_in_the_order_in_which_they_were_added() -> None:
     """O1, X8: each has the headers that the one before it wants to travel."""
     told: list[tuple[str, str]] = []
@@ -375,6 +397,19 @@ async def test_each_bus_that_is_made_in_the_block_gets_a_tap_and_no_other_one() 
             await each.send(note(1))
     assert set(seen) == {"bus", runner.bus.name}
     assert seen["bus"] == [note(1)]
+
+
+async def test_blocks_within_each_other_give_each_new_bus_a_tap_of_each() -> None:
+    """O1"""
+    seen: list[str] = []
+    with TapNewBuses(lambda _: lambda _: seen.append("outer")):
+        with TapNewBuses(lambda _: lambda _: seen.append("inner")):
+            both = MemoryBus()
+        outer = MemoryBus()
+    for bus in (both, outer):
+        async with bus:
+            await bus.send(note(1))
+    assert seen == ["outer", "inner", "outer"]
 
 
 def test_what_makes_taps_is_a_sync_function() -> None:

@@ -41,6 +41,8 @@ def test_of_many_processes_those_are_remembered_that_were_heard_of_last() -> Non
     kept = merged(many, {"0": 1, "new": 1})
     assert len(kept) == MOST_PROCESSES
     assert "1" not in kept
+    others = {f"other {number}": 1 for number in range(MOST_PROCESSES)}
+    assert merged(many, others) == others
 
 
 async def test_nothing_of_that_travels_within_one_process() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ from support.conditions import eventually
 from support.messages import note
 from support.peers import Switch, SwitchBus, bus_of, processes
 from support.pools import Member, pool_of
-from support.requesters import Listener
+from support.requesters import Listener, outcome_of
 from support.runners import runner_on
 from support.workers import Helper
 from workerbus import (
@@ -428,6 +429,21 @@ async def test_jobs_without_a_handler_that_runs_are_over_with_their_requester(lo
         await anyio.sleep(5)
         assert [what for what in busy.log if "begins" in what] == [what for what in begun if "begins" in what]
         assert host.statistics().jobs_answered[JobStatus.CANCELLED] == len(requests)
+
+
+async def test_the_jobs_of_a_lost_requester_are_cancelled_at_all_workers() -> None:
+    """J5, X4"""
+    workers = [Busy(f"w{n}") for n in range(4)]
+    async with asked_from_afar(*workers) as (asker, host):
+        async with anyio.create_task_group() as group:
+            for worker in workers[1:]:
+                group.start_soon(partial(outcome_of, asker, worker.name, name="hold"))
+            for worker in workers[1:]:
+                await worker.until("hold begins")
+            await kill_the_requester(asker, host)
+            for worker in workers[1:]:
+                await worker.until("hold ends")
+        assert host.statistics().jobs_answered[JobStatus.CANCELLED] == 3
 
 
 async def test_the_jobs_of_others_go_on_when_a_requester_is_lost() -> None:

@@ -214,3 +214,23 @@ async def test_an_error_that_is_told_in_words_has_no_exception() -> None:
         await eventually(lambda: errors.told)
     data = errors.told[0]
     assert (data.error, data.exception, data.origin, data.fatal) == ("out of paper", None, None, False)
+
+
+async def test_all_who_watch_for_a_worker_hear_that_it_has_gone() -> None:
+    """W9"""
+    heard: list[tuple[str, str]] = []
+
+    class Watching(BaseWorker):
+        async def on_worker_gone(self, data: WorkerGoneData) -> None:
+            heard.append((self.name, data.worker_name))
+
+    watching, parent = [Watching(name) for name in "abc"], Helper("parent")
+    async with running(*watching, parent) as runner:
+        child = Helper("child")
+        await parent.add_workers(child, wait=True)
+        for each in watching:
+            await runner.registry.wait_for(each.name)
+            await each.watch_workers("child")
+        await child.stop()
+        await eventually(lambda: len(heard) == 3)
+    assert sorted(heard) == [(name, "child") for name in "abc"]
