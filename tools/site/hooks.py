@@ -29,6 +29,10 @@ ELSEWHERE: Final = {
 """Pages of the repository that are not in ``docs/``, and where they are on the site."""
 BASES: Final = re.compile(r'<p class="doc doc-class-bases">\s*Bases: (.*?)</p>', re.DOTALL)
 CODE: Final = re.compile(r"(^```.*?^```$|``[^`]+``|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
+FOR_OTHERS: Final = frozenset(
+    {"architecture.md", "benchmarks.md", "changelog.md", "contributing.md", "mutants.md", "security.md", "tests.md"}
+)
+"""Pages for those who work on the library: in a search they come last."""
 LINK: Final = re.compile(r"\]\(([\w./-]+)((?:#[\w-]+)?)\)")
 NUMBER: Final = re.compile(r"\b[A-Z]\d+\b")
 PROMISE: Final = re.compile(r"^- \*\*([A-Z]\d+)\*\* ", re.MULTILINE)
@@ -72,6 +76,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     source = next((path for path, other in SITE.items() if other == uri and other != "index.md"), f"docs/{uri}")
     if source.startswith("examples/"):
         return markdown
+    page.meta.setdefault("search", {})["boost"] = 1 if uri.startswith("reference/") else 0.5 if uri in FOR_OTHERS else 3
     if uri == "reference/index.md":
         markdown += all_names()
     if uri == "guarantees.md":
