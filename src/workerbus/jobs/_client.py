@@ -49,17 +49,13 @@ class JobClient(GroupTable):
         if self.closed:
             raise NotRunningError(f"{self._name!r} is not running any more: it asks for no more jobs")
 
-    def check_asking(self) -> None:
-        """Do what `check_running` does where a context is made, which cannot tell its task of a cancellation.
+    def leaves_it_to_the_context(self) -> bool:
+        """Whether a job that cannot be asked for is refused by its context, and not where that is made.
 
         A task that is being cancelled may not have heard of it yet, since it was shielded or waited for a thread. It
         hears of it from the context, before that it cannot ask any more.
         """
-        try:
-            self.check_running()
-        except NotRunningError:
-            if not (self.closed and is_being_cancelled()):
-                raise
+        return self.closed and is_being_cancelled()
 
     def check_loop(self, job_id: str) -> None:
         """Raise `WrongLoopError` if there is such a group, and this is another thread or event loop than its own."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, Unpack, overload
 
 from workerbus._backoff import Backoff
 from workerbus._slot import HasCore, core_of
+from workerbus.errors import NotRunningError
 from workerbus.jobs._attempts import RetryOn, retry_of
 from workerbus.jobs._checks import asked, check_request
 from workerbus.jobs._client import JobClient
@@ -129,7 +130,11 @@ class JobContexts(HasCore):
         ):
             options = JobRequestOptions(max_buffered_events=max_buffered_events, delay=delay, priority=priority)
             special = Special(options, retry=retry, signature=signature)
-        _client(self).check_asking()
+        try:
+            _client(self).check_running()
+        except NotRunningError:
+            if not _client(self).leaves_it_to_the_context():
+                raise
         kind: type[JobContext[Any]] = JobStreamContext if signature is not None and signature.streams else JobContext
         return kind(
             _client(self),
@@ -247,7 +252,11 @@ class JobContexts(HasCore):
             options = JobRequestOptions(max_buffered_events=max_buffered_events, delay=delay, priority=priority)
             special = Special(options, payloads=payloads, signature=signature)
         check_request(worker_names, payload, timeout, headers)
-        _client(self).check_asking()
+        try:
+            _client(self).check_running()
+        except NotRunningError:
+            if not _client(self).leaves_it_to_the_context():
+                raise
         return JobGroupContext(
             _client(self),
             worker_names,
