@@ -188,8 +188,8 @@ async def test_of_very_many_jobs_some_are_told_of_and_the_rest_is_counted() -> N
         text = told()
         group.cancel_scope.cancel()
     assert text.count("        has job 'do'") == 10
-    assert "        has 90 more jobs; of all, 0 wait for their turn\n" in text
-    assert "    it asks for 90 more jobs\n" in text
+    assert "        has more jobs, 100 in all, of which 0 wait for their turn\n" in text
+    assert "    it asks for more jobs, 100 in all\n" in text
     assert text.count("asked for by") == 3
     assert "more tasks wait, most of them as those above do" in text
 
@@ -217,7 +217,7 @@ async def test_a_lane_that_is_full_is_told_of_with_who_waits_for_room() -> None:
         await settle()
         text = told()
         group.cancel_scope.cancel()
-    assert "    the data lane of 'slow' is full: 2 of 2 messages wait, and 1 senders for room\n" in text
+    assert "    the data lane of 'slow' is full: 2 of 2 messages wait, and 1 sender for room\n" in text
     assert "        has messages and hooks waiting: 2 data\n" in text
     assert "task 'floods'\n    waits for room in the data lane of 'slow', which is full\n" in text
     assert "worker 'slow', hook on_bus_message\n    waits for ever" in text
@@ -243,6 +243,24 @@ async def test_a_worker_that_is_late_with_its_start_says_why() -> None:
     )
 
 
+async def test_a_runner_whose_bus_does_not_open_is_told_of_already() -> None:
+    """O6: that is when somebody wants to know."""
+
+    class Unreachable(MemoryBus):
+        async def start(self) -> None:
+            await super().start()
+            await anyio.sleep_forever()
+
+    async with create_task_group() as group:
+        group.start_soon(WorkerRunner(name="r", bus=Unreachable(name="far")).run, name="runs")
+        await settle()
+        text = told()
+        group.cancel_scope.cancel()
+    assert "runner 'r' is starting or ending, with 0 workers, on bus 'far'" in text
+    assert "task 'runs'\n    waits for runner 'r' to start" in text
+    assert "in test_a_runner_whose_bus_does_not_open_is_told_of_already.<locals>.Unreachable.start:" in text
+
+
 async def test_a_pool_says_how_many_members_take_jobs_and_how_many_wait() -> None:
     """O6, S2: and which job has the member."""
 
@@ -256,7 +274,7 @@ async def test_a_pool_says_how_many_members_take_jobs_and_how_many_wait() -> Non
             await settle()
         text = told()
         group.cancel_scope.cancel()
-    assert "        1 of 1 members take jobs; 1 jobs wait for one\n" in text
+    assert "        members that take jobs: 1 of 1; jobs that wait for one: 1\n" in text
     assert "waits for a member of the pool, which job 'wait' (…) has" in text
 
 

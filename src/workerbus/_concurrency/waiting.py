@@ -132,6 +132,11 @@ def names_of(names: Iterable[str]) -> str:
     return enumerated([repr(name) for name in sorted(names)])
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things, with an ``s`` where they are several."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def enumerated(texts: Sequence[str]) -> str:
     """Return the first of some texts, and how many more there are."""
     more = f", and {len(texts) - MOST_NAMES} more" if len(texts) > MOST_NAMES else ""

@@ -440,7 +440,9 @@ class PeerBus(PeerSessions):
 
     def in_words(self) -> str:
         """Return the bus and how it is, in words: who is there, and what waits."""
-        return super().in_words() + (f", {len(self._held)} messages wait for a connection" if len(self._held) else "")
+        return super().in_words() + (
+            f", messages that wait for a connection: {len(self._held)}" if len(self._held) else ""
+        )
 
     # --- lifetime
 

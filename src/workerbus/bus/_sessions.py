@@ -126,7 +126,7 @@ class PeerSessions(WorkerBus, EventEmitter):
         peers = enumerated([repr(peer.name) for peer in self.peers])
         text = f"{super().in_words()}, {f'with the peers {peers}' if peers else 'without a peer'}"
         waiting = sum(session.waiting for session in self._sessions.values())
-        return f"{text}, {waiting} messages that have arrived wait for room" if waiting else text
+        return f"{text}, messages that have arrived and wait for room: {waiting}" if waiting else text
 
     def sending_in_words(self, message: BusMessage) -> Wait:
         """Return what a sender waits for, for who looks at its frames."""

@@ -22,7 +22,7 @@ from attrs import frozen
 from workerbus._concurrency.failures import own_error
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus._concurrency.own_tasks import OwnTask
-from workerbus._concurrency.waiting import names_of
+from workerbus._concurrency.waiting import counted, names_of
 from workerbus._log import about
 from workerbus.errors import NotRunningError, PipelineStartTimeoutError
 from workerbus.pipeline._frames import CancelFrame, ErrorFrame, Frame, FrameDirection, Marker, StartFrame
@@ -304,7 +304,7 @@ class RunningPipeline:
         for inbox in self.inboxes:
             texts = [f"handles {lane.current.name}" for lane in inbox.lanes if lane.current is not None]
             waiting = sum(len(lane.entries) for lane in inbox.lanes)
-            texts += [f"has {waiting} more frames waiting"] if waiting else []
+            texts += [f"has {counted(waiting, 'more frame')} waiting"] if waiting else []
             lines += [f"processor {inbox.name!r} {', and '.join(texts)}"] if texts else []
         return lines
 

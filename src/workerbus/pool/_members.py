@@ -148,7 +148,8 @@ class Members:
         balancer = self._jobs.balancer
         if len(balancer.members) == self.size and not balancer.waiting:
             return []
-        return [f"{len(balancer.members)} of {self.size} members take jobs; {balancer.waiting} jobs wait for one"]
+        take = f"members that take jobs: {len(balancer.members)} of {self.size}"
+        return [f"{take}; jobs that wait for one: {balancer.waiting}"]
 
     async def begin(self) -> None:
         """Add the first members; they are started with the pool."""

@@ -233,7 +233,7 @@ class RedisBus(PeerBus):
     def in_words(self) -> str:
         """Return the bus and how it is, in words: who is there, and what waits."""
         unsent = self._redis.outbox.entries
-        return super().in_words() + (f", {unsent} messages are not stored yet" if unsent else "")
+        return super().in_words() + (f", messages that are not stored yet: {unsent}" if unsent else "")
 
     async def room(self) -> None:
         """Wait while too much is unsent."""

@@ -7,7 +7,7 @@ another thread while the event loop stands still. Of jobs there are names, ids a
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from workerbus._concurrency.waiting import Wait, enumerated, job_title
+from workerbus._concurrency.waiting import Wait, counted, enumerated, job_title
 from workerbus._registry import WorkerRegistry
 from workerbus.bus._bus import WorkerBus
 from workerbus.diagnosis._program import begin_to_tell, end_telling
@@ -109,7 +109,7 @@ class RunnerReport:
         lines += self._lanes()
         starts = "has ended" if self._run.done.is_set() else "is starting or ending"
         state = "runs" if self._run.tasks is not None else starts
-        head = f"runner {self._name!r} {state}, with {_count(len(cores), 'worker')}, on {self._bus.in_words()}"
+        head = f"runner {self._name!r} {state}, with {counted(len(cores), 'worker')}, on {self._bus.in_words()}"
         return [head, *_indented([*(f"it {line}" for line in self._groups(self._client, live)), *lines])]
 
     def _place(self, core: WorkerCore) -> str:
@@ -123,7 +123,7 @@ class RunnerReport:
             yield f"has {job.name}, which {asked}: {_how(job)}"
         if len(jobs) > MOST_JOBS:
             line = sum(job.waits for job in jobs)
-            yield f"has {len(jobs) - MOST_JOBS} more jobs; of all, {line} wait for their turn"
+            yield f"has more jobs, {len(jobs)} in all, of which {line} wait for their turn"
         yield from self._groups(core.state.job_client, live)
         if core.in_words is not None:
             yield from core.in_words.lines()
@@ -136,7 +136,7 @@ class RunnerReport:
     def _groups(self, client: JobClient, live: Live) -> list[str]:
         groups = list(client.groups.values())
         lines = [self._group(group, live) for group in groups[:MOST_JOBS]]
-        return lines if len(groups) <= MOST_JOBS else [*lines, f"asks for {len(groups) - MOST_JOBS} more jobs"]
+        return lines if len(groups) <= MOST_JOBS else [*lines, f"asks for more jobs, {len(groups)} in all"]
 
     def _group(self, group: JobGroup, live: Live) -> str:
         title, left = job_title(group.job_id, group.job_name), ages(None, group.deadline, live)
@@ -156,10 +156,10 @@ class RunnerReport:
         for name, inbox in self._bus.inboxes():
             room = inbox.room
             if room is not None and (room.full or room.has_line):
-                line = f"{room.taken} of {room.limit:g} messages wait, and {len(room.line)} senders for room"
+                line = f"{room.taken} of {room.limit:g} messages wait, and {counted(len(room.line), 'sender')} for room"
                 lines.append(f"the data lane of {name!r} is full: {line}")
             elif inbox.hosted_by_bus and inbox.depth:
-                lines.append(f"subscriber {name!r} has {_count(inbox.depth, 'message')} waiting")
+                lines.append(f"subscriber {name!r} has {counted(inbox.depth, 'message')} waiting")
         return lines
 
 
@@ -187,10 +187,6 @@ def _how(job: OpenJob) -> str:
     if held is not None:
         return f"waits {held.wait.text}"
     return job.state.value
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _indented(lines: Sequence[str]) -> list[str]:
