@@ -225,3 +225,21 @@ async def test_a_loop_in_another_task_ends_with_the_group(how: str) -> None:
                     raise KeyError(how)
                 await anyio.sleep_forever()
     assert ended == [begun + (1 if how == "error" else 1.5)]
+
+
+async def test_chunks_of_a_stream_are_told_the_last_one_first() -> None:
+    """J20, J18: of those that have come since, whether a loop has taken them or not."""
+
+    class Streaming(BaseWorker):
+        @job(name="stream")
+        async def stream(self, message: BusJobRequestMessage) -> AsyncIterator[dict[str, Any]]:
+            for n in range(6):
+                yield {"n": n}
+                if n % 2:
+                    await anyio.sleep(1)
+
+    async with running(Streaming("streaming")) as runner, runner.job("streaming", name="stream") as context:
+        told = [now.event async for now in context.progress()]
+    assert [None if event is None else (event.type, event.data) for event in told] == [
+        None, *(("stream_data", {"n": n}) for n in (1, 3, 5)), ("stream_end", None),
+    ]  # fmt: skip
