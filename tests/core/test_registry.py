@@ -674,3 +674,15 @@ async def test_a_worker_that_began_to_go_is_gone_when_the_next_one_of_its_name_i
     await registry.unregister("w", "far")
     assert [data is new for data in left] == [False, True]
     assert left_in(registry) == {}
+
+
+async def test_a_name_that_another_runner_claims_while_its_worker_starts_here_is_told_of() -> None:
+    """G4: and the worker gets ready under it all the same."""
+    registry, conflicts = WorkerRegistry("here"), list[WorkerReadyData]()
+    registry.on_conflict = conflicts.append
+    mine, theirs = WorkerReadyData("w", "here"), WorkerReadyData("w", "there")
+    assert registry.begin(mine)
+    assert registry.enter(theirs) is None
+    assert conflicts == [theirs]
+    assert registry.enter(mine) == []
+    assert registry.get("w") == mine

@@ -49,6 +49,30 @@ def test_among_equals_it_is_the_own_one_then_the_one_that_waited_longest() -> No
     assert [data.runner for data in chosen if data is not None] == ["me", "a", "b", "me", "a", "b"]
 
 
+def test_whose_turn_it_is_among_equals_is_told_by_when_each_was_chosen_last() -> None:
+    """S2: however often the others were, and whatever they have said of themselves since."""
+    pools = SharedPools("me")
+    a, b, c = (known(name, name) for name in "abc")
+    for each in (a, b, c):
+        pools.add(each)
+    chosen = []
+    for _ in range(9):
+        chosen.append(pools.choose("pool"))
+        for each in (a, b, c):
+            pools.note_load(each, 1, 0)
+    assert chosen == [a, b, c] * 3
+
+
+def test_a_pool_that_announces_itself_again_stays_as_busy_as_it_was() -> None:
+    """S2: in a list, say, that all get when a runner comes."""
+    pools = SharedPools("me")
+    pools.add(busy := known("busy", "a", 4))
+    pools.add(other := known("other", "b", 4))
+    pools.note_load(busy, 4, 4)
+    pools.add(known("busy", "a", 4))
+    assert [pools.choose("pool") for _ in range(4)] == [other] * 4
+
+
 def test_one_that_is_gone_is_not_chosen_and_nothing_is_kept_of_it() -> None:
     """S2, R9"""
     pools = SharedPools("me")
