@@ -143,6 +143,61 @@ async def test_the_story_of_a_job_goes_over_all_processes() -> None:
     assert not story["open"]
 
 
+@bus_message
+class Reading(BusDataMessage):
+    celsius: float
+
+
+class Busy(BaseWorker):
+    """Has two jobs at a time, whose handlers ask in their own tasks, and a hook that asks in none."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.asked: dict[str, str | None] = {}
+
+    async def ask(self, outer: str | None) -> None:
+        async with self.job("helper", name="echo") as inner:
+            self.asked[inner.job_id] = outer
+
+    @job(name="twice")
+    async def twice(self, message: BusJobRequestMessage) -> None:
+        await anyio.sleep(0.1)
+        await self.ask(message.job_id)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.ask, message.job_id)
+        await anyio.sleep(0.1)
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if isinstance(message, Reading):
+            await self.ask(None)
+
+
+async def test_it_is_known_in_which_job_another_one_is_asked_for() -> None:
+    """O7: of a worker that has several at once; by its hooks, none is asked for in a job."""
+    net = network()
+    busy = Busy("busy")
+    async with (
+        running(Helper("helper"), name="two", bus=net.end("two")),
+        running(busy, name="one", bus=net.end("one")) as first,
+        observe_cluster(net.end("view")) as cluster,
+    ):
+        await first.registry.wait_for("helper")
+        outer = []
+        for _ in range(2):  # the second time in tasks that were used before
+            async with first.job("busy", name="twice") as one, first.job("busy", name="twice") as another:
+                await anyio.sleep(0.05)
+                first.bus.post(Reading(1.0, source="one", target="busy"))
+            outer += [one.job_id, another.job_id]
+        stories = cluster._overview.stories
+        await seen(
+            cluster, lambda _: all((each := stories.get(job_id)) and len(each.steps) == 2 for job_id in busy.asked)
+        )
+        told = {job_id: each.parent for job_id in busy.asked if (each := stories.get(job_id)) is not None}
+        assert told == busy.asked
+        assert sorted(filter(None, told.values())) == sorted([*outer, *outer])
+        assert len(told) == 10
+
+
 async def test_nothing_is_gathered_before_and_after_somebody_looks() -> None:
     """O7, L1: no tap, no task, no listener to what is logged; after the end of the block at once."""
     net = network()
@@ -273,11 +328,6 @@ async def test_runners_that_share_a_bus_are_all_seen_and_one_tells_what_passes()
         passing = cluster.messages()
         await second.job("b", name="echo")
         assert [each.kind for each in await of_jobs(passing, 2)] == ["asked", "answered"]
-
-
-@bus_message
-class Reading(BusDataMessage):
-    celsius: float
 
 
 async def test_each_message_is_seen_passing_once() -> None:

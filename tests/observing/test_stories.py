@@ -46,7 +46,7 @@ def test_a_tap_notes_of_jobs_who_and_what_and_no_payload() -> None:
         BusJobCancelMessage("2", "enough", source="me", target="w"),
         BusDataMessage(source="me"),
     ):
-        notes.tap(message)
+        notes(message)
     del message
     taken = notes.take()
     assert [(note.kind, note.text) for note in taken] == [
@@ -67,10 +67,10 @@ def test_who_has_seen_enough_takes_itself_off() -> None:
     notes = Notes(taken_off.append, room=10)
     for number in range(11):
         assert not taken_off
-        notes.tap(BusJobRequestMessage(str(number), source="me", target="w"))
+        notes(BusJobRequestMessage(str(number), source="me", target="w"))
     assert (taken_off, notes.full) == ([notes], 1)
     assert [note.job_id for note in notes.take()] == [str(number) for number in range(10)]
-    notes.tap(BusJobRequestMessage("again", source="me", target="w"))
+    notes(BusJobRequestMessage("again", source="me", target="w"))
     assert [note.job_id for note in notes.take()] == ["again"]
 
 

@@ -175,16 +175,12 @@ class Stories:
         note = step.note
         story = self._known.get(note.job_id)
         if story is None:
-            # Only where the requester has one job is it known in which it asks.
-            at_work = self._at_work.get(note.source, {}) if told else {}
-            parent = next(iter(at_work)) if len(at_work) == 1 else None
-            story = Story(note.job_id, note.text, note.source, parent)
+            story = Story(note.job_id, note.text, note.source, self._parent(note) if told else None)
             self._known[note.job_id] = self._open[note.job_id] = story
             if len(self._open) > OPEN:
                 self._close(next(iter(self._open.values())))
         elif told and story.parent is None:
-            at_work = self._at_work.get(note.source, {})
-            story.parent = next(iter(at_work)) if len(at_work) == 1 and story.job_id not in at_work else None
+            story.parent = self._parent(note)
         worker = note.target or ""
         leg = story.legs.get(worker)
         if told:
@@ -197,6 +193,13 @@ class Stories:
             leg = story.legs[worker] = Leg(worker, note.at, told=told)
         if leg.ended is None:
             self._at_work.setdefault(worker, {})[story.job_id] = None
+
+    def _parent(self, note: Note) -> str | None:
+        """Return the job that another one is asked for in, as far as that is known."""
+        at_work = self._at_work.get(note.source, {})
+        if note.parent is not None or len(at_work) != 1 or note.job_id in at_work:
+            return note.parent or None
+        return next(iter(at_work))  # its handler began before anybody looked: known where it had only that one
 
     def _goes_on(self, story: Story, step: Step, *, told: bool) -> None:
         note = step.note

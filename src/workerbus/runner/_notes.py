@@ -3,10 +3,17 @@
 The tap runs in the step of whoever sends, so it does as little as it can; what the notes mean is the subject of
 `workerbus.observing`. Between two looks so many messages are looked at; then the tap takes itself off until the next
 look. So what it costs has a bound, whatever the program does. A payload is kept only where it was asked for.
+
+In which job another one is asked for, no message says. So it is noted, for as long as somebody looks, which job's
+handler the running code belongs to: in a context variable, which tasks that a handler starts get with the others, and
+keep. A request passes here in the step of whoever asks.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar, Token
 from time import monotonic
 from typing import Any, Final, Literal, NamedTuple
 
@@ -59,6 +66,10 @@ _KINDS: Final[dict[type[BusMessage], tuple[str, str | None, str | None]]] = {
 _UNSEEN: Final = (BusObserveMessage, BusObservationMessage)
 
 
+_running: "ContextVar[str]" = ContextVar("workerbus.noted_job")
+"""The id of the job whose handler runs."""
+
+
 class Note(NamedTuple):
     """A message that has passed.
 
@@ -70,6 +81,7 @@ class Note(NamedTuple):
         target: For whom; None is everybody.
         text: The name of the job that is asked for, the status of an answer, or the reason of a cancel.
         origin: The incarnation of the peer that it has come from; None for one that was sent here.
+        parent: The id of the job that a request is asked for in; empty if it is in none, None where that is not known.
         payload: The payload as JSON; None where that was not asked for.
     """
 
@@ -80,6 +92,7 @@ class Note(NamedTuple):
     target: str | None
     text: str | None
     origin: str | None = None
+    parent: str | None = None
     payload: str | None = None
 
 
@@ -100,14 +113,44 @@ class Notes:
         self._room = room
         self._left = room
         self._kept: list[tuple[Any, ...]] = []
+        self._tokens: dict[tuple[str, str], Token[str]] = {}
+        self._known: Counter[str] = Counter()
         self.full: int = 0
         self.wanted: MessagesWanted = "jobs"
 
-    def tap(self, message: BusMessage) -> None:
+    def job_begins(self, worker: str, request: BusJobRequestMessage) -> None:
+        """Note, in the handler's task, whose it is."""
+        if _running.get(None) != request.job_id:  # else another tap of this kind has done so
+            self._tokens[worker, request.job_id] = _running.set(request.job_id)
+            self._known[worker] += 1
+
+    def job_ends(self, worker: str, request: BusJobRequestMessage) -> None:
+        """Note that the task is nobody's any more. One of which nobody hears that keeps it, and is not used again."""
+        token = self._tokens.pop((worker, request.job_id), None)
+        if token is not None:
+            self._known[worker] -= 1
+            with suppress(ValueError):  # a coroutine that is closed is closed elsewhere
+                _running.reset(token)
+
+    def forget(self) -> None:
+        """Forget what was noted, since the tap is taken off."""
+        self.take()
+        self._lose_track()
+
+    def _lose_track(self) -> None:
+        self._tokens.clear()
+        self._known.clear()
+
+    def _parent(self, message: BusMessage) -> str | None:
+        running = _running.get(None)
+        return "" if running is None and self._known[message.source] > 0 else running
+
+    def __call__(self, message: BusMessage) -> None:
         """Note a message."""
         self._left -= 1
         if self._left < 0:
             self.full += 1
+            self._lose_track()
             self._take_off(self)
             return
         kind = _KINDS.get(type(message))
@@ -126,6 +169,7 @@ class Notes:
                 message.target,
                 None if field is None else getattr(message, field),
                 None if peer is None else peer.incarnation,
+                self._parent(message) if what is ASKED and peer is None else None,
                 self._content(message, payload) if self.wanted == "payloads" else None,
             )
         )

@@ -149,9 +149,9 @@ class Reporter:
         self._notes.wanted = self.wanted
         if self._notes.wanted == "none":
             self._take_off(self._notes)
-            self._notes.take()
+            self._notes.forget()
         else:
-            self._runner.bus.add_tap(self._notes.tap)
+            self._runner.bus.add_tap(self._notes)
 
     def look(self) -> None:
         """Look at the runner."""
@@ -164,7 +164,7 @@ class Reporter:
         self.settle()
 
     def _take_off(self, notes: Notes) -> None:
-        self._runner.bus.remove_tap(notes.tap)
+        self._runner.bus.remove_tap(notes)
 
 
 _OF_JOBS: Final = frozenset({"asked", "answered", "update", "chunk", "cancel", "restart"})
