@@ -425,6 +425,11 @@ class Holder:
     inside: list[Private]
 
 
+@frozen
+class Keyed:
+    inside: dict[str, Private]
+
+
 @pytest.mark.parametrize(
     ("annotation", "text"),
     [
@@ -435,6 +440,7 @@ class Holder:
         (Line | int, "Mine.do takes a "),
         (Private, "Mine.do: field '_hidden' of Private is private, and would not travel: give it a public name"),
         (Holder, "Mine.do: field '_hidden' of Private is private, and would not travel: give it a public name"),
+        (Keyed, "Mine.do: field '_hidden' of Private is private, and would not travel: give it a public name"),
     ],
 )
 def test_an_annotation_that_no_payload_can_be_is_refused_when_a_worker_is_made(annotation: Any, text: str) -> None:
