@@ -237,6 +237,29 @@ async def test_upstream_frames_that_an_early_interruption_spares_take_no_room() 
         await spy.until(4)
 
 
+async def test_upstream_frames_make_no_room_when_they_are_handled() -> None:
+    """P1: what waits downstream is as much as before."""
+    gate, spy, queued = Gate(), Spy(max_buffer_size=1), []
+    spy.on = for_texts(gate)
+
+    async def queue() -> None:
+        for frame in texts("a", "b"):
+            await worker.queue_frame(frame)
+            queued.append(frame.text)
+
+    async with flowing(spy) as worker, anyio.create_task_group() as group:
+        await spy.pause_processing_frames()
+        await worker.queue_frame(TextFrame("up"), UP)
+        group.start_soon(queue)
+        await settle()
+        await spy.resume_processing_frames()
+        await gate.reached.wait()
+        await settle()
+        assert queued == ["a"]
+        gate.open()
+    assert spy.heard == ["up", "a", "b"]
+
+
 async def test_a_cancel_releases_those_who_wait_for_room() -> None:
     """P2"""
     gate = Gate()
