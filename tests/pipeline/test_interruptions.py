@@ -151,6 +151,25 @@ async def test_no_frame_behind_an_interruption_is_dropped_by_it() -> None:
     assert [frame.text for frame in last.got[cut:] if isinstance(frame, TextFrame)] == last.heard[-20:]
 
 
+async def test_a_handler_that_swallows_its_cancellation_takes_no_later_frame_with_it() -> None:
+    """P1: the next one is handled as ever, in a scope that is not cancelled."""
+
+    async def swallow(spy: Spy, frame: Frame) -> None:
+        try:
+            await (anyio.sleep_forever() if spy.heard == ["a"] else anyio.sleep(1))
+        except anyio.get_cancelled_exc_class():
+            if spy.heard != ["a"]:
+                raise
+
+    spy, last = Spy(for_texts(swallow)), Spy()
+    async with flowing(spy, last) as worker:
+        await worker.queue_frame(TextFrame("a"))
+        await spy.until(1)
+        await worker.queue_frames([InterruptionFrame(), *texts("b", "c")])
+        await worker.flush()
+    assert last.heard[-2:] == ["b", "c"]
+
+
 async def test_no_frame_gets_ahead_of_an_interruption_that_waits_for_a_system_frame() -> None:
     """P1"""
 

@@ -81,6 +81,29 @@ async def test_what_processors_push_while_they_start_waits_for_the_start() -> No
     assert first.heard == ["up"]
 
 
+async def test_a_start_frame_that_goes_up_starts_nothing() -> None:
+    """P2"""
+
+    async def echo(processor: StartsWith) -> None:
+        await processor.push_frame(StartFrame(), UP)
+
+    gate, spy = Gate(), Spy()
+
+    async def wait(processor: StartsWith) -> None:
+        await gate(Spy(), TextFrame(""))
+
+    worker = worker_of(spy, StartsWith(echo), StartsWith(wait), name="w")
+    await worker.queue_frame(TextFrame("a"))
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(worker)
+        await gate.reached.wait()
+        await settle()
+        assert spy.heard == []
+        assert worker.started_at is None
+        gate.open()
+        await spy.until(1)
+
+
 async def test_what_leaves_the_pipeline_while_it_starts_waits_for_the_start() -> None:
     """P2: in its order."""
 
