@@ -92,7 +92,7 @@ async def test_a_start_frame_that_goes_up_starts_nothing() -> None:
     async def wait(processor: StartsWith) -> None:
         await gate(Spy(), TextFrame(""))
 
-    worker = worker_of(spy, StartsWith(echo), StartsWith(wait), name="w")
+    worker = worker_of(StartsWith(echo), StartsWith(wait), spy, name="w")
     await worker.queue_frame(TextFrame("a"))
     async with WorkerRunner(handle_sigint=False) as runner:
         await runner.add_workers(worker)
