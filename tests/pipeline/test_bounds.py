@@ -239,7 +239,8 @@ async def test_upstream_frames_that_an_early_interruption_spares_take_no_room() 
 
 async def test_upstream_frames_make_no_room_when_they_are_handled() -> None:
     """P1: what waits downstream is as much as before."""
-    gate, spy, queued = Gate(), Spy(max_buffer_size=1), []
+    gate, spy = Gate(), Spy(max_buffer_size=1)
+    queued: list[str] = []
     spy.on = for_texts(gate)
 
     async def queue() -> None:

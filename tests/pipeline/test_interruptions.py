@@ -160,7 +160,8 @@ async def test_a_handler_that_swallows_its_cancellation_takes_no_later_frame_wit
         if isinstance(frame, TextFrame) and frame.text == "a":
             with suppress(anyio.get_cancelled_exc_class()):
                 await anyio.sleep_forever()
-        await anyio.sleep(1)
+        else:
+            await anyio.sleep(1)
 
     async def interrupt(spy: Spy, frame: Frame) -> None:
         if isinstance(frame, TextFrame) and frame.text == "a":

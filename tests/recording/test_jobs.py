@@ -57,16 +57,31 @@ def test_the_first_answer_counts_and_what_comes_behind_it_does_not() -> None:
             of("BusJobRequestMessage", 1.0, "a", "b", name="n"),
             of("BusJobRequestMessage", 1.5, "a", "b", name="n"),
             of("handler begins", 2.0, "b", "b"),
+            of("handler begins", 2.5, "c", "b"),
             of("BusJobUpdateMessage", 3.0, "b", "a"),
             of("BusJobResponseMessage", 4.0, "b", "a", status=JobStatus.FAILED, reason="JobFailure"),
             of("BusJobStreamEndMessage", 5.0, "b", "a", status=JobStatus.COMPLETED),
             of("BusJobUpdateMessage", 5.0, "b", "a"),
             of("BusJobCancelMessage", 5.0, "a", "b"),
             of("handler ends", 6.0, "b", "b"),
+            of("handler ends", 7.0, "c", "b"),
         ]
     )
-    assert (job.asked, job.begun, job.answered, job.ended) == (1.0, 2.0, 4.0, 6.0)
+    assert (job.asked, job.handler, job.begun, job.answered, job.ended) == (1.0, "b", 2.0, 4.0, 6.0)
     assert (job.status, job.reason, job.updates, job.cancelled) == ("failed", "JobFailure", (3.0,), None)
+
+
+def test_the_first_cancel_counts() -> None:
+    """J5"""
+    (job,) = jobs_of(
+        [
+            of("BusJobRequestMessage", 1.0, "a", "b", name="n"),
+            of("BusJobCancelMessage", 2.0, "a", "b", reason="timeout"),
+            of("BusJobCancelMessage", 3.0, "a", "b", reason="left"),
+            of("BusJobResponseMessage", 4.0, "b", "a", status=JobStatus.CANCELLED, reason="JobCancelled"),
+        ]
+    )
+    assert (job.cancelled, job.reason, job.status) == (2.0, "timeout", "cancelled")
 
 
 def test_what_is_about_a_job_whose_request_was_not_recorded_is_left_out() -> None:
