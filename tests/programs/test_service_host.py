@@ -41,7 +41,7 @@ class Service:
         self.process = process
         self.spool = spool
         self.records: list[dict[str, Any]] = []
-        self.url = self.until("a view of runner 'spool' is at ").removesuffix("/")
+        self.url = self.until("a view of ").rpartition(" ")[2].removesuffix("/")
 
     def until(self, begin: str) -> str:
         """Wait until it has logged a message; returns what stands behind its begin."""
