@@ -18,7 +18,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
     "index", "running", "stalls", "health", "view", "opentelemetry", "recording",
     "jobs", "supervision", "pools", "wire", "transports", "messages", "streams", "background-work", "logging",
-    "lanes", "structured-concurrency", "deploying",
+    "lanes", "structured-concurrency", "deploying", "questions",
 )  # fmt: skip
 SIGNALS = "handle_sigterm"  # in programs that wait for a signal: `test_a_service_of_the_page_ends_as_it_says`
 
