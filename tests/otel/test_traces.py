@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from support.places import Places
 from support.telemetry import Telemetry, parent_of
 from support.workers import Doing, Helper, running
-from workerbus import BaseWorker, BusJobRequestMessage, JobError, JobFailure, WorkerPool, job
+from workerbus import BaseWorker, BusJobRequestMessage, JobError, JobFailure, JobGroupError, WorkerPool, job
 from workerbus.otel import instrument
 from workerbus.testing import RecordingBus
 
@@ -116,6 +116,27 @@ async def test_a_group_is_one_span_above_those_of_its_requests(telemetry: Teleme
     assert telemetry.attributes("group echo")["messaging.batch.message_count"] == 2
 
 
+async def test_handlers_of_one_job_that_run_at_once_end_each_for_itself(telemetry: Telemetry) -> None:
+    """X8: and the group names the error of the one that has failed."""
+    begun = {name: anyio.Event() for name in ("a", "b", "c")}
+
+    async def do(worker: Doing, message: BusJobRequestMessage) -> None:
+        begun[worker.name].set()
+        for each in begun.values():
+            await each.wait()
+        if worker.name == "c":
+            await anyio.sleep(1)
+            raise ValueError("it went wrong")
+
+    async with running(*(Doing(name, do) for name in begun), name="r") as runner:
+        instrument(runner, **telemetry.providers)
+        with pytest.raises(JobGroupError):
+            await runner.job_group(*begun, name="do")
+    statuses = {name: telemetry.attributes(f"process {name}")["workerbus.job.status"] for name in begun}
+    assert statuses == {"a": "completed", "b": "completed", "c": "error"}
+    assert telemetry.attributes("group do")["error.type"] == "ValueError"
+
+
 @pytest.mark.parametrize(
     ("error", "kind"), [(ValueError("secret"), "ValueError"), (JobFailure("secret"), "JobFailure")]
 )
@@ -178,6 +199,15 @@ async def test_headers_that_are_given_go_along_and_a_context_in_them_is_the_pare
             assert message.headers is not None
             assert message.headers["tenant"] == "blue"
             assert f"{span.context.trace_id:032x}" in message.headers["traceparent"]
+
+
+async def test_a_span_that_is_current_comes_before_a_context_in_headers(telemetry: Telemetry) -> None:
+    """X8"""
+    async with running(Helper("w"), name="r") as runner:
+        instrument(runner, **telemetry.providers)
+        with telemetry.tracer_provider.get_tracer("mine").start_as_current_span("request"):
+            await runner.job("w", name="echo", headers={"traceparent": TRACEPARENT})
+    assert parent_of(telemetry.spans["job echo"], telemetry) == "request"
 
 
 async def test_a_handler_leaves_no_context_to_the_next_one(telemetry: Telemetry) -> None:
