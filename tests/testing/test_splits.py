@@ -68,6 +68,25 @@ def test_an_answer_that_meets_a_losing_split_is_lost(backend: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("sides", [["b", "c", "d"], [("b", "c", "d")]])
+def test_all_splits_end_together_and_let_in_what_they_hold_back_from_each_end(backend: str, sides: list[Any]) -> None:
+    async def main() -> None:
+        async with network("a", "b", "c", "d") as (a, b, c, d):
+            taker = Taker("taker")
+            await a.subscribe(taker)
+            for side in sides:
+                a.split("a", side)
+            for number, other in enumerate((b, c, d, b, c, d)):
+                await other.send(note(number, source=other.name, target="taker"))
+            await settle()
+            assert taker.got == []
+            a.heal()
+            await settle()
+            assert sorted(message.n for message in taker.messages()) == list(range(6))
+
+    run(main, backend=backend)
+
+
 def test_what_is_held_back_arrives_in_order_and_before_what_is_sent_after_the_split(backend: str) -> None:
     async def main() -> None:
         async with network("left", "right") as (left, right):
