@@ -72,8 +72,8 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """What it has written, without the codes for colours."""
-        return re.sub(r"\x1b\[[\d;]*m", "", self.output.decode()).replace("\r\n", "\n")
+        """What it has written, without the codes for colours; of the last character, it may have written a part."""
+        return re.sub(r"\x1b\[[\d;]*m", "", self.output.decode(errors="replace")).replace("\r\n", "\n")
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
