@@ -323,6 +323,8 @@ async def test_runners_that_share_a_bus_are_all_seen_and_one_tells_what_passes()
             passing = cluster.messages()
             await second.job("a", name="echo")
             assert [each.kind for each in await of_jobs(passing, 2)] == ["asked", "answered"]
+            await anyio.sleep(2.5)  # both have reported since
+            assert not [each for each in passing.take() if each.job_id]
         await seen(cluster, lambda state: set(state["runners"]) == {"two"})
         await anyio.sleep(1.5)  # the other one is asked for what passes
         passing = cluster.messages()
@@ -346,6 +348,28 @@ async def test_each_message_is_seen_passing_once() -> None:
         }
     assert [each async for each in passing] == []
     assert cluster.missed == 0
+
+
+async def test_there_is_one_question_at_a_time_also_when_more_is_wanted() -> None:
+    """O7: what is wanted anew is asked for soon, and after that one question a second goes to each runner."""
+    net = network()
+    async with running(Helper("helper"), name="one", bus=net.end("one")) as runner:
+        asked: list[str] = []
+
+        def tap(message: BusMessage) -> None:
+            if isinstance(message, BusObserveMessage):
+                asked.append(message.messages)
+
+        runner.bus.add_tap(tap)
+        async with observe_cluster(net.end("view")) as cluster:
+            wanted: list[Any] = ["all", "payloads", "none", "all"]
+            for messages in wanted:
+                cluster.want(messages)
+            await anyio.sleep(1.5)
+            asked.clear()
+            await anyio.sleep(10)
+            assert 8 <= len(asked) <= 12
+            assert set(asked) == {"all"}
 
 
 async def test_payloads_are_told_where_they_are_asked_for_and_the_runner_allows_it() -> None:
