@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,12 @@ from workerbus import BaseWorker, WorkerRunner
 async def main():
     async with WorkerRunner(name="shop", {options}) as runner:
         await runner.add_workers(BaseWorker("till"), wait=True)
-        print("ready", flush=True)
-        await anyio.sleep_forever()
+        async with anyio.create_task_group() as group:
+            group.start_soon(ready)  # which runs when this one waits
+            await anyio.sleep_forever()
+
+async def ready():
+    print("ready", flush=True)
 
 anyio.run(main, backend=sys.argv[1])
 """
@@ -48,8 +53,7 @@ def test_a_program_that_was_given_the_signal_writes_what_it_waits_for(backend: s
     with started(backend, "dump_signal='SIGUSR1'") as process:
         for _ in range(2):
             assert main(["dump", str(process.pid)]) == 0
-            assert process.stderr is not None
-            lines = [*iter(process.stderr.readline, "    at <string>:10, in main\n")]
+            lines = [*takewhile(lambda line: line != "    at <string>:11, in main\n", process.stderr or ())]
             assert lines[0] == f"process {process.pid}, with 1 runner\n"
             assert lines[2].startswith("runner 'shop' runs, with 1 worker, on bus 'MemoryBus-")
             assert lines[3] == "    idle is 'till'\n"

@@ -8,7 +8,6 @@ the signal, and the last to end gives it back. A handler that the program had is
 meanwhile stays. A forked child has what was there before.
 """
 
-import logging
 import os
 import signal
 import sys
@@ -17,10 +16,7 @@ from select import select
 from types import FrameType
 from typing import Any, Final
 
-from workerbus._log import about
 from workerbus.diagnosis._program import PATIENCE, dump
-
-logger = logging.getLogger("workerbus.runner")
 
 _OTHERS: Final = ("SIGKILL", "SIGSTOP", "SIGINT", "SIGTERM", "SIGSEGV", "SIGFPE", "SIGILL", "SIGBUS", "SIGABRT")
 """Signals that cannot be handled, or mean something else."""
@@ -57,20 +53,22 @@ class DumpSignal:
         self._number = _checked(given)
         self._begun = False
 
-    def begin(self, runner: str) -> None:
-        """Take the signal; off the main thread, or where it cannot be given back, there is a warning instead."""
-        number, why = self._number, ""
+    def begin(self) -> str:
+        """Take the signal.
+
+        Returns:
+            Why it was not taken, in words: off the main thread, or where it could not be given back. Else empty.
+        """
+        number = self._number
         if threading.current_thread() is not threading.main_thread():
-            why = "this is not the main thread"
-        elif number not in _taken and signal.getsignal(number) is None:
-            why = "something outside of Python handles it"
-        if why:
-            logger.warning("%s dumps nothing: %s", number.name, why, extra=about(runner=runner))
-            return
+            return f"{number.name} dumps nothing: this is not the main thread"
+        if number not in _taken and signal.getsignal(number) is None:
+            return f"{number.name} dumps nothing: something outside of Python handles it"
         if number not in _taken:
             _taken[number] = _Taken(signal.signal(number, _handle))
         _taken[number].users += 1
         self._begun = True
+        return ""
 
     def end(self) -> None:
         """Give it back, if nobody else has asked for it."""

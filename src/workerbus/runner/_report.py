@@ -4,10 +4,12 @@ It only reads, and it changes nothing that it reads: it may be asked in the midd
 another thread while the event loop stands still. Of jobs there are names, ids and ages, and nothing of payloads.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from workerbus._concurrency.waiting import Wait, counted, enumerated, job_title
+from workerbus._log import about
 from workerbus._registry import WorkerRegistry
 from workerbus.bus._bus import WorkerBus
 from workerbus.diagnosis._program import begin_to_tell, end_telling
@@ -21,6 +23,8 @@ from workerbus.runner._workers import HostedWorkers
 from workerbus.supervision._supervisor import Supervisions
 from workerbus.worker._core import WorkerCore
 from workerbus.worker._types import Phase
+
+logger = logging.getLogger("workerbus.runner")
 
 MOST_JOBS: Final = 10
 """Of so many jobs of one worker, and so many that it has asked for, there is a line each; the others are counted."""
@@ -60,8 +64,9 @@ class RunnerReport:
     def begin(self) -> None:
         """Let `workerbus.dump` tell of the runner, and the signal have it do so; called in the runner's event loop."""
         begin_to_tell(self)
-        if self._dump_signal is not None:
-            self._dump_signal.begin(self._name)
+        refusal = "" if self._dump_signal is None else self._dump_signal.begin()
+        if refusal:
+            logger.warning("%s", refusal, extra=about(runner=self._name))
 
     def end(self) -> None:
         """Take that back."""
