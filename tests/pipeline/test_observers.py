@@ -48,7 +48,7 @@ async def test_a_slow_observer_slows_nothing(caplog: pytest.LogCaptureFixture) -
 
     quick, spy = Quick(), Spy()
     before = anyio.current_time()
-    async with nothing_left(), flowing(spy, observers=[Slow(), quick]) as worker:
+    async with nothing_left(), flowing(spy, observers=[Slow(), quick, Slow()]) as worker:
         await worker.queue_frames(texts(*range(100)))
         await spy.until(100)
         await settle()
