@@ -23,7 +23,7 @@ class Baker(BaseWorker):
 async def buy(runner: WorkerRunner, dough: str, counter: trio.MemorySendChannel[str]) -> None:
     """Ask for a loaf, and wait for it no longer than two and a half seconds."""
     async with counter:
-        with trio.move_on_after(2.5) as patience:  # the baker is told of it, and stops
+        with trio.move_on_after(2.5) as patience:  # the baker is told, and stops
             answer = await runner.job("baker", name="bake", payload={"dough": dough})
             await counter.send(answer["bread"])
         if patience.cancelled_caught:
