@@ -34,7 +34,7 @@ def _within(low: float, high: float) -> Callable[["Backoff", "Attribute[float]",
 
 @frozen(kw_only=True)
 class Backoff:
-    """How long to wait before each new attempt: longer each time, and not for everybody the same.
+    """How long to wait before each new attempt: longer each time, with some random jitter.
 
     Args:
         initial: The first wait, in seconds.

@@ -97,7 +97,7 @@ class WorkerReadyData(Value):
 
 @value
 class WorkerGoneData(Value):
-    """A worker that is there no more.
+    """A worker that is gone.
 
     Args:
         worker_name: The name of the worker.
@@ -114,7 +114,7 @@ class WorkerGoneData(Value):
 
 @value
 class WorkerRestartedData(Value):
-    """A supervised worker that was made anew.
+    """A supervised worker that was restarted.
 
     Args:
         worker_name: The name of the worker.
@@ -133,7 +133,7 @@ class WorkerRestartedData(Value):
 
 @value
 class WorkerErrorData(Value):
-    """An error that a worker reported, or of which it has ended.
+    """An error that a worker has reported, or that has ended it.
 
     Args:
         worker_name: The name of the worker.

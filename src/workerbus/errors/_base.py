@@ -82,7 +82,7 @@ class NotRunningError(WorkerBusError, RuntimeError):
 
 
 class WrongTaskError(WorkerBusError, RuntimeError):
-    """Something was entered in one task and left in another, which cannot leave it properly. It is closed all the same.
+    """Something was entered in one task and left in another, which cannot leave it properly. It is closed anyway.
 
     Attributes:
         what: What was left.

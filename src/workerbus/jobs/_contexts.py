@@ -42,8 +42,8 @@ class ReportingContext(Context):
                 async for now in group.progress():
                     print(f"{now.answered} of {now.total}, {now.failed} failed; waiting for {group.waits_for}")
 
-        It takes no event and no answer away from other loops, and there may be several. Who is slow misses what was
-        between: a report says how far the job is when it is taken.
+        Other loops still get all events and answers, and several may run at once. A slow reader misses reports in
+        between: each says how far the job is when it is read.
 
         Returns:
             An iterator over `JobProgress`. Its ``now()`` returns one without waiting, also afterwards.
@@ -234,8 +234,8 @@ class JobGroupContext(ReportingContext, Coroutine[Any, Any, dict[str, R_co]], Ge
     async def quorum(self, n: int) -> list[JobAnswer]:
         """Wait until so many workers have completed the job, and tell the others to stop.
 
-        In the body of ``async with`` the others unwind while it goes on, and leaving the context waits for them. On a
-        context that has not been entered, it is all in one: the others have unwound when this returns.
+        In the body of ``async with``, the others stop while the body goes on, and leaving the context waits for them.
+        On a context that has not been entered, this enters and leaves it: the others have stopped when it returns.
 
         An answer that is not COMPLETED ends the group, as ever, unless it has ``cancel_on_error=False``. Then it only
         counts as one that is missing.

@@ -173,10 +173,10 @@ def every(seconds: float, *, overlapping: bool = False, at_once: bool = False) -
         @every(60)
         async def refresh(self): ...
 
-    Time is that of the event loop, which nobody sets. The calls are due at even distances, however long each takes: one
-    that takes too long makes the next ones be left out, and not come late. An exception is logged and reported as that
-    of a hook, and the next call comes all the same. Calls run while the worker is inactive, too. An end of the worker
-    cancels them, and does not wait.
+    The clock is that of the event loop. Calls are due at regular intervals, however long each takes; while one is still
+    running, the next ones are skipped, and are not made up for. An exception is logged and reported like that of a
+    hook, and the next call comes all the same. Calls are made while the worker is inactive, too. When the worker ends,
+    it cancels them and does not wait.
 
     Args:
         seconds: From one call to the next; more than 0.

@@ -262,7 +262,7 @@ class BusPoolLoadMessage(BusDataMessage):
 
 @bus_message
 class BusWorkerRestartingMessage(BusDataMessage):
-    """Announces that a worker, the message's source, takes no more jobs, and that its supervision makes it anew.
+    """Announces that a worker, the message's source, takes no more jobs, and that its supervision restarts it.
 
     It may still be answering those under way. When it has finished, a `BusWorkerGoneMessage` follows.
 
@@ -292,7 +292,7 @@ class BusWorkerGoneMessage(BusDataMessage):
         number: The number of the announcement within that life, higher than those before it; None for the last known.
         error: What the worker has failed of, in words; None if it has ended. One that has failed to start has not been
             announced as ready.
-        restarting: Whether its supervision makes it anew, so that jobs for it wait.
+        restarting: Whether its supervision restarts it, so that jobs for it wait.
 
     Guarantees: J4, L8, S1, W9.
     """

@@ -58,11 +58,11 @@ class WorkerPool(BaseWorker):
         await runner.add_workers(pool)
         page = await pool.job(Fetcher.fetch, payload=Fetch(url))
 
-    Whoever asks the name for a job asks the pool; the job goes to the member that has the fewest. Where all have as
-    many as they may, it waits: the highest ``priority`` first, and in the order of arrival among equals.
+    Ask for a job by the pool's name; the member with the fewest jobs does it. When all members are busy, jobs wait:
+    the highest ``priority`` goes first, and equal ones in the order of arrival.
 
     The members are children of the pool, called ``fetchers/1``, ``fetchers/2`` and so on. One that fails, or ends, is
-    restarted: its jobs are answered ERROR, and those that wait are not touched. A job that may be done again says so:
+    restarted: its jobs are answered ERROR, and those that wait are not affected. If a job may be repeated, say so:
     ``attempts=3, retry_on=JobStatus.ERROR``.
 
     A subclass may have `@job` handlers of its own; jobs of their names are done by the pool, and not by a member.
@@ -329,9 +329,10 @@ class WorkerPool(BaseWorker):
                 async for answer in answers:
                     print(answer.payload.url, answer.response.title)
 
-        A payload is taken from the iterable when there is room for its job: as many are under way, or answered and not
-        read, as the members may have at once. So the iterable may be endless. Leaving the context cancels what is under
-        way; it has unwound then, and an async generator of payloads is closed.
+        A payload is taken from the iterable when there is room for its job. A job takes up room until its answer has
+        been read; there is room for as many as the members may have at once. So the iterable may be endless. Leaving
+        the context cancels the jobs under way and waits until they have stopped, and closes an async generator of
+        payloads.
 
         Args:
             handler: Which `@job` handler is to do it: the method, as in ``Fetcher.fetch``, or its name.

@@ -69,7 +69,7 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         await runner.add_workers(Greeter("greeter"))
         await runner.run()
 
-    or, for code that does something itself meanwhile::
+    or, to do something of your own meanwhile::
 
         async with WorkerRunner() as runner:
             await runner.add_workers(Greeter("greeter"))
@@ -208,7 +208,7 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
 
     @property
     def outcome(self) -> RunOutcome | None:
-        """How the run has ended, why, and of which signal; None before it has.
+        """How the run has ended, why, and by which signal; None until it has ended.
 
         Guarantees: R5.
         """
@@ -253,7 +253,7 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         )
 
     def health(self) -> RunnerHealth:
-        """Return how the runner is, for who asks whether it lives and whether it can take work.
+        """Return whether the runner is alive and can take work, for health probes.
 
         Call it from any thread: while the event loop stands still, nobody else can.
 

@@ -39,7 +39,7 @@ _BEATS: Final = 4
 
 @value
 class LoopStatistics(Value):
-    """How an event loop has kept up, as far as it is watched.
+    """How well an event loop has kept up.
 
     Args:
         stalls: How many times it stood still for longer than the limit.

@@ -66,7 +66,7 @@ class SupervisingHost(Protocol):
 
 
 class Supervision:
-    """Workers that are made anew when they have gone. What ``supervise`` of a runner or a worker returns.
+    """Workers that are restarted when they have gone. ``supervise`` of a runner or a worker returns it.
 
     Guarantees: S1.
     """

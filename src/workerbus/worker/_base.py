@@ -191,11 +191,11 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
         Override it for a worker with work of its own. When it returns, the worker finishes; an exception that it raises
         ends the worker as failed. Three things to know:
 
-        * Call `start` in it, or ``await super().run(params)``, which does: before that, nobody hears of the worker.
+        * Call `start` in it, or ``await super().run(params)``, which does: until then the worker is not announced.
         * To be let return when the worker is to end, ``await super().run(params)`` or ``await params.wait_for_end()``,
           or look at ``params.ending`` now and then. One that has done none of these when an end is due is cancelled
           then, without a grace period, and named in the log.
-        * Work that goes on beside it belongs into `create_task`, or into ``params.task_group``.
+        * Start work that runs beside it with `create_task`, or in ``params.task_group``.
 
         Args:
             params: What the worker runs in: its own task group, and the word when it is to end.
@@ -337,7 +337,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
             await until_started(states)
 
     async def watch_workers(self, *worker_names: str) -> None:
-        """Have `on_worker_ready` run when the named workers get ready, and at once for those that are.
+        """Run `on_worker_ready` when the named workers get ready, and at once for those that are ready.
 
         When they have gone, `on_worker_gone` runs.
 
@@ -353,7 +353,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
     # --- what it says to others
 
     async def end(self, *, reason: str | None = None) -> None:
-        """Ask for a graceful end of everything that this worker's runner runs.
+        """Ask the runner to end gracefully, with all its workers. To end this worker alone, see `stop`.
 
         Args:
             reason: Why, in words; it reaches every worker of the runner.
@@ -363,7 +363,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
         await self.send_bus_message(BusEndMessage(reason, source=self.name, target=_runner_of(core_of(self))))
 
     async def cancel(self, *, reason: str | None = None) -> None:
-        """Ask for an immediate end of everything that this worker's runner runs.
+        """Ask the runner to end at once, with all its workers. To end this worker alone, see `stop`.
 
         Args:
             reason: Why, in words; it reaches every worker of the runner.
@@ -409,7 +409,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
     async def activate_worker(
         self, worker_name: str, *, args: WorkerActivationArgs | None = None, deactivate_self: bool = False
     ) -> None:
-        """Activate a worker; one that is being restarted, when the next one of its name is there.
+        """Activate a worker. If it is being restarted, wait for the new one first.
 
         Args:
             worker_name: The name of the worker to activate.
@@ -445,7 +445,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
             await self.send_bus_message(message)
 
     async def deactivate_worker(self, worker_name: str) -> None:
-        """Deactivate a worker; one that is being restarted, when the next one of its name is there.
+        """Deactivate a worker. If it is being restarted, wait for the new one first.
 
         Args:
             worker_name: The name of the worker to deactivate.

@@ -91,7 +91,7 @@ class WorkerHooks(EventEmitter):
         """
 
     async def on_worker_restarted(self, data: WorkerRestartedData) -> None:
-        """Run when a supervised child was restarted; it is attached, and perhaps not ready yet.
+        """A supervised child was restarted. It is attached, but perhaps not ready yet.
 
         Args:
             data: Its name, how many times it was restarted, and what the one before it has failed of.
@@ -100,7 +100,7 @@ class WorkerHooks(EventEmitter):
         """
 
     async def on_worker_gone(self, data: WorkerGoneData) -> None:
-        """A worker of which `on_worker_ready` has told is there no more: it has ended or failed, and its name is free.
+        """A worker that `on_worker_ready` has announced is gone: it has ended or failed, and its name is free.
 
         Args:
             data: The worker, its runner, and what it has failed of, if it has.
@@ -109,7 +109,7 @@ class WorkerHooks(EventEmitter):
         """
 
     async def on_worker_failed(self, data: WorkerErrorData) -> None:
-        """A child of this worker has reported an error, or has ended of one.
+        """A child of this worker has reported an error, or has failed.
 
         Args:
             data: The child, and what it has reported: with the exception, what has raised it, and whether the child has
@@ -138,7 +138,7 @@ class WorkerHooks(EventEmitter):
         """
 
     async def on_job_update(self, message: BusJobUpdateMessage | BusJobUpdateUrgentMessage) -> None:
-        """A worker tells of the progress of a job that this one has asked for.
+        """A worker reports the progress of a job that this one has asked for.
 
         Args:
             message: The update.
@@ -189,7 +189,7 @@ class WorkerHooks(EventEmitter):
         """
 
     async def on_job_cancelled(self, message: BusJobCancelMessage) -> None:
-        """A job that this worker does was cancelled by its requester, or has run out of time.
+        """A job that this worker is doing was cancelled by its requester, or has run out of time.
 
         Args:
             message: The job's id and the reason, which is ``"timeout"`` where time has run out.
