@@ -7,12 +7,15 @@ from typing import Any
 import anyio
 import pytest
 
+from support.messages import note
 from support.redis_servers import RedisServer, redis_running, until
+from support.subscribers import Plain
 from support.workers import Helper
 from workerbus import BusUnavailable, WorkerRunner
 from workerbus.redis import RedisBus, RedisSetupError
 from workerbus.redis._connection import Connection
 from workerbus.redis._errors import ConnectionLost
+from workerbus.redis._life import LifeTrigger
 from workerbus.redis._membership import Membership
 
 Then = Callable[[Connection], Awaitable[None]]
@@ -216,3 +219,24 @@ async def test_a_server_that_does_not_answer_at_the_start_is_unavailable(
         async with RedisBus(server.url, send_timeout=0.2):
             pytest.fail("it has opened")
     assert server.call("KEYS", "*") == []
+
+
+async def test_what_waits_to_be_written_when_a_life_ends_is_not_written_in_the_next() -> None:
+    """X3, X4: its session is over, and its sender is told. What is being written may have been stored."""
+    plain = Plain("it")
+    with redis_running() as server:
+        async with RedisBus(server.url, lease=5.0, name="left") as left, RedisBus(server.url, lease=5.0) as right:
+            await right.subscribe(plain)
+            await until(lambda: left.peers and right.peers)
+            server.freeze()
+            written = left.transmit(note(0, target="it"), left.peers)
+            await until(lambda: written.written)
+            waits = left.transmit(note(1, target="it"), left.peers)
+            left._redis.lives.over(LifeTrigger.FENCE, "by the test")
+            await waits.wait()
+            server.thaw()
+            assert isinstance(waits.error, BusUnavailable)
+            await until(lambda: left.statistics().lives == 2 and left.peers)
+            await left.send(note(2, target="it"))
+            await until(lambda: note(2, target="it") in plain.got)
+    assert note(1, target="it") not in plain.got
