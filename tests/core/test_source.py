@@ -107,7 +107,7 @@ def test_a_decision_by_a_time_is_found() -> None:
     assert not any(_decides_by(source, "at") for source in ("a.at is None", "f(at) < b", "at", "a.at.b < c"))
 
 
-NUMBER = r"\b[BGJLNOPRSWX]\d{1,2}\b"
+NUMBER = r"\b[BGJLNOPRSTWX]\d{1,2}\b"
 LAST_LINE = re.compile(rf"\s*Guarantees: {NUMBER}(, {NUMBER})*\.")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import inspect
 import io
 import re
 from pathlib import Path
@@ -9,7 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from workerbus.testing import DeadlockError, run
+from support.known_bugs import KNOWN_BUGS
+from workerbus.testing import DeadlockError, explore, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,6 +97,38 @@ def test_the_snippets_of_the_page_on_testing_do_what_they_say(backend: str, tmp_
     assert len(tests) >= 7
     for test in tests:
         test(backend)
+
+
+def page_on_exploring() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs/exploring.md").read_text(), re.DOTALL)
+
+
+def test_the_snippets_of_the_page_on_exploring_do_what_they_say(backend: str, tmp_path: Path) -> None:
+    """T1, T2."""
+    module = played(page_on_exploring(), tmp_path)
+    tests = [value for name, value in vars(module).items() if name.startswith("test_")]
+    assert len(tests) == 3
+    for test in tests:
+        test(*[backend] * len(inspect.signature(test).parameters))
+
+
+def test_the_page_on_exploring_shows_what_is_found(tmp_path: Path) -> None:
+    """T2."""
+    page = (ROOT / "docs/exploring.md").read_text()
+    shown = re.findall(r"```text\n(in workerbus.*?)```", page, re.DOTALL)[0]
+    program = tmp_path / "bank.py"
+    program.write_text(page_on_exploring()[0])
+    with pytest.raises(AssertionError) as caught:
+        explore(load(program).two_deposits)
+    told = caught.value.__notes__
+    assert "\n".join([*told[told.index(shown.splitlines()[0]) :], ""]) == shown
+
+
+def test_the_page_on_exploring_has_a_row_for_each_known_bug() -> None:
+    """T1."""
+    page = (ROOT / "docs/exploring.md").read_text()
+    rows = re.findall(r"^\| ([a-z ]+) \| \d", page, re.MULTILINE)
+    assert rows == [getattr(scenario, "__name__", "").replace("_", " ") for scenario in KNOWN_BUGS]
 
 
 def test_the_page_on_testing_shows_the_error_that_comes(backend: str, tmp_path: Path) -> None:

@@ -294,3 +294,109 @@ def test_a_directory_that_cannot_be_written_fails_no_test_more(suite: Suite, pyt
     result = suite(RECORD, "--workerbus-record=left/deeper", "-k", "asyncio or without")
     result.assert_outcomes(passed=2, failed=2, errors=1, deselected=3)
     assert "cannot be written: Not a directory" in result.stdout.str()
+
+
+# --- the marker explore
+
+DEPOSITS = """
+from anyio.lowlevel import checkpoint
+
+{marker}
+@pytest.mark.parametrize("amount", [10])
+async def test_deposits(amount):
+    balance = 0
+
+    async def deposit(after):
+        nonlocal balance
+        for _ in range(after):
+            await checkpoint()
+        before = balance
+        await checkpoint()
+        balance = before + amount
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(deposit, 0)
+        group.start_soon(deposit, {after})
+    assert balance == 20
+"""
+
+
+def deposits(marker: str = "@pytest.mark.explore(pct=3, schedules=50)", after: int = 1) -> str:
+    return DEPOSITS.format(marker=marker, after=after)
+
+
+def test_a_marked_test_runs_under_many_schedules_on_each_backend(suite: Suite) -> None:
+    """T1, T2."""
+    result = suite(deposits())
+    result.assert_outcomes(failed=2)
+    output = result.stdout.str()
+    for backend in ("asyncio", "trio"):
+        assert f"in workerbus.testing.explore(test_deposits, backend='{backend}')" in output
+        again = re.search(rf"or: pytest '(.*\[.*{backend}.*\])' --workerbus-schedule=({backend}/\S+)", output)
+        assert again is not None
+        assert f'again: replay(test_deposits, "{again[2]}")' in output
+        repeated = suite(deposits(), f"--workerbus-schedule={again[2]}")
+        repeated.assert_outcomes(failed=1, skipped=1)
+        assert "assert 10 == 20" in repeated.stdout.str()
+    assert "fixtures.py" not in output
+    assert "_explore.py" not in output
+
+
+@pytest.mark.parametrize(
+    ("marker", "told"),
+    [
+        pytest.param("@pytest.mark.explore", "pct(3) on asyncio: 1,000 schedules", marks=pytest.mark.slow),
+        ("@pytest.mark.explore(pct=2, schedules=7, seed=4)", "pct(2) on asyncio: 7 schedules"),
+        ("@pytest.mark.explore(exhaustive=1)", "exhaustive(1) on trio: "),
+        ("@pytest.mark.explore(random_walk=True, schedules=9)", "random_walk() on trio: 9 schedules"),
+    ],
+)
+def test_a_marked_test_that_passes_says_what_was_tried(suite: Suite, marker: str, told: str) -> None:
+    """T1."""
+    result = suite(deposits(marker, after=2), "-rA")
+    result.assert_outcomes(passed=2)
+    assert told in result.stdout.str()
+
+
+def test_a_module_can_be_marked(suite: Suite) -> None:
+    """T1."""
+    result = suite("pytestmark = pytest.mark.explore(exhaustive=1)\n" + deposits("", after=2))
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("marker", "told"),
+    [
+        ("@pytest.mark.explore(pct=0)", "the marker explore: depth must be at least 1, not 0"),
+        ("@pytest.mark.explore(pct=1, exhaustive=1)", "the marker explore: one strategy at a time"),
+        ("@pytest.mark.explore(shedules=3)", "the marker explore: *unexpected keyword argument 'shedules'"),
+        ("@pytest.mark.explore(3)", "the marker explore: *positional argument"),
+        ("@pytest.mark.explore(schedules=0)", "the marker explore: budget must be at least 1 run, not 0"),
+    ],
+)
+def test_a_marker_that_is_wrong_says_so(suite: Suite, marker: str, told: str) -> None:
+    """T1."""
+    result = suite(deposits(marker))
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines([f"*{told}*"])
+
+
+def test_only_async_tests_can_be_marked(suite: Suite) -> None:
+    """T1."""
+    result = suite("@pytest.mark.explore\ndef test_one(): pass\n")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*the marker explore is for async tests*"])
+
+
+def test_a_schedule_that_is_none_is_a_usage_error(suite: Suite) -> None:
+    """T2."""
+    result = suite(deposits(), "--workerbus-schedule=seven")
+    assert result.ret != 0
+    assert "--workerbus-schedule: a schedule is a text as" in result.stdout.str() + result.stderr.str()
+
+
+def test_anyios_own_plugin_leaves_marked_tests_alone(suite: Suite) -> None:
+    """T1: in its automatic mode, too."""
+    result = suite(deposits(after=2), "-o", "anyio_mode=auto", "-rA")
+    assert result.ret == 0
+    assert "pct(3) on trio: 50 schedules" in result.stdout.str()

@@ -19,6 +19,8 @@ from workerbus.testing.cancellation._checkpoints import (
     cancel_at_every_checkpoint,
 )
 from workerbus.testing.clock._run import advance, run, settle, virtual_backend
+from workerbus.testing.exploring._explore import Exploration, FoundFailure, explore, replay
+from workerbus.testing.exploring._strategies import exhaustive, pct, picks, random_walk
 from workerbus.testing.workers._behaviour import Behaviour, ScriptedError
 from workerbus.testing.workers._plans import GroupOutcome, GroupPlan, RequesterError, run_group_plan
 from workerbus.testing.workers._recording import HookRun, RecordingWorker
@@ -31,9 +33,11 @@ __all__ = [
     "CutError",
     "DeadlockError",
     "EchoWorker",
+    "Exploration",
     "Fault",
     "Faults",
     "FaultyBus",
+    "FoundFailure",
     "GroupOutcome",
     "GroupPlan",
     "HookRun",
@@ -51,7 +55,13 @@ __all__ = [
     "advance",
     "assert_no_jobs",
     "cancel_at_every_checkpoint",
+    "exhaustive",
+    "explore",
     "nothing_left",
+    "pct",
+    "picks",
+    "random_walk",
+    "replay",
     "run",
     "run_group_plan",
     "settle",

@@ -20,13 +20,24 @@ Each test runs once for each backend; ``--workerbus-seed`` says under which sche
 ``--workerbus-seed=0-19`` for twenty, ``--workerbus-seed=random`` for one that is drawn anew. The report of a test that
 fails says backend and seed, and what the buses have recorded.
 
+An async test with the marker ``explore`` runs under many orders of its tasks, until it fails; the report says which few
+switches of tasks are enough (see `workerbus.testing.explore`)::
+
+    @pytest.mark.explore(pct=3, schedules=1000)
+    async def test_no_deposit_is_lost(): ...
+
+``exhaustive=2`` and ``random_walk=True`` are the other strategies; ``seed=`` and ``limit=`` are those of `explore`.
+Fixtures are made once, and not for each run. ``--workerbus-schedule`` runs such a test under one schedule again.
+
 With ``--workerbus-record DIR`` a test that fails leaves behind what has passed on its buses, whichever they are, and
 pictures of it: see `workerbus.recording`. Those are recorded that the test and its fixtures have made; of many, the
 last ten.
 """
 
+import inspect
 import secrets
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Final, TypeVar, TypeVarTuple
 
@@ -42,6 +53,10 @@ from workerbus.testing.buses._peer_faults import PeerFaults
 from workerbus.testing.buses._peer_network import PeerNetwork
 from workerbus.testing.buses._recording import RecordingBus
 from workerbus.testing.clock._run import BACKENDS, ONE_WEEK, run, virtual_backend
+from workerbus.testing.exploring import _strategies
+from workerbus.testing.exploring._explore import check_budget, explore, replay
+from workerbus.testing.exploring._schedule import Schedule, parse
+from workerbus.testing.exploring._strategies import DEFAULT_STRATEGY, Strategy
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -191,7 +206,14 @@ def workerbus_peer_network(request: pytest.FixtureRequest, workerbus_seed: int) 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--workerbus-seed`` and ``--workerbus-record``."""
+    """Add ``--workerbus-seed``, ``--workerbus-schedule`` and ``--workerbus-record``."""
+    parser.getgroup("workerbus").addoption(
+        "--workerbus-schedule",
+        type=str,
+        metavar="SCHEDULE",
+        default=None,
+        help="the one schedule under which tests marked with explore run, as the report of a failure says it",
+    )
     parser.getgroup("workerbus").addoption(
         "--workerbus-record",
         type=str,
@@ -206,6 +228,95 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="the seed of schedules and faults in tests that use workerbus_run: a number, a range as 0-19, or 'random'",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    config.addinivalue_line("markers", "explore(pct=3, schedules=1000): run an async test under many orders of tasks")
+    _schedule(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str, obj: object) -> None:
+    """Have tests that explore run on each backend."""
+    own = getattr(obj, "pytestmark", ())
+    if collector.istestfunction(obj, name) and any(
+        mark.name == "explore" for mark in (*own, *collector.iter_markers("explore"))
+    ):
+        pytest.mark.usefixtures("workerbus_backend")(obj)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test under many orders of its tasks, if it is marked so."""
+    __tracebackhide__ = True
+    marker = pyfuncitem.get_closest_marker("explore")
+    if marker is None:
+        return None
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        pytest.fail("the marker explore is for async tests", pytrace=False)
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+    scenario = partial(pyfuncitem.obj, **arguments)
+    backend = str(pyfuncitem.funcargs["workerbus_backend"])
+    schedule = _schedule(pyfuncitem.config)
+    if schedule is None:
+        _explore(pyfuncitem, scenario, backend, marker.args, marker.kwargs)
+    elif schedule.backend == backend:
+        replay(scenario, str(schedule))
+    else:
+        pytest.skip(f"the schedule is one for {schedule.backend}")
+    return True
+
+
+def _explore(
+    item: pytest.Function,
+    scenario: Callable[[], Awaitable[object]],
+    backend: str,
+    arguments: tuple[object, ...],
+    options: Mapping[str, Any],
+) -> None:
+    __tracebackhide__ = True
+    try:
+        given = _explore_options(*arguments, **options)
+        check_budget(given["budget"])
+    except (TypeError, ValueError) as exc:
+        pytest.fail(f"the marker explore: {exc}".replace("_explore_options()", "it"), pytrace=False)
+    exploration = explore(scenario, backend=backend, raises=False, **given)
+    item.add_report_section("call", "workerbus: explored", str(exploration))
+    if exploration.failure is not None:
+        error, again = exploration.failure.error, exploration.failure.schedule
+        error.add_note(f"or: pytest {item.nodeid!r} --workerbus-schedule={again}")
+        raise error
+
+
+def _explore_options(
+    *,
+    pct: int | None = None,
+    exhaustive: int | None = None,
+    random_walk: bool = False,
+    schedules: int = 1_000,
+    seed: int = 0,
+    limit: float = ONE_WEEK,
+) -> dict[str, Any]:
+    wanted: list[Strategy] = []
+    if pct is not None:
+        wanted.append(_strategies.pct(pct))
+    if exhaustive is not None:
+        wanted.append(_strategies.exhaustive(exhaustive))
+    if random_walk:
+        wanted.append(_strategies.random_walk())
+    if len(wanted) > 1:
+        raise ValueError("one strategy at a time: pct=…, exhaustive=… or random_walk=True")
+    strategy = wanted[0] if wanted else DEFAULT_STRATEGY
+    return {"strategy": strategy, "budget": schedules, "seed": seed, "limit": limit}
+
+
+def _schedule(config: pytest.Config) -> Schedule | None:
+    text = config.getoption("workerbus_schedule", None)
+    try:
+        return None if text is None else parse(text)
+    except ValueError as exc:
+        raise pytest.UsageError(f"--workerbus-schedule: {exc}") from None
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

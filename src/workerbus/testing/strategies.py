@@ -25,6 +25,7 @@ from workerbus.messages import (
 )
 from workerbus.testing.buses._faults import Faults
 from workerbus.testing.buses._peer_faults import PeerFaults
+from workerbus.testing.exploring._strategies import picks
 from workerbus.testing.workers._behaviour import ENDS, Behaviour, End
 from workerbus.testing.workers._plans import REQUESTERS, GroupPlan, Requester
 from workerbus.worker._base import BaseWorker
@@ -41,6 +42,17 @@ _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 def seeds() -> st.SearchStrategy[int]:
     """Seeds for the schedules of `workerbus.testing.run`."""
     return st.integers(0, 2**32 - 1)
+
+
+def schedules(max_switches: int = 3, max_choices: int = 100) -> st.SearchStrategy[picks]:
+    """Orders of tasks, for ``explore(…, strategy=schedule)``; they shrink towards the default order.
+
+    Args:
+        max_switches: How many choices may differ from the default.
+        max_choices: Among how many of the first choices of a run these are.
+    """
+    pick = st.tuples(st.integers(0, max_choices - 1), st.integers(1, 7))
+    return st.lists(pick, max_size=max_switches, unique_by=lambda pair: pair[0]).map(lambda pairs: picks(sorted(pairs)))
 
 
 def names() -> st.SearchStrategy[str]:

@@ -24,6 +24,7 @@ from workerbus._backoff import seed_jitter
 from workerbus.diagnosis._frames import threads_of
 from workerbus.diagnosis._waiting import Waiter, describe
 from workerbus.testing.buses._story import stories
+from workerbus.testing.clock._steering import Steering
 from workerbus.testing.clock._virtual import VirtualTime
 
 T = TypeVar("T")
@@ -213,8 +214,51 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             task.cancel("workerbus.testing: the program is stuck in its wind-down")
 
 
-def options(seed: int | None, limit: float, patience: float) -> dict[str, Any]:
+class SteeredLoop(VirtualLoop):
+    """A loop in virtual time, whose tasks run in an order that somebody decides.
+
+    Args:
+        steering: Decides.
+        limit: Seconds of virtual time that the program may take.
+        patience: Real seconds without anything happening before the clock jumps.
+    """
+
+    def __init__(self, steering: Steering, limit: float, patience: float) -> None:
+        self._steering = steering
+        super().__init__(0, limit, patience)
+
+    def call_soon(
+        self, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Queue a callback; the first step of a task is queued by the task that has started it."""
+        task = getattr(callback, "__self__", None)
+        if isinstance(task, asyncio.Task):
+            self._steering.started(task, asyncio.current_task(self))
+        return super().call_soon(callback, *args, context=context)
+
+    def _next_step(self) -> None:
+        if not self._batch:
+            tasks = [getattr(callback, "__self__", None) for _, _, callback, _, _ in self._next_batch]
+            order = self._steering.order(tasks, _about)
+            self._batch = [self._next_batch[index] for index in reversed(order)]
+            self._next_batch = []
+        _, _, callback, args, context = self._batch.pop()
+        if context is None:
+            callback(*args)
+        else:
+            context.run(callback, *args)
+
+
+def _about(task: asyncio.Task[Any]) -> tuple[str, Any]:
+    # asyncio's own names are counted over the whole process.
+    name, coroutine = task.get_name(), task.get_coro()
+    return getattr(coroutine, "__qualname__", "task") if name.startswith("Task-") else name, coroutine
+
+
+def options(seed: int | None, limit: float, patience: float, steering: Steering | None = None) -> dict[str, Any]:
     """Return the backend options with which `anyio.run` runs a program in virtual time."""
+    if steering is not None:
+        return {"loop_factory": lambda: SteeredLoop(steering, limit, patience)}
     return {"loop_factory": lambda: VirtualLoop(seed, limit, patience)}
 
 

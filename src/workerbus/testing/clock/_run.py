@@ -5,12 +5,13 @@ import math
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from inspect import isawaitable
-from typing import Any, Final, TypeVar, TypeVarTuple
+from typing import Any, Final, TypeVar, TypeVarTuple, cast
 
 from anyio import CancelScope, current_time, get_cancelled_exc_class, sleep_until
 from anyio import run as anyio_run
 
 from workerbus.testing._errors import StuckError
+from workerbus.testing.clock._steering import Steering
 from workerbus.testing.clock._virtual import VirtualTime
 
 T = TypeVar("T")
@@ -59,7 +60,41 @@ def run(
         TypeError: ``async_fn`` is no async function, or an argument has the wrong type.
         ValueError: There is no such backend, or ``limit`` or ``patience`` is no number of seconds.
     """
+    __tracebackhide__ = _is_stuck  # pytest shows the line that calls this, and not this
+    if not callable(async_fn):
+        raise TypeError(f"run takes an async function and its arguments, run(f, x) and not run(f(x)); not {async_fn!r}")
+    _, options = virtual_backend(backend, seed=seed, limit=limit, patience=patience)
+    note = f"in workerbus.testing.run(…, backend={backend!r}, seed={seed!r})"
+    result, stuck = _run_with(options, note, backend, async_fn, args)
+    if stuck is not None:
+        raise stuck.with_traceback(None)
+    return cast("T", result)
 
+
+def run_steered(
+    async_fn: Callable[[], Awaitable[T]], *, backend: str, steering: Steering, limit: float, note: str
+) -> T:
+    """Run an async function as `run` does, in an order of tasks that somebody decides.
+
+    Args:
+        async_fn: The async function.
+        backend: ``"asyncio"`` or ``"trio"``.
+        steering: Decides.
+        limit: Seconds of virtual time that it may take.
+        note: What an exception that comes out is to say of the run.
+    """
+    __tracebackhide__ = _is_stuck
+    virtual_backend(backend, limit=limit)
+    options = _module(backend).options(0, limit, 0.0, steering)
+    result, stuck = _run_with(options, note, backend, async_fn, ())
+    if stuck is not None:
+        raise stuck.with_traceback(None)
+    return cast("T", result)
+
+
+def _run_with(
+    options: dict[str, Any], note: str, backend: str, async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]
+) -> tuple[Any, StuckError | None]:
     async def main() -> Any:
         time: VirtualTime = _module(backend).enter()
         result = None
@@ -73,20 +108,15 @@ def run(
             raise time.error from None
         return result
 
-    __tracebackhide__ = _is_stuck  # pytest shows the line that calls this, and not this
-    if not callable(async_fn):
-        raise TypeError(f"run takes an async function and its arguments, run(f, x) and not run(f(x)); not {async_fn!r}")
-    _, options = virtual_backend(backend, seed=seed, limit=limit, patience=patience)
     try:
-        result: T = anyio_run(main, backend=backend, backend_options=options)
+        return anyio_run(main, backend=backend, backend_options=options), None
     except BaseException as exc:
         error = exc.__cause__ if isinstance(exc.__cause__, StuckError) else exc  # out of trio's own loop
-        error.add_note(f"in workerbus.testing.run(…, backend={backend!r}, seed={seed!r})")
+        error.add_note(note)
         if isinstance(error, StuckError):
             # Where it was raised, deep in the loop, says nothing: the text says where the program stands.
-            raise error.with_traceback(None) from None
+            return None, error
         raise
-    return result
 
 
 def _is_stuck(excinfo: Any) -> bool:

@@ -19,6 +19,7 @@ from workerbus.diagnosis._frames import threads_of
 from workerbus.diagnosis._waiting import Waiter, describe
 from workerbus.testing._errors import StuckError
 from workerbus.testing.buses._story import stories
+from workerbus.testing.clock._steering import Steering
 from workerbus.testing.clock._virtual import VirtualTime
 
 THREAD_POLL = 0.05
@@ -135,9 +136,39 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
                 status = status._parent
 
 
-def options(seed: int | None, limit: float, patience: float) -> dict[str, Any]:
+class _SteeredClock(_Clock):
+    """A clock that also takes the place of the generator with which trio shuffles each batch."""
+
+    def __init__(self, steering: Steering, limit: float, patience: float) -> None:
+        super().__init__(0, limit, patience)
+        self._steering = steering
+        self._generator = scheduler._r
+
+    def before_run(self) -> None:
+        """Let trio ask for each order of tasks."""
+        super().before_run()
+        self._generator = scheduler._r
+        scheduler._r = self  # type: ignore[assignment]  # of a generator trio uses no more than `shuffle` here
+
+    def after_run(self) -> None:
+        """Put trio's scheduler back as it was."""
+        scheduler._r = self._generator
+        super().after_run()
+
+    def task_spawned(self, task: Task) -> None:
+        """Note who has started a task."""
+        by = getattr(scheduler.GLOBAL_RUN_CONTEXT, "task", None)
+        self._steering.started(task, by)
+
+    def shuffle(self, batch: list[Task]) -> None:
+        """Put the tasks of a batch, which come sorted, into the order in which they are to run, the first one last."""
+        order = self._steering.order(batch, lambda task: (task.name, task.coro))
+        batch[:] = [batch[index] for index in reversed(order)]
+
+
+def options(seed: int | None, limit: float, patience: float, steering: Steering | None = None) -> dict[str, Any]:
     """Return the backend options with which `anyio.run` runs a program in virtual time."""
-    clock = _Clock(seed, limit, patience)
+    clock = _Clock(seed, limit, patience) if steering is None else _SteeredClock(steering, limit, patience)
     return {"clock": clock, "instruments": [clock]}
 
 

@@ -1,0 +1,98 @@
+"""Words for a schedule under which a program fails: its switches, and the steps of their tasks, side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from workerbus.diagnosis._frames import frames_of, has_not_begun, is_machinery, module_of
+from workerbus.testing.cancellation._cutting import place_of
+from workerbus.testing.clock._steering import Steering, TaskStep, Told
+
+BEGINS: Final = "begins"
+WITHIN: Final = "within "
+MOST_ROWS: Final = 24
+"""How many steps are shown side by side."""
+ROWS_AROUND: Final = 2
+"""How many of them may stand before the first switch, and behind the last one."""
+MOST_COLUMNS: Final = 5
+
+
+def look(coroutine: Any) -> str:
+    """Say where a coroutine is suspended, by its innermost line of the program's own code."""
+    if has_not_begun(coroutine):
+        return BEGINS
+    frames = list(frames_of(coroutine))
+    if not frames:
+        return f"{WITHIN}the event loop"
+    position = place_of(frames)
+    file, _, line = position.where.rpartition(":")
+    if is_machinery(frames[0]) and position.where == f"{frames[0].f_code.co_filename}:{frames[0].f_lineno}":
+        return f"{WITHIN}{position.inside or module_of(frames[0]).partition('.')[0]}"  # no line is the program's own
+    return f"{Path(file).name}:{line}" + (f" `{position.statement}`" if position.statement else "")
+
+
+def tell(steering: Steering) -> str:
+    """Say what is special about a run.
+
+    Args:
+        steering: Its steering, with what was told.
+    """
+    places = {each.step: each.place for each in steering.told}
+
+    def who(step: TaskStep) -> str:
+        place = places.get(step)
+        return steering.title(step.task) + ("" if place is None else f" ({_where(place)})")
+
+    lines = [
+        f"  {number}. {who(ran)}\n     went on before {who(before)}"
+        for number, (ran, before) in enumerate(steering.switches, 1)
+    ]
+    return "\n".join([*lines, *_side_by_side(steering)])
+
+
+def _where(place: str) -> str:
+    return "at its beginning" if place == BEGINS else place if place.startswith(WITHIN) else f"at {place}"
+
+
+def _side_by_side(steering: Steering) -> list[str]:
+    told = steering.told
+    first = next((index for index, each in enumerate(told) if each.before is not None), len(told))
+    columns = _columns(steering, told[first:])
+    if not 2 <= len(columns) <= MOST_COLUMNS:
+        return []
+    before = [each for each in told[:first] if each.step.task in columns][-ROWS_AROUND:]
+    after = [each for each in told[first:] if each.step.task in columns]
+    last = max(index for index, each in enumerate(after) if each.before is not None)
+    rows = [*before, *after[: last + 1 + (1 + ROWS_AROUND) * len(columns)]][:MOST_ROWS]
+    cells = [(each.step.task, _cell(each)) for each in rows]
+    heads = {task: steering.title(task) for task in columns}
+    widths = [max(len(text) for of, text in [*heads.items(), *cells] if of == task) for task in columns]
+    return [
+        "",
+        "  their steps, in order (* = a switch):",
+        _row(list(heads.values()), widths),
+        *(_row([text if task == of else "" for task in columns], widths) for of, text in cells),
+    ]
+
+
+def _cell(told: Told) -> str:
+    text = told.place if told.place == BEGINS else _short(told.place)
+    return text if told.before is None else f"{text} *"
+
+
+def _short(place: str) -> str:
+    return "…" if place.startswith(WITHIN) else f"from {place.partition(' ')[0]}"
+
+
+def _columns(steering: Steering, told: Sequence[Told]) -> list[str]:
+    # The tasks that were switched. If one of these is none of the program's own, it is others that come after whose
+    # steps say what has gone wrong.
+    involved = list(dict.fromkeys(step.task for switch in steering.switches for step in switch))
+    own = list(dict.fromkeys(each.step.task for each in told if not each.place.startswith((WITHIN, BEGINS))))
+    if not set(involved) <= set(own):
+        involved += [task for task in own if task not in involved][: max(MOST_COLUMNS - len(involved), 0)]
+    return sorted(involved, key=lambda task: [int(part) for part in task.split(".")])
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return ("    " + "   ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))).rstrip()
