@@ -6,14 +6,14 @@ They are asked by who looks, over the bus, for as long as somebody does. A bus t
 from time import monotonic
 from typing import Any, Final
 
-from anyio import Event, move_on_after
+from anyio import move_on_after
 
 from workerbus._concurrency.failures import unwrap_group
 from workerbus.bus import PeerBus
 from workerbus.cli._address import Address
 from workerbus.cli._commands import CommandError
 from workerbus.cli._in_order import InOrder, in_order
-from workerbus.cli._watch import Link, Passed, State, Take, empty
+from workerbus.cli._watch import Passed, State, Take, Watch, empty
 from workerbus.errors import WorkerBusError
 from workerbus.observing import ObservedCluster, observe_cluster
 from workerbus.runner._notes import MessagesWanted
@@ -26,7 +26,7 @@ HELD: Final = 0.6
 """Seconds for which a message is held, since another process may tell of an earlier one."""
 
 
-class ClusterWatch:
+class ClusterWatch(Watch):
     """What the programs on a bus say; see `Watch`.
 
     Args:
@@ -35,25 +35,9 @@ class ClusterWatch:
     """
 
     def __init__(self, address: Address, bus: PeerBus) -> None:
+        super().__init__(address.shown)
         self._bus = bus
         self._cluster: ObservedCluster | None = None
-        self._lost_at: float | None = None
-        self.shown: str = address.shown
-        self.state: State = empty()
-        self.at: float = 0.0
-        self.link: Link = "connecting"
-        self.why: str = ""
-        self.version: int = 0
-        self.begun: Event = Event()
-        self._changed = Event()
-
-    async def changed(self) -> None:
-        """Wait until there is something new."""
-        await self._changed.wait()
-
-    def now(self) -> float:
-        """Return the time on the clock of this process, by which all is told."""
-        return monotonic() if self._lost_at is None else self._lost_at
 
     async def run(self) -> None:
         """Ask the programs on the bus, again and again."""
@@ -76,12 +60,10 @@ class ClusterWatch:
         self.state, self.at = {**empty(), **state}, monotonic()
         bus = state["about"].get("bus", "connected")
         if bus == "connected":
-            self.link, self.why, self._lost_at = "live", "", None
-        elif self.link != "lost":
-            self.link, self.why, self._lost_at = "lost", f"the bus is {bus}", monotonic()
-        self.version += 1
-        changed, self._changed = self._changed, Event()
-        changed.set()
+            self._found()
+        else:
+            self._lose(f"the bus is {bus}")
+        self._tell()
         self.begun.set()
 
 

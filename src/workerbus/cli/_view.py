@@ -10,13 +10,13 @@ from time import monotonic
 from typing import Any, Final
 from urllib.parse import quote
 
-from anyio import Event, sleep
+from anyio import sleep
 
 from workerbus.cli._address import Address
 from workerbus.cli._client import Client, Lost, connected
 from workerbus.cli._commands import CommandError, one_line
 from workerbus.cli._in_order import InOrder, in_order
-from workerbus.cli._watch import Link, Passed, State, Take, empty, in_known_form
+from workerbus.cli._watch import Passed, Take, Watch, empty, in_known_form
 
 FIRST_PAUSE: Final = 0.25
 """Seconds until a view that was lost is looked for, the first time; then twice as many, and so on."""
@@ -26,7 +26,7 @@ HELD: Final = 1.5
 """Seconds for which a message is held, where the view is that of a network: its programs tell each second."""
 
 
-class ViewWatch:
+class ViewWatch(Watch):
     """What a view says, over HTTP; see `Watch`.
 
     Args:
@@ -34,25 +34,13 @@ class ViewWatch:
     """
 
     def __init__(self, address: Address) -> None:
+        super().__init__(address.shown)
         self._address = address
         self._offset = 0.0
-        self._lost_at: float | None = None
-        self.shown: str = address.shown
-        self.state: State = empty()
-        self.at: float = 0.0
-        self.link: Link = "connecting"
-        self.why: str = ""
-        self.version: int = 0
-        self.begun: Event = Event()
-        self._changed = Event()
-
-    async def changed(self) -> None:
-        """Wait until there is something new."""
-        await self._changed.wait()
 
     def now(self) -> float:
         """Return the time on the view's clock."""
-        return (monotonic() if self._lost_at is None else self._lost_at) + self._offset
+        return super().now() + self._offset
 
     async def run(self) -> None:
         """Look, and look again when the view was lost."""
@@ -70,6 +58,7 @@ class ViewWatch:
                 if not self.begun.is_set():
                     raise CommandError(f"there is no view at {self.shown}: {lost}") from None
                 self._lose(str(lost))
+                self._tell()
             await sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -95,21 +84,9 @@ class ViewWatch:
             return
         self.at = data["now"]
         self._offset = self.at - monotonic()
-        self._lost_at = None
-        self.link, self.why = "live", ""
+        self._found()
         self._tell()
         self.begun.set()
-
-    def _lose(self, why: str) -> None:
-        if self.link != "lost":
-            self._lost_at = monotonic()
-        self.link, self.why = "lost", why
-        self._tell()
-
-    def _tell(self) -> None:
-        self.version += 1
-        changed, self._changed = self._changed, Event()
-        changed.set()
 
 
 class ViewPassing:

@@ -3,8 +3,10 @@
 Who draws looks here whenever it is time to: nothing waits for a slow terminal, and states are missed, not changes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from anyio import Event
@@ -18,8 +20,11 @@ State = dict[str, dict[str, Any]]
 Link = Literal["connecting", "live", "lost"]
 
 
-class Watch(Protocol):
+class Watch(ABC):
     """What there is to see at an address.
+
+    Args:
+        shown: The address, for people.
 
     Attributes:
         shown: The address, for people.
@@ -31,17 +36,26 @@ class Watch(Protocol):
         begun: Whether something has come yet.
     """
 
-    shown: str
-    state: State
-    at: float
-    link: Link
-    why: str
-    version: int
-    begun: Event
+    def __init__(self, shown: str) -> None:
+        self.shown: str = shown
+        self.state: State = empty()
+        self.at: float = 0.0
+        self.link: Link = "connecting"
+        self.why: str = ""
+        self.version: int = 0
+        self.begun: Event = Event()
+        self._lost_at: float | None = None
+        self._changed = Event()
 
     async def changed(self) -> None:
         """Wait until there is something new."""
+        await self._changed.wait()
 
+    def now(self) -> float:
+        """Return the time on the clock of the state, in seconds; it stands still while the link is lost."""
+        return monotonic() if self._lost_at is None else self._lost_at
+
+    @abstractmethod
     async def run(self) -> None:
         """Look, until it is cancelled.
 
@@ -49,11 +63,22 @@ class Watch(Protocol):
             CommandError: There is nothing to see, and will not be.
         """
 
-    def now(self) -> float:
-        """Return the time on the clock of the state, in seconds; it stands still while the link is lost."""
-
+    @abstractmethod
     async def story(self, job_id: str) -> dict[str, Any] | None:
         """Return the story of a job; None where it is not remembered, or nobody answers."""
+
+    def _found(self) -> None:
+        self.link, self.why, self._lost_at = "live", "", None
+
+    def _lose(self, why: str) -> None:
+        if self.link != "lost":
+            self._lost_at = monotonic()
+        self.link, self.why = "lost", why
+
+    def _tell(self) -> None:
+        self.version += 1
+        changed, self._changed = self._changed, Event()
+        changed.set()
 
 
 @contextmanager
