@@ -23,6 +23,7 @@ from support.programs import plain_environment
 from workerbus import BaseWorker, BusJobRequestMessage, WorkerRunner, job
 from workerbus.testing import (
     DeadlockError,
+    TimeLimitError,
     exhaustive,
     explore,
     pct,
@@ -389,6 +390,36 @@ def test_shrinking_does_not_slide_to_another_failure(backend: str) -> None:
             break
     else:
         pytest.fail("no seed has found the rare one first")
+
+
+def test_a_program_that_runs_out_of_time_is_not_run_a_thousand_times(backend: str) -> None:
+    """T2: each of these runs may take long."""
+    runs = 0
+
+    async def endless() -> None:
+        nonlocal runs
+        runs += 1
+        order: list[str] = []
+
+        async def step(name: str) -> None:
+            for _ in range(40):
+                await checkpoint()
+                order.append(name)
+
+        async with anyio.create_task_group() as group:
+            for name in "abc":
+                group.start_soon(step, name)
+        if sum(order[turn] != "a" for turn in range(0, 120, 3)) > 10:
+            for _ in itertools.count():
+                await anyio.sleep(1)
+
+    report = explore(endless, strategy=random_walk(), limit=5, backend=backend, raises=False)
+    assert report.failure is not None
+    assert isinstance(report.failure.error, TimeLimitError)
+    assert runs <= report.schedules + 31
+    assert f'"{report.failure.schedule}", limit=5)' in "\n".join(report.failure.error.__notes__)
+    with pytest.raises(TimeLimitError):
+        replay(endless, report.failure.schedule, limit=5)
 
 
 def test_a_program_that_depends_on_more_than_its_schedule_is_told_so(backend: str) -> None:

@@ -259,29 +259,25 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     scenario = partial(pyfuncitem.obj, **arguments)
     backend = str(pyfuncitem.funcargs["workerbus_backend"])
     schedule = _schedule(pyfuncitem.config)
+    try:
+        options = _explore_options(*marker.args, **marker.kwargs)
+        check_budget(options["budget"])
+    except (TypeError, ValueError) as exc:
+        pytest.fail(f"the marker explore: {exc}".replace("_explore_options()", "it"), pytrace=False)
     if schedule is None:
-        _explore(pyfuncitem, scenario, backend, marker.args, marker.kwargs)
+        _explore(pyfuncitem, scenario, backend, options)
     elif schedule.backend == backend:
-        replay(scenario, str(schedule))
+        replay(scenario, str(schedule), limit=options["limit"])
     else:
         pytest.skip(f"the schedule is one for {schedule.backend}")
     return True
 
 
 def _explore(
-    item: pytest.Function,
-    scenario: Callable[[], Awaitable[object]],
-    backend: str,
-    arguments: tuple[object, ...],
-    options: Mapping[str, Any],
+    item: pytest.Function, scenario: Callable[[], Awaitable[object]], backend: str, options: Mapping[str, Any]
 ) -> None:
     __tracebackhide__ = True
-    try:
-        given = _explore_options(*arguments, **options)
-        check_budget(given["budget"])
-    except (TypeError, ValueError) as exc:
-        pytest.fail(f"the marker explore: {exc}".replace("_explore_options()", "it"), pytrace=False)
-    exploration = explore(scenario, backend=backend, raises=False, **given)
+    exploration = explore(scenario, backend=backend, raises=False, **options)
     item.add_report_section("call", "workerbus: explored", str(exploration))
     if exploration.failure is not None:
         error, again = exploration.failure.error, exploration.failure.schedule

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from attrs import frozen
 
-from workerbus.testing._errors import StuckError
+from workerbus.testing._errors import SpinError, StuckError, TimeLimitError
 from workerbus.testing.clock._run import ONE_WEEK, run_steered
 from workerbus.testing.clock._steering import DEFAULT, Chooser, Steering, Switch
 from workerbus.testing.exploring._schedule import Following, Schedule, parse
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 SHRINKING_RUNS: Final = 1_000
 """How many runs a failing schedule may take to be made small."""
+SLOW_SHRINKING_RUNS: Final = 30
+"""The same for a program that spins or runs out of time: such a run can take many seconds of real time."""
 
 
 @frozen
@@ -184,12 +186,12 @@ class _Runs:
 
     def explore(self, strategy: Strategy, budget: int, seed: int) -> Exploration:
         number, choices, exhausted = 1, 0, False
-        seen: set[tuple[int, ...]] = set()
+        seen: set[int] = set()
         steering, error = self.run(DEFAULT)
         choosers = strategy.choosers(steering, seed)
         chooser = None
         while True:
-            seen.add(tuple(steering.choices))
+            seen.add(hash(tuple(steering.choices)))
             choices = max(choices, len(steering.choices))
             if error is not None or number >= budget:
                 break
@@ -220,7 +222,10 @@ class _Runs:
             steering, error = self.run(Following(switches))
             return steering.switches if error is not None and _kind(error) == kind else None
 
-        switches = self.narrowed(shrink(steering.switches, fails, SHRINKING_RUNS), kind)
+        if kind[0] in (SpinError, TimeLimitError):
+            switches: Sequence[Switch] = shrink(steering.switches, fails, SLOW_SHRINKING_RUNS)
+        else:
+            switches = self.narrowed(shrink(steering.switches, fails, SHRINKING_RUNS), kind)
         told, again = self.run(Following(switches), telling=True)
         if again is None or _kind(again) != kind:
             schedule = Schedule(self.backend, tuple(steering.switches))
@@ -250,7 +255,8 @@ class _Runs:
 
     def words(self, strategy: str, number: int, schedule: Schedule, story: str) -> str:
         count = len(schedule.switches)
-        line = f'again: replay({self.name}, "{schedule}")'
+        limit = "" if self.limit == ONE_WEEK else f", limit={self.limit!r}"
+        line = f'again: replay({self.name}, "{schedule}"{limit})'
         if not count:
             return f"It fails in the default order of tasks; no switch is needed.\n{line}"
         switches = "one switch is" if count == 1 else f"{count} switches are"
