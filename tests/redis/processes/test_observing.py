@@ -38,7 +38,8 @@ async def test_what_is_seen_of_real_processes_is_what_each_says_of_itself(server
             for number in range(20):
                 async with runner.job("clerk", name="add", payload={"number": number}) as asked:
                     pass
-            state = await seen(cluster, lambda state: state["about"]["answered_completed"] == 20)
+            await seen(cluster, lambda state: state["about"]["answered_completed"] == 20)
+            state = await seen(cluster, lambda state: state["runners"]["here"]["requested"] == 20)
             said = await there.statistics()
             row = state["runners"]["there"]
             assert {name: row[name] for name in said["answered"]} == said["answered"]
@@ -46,7 +47,7 @@ async def test_what_is_seen_of_real_processes_is_what_each_says_of_itself(server
             assert {name: {"system": it["system"], "data": it["data"]} for name, it in state["workers"].items()} == (
                 said["lanes"]
             )
-            assert state["runners"]["here"]["requested"] == runner.statistics().jobs_requested
+            assert runner.statistics().jobs_requested == 20
             assert state["about"]["processes"] == 2
             while (story := cluster.story(asked.job_id)) is None or story["open"]:
                 await seen(cluster, lambda _: True)
