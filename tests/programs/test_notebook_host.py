@@ -15,6 +15,8 @@ pytest.importorskip("ipykernel", reason="ipykernel is not installed: pip install
 import nbformat
 from nbclient import NotebookClient
 
+from support.conditions import until
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),  # of jupyter_client's own
@@ -105,8 +107,7 @@ def test_a_kernel_that_is_interrupted_cancels_the_job_of_the_cell_alone() -> Non
                 '        print("counted", flush=True)'
             )
             waiting = asyncio.create_task(notebook.execute(long))
-            while not printed(long):  # noqa: ASYNC110 - what it waits for is in another process
-                await asyncio.sleep(0.02)
+            await until(lambda: printed(long))
             await notebook.interrupt()
             assert (await waiting)[1] == "CancelledError"
             ask = 'await runner.job("counter", name="count", payload={"to": 1})'

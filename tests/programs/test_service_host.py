@@ -101,7 +101,7 @@ def exists(path: Path) -> None:
     until = time.monotonic() + HANGS
     while not path.exists():
         assert time.monotonic() < until
-        time.sleep(0.005)
+        time.sleep(0.005)  # what it waits for is done by another process, which tells nobody
 
 
 def test_a_sigterm_lets_jobs_finish_and_probes_say_so(tmp_path: Path, backend: str) -> None:

@@ -451,7 +451,7 @@ def test_what_is_no_schedule_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="a schedule is a text as"):
         replay(scenario, wrong)
     with pytest.raises(TypeError, match="a schedule is a text"):
-        replay(scenario, 7)  # type: ignore[arg-type]
+        replay(scenario, 7)  # type: ignore[arg-type]  # that is the mistake
 
 
 def test_a_replay_returns_what_the_function_does(backend: str) -> None:
@@ -471,16 +471,16 @@ def test_wrong_arguments_are_refused() -> None:
             explore(scenario, budget=budget)
     for what in ("many", True):
         with pytest.raises(TypeError, match="budget must be a number of runs"):
-            explore(scenario, budget=what)  # type: ignore[arg-type]
+            explore(scenario, budget=what)  # type: ignore[arg-type]  # that is the mistake
     with pytest.raises(TypeError, match="strategy must be one as pct"):
-        explore(scenario, strategy="pct")  # type: ignore[arg-type]
+        explore(scenario, strategy="pct")  # type: ignore[arg-type]  # that is the mistake
     with pytest.raises(ValueError, match="backend must be one of"):
         explore(scenario, backend="curio")
     for strategy in (pct, exhaustive):
         with pytest.raises(ValueError, match="must be at least 1"):
             strategy(0)
         with pytest.raises(TypeError, match="must be a whole number"):
-            strategy(1.5)  # type: ignore[arg-type]
+            strategy(1.5)  # type: ignore[arg-type]  # that is the mistake
     with pytest.raises(TypeError, match="pairs of whole numbers"):
         picks([(1, 2, 3)])
     with pytest.raises(ValueError, match="at least 0"):
