@@ -46,7 +46,9 @@ from workerbus.testing import (
     CutError,
     GroupPlan,
     ScriptedWorker,
+    always,
     cancel_at_every_checkpoint,
+    eventually,
     run,
     run_group_plan,
 )
@@ -624,6 +626,27 @@ def spin(backend: str) -> None:
             await anyio.lowlevel.checkpoint()
 
     run(busy, backend=backend)
+
+
+@program("InvariantError")
+async def broken() -> None:
+    accounts = [100, 0]
+    always(lambda: sum(accounts) == 100)
+
+    async def transfer() -> None:
+        accounts[0] -= 10
+        await anyio.lowlevel.checkpoint()
+        accounts[1] += 10
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(transfer)
+
+
+@program("InvariantError")
+async def not_done() -> None:
+    done: list[int] = []
+    eventually(lambda: done, within=5)
+    await anyio.sleep(60)
 
 
 @by("CutError")

@@ -4,7 +4,7 @@
 itself never imports any of this.
 """
 
-from workerbus.testing._errors import DeadlockError, SpinError, StuckError, TimeLimitError
+from workerbus.testing._errors import DeadlockError, InvariantError, SpinError, StuckError, TimeLimitError
 from workerbus.testing._leaks import assert_no_jobs, nothing_left
 from workerbus.testing.buses._faults import Faults
 from workerbus.testing.buses._faulty import FaultyBus
@@ -21,6 +21,7 @@ from workerbus.testing.cancellation._checkpoints import (
 from workerbus.testing.clock._run import advance, run, settle, virtual_backend
 from workerbus.testing.exploring._explore import Exploration, FoundFailure, explore, replay
 from workerbus.testing.exploring._strategies import exhaustive, pct, picks, random_walk
+from workerbus.testing.invariants._watching import always, eventually
 from workerbus.testing.workers._behaviour import Behaviour, ScriptedError
 from workerbus.testing.workers._plans import GroupOutcome, GroupPlan, RequesterError, run_group_plan
 from workerbus.testing.workers._recording import HookRun, RecordingWorker
@@ -41,6 +42,7 @@ __all__ = [
     "GroupOutcome",
     "GroupPlan",
     "HookRun",
+    "InvariantError",
     "PeerFaults",
     "PeerNetwork",
     "RecordedMessage",
@@ -53,8 +55,10 @@ __all__ = [
     "StuckError",
     "TimeLimitError",
     "advance",
+    "always",
     "assert_no_jobs",
     "cancel_at_every_checkpoint",
+    "eventually",
     "exhaustive",
     "explore",
     "nothing_left",

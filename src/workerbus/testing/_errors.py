@@ -32,3 +32,30 @@ class TimeLimitError(StuckError):
 
 class SpinError(StuckError):
     """Raised when tasks run on and on, and there is never a moment in which all of them wait."""
+
+
+class InvariantError(WorkerBusError, AssertionError):
+    """Raised for a program that breaks what it said holds `always`, or does not do what it said it does `eventually`.
+
+    Args:
+        check: What should hold, as it is written, and where.
+        what: What is wrong with it.
+        task: The task whose step has broken it; empty if that is not known.
+        place: Where that step has ended, as ``file:line`` and the text of the line; empty if the task has ended.
+        time: Seconds of virtual time that had passed.
+
+    Attributes:
+        check: What should hold, as it is written, and where.
+        task: The task whose step has broken it; empty if that is not known.
+        place: Where that step has ended, as ``file:line`` and the text of the line; empty if the task has ended.
+        time: Seconds of virtual time that had passed.
+    """
+
+    def __init__(self, check: str, what: str, task: str, place: str, time: float) -> None:
+        self.check: str = check
+        self.task: str = task
+        self.place: str = place
+        self.time: float = time
+        step = f"the step that has come to {place}" if place else "its last step"
+        broken = f": broken by {task!r}, in {step}" if task else ""
+        super().__init__(f"{check} {what}{broken} (at {time:g} s)")

@@ -110,8 +110,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         # A batch is sorted by tasks, and not by when they became ready: that can depend on the order of objects in a
         # set, hence on their addresses, and the same draw would then give another schedule in another process.
         task = getattr(callback, "__self__", None)
-        if self._random is None or not isinstance(task, asyncio.Task):
+        if not isinstance(task, asyncio.Task):
             return super().call_soon(callback, *args, context=context)
+        if self._random is None:
+            return super().call_soon(self._run_step, callback, args, context, context=self._no_context)
         self._queued += 1
         number = self._numbers.setdefault(task, self._queued)  # tasks are numbered in the order of their first steps
         insort(self._next_batch, (number, self._queued, callback, args, context), key=lambda step: step[:2])
@@ -122,10 +124,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if not self._batch:
             self._batch, self._next_batch = self._next_batch, self._batch
         _, _, callback, args, context = self._batch.pop(self._random.randrange(len(self._batch)))
+        self._run_step(callback, args, context)
+
+    def _run_step(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None) -> None:
+        virtual, task = self.virtual, getattr(callback, "__self__", None)
+        if virtual.watchers and task is not None:
+            virtual.begins(task, *_about(task))
         if context is None:
             callback(*args)
         else:
             context.run(callback, *args)
+        if virtual.watchers and task is not None:  # also those that have come in this step
+            virtual.ends(task, *_about(task))
 
     # --- idle moments
 
@@ -243,10 +253,7 @@ class SteeredLoop(VirtualLoop):
             self._batch = [self._next_batch[index] for index in reversed(order)]
             self._next_batch = []
         _, _, callback, args, context = self._batch.pop()
-        if context is None:
-            callback(*args)
-        else:
-            context.run(callback, *args)
+        self._run_step(callback, args, context)
 
 
 def _about(task: asyncio.Task[Any]) -> tuple[str, Any]:
@@ -268,6 +275,12 @@ def enter() -> VirtualTime:
     assert isinstance(loop, VirtualLoop)
     loop.main = asyncio.current_task()
     return loop.virtual
+
+
+def current() -> VirtualTime | None:
+    """Return the clock of the running loop; None if that runs in real time."""
+    loop = asyncio.get_running_loop()
+    return loop.virtual if isinstance(loop, VirtualLoop) else None
 
 
 async def settle() -> None:

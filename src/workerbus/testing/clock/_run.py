@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from inspect import isawaitable
@@ -10,7 +11,7 @@ from typing import Any, Final, TypeVar, TypeVarTuple, cast
 from anyio import CancelScope, current_time, get_cancelled_exc_class, sleep_until
 from anyio import run as anyio_run
 
-from workerbus.testing._errors import StuckError
+from workerbus.testing._errors import InvariantError, StuckError
 from workerbus.testing.clock._steering import Steering
 from workerbus.testing.clock._virtual import VirtualTime
 
@@ -20,6 +21,9 @@ Args = TypeVarTuple("Args")
 BACKENDS: Final = ("asyncio", "trio")
 
 ONE_WEEK: Final = 604_800.0
+
+_OF_THE_CLOCK: Final = (StuckError, InvariantError)
+"""Errors that the clock raises, and not the program."""
 
 
 def run(
@@ -94,33 +98,34 @@ def run_steered(
 
 def _run_with(
     options: dict[str, Any], note: str, backend: str, async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]
-) -> tuple[Any, StuckError | None]:
+) -> tuple[Any, StuckError | InvariantError | None]:
     async def main() -> Any:
         time: VirtualTime = _module(backend).enter()
         result = None
         try:
             with CancelScope() as time.scope:
                 result = await _awaitable(async_fn, async_fn(*args))
+                time.is_over()
         except (Exception, get_cancelled_exc_class()):
             if time.error is None:
                 raise
         if time.error is not None:
-            raise time.error from None
+            raise time.error from time.error.__cause__
         return result
 
     try:
         return anyio_run(main, backend=backend, backend_options=options), None
     except BaseException as exc:
-        error = exc.__cause__ if isinstance(exc.__cause__, StuckError) else exc  # out of trio's own loop
+        error = exc.__cause__ if isinstance(exc.__cause__, _OF_THE_CLOCK) else exc  # out of trio's own loop
         error.add_note(note)
-        if isinstance(error, StuckError):
+        if isinstance(error, _OF_THE_CLOCK):
             # Where it was raised, deep in the loop, says nothing: the text says where the program stands.
             return None, error
         raise
 
 
 def _is_stuck(excinfo: Any) -> bool:
-    return isinstance(excinfo.value, StuckError)
+    return isinstance(excinfo.value, _OF_THE_CLOCK)
 
 
 def _awaitable(async_fn: object, result: Awaitable[T]) -> Awaitable[T]:
@@ -164,6 +169,18 @@ def virtual_backend(
 def _module(backend: str) -> Any:
     # Late, so that trio is imported only where it runs.
     return import_module(f"workerbus.testing.clock._{backend}")
+
+
+def current_virtual_time() -> VirtualTime | None:
+    """Return the clock of the running program; None if that runs in real time, or none runs."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        backend = "trio" if trio is not None and trio.lowlevel.in_trio_run() else None
+    else:
+        backend = "asyncio"
+    return None if backend is None else cast("VirtualTime | None", _module(backend).current())
 
 
 async def settle() -> None:

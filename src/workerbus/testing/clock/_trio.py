@@ -17,7 +17,7 @@ from trio.lowlevel import Task
 from workerbus._backoff import seed_jitter
 from workerbus.diagnosis._frames import threads_of
 from workerbus.diagnosis._waiting import Waiter, describe
-from workerbus.testing._errors import StuckError
+from workerbus.testing._errors import InvariantError, StuckError
 from workerbus.testing.buses._story import stories
 from workerbus.testing.clock._steering import Steering
 from workerbus.testing.clock._virtual import VirtualTime
@@ -48,7 +48,7 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
         self._asked = False
         self._looked = False
         self._polled = False
-        self._error: StuckError | None = None
+        self._error: StuckError | InvariantError | None = None
         self.main: Task | None = None
 
     def start_clock(self) -> None:
@@ -111,13 +111,20 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
         if not self._asked:
             try:
                 self.virtual.turn()
-            except StuckError as exc:
+            except (StuckError, InvariantError) as exc:
                 self._error = exc  # `current_time` raises it
         self._asked = False
 
     def before_task_step(self, task: Task) -> None:
         """Note that something runs: at the next idle moment all questions are asked anew."""
         self._looked = self._polled = False
+        if self.virtual.watchers:
+            self.virtual.begins(task, task.name, task.coro)
+
+    def after_task_step(self, task: Task) -> None:
+        """Have the watchers look at the program."""
+        if self.virtual.watchers:
+            self.virtual.ends(task, task.name, task.coro)
 
     def _waiting(self) -> tuple[str, ...]:
         own = "<"  # trio's own tasks are named like that
@@ -178,6 +185,12 @@ def enter() -> VirtualTime:
     assert isinstance(clock, _Clock)
     clock.main = trio.lowlevel.current_task()
     return clock.virtual
+
+
+def current() -> VirtualTime | None:
+    """Return the clock of this run; None if it is in real time."""
+    clock = trio.lowlevel.current_clock()
+    return clock.virtual if isinstance(clock, _Clock) else None
 
 
 async def settle() -> None:

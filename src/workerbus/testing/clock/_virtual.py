@@ -13,11 +13,11 @@ It knows neither backend.
 import math
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import Any, Final, Protocol
 
 from anyio import CancelScope
 
-from workerbus.testing._errors import DeadlockError, SpinError, StuckError, TimeLimitError
+from workerbus.testing._errors import DeadlockError, InvariantError, SpinError, StuckError, TimeLimitError
 
 FREE_TURNS: Final = 1_000
 """How many turns of the loop take no time, from one idle moment to the next."""
@@ -41,6 +41,33 @@ PATIENT_TIMES: Final = 5
 """How often a program that is stuck again, in its wind-down, is pushed before it is given up."""
 
 
+class Watcher(Protocol):
+    """Looks at a program between the steps of its tasks.
+
+    What it returns, if it is an error, ends the program; it is asked no more then.
+    """
+
+    def begins(self, task: Any, title: str, coroutine: Any) -> None:
+        """Note that a task is about to run a step."""
+        ...
+
+    def ends(self, task: Any, title: str, coroutine: Any) -> InvariantError | None:
+        """Look at the program after a step of a task."""
+        ...
+
+    def passes(self, until: float) -> InvariantError | None:
+        """Look at the program before time jumps.
+
+        Args:
+            until: To which moment; `math.inf` if nothing is due any more.
+        """
+        ...
+
+    def is_over(self) -> InvariantError | None:
+        """Look at the program when its main function has returned."""
+        ...
+
+
 class VirtualTime:
     """The clock of one program.
 
@@ -54,6 +81,7 @@ class VirtualTime:
         scope: The scope around the program, to be cancelled when it is stuck; without one, the error comes out of the
             loop itself.
         error: Why the program does not come to its end; None if it does.
+        watchers: Who looks at the program between steps.
     """
 
     def __init__(self, limit: float, waiting: Callable[[], tuple[str, ...]], push: Callable[[], None]) -> None:
@@ -68,7 +96,44 @@ class VirtualTime:
         self._busy_since = 0.0
         self.now: float = 0.0
         self.scope: CancelScope | None = None
-        self.error: StuckError | None = None
+        self.error: StuckError | InvariantError | None = None
+        self.watchers: list[Watcher] = []
+        self._broken = False
+
+    # --- between steps
+
+    def begins(self, task: Any, title: str, coroutine: Any) -> None:
+        """Tell the watchers that a task is about to run a step."""
+        for each in self.watchers:
+            each.begins(task, title, coroutine)
+
+    def ends(self, task: Any, title: str, coroutine: Any) -> None:
+        """Have the watchers look at the program after a step of a task."""
+        for each in self.watchers:
+            self._break(each.ends(task, title, coroutine))
+
+    def is_over(self) -> None:
+        """Have the watchers look at the program when its main function has returned."""
+        for each in self.watchers:
+            self._break(each.is_over())
+
+    def _break(self, error: InvariantError | None) -> None:
+        # The first error counts. The program is cancelled, so that it winds down; without a scope around it, the error
+        # comes out of the loop, when that turns next.
+        if error is None or self.error is not None:
+            return
+        self.error = error
+        if self.scope is None:
+            self._broken = True
+        else:
+            self.scope.cancel()
+
+    def _raise(self) -> None:
+        if self._broken and self.error is not None:
+            self._broken = False
+            raise self.error
+
+    # --- idle moments
 
     def look(self) -> float:
         """Return the seconds since the beginning to the program, which may be looking in a loop."""
@@ -78,7 +143,13 @@ class VirtualTime:
         return self.now
 
     def turn(self) -> None:
-        """Note that the loop turns, and has something to run."""
+        """Note that the loop turns, and has something to run.
+
+        Raises:
+            StuckError: The program did not wind down either.
+            InvariantError: A watcher has found something wrong, and there is no scope around the program.
+        """
+        self._raise()
         self._looks = 0
         self._turns += 1
         if self._turns > FREE_TURNS:
@@ -100,10 +171,14 @@ class VirtualTime:
 
         Raises:
             StuckError: The program did not wind down either.
+            InvariantError: A watcher has found something wrong, and there is no scope around the program.
         """
         self._turns = self._looks = 0
         self._thread_since = None
         self._jumps += 1
+        for each in self.watchers:
+            self._break(each.passes(until))
+        self._raise()
         if until == math.inf:
             self._stuck(DeadlockError, "nothing can happen any more: every task waits, and no timer runs")
         elif until > self._limit:
@@ -146,7 +221,9 @@ class VirtualTime:
         if self._pushed == 1:
             waiting = self._waiting()
             where = (
-                ":\n\n" + "\n\n".join(waiting) if waiting != self.error.waiting else ": the same tasks, where they were"
+                ": the same tasks, where they were"
+                if waiting == getattr(self.error, "waiting", None)
+                else ":\n\n" + "\n\n".join(waiting)
             )
             self.error.add_note(f"It was cancelled then, and got stuck again at {self.now:g} s{where}")
         self._push()

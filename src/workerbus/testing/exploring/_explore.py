@@ -12,13 +12,14 @@ from typing import Any, Final, TypeVar
 
 from attrs import frozen
 
-from workerbus.testing._errors import SpinError, StuckError, TimeLimitError
+from workerbus.testing._errors import InvariantError, SpinError, StuckError, TimeLimitError
 from workerbus.testing.clock._run import ONE_WEEK, run_steered
 from workerbus.testing.clock._steering import DEFAULT, Chooser, Steering, Switch
 from workerbus.testing.exploring._schedule import Following, Schedule, parse
 from workerbus.testing.exploring._shrinking import shrink
 from workerbus.testing.exploring._strategies import DEFAULT_STRATEGY, Strategy
-from workerbus.testing.exploring._telling import look, tell
+from workerbus.testing.exploring._telling import tell
+from workerbus.testing.invariants._places import look
 
 T = TypeVar("T")
 
@@ -275,6 +276,8 @@ def _kind(error: BaseException) -> tuple[Any, ...]:
     # kind is all: other tasks may wait, in other places, for the same reason.
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
+    if isinstance(error, InvariantError):
+        return (type(error), error.check)
     if isinstance(error, StuckError) or error.__traceback__ is None:
         return (type(error),)
     if isinstance(error, BaseExceptionGroup):

@@ -1,34 +1,16 @@
 """Words for a schedule under which a program fails: its switches, and the steps of their tasks, side by side."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from workerbus.diagnosis._frames import frames_of, has_not_begun, is_machinery, module_of
-from workerbus.testing.cancellation._cutting import place_of
 from workerbus.testing.clock._steering import Steering, TaskStep, Told
+from workerbus.testing.invariants._places import BEGINS, WITHIN
 
-BEGINS: Final = "begins"
-WITHIN: Final = "within "
 MOST_ROWS: Final = 24
 """How many steps are shown side by side."""
 ROWS_AROUND: Final = 2
 """How many of them may stand before the first switch, and behind the last one."""
 MOST_COLUMNS: Final = 5
-
-
-def look(coroutine: Any) -> str:
-    """Say where a coroutine is suspended, by its innermost line of the program's own code."""
-    if has_not_begun(coroutine):
-        return BEGINS
-    frames = list(frames_of(coroutine))
-    if not frames:
-        return f"{WITHIN}the event loop"
-    position = place_of(frames)
-    file, _, line = position.where.rpartition(":")
-    if is_machinery(frames[0]) and position.where == f"{frames[0].f_code.co_filename}:{frames[0].f_lineno}":
-        return f"{WITHIN}{position.inside or module_of(frames[0]).partition('.')[0]}"  # no line is the program's own
-    return f"{Path(file).name}:{line}" + (f" `{position.statement}`" if position.statement else "")
 
 
 def tell(steering: Steering) -> str:
