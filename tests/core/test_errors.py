@@ -72,6 +72,7 @@ MADE: list[Exception] = [
     testing.TimeLimitError("it has not ended", (), 60.0),
     testing.SpinError("it spins", ("worker 'w' runs",), 2.5),
     testing.InvariantError("always(f) at a.py:3", "does not hold", "deposit", "a.py:7 `await f()`", 2.5),
+    testing.NotLinearizableError("not even these 2", (testing.Operation("read", None, "r", 0),), ()),
     testing.CutError("at checkpoint 3"),
     testing.ScriptedError("scripted"),
     testing.RequesterError("scripted"),

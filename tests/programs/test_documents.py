@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from support.known_bugs import KNOWN_BUGS
-from workerbus.testing import DeadlockError, explore, run
+from workerbus.testing import DeadlockError, NotLinearizableError, explore, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,10 +104,10 @@ def page_on_exploring() -> list[str]:
 
 
 def test_the_snippets_of_the_page_on_exploring_do_what_they_say(backend: str, tmp_path: Path) -> None:
-    """T1, T2, T3."""
+    """T1, T2, T3, T4."""
     module = played(page_on_exploring(), tmp_path)
     tests = [value for name, value in vars(module).items() if name.startswith("test_")]
-    assert len(tests) == 4
+    assert len(tests) == 5
     for test in tests:
         test(*[backend] * len(inspect.signature(test).parameters))
 
@@ -122,6 +122,16 @@ def test_the_page_on_exploring_shows_what_is_found(tmp_path: Path) -> None:
         explore(load(program).two_deposits)
     told = caught.value.__notes__
     assert "\n".join([*told[told.index(shown.splitlines()[0]) :], ""]) == shown
+
+
+def test_the_page_on_exploring_shows_the_jobs_that_cannot_be_ordered(tmp_path: Path) -> None:
+    """T4."""
+    page = (ROOT / "docs/exploring.md").read_text()
+    shown = re.findall(r"```text\n(no order of.*?)\n```", page, re.DOTALL)[0]
+    module = played(page_on_exploring(), tmp_path)
+    with pytest.raises(NotLinearizableError) as caught:
+        run(module.two_jobs, seed=None)
+    assert str(caught.value) == shown
 
 
 def test_the_page_on_exploring_has_a_row_for_each_known_bug() -> None:

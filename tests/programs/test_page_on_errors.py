@@ -45,10 +45,12 @@ from workerbus.testing import (
     Behaviour,
     CutError,
     GroupPlan,
+    History,
     ScriptedWorker,
     always,
     cancel_at_every_checkpoint,
     eventually,
+    linearizable,
     run,
     run_group_plan,
 )
@@ -647,6 +649,24 @@ async def not_done() -> None:
     done: list[int] = []
     eventually(lambda: done, within=5)
     await anyio.sleep(60)
+
+
+@program("NotLinearizableError")
+async def not_linearizable() -> None:
+    class Account:
+        balance = 0
+
+        def deposit(self, payload: dict[str, int]) -> dict[str, int]:
+            self.balance += payload["amount"]
+            return {"balance": self.balance}
+
+    history = History()
+    with history.call("deposit", {"amount": 1}, by="bank") as first:
+        second = history.call("deposit", {"amount": 2}, by="bank")
+        second.__enter__().answer = {"balance": 2}
+        first.answer = {"balance": 1}
+    second.__exit__(None, None, None)
+    linearizable(history, Account)
 
 
 @by("CutError")

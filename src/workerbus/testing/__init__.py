@@ -4,7 +4,14 @@
 itself never imports any of this.
 """
 
-from workerbus.testing._errors import DeadlockError, InvariantError, SpinError, StuckError, TimeLimitError
+from workerbus.testing._errors import (
+    DeadlockError,
+    InvariantError,
+    NotLinearizableError,
+    SpinError,
+    StuckError,
+    TimeLimitError,
+)
 from workerbus.testing._leaks import assert_no_jobs, nothing_left
 from workerbus.testing.buses._faults import Faults
 from workerbus.testing.buses._faulty import FaultyBus
@@ -21,6 +28,8 @@ from workerbus.testing.cancellation._checkpoints import (
 from workerbus.testing.clock._run import advance, run, settle, virtual_backend
 from workerbus.testing.exploring._explore import Exploration, FoundFailure, explore, replay
 from workerbus.testing.exploring._strategies import exhaustive, pct, picks, random_walk
+from workerbus.testing.invariants._history import Call, History, Operation
+from workerbus.testing.invariants._linearizing import linearizable
 from workerbus.testing.invariants._watching import always, eventually
 from workerbus.testing.workers._behaviour import Behaviour, ScriptedError
 from workerbus.testing.workers._plans import GroupOutcome, GroupPlan, RequesterError, run_group_plan
@@ -29,6 +38,7 @@ from workerbus.testing.workers._scripted import EchoWorker, ScriptedWorker
 
 __all__ = [
     "Behaviour",
+    "Call",
     "Checkpoint",
     "CheckpointReport",
     "CutError",
@@ -41,8 +51,11 @@ __all__ = [
     "FoundFailure",
     "GroupOutcome",
     "GroupPlan",
+    "History",
     "HookRun",
     "InvariantError",
+    "NotLinearizableError",
+    "Operation",
     "PeerFaults",
     "PeerNetwork",
     "RecordedMessage",
@@ -61,6 +74,7 @@ __all__ = [
     "eventually",
     "exhaustive",
     "explore",
+    "linearizable",
     "nothing_left",
     "pct",
     "picks",

@@ -1,5 +1,7 @@
 """What can be wrong with a program that runs in virtual time."""
 
+from typing import Any
+
 from workerbus.errors import WorkerBusError
 
 
@@ -59,3 +61,22 @@ class InvariantError(WorkerBusError, AssertionError):
         step = f"the step that has come to {place}" if place else "its last step"
         broken = f": broken by {task!r}, in {step}" if task else ""
         super().__init__(f"{check} {what}{broken} (at {time:g} s)")
+
+
+class NotLinearizableError(WorkerBusError, AssertionError):
+    """Raised by `linearizable` where no order of operations, one after the other, gives their answers.
+
+    Args:
+        text: The operations, and what each order of them would have given.
+        operations: The fewest that cannot be ordered.
+        others: Those others that were called by then.
+
+    Attributes:
+        operations: The fewest that cannot be ordered, whatever the others did, and when.
+        others: Those others that were called by then; their answers do not matter.
+    """
+
+    def __init__(self, text: str, operations: tuple[Any, ...], others: tuple[Any, ...]) -> None:
+        self.operations: tuple[Any, ...] = operations
+        self.others: tuple[Any, ...] = others
+        super().__init__(text)
