@@ -317,6 +317,40 @@ async def test_a_message_that_is_none_is_skipped_counted_and_kept(server: RedisS
         assert right.statistics().lives == 1
 
 
+def lines(*numbers: int) -> bytes:
+    """Several messages in one entry."""
+    return b"\n".join(b'{"v":1,"t":"tests.note","m":{"source":"me","n":%d}}' % number for number in numbers)
+
+
+async def test_messages_that_share_an_entry_are_numbered_one_by_one(server: RedisServer) -> None:
+    """X1, X3: one that has come before is dropped, and one that is none skipped; the others arrive."""
+    plain = Plain("it")
+    async with buses(server, "left", "right") as (left, right):
+        await right.subscribe(plain)
+        await left.send(note(1))
+        forge(server, right, o=left.incarnation, n=1, l=lines(1, 2) + b"\nnone\n" + lines(4))
+        session = left.session(right.incarnation)
+        assert session is not None
+        session.sent = 4
+        await left.send(note(5))
+        await plain.until(4)
+        assert [message.n for message in plain.got] == [1, 2, 4, 5]  # type: ignore[attr-defined]  # notes
+        seen = right.statistics()
+        assert (seen.repeated, seen.malformed, seen.lives) == (1, 1, 1)
+
+
+async def test_nothing_is_taken_of_an_entry_behind_a_gap(server: RedisServer) -> None:
+    """X3: it is one for all messages that share it."""
+    plain = Plain("it")
+    async with buses(server, "left", "right") as (left, right):
+        await right.subscribe(plain)
+        await left.send(note(1))
+        forge(server, right, o=left.incarnation, n=3, l=lines(3, 4))
+        await until(lambda: right.statistics().lives == 2)
+        assert right.statistics().gaps == 1
+        assert len(plain.got) == 1
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -12,7 +12,7 @@ from workerbus.redis._connection import Connection
 from workerbus.redis._errors import RedisReplyError
 from workerbus.redis._opening import connect
 from workerbus.redis._protocol import Command
-from workerbus.redis._reader import ENTRIES, READ_BYTES, Reader
+from workerbus.redis._reader import AT_ONCE, ENTRIES, READ_BYTES, Reader
 from workerbus.redis._settings import RedisSettings
 
 INBOX = "inbox"
@@ -51,7 +51,7 @@ class Inbox:
         )
         self._stop_at = stop_at
 
-    def _take(self, stored_ms: int, fields: Mapping[bytes, bytes]) -> bool:
+    def _take(self, stored_ms: int, fields: Mapping[bytes, bytes]) -> int:
         assert stored_ms > 0
         self.got.append(fields[b"m"])
         return len(self.got) < self._stop_at
@@ -129,7 +129,7 @@ async def test_a_reader_that_is_cut_off_half_way_goes_on_where_it_was(
     with anyio.CancelScope() as scope:
         through = inbox.reader._take
 
-        def take(stored_ms: int, fields: Mapping[bytes, bytes]) -> bool:
+        def take(stored_ms: int, fields: Mapping[bytes, bytes]) -> int:
             if len(inbox.got) == 19:
                 scope.cancel()
             return through(stored_ms, fields)
@@ -145,6 +145,32 @@ async def test_a_reader_that_is_cut_off_half_way_goes_on_where_it_was(
         group.cancel_scope.cancel()
     await another.aclose()
     assert inbox.got == numbered(40)
+
+
+async def test_others_get_a_turn_behind_an_entry_with_many_messages(
+    server: RedisServer, connection: Connection
+) -> None:
+    """X2: so that answers are on their way while the rest is taken."""
+    inbox = Inbox(server)
+    inbox.add(*numbered(4))
+    seen: list[int] = []
+
+    def take(_stored_ms: int, _fields: Mapping[bytes, bytes]) -> int:
+        inbox.got.append(b"entry")
+        return AT_ONCE // 2
+
+    async def look() -> None:
+        while len(inbox.got) < 4:
+            await checkpoint()
+            if inbox.got:
+                seen.append(len(inbox.got))
+
+    inbox.reader._take = take
+    async with anyio.create_task_group() as group:
+        group.start_soon(inbox.reader.run, connection)
+        await look()
+        group.cancel_scope.cancel()
+    assert set(seen) == {2, 4}
 
 
 @pytest.mark.parametrize(("size", "count"), [(10, ENTRIES), (READ_BYTES // 100, 100), (READ_BYTES // 4, 4)])
@@ -168,7 +194,7 @@ async def test_an_answer_is_on_its_way_before_it_is_read_again(server: RedisServ
     watched: Any = Watched(connection)
     heard = anyio.Event()
 
-    def take(_stored_ms: int, _fields: Mapping[bytes, bytes]) -> bool:
+    def take(_stored_ms: int, _fields: Mapping[bytes, bytes]) -> int:
         heard.set()
         return True
 

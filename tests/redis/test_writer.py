@@ -15,7 +15,7 @@ from workerbus.redis._opening import connect
 from workerbus.redis._outbox import Outbox, SharedReceipt
 from workerbus.redis._protocol import Command
 from workerbus.redis._settings import RedisSettings
-from workerbus.redis._writer import Writer
+from workerbus.redis._writer import TOGETHER, TOGETHER_BYTES, Writer
 
 A, B = Peer("a", "a-1"), Peer("b", "b-1")
 
@@ -37,12 +37,21 @@ class World:
         self.outbox.put(data, peers, receipt, anyio.current_time())
         return receipt
 
+    def entries(self, peer: Peer) -> list[dict[bytes, bytes]]:
+        """The entries of a peer's inbox, each as its fields."""
+        entries = self.server.call("XRANGE", peer.incarnation, "(1-0", "+")
+        return [dict(zip(flat[::2], flat[1::2], strict=True)) for _, flat in entries]
+
+    def shared(self, peer: Peer) -> list[list[bytes]]:
+        """What each of these entries has."""
+        return [fields[b"l"].split(b"\n") if b"l" in fields else [fields[b"m"]] for fields in self.entries(peer)]
+
     def stored(self, peer: Peer) -> list[tuple[int, bytes]]:
         """The numbers and the data in a peer's inbox."""
-        entries = self.server.call("XRANGE", peer.incarnation, "(1-0", "+")
-        fields = [dict(zip(flat[::2], flat[1::2], strict=True)) for _, flat in entries]
-        assert all(each[b"o"] == b"me-1" for each in fields)
-        return [(int(each[b"n"]), each[b"m"]) for each in fields]
+        entries = self.entries(peer)
+        assert all(each[b"o"] == b"me-1" for each in entries)
+        found = zip(entries, self.shared(peer), strict=True)
+        return [pair for each, messages in found for pair in enumerate(messages, int(each[b"n"]))]
 
 
 @pytest.fixture
@@ -126,13 +135,68 @@ async def test_a_full_server_loses_nothing_and_overtakes_nothing() -> None:
 
 async def test_a_message_says_how_long_it_has_waited(world: World, connection: Connection) -> None:
     """X7: in milliseconds, so that a deadline in it is shorter by that; nothing, if it has not."""
-    for waited in (0.0, 0.25, 3.0):
+    for waited in (3.0, 0.25, 0.0):
         since = anyio.current_time() - waited
         world.outbox.put(b"%g" % waited, [A], SharedReceipt(1, target=True), since)
     await write_all(world, connection)
-    entries = world.server.call("XRANGE", A.incarnation, "(1-0", "+")
-    waits = [int(dict(zip(flat[::2], flat[1::2], strict=True)).get(b"w", 0)) for _, flat in entries]
-    assert waits[0] < 200 < 250 <= waits[1] < 900 < 3000 <= waits[2] < 3900
+    waits = [int(fields.get(b"w", 0)) for fields in world.entries(A)]
+    assert waits[2] < 200 < 250 <= waits[1] < 900 < 3000 <= waits[0] < 3900
+
+
+async def test_small_messages_that_go_out_together_share_an_entry(world: World, connection: Connection) -> None:
+    """X2, X3: whoever else gets some meanwhile; so many at most."""
+    first, others = [b"%d" % number for number in range(TOGETHER)], [b"a", b"b", b"c"]
+    for each in first:
+        world.put(each, A)
+        world.put(each, B)
+    for each in others:
+        world.put(each, A)
+    await write_all(world, connection)
+    assert world.shared(A) == [first, others]
+    assert world.shared(B) == [first]
+    assert world.stored(A) == list(enumerate([*first, *others], 1))
+
+
+@pytest.mark.parametrize(
+    ("messages", "shared"),
+    [
+        ([b"x" * TOGETHER_BYTES, b"1", b"2"], [1, 2]),
+        ([b"1", b"x" * TOGETHER_BYTES, b"2"], [1, 1, 1]),
+        ([b"x" * (TOGETHER_BYTES // 2)] * 3, [2, 1]),
+        ([b"1", b"two\nlines", b"3", b"4"], [1, 1, 2]),
+        ([b"two\nlines", b"2", b"3"], [1, 2]),
+    ],
+    ids=["a large one first", "a large one", "halves", "lines", "lines first"],
+)
+async def test_messages_that_are_large_or_have_lines_share_no_entry_with_too_many(
+    world: World, connection: Connection, messages: list[bytes], shared: list[int]
+) -> None:
+    """X2"""
+    for each in messages:
+        world.put(each, A)
+    await write_all(world, connection)
+    assert [len(each) for each in world.shared(A)] == shared
+
+
+async def test_a_mark_shares_its_entry_with_no_message(world: World, connection: Connection) -> None:
+    """X3"""
+    world.put(b"1", A)
+    await write_all(world, connection)
+    world.outbox.mark([A], anyio.current_time())
+    world.put(b"3", A)
+    world.put(b"4", A)
+    await write_all(world, connection)
+    fields = [{key: each[key] for key in each if key in b"nmlk"} for each in world.entries(A)]
+    assert fields == [{b"n": b"1", b"m": b"1"}, {b"n": b"2", b"k": b"mark"}, {b"n": b"3", b"l": b"3\n4"}]
+
+
+async def test_a_small_inbox_counts_messages(world: World, connection: Connection) -> None:
+    """X3: so that it keeps about as many as it says."""
+    world.writer = Writer(world.outbox, str, lambda: "me-1", inbox_size=1_999, refused=world.refusals.append)
+    for _ in range(5):
+        world.put(b"x", A)
+    await write_all(world, connection)
+    assert len(world.entries(A)) == 5
 
 
 async def test_a_server_that_has_become_a_replica_is_left(server: RedisServer, connection: Connection) -> None:

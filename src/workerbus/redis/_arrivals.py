@@ -65,7 +65,7 @@ class Arrivals:
         self.unknown: int = 0
         self._unknown_tags: set[str] = set()
 
-    def take(self, stored_ms: int, fields: Mapping[bytes, bytes]) -> bool:
+    def take(self, stored_ms: int, fields: Mapping[bytes, bytes]) -> int:
         """Take an entry.
 
         Args:
@@ -73,30 +73,39 @@ class Arrivals:
             fields: Its fields.
 
         Returns:
-            Whether the life of the bus goes on.
+            How many messages it had, at least 1; 0 where the life of the bus is over.
         """
         notice = read_notice(fields)
         if notice is not None:
             self._hear(notice)
-            return True
+            return 1
         session = self._bus.session(fields.get(b"o", b"").decode(errors="replace"))
         if session is None:
             self._bus.note_late()
-            return True
+            return 1
         number = _number(fields.get(b"n"))
         if fields.get(b"k") == MARK:
             return self._goes_on(self._bus.pass_over(session, number), session, number)
+        lines = fields.get(b"l")
+        messages = [fields.get(b"m", b"")] if lines is None else lines.split(b"\n")
+        for each in messages:
+            if not self._take_message(each, session, number, stored_ms, fields.get(b"w")):
+                return 0
+            number += 1
+        return len(messages)
+
+    def _take_message(self, data: bytes, session: Session, number: int, stored_ms: int, waited: bytes | None) -> bool:
         try:
-            message = self._wire.decode(fields.get(b"m", b""))
+            message = self._wire.decode(data)
         except WireError as exc:
-            self._refuse(fields, session.peer, exc)
+            self._refuse(data, session.peer, exc)
             verdict = self._bus.pass_over(session, number)
         else:
             delay = 0.0
             if isinstance(message, BusJobRequestMessage) and message.seconds_left is not None:
-                delay = self._server_time.age(stored_ms, current_time()) + _number(fields.get(b"w")) / 1000
+                delay = self._server_time.age(stored_ms, current_time()) + _number(waited) / 1000
             verdict = self._bus.arrive(message, session.peer, number=number, delay=delay)
-        return self._goes_on(verdict, session, number)
+        return verdict is Arrival.DELIVERED or self._goes_on(verdict, session, number)
 
     def _goes_on(self, verdict: Arrival, session: Session, number: int) -> bool:
         if not verdict.ends_life:
@@ -122,7 +131,7 @@ class Arrivals:
             elif session is not None:
                 self._bus.lose(session.peer, notice.reason or "it has left")
 
-    def _refuse(self, fields: Mapping[bytes, bytes], peer: Peer, error: WireError) -> None:
+    def _refuse(self, data: bytes, peer: Peer, error: WireError) -> None:
         if error.unknown_tag:
             self.unknown += 1
             if not self._is_new(error.unknown_tag):
@@ -131,8 +140,7 @@ class Arrivals:
             self.malformed += 1
         text = "bus %r skips a message of peer %r: %s"
         logger.warning(text, self._bus.name, peer.name, error, extra=about(runner=self._bus.opened_by))
-        data = fields.get(b"m", b"")[: self._wire.max_message_size]
-        self._keep(("from", peer.name, "why", str(error), "m", data))
+        self._keep(("from", peer.name, "why", str(error), "m", data[: self._wire.max_message_size]))
 
     def _is_new(self, tag: str) -> bool:
         # Frames and other broadcasts go to all, and some programs have no use for them, or do not know them yet.

@@ -68,7 +68,7 @@ class Lives:
         outbox: What is to be written.
         writer: What writes it.
         server_time: Is told the server's time.
-        take: Takes an entry of the inbox; returns whether this life goes on.
+        take: Takes an entry of the inbox; returns how many messages it had, or 0 where this life is over.
         gap: Is told that messages are missing, in words, and ends this life.
 
     Attributes:
@@ -88,7 +88,7 @@ class Lives:
         outbox: Outbox,
         writer: Writer,
         server_time: ServerTime,
-        take: Callable[[int, Mapping[bytes, bytes]], bool],
+        take: Callable[[int, Mapping[bytes, bytes]], int],
         gap: Callable[[str], None],
     ) -> None:
         self._bus = bus

@@ -22,7 +22,7 @@ from workerbus.redis._reconnecting import AGAIN
 ENTRIES: Final = 512
 """So many entries are read at once, at most."""
 AT_ONCE: Final = 16
-"""After so many entries others get a turn, so that answers are on their way while the rest of a batch is taken."""
+"""After so many messages others get a turn, so that answers are on their way while the rest of a batch is taken."""
 TURNS: Final = 6
 """So many turns others get before it is read again: an answer takes about as many, and it is to be on its way first."""
 TRIM_AT: Final = 64
@@ -41,7 +41,8 @@ class Reader:
     Args:
         inbox: The key of the inbox.
         position: The id of the entry after which to begin.
-        take: Called with the id (milliseconds) and the fields of each entry; returns whether to go on.
+        take: Called with the id (milliseconds) and the fields of each entry; returns how many messages it had, or 0
+            where no more is to be read.
         inbox_size: About so many entries the inbox keeps. With as many, it may have lost the oldest.
         overflowed: Called where it has as many, in the place of reading on.
         refused: Called with the server's word where it refuses to be read from, once until it lets itself be.
@@ -51,7 +52,7 @@ class Reader:
         self,
         inbox: str,
         position: str,
-        take: Callable[[int, Mapping[bytes, bytes]], bool],
+        take: Callable[[int, Mapping[bytes, bytes]], int],
         *,
         inbox_size: int,
         overflowed: Callable[[], None],
@@ -107,12 +108,16 @@ class Reader:
                 return
 
     async def _take_all(self, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> bool:
-        for index, (entry_id, fields) in enumerate(entries):
-            if index and not index % AT_ONCE:
+        taken = 0
+        for entry_id, fields in entries:
+            if taken >= AT_ONCE:
+                taken = 0
                 await checkpoint()  # what these have caused goes out while the next ones are taken
             self._position = entry_id.decode()
-            if not self._take(int(entry_id.partition(b"-")[0]), fields):
+            messages = self._take(int(entry_id.partition(b"-")[0]), fields)
+            if not messages:
                 return False
+            taken += messages
         if entries:
             for _ in range(TURNS):
                 await checkpoint()

@@ -24,7 +24,7 @@ class RedisBusStatistics(PeerBusStatistics):
         lives: How many incarnations the bus has had.
         malformed: How many messages that arrived could not be decoded; the last ones are kept in ``{prefix}:refused``.
         unknown: How many were of a class that is not registered in this process; the first one of each is kept, too.
-        lag: How many messages for this bus are stored and not read, as of the last beat.
+        lag: How many entries for this bus are stored and not read, as of the last beat; see ``inbox_size``.
         round_trip: How many seconds the last beat took; None before the first.
 
     Guarantees: X10.

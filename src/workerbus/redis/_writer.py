@@ -5,12 +5,24 @@ Where the connection is lost half-way nobody knows which; then the batch is writ
 server refuses it, since it is full, say, it stays first in line and is tried again, later. Names of workers are given
 back in the same transaction, so that they are free for whoever hears in it that a worker has gone.
 
+Small messages that go out to the same peer in one batch share entries of its inbox: an entry costs the server, and
+whoever reads it, more than a message does. These are the fields of an entry:
+
+| field | |
+|---|---|
+| ``o`` | the incarnation of the sender |
+| ``n`` | the number of the message; of several, that of the first |
+| ``m`` | the message, if it is one |
+| ``l`` | the messages, if they are several, one in each line |
+| ``k`` | ``mark``, if there is none |
+| ``w`` | for how many milliseconds they have waited here, at least; nothing for none |
+
 Knows nothing of messages. Nor of time: whoever has given it the connection closes that when an answer takes too long.
 """
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from anyio import current_time, sleep
 
@@ -22,6 +34,15 @@ from workerbus.redis._protocol import Command
 from workerbus.redis._reconnecting import AGAIN
 
 logger = logging.getLogger("workerbus.redis")
+
+TOGETHER: Final = 16
+"""So many messages share an entry, at most."""
+TOGETHER_BYTES: Final = 4096
+"""So many bytes they have, at most: an inbox is bounded by the number of its entries."""
+TOGETHER_SECONDS: Final = 0.005
+"""So much later than the first of them each was sent, at most: how long they have waited is said once for all."""
+PER_TOGETHER: Final = 1_000
+"""An inbox keeps at least so many entries for each message that shares one: a small inbox counts messages."""
 
 
 class Released(Protocol):
@@ -57,6 +78,38 @@ class NothingReleased:
         """Do nothing."""
 
 
+class _Shared:
+    """One or several messages for one peer that share an entry of its inbox.
+
+    Attributes:
+        first: The first of them.
+        last: The last of them.
+        messages: All of them.
+        room: How many bytes more there is room for.
+    """
+
+    __slots__ = ("first", "last", "messages", "room")
+
+    def __init__(self, first: Entry) -> None:
+        self.first = self.last = first
+        self.messages = [first.data]
+        self.room = TOGETHER_BYTES - len(first.data) if _is_line(first.data) else 0
+
+    def takes(self, entry: Entry) -> bool:
+        """Take one more, if it may share the entry; returns whether it does."""
+        data = entry.data
+        if len(data) > self.room or entry.since - self.first.since > TOGETHER_SECONDS or not _is_line(data):
+            return False
+        self.last = entry
+        self.messages.append(data)
+        self.room -= len(data)
+        return True
+
+
+def _is_line(data: bytes) -> bool:
+    return b"\n" not in data and data != b""
+
+
 class Writer:
     """What writes for one life of a bus.
 
@@ -88,6 +141,7 @@ class Writer:
         self._inbox = inbox
         self._incarnation = incarnation
         self._inbox_size = inbox_size
+        self._together = max(1, min(TOGETHER, inbox_size // PER_TOGETHER))
         self._refused = refused
         self._peers = peers
         self._released: Released = NothingReleased() if released is None else released
@@ -129,8 +183,9 @@ class Writer:
     async def _write(
         self, connection: Connection, batch: Sequence[Entry], release: Command | None
     ) -> tuple[list[bool | None], RedisReplyError | None]:
+        entries, places = self._share(batch)
         now = current_time()
-        commands: list[Command] = [self._command(entry, now) for entry in batch]
+        commands: list[Command] = [self._command(entry, now) for entry in entries]
         if release is not None:
             commands.insert(0, release)
         if len(commands) == 1:
@@ -148,7 +203,8 @@ class Writer:
         if release is not None and self._settle_release(replies[0]):
             replies = outcomes
         errors = [each for each in replies if isinstance(each, RedisReplyError)]
-        return [_stored(each) for each in outcomes], errors[0] if errors else None
+        stored = [_stored(each) for each in outcomes]
+        return [stored[place] for place in places], errors[0] if errors else None
 
     def _settle_release(self, reply: Any) -> bool:
         """Whether that is settled: else it is tried again."""
@@ -157,13 +213,32 @@ class Writer:
         self._released.settle(reply)
         return True
 
-    def _command(self, entry: Entry, now: float) -> Command:
-        waited = round((now - entry.since) * 1000)
+    def _share(self, batch: Sequence[Entry]) -> tuple[list[_Shared], list[int]]:
+        """Return what is written to inboxes, and for each message of a batch in which entry of these it is."""
+        entries: list[_Shared] = []
+        places: list[int] = []
+        last: dict[str, int] = {}  # of each peer
+        for each in batch:
+            place = last.get(each.peer.incarnation)
+            if place is None or not entries[place].takes(each):
+                place = last[each.peer.incarnation] = len(entries)
+                entries.append(_Shared(each))
+            if len(entries[place].messages) == self._together:
+                del last[each.peer.incarnation]
+            places.append(place)
+        return entries, places
+
+    def _command(self, entry: _Shared, now: float) -> Command:
+        first, waited = entry.first, round((now - entry.last.since) * 1000)
+        what: tuple[Any, ...]
+        if len(entry.messages) > 1:
+            what = "l", b"\n".join(entry.messages)
+        else:
+            what = ("m", first.data) if first.data else ("k", MARK)
         more: tuple[Any, ...] = ("w", waited) if waited > 0 else ()
-        what = ("m", entry.data) if entry.data else ("k", MARK)
         return (
-            "XADD", self._inbox(entry.peer.incarnation), "NOMKSTREAM", "MAXLEN", "~", self._inbox_size, "*",
-            "o", self._incarnation(), "n", entry.number, *what, *more,
+            "XADD", self._inbox(first.peer.incarnation), "NOMKSTREAM", "MAXLEN", "~", self._inbox_size, "*",
+            "o", self._incarnation(), "n", first.number, *what, *more,
         )  # fmt: skip
 
 
