@@ -200,6 +200,44 @@ async def test_an_interruption_that_a_branch_makes_drops_what_waits_too() -> Non
     assert [text for text in last.heard if text != "!"] == ["c"]
 
 
+@pytest.mark.parametrize("made_in_a_branch", [False, True], ids=["it comes", "made in another branch"])
+async def test_an_interruption_drops_at_once_what_waits_for_its_turn_in_branches_of_branches(
+    made_in_a_branch: bool,
+) -> None:
+    """P1: however long it takes to get there itself, behind a system frame that is being handled."""
+    gate = Gate()
+
+    async def wait(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, Alert):
+            await gate(spy, frame)
+
+    async def interrupt(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, Alert):
+            await spy.broadcast_interruption()
+
+    stuck, last = Spy(for_texts(hang)), Spy()
+    inner = ParallelPipeline([SyncParallelPipeline([stuck], [Spy()])])
+    async with flowing(
+        ParallelPipeline([Spy(wait), inner], [Spy(interrupt if made_in_a_branch else None)]), last
+    ) as worker:
+        await worker.queue_frames([TextFrame("a"), TextFrame("b"), Firm("firm"), TextFrame("c")])
+        await stuck.until(1)
+        await settle()
+        stuck.on = None
+        del last.got[:]
+        await worker.queue_frame(Alert("!"))
+        await gate.reached.wait()
+        if not made_in_a_branch:
+            await worker.queue_frame(InterruptionFrame())
+        await settle()
+        assert stuck.heard == ["a", "firm"]
+        gate.open()
+        await last.until(1, InterruptionFrame)
+        await worker.queue_frame(TextFrame("d"))
+        await stuck.until(3)
+    assert stuck.heard == ["a", "firm", "!", "d"]
+
+
 async def test_an_end_waits_for_its_turn_and_for_all_branches() -> None:
     """P2"""
     last = Spy()
@@ -225,7 +263,8 @@ async def test_a_cancel_waits_for_no_turn() -> None:
 async def test_what_comes_before_the_start_waits_for_it_and_keeps_its_order() -> None:
     """P2"""
     may_start, last = anyio.Event(), Spy()
-    fork = SyncParallelPipeline([StartsWith(lambda _: may_start.wait())], [saying("made of")])
+    branches = [StartsWith(lambda _: may_start.wait())], [saying("made of")]
+    fork = SyncParallelPipeline(*branches, frame_order=FrameOrder.PIPELINE)
     worker = worker_of(fork, last, name="w")
     await worker.queue_frames(texts("a", "b"))
     async with WorkerRunner(handle_sigint=False) as runner:

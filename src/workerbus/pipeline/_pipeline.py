@@ -77,6 +77,11 @@ class Pipeline:
         for piece, up, down in zip(pieces, ups, downs, strict=True):
             piece.connect(up, down)
 
+    def drop(self) -> None:
+        """Drop what waits in all parts, and cancel what is being handled, as far as an interruption may."""
+        for piece in self._pieces:
+            piece.drop()
+
     def join(self, running: Running) -> None:
         """Make all processors part of a running pipeline."""
         for processor in self.processors:
@@ -153,6 +158,11 @@ class ParallelPipeline:
         for branch in self.branches:
             branch.connect(self._up.exit_of(branch), self._down.exit_of(branch))
 
+    def drop(self) -> None:
+        """Drop what waits in all branches, and cancel what is being handled, as far as an interruption may."""
+        for branch in self.branches:
+            branch.drop()
+
     def release(self) -> None:
         """Let the branches be put into another pipeline, after a `StopFrame`."""
         for branch in self.branches:
@@ -185,7 +195,6 @@ class Fork:
 
     def __init__(self, entries: list[Port], branches: list[Pipeline]) -> None:
         self._entries = entries
-        self._inboxes = [inbox for branch in branches for inbox in branch.inboxes]
         self.branches: list[Pipeline] = branches
         self.got_start: bool = False
 
@@ -208,8 +217,8 @@ class Fork:
             frame.marks = {}
         frame.marks[self] = set() if frame.is_joined else None
         if isinstance(frame, InterruptionFrame):
-            for inbox in self._inboxes:
-                inbox.drop()
+            for branch in self.branches:
+                branch.drop()
         waitings = [waiting for entry in self._entries if (waiting := entry.put(frame, direction, may_wait))]
         if not self.got_start:
             self.got_start = all(entry.got_start for entry in self._entries)
@@ -232,10 +241,9 @@ class Fork:
     def empty_but(self, branch: Pipeline, frame: Frame) -> None:
         """Empty the other branches for an interruption that was made in one: it is for the whole pipeline."""
         if frame.marks is None or self not in frame.marks:
-            own = set(branch.inboxes)
-            for inbox in self._inboxes:
-                if inbox not in own:
-                    inbox.drop()
+            for other in self.branches:
+                if other is not branch:
+                    other.drop()
 
 
 _GONE: Final = object()

@@ -187,3 +187,6 @@ class Piece(Protocol):
 
     def connect(self, previous: Port, following: Port) -> None:
         """Set where frames go that leave upstream (``previous``) and downstream (``following``)."""
+
+    def drop(self) -> None:
+        """Drop what waits in there, and cancel what is being handled, as far as an interruption may."""

@@ -56,8 +56,14 @@ class SyncParallelPipeline(ParallelPipeline):
         super().__init__(*branches)
         down = self._down = SyncFork([branch.down_entry for branch in self.branches], self.branches)
         up = self._up = SyncFork([branch.up_entry for branch in self.branches], self.branches)
-        down.both = up.both = (down, up)
+        self._both = down.both = up.both = (down, up)
         down.order = up.order = frame_order
+
+    def drop(self) -> None:
+        """Drop what waits for its turn, and in all branches; see `ParallelPipeline`."""
+        for fork in self._both:
+            fork.drop()
+        super().drop()
 
 
 class SyncFork(Fork):
