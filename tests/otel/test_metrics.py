@@ -115,6 +115,18 @@ async def test_runners_of_one_provider_are_told_apart_and_leave_nothing_behind(t
     assert telemetry.points(Names.RESTARTS) == []
 
 
+async def test_a_runner_that_is_instrumented_twice_is_looked_at_until_both_have_ended(telemetry: Telemetry) -> None:
+    """O1, O2: and told of once."""
+    async with running(Helper("w"), name="r") as runner:
+        first, second = (instrument(runner, **telemetry.providers) for _ in range(2))
+        assert len(telemetry.points(Names.RESTARTS)) == 1
+        for _ in range(2):
+            first.remove()
+            assert len(telemetry.points(Names.RESTARTS)) == 1
+        second.remove()
+        assert telemetry.points(Names.RESTARTS) == []
+
+
 def test_an_event_loop_that_is_watched_has_its_lag_in_the_metrics(telemetry: Telemetry, backend: str) -> None:
     """O2, R8"""
 

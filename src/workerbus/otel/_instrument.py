@@ -33,7 +33,7 @@ class Instrumentation:
             return
         self._removed = True
         if self._runner is not None:
-            self._meters.runners.discard(self._runner)
+            self._meters.remove(self._runner)
         self._tap.users -= 1
         if not self._tap.users:
             self._bus.remove_tap(self._tap)
@@ -92,5 +92,5 @@ def instrument(
         bus.add_tap(tap)
     tap.users += 1
     if runner is not None:
-        meters.runners.add(runner)
+        meters.add(runner)
     return Instrumentation(bus, runner, tap, meters)

@@ -1,7 +1,7 @@
 """The metrics: durations (see `_durations`), and what `runner.statistics()` has, when a reader asks (O2, O3)."""
 
 from collections.abc import Callable, Iterable, Iterator
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
@@ -18,11 +18,14 @@ class Meters:
 
     Args:
         meter: Makes the instruments; a name is made once for each provider.
+
+    Attributes:
+        runners: The runners, each with how many instrumentations of it there are.
     """
 
     def __init__(self, meter: Meter) -> None:
         self.durations: Durations = Durations(meter)
-        self.runners: WeakSet[WorkerRunner] = WeakSet()
+        self.runners: WeakKeyDictionary[WorkerRunner, int] = WeakKeyDictionary()
         counter, gauge = meter.create_observable_counter, meter.create_observable_gauge
         counter(Names.ANSWERED, [self._observe(_answered)], "{job}", "Requests that were answered.")
         counter(Names.RESTARTS, [self._observe(_restarts)], "{restart}", "Restarts of supervised workers.")
@@ -31,6 +34,16 @@ class Meters:
         counter(Names.STALLS, [self._observe(_stalls)], "{stall}", "Times that the event loop stood still.")
         gauge(Names.LAG, [self._observe(_lag)], "s", "How late the event loop was.")
         gauge(Names.DEPTH, [self._observe(_depths)], "{message}", "What waits in the lanes of workers.")
+
+    def add(self, runner: WorkerRunner) -> None:
+        """Look at a runner for one more instrumentation."""
+        self.runners[runner] = self.runners.get(runner, 0) + 1
+
+    def remove(self, runner: WorkerRunner) -> None:
+        """Look at a runner for one instrumentation less, and no more with the last."""
+        left = self.runners.pop(runner, 1) - 1
+        if left:
+            self.runners[runner] = left
 
     def _observe(self, values: _Values) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_options: CallbackOptions) -> Iterable[Observation]:
