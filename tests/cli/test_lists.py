@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from workerbus.cli._lists import JOBS, WORKERS, Rates, error_rows, job_rows, worker_rows
+from workerbus.cli._lists import JOBS, SPAN, WORKERS, Rates, error_rows, job_rows, worker_rows
 from workerbus.cli._rows import Choice, Placed, head, laid_out, line
 from workerbus.cli._watch import State, empty
 from workerbus.cli._words import bars, cells, duration, fitted, number
@@ -99,6 +101,22 @@ def test_a_rate_is_that_of_the_last_seconds() -> None:
     assert rates.get("b") is None
     rates.learn(11.0, state(a=worker(completed=1)))
     assert rates.get("a") is None
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.25, 1.0, 3.0, 5.0, 12.0]), st.integers(0, 9)), max_size=30))
+def test_a_rate_is_of_the_last_seconds_however_seldom_and_often_a_state_comes(steps: list[tuple[float, int]]) -> None:
+    """O8: from the last count that is old enough, or the first; states that come too close are passed over."""
+    rates, told, now, done = Rates(), [(0.0, 0)], 0.0, 0
+    rates.learn(now, state(a=worker()))
+    for seconds, answered in steps:
+        now, done = now + seconds, done + answered
+        rates.learn(now, state(a=worker(completed=done)))
+        if now - told[-1][0] >= 0.2:
+            told.append((now, done))
+        *earlier, (ended, last) = told
+        old = [each for each in earlier if each[0] <= ended - SPAN]
+        begun, first = old[-1] if old else told[0]
+        assert rates.get("a") == (None if not earlier else (last - first) / (ended - begun))
 
 
 def test_the_last_minute_shows_when_a_worker_was_busy() -> None:

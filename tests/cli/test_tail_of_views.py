@@ -7,11 +7,13 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 
 from support import commands
 from support.workers import Helper, running
 from workerbus import WorkerRunner
 from workerbus.cli._address import Address
+from workerbus.cli._client import connected
 from workerbus.cli._commands import BROKEN_PIPE, CommandError
 from workerbus.cli._tail import Filters, Writer, follow, objects
 from workerbus.cli._view import ViewPassing
@@ -119,3 +121,25 @@ async def test_what_passes_is_shown_again_when_the_view_is_back(capsys: pytest.C
     shown = url.rstrip("/")
     assert said[0].startswith(f"workerbus: {shown} is lost: ")
     assert said[1:] == [f"workerbus: {shown} is back"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+async def test_events_are_read_whatever_the_pieces_are_in_which_they_come(size: int) -> None:
+    """O8: the end of one may be cut in two, and several may come at once."""
+    expected = [("state", {"n": number, "text": "a\n\nb" * number}) for number in range(5)]
+    told = b"".join(b"event: %s\ndata: %s\n\n" % (kind.encode(), json.dumps(data).encode()) for kind, data in expected)
+    pieces = [told[at : at + size] for at in range(0, len(told), size)]
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    async def tell(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(head + b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces))
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, tell)
+        url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+        async with connected(Address(url, is_bus=False, token=None, prefix="")) as client:
+            await client.follow("api/events")
+            assert [await client.next_event() for _ in expected] == expected
+        tasks.cancel_scope.cancel()

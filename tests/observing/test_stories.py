@@ -102,6 +102,45 @@ def test_a_job_is_nested_where_its_requester_had_one_job() -> None:
     assert [each.job_id for each in stories.family(outer)] == ["1", "1-1"]
 
 
+JOBS = ("1", "2", "3", "4")
+WORKERS = ("a", "b", "c")
+
+
+@given(
+    st.lists(
+        st.tuples(st.just("ask"), st.sampled_from(WORKERS), st.sampled_from(JOBS), st.sampled_from(WORKERS))
+        | st.tuples(st.just("answer"), st.sampled_from(WORKERS), st.sampled_from(JOBS), st.just("")),
+        max_size=30,
+    )
+)
+def test_a_job_is_nested_where_its_requester_was_at_work_on_one_job_at_that_moment(
+    steps: list[tuple[str, str, str, str]],
+) -> None:
+    """O4: whatever groups there are, and whatever has ended before."""
+    stories, parents = Stories(), dict[str, str | None]()
+    at_work: dict[str, set[str]] = {each: set() for each in WORKERS}
+    open_legs: dict[str, set[str]] = {}
+    legs = set[tuple[str, str]]()
+    for at, (what, source, job_id, target) in enumerate(steps):
+        if what == "answer":
+            stories.add([answered(job_id, at, source=source)])
+            open_legs.get(job_id, set()).discard(source)
+            at_work[source].discard(job_id)
+        elif (job_id, target) not in legs:
+            mine = at_work[source]
+            if parents.get(job_id) is None:
+                parents[job_id] = next(iter(mine)) if len(mine) == 1 and job_id not in mine else None
+            stories.add([asked(job_id, at, source, target)])
+            legs.add((job_id, target))
+            open_legs.setdefault(job_id, set()).add(target)
+            at_work[target].add(job_id)
+    found = {job_id: stories.get(job_id) for job_id in parents}
+    assert {job_id: each and each.parent for job_id, each in found.items()} == parents
+    assert {job_id for job_id, each in found.items() if each and each.open} == {
+        job_id for job_id, each in open_legs.items() if each
+    }
+
+
 def arrived(note: Note) -> Note:
     return note._replace(origin="peer")
 

@@ -129,6 +129,19 @@ async def test_no_frame_is_queued_behind_an_end() -> None:
         await worker.stop_when_done()
 
 
+@pytest.mark.parametrize("end", [EndFrame, StopFrame])
+async def test_what_does_not_meet_an_end_comes_in_behind_it_before_the_start_too(
+    end: type[EndFrame | StopFrame],
+) -> None:
+    """P2: system frames, which overtake it, and frames that go the other way."""
+    first, last = Spy(), Spy()
+    worker = worker_of(first, last, name="w")
+    await worker.queue_frames([TextFrame("a"), end(), Alert("!"), end()])
+    await worker.queue_frame(TextFrame("up"), UP)
+    await run_through(worker, Alert("!!"))
+    assert sorted(last.heard) == sorted(first.heard) == ["!", "!!", "a", "up"]
+
+
 async def test_stop_when_done_of_the_runner_waits_for_what_was_queued() -> None:
     """P2, R1"""
     spies = [Spy(slow(1)), Spy(slow(2))]

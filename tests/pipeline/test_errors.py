@@ -12,6 +12,7 @@ from support.failures import Errors, tracebacks
 from support.pipelines import DOWN, UP, Alert, Spy, boom, flowing, for_texts, run_through, texts, work, worker_of
 from support.workers import Helper, running
 from workerbus import CLEANUP_SECONDS, PipelineWorker, WorkerRunner
+from workerbus.errors import FlushError
 from workerbus.pipeline import (
     CancelFrame,
     EndFrame,
@@ -388,6 +389,35 @@ async def test_a_handler_that_is_cancelled_natively_ends_nothing_but_itself(anyi
         await worker.queue_frame(InterruptionFrame())
         await last.until(1, InterruptionFrame)
     assert last.heard == ["a", "c"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=False)
+async def test_a_lane_knows_the_task_of_its_own_after_a_native_cancellation(anyio_backend: str) -> None:
+    """L3, P1, P6: a handler in it is spared by its own interruption, and told that a flush would wait for itself."""
+    did: list[str] = []
+    workers: list[PipelineWorker] = []
+
+    async def on(spy: Spy, frame: Frame) -> None:
+        if not isinstance(frame, TextFrame):
+            return
+        if frame.text == "cancel":
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await anyio.sleep(1)
+        await spy.broadcast_interruption()
+        await anyio.sleep(1)
+        with pytest.raises(FlushError, match="which would wait for itself"):
+            await workers[0].flush(1)
+        did.append(frame.text)
+
+    last = Spy()
+    async with nothing_left(), flowing(Spy(on), last) as worker:
+        workers.append(worker)
+        for text in ("cancel", "interrupt", "cancel", "interrupt"):
+            await worker.queue_frame(TextFrame(text))
+            await worker.flush()
+    assert did == last.heard == ["interrupt", "interrupt"]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=False)

@@ -347,7 +347,8 @@ async def test_a_flush_of_a_worker_that_is_stopped_before_it_runs_fails() -> Non
         await runner.run()
 
 
-async def test_a_handler_that_would_wait_for_itself_is_told() -> None:
+@pytest.mark.parametrize("kind", [TextFrame, Alert], ids=["data", "system"])
+async def test_a_handler_that_would_wait_for_itself_is_told(kind: type[TextFrame | Alert]) -> None:
     """P6, N8: a task of the processor's own may flush."""
     said: list[str] = []
     workers: list[PipelineWorker] = []
@@ -363,9 +364,9 @@ async def test_a_handler_that_would_wait_for_itself_is_told() -> None:
 
         spy.create_task(in_a_task())
 
-    async with flowing(Spy(for_texts(flush), name="p")) as worker:
+    async with flowing(Spy(flush, name="p")) as worker:
         workers.append(worker)
-        await worker.queue_frame(TextFrame("a"))
+        await worker.queue_frame(kind("a"))
         await settle()
     assert said == ["told", "flushed"]
 

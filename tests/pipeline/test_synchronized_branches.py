@@ -158,6 +158,22 @@ async def test_an_interruption_drops_what_waits_for_its_turn() -> None:
     assert "up too" not in first.heard
 
 
+async def test_an_interruption_ends_no_turn_of_a_frame_that_it_spares() -> None:
+    """P1: the next frame waits until all branches have handled it."""
+    last = Spy()
+    async with flowing(SyncParallelPipeline([Spy(slow(2))], [saying("quick")]), last) as worker:
+        begin = current_time()
+        await worker.queue_frame(Firm("firm"))
+        for text in ("a", "b"):
+            await sleep(0.5)
+            await worker.queue_frame(InterruptionFrame())
+            await worker.queue_frame(TextFrame(text))
+        await last.until(1)
+        assert (last.heard, current_time()) == (["firm"], begin + 2)
+        await last.until(3)
+        assert (last.heard, current_time()) == (["firm", "quick b", "b"], begin + 4)
+
+
 async def test_an_interruption_spares_what_a_branch_has_made_that_is_uninterruptible() -> None:
     """P1: it goes on when the turn is over, which the interruption brings about."""
 

@@ -46,9 +46,10 @@ class Row:
 
 @frozen
 class Fork:
-    """Branches side by side."""
+    """Branches side by side, which may take one frame at a time."""
 
     branches: tuple[Row, ...]
+    synchronized: bool = False
 
 
 Part = Step | Row | Fork
@@ -102,12 +103,16 @@ def _rows(parts: st.SearchStrategy[Part], most: int, least: int = 1) -> st.Searc
     return st.lists(parts, min_size=least, max_size=most).map(tuple).map(Row)
 
 
+def _forks(branches: st.SearchStrategy[Row], most: int) -> st.SearchStrategy[Fork]:
+    return st.builds(Fork, st.lists(branches, min_size=1, max_size=most).map(tuple), st.booleans())
+
+
 def rows(*, troubles: bool = False) -> st.SearchStrategy[Row]:
     """Pipelines of all shapes."""
     steps = _steps(troubles=troubles)
     inner = _rows(steps, 2)
-    forks = st.lists(inner, min_size=1, max_size=3).map(tuple).map(Fork)
-    deep = st.lists(_rows(st.one_of(steps, forks), 2), min_size=1, max_size=2).map(tuple).map(Fork)
+    forks = _forks(inner, 3)
+    deep = _forks(_rows(st.one_of(steps, forks), 2), 2)
     return _rows(st.one_of(steps, steps, steps, inner, forks, deep), 4, 2)
 
 

@@ -30,6 +30,7 @@ from workerbus.pipeline import (
     Pipeline,
     StartFrame,
     StopFrame,
+    SyncParallelPipeline,
     SystemFrame,
     UninterruptibleFrame,
     frame_type,
@@ -191,7 +192,8 @@ class World:
         if isinstance(part, Row):
             return self.build(part)
         if isinstance(part, Fork):
-            return ParallelPipeline(*map(self.build, part.branches))
+            kind = SyncParallelPipeline if part.synchronized else ParallelPipeline
+            return kind(*map(self.build, part.branches))
         probe = Probe(self, part)
         self.probes.append(probe)
         return probe
@@ -353,8 +355,9 @@ class World:
                 return come, orderly
             branches = part.branches if way is DOWN else tuple(reversed(part.branches))
             out = [through(branch, come, orderly) for branch in branches]
-            # What one branch loses and another lets out late comes behind its successors.
-            return set().union(*(left for left, _ in out)), all(tidy and left == come for left, tidy in out)
+            # What one branch loses and another lets out late comes behind its successors, unless these have to wait.
+            tidy = all(tidy and (part.synchronized or left == come) for left, tidy in out)
+            return set().union(*(left for left, _ in out)), tidy
 
         through(self.plan.row, numbers, True)
         return found

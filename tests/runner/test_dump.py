@@ -28,7 +28,7 @@ from workerbus import (
     job,
 )
 from workerbus.diagnosis import _program, _signal
-from workerbus.pipeline import DataFrame, Frame, FrameDirection, FrameProcessor, Pipeline
+from workerbus.pipeline import DataFrame, Frame, FrameDirection, FrameProcessor, Pipeline, SystemFrame
 from workerbus.testing import PeerFaults, PeerNetwork, settle
 
 IDS = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")
@@ -282,9 +282,13 @@ class Text(DataFrame):
     pass
 
 
+class Alarm(SystemFrame):
+    pass
+
+
 class Sink(FrameProcessor):
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        if isinstance(frame, Text):
+        if isinstance(frame, Text | Alarm):
             await anyio.sleep_forever()
         await self.push_frame(frame, direction)
 
@@ -299,6 +303,17 @@ async def test_a_processor_says_what_it_handles_and_how_many_frames_wait() -> No
         text = told()
     assert re.search(r"        processor 'sink' handles Text#\d+, and has 2 more frames waiting\n", text)
     assert re.search(r"processor 'sink' of worker 'p', with Text#\d+\n    waits for ever: it sleeps\n", text)
+
+
+async def test_a_processor_says_what_it_handles_in_both_of_its_lanes() -> None:
+    """O6, P1: a system frame and another one, and how many wait behind the two."""
+    worker = PipelineWorker(Pipeline([Sink("sink")]), name="p")
+    async with running(worker):
+        for frame in (Alarm(), Text(), Alarm(), Text(), Text()):
+            await worker.queue_frame(frame)
+            await settle()
+        text = told()
+    assert re.search(r" 'sink' handles Alarm#\d+, and handles Text#\d+, and has 3 more frames waiting\n", text)
 
 
 async def test_a_sender_that_waits_for_a_network_says_for_what() -> None:

@@ -9,7 +9,7 @@ from anyio import current_time, get_cancelled_exc_class, sleep
 from support.messages import Note, note
 from support.workers import Helper, running
 from workerbus import BaseWorker, BusDataMessage, BusJobRequestMessage, BusMessage, UnknownEventError, bus_message, job
-from workerbus.testing import RecordingWorker, ScriptedWorker, settle
+from workerbus.testing import Behaviour, RecordingWorker, ScriptedWorker, settle
 from workerbus.worker._hooks import HOOKS
 
 
@@ -41,6 +41,24 @@ async def test_a_spy_records_the_hooks_of_a_class_of_ones_own_and_what_they_rais
     assert [run.hook for run in spy.recorded] == ["on_activated", "on_bus_message", "on_bus_message"]
     assert isinstance(hot.error, ValueError)
     assert spy.ran("on_activated")[0].args == (None,)
+
+
+async def test_who_waits_for_one_of_many_gets_that_one_however_many_there_are() -> None:
+    """The first, and the second, though the third has come."""
+    spy, script = RecordingWorker("spy"), ScriptedWorker("script", Behaviour("hang"))
+    async with running(spy, script) as runner:
+        for celsius in (1.0, 2.0, 3.0):
+            await runner.bus.send(Reading(celsius, source="test", target="spy"))
+            with anyio.move_on_after(1):
+                await runner.job("script", payload={"n": celsius})
+        await settle()
+        for count, celsius in enumerate((1.0, 2.0, 3.0), 1):
+            assert (await spy.until("on_bus_message", count)).args[0].celsius == celsius
+            heard: Any = await spy.until_message(Reading, count)
+            assert heard.celsius == celsius
+            request = await script.until_requested(count)
+            assert request.payload == {"n": celsius}
+            assert await script.until_cancelled(count) == request.job_id
 
 
 async def test_every_hook_but_on_job_request_is_recorded() -> None:

@@ -160,8 +160,7 @@ class ParallelPipeline:
 
     def drop(self) -> None:
         """Drop what waits in all branches, and cancel what is being handled, as far as an interruption may."""
-        for branch in self.branches:
-            branch.drop()
+        self._down.empty()
 
     def release(self) -> None:
         """Let the branches be put into another pipeline, after a `StopFrame`."""
@@ -217,8 +216,7 @@ class Fork:
             frame.marks = {}
         frame.marks[self] = set() if frame.is_joined else None
         if isinstance(frame, InterruptionFrame):
-            for branch in self.branches:
-                branch.drop()
+            self.empty()
         waitings = [waiting for entry in self._entries if (waiting := entry.put(frame, direction, may_wait))]
         if not self.got_start:
             self.got_start = all(entry.got_start for entry in self._entries)
@@ -238,12 +236,19 @@ class Fork:
         frame.marks[self] = _GONE
         return True
 
-    def empty_but(self, branch: Pipeline, frame: Frame) -> None:
-        """Empty the other branches for an interruption that was made in one: it is for the whole pipeline."""
-        if frame.marks is None or self not in frame.marks:
-            for other in self.branches:
-                if other is not branch:
-                    other.drop()
+    def has_let_in(self, frame: Frame) -> bool:
+        """Whether a frame has come in here, and was not made in a branch."""
+        return frame.marks is not None and self in frame.marks
+
+    def empty(self, but: Pipeline | None = None) -> None:
+        """Drop what waits in the branches, as far as an interruption may.
+
+        Args:
+            but: The branch in which the interruption was made: what it drops there is dropped already.
+        """
+        for branch in self.branches:
+            if branch is not but:
+                branch.drop()
 
 
 _GONE: Final = object()
@@ -273,8 +278,8 @@ class Exit:
             self.got_start = isinstance(frame, StartFrame)
         if not self._fork.lets_on(frame, self._branch):
             return None
-        if isinstance(frame, InterruptionFrame) and direction is DOWNSTREAM:
-            self._fork.empty_but(self._branch, frame)
+        if isinstance(frame, InterruptionFrame) and direction is DOWNSTREAM and not self._fork.has_let_in(frame):
+            self._fork.empty(but=self._branch)  # it is for the whole pipeline
         return self._fork.outside.put(frame, direction, may_wait)
 
 

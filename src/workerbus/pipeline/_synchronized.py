@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 
-from workerbus.pipeline._frames import Frame, FrameDirection, InterruptionFrame, Marker
+from workerbus.pipeline._frames import Frame, FrameDirection, Marker
 from workerbus.pipeline._pipeline import Exit, Fork, ParallelPipeline, Pipeline
 from workerbus.pipeline._ports import Entry, Port, Waiting
 from workerbus.pipeline._processor import FrameProcessor
@@ -56,14 +56,8 @@ class SyncParallelPipeline(ParallelPipeline):
         super().__init__(*branches)
         down = self._down = SyncFork([branch.down_entry for branch in self.branches], self.branches)
         up = self._up = SyncFork([branch.up_entry for branch in self.branches], self.branches)
-        self._both = down.both = up.both = (down, up)
+        down.both = up.both = (down, up)
         down.order = up.order = frame_order
-
-    def drop(self) -> None:
-        """Drop what waits for its turn, and in all branches; see `ParallelPipeline`."""
-        for fork in self._both:
-            fork.drop()
-        super().drop()
 
 
 class SyncFork(Fork):
@@ -96,8 +90,6 @@ class SyncFork(Fork):
     def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
         """Let a frame in when its turn has come, a system frame at once."""
         if frame.is_system:
-            if isinstance(frame, InterruptionFrame):
-                self._drop_all()
             return super().put(frame, direction, may_wait)
         self._waiting.append((frame, direction))
         if self._marker is None:
@@ -132,14 +124,11 @@ class SyncFork(Fork):
         if self._waiting:
             self._next()
 
-    def empty_but(self, branch: Pipeline, frame: Frame) -> None:
-        """Empty the other branches, and what waits here, for an interruption that was made in one."""
-        self._drop_all()
-        super().empty_but(branch, frame)
-
-    def _drop_all(self) -> None:
+    def empty(self, but: Pipeline | None = None) -> None:
+        """Drop what waits in the branches, and here."""
         for fork in self.both:
             fork.drop()
+        super().empty(but)
 
     def drop(self) -> None:
         """Drop what waits for its turn, and for the end of one, as far as an interruption may."""
