@@ -6,7 +6,8 @@ import signal
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import anyio
 import pytest
@@ -21,7 +22,8 @@ from workerbus.cli._commands import INTERRUPTED, CommandError
 from workerbus.cli._in_order import InOrder, in_order
 from workerbus.cli._tail import Filters, Lines, Seen, Writer, follow, objects
 from workerbus.cli._watch import Passed
-from workerbus.testing import PeerNetwork
+from workerbus.observing import PassedMessage, PassingMessages
+from workerbus.testing import PeerNetwork, settle
 from workerbus.wire import Wire
 
 ASKED = Passed(1.0, "main", "asked", "main", "clerk", "job-1", "count")
@@ -210,6 +212,45 @@ async def keep_asking(runner: WorkerRunner) -> None:
         with pytest.raises(JobError):
             await runner.job("helper", name="fail")
         await anyio.sleep(0.1)
+
+
+class Cluster:
+    """As much of a cluster as is followed: messages that pass, and how many were missed so far."""
+
+    def __init__(self) -> None:
+        self.passing = PassingMessages()
+        self.missed = 7  # before anybody looked
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def messages(self) -> PassingMessages:
+        return self.passing
+
+
+@pytest.mark.parametrize("missed", [[0, 3, 0, 0, 2, 0], [4, 4, 0], [0, 0]])
+async def test_what_was_left_out_between_processes_is_told_once(
+    missed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """O7, O8: where it was, whatever comes behind it."""
+    cluster, told = Cluster(), list[int]()
+    monkeypatch.setattr("workerbus.cli._cluster.observe_cluster", lambda *_, **__: cluster)
+
+    def take(passed: Sequence[Passed], number: int, _: float | None) -> bool:
+        told.append(number)
+        return True
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(ClusterPassing(PeerNetwork().end("tail"), payloads=False).run, take))
+        await settle()
+        for second, number in enumerate(missed):
+            cluster.missed += number
+            cluster.passing.add([PassedMessage(float(second), "r", "asked", "a", "b", str(second), None, None)])
+            await anyio.sleep(1)
+        tasks.cancel_scope.cancel()
+    assert told == missed
 
 
 async def test_a_bus_that_cannot_be_opened_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,19 @@ def test_curves_have_the_rates_of_all_runners() -> None:
     assert {tuple(point[1:]) for point in curves.values()} == {(40.0, 2.0, None, None, 0)}
 
 
+def test_a_point_of_a_curve_has_the_latencies_of_its_own_second() -> None:
+    """O7: and none of before somebody looked."""
+    overview, seen = Overview("all", cluster=True), runner("a")
+    overview.add(seen)
+    overview.stories.latencies += [9.0]
+    for now, latencies in enumerate([[], [1.0, 3.0], [], [2.0], [0.5, 0.5, 0.25]]):
+        seen.measure(100.0 + now)
+        overview.stories.latencies += latencies
+        overview.measure(now)
+    halves = [half for _, _, _, half, _, _ in overview.state()["curves"].values()]
+    assert halves == [3000.0, None, 2000.0, 500.0]
+
+
 def test_times_are_those_of_the_clock_here() -> None:
     """O7"""
     seen = runner("a")

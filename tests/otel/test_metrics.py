@@ -62,6 +62,26 @@ async def test_a_job_that_waits_for_its_turn_is_in_the_queue_meanwhile(telemetry
     assert queued.max >= processed.max / 2
 
 
+async def test_each_request_of_a_group_has_a_wait_of_its_own(telemetry: Telemetry) -> None:
+    """O2: though they are of one job; the one whose worker is busy waits for longer."""
+    workers = [Sequential(name) for name in ("a", "b", "c")]
+    async with running(*workers, name="r") as runner, anyio.create_task_group() as group:
+        instrument(runner, **telemetry.providers)
+
+        async def ask(*names: str) -> None:
+            async with runner.job_group(*names, name="one by one"):
+                pass
+
+        for names in ("b", "abc"):
+            group.start_soon(ask, *names)
+            await settle()
+        for worker in workers:
+            worker.release.set()
+    longest = {point.attributes[Names.DESTINATION]: point.max for point in telemetry.points(Names.QUEUE_DURATION)}
+    assert min(longest.values()) > 0
+    assert longest["b"] == max(longest.values())
+
+
 async def test_what_a_runner_counts_is_there_when_a_reader_asks(telemetry: Telemetry) -> None:
     """O2: answers, hooks that raised, what waits."""
     async with running(Helper("w"), name="r") as runner:

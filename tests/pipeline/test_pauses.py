@@ -198,7 +198,7 @@ async def test_a_pause_may_come_as_a_frame_and_ends_with_an_urgent_one() -> None
 
 
 async def test_a_pause_for_one_of_two_processors_that_are_equal_is_for_it_alone() -> None:
-    """N6, P1"""
+    """N6, P1: and have the same name."""
 
     class Equal(Spy):
         __hash__ = None  # type: ignore[assignment]  # as of a dataclass
@@ -206,7 +206,7 @@ async def test_a_pause_for_one_of_two_processors_that_are_equal_is_for_it_alone(
         def __eq__(self, other: object) -> bool:
             return True
 
-    first, second, third = Equal(), Equal(), Equal()
+    first, second, third = (Equal(name="equal") for _ in range(3))
     async with flowing(first, second, third) as worker:
         await worker.queue_frames([FrameProcessorPauseFrame(second), TextFrame("a")])
         await third.until(1, FrameProcessorPauseFrame)

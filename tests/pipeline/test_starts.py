@@ -532,6 +532,14 @@ async def test_a_start_frame_that_does_not_come_through_is_bounded_and_named() -
     assert last.log == ["setup", "cleanup"]
 
 
+async def test_all_who_keep_a_start_back_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """P2, P6: each in a branch of its own."""
+    fork = ParallelPipeline([StartsWith(never, "one")], [Spy()], [Spy(), StartsWith(never, "two")])
+    error = await failing_start(worker_of(fork, Spy(), name="w", start_timeout_secs=START_SECONDS + 1))
+    assert error.processors == ("one", "two")
+    assert "'w' has not started in 5 seconds: it waits for 'one', 'two';" in caplog.text
+
+
 async def test_each_bound_has_its_own_time() -> None:
     """P6: what the set-up has taken does not count for the start."""
 

@@ -80,6 +80,23 @@ async def test_what_the_branches_make_of_a_frame_goes_on_together_in_the_order_t
         assert [said for said in spy.heard if said.endswith(f" {text}")] == expected
 
 
+@pytest.mark.parametrize("order", FrameOrder)
+async def test_what_one_branch_makes_of_a_frame_keeps_its_order(order: FrameOrder) -> None:
+    """P1: that in which it has come out, whichever was made first."""
+    last, (first, *others) = Spy(), texts(2, 1, 0)
+
+    async def backwards(processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> bool:
+        for each in (*reversed(others), first) if isinstance(frame, TextFrame) else ():
+            await processor.push_frame(each)
+        return isinstance(frame, TextFrame)
+
+    fork = SyncParallelPipeline([saying("first")], [ScriptedProcessor(backwards)], frame_order=order)
+    async with flowing(fork, last) as worker:
+        await worker.queue_frame(TextFrame("a"))
+        await last.until(4)
+    assert [text for text in last.heard if text != "first a"] == ["0", "1", "2"]
+
+
 def test_an_order_is_one_of_two() -> None:
     """N8"""
     order: Any = "pipeline"

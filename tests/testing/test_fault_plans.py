@@ -104,6 +104,22 @@ def test_who_is_spared_changes_nothing_for_the_others() -> None:
     assert all(its.delays == (0.0,) for _, its in drawn[1::2])
 
 
+SENDERS = (("left", "a"), ("left", "b"), ("right", "a"), ("right", "b"))
+
+
+@given(st.lists(st.sampled_from(SENDERS), max_size=30), seeds)
+def test_what_befalls_a_sender_s_messages_does_not_depend_on_who_else_sends(
+    sends: list[tuple[str, str]], seed: int
+) -> None:
+    """At this end or at another one: a draw is for the how manieth message of the sender at its end."""
+    plan = Faults(delay=1.0, duplicate=0.5, lose=0.5)
+    together = Network(MemoryBus(), seed, plan)
+    alone = {each: Network(MemoryBus(), seed, plan) for each in SENDERS}
+    for end, source in sends:
+        message = note(1, source=source)
+        assert together.fate(end, message) == alone[end, source].fate(end, message)
+
+
 def test_each_copy_of_a_doubled_message_has_a_delay_of_its_own() -> None:
     faults = Faults(delay=1.0, duplicate=1.0)
     fates = [faults.draw(note(1), 7, "left/me", number) for number in range(10)]

@@ -20,7 +20,7 @@ Suite = Callable[..., pytest.RunResult]
 HEAD = """
 import anyio
 import pytest
-from workerbus import MemoryBus, WorkerRunner
+from workerbus import BusDataMessage, MemoryBus, WorkerRunner
 from workerbus.testing import EchoWorker, Faults, PeerFaults
 """
 
@@ -138,6 +138,29 @@ def test_a_faulty_bus_has_the_seed_and_tells_what_befell_its_messages(suite: Sui
     result = suite(tests, "--workerbus-seed=5")
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["*workerbus: faults of bus 'cable'*", "*is delayed by*"])
+
+
+def test_each_of_several_buses_tells_what_befell_its_messages(suite: Suite) -> None:
+    tests = """
+    def test_told(workerbus_run, workerbus_faulty_bus, workerbus_recording_bus, workerbus_peer_network):
+        async def process(end):
+            async with end:
+                network.kill("one")
+        async def send(bus):
+            async with bus:
+                await bus.send(BusDataMessage(source="me"))
+        for bus in workerbus_recording_bus, *(workerbus_faulty_bus(Faults(lose=1.0)) for _ in range(2)):
+            workerbus_run(send, bus)
+        for _ in range(2):
+            network = workerbus_peer_network()
+            workerbus_run(network.run, "one", process)
+        assert False
+    """
+    result = suite(tests)
+    result.assert_outcomes(failed=2)
+    told = result.stdout.str()
+    assert [told.count(title) for title in ("faults of bus 'left'", "messages -", "story of the network")] == [4, 2, 4]
+    assert [told.count(text) for text in ("is lost", "one is killed")] == [4, 4]
 
 
 def test_a_network_of_processes_has_the_seed_and_tells_its_story(suite: Suite) -> None:

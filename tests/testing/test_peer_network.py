@@ -249,6 +249,21 @@ async def test_a_message_that_is_lost_ends_the_life_of_its_receiver(*, more: boo
     assert "right has lost messages of left, and begins another life" in story
 
 
+async def test_as_many_messages_are_lost_as_were_to_be_on_each_way() -> None:
+    """X3: the first ones, whoever sends in between."""
+    network = PeerNetwork()
+    async with open_ends(network, "left", "right", "far") as [(left, _), (right, _), (far, _)]:
+        for source, destination in (("left", "right"), ("left", "right"), ("left", "far"), ("far", "right")):
+            network.lose(source, destination)
+        for n in range(3):
+            await left.send(note(n))
+            await far.send(note(n))
+            await right.send(note(n))
+        await settle()
+    ways = [record.text.rpartition("on its way to ")[2] for record in network.records if record.kind == "lost"]
+    assert sorted(ways) == ["far", "right", "right", "right"]
+
+
 async def test_that_a_message_was_lost_in_a_split_is_found_out_behind_it() -> None:
     """X3: also of one who joined meanwhile, who is met first."""
     network = PeerNetwork(lease=1.0, beat=0.5)
@@ -332,6 +347,20 @@ async def test_a_split_holds_back_what_is_sent_and_loses_nobody() -> None:
         assert heard.heard == []
     assert "0.00 s  left and right are split for 5 s" in str(network)
     assert "5.00 s  left and right are together again" in str(network)
+
+
+@pytest.mark.parametrize("first", [5.0, 1.0])
+async def test_of_two_splits_each_ends_in_its_time(first: float) -> None:
+    """X4: whichever began first."""
+    network, second = PeerNetwork(), 6.0 - first
+    async with open_ends(network, "left", "right", "far") as [(left, _), (_, at_right), (_, at_far)]:
+        network.split("left", "right", seconds=first)
+        network.split("left", "far", seconds=second)
+        await left.send(note(1))
+        for plain, seconds in sorted([(at_right, first), (at_far, second)], key=lambda each: each[1]):
+            assert numbers(plain) == []
+            await plain.until(1)
+            assert current_time() == seconds
 
 
 async def test_a_split_lasts_until_it_is_healed() -> None:
