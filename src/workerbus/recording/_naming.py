@@ -5,9 +5,33 @@ a program gives one picture and one story, whichever process it runs in.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
+from workerbus.messages import (
+    BusAddWorkerMessage,
+    BusObservationMessage,
+    BusObserveMessage,
+    BusPoolLoadMessage,
+    BusWorkerReadyMessage,
+    BusWorkerRegistryMessage,
+)
+from workerbus.recording._records import BEGINS, ENDS, FROM_REQUESTER, OF_STREAMS, Record
+
 MADE_UP: Final = re.compile(r"(?:(?P<what>\w+)-)?[0-9a-f]{12}-[0-9a-f]+")
+
+
+LEFT_OUT: Final = OF_STREAMS | {
+    BEGINS,
+    ENDS,
+    BusAddWorkerMessage.__name__,
+    BusObservationMessage.__name__,
+    BusObserveMessage.__name__,
+    BusPoolLoadMessage.__name__,
+    BusWorkerReadyMessage.__name__,
+    BusWorkerRegistryMessage.__name__,
+}
+"""The kinds of records that no sequence diagram shows: what the library says for its own sake."""
 
 
 class Naming:
@@ -48,3 +72,21 @@ class Naming:
     def _numbered(self, kind: str, what: str) -> str:
         number = self._last[kind, what] = self._last.get((kind, what), 0) + 1
         return f"{what}-{number}"
+
+
+def naming_of(records: Iterable[Record]) -> Naming:
+    """Return the names of all that a sequence diagram of some records shows: every picture has the same ones."""
+    naming = Naming()
+    for record in records:
+        if record.job_id is not None:
+            naming.job_id(record.job_id, record.source if record.kind in FROM_REQUESTER else record.target)
+        if record.kind in LEFT_OUT:
+            continue
+        naming.name(record.source)
+        if record.target is not None:
+            naming.name(record.target)
+        if record.reason is not None:
+            naming.text(record.reason)
+        if record.asked_as:
+            naming.name(record.asked_as)
+    return naming

@@ -11,7 +11,6 @@ from attrs import define, frozen
 
 from workerbus.messages import (
     BusActivateWorkerMessage,
-    BusAddWorkerMessage,
     BusCancelMessage,
     BusCancelWorkerMessage,
     BusDeactivateWorkerMessage,
@@ -19,26 +18,18 @@ from workerbus.messages import (
     BusEndWorkerMessage,
     BusFrameMessage,
     BusJobUpdateRequestMessage,
-    BusObservationMessage,
-    BusObserveMessage,
-    BusPoolLoadMessage,
     BusTTSSpeakMessage,
     BusWorkerErrorMessage,
     BusWorkerGoneMessage,
     BusWorkerLocalErrorMessage,
-    BusWorkerReadyMessage,
-    BusWorkerRegistryMessage,
     BusWorkerRestartingMessage,
 )
-from workerbus.recording._naming import Naming
+from workerbus.recording._naming import LEFT_OUT, Naming, naming_of
 from workerbus.recording._records import (
     ANSWERS,
-    BEGINS,
     CANCEL,
     CHUNK,
-    ENDS,
     FROM_REQUESTER,
-    OF_STREAMS,
     REQUEST,
     UPDATES,
     Record,
@@ -49,16 +40,6 @@ MOST_STEPS: Final = 400
 
 StepKind = Literal["request", "progress", "cancel", "answer", "message"]
 
-_LEFT_OUT: Final = OF_STREAMS | {
-    BEGINS,
-    ENDS,
-    BusAddWorkerMessage.__name__,
-    BusObservationMessage.__name__,
-    BusObserveMessage.__name__,
-    BusPoolLoadMessage.__name__,
-    BusWorkerReadyMessage.__name__,
-    BusWorkerRegistryMessage.__name__,
-}
 _WORDS: Final[dict[str, str]] = {
     BusActivateWorkerMessage.__name__: "activate",
     BusDeactivateWorkerMessage.__name__: "deactivate",
@@ -139,7 +120,7 @@ def sequence_of(records: Sequence[Record], most: int = MOST_STEPS) -> SequenceDi
     """
     if most < 1:
         raise ValueError(f"most is at least 1, not {most!r}")
-    naming, begun = Naming(), records[0].time if records else 0.0
+    naming, begun = naming_of(records), records[0].time if records else 0.0
     folded: list[_Folded] = []
     open_runs: dict[object, tuple[tuple[object, ...], _Folded]] = {}
     for record in records:
@@ -185,7 +166,7 @@ def _step(record: Record, naming: Naming, begun: float) -> Step | None:
     job = None
     if record.job_id is not None:
         job = naming.job_id(record.job_id, record.source if kind in FROM_REQUESTER else record.target)
-    if kind in _LEFT_OUT:
+    if kind in LEFT_OUT:
         return None
     source = naming.name(record.source)
     target = None if record.target is None else naming.name(record.target)

@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar
 from attrs import frozen
 
 from workerbus.recording._jobs import RecordedJob, jobs_of
-from workerbus.recording._naming import Naming
-from workerbus.recording._records import FROM_REQUESTER, Record
+from workerbus.recording._naming import Naming, naming_of
+from workerbus.recording._records import Record
 
 MOST_JOBS: Final = 2_000
 """How many jobs a timeline has at most by default."""
@@ -112,13 +112,7 @@ def timeline_of(records: Sequence[Record], most: int | None = MOST_JOBS, shortes
     """
     if most is not None and most < 1:
         raise ValueError(f"most is at least 1, not {most!r}")
-    naming = Naming()
-    for record in records:  # the numbers are those of the sequence diagram
-        if record.job_id is not None:
-            naming.job_id(record.job_id, record.source if record.kind in FROM_REQUESTER else record.target)
-        naming.name(record.source)
-        if record.target is not None:
-            naming.name(record.target)
+    naming = naming_of(records)
     begun = records[0].time if records else 0.0
     everything = [_told(job, naming, begun) for job in jobs_of(records)]
     shown = everything if most is None else everything[:most]
