@@ -172,19 +172,72 @@ async def test_a_claim_without_a_connection_in_time_is_refused() -> None:
         assert not bus.has_subscriber("one")
 
 
+class Unanswered(HandBus):
+    """One whose network does not answer to claims, if the test says so."""
+
+    silent = False
+
+    async def claim(self, name: str) -> None:
+        await super().claim(name)
+        if self.silent:
+            raise BusUnavailable(self.name, "no answer", maybe_stored=False, doing=f"claim the name {name!r}")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_name_whose_claim_was_not_answered_is_given_back(kept: bool) -> None:
+    """X5: at once, as it may have been claimed; one that is kept, when it is freed."""
+    bus, one = Unanswered(LEFT), Unique("one")
+    async with bus:
+        if kept:
+            await bus.subscribe(one)
+            bus.keep_name("one")
+            await bus.unsubscribe(one)
+        bus.silent = True
+        for times in (1, 2):
+            with pytest.raises(BusUnavailable):
+                await bus.subscribe(one)
+            assert bus.released == ([] if kept else ["one"] * times)
+        assert list(bus.claimed_names) == ["one"] * kept
+        bus.released.clear()
+        bus.free_name("one")
+        assert bus.released == ["one"] * kept
+
+
+async def test_a_name_that_is_kept_stays_so_though_there_is_no_connection_to_claim_it() -> None:
+    """X5, S1: it is claimed when there is one, and given back when it is freed."""
+    bus, one = HandBus(LEFT, send_timeout=3.0), Unique("one")
+    async with bus:
+        await bus.subscribe(one)
+        bus.keep_name("one")
+        await bus.unsubscribe(one)
+        bus.end_life("fenced")
+        with pytest.raises(BusUnavailable):
+            await bus.subscribe(one)
+        bus.join()
+        assert list(bus.claimed_names) == ["one"]
+        bus.free_name("one")
+        assert bus.released == ["one"]
+
+
 async def test_a_claim_of_a_life_that_has_ended_meanwhile_is_made_again() -> None:
-    """X4, X5."""
+    """X4, X5: however often."""
     bus, one = HandBus(LEFT), Unique("one")
     bus.answers = Event()
     async with bus, create_task_group() as group:
         group.start_soon(bus.subscribe, one)
         await settle()
-        assert bus.claims == ["one"]
-        bus.end_life("fenced")
-        bus.join()
+        for times in (1, 2, 3, 4):
+            assert bus.claims == ["one"] * times
+            bus.end_life("fenced")
+            bus.join()
+            assert not bus.has_subscriber("one")
+            answers, bus.answers = bus.answers, Event()
+            answers.set()
+            await settle()
+        assert bus.claims == ["one"] * 5
         bus.answers.set()
         await settle()
-        assert bus.claims == ["one", "one"]
+        assert bus.claims == ["one"] * 5
         assert bus.has_subscriber("one")
 
 

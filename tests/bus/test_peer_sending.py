@@ -198,6 +198,28 @@ async def test_the_deadline_holds_whatever_else_is_sent() -> None:
     assert all(isinstance(sending.outcome, BusUnavailable) for sending in sends)
 
 
+@pytest.mark.parametrize(("room_at", "over_at"), [(1.5, 2.0), (5.0, 5.0)])
+async def test_the_deadline_of_a_send_counts_from_its_beginning_though_it_waits_for_room_here(
+    room_at: float, over_at: float
+) -> None:
+    """X2, B9: the time that it has waited for a full lane of this process is not given to the network as well."""
+    go = Event()
+    bus, slow = HandBus(LEFT, settles=False, send_timeout=2.0, max_buffer_size=1), Plain("slow", on=lambda _: go.wait())
+    async with bus, create_task_group() as group:
+        await bus.subscribe(slow)
+        for n in range(2):
+            bus.arrive(note(n), LEFT)
+            await settle()
+        sending = Sending(bus, note(2))
+        group.start_soon(sending)
+        await sleep(room_at)
+        assert sending.outcome == "waits"
+        go.set()
+        await slow.until(3)
+    assert sending.at == pytest.approx(over_at)
+    assert isinstance(sending.outcome, BusUnavailable)
+
+
 async def test_a_send_that_is_cancelled_withdraws_its_message() -> None:
     """X2."""
     bus = HandBus(LEFT, settles=False)

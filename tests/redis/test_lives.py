@@ -1,5 +1,6 @@
 """What becomes of a bus whose joining is cut short, or whose answers from the server are lost."""
 
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import anyio
 import pytest
 
+from support.hand_buses import Listener
 from support.messages import note
 from support.redis_servers import RedisServer, redis_running, until
+from support.runners import runner_on
 from support.subscribers import Plain
 from support.workers import Helper
 from workerbus import BusUnavailable, WorkerRunner
@@ -26,7 +29,7 @@ async def lose_the_answer(connection: Connection) -> None:
     raise ConnectionLost(connection.address, "cut by the test", sent=True)
 
 
-def after_next(monkeypatch: pytest.MonkeyPatch, name: str, then: Then) -> list[str]:
+def after_next(monkeypatch: pytest.MonkeyPatch, name: str, then: Then, times: int = 1) -> list[str]:
     """Do something when the server has done what it was asked for next, and before anybody hears of it."""
     done: list[str] = []
     original = getattr(Membership, name)
@@ -34,7 +37,7 @@ def after_next(monkeypatch: pytest.MonkeyPatch, name: str, then: Then) -> list[s
     async def ask(self: Membership, connection: Connection, *args: Any, **kwargs: Any) -> Any:
         answer = await original(self, connection, *args, **kwargs)
         done.append(args[0])
-        if len(done) == 1:
+        if len(done) <= times:
             await then(connection)
         return answer
 
@@ -68,17 +71,40 @@ async def test_a_bus_that_joins_again_does_not_stand_in_its_own_way(
         await until(lambda: [peer.incarnation for peer in right.peers] == [left.incarnation])
 
 
+async def test_a_bus_is_not_kept_out_by_a_former_life_of_its_own(server: RedisServer) -> None:
+    """X4: which a server that has come back with old data takes for alive."""
+    async with RedisBus(server.url, lease=1.0, name="left") as left, RedisBus(server.url, lease=1.0) as right:
+        first = left.incarnation
+        info, reports = server.call("HGET", "{workerbus}:info", first), Listener(left)
+        lose(server, left)
+        await until(lambda: left.statistics().lives == 2 and left.peers and right.peers)
+        second = left.incarnation
+        server.calls(
+            ("MULTI",),
+            ("ZADD", "{workerbus}:members", 10**15, first),  # it does not run out meanwhile
+            ("ZREM", "{workerbus}:members", second),
+            ("HSET", "{workerbus}:info", first, info),
+            ("HDEL", "{workerbus}:info", second),
+            ("HSET", "{workerbus}:runners", "left", first),
+            ("EXEC",),
+        )
+        await until(lambda: left.statistics().lives == 3 and left.peers)
+        assert present(server) == {left.incarnation, right.incarnation}
+        await until(lambda: [peer.incarnation for peer in right.peers] == [left.incarnation])
+        assert not [each for each in reports.heard if "has joined under the name" in str(each)]
+
+
 async def test_names_are_claimed_again_without_another_life(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """X5: where the answer to the claims was lost."""
+    """X5: where the answer to the claims was lost, again and again."""
     left = RedisBus(server.url, lease=1.0)
     async with WorkerRunner(bus=left, name="left") as runner, RedisBus(server.url, lease=1.0):
         await runner.add_workers(Helper("worker"))
-        claims = after_next(monkeypatch, "claim", lose_the_answer)
+        claims = after_next(monkeypatch, "claim", lose_the_answer, times=3)
         lose(server, left)
-        await until(lambda: len(claims) == 2)
-        assert claims == [left.incarnation, left.incarnation]
+        await until(lambda: len(claims) == 4)
+        assert claims == [left.incarnation] * 4
         assert left.statistics().lives == 2
         assert server.call("HGET", "{workerbus}:names", "worker") == left.incarnation.encode()
 
@@ -103,6 +129,51 @@ async def test_each_name_that_another_has_taken_meanwhile_is_told(
         assert server.call("HGET", "{workerbus}:names", "v") == left.incarnation.encode()
     told = sorted(each for each in errors if "name" in each)
     assert ("'u'" in told[0], "'w'" in told[1]) == (True, True)
+
+
+async def test_the_name_of_a_worker_that_leaves_while_its_bus_joins_again_is_free(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X5: and those of the others are not."""
+    async with (
+        RedisBus(server.url, lease=1.0),
+        RedisBus(server.url, lease=1.0) as bus,
+        runner_on(bus, "left") as runner,
+    ):
+        leaves, stays = Helper("leaves"), Helper("stays")
+        await runner.add_workers(leaves, stays, wait=True)
+        after_next(monkeypatch, "join", lambda _: leaves.stop())
+        lose(server, bus)
+        await until(lambda: server.call("HGETALL", "{workerbus}:names") == [b"stays", bus.incarnation.encode()])
+        assert bus.statistics().lives == 2
+        await runner.add_workers(Helper("leaves"), wait=True)
+
+
+async def test_what_is_sent_between_two_lives_goes_out_with_the_next(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X2: it waits until then, and is stored when its send returns."""
+    plain = Plain("it")
+    async with (
+        RedisBus(server.url, lease=1.0, name="left") as left,
+        RedisBus(server.url, lease=1.0) as right,
+        anyio.create_task_group() as group,
+    ):
+        await right.subscribe(plain)
+        await until(lambda: left.peers and right.peers)
+
+        async def send(target: str | None) -> None:
+            await left.send(note(1, target=target))
+
+        async def send_both(_: Connection) -> None:
+            group.start_soon(send, None)
+            group.start_soon(send, "it")
+            await anyio.wait_all_tasks_blocked()
+
+        after_next(monkeypatch, "join", send_both)
+        lose(server, left)
+        await plain.until(2)
+        assert left.statistics().lives == 2
 
 
 async def test_a_bus_that_is_cancelled_while_it_joins_leaves_nothing(
@@ -240,3 +311,42 @@ async def test_what_waits_to_be_written_when_a_life_ends_is_not_written_in_the_n
             await left.send(note(2, target="it"))
             await until(lambda: note(2, target="it") in plain.got)
     assert note(1, target="it") not in plain.got
+
+
+async def test_a_name_whose_claim_has_taken_too_long_is_free(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X5: though the server has claimed it for whoever has given up waiting."""
+    async with RedisBus(server.url, send_timeout=0.3) as bus, runner_on(bus, "R") as runner:
+        claims = after_next(monkeypatch, "claim", hang)
+        with pytest.raises(BusUnavailable, match=r"claim the name 'w': no answer within 0\.3 s"):
+            await runner.add_workers(Helper("w"))
+        assert claims
+        await until(lambda: server.call("HGETALL", "{workerbus}:names") == [])
+        await runner.add_workers(Helper("w"))
+        assert server.call("HGET", "{workerbus}:names", "w") == bus.incarnation.encode()
+
+
+def rejected(server: RedisServer, command: str) -> int:
+    """How often a command was refused for want of a right."""
+    found = re.search(rf"cmdstat_{command}:.*rejected_calls=(\d+)", server.call("INFO", "commandstats").decode())
+    return int(found[1]) if found else 0
+
+
+async def test_what_the_server_refuses_again_and_again_is_told_once_each_time(server: RedisServer) -> None:
+    """X10: rights may be taken away, given back, and taken away again."""
+    server.add_user("member", "secret", "~{workerbus}:*", "+@all")
+    errors: list[str] = []
+    bus = RedisBus(server.url.replace("redis://", "redis://member:secret@"), lease=1.0)
+    async with bus, runner_on(bus, "R") as runner:
+        runner.add_event_handler("on_error", lambda _, data: errors.append(data.error))
+        for times in (1, 2):
+            before = rejected(server, "evalsha")
+            server.call("ACL", "SETUSER", "member", "-evalsha")
+            await until(lambda: rejected(server, "evalsha") > before + 2)  # noqa: B023 - awaited in this very step
+            await until(lambda: len(errors) == times)  # noqa: B023 - the same
+            server.call("ACL", "SETUSER", "member", "+evalsha")
+            round_trip = bus.statistics().round_trip
+            await until(lambda: bus.statistics().round_trip != round_trip)  # noqa: B023 - the same
+    assert len(errors) == 2
+    assert all("NOPERM" in each for each in errors)

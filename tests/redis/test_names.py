@@ -9,14 +9,16 @@ import pytest
 from anyio.abc import TaskGroup
 
 from support.redis_members import Members
-from support.redis_servers import until
+from support.redis_servers import redis_running, until
 from workerbus import Peer
 from workerbus.bus._peers import Session
 from workerbus.redis._connection import Connection
 from workerbus.redis._errors import ConnectionLost
 from workerbus.redis._names import Names
+from workerbus.redis._opening import connect
 from workerbus.redis._outbox import Outbox, SharedReceipt
 from workerbus.redis._protocol import Command
+from workerbus.redis._settings import RedisSettings
 from workerbus.redis._writer import Writer
 
 B = Peer("b", "b1")
@@ -231,6 +233,32 @@ async def test_a_name_whose_claim_was_cut_short_is_given_back_behind_it(world: W
         if again:
             await world.names.claim("w")
     assert world.owner("w") == (b"a1" if again else None)
+
+
+async def test_a_name_that_the_server_does_not_take_back_for_now_is_given_back_later() -> None:
+    """X2, X5: as where its replicas are away; what is to be written with it waits as well."""
+    with redis_running() as server:
+        connection = await connect(RedisSettings.parse(server.url))
+        members = Members(server, connection)
+        for incarnation in ("a1", "b1"):
+            await members.join(incarnation)
+        world = World(members)
+        for name in ("v", "w"):
+            await world.names.claim(name)
+        async with world.writing(connection):
+            for name, data in (("v", b""), ("w", b"w has gone")):
+                told = len(world.refusals)
+                server.config_set("min-replicas-to-write", "1")
+                world.release(name)
+                if data:
+                    world.put(data)
+                await until(lambda: len(world.refusals) > told)  # noqa: B023 - awaited in this very step
+                server.config_set("min-replicas-to-write", "0")
+                await until(lambda: world.owner(name) is None)  # noqa: B023 - the same
+                await world.outbox.empty()
+        await connection.aclose()
+        assert all("NOREPLICAS" in each for each in world.refusals)
+        assert server.call("XLEN", members.membership.inbox("b1")) == 2  # that it has joined, and the message
 
 
 async def test_a_name_that_the_server_does_not_take_back_holds_up_no_message(

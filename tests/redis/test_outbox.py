@@ -115,6 +115,7 @@ async def test_who_waits_until_nothing_waits_is_told_where_nothing_is_left_to_be
         group.start_soon(world.outbox.next_batch)
         await anyio.wait_all_tasks_blocked()
         world.put(b"2", B)
+    assert receipt.settled is gone
     assert await world.written() == [("b", 1, b"2")]
 
 
@@ -128,6 +129,33 @@ async def test_what_senders_have_given_up_does_not_pile_up(world: World, monkeyp
         assert world.outbox.entries <= 12
     world.put(b"last", A)
     assert await world.written() == [("a", 1, b"first"), ("a", 2, b"last")]
+    assert (world.outbox.entries, world.outbox.size) == (2, 9)
+
+
+async def test_who_waits_for_room_is_told_when_what_was_given_up_has_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X2: while there is no server that anything could be written to."""
+    monkeypatch.setattr(_outbox, "HIGH_ENTRIES", 10)
+    world.outbox = Outbox("bus", world.sessions.get)
+    receipts = [world.put(b"x", A) for _ in range(11)]
+    let_in: list[bool] = []
+
+    async def wait() -> None:
+        await world.outbox.room()
+        let_in.append(True)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        for receipt in receipts:
+            receipt.withdrawn = True
+        while world.outbox.entries > 2:
+            assert not let_in
+            world.put(b"x", A).withdrawn = True
+        await anyio.wait_all_tasks_blocked()
+        assert let_in
+        group.cancel_scope.cancel()
 
 
 async def test_what_has_a_number_stays_in_the_line_though_its_sender_has_given_up(
@@ -144,6 +172,7 @@ async def test_what_has_a_number_stays_in_the_line_though_its_sender_has_given_u
         world.put(b"%d" % number, A).withdrawn = True
     world.put(b"last", A)
     assert await world.written() == [("a", 1, b"written"), ("a", 2, b"last")]
+    assert (world.outbox.entries, world.outbox.size) == (2, 11)
 
 
 async def test_a_line_of_what_is_to_be_written_is_swept_seldom(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,13 +197,19 @@ async def test_a_message_for_a_peer_that_is_gone_says_so(world: World) -> None:
     first = world.put(b"1", A)
     await world.outbox.next_batch()
     second = world.put(b"2", A)
-    world.lose(A)
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.outbox._change)
+        await anyio.wait_all_tasks_blocked()
+        world.lose(A)  # whoever waits for room is told
     for receipt, maybe in ((first, True), (second, False)):
         assert isinstance(receipt.error, BusUnavailable)
         assert "'a', where it was to go, is gone" in str(receipt.error)
         assert receipt.error.maybe_stored is maybe
     world.outbox.settle([True])
     assert world.outbox.entries == 0
+    world.put(b"3", B)
+    assert await world.written() == [("b", 1, b"3")]
+    assert (world.outbox.entries, world.outbox.size) == (1, 1)
 
 
 async def test_what_is_for_the_next_life_of_a_peer_that_is_lost_stays_in_the_line(world: World) -> None:
@@ -204,15 +239,20 @@ async def test_a_broadcast_is_stored_when_it_is_for_those_that_are_left(world: W
     assert receipt.error is None
 
 
-async def test_a_broadcast_under_way_to_a_peer_that_is_lost_is_counted_once(world: World) -> None:
-    """X2"""
+@pytest.mark.parametrize("outcome", [True, None, False])
+async def test_a_broadcast_under_way_to_a_peer_that_is_lost_is_counted_once(world: World, outcome: bool | None) -> None:
+    """X2: whatever has become of what was written to it."""
     receipt = world.put(b"1", A, B, target=False)
     await world.outbox.next_batch()
     world.lose(A)
     assert not receipt.settled
-    world.outbox.settle([True, False])
-    assert not receipt.settled
-    assert await world.written() == [("b", 1, b"1")]
+    for _ in range(2):
+        world.outbox.settle([*([outcome] if world.outbox.entries == 2 else []), False])
+        assert await world.written() == [("b", 1, b"1")]
+        assert not receipt.settled
+        assert world.outbox.entries == 1
+    world.outbox.settle([True])
+    assert receipt.settled
 
 
 async def test_an_inbox_that_is_not_there_is_one_of_a_peer_that_is_gone(world: World) -> None:
@@ -240,8 +280,15 @@ async def test_a_life_that_is_over_leaves_nothing_in_the_line(world: World) -> N
     receipts = [world.put(b"1", A), world.put(b"2", B)]
     await world.outbox.next_batch()
     receipts.append(world.put(b"3", A))
-    world.outbox.drop_all()
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.outbox.empty)
+        await anyio.wait_all_tasks_blocked()
+        world.outbox.drop_all()  # whoever waits for room is told
     assert all(receipt.settled for receipt in receipts)
+    assert (world.outbox.entries, world.outbox.size) == (0, 0)
+    world.put(b"of the next life", A)
+    assert await world.written() == [("a", 2, b"of the next life")]
+    world.outbox.settle([True])
     assert (world.outbox.entries, world.outbox.size) == (0, 0)
 
 

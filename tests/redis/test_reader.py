@@ -8,6 +8,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from support.redis_servers import RedisServer, until
+from workerbus.redis import _reader
 from workerbus.redis._connection import Connection
 from workerbus.redis._errors import RedisReplyError
 from workerbus.redis._opening import connect
@@ -254,6 +255,32 @@ async def test_a_server_that_refuses_is_asked_again_and_told_of_once(
         await until(lambda: len(watched.of("XREAD")) > 2)
         server.call("ACL", "SETUSER", "reader", "+xread")
         await until(lambda: inbox.got == numbered(1))
+        group.cancel_scope.cancel()
+    await limited.aclose()
+    (refusal,) = inbox.refusals
+    assert refusal.startswith("NOPERM")
+
+
+async def test_what_the_server_does_not_trim_is_trimmed_when_it_does(
+    server: RedisServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X2, X10: all is read meanwhile, and it is told once; later nothing else has to come for that."""
+    monkeypatch.setattr(_reader, "BLOCK_SECONDS", 0.1)
+    inbox = Inbox(server)
+    inbox.add(*numbered(3))
+    server.add_user("reader", "secret", "~*", "+@all", "-xtrim")
+    limited = await connect(RedisSettings.parse(server.url.replace("redis://", "redis://reader:secret@")))
+    watched: Any = Watched(limited)
+    async with anyio.create_task_group() as group:
+        group.start_soon(inbox.reader.run, watched)
+        for value in (b"more", b"last"):
+            before = len(watched.of("XTRIM"))
+            await until(lambda: len(watched.of("XTRIM")) > before + 1)  # noqa: B023 - awaited in this very step
+            inbox.add(value)
+        await until(lambda: inbox.got == [*numbered(3), b"more", b"last"])
+        assert inbox.length == 5
+        server.call("ACL", "SETUSER", "reader", "+xtrim")
+        await until(lambda: inbox.length == 0)
         group.cancel_scope.cancel()
     await limited.aclose()
     (refusal,) = inbox.refusals

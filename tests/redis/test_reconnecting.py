@@ -100,6 +100,25 @@ async def test_a_server_that_starts_late_is_waited_for() -> None:
         assert sum(waits) <= anyio.current_time() - begun
 
 
+async def test_a_server_that_starts_late_and_can_not_be_used_is_an_error_at_once() -> None:
+    """X9: whichever attempt finds that out."""
+    with RedisServer(password=SECRET) as server:
+        server.kill()
+        events: list[ConnectionEvent] = []
+        url = f"redis://:wrong@127.0.0.1:{server.port}"
+        async with reconnecting(url, on_event=events.append) as connection, anyio.create_task_group() as group:
+
+            async def open_it() -> None:
+                with pytest.raises(RedisSetupError) as caught:
+                    await connection.open(1000)
+                assert caught.value.code == "WRONGPASS"
+
+            group.start_soon(open_it)
+            await until(lambda: len(events) >= 3)
+            server.start()
+        assert all(isinstance(event.error, ConnectionLost) for event in events)
+
+
 async def test_one_that_was_lost_already_is_not_lost_again(server: RedisServer) -> None:
     """X2: whoever finds that out later leaves the next one alone."""
     events: list[ConnectionEvent] = []

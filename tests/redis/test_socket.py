@@ -146,6 +146,29 @@ async def test_beside_an_address_that_is_silent_the_next_one_is_tried(
     await stream.aclose()
 
 
+async def test_of_addresses_that_answer_at_once_one_is_connected_to(
+    name: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L1: the others are closed; the suite fails for a socket that is left to the garbage collector."""
+    monkeypatch.setattr(_socket, "NEXT_ADDRESS_SECONDS", 0.0)
+    through, connected, all_are = _socket._connect, list[socket.socket](), anyio.Event()
+
+    async def at_once(found: Any) -> socket.socket:
+        connected.append(one := await through(found))
+        if len(connected) == 3:
+            all_are.set()
+        with anyio.CancelScope(shield=True):  # none hears that another one was the first
+            await all_are.wait()
+        return one
+
+    monkeypatch.setattr(_socket, "_connect", at_once)
+    name(*[listener.getsockname()] * 3)
+    stream = await open_tcp("a name", 1)
+    assert [one.fileno() >= 0 for one in connected].count(True) == 1
+    assert stream.extra_attributes[anyio.abc.SocketAttribute.raw_socket]().fileno() >= 0
+    await stream.aclose()
+
+
 async def test_where_no_address_can_be_reached_the_first_error_is_told(name: Any) -> None:
     name(closed_port(), ("255.255.255.255", 1))
     with pytest.raises(ConnectionRefusedError):

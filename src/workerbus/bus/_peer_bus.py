@@ -138,7 +138,7 @@ class PeerBus(PeerSessions):
             claimed = self.incarnation
             try:
                 await self.claim(name)
-            except get_cancelled_exc_class():
+            except (get_cancelled_exc_class(), BusUnavailable):
                 self._leaves(name)  # it may have been claimed
                 raise
         self._names_kept.discard(name)

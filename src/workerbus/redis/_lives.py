@@ -101,6 +101,7 @@ class Lives:
         self._take = take
         self._gap = gap
         self._connections = self._new_connections()
+        self._id = new_incarnation()  # by which it knows its own former lives
         self._was_connected = False
         self._position = "0-0"
         self._attempted: str | None = None  # the incarnation that may have joined, though no answer says so
@@ -307,12 +308,19 @@ class Lives:
     # --- joining, and the lease
 
     async def _join(self, connection: Connection, incarnation: str, *, supersede: bool = True) -> None:
-        info = {"host": socket.gethostname(), "pid": os.getpid(), "wire": VERSION, "lease": self._lease}
+        info = {
+            "host": socket.gethostname(), "pid": os.getpid(), "wire": VERSION, "lease": self._lease, "bus": self._id
+        }  # fmt: skip
         name = self._bus.opened_by or self._bus.name
         self._attempted = incarnation
-        began = current_time()
-        answer = await self._membership.join(connection, incarnation, name, info, supersede=supersede)
-        self._server_time.told(answer.now, began, current_time())
+        while True:
+            began = current_time()
+            answer = await self._membership.join(connection, incarnation, name, info, supersede=supersede)
+            self._server_time.told(answer.now, began, current_time())
+            if not isinstance(answer, Refused) or answer.owner.info.get("bus") != self._id:
+                break
+            # A former life of this bus: the server has come back with old data, and does not know that it has left.
+            await self._membership.leave(connection, answer.owner.peer.incarnation)
         if isinstance(answer, Refused):
             self._move(LifeTrigger.REFUSE)
             about_it = answer.owner.info
@@ -380,7 +388,7 @@ class Lives:
                 self.refused(str(exc))
                 await sleep(self._membership.interval)
                 continue
-            self.round_trip, self.lag = ended - began, beat.inbox
+            self.round_trip, self.lag, self._last_refusal = ended - began, beat.inbox, ""
             self._server_time.told(beat.now, began, ended)
             if not beat.alive:
                 self.over(LifeTrigger.FENCE, "the server has declared it lost")
@@ -407,7 +415,7 @@ class Lives:
                 await self._connections.lease.lose(connection, f"the server says {exc}")
 
     def refused(self, text: str) -> None:
-        """Note that the server has refused something, which is tried again, in its words."""
+        """Note that the server has refused something, which is tried again, in its words; once until a beat works."""
         if text != self._last_refusal:
             self._last_refusal = text
             logger.error("the server refuses what bus %r needs: %s", self._bus.name, text, extra=self.about)

@@ -93,9 +93,11 @@ class Reader:
                     await sleep(next(waits))
                     continue
             else:
-                self._told, waits = False, AGAIN.delays()
+                waits = AGAIN.delays()
                 if trims:
                     self._untrimmed = 0
+                if not self._untrimmed:  # else what is read may be trimmed or not: that is still to be asked
+                    self._told = False
             entries = _entries(streams)
             self._idle = not entries
             self._untrimmed += len(entries)
