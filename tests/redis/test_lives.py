@@ -327,6 +327,33 @@ async def test_a_name_whose_claim_has_taken_too_long_is_free(
         assert server.call("HGET", "{workerbus}:names", "w") == bus.incarnation.encode()
 
 
+def denied(server: RedisServer) -> int:
+    """How often somebody was not let in."""
+    entries = [dict(zip(each[::2], each[1::2], strict=True)) for each in server.call("ACL", "LOG")]
+    return sum(int(each[b"count"]) for each in entries if each[b"reason"] == b"auth")
+
+
+async def test_what_keeps_the_bus_from_connecting_is_told_once_each_time(server: RedisServer) -> None:
+    """X10: though three connections try again, each for itself."""
+    errors: list[str] = []
+    server.add_user("member", "secret")
+    bus = RedisBus(server.url.replace("redis://", "redis://member:secret@"), lease=1.0)
+    async with bus, runner_on(bus, "R") as runner:
+        runner.add_event_handler("on_error", lambda _, data: errors.append(data.error))
+        for times in (1, 2):
+            await until(lambda: bus.state == "connected")
+            server.calls(("ACL", "LOG", "RESET"), ("ACL", "SETUSER", "member", "<secret"))
+            server.call("CLIENT", "KILL", "USER", "member")
+            await until(lambda: denied(server) > 6)
+            await until(lambda: len(errors) == times)  # noqa: B023 - awaited in this very step
+            server.call("ACL", "SETUSER", "member", ">secret")
+            await until(lambda: bus.state == "connected")
+            round_trip = bus.statistics().round_trip
+            await until(lambda: bus.statistics().round_trip != round_trip)  # noqa: B023 - the same
+    assert len(errors) == 2
+    assert all("does not take this user and password" in each for each in errors)
+
+
 def rejected(server: RedisServer, command: str) -> int:
     """How often a command was refused for want of a right."""
     found = re.search(rf"cmdstat_{command}:.*rejected_calls=(\d+)", server.call("INFO", "commandstats").decode())

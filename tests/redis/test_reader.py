@@ -149,7 +149,7 @@ async def test_a_reader_that_is_cut_off_half_way_goes_on_where_it_was(
 
 
 async def test_others_get_a_turn_behind_an_entry_with_many_messages(
-    server: RedisServer, connection: Connection
+    server: RedisServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """X2: so that answers are on their way while the rest is taken."""
     inbox = Inbox(server)
@@ -160,16 +160,15 @@ async def test_others_get_a_turn_behind_an_entry_with_many_messages(
         inbox.got.append(b"entry")
         return AT_ONCE // 2
 
-    async def look() -> None:
-        while len(inbox.got) < 4:
-            await checkpoint()
-            if inbox.got:
-                seen.append(len(inbox.got))
+    async def turn() -> None:
+        seen.append(len(inbox.got))
+        await checkpoint()
 
+    monkeypatch.setattr(_reader, "checkpoint", turn)
     inbox.reader._take = take
     async with anyio.create_task_group() as group:
         group.start_soon(inbox.reader.run, connection)
-        await look()
+        await until(lambda: 4 in seen)
         group.cancel_scope.cancel()
     assert set(seen) == {2, 4}
 

@@ -180,12 +180,14 @@ class Lives:
 
     async def _join_first(self, within: float) -> None:
         deadline, incarnation = current_time() + within, new_incarnation()
-        cause: ConnectionLost | RedisReplyError
+        cause: ConnectionLost | RedisReplyError | None = None
+        reason = ""
         for seconds in AGAIN.delays():
             try:
                 await self._try_to_join(deadline, incarnation)
             except ConnectionLost as exc:
-                cause, reason = exc, str(exc)
+                if cause is None or current_time() < deadline:  # else it is what came before that has taken the time
+                    cause, reason = exc, str(exc)
             except RedisReplyError as exc:
                 if not exc.temporary:
                     raise RedisSetupError(exc.code, self._settings.where, f"the server says {exc}") from exc
@@ -416,10 +418,14 @@ class Lives:
 
     def refused(self, text: str) -> None:
         """Note that the server has refused something, which is tried again, in its words; once until a beat works."""
-        if text != self._last_refusal:
-            self._last_refusal = text
+        if self._is_news(text):
             logger.error("the server refuses what bus %r needs: %s", self._bus.name, text, extra=self.about)
             self._bus.report(f"the server refuses what the bus needs, which tries again: {text}")
+
+    def _is_news(self, text: str) -> bool:
+        """Whether what keeps the bus from working is something else than was told last, since it has worked."""
+        news, self._last_refusal = text != self._last_refusal, text
+        return news
 
     def _connection_changed(self, event: ConnectionEvent) -> None:
         if self.state is not LifeState.JOINED:
@@ -434,7 +440,7 @@ class Lives:
             text = "bus %r has lost a connection, and connects again: %s"
             logger.warning(text, name, event.reason, extra=self.about)
             self._bus.tell("on_disconnected", event.reason)
-        elif isinstance(event.error, RedisSetupError):
+        elif isinstance(event.error, RedisSetupError) and self._is_news(str(event.error)):
             logger.error("bus %r cannot connect, and tries again: %s", name, event.error, extra=self.about)
             self._bus.report(str(event.error))
         self._was_connected = connected
