@@ -35,9 +35,9 @@ from workerbus.redis._reconnecting import AGAIN
 
 logger = logging.getLogger("workerbus.redis")
 
-TOGETHER: Final = 16
+TOGETHER: Final = 32
 """So many messages share an entry, at most."""
-TOGETHER_BYTES: Final = 4096
+TOGETHER_BYTES: Final = 8192
 """So many bytes they have, at most: an inbox is bounded by the number of its entries."""
 TOGETHER_SECONDS: Final = 0.005
 """So much later than the first of them each was sent, at most: how long they have waited is said once for all."""
