@@ -153,7 +153,7 @@ async def test_connections_that_hear_nothing_any_more_are_replaced(server: Redis
 
 async def test_a_server_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing() -> None:
     """X2"""
-    with redis_running() as server:
+    with redis_running(appendfsync="no") as server:
         async with buses(server, "left", "right") as (left, right):
             plain = Plain("it")
             await right.subscribe(plain)

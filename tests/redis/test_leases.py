@@ -291,7 +291,7 @@ async def test_one_that_is_overdue_among_too_many_for_one_step_does_not_renew(me
 
 async def test_nobody_is_lost_when_the_server_is_killed_and_comes_back() -> None:
     """X4: with a lease shorter than the outage."""
-    with redis_running() as server:
+    with redis_running(appendfsync="no") as server:
         connection = await connect(RedisSettings.parse(server.url))
         members = Members(server, connection, lease=0.05)
         await joined(members, "a1", "b1")

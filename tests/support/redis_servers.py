@@ -72,7 +72,8 @@ class RedisServer:
 
     Args:
         password: Of the default user.
-        appendfsync: ``"always"``, ``"everysec"`` or ``"no"``.
+        appendfsync: ``"always"``, ``"everysec"`` or ``"no"``. Where a test kills it and counts what comes back, not the
+            second: while an earlier fsync takes long, it confirms what it has not written yet.
         sentinel: Start a sentinel instead, which watches a master that `call` is to tell it.
         own_clock: Let it have a clock that `set_clock` sets; needs `LIBFAKETIME`.
         **options: For its command line, as in ``maxmemory="1mb"``; ``_`` stands for ``-``.
