@@ -132,7 +132,7 @@ class RunnerReport:
         yield from self._groups(core.state.job_client, live)
         if core.in_words is not None:
             yield from core.in_words.lines()
-        if core.state.is_connected:
+        if core.state.phase is not Phase.NEW:
             depths = core.state.inbox.depths
             waiting = [f"{count} {lane}" for lane, count in depths.items() if count]
             if waiting:
