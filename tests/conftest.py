@@ -8,8 +8,10 @@ import functools
 import gc
 import inspect
 import logging
+import math
 import os
 import signal
+import time
 from collections.abc import Generator
 from typing import Any
 from zlib import crc32
@@ -18,6 +20,7 @@ import anyio
 import pytest
 from hypothesis import Phase, settings
 
+from support.outputs import written_by
 from workerbus.testing import virtual_backend
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -27,8 +30,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 BACKENDS = ("asyncio", "trio")
 DEADLINE = 20.0
 """Seconds of virtual time after which an async test has hung. No test comes near it."""
+REAL_DEADLINE = 120.0
+"""The same for one that runs in real time: it only has to end, on however busy a machine."""
 REAL_SECONDS = 300
 """Real seconds after which a test spins where no deadline reaches it: then the run ends, and says where."""
+WOUND_UP = 30
+"""For so many seconds the watchdog of one test counts for the next ones, too: a new one is a thread, and costs more than
+many a test. Nobody is idle for as long as it takes beside what `WORKERBUS_SOAK` does.
+"""
 DEEPER = 200
 """How many times as many examples the deep profile tries."""
 
@@ -50,21 +59,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--schedule", type=int, default=0, help="a number: run the async tests under other schedules")
 
 
-_stderr = pytest.StashKey[int]()
+class Watchdog:
+    """Ends the run, and says where it stands, when a test spins."""
+
+    def __init__(self) -> None:
+        self._stderr = os.dup(2)  # now: later it is captured
+        self._wound_up = -math.inf
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self) -> None:
+        if time.monotonic() - self._wound_up > WOUND_UP:
+            self._wound_up = time.monotonic()
+            seconds = REAL_SECONDS + float(os.environ.get("WORKERBUS_SOAK", "0"))
+            faulthandler.dump_traceback_later(seconds, exit=True, file=self._stderr)
+
+    def pytest_unconfigure(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_stderr] = os.dup(2)  # now: later it is captured
+    if PROFILE != "deep":
+        config.pluginmanager.register(Watchdog())
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    if PROFILE != "deep":
-        faulthandler.dump_traceback_later(REAL_SECONDS, exit=True, file=item.config.stash[_stderr])
-    try:
-        return (yield)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the programs of a test have written, when it fails."""
+    report = yield
+    if report.failed and call.excinfo is not None:
+        report.sections += written_by(call.excinfo.value)
+    return report
 
 
 @pytest.fixture(params=BACKENDS)
@@ -86,10 +110,13 @@ def quiet_logs(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="workerbus")
 
 
-def _with_deadline(function: Any) -> Any:
+def _with_deadline(item: pytest.Function) -> Any:
+    function = item.obj
+
     @functools.wraps(function)
     async def run(*args: Any, **kwargs: Any) -> None:
-        with anyio.fail_after(DEADLINE):
+        in_real_time = isinstance(item.funcargs["anyio_backend"], str)
+        with anyio.fail_after(REAL_DEADLINE if in_real_time else DEADLINE):
             await function(*args, **kwargs)
 
     return run
@@ -112,4 +139,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if PROFILE == "deep" and isinstance(item, pytest.Function):
             _deepen(item, deepened)
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-            item.obj = _with_deadline(item.obj)
+            item.obj = _with_deadline(item)

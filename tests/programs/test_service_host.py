@@ -25,7 +25,7 @@ from workerbus.runner._runner import GRACE_SECONDS
 pytestmark = pytest.mark.slow
 
 HOSTS = Path(__file__).parents[2] / "examples" / "hosts"
-HANGS = 60.0
+HANGS = 120.0
 TEXT = "to be or not to be\n"
 
 
@@ -43,12 +43,16 @@ class Service:
         self.records: list[dict[str, Any]] = []
         self.url = self.until("a view of ").rpartition(" ")[2].removesuffix("/")
 
+    @property
+    def written(self) -> str:
+        return "\n".join(json.dumps(record) for record in self.records)
+
     def until(self, begin: str) -> str:
         """Wait until it has logged a message; returns what stands behind its begin."""
         assert self.process.stdout is not None
         while True:
             line = self.process.stdout.readline()
-            assert line, f"it ended after {self.records}, without {begin!r}"
+            assert line, f"it ended without {begin!r}"
             self.records.append(json.loads(line))
             message: str = self.records[-1]["message"]
             if message.startswith(begin):

@@ -96,6 +96,11 @@ class Terminal:
     def text(self) -> str:
         """What it has written, without control sequences."""
         self.read()
+        return self.written
+
+    @property
+    def written(self) -> str:
+        """What of it has been read."""
         return re.sub(r"\x1b\[[\d;?<>=]*[a-zA-Z]|\x1b[P_].*?\x1b\\\\|\r", "", self.output.decode(errors="replace"))
 
     @property
@@ -111,10 +116,19 @@ class Terminal:
         while select.select([self._master], [], [], patience)[0]:
             self.output += os.read(self._master, 65536)
 
+    def end(self) -> int:
+        """Read to its end; returns its exit code."""
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, "it takes too long"
+            self.read(0.02)
+        self.read()
+        return self.process.returncode
+
     def until(self, text: str) -> None:
         """Wait until it has written a text."""
         deadline = time.monotonic() + PATIENCE
         while text not in self.text:
-            assert time.monotonic() < deadline, f"{text!r} has not come: {self.text[-2000:]}"
-            assert self.process.poll() is None, self.text[-2000:]
+            assert time.monotonic() < deadline, f"{text!r} has not come"
+            assert self.process.poll() is None, "it ended before"
             self.read(0.05)

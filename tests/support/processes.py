@@ -23,7 +23,7 @@ from workerbus.redis import RedisBus
 
 TESTS = Path(__file__).parents[1]
 PROGRAM = TESTS / "redis" / "processes" / "host_program.py"
-PATIENCE = 15.0
+PATIENCE = 60.0
 """Seconds until a process that has not said what was expected is a failure."""
 BASE = "{workerbus}:"
 """What all keys of a network begin with."""
@@ -51,6 +51,7 @@ class Host:
         self.lines: list[dict[str, Any]] = []
         self._process = process
         self._log = log
+        self._kept = ""
         self.has_raised = False
         self._changed = anyio.Event()
         self._at_end = False
@@ -61,9 +62,18 @@ class Host:
         return self._process.pid
 
     @property
+    def written(self) -> str:
+        lines = [json.dumps(line) for line in self.lines[-20:]]
+        return "\n".join([f"{self.name}, process {self.pid}:", *lines, self.log[-4000:]])
+
+    @property
     def log(self) -> str:
         """What it has logged."""
-        return self._log.read_text()
+        return self._log.read_text() if self._log.exists() else self._kept
+
+    def keep_log(self) -> None:
+        """Keep what it has logged, since the file goes."""
+        self._kept = self.log
 
     async def listen(self) -> None:
         """Keep what it says."""
@@ -94,9 +104,7 @@ class Host:
                     break
                 await self._changed.wait()
         why = "it has ended" if self._at_end else f"not in {patience:g} s"
-        raise AssertionError(
-            f"{self.name} did not say {what!r} {having}: {why}; {self.lines[-20:]}\n{self.log[-4000:]}"
-        )
+        raise AssertionError(f"{self.name} did not say {what!r} {having}: {why}")
 
     def has_said(self, what: str, **having: Any) -> bool:
         """Whether it has said something that nobody has waited for."""
@@ -184,6 +192,7 @@ class Hosts:
         with anyio.CancelScope(shield=True):
             for host in self._hosts:
                 await host.kill()
+                host.keep_log()
         wrong = [host.log for host in self._hosts if "Traceback" in host.log and not host.has_raised]
         self._group.cancel_scope.cancel()
         try:

@@ -75,6 +75,10 @@ class Terminal:
         """What it has written, without the codes for colours; of the last character, it may have written a part."""
         return re.sub(r"\x1b\[[\d;]*m", "", self.output.decode(errors="replace")).replace("\r\n", "\n")
 
+    @property
+    def written(self) -> str:
+        return self.text
+
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
@@ -92,8 +96,9 @@ class Terminal:
         while not re.search(pattern, self.text):
             assert self._read(deadline - time.monotonic()), "it ended before"
 
-    def read_to_the_end(self, seconds: float = PATIENCE) -> int:
-        deadline = time.monotonic() + seconds
+    def read_to_the_end(self) -> int:
+        """Read to its end; returns its exit code."""
+        deadline = time.monotonic() + PATIENCE
         while self._read(deadline - time.monotonic()):
             pass
         return self.process.wait(max(0.1, deadline - time.monotonic()))

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
-HANGS = 60.0
+HANGS = 120.0
+"""Seconds after which a server is killed, with all that was asked of it."""
 
 
 class Server:
@@ -28,12 +29,16 @@ class Server:
         self.lines: list[str] = []
         self.url = self.until(r"running on (http://127\.0\.0\.1:\d+)")
 
+    @property
+    def written(self) -> str:
+        return "\n".join(self.lines)
+
     def until(self, pattern: str) -> str:
         """Wait until it has said something; returns the first group of the pattern."""
         assert self._process.stdout is not None
         while True:
             line = self._process.stdout.readline()
-            assert line, f"it ended after {self.lines}, without {pattern!r}"
+            assert line, f"it ended without {pattern!r}"
             self.lines.append(line.rstrip())
             found = re.search(pattern, line, re.IGNORECASE)
             if found is not None:
