@@ -164,7 +164,7 @@ def test_the_program_of_a_new_project_ends_by_a_signal(number: signal.Signals, c
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (code, "")
 
 

@@ -58,7 +58,7 @@ class Screen:
 
     async def until(self, text: str, name: str = "workers", *, gone: bool = False) -> None:
         """Wait until a text is on the screen, or is not any more."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while (text in "\n".join([self.head, *self.lines(name)])) is gone:
                 await self._pilot.pause(0.02)
 
@@ -297,7 +297,7 @@ async def test_nothing_to_see_ends_it_with_the_reason() -> None:
     """O8"""
     app = TopApp(ViewWatch(Address("http://127.0.0.1:1/", is_bus=False, token=None, prefix="")), Choice("name"), 0.1)
     async with app.run_test() as pilot:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while app.return_value is None:
                 await pilot.pause(0.02)
     assert "Connection refused" in str(app.return_value)
@@ -373,7 +373,7 @@ def test_the_terminal_is_as_before_however_it_ends(end: str | signal.Signals, ex
             terminal.type(end)
         else:
             terminal.process.send_signal(end)
-        assert terminal.process.wait(commands.PATIENCE) == exit_code
+        assert terminal.end() == exit_code
         terminal.read()
         assert terminal.modes_now == terminal.modes
         for begun, ended in ((b"\x1b[?1049h", b"\x1b[?1049l"), (b"\x1b[?25l", b"\x1b[?25h")):
@@ -384,6 +384,6 @@ def test_the_terminal_is_as_before_however_it_ends(end: str | signal.Signals, ex
 def test_nobody_there_is_said_in_one_line_below_what_was_there() -> None:
     """O8: the terminal is as before."""
     with commands.Terminal([sys.executable, "-m", "workerbus", "top", "http://127.0.0.1:1"]) as terminal:
-        assert terminal.process.wait(commands.PATIENCE) == 1
+        assert terminal.end() == 1
         assert terminal.text.rstrip().endswith("workerbus: there is no view at http://127.0.0.1:1: Connection refused")
         assert terminal.modes_now == terminal.modes

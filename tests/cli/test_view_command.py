@@ -30,7 +30,7 @@ def anyio_backend(backend: str) -> str:
 def get(url: str, path: str = "", **headers: str) -> bytes:
     opener = build_opener(ProxyHandler({}))
     opener.addheaders = list(headers.items())
-    with opener.open(url + path, timeout=20) as answer:
+    with opener.open(url + path, timeout=60) as answer:
         data: bytes = answer.read()
     return data
 

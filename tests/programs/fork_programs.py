@@ -85,7 +85,7 @@ async def fork(work: str, number: str) -> None:
             child: Callable[..., None] = {"idle": idle, "runner": with_a_runner, "handlers": handlers}[work]
             code = await to_thread.run_sync(lambda: Child(child).end_by(signal.Signals[number]))
         say(f"code {code}")
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             say(f"answer: {await runner.job('echo', name='echo')}")
         say("goes on")
     say(f"signal: {runner.signal}")

@@ -29,7 +29,7 @@ from workerbus import (
 )
 from workerbus._concurrency import lifetime
 
-LONG = 60.0
+LONG = 600.0
 
 
 def say(text: str) -> None:

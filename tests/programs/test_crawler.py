@@ -78,7 +78,7 @@ def test_ctrl_c_ends_it_with_130_and_the_cursor_shown(backend: str) -> None:
     with Terminal("crawler.py", "--pages", "5000", "--backend", backend) as terminal:
         terminal.read_until(r"\d\d/\d+ http")
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.read_to_the_end(10) == 130
+        assert terminal.read_to_the_end() == 130
     assert "Traceback" not in terminal.text
     assert "pages in" not in terminal.text
     assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")

@@ -18,7 +18,7 @@ pytest.importorskip("flask", reason="Flask is not installed: pip install '.[host
 pytestmark = pytest.mark.slow
 
 HOSTS = Path(__file__).parents[2] / "examples" / "hosts"
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def command(backend: str) -> list[str]:

@@ -136,7 +136,7 @@ def test_in_a_terminal_it_waits_for_what_you_type(backend: str) -> None:
         terminal.type("to be\n")
         terminal.read_until("words  2 words.*\n> $")
         terminal.type("\x04")
-        assert terminal.read_to_the_end(10) == 0
+        assert terminal.read_to_the_end() == 0
     assert terminal.text.endswith("answered: 1 by sums, 1 by words; handed over: 1\n")
 
 
@@ -147,7 +147,7 @@ def test_ctrl_c_ends_it_with_130_and_without_a_traceback(backend: str, lines: in
             terminal.type("to be\n")
         terminal.read_until("(?s)words.*words.*> $" if lines else "> $")
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.read_to_the_end(10) == 130
+        assert terminal.read_to_the_end() == 130
     assert "Traceback" not in terminal.text
     assert "Exception" not in terminal.text
 

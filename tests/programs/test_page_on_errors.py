@@ -531,16 +531,17 @@ async def does_not_come_out() -> None:
 
 @in_real_time("BusUnavailable")
 async def no_server() -> None:
-    async with RedisBus("redis://127.0.0.1:1", name="net", send_timeout=0.05):
+    async with RedisBus("redis://127.0.0.1:1", name="net", send_timeout=0.3):
         pass
 
 
 @in_real_time("BusUnavailable")
 async def frozen_server() -> None:
     with redis_running() as server:
-        async with RedisBus(server.url) as other, RedisBus(server.url, name="net", send_timeout=0.2) as bus:
+        async with RedisBus(server.url) as other, RedisBus(server.url, name="net") as bus:
             await other.subscribe(Listening("listener"))
             server.freeze()
+            bus.send_timeout = 0.2
             hello = BusTTSSpeakMessage("hello", source="speaker")
             try:
                 with contextlib.suppress(errors.BusUnavailable):  # which may have been on its way

@@ -116,7 +116,7 @@ def test_ctrl_c_ends_it_with_130_and_the_cursor_shown(backend: str, readings: in
         terminal.read_until("1 reading\n" if readings else r"self +[\d.]")
         terminal.read_until(rf"self +[\d.]+ % +[▁▂▃▄▅▆▇█]{{{readings},}}")
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.read_to_the_end(10) == 130
+        assert terminal.read_to_the_end() == 130
     assert "Traceback" not in terminal.text
     assert "Exception" not in terminal.text
     assert terminal.output.rindex(b"\x1b[?25h") > terminal.output.rindex(b"\x1b[?25l")

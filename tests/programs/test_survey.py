@@ -209,7 +209,7 @@ def test_a_bad_argument_is_one_line_and_exit_code_2(
 
 def test_in_a_terminal_each_worker_has_a_bar(tree: Path, backend: str) -> None:
     with Terminal("survey.py", tree, "--backend", backend, "--workers", "3") as terminal:
-        assert terminal.read_to_the_end(PATIENCE) == 0
+        assert terminal.read_to_the_end() == 0
     bars, shown, rest = terminal.output.decode().rpartition("\x1b[?25h")
     assert shown
     assert {f"parsers/{number}" for number in (1, 2, 3)} <= set(re.findall(r"parsers/\d+", bars))
@@ -221,7 +221,7 @@ def test_ctrl_c_ends_it_with_130_and_the_cursor_shown(backend: str, pattern: str
     with Terminal("survey.py", "--backend", backend, "--workers", "2") as terminal:
         terminal.read_until(pattern)
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.read_to_the_end(10) == 130
+        assert terminal.read_to_the_end() == 130
     text = terminal.output.decode()
     assert "Traceback" not in text
     assert "Exception" not in text

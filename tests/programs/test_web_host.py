@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 HOSTS = Path(__file__).parents[2] / "examples" / "hosts"
 PICTURES = os.environ.get("WORKERBUS_PICTURES")
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 SERVERS = {
     "uvicorn": ["-m", "uvicorn", "--port", "0", "web:app"],

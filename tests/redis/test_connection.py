@@ -102,7 +102,7 @@ async def test_an_error_inside_a_script_has_the_code_of_that_error(server: Redis
 
 
 async def test_a_read_that_blocks_has_the_time_that_it_blocks_for_besides(connection: Connection) -> None:
-    reply = await connection.execute("XREAD", "BLOCK", 300, "STREAMS", "s", "$", timeout=0.25, blocks=0.3)
+    reply = await connection.execute("XREAD", "BLOCK", 300, "STREAMS", "s", "$", timeout=0.25, blocks=5.0)
     assert reply is None
 
 

@@ -55,14 +55,14 @@ async def all_that_there_is(server: RedisServer, url: str) -> None:
     left, right = RedisBus(url, lease=5.0), RedisBus(url, lease=5.0)
     async with WorkerRunner(bus=left, name="left") as asking, WorkerRunner(bus=right, name="right") as answering:
         await answering.add_workers(Streamer("streamer"), Helper("helper"), wait=True)
-        async with asking.job("streamer", name="stream", timeout=20) as streaming:
+        async with asking.job("streamer", name="stream", timeout=60) as streaming:
             assert [chunk["n"] async for chunk in streaming.stream()] == [0, 1, 2]
         with pytest.raises(NameTakenError):
             await asking.add_workers(Helper("helper"))
         in_db(server, "XADD", "{workerbus}:inbox:" + left.incarnation, "*", "o", right.incarnation, "n", "1", "m", "{")
         in_db(server, "ZADD", "{workerbus}:members", 1, right.incarnation)
         await until(lambda: right.statistics().lives == 2 and len(left.peers) == 1)
-        async with asking.job("streamer", name="stream", timeout=20) as streaming:
+        async with asking.job("streamer", name="stream", timeout=60) as streaming:
             assert [chunk["n"] async for chunk in streaming.stream()] == [0, 1, 2]
         helper = answering.get_worker("helper")
         assert helper is not None

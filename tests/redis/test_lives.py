@@ -247,7 +247,7 @@ async def test_a_server_that_takes_nothing_in_time_is_unavailable_at_the_start()
     with redis_running() as server:
         server.config_set("maxmemory", "1")
         with pytest.raises(BusUnavailable, match=r"could not be opened: the server at 127\.0\.0\.1:\d+ says OOM"):
-            async with RedisBus(server.url, send_timeout=0.2):
+            async with RedisBus(server.url, send_timeout=0.5):
                 pytest.fail("it has opened")
 
 
@@ -287,7 +287,7 @@ async def test_a_server_that_does_not_answer_at_the_start_is_unavailable(
     """X2: and is left, in case it has done what it was asked for."""
     after_next(monkeypatch, "join", hang)
     with pytest.raises(BusUnavailable, match=r"could not be opened: no connection .* it does not answer"):
-        async with RedisBus(server.url, send_timeout=0.2):
+        async with RedisBus(server.url, send_timeout=0.5):
             pytest.fail("it has opened")
     assert server.call("KEYS", "*") == []
 

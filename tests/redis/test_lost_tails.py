@@ -45,7 +45,7 @@ async def test_a_job_whose_answer_is_lost_with_the_server_is_answered(server: Re
     """X3, J4: its requester notices that something is missing, and is cut off until it has joined again."""
     left, right = RedisBus(server.url), RedisBus(server.url)
     asking, answering = WorkerRunner(name="left", bus=left), WorkerRunner(name="right", bus=right)
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with asking, answering:
             helper = Helper("helper")
             await answering.add_workers(helper)
@@ -65,7 +65,7 @@ async def test_nobody_is_cut_off_where_nothing_is_lost(server: RedisServer) -> N
     """X2, X3: marks are numbered, too, and what comes after them is in order."""
     left, right = RedisBus(server.url), RedisBus(server.url)
     asking, answering = WorkerRunner(name="left", bus=left), WorkerRunner(name="right", bus=right)
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with asking, answering:
             await answering.add_workers(Helper("helper"))
             for _ in range(3):

@@ -85,7 +85,7 @@ async def test_a_server_that_starts_late_is_waited_for() -> None:
         begun = anyio.current_time()
         async with reconnecting(server.url, on_event=events.append) as connection:
             async with anyio.create_task_group() as group:
-                group.start_soon(connection.open, 10)
+                group.start_soon(connection.open, 60)
                 await until(lambda: len(events) >= 3)
                 server.start()
             assert connection.state is CONNECTED
@@ -150,8 +150,8 @@ async def test_it_waits_longer_each_time_unless_a_connection_has_lasted(server: 
 async def test_the_first_connection_is_not_waited_for_longer_than_asked() -> None:
     url = f"redis://127.0.0.1:{free_port()}"
     async with reconnecting(url) as connection:
-        with pytest.raises(ConnectionLost, match=r"Connection refused \(tried for 0\.1 seconds\)"):
-            await connection.open(0.1)
+        with pytest.raises(ConnectionLost, match=r"Connection refused \(tried for 0\.3 seconds\)"):
+            await connection.open(0.3)
         assert connection.state is LOST
 
 
@@ -340,21 +340,27 @@ async def test_a_server_that_is_frozen_is_given_up_and_found_again_when_it_thaws
         events: list[ConnectionEvent] = []
         done: list[object] = []
 
+        is_frozen = False
+
         async def use(connection: Connection) -> None:
+            nonlocal is_frozen
             while len(done) < 2:
-                done.append(await connection.execute("INCR", "n", timeout=0.1))
+                done.append(await connection.execute("INCR", "n", timeout=0.1 if is_frozen else 60.0))
                 if len(done) == 1:
+                    events.clear()
                     server.freeze()
+                    is_frozen = True
 
         async with (
             reconnecting(server.url, connect_timeout=0.1, on_event=events.append) as connection,
             anyio.create_task_group() as group,
         ):
             group.start_soon(connection.run, use)
-            await until(lambda: events and events[-1].attempt == 2)
+            await until(lambda: events and events[-1].attempt >= 2)
+            is_frozen = False
             server.thaw()
-        assert changes(events) == [CONNECTED, LOST, CONNECTING, CONNECTED]
-        assert [event.reason for event in events[1:3]] == [
+        assert changes(events) == [LOST, CONNECTING, CONNECTED]
+        assert [event.reason for event in events[:2]] == [
             "no answer within 0.1 seconds",
             "not connected within 0.1 seconds",
         ]
@@ -398,7 +404,7 @@ async def test_a_server_that_is_busy_with_a_script_is_waited_for() -> None:
             async with anyio.create_task_group() as group:
                 group.start_soon(spin, await other.get())
                 await until(lambda: isinstance(server.calls(("PING",))[0], Exception))
-                group.start_soon(connection.open, 5)
+                group.start_soon(connection.open, 60)
                 await until(lambda: len(events) >= 2)
                 server.call("SCRIPT", "KILL")
             assert connection.state is CONNECTED
@@ -454,7 +460,7 @@ async def test_an_acknowledgement_that_is_lost_on_the_way_leaves_it_open_what_wa
             first = await connection.get()
             proxy.drop_replies(after=len(b"+OK\r\n"))
             with pytest.raises(ConnectionLost) as caught:
-                await first.pipeline([("SET", "a", "1"), ("SET", "b", "2")], timeout=0.1)
+                await first.pipeline([("SET", "a", "1"), ("SET", "b", "2")], timeout=0.5)
             assert (caught.value.sent, caught.value.replies) == (True, (b"OK",))
             await proxy.cut()
             again = await connection.get()

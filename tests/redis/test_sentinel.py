@@ -77,7 +77,7 @@ async def test_a_sentinel_that_hangs_does_not_keep_the_next_from_being_asked(
     watch(sentinel, server)
     with RedisServer(sentinel=True) as frozen:
         frozen.freeze()
-        connection = await connect(settings_for(frozen.port, sentinel.port), timeout=0.6)
+        connection = await connect(settings_for(frozen.port, sentinel.port), timeout=1.5)
         assert await connection.execute("PING") == b"PONG"
         await connection.aclose()
         with pytest.raises(ConnectionLost, match="does not answer"):

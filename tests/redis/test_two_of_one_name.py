@@ -24,7 +24,7 @@ async def test_a_runner_ends_with_an_error_when_another_one_joins_under_its_name
         except NameTakenError as error:
             raised.append(error)
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             group.start_soon(run)
             await first.registry.wait_for("helper")
@@ -45,7 +45,7 @@ async def test_an_on_error_handler_is_told_of_it_and_then_the_run_ends_without_r
     def failed(_runner: WorkerRunner, data: WorkerErrorData) -> None:
         told.append(data)
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             group.start_soon(lambda: first.run(auto_end=False))
             await until(lambda: server.call("HLEN", "{workerbus}:info") == 1)  # and not the second one first
@@ -57,7 +57,7 @@ async def test_an_on_error_handler_is_told_of_it_and_then_the_run_ends_without_r
 async def test_the_runners_on_a_bus_that_the_program_has_opened_are_told(server: RedisServer) -> None:
     """X4, R6: the name is the bus's, and no runner's own."""
     told: list[str] = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with RedisBus(server.url, lease=1.0, name="same") as bus, WorkerRunner(bus=bus) as runner:
             runner.add_event_handler("on_error", lambda _, data: told.append(data.error))
             async with RedisBus(server.url, lease=1.0, name="same"):
@@ -68,7 +68,7 @@ async def test_the_runners_on_a_bus_that_the_program_has_opened_are_told(server:
 async def test_a_process_that_comes_back_under_its_name_is_there_at_once(server: RedisServer) -> None:
     """X4: whoever had the name is gone, for all others, before the lease is over."""
     gone: list[str] = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with RedisBus(server.url, lease=60.0, name="other") as other:
             other.add_event_handler("on_peer_gone", lambda _bus, _peer, reason: gone.append(reason))
             first, second = (RedisBus(server.url, lease=60.0, name="same") for _ in range(2))

@@ -19,8 +19,8 @@ from typing import Any
 
 CHROMIUM = shutil.which(os.environ.get("CHROMIUM", "chromium")) or shutil.which("google-chrome")
 WHY_NOT = "there is no Chromium here: 'apt-get install chromium', or name one with CHROMIUM="
-HANGS = 60.0
-"""Seconds after which a browser that does not end by itself is killed."""
+HANGS = 600.0
+"""Seconds after which a browser is killed, with all that it was asked for."""
 
 OPTIONS = (
     "--headless=new",
@@ -35,11 +35,11 @@ OPTIONS = (
     *(("--no-sandbox",) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()),
 )
 
-WAITS = 15.0
+WAITS = 60.0
 """Seconds for which something on a page is waited for."""
 
 LOOK = """new Promise((done, fail) => {
-    const until = performance.now() + 15000;
+    const until = performance.now() + MILLISECONDS;
     const look = () => {
         const it = (EXPRESSION);
         if (it) done(it);
@@ -132,9 +132,10 @@ class Page:
     def until(self, expression: str) -> Any:
         """Wait until an expression is true; returns its value."""
         until = time.monotonic() + WAITS
+        look = LOOK.replace("MILLISECONDS", f"{1000 * WAITS:.0f}").replace("EXPRESSION", expression)
         while time.monotonic() < until:
             with contextlib.suppress(AssertionError):  # while it navigates, there may be no page
-                return self.value(LOOK.replace("EXPRESSION", expression))
+                return self.value(look)
         raise TimeoutError(f"it never became true: {expression}")
 
     def press(self, key: str, text: str | None = None) -> None:
@@ -186,7 +187,7 @@ def chromium() -> Iterator[Browser]:
         )
         os.close(to_read)
         os.close(to_write)
-        watchdog = threading.Timer(HANGS * 4, process.kill)
+        watchdog = threading.Timer(HANGS, process.kill)
         watchdog.start()
         try:
             browser = Browser(to_send, to_receive)

@@ -19,7 +19,7 @@ import pytest
 
 from support.conditions import until as until
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds until a server that has not started, or does not answer, is a failure."""
 
 GUARD = 'read line || kill -9 "$1"'

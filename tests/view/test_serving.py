@@ -13,6 +13,7 @@ from anyio import to_thread
 
 from support.conditions import until
 from support.leaks import task_ids
+from support.messages import note
 from support.web_clients import connected, fetch, watching
 from support.workers import Helper, running
 from workerbus import (
@@ -76,7 +77,7 @@ async def test_a_real_http_client_gets_the_page_and_its_files() -> None:
         opener = build_opener(ProxyHandler({}))
 
         def get(path: str) -> tuple[str, str]:
-            with opener.open(view.url + path, timeout=20) as answer:
+            with opener.open(view.url + path, timeout=60) as answer:
                 return answer.headers["content-type"], answer.read().decode()
 
         kinds = {}
@@ -262,10 +263,12 @@ async def test_it_is_said_when_more_passes_than_is_noted() -> None:
     """O4: and no more, when it does not any more; counts and rates have all of it."""
     async with running(Helper("helper")) as runner, serve_view(runner, port=0) as view, watching(view.url) as page:
         await page.until(lambda state: not state["about"]["sampled"])
-        for _ in range(ROOM):
-            await runner.job("helper", name="echo")
+        await runner.job("helper", name="echo")
+        for number in range(3 * ROOM):
+            await runner.bus.send(note(number))
+        await runner.job("helper", name="echo")
         await page.until(lambda state: state["about"]["sampled"])
-        assert page.state["workers"]["helper"]["completed"] == ROOM
+        await page.until(lambda state: state["workers"]["helper"]["completed"] == 2)
         await page.until(lambda state: any(messages for _, messages, *_ in state["curves"].values()))
         await page.until(lambda state: not state["about"]["sampled"])
 

@@ -29,7 +29,7 @@ def sentinel(master: RedisServer) -> Iterator[RedisServer]:
     with RedisServer(sentinel=True) as server:
         server.calls(
             ("SENTINEL", "MONITOR", "main", "127.0.0.1", master.port, 1),
-            ("SENTINEL", "SET", "main", "down-after-milliseconds", 300, "failover-timeout", 1000),
+            ("SENTINEL", "SET", "main", "down-after-milliseconds", 1000, "failover-timeout", 1000),
         )
         yield server
 
@@ -55,7 +55,7 @@ async def test_a_failover_leaves_nobody_waiting(
     """X2, X4: the master is killed under way; what its replica had not got yet may be lost, and is noticed."""
     await until(lambda: follows(replica))
     await until(lambda: knows(sentinel, replica))
-    async with Hosts(f"redis+sentinel://127.0.0.1:{sentinel.port}/main", lease=LEASE) as hosts:
+    async with Hosts(f"redis+sentinel://127.0.0.1:{sentinel.port}/main", lease=3 * LEASE) as hosts:
         there = await hosts.start("there", OTHER[backend], {"clerk": "Clerk"})
         here = await hosts.start("here", backend)
         await here.tell("wait_for", worker="clerk")

@@ -92,7 +92,7 @@ async def test_a_full_lane_in_a_process_holds_up_nobody_else(server: RedisServer
         await other.said("found")
         await other.tell("send_many", target="narrow", count=500, confirmed=False)
         await other.said("sent all")
-        answer = await runner.job("clerk", name="add", payload={"number": 1}, timeout=5)
+        answer = await runner.job("clerk", name="add", payload={"number": 1}, timeout=60)
         assert answer["number"] == 2
         await other.ask("clerk", "add", number=2)
         await other.said("answered")

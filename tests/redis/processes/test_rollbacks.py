@@ -9,11 +9,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from support.processes import BASE, LEASE, OTHER, Hosts, bus_of, incarnations
+from support.processes import BASE, OTHER, Hosts, bus_of, incarnations
 from support.redis_servers import RedisServer, until
 from workerbus import JobError, WorkerRunner
 
 pytestmark = pytest.mark.slow
+LEASE = 3.0
+"""Seconds in which a process speaks on a busy machine, too."""
 
 
 @pytest.fixture
