@@ -35,8 +35,8 @@ REAL_DEADLINE = 120.0
 REAL_SECONDS = 300
 """Real seconds after which a test spins where no deadline reaches it: then the run ends, and says where."""
 WOUND_UP = 30
-"""For so many seconds the watchdog of one test counts for the next ones, too: a new one is a thread, and costs more than
-many a test. Nobody is idle for as long as it takes beside what `WORKERBUS_SOAK` does.
+"""For so many seconds the watchdog of one test counts for the next ones, too. A new one is a thread, and the end of the
+old one is waited for: on a busy machine, that takes longer than most tests.
 """
 DEEPER = 200
 """How many times as many examples the deep profile tries."""
@@ -70,7 +70,7 @@ class Watchdog:
     def pytest_runtest_protocol(self) -> None:
         if time.monotonic() - self._wound_up > WOUND_UP:
             self._wound_up = time.monotonic()
-            seconds = REAL_SECONDS + float(os.environ.get("WORKERBUS_SOAK", "0"))
+            seconds = REAL_SECONDS + float(os.environ.get("WORKERBUS_SOAK", "0"))  # while others wait for that to end
             faulthandler.dump_traceback_later(seconds, exit=True, file=self._stderr)
 
     def pytest_unconfigure(self) -> None:
