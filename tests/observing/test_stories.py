@@ -196,6 +196,15 @@ def test_the_longest_and_the_failed_of_each_second_are_drawn() -> None:
     assert not list(stories.drawn())
 
 
+def test_of_what_is_over_the_last_minute_is_drawn_though_nobody_has_looked_for_long() -> None:
+    """O4: one look forgets all seconds that are older."""
+    stories = Stories()
+    for second in range(200):
+        stories.add([asked(str(second), second), answered(str(second), second + 0.5)])
+    stories.forget_before(200)
+    assert {story.job_id for story, _ in stories.drawn()} == {str(second) for second in range(140, 200)}
+
+
 def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """O4: jobs that are over, jobs without an answer, the steps of one job, and who is at work."""
     monkeypatch.setattr(_stories, "OPEN", 50)

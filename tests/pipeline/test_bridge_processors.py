@@ -8,7 +8,7 @@ import pytest
 
 from support.bridges import BUSES, Reply, bridged_front, over_the_bus, sent
 from support.buses import Wire
-from support.pipelines import DOWN, UP, Alert, Gate, Spy, StartsWith, texts, worker_of
+from support.pipelines import DOWN, UP, Alert, Gate, Spy, StartsWith, for_texts, hang, texts, worker_of
 from support.subscribers import Plain
 from support.workers import running
 from workerbus import (
@@ -77,6 +77,22 @@ async def test_lifecycle_and_excluded_frames_pass_a_bridge_locally() -> None:
         await after.until(1)
     assert sent(bus, "front") == []
     assert after.heard == ["local", "x"]
+
+
+async def test_an_interruption_that_comes_by_a_bridge_in_a_branch_empties_the_other_branches() -> None:
+    """P1, P4: as one that was made there."""
+    bus, stuck, last = MemoryBus(), Spy(for_texts(hang)), Spy()
+    bridge = BusBridgeProcessor(bus=bus, worker_name="w")
+    async with running(worker_of(ParallelPipeline([bridge], [stuck]), last, name="w"), bus=bus) as runner:
+        worker: Any = runner.get_worker("w")
+        await worker.queue_frames(texts("a", "b"))
+        await stuck.until(1)
+        stuck.on = None
+        await bus.send(over_the_bus(InterruptionFrame()))
+        await last.until(1, InterruptionFrame)
+        await worker.queue_frame(TextFrame("c"))
+        await stuck.until(2)
+    assert stuck.heard == ["a", "c"]
 
 
 async def test_an_interruption_crosses_a_bridge_and_goes_on_locally() -> None:

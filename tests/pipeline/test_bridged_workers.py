@@ -519,6 +519,29 @@ async def test_frames_that_come_over_the_bus_upstream_come_in_while_the_pipeline
         gate.open()
 
 
+@pytest.mark.parametrize("by_bus", [False, True], ids=["queued", "over the bus"])
+async def test_what_does_not_meet_an_end_comes_in_while_it_drains(by_bus: bool) -> None:
+    """P1, P2, P3: system frames, so that it can be interrupted, and upstream frames; whichever way they come."""
+    gate, last = Gate(), Spy()
+    first = Spy(for_texts(gate))
+    worker = worker_of(first, last, bridged=(), name="w")
+    async with running(worker) as runner:
+        await worker.queue_frames(texts("a", "b"))
+        await gate.reached.wait()
+        await worker.stop_when_done()
+        for frame, way in ((Alert("!"), DOWN), (TextFrame("up"), UP), (InterruptionFrame(), DOWN)):
+            if by_bus:
+                await runner.bus.send(over_the_bus(frame, way))
+            else:
+                await worker.queue_frame(frame, way)
+            await settle()
+        await last.until(1, InterruptionFrame)
+        gate.open()
+        await worker.wait()
+    assert sorted(last.heard) == ["!", "up"]
+    assert first.heard_going(DOWN) == ["a", "!"]
+
+
 async def test_a_bridged_worker_ends_with_what_it_was_given_on_the_bus() -> None:
     """P2, P3"""
     bus = RecordingBus()

@@ -5,7 +5,7 @@ import pytest
 from anyio import sleep
 
 from support.bridges import over_the_bus
-from support.pipelines import Gate, Spy, Watches, flowing, for_texts, run_through, texts, worker_of
+from support.pipelines import Alert, Gate, Spy, Watches, flowing, for_texts, run_through, texts, worker_of
 from support.workers import running
 from workerbus import BusBridgeProcessor, MemoryBus
 from workerbus.pipeline import (
@@ -69,7 +69,9 @@ async def test_an_observer_that_raises_is_logged_and_goes_on(caplog: pytest.LogC
     assert "observer Fails of worker 'w' failed" in caplog.text
 
 
-async def test_an_observer_is_told_when_things_happened() -> None:
+@pytest.mark.parametrize("counts", [None, (Alert,)], ids=["all frames", "other frames"])
+async def test_an_observer_is_told_when_things_happened(counts: tuple[type[Frame], ...] | None) -> None:
+    """L4, P6: whichever frames keep the worker from being idle."""
     times: list[float] = []
 
     class Clock(Observer):
@@ -79,7 +81,7 @@ async def test_an_observer_is_told_when_things_happened() -> None:
 
     gate = Gate()
     spy = Spy(for_texts(gate))
-    async with flowing(spy, observers=[Clock()]) as worker:
+    async with flowing(spy, observers=[Clock()], idle_timeout_secs=1000, idle_timeout_frames=counts) as worker:
         begun = anyio.current_time()
         await worker.queue_frame(TextFrame("x"))
         await anyio.sleep(5)

@@ -42,9 +42,10 @@ from workerbus.testing import nothing_left, settle
 
 async def test_frames_are_queued_from_iterables_of_both_kinds() -> None:
     async def arrive() -> AsyncIterator[Frame]:
-        for frame in texts("c", "d"):
+        for count, frame in enumerate(texts("c", "d"), 3):
             await anyio.sleep(1)
             yield frame
+            await spy.until(count)  # each is queued before the next one is there
 
     spy = Spy()
     async with flowing(spy) as worker:

@@ -149,6 +149,14 @@ def test_chunks_are_folded_until_the_job_says_something_else() -> None:
     ) == ["b a 2 chunks (j)", "b a update (j)", "b a chunk (j)"]
 
 
+@pytest.mark.parametrize("kind", ["BusJobCancelMessage", "BusJobRequestMessage", "BusJobResponseMessage"])
+def test_nothing_is_folded_over_a_step_that_stands_alone(kind: str) -> None:
+    """O1: the chunks on its other side are a step of their own."""
+    between = of(kind, 2, *("ba" if kind == "BusJobResponseMessage" else "ab"), status=JobStatus.COMPLETED)
+    steps = said(of(CHUNK, 0, "b", "a"), of(CHUNK, 1, "b", "a"), between, of(CHUNK, 3, "b", "a"))
+    assert [steps[0], *steps[2:]] == ["b a 2 chunks (j)", "b a chunk (j)"]
+
+
 def test_chunks_of_two_streams_that_alternate_are_folded_each_for_itself() -> None:
     two = [of(CHUNK, time, worker, "a") for time in range(5) for worker in ("b", "c")]
     assert said(*two) == ["b a 5 chunks (j)", "c a 5 chunks (j)"]

@@ -206,6 +206,25 @@ async def test_a_send_may_never_learn_that_its_message_was_stored() -> None:
     assert "the Note of 'me' to all is stored, and its sender does not learn that" in str(network)
 
 
+async def test_all_who_wait_to_learn_of_their_messages_are_told_when_the_end_closes() -> None:
+    """X2: that these may have been stored."""
+    network, told = PeerNetwork(faults=PeerFaults(unconfirmed=1.0)), list[tuple[int, bool, float]]()
+    async with create_task_group() as tasks, open_ends(network, "right"):
+        async with network.end("left") as left:
+
+            async def send(n: int) -> None:
+                with pytest.raises(BusUnavailable) as caught:
+                    await left.send(note(n))
+                told.append((n, caught.value.maybe_stored, current_time()))
+
+            for n in range(3):
+                tasks.start_soon(send, n)
+            await sleep(1)
+            assert not told
+        await settle()
+    assert sorted(told) == [(n, True, 1.0) for n in range(3)]
+
+
 async def test_a_message_that_arrives_twice_is_taken_once() -> None:
     """X3."""
     network = PeerNetwork(faults=PeerFaults(duplicate=1.0, delay=1.0))
@@ -598,20 +617,45 @@ async def test_a_workers_name_is_one_processs_until_that_is_gone() -> None:
 
 
 async def test_who_was_fenced_learns_which_names_are_anothers_now() -> None:
-    """X5."""
+    """X5: each of them."""
     network = PeerNetwork(seed=5)
     async with open_ends(network, "left", "right") as [(left, _), (right, _)]:
         heard = Listener(left)
-        mine, theirs = Helper("b"), Helper("b")
-        await left.subscribe(mine)
+        mine, theirs = ([Helper(name) for name in ("a", "b")] for _ in range(2))
+        for worker in mine:
+            await left.subscribe(worker)
         network.fence("left")
-        await right.subscribe(theirs)
+        for worker in theirs:
+            await right.subscribe(worker)
         await left.subscribe(Helper("c"))  # it does not know yet
         await sleep(3)
-        assert ("name lost", "b", "right") in heard.heard
-        assert network.claims == {"b": "right", "c": "left"}
-        for bus, worker in ((left, mine), (right, theirs)):
-            await bus.unsubscribe(worker)
+        assert [each for each in heard.heard if each[0] == "name lost"] == [
+            ("name lost", name, "right") for name in ("a", "b")
+        ]
+        assert network.claims == {"a": "right", "b": "right", "c": "left"}
+        for bus, workers in ((left, mine), (right, theirs)):
+            for worker in workers:
+                await bus.unsubscribe(worker)
+
+
+async def test_the_names_of_all_whose_leases_are_over_are_free() -> None:
+    """X4, X5: of several that were killed at once, whoever looks first."""
+    network, workers = PeerNetwork(beat=0.001), [Helper(name) for name in ("a", "b", "c")]
+    async with open_ends(network, "right"), create_task_group() as tasks:
+
+        async def process(end: PeerBus) -> None:
+            async with end:
+                await end.subscribe(workers.pop())
+                await sleep_forever()
+
+        for name in ("one", "two", "three"):
+            tasks.start_soon(network.run, name, process)
+        await settle()
+        assert sorted(network.claims) == ["a", "b", "c"]
+        for name in ("one", "two", "three"):
+            network.kill(name)
+        await sleep(network.lease + network.beat)
+        assert network.claims == {}
 
 
 # --- mistakes

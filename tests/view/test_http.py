@@ -7,7 +7,7 @@ import anyio
 import h11
 import pytest
 
-from support.web_clients import Client, connected, fetch, watching
+from support.web_clients import Client, Events, connected, fetch, watching
 from support.workers import Helper, running
 from workerbus.view import View, _http, serve_view
 
@@ -52,6 +52,30 @@ async def test_there_is_nothing_else(path: str) -> None:
     """O4"""
     async with a_view() as view:
         assert (await fetch(view.url, path)).status == 404
+
+
+async def test_a_request_may_come_in_many_pieces_and_so_may_an_answer() -> None:
+    """O4, O8: byte by byte, and one request behind the other."""
+    async with a_view() as view, connected(view.url) as client:
+        for _ in range(2):
+            for byte in b"GET /icon.svg HTTP/1.1\r\nHost: localhost\r\n\r\n":
+                await client.stream.send(bytes([byte]))
+                await anyio.lowlevel.checkpoint()
+            answer = b""
+            while not answer.endswith(b"</svg>\n"):
+                answer += await client.stream.receive(7)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_who_is_told_of_events_may_say_something_meanwhile() -> None:
+    """O4: it is for nobody, and ends nothing, however often it comes."""
+    async with running(Helper("helper")) as runner, serve_view(runner, port=0) as view, connected(view.url) as client:
+        await client.begin("/api/events")
+        events = Events(client)
+        for number in range(3):
+            await client.stream.send(b"?")
+            await runner.add_workers(Helper(f"more {number}"))
+            await events.until(lambda state, name=f"more {number}": name in state["workers"])
 
 
 GARBAGE = {

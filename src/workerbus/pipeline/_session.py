@@ -34,7 +34,6 @@ from workerbus.pipeline._frames import (
     Marker,
     StartFrame,
     StopFrame,
-    SystemFrame,
     TTSSpeakFrame,
 )
 from workerbus.pipeline._heartbeats import Heartbeats
@@ -122,7 +121,6 @@ class PipelineSession:
         # 1. The pipeline is over: refuse everything.
         # 2. A cancel counts at once, before the start, too.
         # 3. An end is under way, and this would come in behind it: another end is not needed, anything else is refused.
-        #    System frames overtake the end, and upstream frames do not meet it: both still come in.
         # 4. The frame is the end: it goes in without waiting for room. If whoever queues it had to wait, and was
         #    cancelled meanwhile, it would be no end, though all that came behind it was refused.
         worker = self._worker
@@ -135,7 +133,7 @@ class PipelineSession:
             self.cancel(frame)
             return None
         ends = isinstance(frame, EndFrame | StopFrame)
-        if direction is DOWNSTREAM and not isinstance(frame, SystemFrame):
+        if self._meets_the_end(frame, direction):
             if self._shutdown and not ends:
                 raise NotRunningError(f"worker {worker.name!r} is ending: {frame.name} would never be handled")
             if self._shutdown:
@@ -146,6 +144,11 @@ class PipelineSession:
             self._mind_the_end()
         return waiting
 
+    @staticmethod
+    def _meets_the_end(frame: Frame, direction: FrameDirection) -> bool:
+        # System frames overtake an end, and upstream frames go the other way.
+        return direction is DOWNSTREAM and not frame.is_system
+
     def check_thread(self) -> None:
         """Raise `WrongLoopError` in another thread than the one in which the pipeline runs."""
         if get_ident() != self._thread and self._thread is not None:
@@ -153,7 +156,7 @@ class PipelineSession:
 
     def came(self, frame: Frame, direction: FrameDirection) -> None:
         """Let in a frame from the bus, for which nobody waits; one that would come in behind an end is dropped."""
-        if self._verdict is None and not (self._shutdown and direction is DOWNSTREAM):
+        if self._verdict is None and not (self._shutdown and self._meets_the_end(frame, direction)):
             self._put(frame, direction, may_wait=False)
 
     def speak(self, frame: TTSSpeakFrame) -> None:
