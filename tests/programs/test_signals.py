@@ -21,8 +21,14 @@ pytestmark = pytest.mark.slow
 
 
 PROGRAMS = Path(__file__).with_name("signal_programs.py")
+<<<<<<< HEAD
 HANGS = 120.0
 """After so many seconds a process hangs: the library gives no wind-down up there (L4)."""
+=======
+MOMENTS = Path(__file__).with_name("signal_moments.py")
+HANGS = 30.0
+"""After so many seconds a process hangs: in these, the library gives no wind-down up (L4)."""
+>>>>>>> 9f28ffa (Hear a signal whenever it comes, also while a run is opened or closed)
 FORMS = ("main", "child", "body")
 
 
@@ -125,6 +131,17 @@ def test_a_program_whose_body_a_signal_has_cut_short_ends_as_one_that_got_it(
 def test_a_sigint_while_a_finished_body_is_left_does_not_look_finished_either(backend: str) -> None:
     """R5: its workers were cut short."""
     assert after(signal.SIGINT, backend, "leaving") == (0, ["slow cleans up", "raised KeyboardInterrupt"])
+
+
+@pytest.mark.parametrize(
+    ("form", "ends"), [("block", {"KeyboardInterrupt"}), ("main", {"SIGINT", "KeyboardInterrupt"})]
+)
+def test_a_sigint_is_heard_whenever_it_comes(backend: str, form: str, ends: set[str]) -> None:
+    """R5, L6: while a run is being opened or closed, too; `KeyboardInterrupt` is raised nowhere inside of it."""
+    command = [sys.executable, "-W", "error", str(MOMENTS), backend, form, "29"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (set(done.stdout.split()), done.stderr, done.returncode) == (ends, "", 0)
+    assert len(done.stdout.split()) > 50
 
 
 @pytest.mark.parametrize("form", ["main", "body"])

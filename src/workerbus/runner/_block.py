@@ -19,9 +19,10 @@ from types import TracebackType
 from typing import Literal
 
 from anyio import CancelScope, get_cancelled_exc_class
+from anyio.abc import TaskGroup
 
 from workerbus._concurrency.left_open import LEFT_OPEN, Entry, close_left_open, entered_here, is_here, leave_open
-from workerbus._concurrency.lifetime import CleanUp, TaskHost
+from workerbus._concurrency.lifetime import CleanUp
 from workerbus._log import about
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NotRunningError, WrongTaskError
@@ -29,7 +30,7 @@ from workerbus.runner._outcome import RunOutcome, cut_short, failed
 from workerbus.runner._report import RunnerReport
 from workerbus.runner._run import Run
 from workerbus.runner._shutdown import Asked, Shutdown
-from workerbus.runner._signals import report_first_signal
+from workerbus.runner._signals import Listener, join
 
 logger = logging.getLogger("workerbus.runner")
 
@@ -90,6 +91,7 @@ class Block:
             self._signals[SIGINT] = handle_sigint == "always"
         if handle_sigterm:
             self._signals[SIGTERM] = True
+        self._listener: Listener | None = None
         self._drains = handle_sigterm == "end"
         self._force_gc = force_gc
         self._entry: Entry = (None, 0)
@@ -172,8 +174,10 @@ class Block:
             raise NotRunningError(f"runner {self._name!r} has run: a runner runs once, make another")
         self._bus.check_loop(f"runner {self._name!r}")
         self._report.begin()
+        if self._signals:
+            self._listener = join(self._signals, self._signalled, self._name)
         try:
-            await self._run.open()
+            await self._run.open(self._listen)
         except BaseException as exc:
             await self._end(exc)
             raise
@@ -195,6 +199,8 @@ class Block:
 
     async def _end(self, raised: BaseException | None) -> None:
         self._report.end()
+        if self._listener is not None:
+            self._listener.leave()
         self.outcome = self._outcome(raised)
         await self._stop_unstarted()
         if self._force_gc:
@@ -220,11 +226,9 @@ class Block:
 
     # --- signals
 
-    async def listen(self, tasks: TaskHost) -> None:
-        """Begin to listen to signals, in a task of the run."""
-        if self._signals:
-            name = f"{self._name} signals"
-            await tasks.group.start(report_first_signal, self._signals, self._signalled, self._name, name=name)
+    def _listen(self, group: TaskGroup) -> None:
+        if self._listener is not None:
+            group.start_soon(self._listener.listen, name=f"{self._name} signals")
 
     def _signalled(self, number: Signals) -> None:
         # The handlers from before are back: the next SIGINT is a KeyboardInterrupt, and shall open the shields.

@@ -63,8 +63,11 @@ class Run:
         self.body: CancelScope | None = None
         self.done: Event = Event()
 
-    async def open(self) -> None:
+    async def open(self, listen: Callable[[TaskGroup], None]) -> None:
         """Start the core, and wait until it serves.
+
+        Args:
+            listen: Begins to listen to signals, in a task group that is closed last.
 
         Raises:
             NotRunningError: There was a run already, or the bus is open for another runner alone.
@@ -83,7 +86,7 @@ class Run:
             bus.opened_by = self._name  # before anything waits: another runner may start at this very moment
         group = self._group = create_task_group()
         await group.__aenter__()
-        group.start_soon(self._core, name=f"runner {self._name}")
+        group.start_soon(self._core, listen, name=f"runner {self._name}")
         try:
             await self._ready.wait()
         except BaseException as exc:
@@ -187,14 +190,18 @@ class Run:
 
     # --- the core
 
-    async def _core(self) -> None:
+    async def _core(self, listen: Callable[[TaskGroup], None]) -> None:
         try:
             with CancelScope(shield=True) as self._shield:
                 self._clean_up.shields.add(self._shield)
-                if self._owns_bus:
-                    await self._open_bus()
-                else:
-                    await self._serve_in_group()
+                # From before the bus is opened, which may take long, until it is closed.
+                async with create_task_group() as listening:
+                    listen(listening)
+                    if self._owns_bus:
+                        await self._open_bus()
+                    else:
+                        await self._serve_in_group()
+                    listening.cancel_scope.cancel()
         except get_cancelled_exc_class():
             raise
         except BaseException as exc:  # noqa: BLE001 - raised by close()

@@ -362,7 +362,6 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
                 await self._stalls.open(tasks)  # before any worker starts
             self._inbox.run_in(tasks)
             self._events.open(tasks)
-            await self._block.listen(tasks)
             self._peers.begin()
             self._discovery.begin()
             self._start_all(tasks)

@@ -7,13 +7,15 @@ Python and event loops do with SIGINT by default is nobody's choice, and counts 
 
 A process has one handler per signal, and may have several runners, which come and go in any order. They stand in line:
 
-1. The first in line has the receiver open, for the signals of all.
-2. Whenever the first or what the line wants changes, the first closes the receiver, and whoever is first then opens it
+1. A runner joins the line before it opens anything, and leaves it when all is closed. While no receiver is open, a
+   handler of our own keeps what comes: trio would raise `KeyboardInterrupt` in whatever line of ours happens to run.
+2. The first in line has the receiver open, for the signals of all.
+3. Whenever the first or what the line wants changes, the first closes the receiver, and whoever is first then opens it
    anew. Not for less: a server may have asked the event loop for the signal meanwhile, and would lose it.
-3. A signal takes all who listen to it out of the line, and is reported to each.
-4. The earlier handlers are remembered once, before the first receiver is opened, and put back when the line is empty.
-   One that somebody has set meanwhile stays.
-5. A forked child has the default handlers, and an empty line. What wakes the parent's event loop when a signal comes is
+4. A signal takes all who listen to it out of the line, and is reported to each.
+5. The earlier handlers are remembered once, when the first runner joins, and put back when nobody listens any more. One
+   that somebody has set meanwhile stays.
+6. A forked child has the default handlers, and an empty line. What wakes the parent's event loop when a signal comes is
    a socket that they share; so the child lets go of that first.
 """
 
@@ -21,12 +23,12 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from anyio import TASK_STATUS_IGNORED, CancelScope, Event, open_signal_receiver
-from anyio.abc import TaskStatus
+from anyio import CancelScope, Event, open_signal_receiver
 
 from workerbus._log import about
 
@@ -37,21 +39,26 @@ _LOOPS = ("asyncio", "trio", "uvloop")
 _LOOPS_OWN = ("asyncio.runners", "trio._core._ki")
 
 
-class _Listener:
+class Listener:
     """A runner that listens.
 
     Attributes:
         wanted: The signals that it listens to, and whether also to those that the program handles.
         report: Called with the first one that comes.
         news: Set when the line has changed.
+        receives: Whether it would open the receiver for all. When it does so no more, signals are kept until it leaves.
         receiving: The scope in which it has the receiver open for all, while it has.
     """
 
-    def __init__(self, wanted: dict[signal.Signals, bool], report: Callable[[signal.Signals], None]) -> None:
+    def __init__(
+        self, wanted: dict[signal.Signals, bool], report: Callable[[signal.Signals], None], runner: str
+    ) -> None:
         self.wanted = wanted
         self.report = report
         self.news = Event()
+        self.receives = True
         self.receiving: CancelScope | None = None
+        self._runner = runner
 
     def nudge(self) -> None:
         """Let the runner look at the line again: it has changed."""
@@ -59,104 +66,175 @@ class _Listener:
         if self.receiving is not None:
             self.receiving.cancel()
 
+    async def listen(self) -> None:
+        """Wait for one of the signals, and report it when the earlier handlers are back in place."""
+        try:
+            while self in _line:
+                if _first() is self:
+                    await _receive(self)
+                if self in _line and _first() is not self:
+                    await self.news.wait()
+                self.news = Event()  # in the step of the look at the line that follows, so that no change is missed
+        except (NotImplementedError, RuntimeError, ValueError) as exc:
+            _cannot(exc, self._runner)
+            self.leave()
+        finally:
+            self.receives = False
+            _look_again()
+            _raise_what_is_left()
 
-_line: list[_Listener] = []
+    def leave(self) -> None:
+        """Stop listening; reports a signal that was kept, and that nobody else listens to."""
+        if self in _line:
+            _line.remove(self)
+            _look_again()
+            left = [number for number in _kept if number not in _wanted()]
+            if left:
+                _kept.remove(left[0])
+                self.report(left[0])
+            _raise_what_is_left()
+
+
+_line: list[Listener] = []
 _earlier: dict[signal.Signals, Any] = {}
-_ours: dict[signal.Signals, Any] = {}  # the handlers while a receiver is open
+_ours: dict[signal.Signals, Any] = {}  # the handlers while a receiver is open, or while signals are kept for one
+_kept: list[signal.Signals] = []
 
 
-async def report_first_signal(
-    wanted: Mapping[signal.Signals, bool],
-    report: Callable[[signal.Signals], None],
-    runner: str,
-    *,
-    task_status: TaskStatus[None] = TASK_STATUS_IGNORED,
-) -> None:
-    """Wait for one of the signals, and report it when the earlier handlers are back in place.
+def join(
+    wanted: Mapping[signal.Signals, bool], report: Callable[[signal.Signals], None], runner: str
+) -> Listener | None:
+    """Keep the signals that come from now on for a runner, which is to call `Listener.listen` or `Listener.leave`.
 
     Args:
         wanted: The signals to listen to, and whether also to those that the program handles.
         report: Called with the first one that comes.
         runner: The name of the runner that listens, for the log.
-        task_status: Told when the signals are being received, or cannot be.
+
+    Returns:
+        What is to listen, or None where there is nothing that it could listen to.
     """
     if threading.current_thread() is not threading.main_thread():
-        logger.warning("signals are not handled: this is not the main thread", extra=about(runner=runner))
-        task_status.started()
-        return
+        _cannot("this is not the main thread", runner)
+        return None
     free = {number: always for number, always in wanted.items() if always or _is_free(number)}
     if not free:
         names = ", ".join(number.name for number in wanted)
         logger.debug("the program handles %s itself", names, extra=about(runner=runner))
-        task_status.started()
-        return
-    await _listen(_Listener(free, report), runner, task_status)
-
-
-async def _listen(listener: _Listener, runner: str, task_status: TaskStatus[None]) -> None:
-    _line.append(listener)
-    if _line[0] is not listener and _wanted() != set(_ours):
-        _line[0].nudge()  # it opens the receiver anew, for these signals too
-    started = False
+        return None
+    listener = Listener(free, report, runner)
     try:
-        while listener in _line:
-            if _line[0] is listener:
-                await _receive(listener, None if started else task_status)
-            elif not started:
-                task_status.started()
-            started = True
-            if listener in _line and _line[0] is not listener:
-                await listener.news.wait()
-            listener.news = Event()  # in the step of the look at the line that follows, so that no change is missed
-    except (NotImplementedError, RuntimeError, ValueError) as exc:
-        logger.warning("signals are not handled: %s", exc, extra=about(runner=runner))
-        if not started:
-            task_status.started()
-    finally:
+        _line.append(listener)
+        _look_again()
+    except BaseException as exc:
         if listener in _line:
             _line.remove(listener)
-        if not _line:
-            _restore()
-        elif _wanted() != set(_ours):
-            _line[0].nudge()
+        if not isinstance(exc, ValueError):
+            raise  # it was interrupted
+        _cannot(exc, runner)  # in an interpreter of its own, for instance
+        return None
+    return listener
+
+
+def _cannot(why: object, runner: str) -> None:
+    logger.warning("signals are not handled: %s", why, extra=about(runner=runner))
+
+
+def _look_again() -> None:
+    """Do what a change of the line calls for."""
+    first = _first()
+    if first is None or first.receiving is None:
+        _give_up(_taken())
+        _keep()
+    if first is not None and (first.receiving is None or _wanted() != set(_ours)):
+        first.nudge()  # it opens the receiver, or opens it anew for other signals
+
+
+def _first() -> Listener | None:
+    return next((each for each in _line if each.receives), None)
 
 
 def _wanted() -> set[signal.Signals]:
     return {number for each in _line for number in each.wanted}
 
 
-async def _receive(listener: _Listener, task_status: TaskStatus[None] | None) -> None:
-    """Wait for a signal on behalf of the whole line, until one comes or the line changes."""
+def _keep() -> None:
+    """Keep what comes until a receiver is open, and put back the handlers of what nobody listens to any more."""
     wanted = _wanted()
-    # Only what is not remembered yet: between two receivers, asyncio has Python's default handler in place.
     for number in wanted:
-        _earlier.setdefault(number, signal.getsignal(number))
+        # Only what is not remembered yet: between two receivers, asyncio has Python's default handler in place.
+        _earlier.setdefault(number, signal.signal(number, _keep_one))
+        _ours[number] = _keep_one
+    for number in _earlier.keys() - wanted:
+        handler = _earlier.pop(number)
+        _ours.pop(number, None)
+        if handler is not None and signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
+def _raise_what_is_left() -> None:
+    """Raise again what was kept, and nobody listens to any more."""
+    while _kept and _kept[0] not in _wanted():
+        signal.raise_signal(_kept.pop(0))
+
+
+def _keep_one(number: int, _frame: object) -> None:
+    _kept.append(signal.Signals(number))
+
+
+async def _receive(listener: Listener) -> None:
+    """Wait for a signal on behalf of the whole line, until one comes or the line changes."""
     received: signal.Signals | None = None
-    taken: dict[signal.Signals, Any] = {}
+    _look_again()
+    if listener not in _line:
+        return
+    wanted, taken = _wanted(), {}
+    receiver = open_signal_receiver(*wanted)
     try:
-        with CancelScope() as listener.receiving, open_signal_receiver(*wanted) as numbers:
-            _ours.update((number, signal.getsignal(number)) for number in wanted)
+        with CancelScope() as listener.receiving:
+            with _held_back(wanted):
+                numbers = receiver.__enter__()
+                if _module_of(signal.getsignal(min(wanted))).partition(".")[0] != "trio":
+                    # A receiver of trio's raises again what it has not handed on when it is closed, others forget it.
+                    for number in wanted:
+                        signal.signal(number, _keep_one)
+                _ours.update((number, signal.getsignal(number)) for number in wanted)
             try:
-                if task_status is not None:
-                    task_status.started()
-                received = await anext(aiter(numbers))
+                received = _kept[0] if _kept else await anext(aiter(numbers))
             finally:
                 taken = _taken()
-                _ours.clear()
     finally:
         listener.receiving = None
-        _give_up(taken)
+        with _held_back(wanted):
+            if _ours:
+                receiver.__exit__(None, None, None)
+                _ours.clear()  # it has put something else in place
+            _give_up(taken)
+            hearing = [each for each in _line if received in each.wanted]
+            for each in hearing:
+                _line.remove(each)
+            # The handlers are back before anybody hears of the signal: a second one is the program's own, however soon.
+            _look_again()
     if received is None:
         return  # the line has changed
-    hearing = [each for each in _line if received in each.wanted]
-    # The handlers are back before anybody hears of the signal: a second one is the program's own, however soon it is.
-    for each in hearing:
-        _line.remove(each)
-    if not _line:
-        _restore()
+    if received in _kept:
+        _kept.remove(received)
     for each in hearing:
         each.nudge()
         each.report(received)
+
+
+@contextmanager
+def _held_back(numbers: set[signal.Signals]) -> Iterator[None]:
+    # While handlers change: asyncio puts Python's own in place for a moment, which raises KeyboardInterrupt anywhere.
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _taken() -> dict[signal.Signals, Any]:
@@ -166,7 +244,6 @@ def _taken() -> dict[signal.Signals, Any]:
 
 
 def _give_up(taken: dict[signal.Signals, Any]) -> None:
-    # The receiver has put something else in place when it was closed.
     for number, handler in taken.items():
         _earlier[number] = handler
         signal.signal(number, handler)
@@ -191,14 +268,6 @@ def _module_of(handler: Any) -> str:
     return getattr(handler, "__module__", None) or ""
 
 
-def _restore() -> None:
-    # When its receiver is closed, asyncio puts Python's default handler in place, whatever was there before.
-    for number, handler in _earlier.items():
-        if handler is not None and signal.getsignal(number) is not handler:
-            signal.signal(number, handler)
-    _earlier.clear()
-
-
 def _forget_in_child() -> None:
     if _ours:
         signal.set_wakeup_fd(-1)
@@ -208,6 +277,7 @@ def _forget_in_child() -> None:
                 signal.signal(number, _in_child(number, handler))
     _ours.clear()
     _earlier.clear()
+    _kept.clear()
     _line.clear()
 
 
