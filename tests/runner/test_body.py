@@ -1,6 +1,7 @@
 """R1, L3: the body of a runner."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 import pytest
@@ -19,8 +20,11 @@ from workerbus import (
     BusMessage,
     MemoryBus,
     NotRunningError,
+    RunOutcome,
+    WorkerPool,
     WorkerRunner,
 )
+from workerbus.pipeline import Frame, Pipeline, PipelineWorker
 
 
 async def test_a_body_that_is_left_ends_the_run_gracefully() -> None:
@@ -243,6 +247,7 @@ ASKING: dict[str, Callable[[WorkerRunner], Awaitable[object]]] = {
     "job with a timeout": lambda runner: runner.job("helper", name="echo", timeout=5),
     "workers": lambda runner: runner.add_workers(Helper("late")),
     "workers that start": lambda runner: runner.add_workers(Helper("late"), wait=True),
+    "workers that are restarted": lambda runner: runner.supervise(partial(Helper, "late")),
 }
 
 
@@ -257,6 +262,27 @@ async def test_a_body_that_has_not_heard_of_its_cancellation_hears_of_it_before_
         await ASKING[what](runner)
         after = True
     assert not after
+
+
+LATE: dict[str, Callable[[PipelineWorker, WorkerPool], Awaitable[object]]] = {
+    "a frame": lambda pipeline, pool: pipeline.queue_frame(Frame()),
+    "a flush": lambda pipeline, pool: pipeline.flush(),
+    "a member": lambda pipeline, pool: pool.resize(2),
+}
+
+
+@pytest.mark.parametrize("what", LATE)
+async def test_a_body_that_wants_something_of_workers_that_were_cancelled_is_cut_short(what: str) -> None:
+    """R5: it has not heard of its cancellation either."""
+    pipeline, pool = PipelineWorker(Pipeline([])), WorkerPool("pool", Helper, size=1)
+    runner = quiet_runner()
+    async with cut_short("enough"), runner:
+        await runner.add_workers(pipeline, pool, wait=True)
+        with CancelScope(shield=True):
+            await runner.cancel("enough")
+            await sleep(1)
+        await LATE[what](pipeline, pool)
+    assert runner.outcome == RunOutcome("cancelled", "enough", None)
 
 
 async def test_a_body_in_which_a_job_is_entered_after_its_cancellation_is_cut_short() -> None:

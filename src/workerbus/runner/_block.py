@@ -92,6 +92,8 @@ class Block:
         if handle_sigterm:
             self._signals[SIGTERM] = True
         self._listener: Listener | None = None
+        # What the body has raised that wanted something of what is over, and has not heard yet that it is cancelled.
+        self._late: BaseException | None = None
         self._drains = handle_sigterm == "end"
         self._force_gc = force_gc
         self._entry: Entry = (None, 0)
@@ -143,10 +145,12 @@ class Block:
                 await self._run.done.wait()
             except BaseException as caught:  # noqa: BLE001 - raised again below
                 left_with = caught
+        if isinstance(left_with, NotRunningError) and self._shutdown.asked is Asked.CANCEL:
+            self._late = left_with
         try:
             swallowed = await self._finish(left_with)
         except BaseException as error:
-            if left_with is None and self._interrupted and _is_failure(error):
+            if error is self._late or (left_with is None and self._interrupted and _is_failure(error)):
                 raise self._cut_short() from error
             raise
         if left_with is not None and not swallowed:
@@ -210,7 +214,7 @@ class Block:
 
     def _outcome(self, raised: BaseException | None) -> RunOutcome:
         asked, reason = self._shutdown.asked, self._shutdown.reason
-        if raised is not None and _is_failure(raised):
+        if raised is not None and _is_failure(raised) and raised is not self._late:
             return failed(raised, self.signal)
         if asked is Asked.CANCEL or raised is not None:
             return RunOutcome("cancelled", reason or (None if raised is None else type(raised).__name__), self.signal)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from anyio import get_current_task
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from workerbus._concurrency.failures import sort_failure
 from workerbus._failed import REMEMBERED_FAILURES
@@ -423,7 +424,11 @@ class RunnerHost:
 
     async def add(self, worker: Any) -> None:
         """Add a root worker."""
-        await self._hosted.add_roots([worker])
+        try:
+            await self._hosted.add_roots([worker])
+        except NotRunningError:
+            await checkpoint_if_cancelled()  # whoever asks for it may not have heard that the run is cancelled
+            raise
 
     def start_task(self, function: Callable[[], Awaitable[None]], name: str) -> None:
         """Start a task that ends with the run."""
