@@ -21,6 +21,11 @@ def seed_jitter(seed: int) -> None:
     _random.seed(seed)
 
 
+def jitter() -> Random:
+    """Return what the jitter is drawn from."""
+    return _random
+
+
 def _within(low: float, high: float) -> Callable[["Backoff", "Attribute[float]", float], None]:
     def check(_backoff: "Backoff", attribute: "Attribute[float]", value: float) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):

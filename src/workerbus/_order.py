@@ -9,9 +9,13 @@ for equality alone.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from typing import Final
+
+id_prefixes: Final[list[str]] = []
+"""What the ids of this process begin with, those of its parent, too, if it was forked."""
 
 
 def id_source() -> Callable[[], str]:
@@ -25,6 +29,7 @@ def id_source() -> Callable[[], str]:
     def begin() -> None:
         nonlocal prefix
         prefix = os.urandom(6).hex()
+        id_prefixes.append(prefix)
 
     def new_id() -> str:
         return f"{prefix}-{next(numbers):x}"
@@ -63,6 +68,15 @@ class Process:
     def next_number(self) -> int:
         """Number an event: higher than all that this process has numbered before."""
         return next(self._numbers)
+
+    @contextmanager
+    def numbered_anew(self) -> Iterator[None]:
+        """Number the events within from 1; what `workerbus.testing` runs knows of no others."""
+        before, self._numbers = self._numbers, count(1)
+        try:
+            yield
+        finally:
+            self._numbers = before
 
 
 PROCESS: Final = Process()

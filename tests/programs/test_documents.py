@@ -104,10 +104,10 @@ def page_on_exploring() -> list[str]:
 
 
 def test_the_snippets_of_the_page_on_exploring_do_what_they_say(backend: str, tmp_path: Path) -> None:
-    """T1, T2, T3, T4."""
+    """T1, T2, T3, T4, T6, T7."""
     module = played(page_on_exploring(), tmp_path)
     tests = [value for name, value in vars(module).items() if name.startswith("test_")]
-    assert len(tests) == 5
+    assert len(tests) == 7
     for test in tests:
         test(*[backend] * len(inspect.signature(test).parameters))
 

@@ -226,8 +226,7 @@ class Watches(Observer):
         to: The names of those between which frames were pushed.
     """
 
-    def __init__(self, *, observe_every_push: bool = True) -> None:
-        super().__init__(observe_every_push=observe_every_push)
+    def __init__(self) -> None:
         self.seen: list[tuple[str, str, Frame]] = []
         self.to: list[tuple[str, str | None]] = []
 

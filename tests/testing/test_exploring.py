@@ -105,7 +105,7 @@ def test_all_orders_within_the_bound_are_run_once_and_those_with_few_switches_fi
     counts = []
     for bound in (1, 2, 3, 20):
         orders, scenario = recorder(*"abc")
-        report = explore(scenario, strategy=exhaustive(bound), budget=10_000, backend=backend)
+        report = explore(scenario, strategy=exhaustive(bound, reduction=False), budget=10_000, backend=backend)
         assert report.exhausted
         assert report.failure is None
         assert report.distinct == report.schedules == len(orders)
@@ -142,6 +142,9 @@ class Drawn:
 
     def choose(self, ready: Sequence[TaskStep]) -> int:
         return self.random.randrange(len(ready))
+
+    def fault(self, point: str, kinds: Sequence[str]) -> int:
+        return 0
 
 
 def needs_an_order_in_several_turns(turns: int) -> Callable[[], Awaitable[None]]:

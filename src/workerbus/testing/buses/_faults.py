@@ -12,6 +12,7 @@ from typing import Any
 from attrs import Attribute, field, frozen
 
 from workerbus.messages import BusMessage
+from workerbus.testing.buses._deciding import Decider
 
 Seconds = float | tuple[float, float]
 
@@ -116,6 +117,26 @@ class Faults:
             lost=lost < self.lose,
             delays=tuple(within(self.delay, part) for part in ([delay, second] if twice < self.duplicate else [delay])),
             split=within(self.split_seconds, length) if splits < self.split else None,
+        )
+
+    def decide(self, message: BusMessage, decider: Decider, point: str, words: Callable[[], str]) -> Fate:
+        """Have decided what happens to a message: of what has a probability, one thing at most, for as long as can be.
+
+        Args:
+            message: The message, for ``spare``.
+            decider: Decides.
+            point: Which message it is.
+            words: Returns what the message is called.
+        """
+        if not self.draws or (self.spare is not None and self.spare(message)):
+            return UNTOUCHED
+        least, most = self.delay
+        kinds = {"lost": self.lose, "twice": self.duplicate, "delayed": most - least, "split": self.split}
+        kind = decider.fault(point, [kind for kind, possible in kinds.items() if possible], words)
+        return Fate(
+            lost=kind == "lost",
+            delays=(least, most) if kind == "twice" else (most if kind == "delayed" else least,),
+            split=self.split_seconds[1] if kind == "split" else None,
         )
 
 

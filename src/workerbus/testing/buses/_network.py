@@ -15,6 +15,7 @@ from attrs import field, frozen
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import NameTakenError, near_names
 from workerbus.messages import BusMessage
+from workerbus.testing.buses._deciding import current_decider
 from workerbus.testing.buses._faults import Fate, Faults
 from workerbus.testing.buses._story import Story
 from workerbus.testing.buses._telling import counted, in_seconds, listed
@@ -131,7 +132,11 @@ class Network(Story):
         self.teller.job(message)  # so that jobs are numbered as they are asked for, faults or not
         self._homes[message.source] = end
         self._sent[end, source] += 1
-        fate = self.faults.draw(message, self.seed, f"{end}/{source}", self._sent[end, source])
+        sender, number, decider = f"{end}/{source}", self._sent[end, source], current_decider()
+        if decider is None:
+            fate = self.faults.draw(message, self.seed, sender, number)
+        else:
+            fate = self.faults.decide(message, decider, f"{sender}/{number}", lambda: self.teller.calls(message))
         alone = len(self.ends) == 1 or any(end in side for split in self.splits for side in split.sides)
         if fate.split and not alone:
             self.split((end,), for_seconds=fate.split, loses=None)

@@ -10,6 +10,7 @@ from random import Random
 from attrs import field, frozen
 
 from workerbus.messages import BusMessage
+from workerbus.testing.buses._deciding import Decider
 from workerbus.testing.buses._faults import is_predicate, is_probability, is_span, span, within
 
 
@@ -129,4 +130,53 @@ class PeerFaults:
             delay=within(self.delay, delay),
             again=within(self.delay, second) if twice < self.duplicate else None,
             late=late < self.late,
+        )
+
+    def decide_storing(
+        self, message: BusMessage, decider: Decider, point: str, words: Callable[[], str]
+    ) -> StoringFate:
+        """Have decided what happens to a message before it is stored: of what has a probability, one thing at most.
+
+        Args:
+            message: The message, for ``spare``.
+            decider: Decides.
+            point: Which message it is.
+            words: Returns what the message is called.
+        """
+        if self._spares(message):
+            return StoringFate()
+        least, most = self.store
+        kinds = {
+            "stored-late": most - least,
+            "unconfirmed": self.unconfirmed,
+            "split": self.split,
+            "fenced": self.fence,
+        }
+        kind = decider.fault(point, [kind for kind, possible in kinds.items() if possible], words)
+        return StoringFate(
+            delay=most if kind == "stored-late" else least,
+            confirmed=kind != "unconfirmed",
+            split=self.split_seconds[1] if kind == "split" else None,
+            loses_lease=kind == "fenced",
+        )
+
+    def decide(self, message: BusMessage, decider: Decider, point: str, words: Callable[[], str]) -> PeerFate:
+        """Have decided what happens to a message on its way to one peer, likewise.
+
+        Args:
+            message: The message, for ``spare``.
+            decider: Decides.
+            point: Which message it is, to whom.
+            words: Returns what the message is called.
+        """
+        if self._spares(message):
+            return PeerFate()
+        least, most = self.delay
+        kinds = {"lost": self.lose, "twice": self.duplicate, "delayed": most - least, "once-more": self.late}
+        kind = decider.fault(point, [kind for kind, possible in kinds.items() if possible], words)
+        return PeerFate(
+            lost=kind == "lost",
+            delay=most if kind == "delayed" else least,
+            again=most if kind == "twice" else None,
+            late=kind == "once-more",
         )

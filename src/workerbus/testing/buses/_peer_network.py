@@ -7,6 +7,7 @@ decides what happens to a message, and tells the story. Its ends do the rest, as
 import copy
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from random import Random
 from typing import Protocol, TypeVar
 
@@ -18,6 +19,7 @@ from workerbus.bus._peer_bus import PeerBus
 from workerbus.bus._peers import Receipt
 from workerbus.errors import NameTakenError, near_names
 from workerbus.messages import BusMessage
+from workerbus.testing.buses._deciding import current_decider
 from workerbus.testing.buses._network import Split, sides_of
 from workerbus.testing.buses._peer_end import Joined, PeerEnd, Unstored
 from workerbus.testing.buses._peer_faults import PeerFaults
@@ -376,7 +378,12 @@ class PeerNetwork:
         """Take a message, and decide when it is stored; called by an end."""
         data = None if self._wire is None else self._wire.encode(message)
         self._counts[end.name] += 1
-        fate = self._faults.draw_storing(message, self.seed, end.name, self._counts[end.name])
+        number, decider = self._counts[end.name], current_decider()
+        if decider is None:
+            fate = self._faults.draw_storing(message, self.seed, end.name, number)
+        else:
+            words = partial(self._story.teller.calls, message)
+            fate = self._faults.decide_storing(message, decider, f"{end.name}/{number}", words)
         self._story.teller.job(message)  # so that jobs are numbered as they are asked for, faults or not
         now = current_time()
         if fate.delay:
@@ -402,7 +409,12 @@ class PeerNetwork:
             return
         way, now = f"{end.name} -> {life.end.name}", current_time()
         self._counts[way] += 1
-        fate = self._faults.draw(message, self.seed, way, self._counts[way])
+        number, decider = self._counts[way], current_decider()
+        if decider is None:
+            fate = self._faults.draw(message, self.seed, way, number)
+        else:
+            words = partial(self._story.teller.calls, message)
+            fate = self._faults.decide(message, decider, f"{way}/{number}", words)
         entry = Entry("message", end.me, end.name, sent, number)
         if fate.lost or self._to_lose[way]:
             self._to_lose[way] -= not fate.lost

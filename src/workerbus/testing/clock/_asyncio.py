@@ -7,24 +7,29 @@ which lets others run does so, as always on asyncio. All other callbacks keep th
 """
 
 import asyncio
+import heapq
+import itertools
 import math
 import selectors
+import sys
+from asyncio.futures import _set_result_unless_cancelled  # type: ignore[attr-defined]  # what `asyncio.sleep` calls
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextvars import Context
 from random import Random
 from threading import active_count
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple, cast
 from weakref import WeakKeyDictionary
 
 from anyio import wait_all_tasks_blocked
+from anyio._backends._asyncio import _task_states
 
-from workerbus._backoff import seed_jitter
+from workerbus._backoff import jitter, seed_jitter
 from workerbus.diagnosis._frames import threads_of
 from workerbus.diagnosis._waiting import Waiter, describe
 from workerbus.testing.buses._story import stories
-from workerbus.testing.clock._steering import Steering
+from workerbus.testing.clock._steering import Steering, Unordered
 from workerbus.testing.clock._virtual import VirtualTime
 
 T = TypeVar("T")
@@ -235,6 +240,7 @@ class SteeredLoop(VirtualLoop):
 
     def __init__(self, steering: Steering, limit: float, patience: float) -> None:
         self._steering = steering
+        self._timers = 0
         super().__init__(0, limit, patience)
 
     def call_soon(
@@ -248,12 +254,67 @@ class SteeredLoop(VirtualLoop):
 
     def _next_step(self) -> None:
         if not self._batch:
-            tasks = [getattr(callback, "__self__", None) for _, _, callback, _, _ in self._next_batch]
-            order = self._steering.order(tasks, _about)
-            self._batch = [self._next_batch[index] for index in reversed(order)]
+            steps = {getattr(step[2], "__self__", None): step for step in self._next_batch}
+            order = self._steering.order(list(steps), _about, lambda: self._state(steps))
+            self._batch = [steps[task] for task in reversed(order)]
             self._next_batch = []
         _, _, callback, args, context = self._batch.pop()
         self._run_step(callback, args, context)
+
+    def call_at(
+        self, when: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Queue a callback for a moment; of those for the same moment, the first one comes first."""
+        if when == math.inf:
+            return super().call_at(when, callback, *args, context=context)
+        loop: Any = self
+        loop._check_closed()
+        timer: Any = _Timer(when, callback, args, self, context)
+        self._timers += 1
+        timer.number = self._timers
+        heapq.heappush(loop._scheduled, timer)
+        timer._scheduled = True
+        return cast("asyncio.TimerHandle", timer)
+
+    def _state(self, steps: Mapping[Any, Step]) -> Iterable[object]:
+        # Besides tasks: what the steps are called with, what else is to be called in this turn of the loop and in the
+        # next one, and timers. Of those for the same moment, sleeps say nothing by their order.
+        loop: Any = self
+        turn = sys._getframe()
+        while turn.f_code.co_name != "_run_once" and turn.f_back is not None:
+            turn = turn.f_back
+        left = turn.f_locals.get("ntodo", 0) - turn.f_locals.get("i", 0)
+        for task in self._steering.in_order(asyncio.all_tasks(self)):
+            yield task
+            yield _task_states.get(task)
+        for task in self._steering.in_order(steps):
+            yield task
+            yield steps[task][3]
+        yield self.virtual.now, left, self._settling, self.virtual.watchers, jitter()
+        yield [None if _is_step(handle) else handle for handle in loop._ready]
+        timers = sorted(timer for timer in loop._scheduled if not timer.cancelled())
+        for (when, sleeps), group in itertools.groupby(timers, lambda timer: (timer.when(), _is_sleep(timer))):
+            due = list(group)
+            yield when, Unordered(timer._args[0] for timer in due) if sleeps else due
+
+
+class _Timer(asyncio.TimerHandle):
+    """A timer that comes behind those for the same moment which were there before it."""
+
+    __slots__ = ("number",)
+    number: int
+
+    def __lt__(self, other: object) -> bool:
+        assert isinstance(other, _Timer)
+        return (self.when(), self.number) < (other.when(), other.number)
+
+
+def _is_step(handle: asyncio.Handle) -> bool:
+    return getattr(getattr(handle, "_callback", None), "__func__", None) is SteeredLoop._next_step
+
+
+def _is_sleep(timer: asyncio.TimerHandle) -> bool:
+    return getattr(timer, "_callback", None) is _set_result_unless_cancelled
 
 
 def _about(task: asyncio.Task[Any]) -> tuple[str, Any]:

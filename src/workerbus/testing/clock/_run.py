@@ -11,7 +11,9 @@ from typing import Any, Final, TypeVar, TypeVarTuple, cast
 from anyio import CancelScope, current_time, get_cancelled_exc_class, sleep_until
 from anyio import run as anyio_run
 
+from workerbus._order import PROCESS
 from workerbus.testing._errors import InvariantError, StuckError
+from workerbus.testing.buses._deciding import decided_by
 from workerbus.testing.clock._steering import Steering
 from workerbus.testing.clock._virtual import VirtualTime
 
@@ -90,7 +92,8 @@ def run_steered(
     __tracebackhide__ = _is_stuck
     virtual_backend(backend, limit=limit)
     options = _module(backend).options(0, limit, 0.0, steering)
-    result, stuck = _run_with(options, note, backend, async_fn, ())
+    with PROCESS.numbered_anew(), decided_by(None if steering.most_faults is None else steering):
+        result, stuck = _run_with(options, note, backend, async_fn, ())
     if stuck is not None:
         raise stuck.with_traceback(None)
     return cast("T", result)

@@ -6,6 +6,7 @@ batch with a random generator of its own, which is seeded here for the time of a
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from threading import active_count
 from typing import Any
 
@@ -14,7 +15,7 @@ import trio._core._run as scheduler
 import trio.testing
 from trio.lowlevel import Task
 
-from workerbus._backoff import seed_jitter
+from workerbus._backoff import jitter, seed_jitter
 from workerbus.diagnosis._frames import threads_of
 from workerbus.diagnosis._waiting import Waiter, describe
 from workerbus.testing._errors import InvariantError, StuckError
@@ -169,8 +170,14 @@ class _SteeredClock(_Clock):
 
     def shuffle(self, batch: list[Task]) -> None:
         """Put the tasks of a batch, which come sorted, into the order in which they are to run, the first one last."""
-        order = self._steering.order(batch, lambda task: (task.name, task.coro))
-        batch[:] = [batch[index] for index in reversed(order)]
+        batch[:] = reversed(
+            self._steering.order(batch, lambda task: (task.name, task.coro), lambda: self._state(batch))
+        )
+
+    def _state(self, batch: Sequence[Task]) -> Iterable[object]:
+        runner = scheduler.GLOBAL_RUN_CONTEXT.runner
+        tasks = self._steering.in_order(task for task in runner.tasks if not task.name.startswith("<TrioToken"))
+        return [self.virtual.now, self.virtual.watchers, jitter(), *tasks, *self._steering.in_order(batch)]
 
 
 def options(seed: int | None, limit: float, patience: float, steering: Steering | None = None) -> dict[str, Any]:

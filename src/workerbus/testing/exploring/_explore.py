@@ -6,20 +6,24 @@
    it, too.
 """
 
-import traceback
-from collections.abc import Awaitable, Callable, Generator, Sequence
+import copy
+from collections.abc import Awaitable, Callable, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from attrs import frozen
+from attrs import define, evolve, field, frozen
 
-from workerbus.testing._errors import InvariantError, SpinError, StuckError, TimeLimitError
-from workerbus.testing.clock._run import ONE_WEEK, run_steered
-from workerbus.testing.clock._steering import DEFAULT, Chooser, Steering, Switch
-from workerbus.testing.exploring._schedule import Following, Schedule, parse
+from workerbus.testing._errors import SpinError, TimeLimitError
+from workerbus.testing.clock._run import ONE_WEEK, run_steered, virtual_backend
+from workerbus.testing.clock._steering import Steering, Switch
+from workerbus.testing.exploring._processes import runs_in
+from workerbus.testing.exploring._runs import Kind, Order, Ran, Scenario, kind_of
+from workerbus.testing.exploring._saving import load, save
+from workerbus.testing.exploring._schedule import Choice, Following, Schedule, parse
 from workerbus.testing.exploring._shrinking import shrink
-from workerbus.testing.exploring._strategies import DEFAULT_STRATEGY, Strategy
+from workerbus.testing.exploring._strategies import DEFAULT_STRATEGY, ROUND, Search, Strategy
 from workerbus.testing.exploring._telling import tell
-from workerbus.testing.invariants._places import look
 
 T = TypeVar("T")
 
@@ -37,8 +41,9 @@ class FoundFailure:
         error: What the scenario has raised, with notes that tell of the schedule.
         number: Which of the schedules it was that failed, from 1; the first is the default order.
         schedule: The schedule, made small, for `replay`.
-        switches: How many choices of it are not the default.
+        switches: How many orders in it are not the default.
         story: The schedule in words; empty if the scenario fails in the default order, or not each time.
+        faults: How many messages something befalls in it.
     """
 
     error: BaseException
@@ -46,11 +51,12 @@ class FoundFailure:
     schedule: str
     switches: int
     story: str
+    faults: int = 0
 
 
 @frozen
 class Exploration:
-    """What `explore` has done.
+    """What `explore` has done; with ``resume``, in all calls together.
 
     Args:
         strategy: The strategy, as it is written.
@@ -60,6 +66,9 @@ class Exploration:
         choices: How many choices the run had that had the most.
         exhausted: Whether the strategy had nothing left to try.
         failure: The first failure; None if there was none.
+        states: How many different states of the program were seen; 0 if the strategy does not look at them.
+        races: Of how many pairs of steps it was seen that their order makes a difference, likewise.
+        unknown: The class of an object of which nobody knows what is in it; because of it, states could not be told.
     """
 
     strategy: str
@@ -69,10 +78,17 @@ class Exploration:
     choices: int
     exhausted: bool
     failure: FoundFailure | None
+    states: int = 0
+    races: int = 0
+    unknown: str = ""
 
     def __str__(self) -> str:
         end = "failed" if self.failure is not None else "exhausted" if self.exhausted else "budget used up"
         counts = f"{self.schedules:,} schedules ({self.distinct:,} distinct), at most {self.choices:,} choices"
+        if self.states:
+            counts += f", {self.states:,} states, {self.races:,} races"
+        if self.unknown:
+            counts += f", states unknown because of {self.unknown}"
         return f"{self.strategy} on {self.backend}: {counts}, {end}"
 
 
@@ -85,6 +101,10 @@ def explore(
     seed: int = 0,
     limit: float = ONE_WEEK,
     raises: bool = True,
+    faults: int | None = None,
+    processes: int = 1,
+    resume: str | PathLike[str] | None = None,
+    progress: Callable[[Exploration], object] | None = None,
 ) -> Exploration:
     """Run an async function under many orders of its tasks, in virtual time, until it fails.
 
@@ -104,6 +124,12 @@ def explore(
         seed: What the strategy draws is drawn from it; the same one gives the same runs.
         limit: Seconds of virtual time that each run may take.
         raises: Whether a failure is raised; if not, it is in what is returned.
+        faults: How many messages on a `FaultyBus` or a `PeerNetwork` something may befall in a run: of what has a
+            probability in their plan, one thing each, as the strategy chooses. By default the buses draw it.
+        processes: In how many processes to run; they are forked. What is found does not depend on it.
+        resume: A file. What was done is written there, and a call with the same file and arguments goes on from there:
+            after a failure, with the schedule that has failed.
+        progress: Called with what was done so far, after each round of 64 runs or fewer.
 
     Returns:
         What was done.
@@ -111,18 +137,90 @@ def explore(
     Raises:
         BaseException: Whatever the scenario has raised; a `StuckError` if it did not come to its end.
         TypeError: An argument has the wrong type.
-        ValueError: ``budget`` is less than 1, or there is no such backend.
+        ValueError: ``budget`` or ``processes`` is less than 1, ``faults`` less than 0, there is no such backend, the
+            file is of another exploration, or processes cannot be forked here.
 
-    Guarantees: T1, T2.
+    Guarantees: T1, T2, T6, T7, T8.
     """
     __tracebackhide__ = True
     check_budget(budget)
-    if not hasattr(strategy, "choosers"):
+    _check_faults(faults)
+    virtual_backend(backend, limit=limit)
+    if not hasattr(strategy, "search"):
         raise TypeError(f"strategy must be one as pct(3) or exhaustive(2), not {strategy!r}")
-    exploration = _Runs(scenario, backend, limit).explore(strategy, budget, seed)
-    if raises and exploration.failure is not None:
-        raise exploration.failure.error
-    return exploration
+    what = {"strategy": repr(strategy), "backend": backend, "seed": seed, "faults": faults}
+    steered = Scenario(scenario, backend, limit, faults)
+    path = None if resume is None else Path(resume)
+    saved = None if path is None else load(path, {"scenario": steered.name, **what})
+    search = strategy.search(seed, faults or 0, None if saved is None else saved["search"])
+    done = _Done(steered, search, Exploration(repr(strategy), backend, 0, 0, 0, exhausted=False, failure=None))
+    done.restore(saved)
+    try:
+        done.go_on(budget, processes, progress)
+    finally:
+        if path is not None:
+            save(path, {"scenario": steered.name, **what}, done.saved())
+    if raises and done.sofar.failure is not None:
+        raise done.sofar.failure.error
+    return done.sofar
+
+
+@define
+class _Done:
+    scenario: Scenario
+    search: Search
+    sofar: Exploration
+    seen: set[int] = field(factory=set)
+
+    def go_on(self, budget: int, processes: int, progress: Callable[[Exploration], object] | None) -> None:
+        runs = runs_in(processes, self.scenario, self.search.known)
+        try:
+            while budget > 0 and self.sofar.failure is None:
+                orders = self.search.following(min(budget, ROUND))
+                if not orders:
+                    self.sofar = evolve(self.sofar, exhausted=True)
+                    break
+                budget -= len(orders)
+                for order, ran in zip(orders, runs.run(orders), strict=False):
+                    self.take(order, ran)
+                    if self.sofar.failure is not None:
+                        break
+                if progress is not None:
+                    progress(self.sofar)
+        finally:
+            runs.close()
+
+    def take(self, order: Order, ran: Ran) -> None:
+        number = self.sofar.schedules + 1
+        self.seen.add(hash(tuple(ran.choices)))
+        failure = None
+        if ran.error is None:
+            self.search.learn(ran)
+        else:
+            failure = _Found(self.scenario, self.sofar.strategy, number).failure(order, ran)
+        self.sofar = evolve(
+            self.sofar,
+            schedules=number,
+            distinct=len(self.seen),
+            choices=max(self.sofar.choices, len(ran.choices)),
+            failure=failure,
+            states=self.search.states,
+            races=self.search.races,
+            unknown=self.sofar.unknown or ran.unknown,
+        )
+
+    def saved(self) -> dict[str, Any]:
+        counts = {name: getattr(self.sofar, name) for name in _COUNTS}
+        counts["schedules"] -= self.sofar.failure is not None
+        return {"search": self.search.saved(), "seen": sorted(self.seen), "counts": counts}
+
+    def restore(self, saved: dict[str, Any] | None) -> None:
+        if saved is not None:
+            self.seen = set(saved["seen"])
+            self.sofar = evolve(self.sofar, **{name: saved["counts"][name] for name in _COUNTS})
+
+
+_COUNTS: Final = ("schedules", "distinct", "choices", "states", "races", "unknown")
 
 
 def replay(scenario: Callable[[], Awaitable[T]], schedule: str, *, limit: float = ONE_WEEK) -> T:
@@ -139,20 +237,21 @@ def replay(scenario: Callable[[], Awaitable[T]], schedule: str, *, limit: float 
     Raises:
         BaseException: Whatever the function has raised.
         TypeError: ``schedule`` is no text.
-        ValueError: It is no schedule; or the function has passed, and some switch of it has not come up: the program
-            is another one than that for which it was found.
+        ValueError: It is no schedule; or the function has passed, and some switch or fault of it has not come up: the
+            program is another one than that for which it was found.
 
     Guarantees: T2.
     """
     __tracebackhide__ = True
     found = parse(schedule)
-    steering = Steering(Following(found.switches))
+    steering = Steering(Following(found.switches), most_faults=float("inf") if found.with_faults else None)
     note = f"in workerbus.testing.replay(…, {schedule!r})"
     result = run_steered(scenario, backend=found.backend, steering=steering, limit=limit, note=note)
-    missing = len(found.switches) - len(steering.switches)
+    missing = len(found.switches) - len(steering.switches) - len(steering.faults)
     if missing > 0:
+        what = "switches and faults" if found.with_faults else "switches"
         raise ValueError(
-            f"the schedule does not fit this program: {missing} of its {len(found.switches)} switches did not come up, "
+            f"the schedule does not fit this program: {missing} of its {len(found.switches)} {what} did not come up, "
             "so that it has passed says nothing; explore it anew"
         )
     return result
@@ -174,113 +273,106 @@ def check_budget(budget: int) -> None:
         raise ValueError(f"budget must be at least 1 run, not {budget!r}")
 
 
+def _check_faults(faults: int | None) -> None:
+    if faults is None:
+        return
+    if isinstance(faults, bool) or not isinstance(faults, int):
+        raise TypeError(f"faults must be a number of faults, not {faults!r}")
+    if faults < 0:
+        raise ValueError(f"faults must be at least 0, not {faults!r}")
+
+
 @frozen
-class _Runs:
-    scenario: Callable[[], Awaitable[object]]
-    backend: str
-    limit: float
+class _Found:
+    """A failure, to be made small.
 
-    @property
-    def name(self) -> str:
-        function = getattr(self.scenario, "func", self.scenario)  # of a `partial`
-        return getattr(function, "__name__", None) or repr(self.scenario)
+    Args:
+        scenario: What has failed.
+        strategy: With which strategy.
+        number: In which schedule.
+    """
 
-    def explore(self, strategy: Strategy, budget: int, seed: int) -> Exploration:
-        number, choices, exhausted = 1, 0, False
-        seen: set[int] = set()
-        steering, error = self.run(DEFAULT)
-        choosers = strategy.choosers(steering, seed)
-        chooser = None
-        while True:
-            seen.add(hash(tuple(steering.choices)))
-            choices = max(choices, len(steering.choices))
-            if error is not None or number >= budget:
-                break
-            chooser = _next(choosers, None if chooser is None else steering)
-            if chooser is None:
-                exhausted = True
-                break
-            steering, error = self.run(chooser)
-            number += 1
-        found = None if error is None else self.found(error, steering, f"{strategy!r}", number)
-        return Exploration(repr(strategy), self.backend, number, len(seen), choices, exhausted, found)
+    scenario: Scenario
+    strategy: str
+    number: int
 
-    def run(self, chooser: Chooser, *, telling: bool = False) -> tuple[Steering, BaseException | None]:
-        steering = Steering(chooser, look if telling else None)
-        note = f"in workerbus.testing.explore({self.name}, backend={self.backend!r})"
-        try:
-            run_steered(self.scenario, backend=self.backend, steering=steering, limit=self.limit, note=note)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as exc:  # noqa: BLE001 - whatever it is, it is what was looked for
-            return steering, exc
-        return steering, None
+    def failure(self, order: Order, ran: Ran) -> FoundFailure:
+        steering, again = ran.steering, ran.error
+        if steering is None:  # of another process
+            steering, again = self.scenario.run(copy.deepcopy(order.chooser))
+        assert ran.error is not None
+        if again is None:
+            return self.flaky(ran.error, steering)
+        kind = kind_of(again)
 
-    def found(self, error: BaseException, steering: Steering, strategy: str, number: int) -> FoundFailure:
-        kind = _kind(error)
-
-        def fails(switches: Sequence[Switch]) -> Sequence[Switch] | None:
-            steering, error = self.run(Following(switches))
-            return steering.switches if error is not None and _kind(error) == kind else None
+        def fails(choices: Sequence[Choice]) -> Sequence[Choice] | None:
+            tried, error = self.scenario.run(Following(choices))
+            return _choices_of(tried) if error is not None and kind_of(error) == kind else None
 
         if kind[0] in (SpinError, TimeLimitError):
-            switches: Sequence[Switch] = shrink(steering.switches, fails, SLOW_SHRINKING_RUNS)
+            choices: Sequence[Choice] = shrink(_choices_of(steering), fails, SLOW_SHRINKING_RUNS)
         else:
-            switches = self.narrowed(shrink(steering.switches, fails, SHRINKING_RUNS), kind)
-        told, again = self.run(Following(switches), telling=True)
-        if again is None or _kind(again) != kind:
-            schedule = Schedule(self.backend, tuple(steering.switches))
-            error.add_note(
-                f"It came with schedule {number} of {strategy}, and did not come again with the same one: what the "
-                "program does depends on more than its schedule, as on random numbers, the time of day, or threads."
-            )
-            return FoundFailure(error, number, str(schedule), len(steering.switches), "")
-        schedule = Schedule(self.backend, tuple(told.switches))
-        again.add_note(self.words(strategy, number, schedule, story := tell(told)))
-        return FoundFailure(again, number, str(schedule), len(told.switches), story)
+            choices = self.narrowed(shrink(_choices_of(steering), fails, SHRINKING_RUNS), kind)
+        told, error = self.once_more(choices)
+        if error is None or kind_of(error) != kind:
+            return self.flaky(again, steering)
+        schedule = self.schedule(told)
+        error.add_note(self.words(told, schedule, story := tell(told)))
+        return FoundFailure(error, self.number, str(schedule), len(told.switches), story, len(told.faults))
 
-    def narrowed(self, switches: Sequence[Switch], kind: tuple[Any, ...]) -> Sequence[Switch]:
+    def once_more(self, choices: Sequence[Choice]) -> tuple[Steering, BaseException | None]:
+        return self.scenario.run(Following(choices), telling=True)
+
+    def flaky(self, error: BaseException, steering: Steering) -> FoundFailure:
+        error.add_note(
+            f"It came with schedule {self.number} of {self.strategy}, and did not come again with the same one: what "
+            "the program does depends on more than its schedule, as on random numbers, the time of day, or threads."
+        )
+        schedule = self.schedule(steering)
+        return FoundFailure(error, self.number, str(schedule), len(steering.switches), "", len(steering.faults))
+
+    def schedule(self, steering: Steering) -> Schedule:
+        scenario = self.scenario
+        return Schedule(scenario.backend, tuple(_choices_of(steering)), scenario.most_faults is not None)
+
+    def narrowed(self, choices: Sequence[Choice], kind: Kind) -> Sequence[Choice]:
         # A step that went first may have to go before one other only: then the switch is about those two.
-        steering, _ = self.run(Following(switches))
-        for number in range(len(switches)):
-            if len(steering.switches) != len(switches):
-                return switches
+        steering, _ = self.scenario.run(Following(choices))
+        count = len(steering.switches)
+        for number in range(count):
+            if len(_choices_of(steering)) != len(choices) or len(steering.switches) != count:
+                return choices
             ran = steering.switches[number].ran
             for before in reversed(steering.overtaken[number][1:]):
-                other = [*steering.switches[:number], Switch(ran, before), *steering.switches[number + 1 :]]
-                tried, error = self.run(Following(other))
-                if error is not None and _kind(error) == kind and len(tried.switches) == len(switches):
+                other = _choices_of(steering)
+                other[number] = Switch(ran, before)
+                tried, error = self.scenario.run(Following(other))
+                if error is not None and kind_of(error) == kind and len(_choices_of(tried)) == len(choices):
                     steering = tried
                     break
-        return steering.switches
+        return _choices_of(steering)
 
-    def words(self, strategy: str, number: int, schedule: Schedule, story: str) -> str:
-        count = len(schedule.switches)
-        limit = "" if self.limit == ONE_WEEK else f", limit={self.limit!r}"
-        line = f'again: replay({self.name}, "{schedule}"{limit})'
-        if not count:
+    def words(self, steering: Steering, schedule: Schedule, story: str) -> str:
+        limit = "" if self.scenario.limit == ONE_WEEK else f", limit={self.scenario.limit!r}"
+        line = f'again: replay({self.scenario.name}, "{schedule}"{limit})'
+        if not schedule.switches:
             return f"It fails in the default order of tasks; no switch is needed.\n{line}"
-        switches = "one switch is" if count == 1 else f"{count} switches are"
-        return f"Found with schedule {number} of {strategy}; {switches} enough:\n{story}\n{line}"
+        counts = [
+            _counted(count, one, more)
+            for count, one, more in (
+                (len(steering.switches), "one switch", "switches"),
+                (len(steering.faults), "one fault", "faults"),
+            )
+            if count
+        ]
+        are = "is" if len(schedule.switches) == 1 else "are"
+        found = f"Found with schedule {self.number} of {self.strategy}; {' and '.join(counts)} {are} enough"
+        return f"{found}:\n{story}\n{line}"
 
 
-def _next(choosers: Generator[Chooser, Steering, None], steering: Steering | None) -> Chooser | None:
-    try:
-        return next(choosers) if steering is None else choosers.send(steering)
-    except StopIteration:
-        return None
+def _counted(count: int, one: str, more: str) -> str:
+    return one if count == 1 else f"{count} {more}"
 
 
-def _kind(error: BaseException) -> tuple[Any, ...]:
-    # Where it was raised belongs to it, so that shrinking does not slide to another failure. Of one that is stuck, the
-    # kind is all: other tasks may wait, in other places, for the same reason.
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    if isinstance(error, InvariantError):
-        return (type(error), error.check)
-    if isinstance(error, StuckError) or error.__traceback__ is None:
-        return (type(error),)
-    if isinstance(error, BaseExceptionGroup):
-        return (type(error), *sorted({repr(_kind(each)) for each in error.exceptions}))
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    return (type(error), frame.f_code.co_filename, line)
+def _choices_of(steering: Steering) -> list[Choice]:
+    return [*steering.switches, *steering.faults]

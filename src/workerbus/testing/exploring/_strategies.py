@@ -1,29 +1,66 @@
 """Strategies: which orders of tasks are tried, one run after the other.
 
-A strategy yields a chooser for each run, and is sent the run's steering when that is over. Before its first one it has
-been given that of the run in the default order.
+A strategy begins a search, which says what to run next, and learns from each run. What it says depends on what it has
+learned, and never on how many runs are made at once, or in which process.
 """
 
-from collections import deque
-from collections.abc import Generator, Iterable, Sequence
-from itertools import count
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import field, frozen
 
-from workerbus.testing.clock._steering import Chooser, Steering, TaskStep
+from workerbus.testing.clock._steering import DEFAULT, Chooser, TaskStep
+from workerbus.testing.exploring._bounded import BoundedSearch, Pick, Picked
+from workerbus.testing.exploring._runs import Known, Order, Ran
+from workerbus.testing.exploring._states import Used
+
+ROUND: Final = 64
+"""How many runs are drawn at once: what one of them has shown counts from the next ones on."""
+
+
+class Search(Protocol):
+    """What a strategy does in one exploration."""
+
+    @property
+    def known(self) -> Known:
+        """The states from which all has been run."""
+
+    @property
+    def states(self) -> int:
+        """How many different ones were seen; 0 if they are not looked at."""
+
+    @property
+    def races(self) -> int:
+        """Of how many pairs of steps it was seen that their order makes a difference."""
+
+    def following(self, most: int) -> Sequence[Order]:
+        """Return the next orders to run; none if there is nothing left.
+
+        Args:
+            most: How many there may be.
+        """
+        ...
+
+    def learn(self, ran: Ran) -> None:
+        """Take note of a run, in the order in which `following` has returned them."""
+        ...
+
+    def saved(self) -> dict[str, Any]:
+        """Return how far it is, as JSON has it; what was returned and not learned counts as not begun."""
+        ...
 
 
 class Strategy(Protocol):
     """Which orders of tasks `explore` tries."""
 
-    def choosers(self, first: Steering, seed: int) -> Generator[Chooser, Steering, None]:
-        """Yield what decides in each run, until there is nothing left to try.
+    def search(self, seed: int, faults: int, saved: dict[str, Any] | None) -> Search:
+        """Begin; the first order is always the default.
 
         Args:
-            first: The run in the default order.
             seed: What is drawn is drawn from it.
+            faults: How many messages something may befall.
+            saved: How far another one was; None for from the beginning.
         """
         ...
 
@@ -36,10 +73,6 @@ def _positive(_strategy: object, attribute: object, value: object) -> None:
         raise ValueError(f"{name} must be at least 1, not {value!r}")
 
 
-Pick = tuple[int, int]
-"""What is chosen where it is not the default: the number of the choice, from 0, and the index."""
-
-
 def _pairs(chosen: Iterable[Sequence[int]]) -> tuple[Pick, ...]:
     pairs = [tuple(pair) for pair in chosen]
     for pair in pairs:
@@ -50,6 +83,66 @@ def _pairs(chosen: Iterable[Sequence[int]]) -> tuple[Pick, ...]:
     return tuple((position, index) for position, index in pairs)
 
 
+class _NothingKnown:
+    def knows(self, digest: bytes, used: Used) -> bool:
+        return False
+
+
+class _DrawnSearch:
+    """Orders that are drawn, each from the seed and its number.
+
+    How many choices and faults there may be is learned from the runs, round by round.
+    """
+
+    def __init__(self, draw: Callable[[Random, int, int], Chooser], seed: int, saved: dict[str, Any] | None) -> None:
+        self._draw = draw
+        self._seed = seed
+        self._number: int = 0
+        self._handed_out: int = 0
+        self._lengths: tuple[int, int] = (0, 0)
+        self._longest: tuple[int, int] = (0, 0)
+        self.known: Known = _NothingKnown()
+        self.states: int = 0
+        self.races: int = 0
+        if saved is not None:
+            self._number = self._handed_out = saved["number"]
+            self._lengths, self._longest = tuple(saved["lengths"]), tuple(saved["longest"])
+
+    def following(self, most: int) -> Sequence[Order]:
+        begin = self._handed_out
+        if begin == 0:
+            self._handed_out = 1
+            return [Order(DEFAULT)]
+        end = min(begin + most, (begin - 1) // ROUND * ROUND + ROUND + 1)
+        self._handed_out = end
+        # Seeds are counted from the first one that is drawn.
+        return [Order(self._draw(Random(f"{self._seed}/{number - 1}"), *self._lengths)) for number in range(begin, end)]  # noqa: S311 - a schedule, not a secret
+
+    def learn(self, ran: Ran) -> None:
+        choices, faults = self._longest
+        self._longest = max(choices, len(ran.ready) - len(ran.points)), max(faults, len(ran.points))
+        if self._number % ROUND == 0:
+            self._lengths = self._longest
+        self._number += 1
+
+    def saved(self) -> dict[str, Any]:
+        return {"number": self._number, "lengths": self._lengths, "longest": self._longest}
+
+
+class _DrawnFaults:
+    """At some of the moments when something may befall a message, it does."""
+
+    def __init__(self, random: Random, most: int, moments: int) -> None:
+        count = min(random.randint(0, most), moments) if most else 0
+        self._chosen = set(random.sample(range(moments), count))
+        self._drawn = random
+        self._moment = 0
+
+    def fault(self, point: str, kinds: Sequence[str]) -> int:
+        moment, self._moment = self._moment, self._moment + 1
+        return self._drawn.randint(1, len(kinds)) if moment in self._chosen else 0
+
+
 @frozen(repr=False)
 class random_walk:  # noqa: N801 - used like a function, and printed as it is written
     """Each order is drawn, choice by choice, as `run` does from a seed: quick, and blind.
@@ -57,17 +150,17 @@ class random_walk:  # noqa: N801 - used like a function, and printed as it is wr
     Guarantees: T1.
     """
 
-    def choosers(self, first: Steering, seed: int) -> Generator[Chooser, Steering, None]:
-        """Yield what decides in each run."""
-        for number in count():
-            yield _Drawn(Random(f"{seed}/{number}"))  # noqa: S311 - a schedule, not a secret
+    def search(self, seed: int, faults: int, saved: dict[str, Any] | None) -> Search:
+        """Begin."""
+        return _DrawnSearch(lambda random, _, moments: _Drawn(random, faults, moments), seed, saved)
 
     def __repr__(self) -> str:
         return "random_walk()"
 
 
-class _Drawn:
-    def __init__(self, random: Random) -> None:
+class _Drawn(_DrawnFaults):
+    def __init__(self, random: Random, faults: int, moments: int) -> None:
+        super().__init__(random, faults, moments)
         self._random = random
 
     def choose(self, ready: Sequence[TaskStep]) -> int:
@@ -97,23 +190,25 @@ class pct:  # noqa: N801 - the name in the literature
 
     depth: int = field(default=3, validator=_positive)
 
-    def choosers(self, first: Steering, seed: int) -> Generator[Chooser, Steering, None]:
-        """Yield what decides in each run."""
-        length = max(len(first.choices), 1)
-        for number in count():
-            random = Random(f"{seed}/{number}")  # noqa: S311 - a schedule, not a secret
-            moments = random.sample(range(length), min(self.depth - 1, length))
-            steering = yield _Priorities(random, moments)
-            length = max(length, len(steering.choices))
+    def search(self, seed: int, faults: int, saved: dict[str, Any] | None) -> Search:
+        """Begin."""
+
+        def draw(random: Random, choices: int, moments: int) -> Chooser:
+            length = max(choices, 1)
+            changes = random.sample(range(length), min(self.depth - 1, length))
+            return _Priorities(random, changes, faults, moments)
+
+        return _DrawnSearch(draw, seed, saved)
 
     def __repr__(self) -> str:
         return f"pct({self.depth})"
 
 
-class _Priorities:
-    def __init__(self, random: Random, moments: Sequence[int]) -> None:
+class _Priorities(_DrawnFaults):
+    def __init__(self, random: Random, changes: Sequence[int], faults: int, moments: int) -> None:
+        super().__init__(random, faults, moments)
         self._random = random
-        self._lowered = {moment: -1.0 - index for index, moment in enumerate(moments)}
+        self._lowered = {moment: -1.0 - index for index, moment in enumerate(changes)}
         self._priorities: dict[str, float] = {}
         self._choices = 0
 
@@ -136,39 +231,36 @@ class _Priorities:
 
 @frozen(repr=False)
 class exhaustive:  # noqa: N801 - used like a function, and printed as it is written
-    """Each order that differs from the default in at most so many choices is run once, those with few switches first.
+    """Each order that differs from the default in at most so many choices is tried, those with few switches first.
 
     The first failure is therefore one with the fewest switches. When all have passed within the budget, there is no
     failure up to the bound, for these inputs and this backend; `Exploration.exhausted` says so.
 
+    With ``reduction``, an order is not run where that would show nothing new. After each switch the state of the
+    program is compared with those that were seen: all that its tasks hold, plain variables, too. If it is known, what
+    would follow was run from there, or will be. So of orders that differ in which of two independent steps is first,
+    what follows is run once. Nothing is assumed about which steps are independent: it is seen.
+
     Args:
         bound: How many switches a run may have, at least 1.
+        reduction: Whether to leave out what follows a state that is known; if not, each order is run.
 
     Raises:
         TypeError: ``bound`` is no whole number.
         ValueError: It is less than 1.
 
-    Guarantees: T1.
+    Guarantees: T1, T6.
     """
 
     bound: int = field(default=2, validator=_positive)
+    reduction: bool = True
 
-    def choosers(self, first: Steering, seed: int) -> Generator[Chooser, Steering, None]:
-        """Yield what decides in each run."""
-        # Those that a run leads to are kept as that run's picks and numbers, and written out when their turn comes.
-        runs: deque[tuple[tuple[Pick, ...], list[int]]] = deque([((), first.ready)])
-        while runs:
-            picks, ready = runs.popleft()
-            begin = picks[-1][0] + 1 if picks else 0
-            for position in range(begin, len(ready)):
-                for index in range(1, ready[position]):
-                    following = (*picks, (position, index))
-                    steering = yield _Picked(dict(following))
-                    if len(following) < self.bound:
-                        runs.append((following, steering.ready))
+    def search(self, seed: int, faults: int, saved: dict[str, Any] | None) -> Search:
+        """Begin."""
+        return BoundedSearch((self.bound, faults), reduction=self.reduction, saved=saved)
 
     def __repr__(self) -> str:
-        return f"exhaustive({self.bound})"
+        return f"exhaustive({self.bound}{'' if self.reduction else ', reduction=False'})"
 
 
 @frozen(repr=False)
@@ -186,23 +278,33 @@ class picks:  # noqa: N801 - used like a function, and printed as it is written
 
     chosen: tuple[Pick, ...] = field(converter=_pairs)
 
-    def choosers(self, first: Steering, seed: int) -> Generator[Chooser, Steering, None]:
-        """Yield what decides in the one run."""
-        yield _Picked(dict(self.chosen))
+    def search(self, seed: int, faults: int, saved: dict[str, Any] | None) -> Search:
+        """Begin."""
+        return _OneOrder(self.chosen, saved)
 
     def __repr__(self) -> str:
         return f"picks({list(self.chosen)})"
 
 
-class _Picked:
-    def __init__(self, picks: dict[int, int]) -> None:
-        self._picks = picks
-        self._choices = 0
+class _OneOrder:
+    def __init__(self, chosen: tuple[Pick, ...], saved: dict[str, Any] | None) -> None:
+        self._orders: list[Order] = [Order(DEFAULT), Order(Picked(dict(chosen)))]
+        self._learned: int = 0 if saved is None else saved["number"]
+        self._handed_out = self._learned
+        self.known: Known = _NothingKnown()
+        self.states: int = 0
+        self.races: int = 0
 
-    def choose(self, ready: Sequence[TaskStep]) -> int:
-        index = self._picks.get(self._choices, 0)
-        self._choices += 1
-        return min(index, len(ready) - 1)
+    def following(self, most: int) -> Sequence[Order]:
+        begin = self._handed_out
+        self._handed_out = min(begin + most, len(self._orders))
+        return self._orders[begin : self._handed_out]
+
+    def learn(self, ran: Ran) -> None:
+        self._learned += 1
+
+    def saved(self) -> dict[str, Any]:
+        return {"number": self._learned}
 
 
 DEFAULT_STRATEGY: Final = pct(3)

@@ -29,6 +29,7 @@ def tell(steering: Steering) -> str:
         f"  {number}. {who(ran)}\n     went on before {who(before)}"
         for number, (ran, before) in enumerate(steering.switches, 1)
     ]
+    lines += [f"  {number}. {words}" for number, words in enumerate(steering.fault_words, len(lines) + 1)]
     return "\n".join([*lines, *_side_by_side(steering)])
 
 
@@ -39,7 +40,7 @@ def _where(place: str) -> str:
 def _side_by_side(steering: Steering) -> list[str]:
     told = steering.told
     first = next((index for index, each in enumerate(told) if each.before is not None), len(told))
-    columns = _columns(steering, told[first:])
+    columns = _columns(steering, told[first:]) if first < len(told) else []
     if not 2 <= len(columns) <= MOST_COLUMNS:
         return []
     before = [each for each in told[:first] if each.step.task in columns][-ROWS_AROUND:]
