@@ -181,4 +181,4 @@ def test_a_native_cancel_of_an_awaited_job_goes_through_and_says_so() -> None:
 
     run(main)
     [cancel] = bus.messages(BusJobCancelMessage)
-    assert cancel.reason == "the requester was cancelled"
+    assert cancel.reason == "context exited with error"

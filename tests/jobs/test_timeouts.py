@@ -134,7 +134,7 @@ async def test_a_timeout_names_the_first_that_was_not_there() -> None:
     async with running(Doing("doing", never)) as runner:
         with pytest.raises(JobGroupError) as caught:
             await runner.job_group("doing", "dong", "gone", name="do", timeout=3)
-    group, text = "job group 'do' of 'doing', 'dong', 'gone'", "worker 'dong' was not there; did you mean 'doing'?"
+    group, text = "job group 'do' of 'doing', 'dong', 'gone'", "worker 'dong' was not ready; did you mean 'doing'?"
     assert str(caught.value) == f"{group}: timeout after 3 seconds ({text})"
 
 
@@ -151,7 +151,7 @@ async def test_a_timeout_names_who_has_left_and_who_is_silent() -> None:
     async with running(Doing("silent", never), leaving, bus=Slow()) as runner:
         with pytest.raises(JobGroupError) as caught:
             await runner.job_group("silent", "leaving", name="do", timeout=3)
-    text = "timeout after 3 seconds (worker 'leaving' was not there; known are 'silent'; still at work: 'silent')"
+    text = "timeout after 3 seconds (worker 'leaving' was not ready; known are 'silent'; still at work: 'silent')"
     assert str(caught.value) == f"job group 'do' of 'silent', 'leaving': {text}"
 
 

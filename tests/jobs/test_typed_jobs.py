@@ -3,10 +3,10 @@
 import datetime
 import enum
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Generic, TypedDict, TypeVar
+from functools import partial, wraps
+from typing import Annotated, Any, Generic, Literal, Never, NewType, Protocol, TypedDict, TypeVar
 from uuid import UUID
 
 import anyio
@@ -433,11 +433,11 @@ class Keyed:
 @pytest.mark.parametrize(
     ("annotation", "text"),
     [
-        (int, "Mine.do takes a int, which no payload can be: annotate it with an attrs class, a dataclass"),
-        (list[int], "Mine.do takes a list, which no payload can be"),
+        (int, "Mine.do takes int, which no payload can be: annotate it with an attrs class, a dataclass"),
+        (list[int], "Mine.do takes list[int], which no payload can be"),
         ("Nowhere", "an annotation of Mine.do cannot be resolved: name 'Nowhere' is not defined. Import what it names"),
         (Line | Words, "Mine.do: "),
-        (Line | int, "Mine.do takes a "),
+        (Line | int, "Mine.do takes "),
         (Private, "Mine.do: field '_hidden' of Private is private, and would not travel: give it a public name"),
         (Holder, "Mine.do: field '_hidden' of Private is private, and would not travel: give it a public name"),
         (Keyed, "Mine.do: field '_hidden' of Private is private, and would not travel: give it a public name"),
@@ -448,6 +448,127 @@ def test_an_annotation_that_no_payload_can_be_is_refused_when_a_worker_is_made(a
     with pytest.raises(HandlerTypeError) as caught:
         made(annotation)
     assert str(caught.value).startswith(text)
+
+
+Kilometres = NewType("Kilometres", int)
+Reading = NewType("Reading", Count)
+
+
+def giving(annotation: Any, *, stream: bool = False, typed: bool = True) -> BaseWorker:
+    takes = Line if typed else BusJobRequestMessage
+
+    class Gives(BaseWorker):
+        @job(name="do")
+        async def do(self, it: takes) -> annotation: ...  # type: ignore[valid-type]  # a variable, on purpose
+
+    class Yields(BaseWorker):
+        @job(name="do")
+        async def do(self, it: takes) -> annotation:  # type: ignore[valid-type]  # a variable, on purpose
+            yield {}
+
+    return (Yields if stream else Gives)("mine")
+
+
+@pytest.mark.parametrize("typed", [True, False])
+@pytest.mark.parametrize(
+    ("annotation", "shown"),
+    [
+        (int, "int"),
+        (Colour, "Colour"),
+        (BaseWorker, "BaseWorker"),
+        (int | None, "int | None"),
+        (list[Count], f"list[{__name__}.Count]"),
+        (Kilometres, "Kilometres"),
+        (Literal["red"], "typing.Literal['red']"),
+        (Annotated[int, "in metres"], "typing.Annotated[int, 'in metres']"),
+        (Count | dict[str, Any], f"{__name__}.Count | dict[str, typing.Any]"),
+    ],
+)
+def test_what_no_answer_can_be_is_refused_when_a_worker_is_made(annotation: Any, shown: str, typed: bool) -> None:
+    """J17, N8: and not at the first answer; whatever the handler takes."""
+    with pytest.raises(HandlerTypeError) as caught:
+        giving(annotation, typed=typed)
+    assert str(caught.value) == (
+        f"Gives.do returns {shown}, which no answer can be: annotate it with an attrs class, a dataclass, a TypedDict, "
+        "a msgspec.Struct, a dict, or None"
+    )
+
+
+@pytest.mark.parametrize("stream", [AsyncIterator, AsyncGenerator])
+def test_what_no_chunk_can_be_is_refused_when_a_worker_is_made(stream: Any) -> None:
+    """J17, N8"""
+    with pytest.raises(HandlerTypeError, match=r"Yields\.do yields int, which no chunk can be"):
+        giving(stream[int] if stream is AsyncIterator else stream[int, None], stream=True)
+
+
+class Colours(dict[str, Colour]):
+    """A dict of its own class."""
+
+
+class Sized(Protocol):
+    def __len__(self) -> int: ...
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        None,
+        Any,
+        object,
+        dict,
+        dict[str, int] | None,
+        Mapping[str, Any],
+        Count | None,
+        T,
+        Reading,
+        Sized,
+        Colours,
+        Never,
+    ],
+)
+def test_what_an_answer_may_be_is_accepted(annotation: Any) -> None:
+    """J17"""
+    assert giving(annotation).name == giving(annotation, typed=False).name == "mine"
+
+
+@pytest.mark.parametrize(
+    "annotation", [AsyncIterator, AsyncIterator[Any], AsyncIterator[Count], AsyncIterator[dict[str, int]]]
+)
+def test_what_a_chunk_may_be_is_accepted(annotation: Any) -> None:
+    """J17, J18"""
+    assert giving(annotation, stream=True).name == "mine"
+
+
+async def test_what_stands_behind_an_annotation_or_a_new_type_is_converted() -> None:
+    """J17"""
+
+    class Renamed(BaseWorker):
+        @job(name="do")
+        async def do(self, line: Annotated[Line, "of a text"]) -> Annotated[Reading, "of a meter"]:
+            return Reading(Count(line.at))
+
+    async with running(Renamed("renamed")) as runner:
+        assert await runner.job("renamed", Renamed.do, payload=Line("x", 3)) == Count(3)
+
+
+async def test_a_decorator_may_make_an_answer_of_what_its_handler_gives() -> None:
+    """J17, N7"""
+
+    def as_answer(function: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[dict[str, int]]]:
+        @wraps(function)
+        async def wrapper(*args: Any) -> dict[str, int]:
+            return {"answer": await function(*args)}
+
+        return wrapper
+
+    class Decorated(BaseWorker):
+        @job(name="do")
+        @as_answer
+        async def do(self, message: BusJobRequestMessage) -> int:
+            return 3
+
+    async with running(Decorated("decorated")) as runner:
+        assert await runner.job("decorated", name="do") == {"answer": 3}
 
 
 @pytest.mark.parametrize("annotation", ["BusJobRequestMessage", "workerbus.BusJobRequestMessage", Any, object, T])

@@ -15,6 +15,8 @@ from workerbus.pipeline import (
     FramePushed,
     InterruptionFrame,
     Observer,
+    ParallelPipeline,
+    StopFrame,
     TextFrame,
 )
 from workerbus.testing import nothing_left, settle
@@ -31,6 +33,50 @@ async def test_an_observer_sees_what_happens_in_its_order() -> None:
     ]
     assert set(observer.to) == {("a", "b"), ("b", None)}
     assert len(observer.seen) == 12  # the start, the frame and the end
+
+
+async def test_an_observer_may_be_told_of_the_first_push_of_each_frame_alone() -> None:
+    once, always = Watches(observe_every_push=False), Pushes()
+    x, y = texts("x", "y")
+    await run_through(worker_of(Spy(name="a"), Spy(name="b"), observers=[once, always]), x, y)
+    for frame in (x, y):
+        assert [seen for seen in once.seen if seen[0] == "push" and seen[2] is frame] == [("push", "a", frame)]
+        assert [(what, where) for what, where, seen in once.seen if seen is frame and what == "process"] == [
+            ("process", "a"),
+            ("process", "b"),
+        ]
+        assert [first for seen, first in always.firsts if seen is frame] == [True, False]
+
+
+async def test_a_frame_that_goes_through_branches_is_pushed_for_the_first_time_once() -> None:
+    once, frame = Watches(observe_every_push=False), TextFrame("x")
+    await run_through(worker_of(Spy(name="a"), ParallelPipeline([Spy()], [Spy()]), observers=[once]), frame)
+    assert [(what, where) for what, where, seen in once.seen if seen is frame and what == "push"] == [("push", "a")]
+
+
+async def test_each_pipeline_has_first_pushes_of_its_own() -> None:
+    """A `StopFrame` lets the processors go into another pipeline, and a frame may be given to that, too."""
+    spy, frame = Spy(name="a"), TextFrame("x")
+    observers = [Watches(observe_every_push=False), Watches(observe_every_push=False)]
+    for observer, last in zip(observers, (StopFrame(), EndFrame()), strict=True):
+        worker = worker_of(spy, observers=[observer])
+        await worker.queue_frames([frame, last])
+        async with running(worker):
+            await worker.wait()
+    for observer in observers:
+        assert [(what, where) for what, where, seen in observer.seen if seen is frame and what == "push"] == [
+            ("push", "a")
+        ]
+
+
+class Pushes(Observer):
+    """Does not call the constructor of its base."""
+
+    def __init__(self) -> None:
+        self.firsts: list[tuple[Frame, bool]] = []
+
+    async def on_push_frame(self, data: FramePushed) -> None:
+        self.firsts.append((data.frame, data.first_push))
 
 
 async def test_a_slow_observer_slows_nothing(caplog: pytest.LogCaptureFixture) -> None:

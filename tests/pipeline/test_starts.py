@@ -445,8 +445,8 @@ async def test_an_end_that_comes_while_the_worker_starts_is_watched_once(caplog:
     assert caplog.messages == ["the pipeline of worker 'w' has not ended in 5 seconds: it waits for 'late'"]
 
 
-async def test_a_cancel_frame_before_the_run_is_the_end_of_it() -> None:
-    """P2"""
+async def test_a_cancel_frame_before_the_run_is_the_end_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    """P2: which is nothing to warn of."""
     spy = Spy()
     worker = worker_of(spy)
     await worker.queue_frame(CancelFrame())
@@ -455,8 +455,26 @@ async def test_a_cancel_frame_before_the_run_is_the_end_of_it() -> None:
         await runner.add_workers(worker)
         await runner.run()
     assert spy.log == []
+    assert caplog.messages == []
     with pytest.raises(NotRunningError):
         await worker.queue_frame(TextFrame("x"))
+
+
+async def test_a_cancel_frame_in_the_set_up_is_the_end_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    """P2: which is nothing to warn of."""
+
+    class Cancels(Spy):
+        async def setup(self, setup: FrameProcessorSetup) -> None:
+            await super().setup(setup)
+            await setup.worker.queue_frame(CancelFrame())
+
+    spy = Cancels()
+    runner = WorkerRunner(handle_sigint=False)
+    async with nothing_left(runner):
+        await runner.add_workers(worker_of(spy))
+        await runner.run()
+    assert spy.log[0] == "setup"
+    assert caplog.messages == []
 
 
 async def test_stop_when_done_before_the_run_waits_for_what_was_queued() -> None:

@@ -226,7 +226,8 @@ class Watches(Observer):
         to: The names of those between which frames were pushed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, observe_every_push: bool = True) -> None:
+        super().__init__(observe_every_push=observe_every_push)
         self.seen: list[tuple[str, str, Frame]] = []
         self.to: list[tuple[str, str | None]] = []
 

@@ -118,9 +118,9 @@ class WorkerBus(Routing):
         return "connected" if self.is_open else "closed"
 
     def in_words(self) -> str:
-        """Return the bus and how it is, in words, for `workerbus.dump`.
+        """Describe the bus in one line, for `workerbus.dump`: its name, and its connection where that is not up.
 
-        Override it for a network where more can be waiting.
+        Override it for a network where messages may be waiting, and say how many.
         """
         return f"bus {self.name!r}" + ("" if self.connection == "connected" else f", which is {self.connection}")
 

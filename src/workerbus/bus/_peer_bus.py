@@ -439,7 +439,11 @@ class PeerBus(PeerSessions):
         self._hand_out(message, ready)
 
     def in_words(self) -> str:
-        """Return the bus and how it is, in words: who is there, and what waits."""
+        """Describe the bus in one line, for `workerbus.dump`.
+
+        The line has the bus's name, its connection where that is not up, the names of its peers, and how many messages
+        wait: those that have arrived for a full lane, and those that are held until there is a connection.
+        """
         return super().in_words() + (
             f", messages that wait for a connection: {len(self._held)}" if len(self._held) else ""
         )

@@ -122,7 +122,7 @@ class PeerSessions(WorkerBus, EventEmitter):
     # --- lives and sessions
 
     def in_words(self) -> str:
-        """Return the bus and how it is, in words: who is there, and what waits."""
+        """Describe the bus in one line: its name, its connection, its peers, and what has arrived for full lanes."""
         peers = enumerated([repr(peer.name) for peer in self.peers])
         text = f"{super().in_words()}, {f'with the peers {peers}' if peers else 'without a peer'}"
         waiting = sum(session.waiting for session in self._sessions.values())

@@ -20,7 +20,7 @@ from workerbus.abc import JobPeer
 from workerbus.errors import NotRunningError
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._group_table import CLOCK_SKEW, GroupTable
-from workerbus.jobs._state import TIMEOUT, GroupState, GroupTrigger
+from workerbus.jobs._state import LEFT, TIMEOUT, GroupState, GroupTrigger
 from workerbus.messages import BusJobRequestMessage, BusJobUpdateRequestMessage, JobRequestOptions
 
 logger = logging.getLogger("workerbus.jobs")
@@ -214,7 +214,7 @@ class JobClient(GroupTable):
                 if group.scope is not None and group.scope.cancel_called:
                     self._time_up(group)  # 1. by its deadline: whatever else cancels the scope settles the group first
                 else:  # 2. the body has raised, or was cancelled from outside
-                    self._settle(group, GroupTrigger.CANCEL, _why(exc, group))
+                    self._settle(group, GroupTrigger.CANCEL, *_why(exc, group))
             if group.waits:  # 3. told now or before, they may be using what the requester closes next
                 await self._wait_for_answers(group, exc)
         finally:
@@ -257,10 +257,12 @@ class JobClient(GroupTable):
             await self._owner.send(message)
 
 
-def _why(exc: BaseException | None, group: JobGroup) -> str:
-    if isinstance(exc, get_cancelled_exc_class()):
-        return TIMEOUT if group.request_deadline <= current_time() + CLOCK_SKEW else "the requester was cancelled"
-    return f"the requester failed: {type(exc).__name__}"
+def _why(exc: BaseException | None, group: JobGroup) -> tuple[str, str]:
+    """Return the reason for which a context was left, and what the log says of it."""
+    if not isinstance(exc, get_cancelled_exc_class()):
+        return LEFT, f"the requester failed: {type(exc).__name__}"
+    reason = TIMEOUT if group.request_deadline <= current_time() + CLOCK_SKEW else LEFT
+    return reason, "the requester was cancelled"
 
 
 def as_shared(options: JobRequestOptions | None, name: str) -> JobRequestOptions:

@@ -165,7 +165,14 @@ class JobGroup:
         return not self.pending.isdisjoint(self.asked)
 
     def asks(self, worker: str, there: WorkerReadyData, asking: OpenAsks, client: object) -> None:
-        """Note that a worker is asked: in the group, and in the table of who has asked which worker."""
+        """Enter a worker that is about to be sent the group's request, in `asked` and in the runner's table.
+
+        Args:
+            worker: The worker's name, as the group has it.
+            there: The worker's entry in the registry.
+            asking: The runner's table: for each worker, the open groups that have asked it.
+            client: The client that the group belongs to. It is told when the worker leaves.
+        """
         self.asked[worker] = there
         groups = asking.get(worker)
         if groups is None:
@@ -179,7 +186,7 @@ class JobGroup:
         return worker if there is None else there.worker_name
 
     def takes_back(self, worker: str, asking: OpenAsks) -> None:
-        """Note that a worker is not asked after all: its request was withdrawn."""
+        """Undo `asks`: the worker's request was withdrawn."""
         self.asked.pop(worker, None)
         self.leaves(worker, asking)
 
@@ -212,7 +219,7 @@ class JobGroup:
             raise error
 
     def in_words(self) -> Wait:
-        """Return what those wait for who wait for the group, for who looks at their frames."""
+        """Say what a task waits for that waits for the group, for `workerbus.dump` and the errors of hangs."""
         title, whom = job_title(self.job_id, self.job_name), names_of(self.pending)
         if not self.pending:
             return Wait(1, f"to go on: {title} is over")

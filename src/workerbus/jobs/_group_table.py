@@ -143,8 +143,15 @@ class GroupTable:
 
     # --- what moves a group
 
-    def _settle(self, group: JobGroup, event: GroupTrigger, reason: str | None = None) -> bool:
-        """Let the table decide, and act where the group's state changes; returns whether it did."""
+    def _settle(self, group: JobGroup, event: GroupTrigger, reason: str | None = None, more: str | None = None) -> bool:
+        """Let the table decide, and act where the group's state changes; returns whether it did.
+
+        Args:
+            group: The group.
+            event: What has happened to it.
+            reason: Why, as those are told who were asked.
+            more: Why, as the log says it; by default, the same.
+        """
         state = next_group(group.state, event)
         if state is group.state:
             return False
@@ -154,8 +161,8 @@ class GroupTable:
             self._owner.bus.tell_of_job("job_over", self._name, group)
         if state is not GroupState.COMPLETED and logger.isEnabledFor(logging.DEBUG):  # that, the last answer has said
             text = "job %r (%s) is over for %r: %s%s"
-            more = f", {reason}" if reason and reason != TIMEOUT else ""
-            self._note(group, text, group.job_name, group.job_id, self._name, state.value, more)
+            said = f", {more or reason}" if reason and reason != TIMEOUT else ""
+            self._note(group, text, group.job_name, group.job_id, self._name, state.value, said)
         if state is GroupState.TIMED_OUT:
             group.note_absent(self._owner.registry, self._absent)
         if group.pending:  # else the last of them has answered
@@ -206,7 +213,7 @@ class GroupTable:
         system = cause is not None and bool(cause.system)
         self._owner.hooks.add_last(HookCall(hook, (argument,), cause), group.barrier, system=system)
 
-    def _absent(self, worker: str, how: str = " was not there") -> str:
+    def _absent(self, worker: str, how: str = " was not ready") -> str:
         if worker in self._owner.registry.restarting:
             return f"worker {worker!r}{', which' if how.startswith(',') else ''} is being restarted"
         if self._owner.bus.has_subscriber(worker):

@@ -20,6 +20,8 @@ from workerbus._values import plain_members
 
 TIMEOUT: Final = "timeout"
 """The word for a deadline that has passed: the reason of a cancel, and the ``error`` of an answer."""
+LEFT: Final = "context exited with error"
+"""The reason of a cancel where the requester's block was left by an exception or a cancellation."""
 TURN: Final = "its turn"
 """What the answer to a job says under ``waited_for`` that has not begun in its time, since others were before it."""
 

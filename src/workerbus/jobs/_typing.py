@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from decimal import Decimal
 from types import ModuleType
-from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -75,6 +75,7 @@ def working_on(message: BusJobRequestMessage) -> Iterator[None]:
 
 _STREAMS: Final = (AsyncIterator, AsyncGenerator, AsyncIterable)
 _MAPPINGS: Final = (dict, Mapping)
+_UNIONS: Final = (Union, types.UnionType)
 
 
 @frozen
@@ -199,14 +200,17 @@ def signature_of(handler: Any) -> Signature:
         handler: The function, or the method bound to a worker.
 
     Raises:
-        HandlerTypeError: An annotation cannot be resolved, or is of a type that no payload can be; a `TypeError`.
+        HandlerTypeError: An annotation cannot be resolved, or is of a type that no payload, answer or chunk can be; a
+            `TypeError`.
         MissingExtraError: msgspec is not installed, and the handler needs it; an `ImportError`.
     """
-    function = inspect.unwrap(getattr(handler, "__func__", handler))
+    outermost = getattr(handler, "__func__", handler)
+    function = inspect.unwrap(outermost)
     try:
         known = _signatures.get(function)
         if known is None:
-            known = _signatures[function] = _read(function)
+            # A decorator may make an answer of what the function gives: that is no mistake of the function's then.
+            known = _signatures[function] = _read(function, gives_answers=function is outermost)
     except TypeError as exc:
         if isinstance(exc, HandlerTypeError):
             raise
@@ -214,7 +218,7 @@ def signature_of(handler: Any) -> Signature:
     return known
 
 
-def _read(function: Any) -> Signature:
+def _read(function: Any, *, gives_answers: bool) -> Signature:
     name = getattr(function, "__qualname__", repr(function)).rpartition("<locals>.")[2]
     annotations = dict(getattr(function, "__annotations__", None) or {})
     parameters = list(inspect.signature(function).parameters) if annotations else []
@@ -226,9 +230,13 @@ def _read(function: Any) -> Signature:
     hints = _resolved(function, name, {"payload": wanted, "answer": given})
     payload = _payload(hints["payload"], name)
     answer, chunk, streams = hints["answer"], None, False
-    if get_origin(answer) in _STREAMS:
-        chunk, answer, streams = _converted(get_args(answer)[0]), None, True
-    signature = Signature(name, payload, _converted(answer), chunk, streams)
+    stream = _below(answer)
+    if stream in _STREAMS or get_origin(stream) in _STREAMS:
+        chunk, answer, streams = (*get_args(stream), None)[0], None, True
+    if gives_answers:
+        _check_given(answer, f"{name} returns", "answer")
+        _check_given(chunk, f"{name} yields", "chunk")
+    signature = Signature(name, payload, _converted(answer), _converted(chunk), streams)
     for hint in (signature.payload, signature.answer, signature.chunk):
         if hint not in (None, Mapping):
             _check_convertible(hint, name)
@@ -297,16 +305,59 @@ def _enclosing(function: Any) -> dict[str, Any]:
 
 
 def _payload(hint: Any, name: str) -> Any:
-    if hint in (Any, object, None) or _is_message(hint) or hasattr(hint, "__constraints__"):
+    plain = _below(hint)
+    if plain in (Any, object, None) or _is_message(plain) or hasattr(plain, "__constraints__"):
         return None
-    if hint in _MAPPINGS or get_origin(hint) in _MAPPINGS or _is_named(hint, "Mapping"):
+    if plain in _MAPPINGS or get_origin(plain) in _MAPPINGS or _is_named(plain, "Mapping"):
         return Mapping
     if _is_known(hint):
         return hint
     raise HandlerTypeError(
-        f"{name} takes a {getattr(hint, '__name__', hint)}, which no payload can be: annotate it with an attrs class, "
+        f"{name} takes {_shown(hint)}, which no payload can be: annotate it with an attrs class, "
         "a dataclass, a TypedDict, a msgspec.Struct, a Mapping, or a BusJobRequestMessage"
     )
+
+
+def _check_given(hint: Any, who_gives: str, what: str) -> None:
+    """Raise `HandlerTypeError` where what a handler gives can certainly never be sent."""
+    if not (_is_known(hint) or _may_be_plain(hint)):
+        raise HandlerTypeError(
+            f"{who_gives} {_shown(hint)}, which no {what} can be: annotate it with an attrs class, a dataclass, "
+            "a TypedDict, a msgspec.Struct, a dict, or None"
+        )
+
+
+def _may_be_plain(hint: Any) -> bool:
+    """Whether a dict or None may be of a type, or nothing is known of it."""
+    hint = _below(hint)
+    origin = get_origin(hint)
+    if origin in _UNIONS:
+        members = get_args(hint)  # a typed one among plain ones could not be told from them
+        return all(map(_may_be_plain, members)) and not any(map(_is_known, members))
+    kind = origin or hint
+    if kind is Literal or not inspect.isclass(kind) or kind is Any:
+        return kind is not Literal
+    try:
+        return issubclass(kind, dict | types.NoneType) or issubclass(dict, kind)
+    except TypeError:  # a protocol that does not let itself be asked
+        return True
+
+
+def _below(hint: Any) -> Any:
+    """Return the type that is behind an annotation, a `NewType` or an alias."""
+    while True:
+        if get_origin(hint) is Annotated:
+            hint = get_args(hint)[0]
+        elif hasattr(hint, "__supertype__"):
+            hint = hint.__supertype__
+        elif type(hint).__name__ == "TypeAliasType":  # of Python 3.12 on
+            hint = hint.__value__
+        else:
+            return hint
+
+
+def _shown(hint: Any) -> str:
+    return str(getattr(hint, "__name__", hint)) if get_origin(hint) is None else str(hint)
 
 
 def _is_message(hint: Any) -> bool:
@@ -323,8 +374,9 @@ def _converted(hint: Any) -> Any:
 
 
 def _is_known(hint: Any) -> bool:
+    hint = _below(hint)
     origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
+    if origin in _UNIONS:
         members = [each for each in get_args(hint) if each is not type(None)]
         return bool(members) and all(map(_is_known, members))
     kind = origin or hint

@@ -55,6 +55,6 @@ class Heartbeats:
                 await self._arrived.wait()
             if limit.cancelled_caught:
                 busy = ", ".join(map(repr, self._busy())) or "nobody"
-                text = "no heartbeat has come through the pipeline of worker %r for %g seconds; at work: %s"
+                text = "no heartbeat has come through the pipeline of worker %r for more than %g seconds; at work: %s"
                 logger.warning(text, self._name, self._patience, busy, extra=about(worker=self._name))
             await sleep(self._period)

@@ -47,6 +47,7 @@ class FramePushed:
         frame: The frame.
         direction: The way in which the frame travels.
         timestamp: When that was, in seconds, by the event loop's clock.
+        first_push: Whether the frame is pushed for the first time in this pipeline, as far as observers have seen.
     """
 
     source: FrameProcessor
@@ -54,6 +55,7 @@ class FramePushed:
     frame: Frame
     direction: FrameDirection
     timestamp: float
+    first_push: bool = True
 
 
 class Observer:
@@ -63,8 +65,17 @@ class Observer:
     slow they are, no frame waits for them. An exception is logged, and the observer goes on. When the pipeline ends
     gracefully, an observer that is behind is waited for within the wind-down; when it is cancelled, it is not.
 
+    Args:
+        observe_every_push: Whether `on_push_frame` is called each time that a frame is pushed, once for each processor
+            that it passes; if not, only the first time. It is looked at when the observer is added.
+
     Guarantees: L4.
     """
+
+    observe_every_push: bool = True
+
+    def __init__(self, *, observe_every_push: bool = True) -> None:
+        self.observe_every_push = observe_every_push
 
     async def on_process_frame(self, data: FrameProcessed) -> None:
         """Called when a processor has begun to process a frame.
@@ -102,6 +113,7 @@ class Watch:
         self._lanes: dict[int, Lane[FrameProcessed | FramePushed]] = {}
         self._processed: list[Lane[FrameProcessed | FramePushed]] = []
         self._pushed: list[Lane[FrameProcessed | FramePushed]] = []
+        self._pushed_once: list[Lane[FrameProcessed | FramePushed]] = []
 
     @property
     def needed(self) -> bool:
@@ -140,7 +152,7 @@ class Watch:
         if not _is(observer.on_process_frame, Observer.on_process_frame):
             self._processed.append(lane)
         if not _is(observer.on_push_frame, Observer.on_push_frame):
-            self._pushed.append(lane)
+            (self._pushed if observer.observe_every_push else self._pushed_once).append(lane)
         if self._host is not None:
             lane.open(self._host)
 
@@ -148,7 +160,7 @@ class Watch:
         """Tell an observer nothing more, and cancel what it does; nothing happens if it is not there."""
         lane = self._lanes.pop(id(observer), None)
         if lane is not None:
-            for lanes in (self._processed, self._pushed):
+            for lanes in (self._processed, self._pushed, self._pushed_once):
                 if lane in lanes:
                     lanes.remove(lane)
             lane.close(cancel=True)
@@ -184,10 +196,17 @@ class Watch:
     ) -> None:
         """Note that a processor pushes a frame."""
         now = self.saw(frame)
-        if self._pushed:
-            data = FramePushed(source, destination, frame, direction, now)
+        if self._pushed or self._pushed_once:
+            if frame.marks is None:
+                frame.marks = {}
+            first = self not in frame.marks
+            frame.marks[self] = None
+            data = FramePushed(source, destination, frame, direction, now, first)
             for lane in self._pushed:
                 lane.put(data)
+            if first:
+                for lane in self._pushed_once:
+                    lane.put(data)
 
     async def quiet(self) -> None:
         """Wait until the observers have been told of everything."""

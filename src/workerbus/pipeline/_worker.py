@@ -309,8 +309,10 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
 
     async def run(self, params: WorkerParams) -> None:
         """Run the pipeline to its end; see `BaseWorker.run`."""
-        core_of(self).lifecycle.heed_end()
+        lifecycle = core_of(self).lifecycle
+        lifecycle.heed_end()
         await _part_of(self).session.run()
+        lifecycle.means_to_return()  # even if it was cancelled before its start
 
 
 class PipelinePart:

@@ -232,7 +232,7 @@ class RedisBus(PeerBus):
         self._redis.wire.encode(message)
 
     def in_words(self) -> str:
-        """Return the bus and how it is, in words: who is there, and what waits."""
+        """Describe the bus in one line, as `PeerBus.in_words` does, and how many messages are not stored yet."""
         unsent = self._redis.outbox.entries
         return super().in_words() + (f", messages that are not stored yet: {unsent}" if unsent else "")
 

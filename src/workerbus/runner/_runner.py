@@ -443,9 +443,11 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         self._shutdown.cancel(reason)
 
     async def stop_when_done(self) -> None:
-        """Let each root worker that has a pipeline stop when its pipeline has done what it was given."""
-        for worker in list(self._hosted.roots.values()):
-            await worker.state.worker.stop_when_done()
+        """Let each root worker with a pipeline stop when that has done what it was given; the others go on."""
+        for hosted in list(self._hosted.roots.values()):
+            worker = hosted.state.worker
+            if not is_default(worker, "stop_when_done", BaseWorker.stop_when_done):  # as a PipelineWorker's is
+                await worker.stop_when_done()
 
     # --- messages
 

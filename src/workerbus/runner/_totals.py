@@ -47,9 +47,10 @@ def snapshot(state: WorkerState, *, jobs: bool = True) -> WorkerSnapshot:
     """Return a snapshot of a worker, with its jobs in flight or without."""
     counts = Totals()
     counts.add_worker(state)
+    phase = Phase.STOPPING if state.closing and state.phase is Phase.RUNNING else state.phase
     return WorkerSnapshot(
         name=state.name,
-        phase=state.phase.name.lower(),
+        phase=phase.name.lower(),
         parent=state.parent_name,
         active=state.active,
         jobs=state.job_server.snapshots() if jobs else (),

@@ -125,7 +125,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
 
     @property
     def active(self) -> bool:
-        """Whether the worker is active; always False before it has started."""
+        """Whether the worker is active; always False before it has started, and after its end."""
         return core_of(self).state.active
 
     @property
@@ -295,7 +295,20 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
         await end_task(task, timeout, f"worker {self.name!r}", core_of(self).state.about)
 
     async def stop_when_done(self) -> None:
-        """Stop when the pipeline has done what it was given. For a worker without a pipeline, this does nothing."""
+        """Ask this worker to end when its jobs are done, and return at once; `wait` waits for that.
+
+        From now on it refuses new jobs. Those that it has begun, that wait for their turn, or that it has asked for,
+        take as long as they take. Then it ends gracefully, as at the end of its runner: what was queued for its hooks
+        is handled, and its children end before it does. `stop`, and an end or a cancel of the runner, do not wait for
+        the jobs. A worker that has not started yet ends when it has. A second call does nothing.
+
+        `PipelineWorker.stop_when_done` waits for frames instead.
+
+        Guarantees: R2, W6.
+        """
+        core = core_of(self)
+        core.state.check_loop()
+        core.lifecycle.end_when_done()
 
     async def add_workers(self, *workers: "BaseWorker", watch: bool = True, wait: bool = False) -> None:
         """Make workers the children of this one; they finish before it does.
@@ -353,7 +366,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
     # --- what it says to others
 
     async def end(self, *, reason: str | None = None) -> None:
-        """Ask the runner to end gracefully, with all its workers. To end this worker alone, see `stop`.
+        """Ask the runner to end gracefully, with all its workers. To end this worker alone, see `stop_when_done`.
 
         Args:
             reason: Why, in words; it reaches every worker of the runner.

@@ -5,6 +5,7 @@ its hooks and job handlers run. The three ways to the end:
 
 * An **end** lets the hooks run that were queued before it, ends the children, gives jobs their grace, and then lets
   `run()` return. One that has never asked whether the worker is to end cannot know, and is cancelled then.
+  `end_when_done` has it begin when the jobs of the worker are done.
 * A **cancel** cancels `run()`.
 * `stop()` cancels it too, unless `run()` itself has called `stop()`: then it is left to return.
 
@@ -65,6 +66,7 @@ class WorkerLifecycle:
         "_awaited_end",
         "_awaits_children",
         "_end_task",
+        "_end_when_done",
         "_errors",
         "_heeds_end",
         "_lived",
@@ -101,6 +103,7 @@ class WorkerLifecycle:
         self._run_is_over = False
         self._heeds_end = False
         self._awaits_children = False
+        self._end_when_done = False
         self._awaited_end: BusEndWorkerMessage | None = None
         self.jobs_first: bool = False
         self.when_started: Callable[[], None] | None = None
@@ -279,6 +282,8 @@ class WorkerLifecycle:
         self._state.started.set()
         if self.when_started is not None:
             self.when_started()
+        if self._end_when_done:
+            self._begin_last_jobs()
 
     def adopt_context(self) -> None:
         """Let handlers start with the context variables of the task that starts the worker, if it is the worker's."""
@@ -288,6 +293,10 @@ class WorkerLifecycle:
     def heed_end(self) -> None:
         """Note that `run` will return when the worker is to stop."""
         self._heeds_end = True
+
+    def means_to_return(self) -> None:
+        """Note that `run` returns now, and that nothing is amiss if the worker has not started."""
+        self._state.closing = True
 
     @property
     def is_to_stop(self) -> bool:
@@ -381,10 +390,21 @@ class WorkerLifecycle:
         self._awaits_children = state.has_unfinished
         passed = state.hooks.mark(self._seal_lane)
         idle = state.job_server.idle and not state.job_client.groups
-        if not passed and not state.takes_jobs and state.runs_by_default and idle and not state.stop_is_due:
+        has_to_wait = passed or state.takes_jobs or self._end_when_done
+        if not has_to_wait and state.runs_by_default and idle and not state.stop_is_due:
             self._stop.set()  # there is nothing to wait for: without a task, 1,000 start and stop 1.3 times as fast
         else:
             state.tasks.start(self._end, message, passed, name=f"{state.name} end")
+
+    def end_when_done(self) -> None:
+        """Take no more jobs, and end when those that the worker has are done, however long they take."""
+        self._end_when_done = True
+        if self._state.phase is Phase.RUNNING and self._state.started.is_set():  # else when its start is over
+            self._begin_last_jobs()
+
+    def _begin_last_jobs(self) -> None:
+        if not (self._state.closing or self._shutdown):  # else it ends already
+            self._wind_down.end_after_jobs()
 
     def end_waits(self, message: BusEndWorkerMessage) -> None:
         """Begin the grace period of an end that has come before the start, and waits for it."""
@@ -445,14 +465,14 @@ class WorkerLifecycle:
                 if state.going is not None:
                     state.going()
                 with move_on_after(job_grace):
-                    await self._jobs_done()
+                    await self._wind_down.jobs_done()
             await self._wind_down.end_children(message.reason)
             self._awaits_children = False
             state.inbox.catch_up()
             for event in state.hooks.mark(self._seal_lane):
                 await event.wait()
             with move_on_after(job_grace):
-                await self._jobs_done()
+                await self._wind_down.jobs_done()
             state.hooks.close(cancel=False)
             self._end_task = get_current_task().id  # in which stop() does not cancel run(), but lets it return
             await self._wind_down.call_stop()
@@ -465,13 +485,6 @@ class WorkerLifecycle:
             "worker %r has not ended in %g seconds and is cancelled", state.name, grace_period, extra=state.about
         )
         self._let_go(cancel_run=True)
-
-    async def _jobs_done(self) -> None:
-        state = self._state
-        while not (state.job_server.idle and not state.job_client.groups and state.hooks.idle):
-            await state.job_server.quiet()
-            await state.job_client.all_forgotten()
-            await state.hooks.quiet()
 
 
 def _run_doing(state: WorkerState) -> Doing:

@@ -138,6 +138,12 @@ class WindingDown(Protocol):
     async def call_stop(self) -> None:
         """Call the user's `stop()`, if it is due."""
 
+    def end_after_jobs(self) -> None:
+        """Have the worker take no more jobs, and end gracefully when those that it has are done."""
+
+    async def jobs_done(self) -> None:
+        """Wait until the worker has no job under way, and has run the hooks of the answers."""
+
     async def end_children(self, reason: str | None) -> None:
         """Have the children end, and wait for them."""
 

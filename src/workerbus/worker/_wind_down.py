@@ -21,7 +21,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 
 from workerbus._concurrency.doing import Doing, tells
 from workerbus._concurrency.failures import own_error
-from workerbus._concurrency.waiting import Wait, waits
+from workerbus._concurrency.waiting import Role, Wait, serves, waits
 from workerbus._methods import awaitable
 from workerbus._values import JobStatus
 from workerbus.abc import HookCall
@@ -145,6 +145,29 @@ class WindDown:
     @property
     def _tells_of_cancel(self) -> bool:
         return self._state.final_message is not None and self._state.hooks.wants("on_bus_message")
+
+    def end_after_jobs(self) -> None:
+        """Have the worker take no more jobs, and end gracefully when those that it has are done."""
+        state = self._state
+        state.closing = True
+        state.begins_to_go()
+        state.tasks.start(self._end_after_jobs, name=f"{state.name} last jobs")
+
+    async def _end_after_jobs(self) -> None:
+        state = self._state
+        await self.jobs_done()
+        state.bus.post_here(BusEndWorkerMessage(source=state.name, target=state.name))
+
+    waits(_end_after_jobs, lambda its: Wait(2, f"for the last jobs of worker {its['state'].name!r}"))
+    serves(_end_after_jobs, lambda its: Role(f"the end of worker {its['state'].name!r}, when its jobs are done"))
+
+    async def jobs_done(self) -> None:
+        """Wait until the worker has no job under way, and has run the hooks of the answers."""
+        state = self._state
+        while not (state.job_server.idle and not state.job_client.groups and state.hooks.idle):
+            await state.job_server.quiet()
+            await state.job_client.all_forgotten()
+            await state.hooks.quiet()
 
     async def end_children(self, reason: str | None) -> None:
         """Have the children end, all together, those that are on their way to the bus as well, and wait for them."""
