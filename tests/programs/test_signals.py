@@ -21,14 +21,9 @@ pytestmark = pytest.mark.slow
 
 
 PROGRAMS = Path(__file__).with_name("signal_programs.py")
-<<<<<<< HEAD
+MOMENTS = Path(__file__).with_name("signal_moments.py")
 HANGS = 120.0
 """After so many seconds a process hangs: the library gives no wind-down up there (L4)."""
-=======
-MOMENTS = Path(__file__).with_name("signal_moments.py")
-HANGS = 30.0
-"""After so many seconds a process hangs: in these, the library gives no wind-down up (L4)."""
->>>>>>> 9f28ffa (Hear a signal whenever it comes, also while a run is opened or closed)
 FORMS = ("main", "child", "body")
 
 
