@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -198,6 +198,20 @@ async def test_it_is_known_in_which_job_another_one_is_asked_for() -> None:
         assert len(told) == 10
 
 
+async def test_on_entering_all_have_answered_however_long_it_takes_to_ask_one_of_them() -> None:
+    """O7: for as long as it takes, up to two seconds."""
+    far = iter([0.2, 0.7, 0.1, 0.4])
+    net = network()
+    async with AsyncExitStack() as stack:
+        for name in ("one", "two", "three", "four"):
+            await stack.enter_async_context(running(Helper(f"of {name}"), name=name, bus=net.end(name)))
+        end = net.end("eye")
+        for name in ("one", "two", "three", "four"):
+            net.split("eye", name, seconds=next(far))
+        async with observe_cluster(end) as cluster:
+            assert sorted(cluster.state()["runners"]) == ["four", "one", "three", "two"]
+
+
 async def test_nothing_is_gathered_before_and_after_somebody_looks() -> None:
     """O7, L1: no tap, no task, no listener to what is logged; after the end of the block at once."""
     net = network()
@@ -354,11 +368,12 @@ async def test_there_is_one_question_at_a_time_also_when_more_is_wanted() -> Non
     """O7: what is wanted anew is asked for soon, and after that one question a second goes to each runner."""
     net = network()
     async with running(Helper("helper"), name="one", bus=net.end("one")) as runner:
-        asked: list[str] = []
+        asked, numbers = list[str](), list[int]()
 
         def tap(message: BusMessage) -> None:
-            if isinstance(message, BusObserveMessage):
+            if isinstance(message, BusObserveMessage) and message.number:
                 asked.append(message.messages)
+                numbers.append(message.number)
 
         runner.bus.add_tap(tap)
         async with observe_cluster(net.end("view")) as cluster:
@@ -370,6 +385,7 @@ async def test_there_is_one_question_at_a_time_also_when_more_is_wanted() -> Non
             await anyio.sleep(10)
             assert 8 <= len(asked) <= 12
             assert set(asked) == {"all"}
+            assert numbers == list(range(1, len(numbers) + 1))  # only the first is answered with all that there is
 
 
 async def test_payloads_are_told_where_they_are_asked_for_and_the_runner_allows_it() -> None:

@@ -33,11 +33,13 @@ def test_counts_are_added_up() -> None:
     overview = Overview("all", cluster=True)
     overview.add(runner("b", requested=2, answered_completed=3, not_ready=["it is ending"]))
     overview.add(runner("a", requested=5, answered_completed=4, process="h:2", pid=2))
+    overview.add(runner("c"))
     state = overview.state()
     about = state["about"]
-    assert (about["requested"], about["answered_completed"], about["runners"], about["processes"]) == (7, 7, 2, 2)
+    assert (about["requested"], about["answered_completed"], about["runners"], about["processes"]) == (7, 7, 3, 2)
     assert (about["runner"], about["cluster"], about["not_ready"]) == ("all", True, ["b: it is ending"])
-    assert list(state["runners"]) == ["a", "b"]
+    assert list(state["runners"]) == ["a", "b", "c"]
+    assert state["processes"]["h:1"]["runners"] == ["b", "c"]
     assert state["processes"]["h:2"] == {"host": "h", "pid": 2, "runners": ["a"]}
 
 

@@ -102,6 +102,23 @@ def test_a_job_is_nested_where_its_requester_had_one_job() -> None:
     assert [each.job_id for each in stories.family(outer)] == ["1", "1-1"]
 
 
+def test_the_family_of_a_job_has_all_that_were_asked_for_in_it() -> None:
+    """O4: and those that were asked for in these; the ones that were asked for first come first."""
+    stories, at = Stories(), iter(range(100))
+    stories.add([asked("1", next(at), target="w")])
+    for child in ("1-1", "1-2", "1-3"):
+        stories.add([asked(child, next(at), "w", "v")])
+        for grandchild in (f"{child}-1", f"{child}-2"):
+            stories.add([asked(grandchild, next(at), "v", "u"), answered(grandchild, next(at), source="u")])
+        stories.add([answered(child, next(at), source="v")])
+    stories.add([asked("2", next(at), target="x"), asked("2-1", next(at), "x", "v")])
+    story = stories.get("1")
+    assert story is not None
+    children = ["1-1", "1-2", "1-3"]
+    grandchildren = [f"{child}-{n}" for child in children for n in (1, 2)]
+    assert [each.job_id for each in stories.family(story)] == ["1", *children, *grandchildren]
+
+
 JOBS = ("1", "2", "3", "4")
 WORKERS = ("a", "b", "c")
 

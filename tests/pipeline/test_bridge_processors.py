@@ -79,6 +79,22 @@ async def test_lifecycle_and_excluded_frames_pass_a_bridge_locally() -> None:
     assert after.heard == ["local", "x"]
 
 
+async def test_each_bridge_that_hears_a_worker_takes_its_frame() -> None:
+    """P4: by one name, by the other, or by both; none takes it twice."""
+    bus = MemoryBus()
+    sender = worker_of(Spy(), bridged=("one", "two"), name="sender")
+    spies, workers = [], []
+    for tag in ("one", "two", None):
+        spies.append(spy := Spy())
+        bridge = BusBridgeProcessor(bus=bus, worker_name=f"hears {tag}", bridge=tag)
+        workers.append(worker_of(bridge, spy, name=f"hears {tag}"))
+    async with running(sender, *workers, bus=bus):
+        for text in ("a", "b"):
+            await sender.queue_frame(TextFrame(text))
+            await settle()
+    assert [spy.heard for spy in spies] == [["a", "b"]] * 3
+
+
 async def test_an_interruption_that_comes_by_a_bridge_in_a_branch_empties_the_other_branches() -> None:
     """P1, P4: as one that was made there."""
     bus, stuck, last = MemoryBus(), Spy(for_texts(hang)), Spy()

@@ -203,6 +203,29 @@ async def test_frames_that_leave_are_told_as_the_filters_say() -> None:
         worker.set_reached_upstream_filter((int,))  # type: ignore[arg-type]  # as it is refused
 
 
+async def test_the_filters_of_a_worker_are_its_own() -> None:
+    """N3: whoever was made before, or is made after they were set."""
+    reached: dict[str, list[Frame]] = {name: [] for name in ("before", "filtered", "after")}
+    workers: dict[str, PipelineWorker] = {}
+    for name in reached:
+        workers[name] = worker_of(Spy(), name=name)
+        for event in ("on_frame_reached_downstream", "on_frame_reached_upstream"):
+            workers[name].add_event_handler(event, lambda worker, frame: reached[worker.name].append(frame))
+        if name == "filtered":
+            workers[name].set_reached_downstream_filter((TextFrame,))
+            workers[name].set_reached_upstream_filter((TextFrame,))
+    async with running(*workers.values()):
+        for worker in workers.values():
+            await worker.queue_frame(Alert("down"))
+            await worker.queue_frame(Alert("up"), UP)
+            await worker.queue_frame(TextFrame("text"))
+            await worker.flush()
+    told = {
+        name: [frame for frame in frames if isinstance(frame, Alert | TextFrame)] for name, frames in reached.items()
+    }
+    assert {name: len(frames) for name, frames in told.items()} == {"before": 3, "filtered": 1, "after": 3}
+
+
 # --- jobs
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from support.documents import examples
 from support.subscribers import Plain
-from support.workers import running
+from support.workers import Helper, running
 from workerbus import BusTTSSpeakMessage, JobGroup, MemoryBus, WorkerRunner
 from workerbus.testing import Behaviour, RecordingWorker, ScriptedWorker, assert_no_jobs, nothing_left, run
 from workerbus.testing._leaks import left_in, signal_handlers
@@ -71,6 +71,27 @@ async def test_idle_tasks_of_the_library_are_left_things_too() -> None:
     assert re.search(r"task 'plain.*', which is idle", text)
     assert f"on bus {bus.name!r} are subscribed 'plain'" in text
     assert f"bus {bus.name!r} is open, and was not before" in text
+
+
+async def test_whatever_is_looked_at_is_looked_at_each() -> None:
+    """L1: of two runners, buses and workers what each has left; and what was there before is no leak."""
+    runners = [WorkerRunner(bus=MemoryBus(), name=name, handle_sigint=False) for name in ("one", "two")]
+    buses = [MemoryBus(name=name) for name in ("near", "far")]
+
+    async def program() -> None:
+        for runner in runners:
+            await runner.add_workers(Helper(f"of {runner.name}"))
+        for bus in buses:
+            await bus.subscribe(Plain(f"on {bus.name}"))
+
+    text = await left_by(program, *runners, *buses)
+    for name in ("one", "two"):
+        assert f"runner {name!r} hosts 'of {name}'" in text
+    for name in ("near", "far"):
+        assert f"on bus {name!r} are subscribed 'on {name}'" in text
+    for runner in runners:
+        await runner.cancel()
+        await runner.run()
 
 
 async def test_a_bus_that_was_closed_in_the_block_is_named() -> None:

@@ -180,6 +180,19 @@ async def test_a_send_returns_when_its_message_is_stored() -> None:
         assert current_time() == pytest.approx(3.0)
 
 
+async def test_each_message_is_stored_as_was_drawn_for_it() -> None:
+    """X2: and one after the other."""
+    network, took = PeerNetwork(seed=3, faults=PeerFaults(store=1.0)), list[float]()
+    async with open_ends(network, "left", "right") as [(left, _), (_, at_right)]:
+        for n in range(8):
+            begun = current_time()
+            await left.send(note(n))
+            took.append(round(current_time() - begun, 6))
+        await settle()
+        assert numbers(at_right) == list(range(8))
+    assert len(set(took)) == 8
+
+
 async def test_what_is_not_stored_in_time_is_never_stored() -> None:
     """X2: and takes no number; what the library posts waits behind it, and is not dropped."""
     network = PeerNetwork(faults=PeerFaults(store=(3.0, 3.0)))

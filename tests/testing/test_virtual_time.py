@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
-from anyio import current_time, sleep
+from anyio import create_task_group, current_time, sleep
 from anyio.lowlevel import checkpoint
 
 from workerbus.testing import TimeLimitError, advance, run, settle, virtual_backend
@@ -175,6 +175,23 @@ def test_settle_waits_for_everything_but_time(backend: str) -> None:
 
     run(main, backend=backend)
     assert seen == [(["worked"], 0.0)]
+
+
+def test_all_who_wait_for_a_program_to_settle_go_on(backend: str) -> None:
+    async def main() -> list[float]:
+        settled: list[float] = []
+
+        async def wait(begin: float) -> None:
+            await sleep(begin)
+            await settle()
+            settled.append(current_time())
+
+        async with create_task_group() as tasks:
+            for begin in (0, 0, 0, 1, 1):
+                tasks.start_soon(wait, begin)
+        return settled
+
+    assert run(main, backend=backend) == [0, 0, 0, 1, 1]
 
 
 async def test_settle_works_in_real_time_too() -> None:
