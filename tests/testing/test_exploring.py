@@ -205,8 +205,8 @@ def test_a_failure_is_raised_as_it_is_and_tells_its_schedule(backend: str) -> No
     assert str(error).startswith("the requester was told")
     told = "\n".join(error.__notes__)
     assert f"in workerbus.testing.explore(double_answer, backend={backend!r})" in told
-    assert "of random_walk(); one switch is enough:\n  1. 'answer' 2 (at known_bugs.py:" in told
-    assert "     went on before 'answer' 1 (at known_bugs.py:" in told
+    assert "of random_walk(); one switch is enough:\n  1. 'answer' 2 (at _checks.py:" in told
+    assert "     went on before 'answer' 1 (at _checks.py:" in told
     assert f'again: replay(double_answer, "{backend}/0' in told
 
 
