@@ -66,10 +66,14 @@ def row(bug: Bug) -> str:
         switches.append(report.failure.switches)
         return report.failure.number
 
-    cells = [both(lambda backend: told([with_plain_seeds(bug, backend, seed * BUDGET) for seed in SEEDS]))]
-    for strategy in DRAWN:
-        cells.append(both(lambda backend, of=strategy: told([found(of, backend, seed) for seed in SEEDS])))  # type: ignore[misc]  # a default that is no parameter
-    cells.append(both(lambda backend: told([found(exhaustive(2), backend, 0)])))
+    def median_of(strategy: Any, seeds: Sequence[int]) -> str:
+        return both(lambda backend: told([found(strategy, backend, seed) for seed in seeds]))
+
+    cells = [
+        both(lambda backend: told([with_plain_seeds(bug, backend, seed * BUDGET) for seed in SEEDS])),
+        *(median_of(strategy, SEEDS) for strategy in DRAWN),
+        median_of(exhaustive(2), [0]),  # it draws nothing
+    ]
     fewest = f"{min(switches)}" if min(switches) == max(switches) else f"{min(switches)} to {max(switches)}"
     return f"| {name_of(bug)} | {' | '.join(cells)} | {fewest} |\n"
 
@@ -85,7 +89,8 @@ def story(name: str) -> str:
     """What `explore` says of a bug."""
     (bug,) = (bug for bug in KNOWN_BUGS if bug.__name__ == name)
     failure = explore(bug, raises=False).failure
-    assert failure is not None
+    if failure is None:
+        raise ValueError(f"{name} was not found")
     notes = failure.error.__notes__
     start = next(index for index, note in enumerate(notes) if note.startswith("in workerbus.testing"))
     return "\n".join([f"{type(failure.error).__name__}: {failure.error}", *notes[start:], ""])
@@ -98,7 +103,7 @@ def with_stories(page: str) -> str:
 
 if __name__ == "__main__":
     if wanted := sys.argv[1:]:
-        print("".join(row(bug) for bug in KNOWN_BUGS if bug.__name__ in wanted))
+        sys.stdout.writelines(row(bug) for bug in KNOWN_BUGS if bug.__name__ in wanted)
     else:
         before, _, rest = PAGE.read_text().partition(BEGIN)
         _, _, after = rest.partition(END)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -210,15 +211,26 @@ def test_a_failure_is_raised_as_it_is_and_tells_its_schedule(backend: str) -> No
     assert f'again: replay(double_answer, "{backend}/0' in told
 
 
-def test_the_steps_of_the_tasks_are_shown_side_by_side(backend: str) -> None:
-    """T2: a row each, under the name of the task; the switch has a mark."""
+def test_what_the_tasks_did_is_shown_line_by_line(backend: str) -> None:
+    """T2: with a dot under the name of the task; the switch has a mark."""
     report = explore(double_answer, strategy=random_walk(), backend=backend, raises=False)
     assert report.failure is not None
-    head, *rows = report.failure.story.partition("their steps, in order (* = a switch):\n")[2].splitlines()
-    first, second = head.index("'answer' 1"), head.index("'answer' 2")
-    assert first < second
-    assert {len(row) - len(row.lstrip()) for row in rows} == {first, second}
-    assert [row.endswith(" *") for row in rows].count(True) == 1
+    assert report.failure.story.splitlines()[2] == (
+        "     so it read answers ([]) before the other one had set it (to ['done'])"
+    )
+    picture = report.failure.story.partition("what they did in _checks.py, in order (* = a switch):\n")[2].splitlines()
+    assert picture[:3] == [
+        "    'answer' 1: text='done', after=2",
+        "    'answer' 2: text='time is up', after=3",
+        "    'main'  'answer' 1  'answer' 2",
+    ]
+    assert [" ".join(re.sub(r" \d+ .*?   +", " ", row).split()) for row in picture[3:]] == [
+        "│ ● │ answers is []",
+        "│ │ ●* answers is []",
+        "│ ● │ answers: [] → ['done']",
+        "│ │ ● answers: ['done'] → ['done', 'time is up']",
+        "● │ │ answers is ['done', 'time is up'], raises AssertionError: the requester was told done and t…",
+    ]
 
 
 def test_one_line_runs_it_again(backend: str) -> None:

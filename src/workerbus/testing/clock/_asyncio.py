@@ -132,15 +132,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._run_step(callback, args, context)
 
     def _run_step(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None) -> None:
-        virtual, task = self.virtual, getattr(callback, "__self__", None)
-        if virtual.watchers and task is not None:
-            virtual.begins(task, *_about(task))
+        virtual, task = self.virtual, cast("asyncio.Task[Any]", getattr(callback, "__self__", None))
+        if virtual.recorder is not None:
+            virtual.begins(task)
         if context is None:
             callback(*args)
         else:
             context.run(callback, *args)
-        if virtual.watchers and task is not None:  # also those that have come in this step
-            virtual.ends(task, *_about(task))
+        if virtual.watchers or virtual.recorder is not None:  # also those that have come in this step
+            virtual.ends(*_about(task))
 
     # --- idle moments
 

@@ -15,7 +15,7 @@ from workerbus._order import PROCESS
 from workerbus.testing._errors import InvariantError, StuckError
 from workerbus.testing.buses._deciding import decided_by
 from workerbus.testing.clock._steering import Steering
-from workerbus.testing.clock._virtual import VirtualTime
+from workerbus.testing.clock._virtual import Recorder, VirtualTime
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -78,7 +78,13 @@ def run(
 
 
 def run_steered(
-    async_fn: Callable[[], Awaitable[T]], *, backend: str, steering: Steering, limit: float, note: str
+    async_fn: Callable[[], Awaitable[T]],
+    *,
+    backend: str,
+    steering: Steering,
+    limit: float,
+    note: str,
+    recorder: Recorder | None = None,
 ) -> T:
     """Run an async function as `run` does, in an order of tasks that somebody decides.
 
@@ -88,22 +94,29 @@ def run_steered(
         steering: Decides.
         limit: Seconds of virtual time that it may take.
         note: What an exception that comes out is to say of the run.
+        recorder: Who sees each step; None if nobody does.
     """
     __tracebackhide__ = _is_stuck
     virtual_backend(backend, limit=limit)
     options = _module(backend).options(0, limit, 0.0, steering)
     with PROCESS.numbered_anew(), decided_by(None if steering.most_faults is None else steering):
-        result, stuck = _run_with(options, note, backend, async_fn, ())
+        result, stuck = _run_with(options, note, backend, async_fn, (), recorder)
     if stuck is not None:
         raise stuck.with_traceback(None)
     return cast("T", result)
 
 
 def _run_with(
-    options: dict[str, Any], note: str, backend: str, async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]
+    options: dict[str, Any],
+    note: str,
+    backend: str,
+    async_fn: Callable[..., Awaitable[Any]],
+    args: tuple[Any, ...],
+    recorder: Recorder | None = None,
 ) -> tuple[Any, StuckError | InvariantError | None]:
     async def main() -> Any:
         time: VirtualTime = _module(backend).enter()
+        time.recorder = recorder
         result = None
         try:
             with CancelScope() as time.scope:

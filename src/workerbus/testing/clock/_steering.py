@@ -192,6 +192,15 @@ class Steering:
         title, number = self.titles[task]
         return f"{title!r} {number}" if self._called[title] > 1 else f"{title!r}"
 
+    def running(self, task: Any) -> TaskStep:
+        """Return the step that a task runs now.
+
+        Args:
+            task: The task, of either backend, of the batch that runs.
+        """
+        known = self._known[task]
+        return TaskStep(known.name, known.steps - 1)
+
     def order(
         self,
         batch: Sequence[Any],
@@ -228,7 +237,7 @@ class Steering:
 
     def _place(self, task: str, title: str, coroutine: Any) -> str:
         if task not in self.titles:
-            title = MAIN if task == "0" else title.rpartition(".")[2]
+            title = MAIN if task == "0" and not title.startswith("<") else title.rpartition(".")[2]
             self._called[title] += 1
             self.titles[task] = title, self._called[title]
         assert self.look is not None

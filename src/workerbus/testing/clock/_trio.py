@@ -119,13 +119,11 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
     def before_task_step(self, task: Task) -> None:
         """Note that something runs: at the next idle moment all questions are asked anew."""
         self._looked = self._polled = False
-        if self.virtual.watchers:
-            self.virtual.begins(task, task.name, task.coro)
+        self.virtual.begins(task)
 
     def after_task_step(self, task: Task) -> None:
         """Have the watchers look at the program."""
-        if self.virtual.watchers:
-            self.virtual.ends(task, task.name, task.coro)
+        self.virtual.ends(task.name, task.coro)
 
     def _waiting(self) -> tuple[str, ...]:
         own = "<"  # trio's own tasks are named like that

@@ -47,11 +47,7 @@ class Watcher(Protocol):
     What it returns, if it is an error, ends the program; it is asked no more then.
     """
 
-    def begins(self, task: Any, title: str, coroutine: Any) -> None:
-        """Note that a task is about to run a step."""
-        ...
-
-    def ends(self, task: Any, title: str, coroutine: Any) -> InvariantError | None:
+    def ends(self, title: str, coroutine: Any) -> InvariantError | None:
         """Look at the program after a step of a task."""
         ...
 
@@ -65,6 +61,18 @@ class Watcher(Protocol):
 
     def is_over(self) -> InvariantError | None:
         """Look at the program when its main function has returned."""
+        ...
+
+
+class Recorder(Protocol):
+    """Sees each step of each task, and changes nothing."""
+
+    def begins(self, task: Any) -> None:
+        """Note that a task is about to run a step."""
+        ...
+
+    def ends(self) -> None:
+        """Note that the step is over."""
         ...
 
 
@@ -82,6 +90,7 @@ class VirtualTime:
             loop itself.
         error: Why the program does not come to its end; None if it does.
         watchers: Who looks at the program between steps.
+        recorder: Who sees each step, until something is wrong; None if nobody does.
     """
 
     def __init__(self, limit: float, waiting: Callable[[], tuple[str, ...]], push: Callable[[], None]) -> None:
@@ -98,23 +107,29 @@ class VirtualTime:
         self.scope: CancelScope | None = None
         self.error: StuckError | InvariantError | None = None
         self.watchers: list[Watcher] = []
+        self.recorder: Recorder | None = None
+        self._recording = False
         self._broken = False
 
     # --- between steps
 
-    def begins(self, task: Any, title: str, coroutine: Any) -> None:
-        """Tell the watchers that a task is about to run a step."""
-        for each in self.watchers:
-            each.begins(task, title, coroutine)
+    def begins(self, task: Any) -> None:
+        """Tell the recorder that a task is about to run a step."""
+        if self.recorder is not None and self.error is None:
+            self._recording = True
+            self.recorder.begins(task)
 
-    def ends(self, task: Any, title: str, coroutine: Any) -> None:
+    def ends(self, title: str, coroutine: Any) -> None:
         """Have the watchers look at the program after a step of a task."""
-        for each in self.watchers:
-            self._break(each.ends(task, title, coroutine))
+        if self._recording and self.recorder is not None:
+            self._recording = False
+            self.recorder.ends()
+        for each in tuple(self.watchers):
+            self._break(each.ends(title, coroutine))
 
     def is_over(self) -> None:
         """Have the watchers look at the program when its main function has returned."""
-        for each in self.watchers:
+        for each in tuple(self.watchers):
             self._break(each.is_over())
 
     def _break(self, error: InvariantError | None) -> None:
@@ -176,7 +191,7 @@ class VirtualTime:
         self._turns = self._looks = 0
         self._thread_since = None
         self._jumps += 1
-        for each in self.watchers:
+        for each in tuple(self.watchers):
             self._break(each.passes(until))
         self._raise()
         if until == math.inf:

@@ -18,6 +18,7 @@ from workerbus.testing._errors import SpinError, TimeLimitError
 from workerbus.testing.clock._run import ONE_WEEK, run_steered, virtual_backend
 from workerbus.testing.clock._steering import Steering, Switch
 from workerbus.testing.exploring._processes import runs_in
+from workerbus.testing.exploring._recorder import Recorder
 from workerbus.testing.exploring._runs import Kind, Order, Ran, Scenario, kind_of
 from workerbus.testing.exploring._saving import load, save
 from workerbus.testing.exploring._schedule import Choice, Following, Schedule, parse
@@ -313,15 +314,13 @@ class _Found:
             choices: Sequence[Choice] = shrink(_choices_of(steering), fails, SLOW_SHRINKING_RUNS)
         else:
             choices = self.narrowed(shrink(_choices_of(steering), fails, SHRINKING_RUNS), kind)
-        told, error = self.once_more(choices)
+        recorder = Recorder()
+        told, error = self.scenario.run(Following(choices), recorder=recorder)
         if error is None or kind_of(error) != kind:
             return self.flaky(again, steering)
         schedule = self.schedule(told)
-        error.add_note(self.words(told, schedule, story := tell(told)))
+        error.add_note(self.words(told, schedule, story := tell(told, recorder, error)))
         return FoundFailure(error, self.number, str(schedule), len(told.switches), story, len(told.faults))
-
-    def once_more(self, choices: Sequence[Choice]) -> tuple[Steering, BaseException | None]:
-        return self.scenario.run(Following(choices), telling=True)
 
     def flaky(self, error: BaseException, steering: Steering) -> FoundFailure:
         error.add_note(
@@ -356,7 +355,7 @@ class _Found:
         limit = "" if self.scenario.limit == ONE_WEEK else f", limit={self.scenario.limit!r}"
         line = f'again: replay({self.scenario.name}, "{schedule}"{limit})'
         if not schedule.switches:
-            return f"It fails in the default order of tasks; no switch is needed.\n{line}"
+            return "\n".join(["It fails in the default order of tasks; no switch is needed.", *filter(None, [story]), line])
         counts = [
             _counted(count, one, more)
             for count, one, more in (

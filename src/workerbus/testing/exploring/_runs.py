@@ -12,6 +12,7 @@ from attrs import evolve, field, frozen
 from workerbus.testing._errors import InvariantError, StuckError
 from workerbus.testing.clock._run import run_steered
 from workerbus.testing.clock._steering import Chooser, Steering, Switch
+from workerbus.testing.exploring._recorder import Recorder
 from workerbus.testing.exploring._states import StateWatcher, Used
 from workerbus.testing.invariants._places import look
 
@@ -89,22 +90,25 @@ class Scenario:
         return getattr(function, "__name__", None) or repr(self.function)
 
     def run(
-        self, chooser: Chooser, *, telling: bool = False, watcher: StateWatcher | None = None
+        self, chooser: Chooser, *, recorder: Recorder | None = None, watcher: StateWatcher | None = None
     ) -> tuple[Steering, BaseException | None]:
         """Run it once.
 
         Args:
             chooser: Decides.
-            telling: Whether the run is to be told of.
+            recorder: Sees each step, for a run that is to be told of.
             watcher: Looks at its states.
 
         Returns:
             The steering, and what was raised.
         """
-        steering = Steering(chooser, look if telling else None, watcher, self.most_faults)
+        steering = Steering(chooser, None if recorder is None else look, watcher, self.most_faults)
         note = f"in workerbus.testing.explore({self.name}, backend={self.backend!r})"
+        if recorder is not None:
+            recorder.step_of = steering.running
+        function, backend, limit = self.function, self.backend, self.limit
         try:
-            run_steered(self.function, backend=self.backend, steering=steering, limit=self.limit, note=note)
+            run_steered(function, backend=backend, steering=steering, limit=limit, note=note, recorder=recorder)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:  # noqa: BLE001 - whatever it is, it is what was looked for

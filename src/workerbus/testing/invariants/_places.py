@@ -1,5 +1,7 @@
 """Where a coroutine is suspended, in a few words."""
 
+import sysconfig
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,6 +10,17 @@ from workerbus.testing.cancellation._cutting import place_of
 
 BEGINS: Final = "begins"
 WITHIN: Final = "within "
+
+
+_LIBRARY: Final = Path(__file__).parents[2]
+_OTHERS: Final = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
+
+
+@lru_cache(maxsize=10_000)
+def is_own(file_name: str) -> bool:
+    """Whether a file is one of the program's own: none of this library, of others, or of Python."""
+    file = Path(file_name)
+    return file.is_absolute() and not any(file.is_relative_to(path) for path in (_LIBRARY, *_OTHERS))
 
 
 def look(coroutine: Any) -> str:

@@ -109,9 +109,6 @@ class _Check:
         self.check = check
         self.text = text
 
-    def begins(self, task: Any, title: str, coroutine: Any) -> None:
-        """Do nothing: it is looked at after steps."""
-
     def passes(self, until: float) -> InvariantError | None:
         """Do nothing: time alone changes nothing."""
         return None
@@ -137,7 +134,7 @@ class _Always(_Check):
         error.__cause__ = cause
         return error
 
-    def ends(self, task: Any, title: str, coroutine: Any) -> InvariantError | None:
+    def ends(self, title: str, coroutine: Any) -> InvariantError | None:
         return self._look(*_step(title, coroutine))
 
     def is_over(self) -> InvariantError | None:
@@ -183,7 +180,7 @@ class _Eventually(_Check):
     def _error(self, what: str) -> InvariantError:
         return InvariantError(self.text, what, "", "", min(self.time.now, self._deadline))
 
-    def ends(self, task: Any, title: str, coroutine: Any) -> InvariantError | None:
+    def ends(self, title: str, coroutine: Any) -> InvariantError | None:
         error = self._look()
         if self._is_true:
             self.time.watchers.remove(self)
