@@ -235,7 +235,7 @@ def test_jobs_that_overlap_are_found_out(backend: str) -> None:
 
 def test_jobs_in_turn_are_not(backend: str) -> None:
     """T4."""
-    explore(lambda: two_deposits("deposit-in-turn"), strategy=pct(3), budget=15, backend=backend)
+    explore(lambda: two_deposits("deposit-in-turn"), strategy=pct(3), budget=8, backend=backend)
 
 
 async def test_each_job_is_noted_with_its_answer() -> None:

@@ -289,7 +289,8 @@ def _text_of(value: Any, depth: int) -> str | None:
 
 
 def _inside(value: Any, depth: int) -> str:
-    return _text_of(value, depth - 1) or type(value).__name__
+    text = _text_of(value, depth - 1) or type(value).__name__
+    return f"event ({text})" if text in ("set", "not set") else text
 
 
 def _state_of(value: Any) -> str | None:
