@@ -134,6 +134,16 @@ def test_the_page_on_exploring_shows_the_jobs_that_cannot_be_ordered(tmp_path: P
 
 
 BUGS = ROOT / "docs/exploring-bugs.md"
+CELL = r"(?:[\d.]+|—)"
+
+
+def test_the_page_on_known_bugs_has_a_row_for_each() -> None:
+    """T1: with a number, or a dash, for each strategy on each backend, and how many switches are left."""
+    head, _, *rows = re.findall(r"^\|.*\|$", BUGS.read_text(), re.MULTILINE)
+    assert head.count("|") == 9
+    cells = " \\| ".join([f"{CELL} / {CELL}"] * 6)
+    names = [re.fullmatch(rf"\| ([a-z ]+) \| {cells} \| \d+(?: to \d+)? \|", row) for row in rows]
+    assert [name and name[1] for name in names] == [bug.__name__.replace("_", " ") for bug in KNOWN_BUGS]
 
 
 @pytest.mark.parametrize("name", ["leaked_permit", "condition_with_if", "stale_cache"])

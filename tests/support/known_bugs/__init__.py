@@ -7,7 +7,7 @@ written for this purpose; where public reports describe such a bug, the docstrin
 
 from typing import Final
 
-from support.known_bugs._bystanders import Bug, mended
+from support.known_bugs._bystanders import Bug, bystander, mended
 from support.known_bugs._cancels import (
     answer_of_a_cancelled_request,
     answer_with_a_used_id,
@@ -82,6 +82,7 @@ __all__ = [
     "KNOWN_BUGS",
     "Bug",
     "aba_of_names",
+    "bystander",
     "cancel_against_answer",
     "deadlock_in_a_circle",
     "double_answer",

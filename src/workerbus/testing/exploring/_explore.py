@@ -355,7 +355,8 @@ class _Found:
         limit = "" if self.scenario.limit == ONE_WEEK else f", limit={self.scenario.limit!r}"
         line = f'again: replay({self.scenario.name}, "{schedule}"{limit})'
         if not schedule.switches:
-            return "\n".join(["It fails in the default order of tasks; no switch is needed.", *filter(None, [story]), line])
+            head = "It fails in the default order of tasks; no switch is needed."
+            return "\n".join(filter(None, [head, story, line]))
         counts = [
             _counted(count, one, more)
             for count, one, more in (
