@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from support.known_bugs import KNOWN_BUGS
 from workerbus.testing import DeadlockError, NotLinearizableError, explore, run
 
 ROOT = Path(__file__).parents[2]
