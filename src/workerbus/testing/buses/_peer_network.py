@@ -409,12 +409,12 @@ class PeerNetwork:
             return
         way, now = f"{end.name} -> {life.end.name}", current_time()
         self._counts[way] += 1
-        number, decider = self._counts[way], current_decider()
+        drawn, decider = self._counts[way], current_decider()
         if decider is None:
-            fate = self._faults.draw(message, self.seed, way, number)
+            fate = self._faults.draw(message, self.seed, way, drawn)
         else:
             words = partial(self._story.teller.calls, message)
-            fate = self._faults.decide(message, decider, f"{way}/{number}", words)
+            fate = self._faults.decide(message, decider, f"{way}/{drawn}", words)
         entry = Entry("message", end.me, end.name, sent, number)
         if fate.lost or self._to_lose[way]:
             self._to_lose[way] -= not fate.lost
