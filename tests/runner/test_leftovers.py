@@ -2,6 +2,7 @@
 
 import gc
 import warnings
+import weakref
 
 import anyio
 import pytest
@@ -15,6 +16,7 @@ from support.subscribers import Plain
 from support.wind_downs import Busy, Published
 from support.workers import Helper, running
 from workerbus import BaseWorker, MemoryBus, RunCancelled, WorkerParams, WorkerRunner
+from workerbus.testing import settle
 
 WAYS = ("end", "cancel", "stop", "crash", "scope", "error of the body", "cancelled body", "message")
 
@@ -161,3 +163,28 @@ async def test_a_run_that_could_not_subscribe_leaves_nothing() -> None:
     async with nothing_left(runner, stays={"taken"}):
         with pytest.raises(ValueError, match="taken"):
             await runner.run()
+
+
+async def test_a_deadline_that_is_still_to_come_keeps_no_worker() -> None:
+    """R9: on asyncio the event loop keeps the context of a scope's deadline until then, though the scope was left."""
+    gone: list[weakref.ref[object]] = []
+
+    class Holds(Helper):
+        def __init__(self, name: str) -> None:
+            super().__init__(name)
+            self.much = bytearray(1000)
+
+    async def one_session() -> None:
+        worker = Holds("w")
+        gone.append(weakref.ref(worker))
+        async with running(worker) as runner:
+            gone.append(weakref.ref(runner))
+            await runner.job("w", name="echo")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.sleep, 1)  # the loop has something to do before the deadline
+        await settle()
+        with anyio.fail_after(10):  # which the handler of the job gets, too
+            await one_session()
+        gc.collect()
+        assert [reference() for reference in gone] == [None, None]

@@ -39,7 +39,11 @@ from workerbus.worker._types import Phase, WindingDown, WorkerParams
 
 logger = logging.getLogger("workerbus.worker")
 
-_inside: "ContextVar[WorkerLifecycle | None]" = ContextVar("workerbus_inside", default=None)
+_inside: "ContextVar[object]" = ContextVar("workerbus_inside", default=None)
+"""Whose task this is: the mark of that worker, which keeps nothing of it.
+
+asyncio keeps the context of a deadline until it would have passed, though the scope was left long before.
+"""
 
 _UNHEEDING: Final = (
     "worker %r is to end and its run() is cancelled: to be let return, it has to await super().run(params) or "
@@ -70,6 +74,7 @@ class WorkerLifecycle:
         "_errors",
         "_heeds_end",
         "_lived",
+        "_mark",
         "_origins",
         "_run_is_over",
         "_run_scope",
@@ -97,6 +102,7 @@ class WorkerLifecycle:
         self._run_scope: CancelScope | None = None
         self._run_task: int | None = None
         self._end_task: int | None = None
+        self._mark = object()
         self._stop = LazyEvent()
         self._shutdown = False
         self._lived = False
@@ -118,7 +124,7 @@ class WorkerLifecycle:
         Returns:
             The error that ended it, if one did; an exception group of several.
         """
-        _inside.set(self)
+        _inside.set(self._mark)
         state = self._state
         if self._lived:  # stopped before it could begin, and perhaps still cleaning up
             await state.finished.wait()
@@ -287,7 +293,7 @@ class WorkerLifecycle:
 
     def adopt_context(self) -> None:
         """Let handlers start with the context variables of the task that starts the worker, if it is the worker's."""
-        if _inside.get() is self:
+        if _inside.get() is self._mark:
             self._state.tasks.context = copy_context()
 
     def heed_end(self) -> None:
@@ -333,7 +339,7 @@ class WorkerLifecycle:
                     self.finish_if_over()
             return
         self._let_go(cancel_run=get_current_task().id not in (self._run_task, self._end_task))
-        if _inside.get() is not self:
+        if _inside.get() is not self._mark:
             await state.finished.wait()
 
     waits(stop, lambda its: Wait(2, f"for worker {its['state'].name!r} to finish"))
@@ -357,7 +363,7 @@ class WorkerLifecycle:
                 self.cancel(message)
         if state.phase is Phase.NEW:  # it finds the message when its task begins
             await state.attached.wait()
-        return state.attach_error is None and _inside.get() is not self
+        return state.attach_error is None and _inside.get() is not self._mark
 
     def _let_go(self, *, cancel_run: bool) -> None:
         self._stop.set()
