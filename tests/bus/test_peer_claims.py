@@ -172,6 +172,24 @@ async def test_a_claim_without_a_connection_in_time_is_refused() -> None:
         assert not bus.has_subscriber("one")
 
 
+async def test_a_claim_waits_for_a_connection_that_lasts() -> None:
+    """X5: one that is lost at once again is none."""
+    bus, one = HandBus(LEFT, send_timeout=3.0), Unique("one")
+    async with bus, create_task_group() as group:
+        bus.end_life("fenced")
+        group.start_soon(bus.subscribe, one)
+        await settle()
+        for _ in range(3):
+            bus.join()
+            bus.end_life("fenced again")
+            await settle()
+            assert bus.claims == []
+        bus.join()
+        await settle()
+        assert bus.claims == ["one"]
+        assert bus.has_subscriber("one")
+
+
 class Unanswered(HandBus):
     """One whose network does not answer to claims, if the test says so."""
 

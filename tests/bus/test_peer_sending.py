@@ -1,6 +1,6 @@
 """L7, X2, X6: buses with peers: accepting and confirming, deadlines, and sending while there is no connection."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from workerbus import (
     BusMessage,
     BusUnavailable,
     JobStatus,
+    Peer,
     Receipt,
     WireError,
     WrongLoopError,
@@ -362,16 +363,26 @@ async def test_without_a_connection_in_time_it_was_not_stored() -> None:
 
 async def test_what_cannot_travel_is_raised_to_who_has_waited_for_a_connection() -> None:
     """X2: and what stands behind it goes out."""
-    bus = HandBus(LEFT)
+
+    class Choosy(HandBus):
+        def transmit(self, message: BusMessage, peers: Sequence[Peer]) -> Receipt | None:
+            if isinstance(message, Note) and message.n % 2:
+                raise ValueError(f"{message.n} cannot travel")
+            return super().transmit(message, peers)
+
+    bus = Choosy(LEFT)
     async with bus, create_task_group() as group:
         bus.end_life("fenced")
-        sending = Sending(bus, note(1))
-        group.start_soon(sending)
-        await settle()
-        bus.fails = ValueError("it cannot travel")
+        sends = [Sending(bus, note(n)) for n in (1, 2, 3, 5, 6)]
+        for sending in sends:
+            group.start_soon(sending)
+            await settle()
         bus.join()
         await settle()
-        assert sending.outcome is bus.fails
+    assert [str(each.outcome) for each in sends] == [
+        "1 cannot travel", "sent", "3 cannot travel", "5 cannot travel", "sent"
+    ]  # fmt: skip
+    assert [message.n for message in bus.messages] == [2, 6]
 
 
 async def test_a_bus_that_closes_lets_nobody_wait_for_a_connection() -> None:

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio import create_task_group
 
-from support.messages import note
+from support.messages import Note, note
 from support.proxies import Proxy
 from support.redis_servers import RedisServer, redis_running, until
 from support.runners import runner_on
@@ -161,16 +161,19 @@ async def test_a_server_that_is_killed_and_comes_back_loses_nothing_and_doubles_
             await right.subscribe(plain)
 
             async def send() -> None:
-                for n in range(2000):
-                    await left.send(note(n))
+                for n in range(1000):
+                    if n % 10:
+                        left.post(note(n))
+                    else:
+                        await left.send(note(n))
 
             async with anyio.create_task_group() as group:
                 group.start_soon(send)
-                for heard in (200, 800):
+                for heard in (100, 500):
                     await plain.until(heard)
                     await anyio.to_thread.run_sync(server.restart)
-            await plain.until(2000)
-            assert plain.got == [note(n) for n in range(2000)]
+            await plain.until(1000)
+            assert plain.got == [note(n) for n in range(1000)]
             assert left.statistics().lives == right.statistics().lives == 1
 
 
@@ -386,6 +389,24 @@ async def test_an_entry_that_says_nothing_harms_nobody(server: RedisServer, fiel
         assert [peer.name for peer in right.peers] == ["left"]
 
 
+def note_line(n: int) -> bytes:
+    """A note, as it goes over the wire."""
+    return b'{"v":1,"t":"tests.note","m":{"source":"me","n":%d}}' % n
+
+
+async def test_messages_that_come_again_are_dropped_however_they_share_entries(server: RedisServer) -> None:
+    """X2: as where it was not known what had become of the first writing, and a part of it was."""
+    plain = Plain("it")
+    async with buses(server, "left", "right") as (left, right):
+        await right.subscribe(plain)
+        for first, last in ((1, 3), (1, 3), (2, 5), (5, 5), (1, 5), (4, 8)):
+            lines = b"\n".join(map(note_line, range(first, last + 1)))
+            forge(server, right, o=left.incarnation, n=first, **({"l": lines} if first < last else {"m": lines}))
+        await plain.until(8)
+        assert [message.n for message in plain.got if isinstance(message, Note)] == list(range(1, 9))
+        assert (right.statistics().repeated, right.statistics().lives) == (3 + 2 + 1 + 5 + 2, 1)
+
+
 async def test_an_absurd_time_on_the_way_harms_nobody(server: RedisServer) -> None:
     """X1, X7: it counts as none."""
     plain = Plain("it")
@@ -560,6 +581,24 @@ async def test_a_connection_that_is_lost_is_told_of_and_made_again(server: Redis
         await until(lambda: heard == ["lost", "found"])
         assert left.statistics().connections_lost >= 1
         await left.send(note(1))
+
+
+async def test_each_connection_that_is_lost_counts_and_an_outage_is_told_once() -> None:
+    """X10"""
+    heard: list[str] = []
+    with redis_running() as server:
+        async with buses(server, "left", "right", lease=1.0) as (left, _right), create_task_group() as group:
+            await until(lambda: left.state == "connected")
+            left.add_event_handler("on_disconnected", lambda _bus, _reason: heard.append("lost"))
+            left.add_event_handler("on_connected", lambda _bus: heard.append("found"))
+            for outages in (1, 2):
+                server.kill()
+                group.start_soon(left.send, note(1))
+                lost = 3 * outages
+                await until(lambda: left.statistics().connections_lost == lost)  # noqa: B023 - awaited in this very step
+                server.start()
+                await until(lambda: heard == ["lost", "found"] * outages)  # noqa: B023 - the same
+            assert left.statistics().connections_lost == 6
 
 
 async def test_a_runner_is_not_ready_while_its_server_is_away_and_lives() -> None:

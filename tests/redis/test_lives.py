@@ -15,11 +15,12 @@ from support.runners import runner_on
 from support.subscribers import Plain
 from support.workers import Helper
 from workerbus import BusUnavailable, WorkerRunner
-from workerbus.redis import RedisBus, RedisSetupError
+from workerbus.redis import RedisBus, RedisSetupError, _lives
 from workerbus.redis._connection import Connection
 from workerbus.redis._errors import ConnectionLost
 from workerbus.redis._life import LifeTrigger
 from workerbus.redis._membership import Membership
+from workerbus.redis._server_check import check_rights
 
 Then = Callable[[Connection], Awaitable[None]]
 
@@ -147,6 +148,88 @@ async def test_the_name_of_a_worker_that_leaves_while_its_bus_joins_again_is_fre
         await until(lambda: server.call("HGETALL", "{workerbus}:names") == [b"stays", bus.incarnation.encode()])
         assert bus.statistics().lives == 2
         await runner.add_workers(Helper("leaves"), wait=True)
+
+
+async def test_names_are_claimed_and_given_back_in_each_life(server: RedisServer) -> None:
+    """X5"""
+    async with (
+        RedisBus(server.url, lease=1.0),
+        RedisBus(server.url, lease=1.0) as bus,
+        runner_on(bus, "left") as runner,
+    ):
+        for lives in (1, 2, 3):
+            worker = Helper("w")
+            await runner.add_workers(worker, wait=True)
+            assert server.call("HGETALL", "{workerbus}:names") == [b"w", bus.incarnation.encode()]
+            await worker.stop()
+            await until(lambda: server.call("HGETALL", "{workerbus}:names") == [])
+            lose(server, bus)
+            await until(lambda: bus.statistics().lives == lives + 1 and bus.peers)  # noqa: B023 - awaited in this very step
+
+
+async def test_a_bus_leaves_the_network_however_long_it_was_there(server: RedisServer) -> None:
+    """X4, L4: for leaving it has a second, from then on."""
+    async with RedisBus(server.url, lease=1.0) as bus:
+        begun = anyio.current_time()
+        while anyio.current_time() < begun + _lives._LEAVE_SECONDS:
+            round_trip = bus.statistics().round_trip
+            await until(lambda: bus.statistics().round_trip != round_trip)  # noqa: B023 - awaited in this very step
+    assert server.call("KEYS", "*") == []
+
+
+async def test_a_name_is_claimed_though_the_server_is_a_replica_for_a_while() -> None:
+    """X2, X5: as after a failover; the claim is made again where there is a master."""
+    with redis_running() as server:
+        async with RedisBus(server.url) as bus, runner_on(bus, "R") as runner:
+            await until(lambda: bus.state == "connected")
+            server.call("REPLICAOF", "127.0.0.1", "1")
+
+            async def comes_back() -> None:
+                await until(lambda: bus.state == "disconnected")
+                server.call("REPLICAOF", "NO", "ONE")
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(comes_back)
+                await runner.add_workers(Helper("w"), wait=True)
+            assert server.call("HGET", "{workerbus}:names", "w") == bus.incarnation.encode()
+
+
+async def test_an_answer_to_the_first_claims_that_is_lost_is_no_reason_for_another_life(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X4, X5, X10: those who are there meet it once."""
+    met: list[str] = []
+    async with RedisBus(server.url, name="right") as right:
+        right.add_event_handler("on_peer_joined", lambda _, peer: met.append(peer.incarnation))
+        claims = after_next(monkeypatch, "claim", lose_the_answer)
+        bus = RedisBus(server.url)
+        runner = WorkerRunner(bus=bus, name="left", handle_sigint=False)
+        await runner.add_workers(Helper("w"))
+        async with runner:
+            await until(lambda: met)
+            assert claims == [bus.incarnation] * 2
+            assert (met, bus.statistics().lives) == ([bus.incarnation], 1)
+            assert len(bus.peers) == 1
+
+
+async def test_rights_are_looked_at_again_where_the_connection_was_lost_meanwhile(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X9: one that is missing is told at the start all the same."""
+    looked: list[str] = []
+
+    async def looks(connection: Connection, inbox: str) -> None:
+        looked.append(inbox)
+        if len(looked) == 1:
+            await lose_the_answer(connection)
+        await check_rights(connection, inbox)
+
+    monkeypatch.setattr(_lives, "check_rights", looks)
+    server.add_user("member", "secret", "~{workerbus}:*", "+@all", "-xtrim")
+    with pytest.raises(RedisSetupError, match="xtrim"):
+        async with RedisBus(server.url.replace("redis://", "redis://member:secret@")):
+            pytest.fail("it has opened")
+    assert len(looked) == 2
 
 
 async def test_what_is_sent_between_two_lives_goes_out_with_the_next(

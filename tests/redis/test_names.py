@@ -235,6 +235,24 @@ async def test_a_name_whose_claim_was_cut_short_is_given_back_behind_it(world: W
     assert world.owner("w") == (b"a1" if again else None)
 
 
+async def test_a_name_that_one_may_not_give_back_holds_up_no_message(world: World) -> None:
+    """X2, X5, X10: the right to do it was taken away, so that no transaction with it is done."""
+    server = world.members.server
+    for name in ("v", "w"):
+        await world.names.claim(name)
+    server.add_user("writer", "secret", "~*", "+@all", "-eval")
+    limited = await connect(RedisSettings.parse(server.url.replace("redis://", "redis://writer:secret@")))
+    async with world.writing(limited):
+        for name in ("v", "w"):
+            world.release(name)
+            world.put(b"%s has gone" % name.encode())
+            await world.outbox.empty()
+    await limited.aclose()
+    assert server.call("XLEN", world.members.membership.inbox("b1")) == 3  # and that it has joined
+    assert world.refusals
+    assert all("NOPERM" in each for each in world.refusals)
+
+
 async def test_a_name_that_the_server_does_not_take_back_for_now_is_given_back_later() -> None:
     """X2, X5: as where its replicas are away; what is to be written with it waits as well."""
     with redis_running() as server:

@@ -71,6 +71,17 @@ async def test_a_service_that_no_sentinel_knows_is_refused(server: RedisServer, 
         await connect(settings_for(server.port))
 
 
+async def test_a_sentinel_that_does_not_know_the_service_does_not_keep_the_next_from_being_asked(
+    server: RedisServer, sentinel: RedisServer
+) -> None:
+    """X2: nor one that is none, or several of them."""
+    watch(sentinel, server)
+    with RedisServer(sentinel=True) as other:
+        connection = await connect(settings_for(other.port, server.port, free_port(), sentinel.port))
+        assert connection.address == f"127.0.0.1:{server.port}"
+        await connection.aclose()
+
+
 async def test_a_sentinel_that_hangs_does_not_keep_the_next_from_being_asked(
     server: RedisServer, sentinel: RedisServer
 ) -> None:

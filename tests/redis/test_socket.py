@@ -187,6 +187,26 @@ async def test_an_attempt_that_is_cut_short_leaves_no_socket_open(name: Any, ful
     assert scope.cancelled_caught  # the suite fails for a socket that is left to the garbage collector
 
 
+async def test_a_socket_that_is_connected_when_it_is_cut_short_is_closed(
+    name: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L1: in that very step."""
+    through, connected = _socket._connect, list[socket.socket]()
+    scope = anyio.CancelScope()
+
+    async def cut(found: Any) -> socket.socket:
+        connected.append(one := await through(found))
+        scope.cancel()
+        return one
+
+    monkeypatch.setattr(_socket, "_connect", cut)
+    name(listener.getsockname())
+    with scope:
+        stream = await open_tcp("a name", 1)
+        await stream.aclose()
+    assert [one.fileno() for one in connected] == [-1]
+
+
 @pytest.mark.parametrize("exists", [False, True])
 async def test_a_path_without_a_listener_is_an_error(tmp_path: Path, exists: bool) -> None:
     path = tmp_path / "socket"

@@ -178,6 +178,18 @@ async def test_messages_that_are_large_or_have_lines_share_no_entry_with_too_man
     assert [len(each) for each in world.shared(A)] == shared
 
 
+async def test_messages_for_two_lives_of_a_peer_share_no_entry(world: World, connection: Connection) -> None:
+    """X4: each goes to the inbox of its own."""
+    again = Peer(A.name, "a-2")
+    world.sessions[again.incarnation] = Session(again)
+    world.server.call("XADD", again.incarnation, "1-0", "k", "joined")
+    for data, peer in ((b"1", A), (b"2", again), (b"3", A), (b"4", again)):
+        world.put(data, peer)
+    await write_all(world, connection)
+    assert world.stored(A) == [(1, b"1"), (2, b"3")]
+    assert world.stored(again) == [(1, b"2"), (2, b"4")]
+
+
 async def test_a_mark_shares_its_entry_with_no_message(world: World, connection: Connection) -> None:
     """X3"""
     world.put(b"1", A)
@@ -199,21 +211,23 @@ async def test_a_small_inbox_counts_messages(world: World, connection: Connectio
     assert len(world.entries(A)) == 5
 
 
-async def test_a_server_that_has_become_a_replica_is_left(server: RedisServer, connection: Connection) -> None:
-    """X2: there is another one to write to, or will be."""
+@pytest.mark.parametrize("peers", [[A], [A, B]])
+async def test_a_server_that_has_become_a_replica_is_left(peers: list[Peer]) -> None:
+    """X2: there is another one to write to, or will be; in one command or in a transaction."""
     with redis_running() as server:
         world = World(server)
         connection = await connect(RedisSettings.parse(server.url))
         server.call("REPLICAOF", "127.0.0.1", "1")
         for data in (b"1", b"2"):
-            world.put(data, A)
+            world.put(data, *peers)
         with pytest.raises(RedisReplyError, match="READONLY") as caught:
             await world.writer.run(connection)
         assert caught.value.reconnect
         server.call("REPLICAOF", "NO", "ONE")
         await write_all(world, connection)
         await connection.aclose()
-        assert world.stored(A) == [(1, b"1"), (2, b"2")]
+        for peer in peers:
+            assert world.stored(peer) == [(1, b"1"), (2, b"2")]
 
 
 async def test_an_inbox_of_a_wrong_type_keeps_its_peers_messages_waiting_and_no_others(

@@ -270,6 +270,14 @@ def test_the_same_list_twice_is_not_in_itself() -> None:
     assert there_and_back(asks({"a": once, "b": [once, once]})).payload == {"a": [1], "b": [[1], [1]]}
 
 
+def test_the_same_list_twice_is_not_to_blame_for_what_else_is_wrong() -> None:
+    """X1"""
+    same: list[Any] = []
+    error = refusal(asks({"a": same, "b": [same, {"c": same}], "d": {1}}))
+    assert error.path == "payload.d"
+    assert "set would come back as list" in error.reason
+
+
 def test_a_payload_of_another_shape_is_refused() -> None:
     """X1"""
     assert (refusal(asks("text")).path, refusal(asks([1])).path) == ("payload", "payload")
