@@ -232,6 +232,32 @@ async def test_rights_are_looked_at_again_where_the_connection_was_lost_meanwhil
     assert len(looked) == 2
 
 
+async def test_a_bus_that_is_closed_while_its_server_hangs_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L1, L4, X5: not for what it was to keep for the operator, nor for names that are claimed or given back."""
+    monkeypatch.setattr(_lives, "_LEAVE_SECONDS", 0.1)
+    outcomes: list[BaseException] = []
+    with redis_running() as server:
+        async with anyio.create_task_group() as group:
+
+            async def claim(bus: RedisBus, name: str) -> None:
+                try:
+                    await bus.claim(name)
+                except BusUnavailable as exc:
+                    outcomes.append(exc)
+
+            async with RedisBus(server.url) as bus:
+                await until(lambda: bus.state == "connected")
+                server.freeze()
+                bus._redis._keep(("from", "x"))
+                with anyio.move_on_after(0.01):
+                    await bus.claim("cut short")
+                bus.release("cut short")
+                group.start_soon(claim, bus, "under way")
+                await anyio.wait_all_tasks_blocked()
+        server.thaw()
+    assert ["it is closing" in str(each) for each in outcomes] == [True]
+
+
 async def test_what_is_sent_between_two_lives_goes_out_with_the_next(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,19 @@ async def test_a_server_that_starts_late_and_can_not_be_used_is_an_error_at_once
         assert all(isinstance(event.error, ConnectionLost) for event in events)
 
 
+@pytest.mark.parametrize("lost", [False, True])
+async def test_one_that_was_closed_is_not_to_be_had(server: RedisServer, lost: bool) -> None:
+    """L1: whoever asks for it is told, and has not to ask again."""
+    connection = ReconnectingConnection(RedisSettings.parse(server.url), "test")
+    first = await connection.get()
+    if lost:
+        await first.aclose()
+    await connection.aclose()
+    for _ in range(2):
+        with pytest.raises(ConnectionLost, match="it was closed"):
+            await connection.get()
+
+
 async def test_one_that_was_lost_already_is_not_lost_again(server: RedisServer) -> None:
     """X2: whoever finds that out later leaves the next one alone."""
     events: list[ConnectionEvent] = []

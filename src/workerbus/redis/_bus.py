@@ -22,7 +22,7 @@ from workerbus.bus._peers import Receipt
 from workerbus.errors import BusUnavailable
 from workerbus.messages import BusMessage
 from workerbus.redis._arrivals import REFUSED_KEPT, Arrivals
-from workerbus.redis._errors import RedisReplyError
+from workerbus.redis._errors import ConnectionLost, RedisReplyError
 from workerbus.redis._life import LifeState, LifeTrigger
 from workerbus.redis._lives import Lives, logger
 from workerbus.redis._membership import Membership
@@ -188,12 +188,16 @@ class RedisBus(PeerBus):
 
         Guarantees: X5.
         """
-        with move_on_after(self.send_timeout):
-            owner = await self._redis.names.claim(name)
-            if owner is not None:
-                raise self._redis.lives.taken(name, owner)
-            return
         why = f"no answer within {self.send_timeout:g} s"
+        with move_on_after(self.send_timeout):
+            try:
+                owner = await self._redis.names.claim(name)
+            except ConnectionLost:
+                owner, why = None, "it is closing"
+            else:
+                if owner is not None:
+                    raise self._redis.lives.taken(name, owner)
+                return
         raise BusUnavailable(self.name, why, maybe_stored=False, doing=f"claim the name {name!r}")
 
     def release(self, name: str) -> None:
@@ -310,7 +314,7 @@ class _Parts:
         command = ("XADD", self._refused, "MAXLEN", "~", REFUSED_KEPT, "*", *fields)
         try:
             await self.lives.on_server(lambda connection: connection.execute(*command))
-        except RedisReplyError as exc:
+        except (RedisReplyError, ConnectionLost) as exc:  # the second where the bus is closed
             bus = self._bus
             text = "bus %r could not keep a message for the operator: %s"
             logger.warning(text, bus.name, exc, extra=about(runner=bus.opened_by))

@@ -403,7 +403,11 @@ class Lives:
         await self._connections.reader.close_if_stuck(limit + BLOCK_SECONDS)
 
     async def on_server(self, call: Callable[[Connection], Awaitable[T]]) -> T:
-        """Do something on the connection that renews the lease, and again on the next one where that is lost."""
+        """Do something on the connection that renews the lease, and again on the next one where that is lost.
+
+        Raises:
+            ConnectionLost: The bus is closed.
+        """
         while True:
             connection = await self._connections.lease.get()
             try:

@@ -14,7 +14,7 @@ from anyio import Event, Lock
 
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus.redis._connection import Connection
-from workerbus.redis._errors import RedisReplyError
+from workerbus.redis._errors import ConnectionLost, RedisReplyError
 from workerbus.redis._membership import Member, Membership
 from workerbus.redis._protocol import Command
 
@@ -96,6 +96,8 @@ class Names:
         except RedisReplyError as exc:
             self._behind.discard(name)  # it goes with this life
             self._refused(str(exc))
+        except ConnectionLost:  # the bus is closed
+            self._behind.discard(name)
 
     # --- with the batches of the writer
 

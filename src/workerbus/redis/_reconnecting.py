@@ -191,6 +191,7 @@ class ReconnectingConnection:
 
     async def _make(self, *, first: bool = False) -> Connection:
         async with self._turn:
+            self._check_open()
             self._note_loss()
             if self._connection is not None:  # another task has made it
                 return self._connection
