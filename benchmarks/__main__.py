@@ -40,6 +40,13 @@ def parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, metavar="N", help=f"default: {ROUNDS}, or {QUICK_ROUNDS} with --quick")
     add("--cpu", action="store_true", help="show processor time instead of time, where the machine is not idle")
     add("--limit", type=float, metavar="SECONDS", default=180.0, help="of one measurement; default: %(default)g")
+    add(
+        "--patience",
+        type=float,
+        metavar="SECONDS",
+        help="for one contender, subject and size; then it gets no more rounds; "
+        f"default: {PATIENCE:g}, or {QUICK_PATIENCE:g} with --quick",
+    )
     add("--json", metavar="FILE", type=Path, help="write everything there, round by round")
     add("--from", metavar="FILE", type=Path, dest="earlier", help="show an earlier run's --json instead of measuring")
     add("--markdown", metavar="FILE", type=Path, help="write the goals there, and what was measured, for the README")
@@ -99,7 +106,7 @@ def main() -> None:
     else:
         results = Results()
         rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-        patience = QUICK_PATIENCE if options.quick else PATIENCE
+        patience = (QUICK_PATIENCE if options.quick else PATIENCE) if options.patience is None else options.patience
         run(Plan(contenders, subjects, rounds, options.quick, options.limit, patience), results)
     results.by_cpu = options.cpu
     Tables(console, contenders, results).show(subjects)

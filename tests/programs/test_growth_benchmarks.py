@@ -280,7 +280,7 @@ def run_beside(*options: str) -> "subprocess.CompletedProcess[str]":
         env={**os.environ, "COLUMNS": "120", "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

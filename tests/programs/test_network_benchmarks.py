@@ -22,7 +22,7 @@ def benchmark(module: str, *options: str) -> str:
         env={**os.environ, "COLUMNS": "120"},
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
