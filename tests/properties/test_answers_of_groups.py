@@ -13,7 +13,7 @@ from support.workers import running
 from workerbus import JobAnswer, JobGroupError, JobGroupTimeoutError, JobStatus, WorkerRunner
 from workerbus.testing import Behaviour, ScriptedWorker, run
 
-many = settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 Ended = Literal["enough", "all", "failed", "too few", "timeout"]
 

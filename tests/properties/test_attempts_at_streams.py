@@ -13,7 +13,7 @@ from workerbus import Backoff, JobError, JobStatus, JobTimeoutError
 from workerbus.testing import Behaviour, ScriptedError, ScriptedWorker, run
 from workerbus.testing.strategies import behaviours, scripts
 
-many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 BACKOFF = Backoff(initial=0.375, factor=2, maximum=1.5, jitter=0)
 """So that no wait ends at the same moment as anything that was drawn, which is at quarters of a second."""

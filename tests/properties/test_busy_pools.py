@@ -169,7 +169,7 @@ def check(raw: Raw, notes: Notes, concurrency: int, *, priorities: bool, ended: 
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(ACTS, min_size=8, max_size=30), st.integers(1, 3), st.integers(1, 3), st.booleans(), st.integers(0, 99))
 def test_each_job_of_a_pool_is_answered_once_and_in_order_whatever_happens(
     backend: Any, acts: list[tuple[str, Any, Any]], size: int, concurrency: int, priorities: bool, seed: int

@@ -157,7 +157,7 @@ TROUBLES: list[list[str]] = [[], [], [], ["attach"], ["raises"], ["attach", "rai
     backend=st.sampled_from(["asyncio", "trio"]),
     seed=st.integers(0, 20),
 )
-@settings(max_examples=100)
+@settings(max_examples=70)
 def test_whoever_fails_and_however_often_the_model_says_who_is_made_when(
     all_for_one: bool, most: int, within: float, script: list[tuple[int, str, list[str]]], backend: str, seed: int
 ) -> None:

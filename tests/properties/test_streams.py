@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from properties.stream_world import StreamPlan, play, stream_plans
 from workerbus.testing import run
 
-many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @many

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 
 from recording.test_pictures import many_records
 from support.recorded import recorded
@@ -76,6 +76,7 @@ def test_the_jobs_in_flight_are_counted() -> None:
 
 
 @given(many_records())
+@settings(max_examples=60)
 def test_slices_of_one_thread_are_nested_and_arrows_begin_and_end_at_one(records: list[Record]) -> None:
     events = events_of(chrome_trace(records, dropped=0))
     by_thread: dict[int, list[tuple[float, float]]] = defaultdict(list)

@@ -1,6 +1,6 @@
 """What became of each job: as its requester has seen it, whatever the workers and the requester do."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workerbus import JobStatus, MemoryBus
@@ -10,6 +10,7 @@ from workerbus.testing.strategies import group_plans, seeds
 
 
 @given(group_plans(), seeds(), st.sampled_from(["asyncio", "trio"]))
+@settings(max_examples=60)
 def test_the_jobs_of_a_recording_are_those_of_the_group(plan: GroupPlan, seed: int, backend: str) -> None:
     """J1, J5, O1: who was asked, whose handler began, how each ended, and how many chunks there were."""
     recording = Recording()

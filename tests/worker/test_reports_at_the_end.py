@@ -23,8 +23,10 @@ from workerbus import (
 )
 from workerbus.testing import run
 
-SCHEDULES = [(steps, seed) for steps in range(7) for seed in range(6)]
+Schedules = list[tuple[int, int]]
+SCHEDULES = [(steps, seed) for seed in range(6) for steps in range(7)]
 """How many passes of the loop the end comes after the error, and in which order the tasks run."""
+FEW, MORE = SCHEDULES[:14], SCHEDULES[14:]
 
 
 class Hearing(BaseWorker):
@@ -124,6 +126,7 @@ async def heard(parent: Hearing, child: Child, end: str, steps: int) -> list[str
     return parent.told
 
 
+@pytest.mark.parametrize("schedules", [FEW, pytest.param(MORE, marks=pytest.mark.slow)], ids=["few", "more"])
 @pytest.mark.parametrize("parent", PARENTS)
 @pytest.mark.parametrize(
     ("child", "end"),
@@ -137,12 +140,12 @@ async def heard(parent: Hearing, child: Child, end: str, steps: int) -> list[str
     ],
 )
 def test_a_parent_that_ends_hears_of_each_error_and_end_of_its_children(
-    backend: str, parent: type[Hearing], child: Callable[[], Child], end: str
+    backend: str, parent: type[Hearing], child: Callable[[], Child], end: str, schedules: Schedules
 ) -> None:
     """W7, W9: whether the error or the end comes first"""
     origin = "on_bus_message" if child is FailingHook else "run"
     expected = {f"failed child {origin}"} | ({"gone child"} if parent is not Hearing else set())
-    for steps, seed in SCHEDULES:
+    for steps, seed in schedules:
         told = run(heard, parent(), child(), end, steps, backend=backend, seed=seed)
         assert sorted(told) == sorted(expected), (steps, seed)
 
