@@ -15,21 +15,24 @@ def circles_in(waits: Mapping[int, Sequence[int]]) -> list[list[int]]:
     """
     # A depth-first search without recursion, since chains of waits can be long: `path` is the chain from the start to
     # where the search is, `ahead` what is still to be looked at for each task of it. A task that is met again on the
-    # path closes a circle. A task that is done is on no other circle that would be reported.
+    # path closes a circle, which is taken off the path: the search goes on where it was before. What is done is in a
+    # circle, or in none but with tasks that are.
     found: list[list[int]] = []
     done: set[int] = set()
     for start in waits:
-        path, ahead = [start], [iter(waits[start])]
-        while ahead and start not in done:
+        path, ahead = ([], []) if start in done else ([start], [iter(waits[start])])
+        while path:
             task = next(ahead[-1], None)
             if task is None:
                 ahead.pop()
                 done.add(path.pop())
             elif task in path:
-                circle = path[path.index(task) :]
+                begin = path.index(task)
+                circle = path[begin:]
                 first = circle.index(min(circle))
                 found.append(circle[first:] + circle[:first])
-                done.update(path)
+                done.update(circle)
+                del path[begin:], ahead[begin:]
             elif task not in done:
                 path.append(task)
                 ahead.append(iter(waits.get(task, ())))
