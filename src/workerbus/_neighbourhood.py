@@ -60,7 +60,7 @@ class Neighbourhood(Generic[N]):
         registry.neighbourhood = self
         for data in self.sharing.values():
             registry.neighbour_came(data)
-        for name in registry.wanted & self.workers.keys():
+        for name in registry.wanted & (self.workers.keys() - self.sharing.keys()):
             registry.neighbour_came(self.workers[name])
 
     def leave(self, registry: N) -> None:

@@ -1,12 +1,12 @@
 """B9, X7: buses with peers whose lanes are bounded: what comes never waits in anybody's way."""
 
 import pytest
-from anyio import Event, WouldBlock, create_task_group
+from anyio import Event, WouldBlock, create_task_group, current_time, sleep
 
 from support.hand_buses import LEFT, RIGHT, HandBus, Listener
 from support.messages import Alarm, Note, alarm, note
 from support.subscribers import Plain
-from workerbus import Arrival, BusJobUpdateMessage, BusMessage
+from workerbus import Arrival, BusJobUpdateMessage, BusMessage, BusUnavailable
 from workerbus.testing import settle
 
 D, O = Arrival.DELIVERED, Arrival.OVERFLOW  # noqa: E741 - as in the tables of sessions
@@ -199,6 +199,26 @@ async def test_a_sender_here_waits_for_room_and_peers_do_not_wait_for_it() -> No
         slow.go.set()
         await slow.until(4)
     assert numbers(slow) == [0, 1, 2, 3]
+
+
+async def test_the_time_of_a_send_goes_by_while_it_waits_for_room() -> None:
+    """B9, X2: send_timeout is counted from the send on."""
+    bus, slow = HandBus(LEFT, max_buffer_size=1, settles=False, send_timeout=2.0), Slow("slow")
+    async with bus, create_task_group() as group:
+        await bus.subscribe(slow)
+        for n in range(2):
+            await bus.send(note(n, "slow"))
+        begun = current_time()
+
+        async def make_room() -> None:
+            await sleep(1.5)
+            slow.go.set()
+
+        group.start_soon(make_room)
+        with pytest.raises(BusUnavailable):
+            await bus.send(note(2))
+        assert current_time() - begun == pytest.approx(2.0)
+    assert numbers(slow) == [0, 1, 2]
 
 
 async def test_what_belongs_to_a_job_that_one_has_asked_for_waits_for_no_room() -> None:

@@ -160,12 +160,13 @@ async def test_names_of_a_peer_that_is_gone_are_looked_for_when_one_of_its_name_
     async with bus:
         bus.locate("one", LEFT)
         bus.locate("two", RIGHT)
+        bus.locate("three", LEFT)
         bus.lose(LEFT, "its lease is over")
         bus.lose(RIGHT, "its lease is over")
         bus.meet(again)
-        await bus.send(update("one"))
-        await bus.send(update("two"))
-        assert bus.sent == [(update("one"), (again,))]
+        for name in ("one", "two", "three"):
+            await bus.send(update(name))
+        assert bus.sent == [(update("one"), (again,)), (update("three"), (again,))]
 
 
 async def test_the_same_name_in_another_life_is_another_peer() -> None:

@@ -133,6 +133,27 @@ async def test_what_is_sent_does_not_overtake_what_the_library_has_sent_before()
     assert plain.got == [note(n) for n in range(1, 6)]
 
 
+async def test_what_is_sent_does_not_overtake_the_last_message_that_waits_in_a_spy() -> None:
+    """B2: the spy is gone, and still has one message."""
+    bus, plain = MemoryBus(), Plain("plain")
+    original = bus.send
+
+    async def slow(message: BusMessage) -> None:
+        await anyio.sleep(1)
+        await original(message)
+
+    await bus.subscribe(plain)
+    async with bus:
+        bus.send = slow  # type: ignore[method-assign]  # as a spy does
+        bus.post(note(1))
+        await settle()
+        del bus.send
+        bus.post(note(2))
+        await bus.send(note(3))
+        await plain.until(3)
+    assert plain.got == [note(n) for n in range(1, 4)]
+
+
 async def test_a_spy_sees_what_stays_in_this_process() -> None:
     """N7: local messages, which no transport gets."""
     bus, seen, child = MemoryBus(), list[BusMessage](), Helper("child")

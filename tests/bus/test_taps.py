@@ -339,6 +339,41 @@ async def test_taps_are_told_of_a_job_in_the_order_in_which_they_were_added() ->
     assert told == [(mark, "abc") for mark in "abc"]
 
 
+LIFE = ("job_asked", "job_sends", "job_sent", "job_begins", "job_answered", "job_over", "job_ends")
+"""What taps are told of a job, in its order."""
+
+
+@pytest.mark.parametrize("event", LIFE)
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_tap_that_is_removed_while_taps_are_told_of_a_job_is_told_nothing_more(event: str, first: bool) -> None:
+    """O1: not of what is told just then, either, if its turn has not come."""
+    told: list[str] = []
+
+    class Noting:
+        def __call__(self, message: BusMessage) -> None:
+            """Do nothing."""
+
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            if name not in LIFE:
+                raise AttributeError(name)
+            return lambda *about: told.append(name)
+
+    async with running(Helper("helper")) as runner:
+        noting = Noting()
+
+        def removing(message: BusMessage) -> None:
+            """Do nothing."""
+
+        def remove(*about: object) -> None:
+            runner.bus.remove_tap(noting)
+
+        setattr(removing, event, remove)
+        for tap in (removing, noting) if first else (noting, removing):
+            runner.bus.add_tap(tap)
+        await runner.job("helper", name="echo")
+    assert tuple(told) == LIFE[: LIFE.index(event) + (not first)]
+
+
 async def test_a_tap_that_raises_when_a_handler_begins_is_taken_off_and_the_job_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -506,6 +506,19 @@ async def test_a_start_that_was_given_up_is_none_of_a_later_worker_of_the_name()
     assert watch.told == [elsewhere]
 
 
+async def test_a_worker_that_was_never_ready_is_told_of_to_nobody() -> None:
+    """G1, G2: neither that it came nor that it has gone; the next one of its name is."""
+    registry, came, gone = WorkerRegistry("here"), Watch(), Watch()
+    await registry.watch("worker", came)
+    await registry.watch_departure("worker", gone)
+    assert registry.begin(ready("worker"))
+    await registry.unregister("worker")
+    assert (came.told, gone.told) == ([], [])
+    await registry.register(ready("worker"))
+    await registry.unregister("worker")
+    assert (came.told, gone.told) == ([ready("worker")], [ready("worker")])
+
+
 async def test_a_waiter_that_gives_up_takes_no_other_with_it() -> None:
     """G2"""
     registry, found = WorkerRegistry("here"), list[WorkerReadyData]()

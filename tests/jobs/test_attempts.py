@@ -18,6 +18,7 @@ from workerbus import (
     BusJobRequestMessage,
     JobError,
     JobFailure,
+    JobRequestOptions,
     JobStatus,
     JobTimeoutError,
     NotRunningError,
@@ -99,6 +100,37 @@ async def test_the_number_of_attempts_counts_the_one_that_is_under_way() -> None
         for seconds, attempts in ((0.5, 1), (1, 2), (1, 2)):
             await anyio.sleep(seconds)
             assert asked.attempts == attempts
+
+
+@pytest.mark.parametrize("priority", [0, 3])
+@pytest.mark.parametrize("delay", [None, 0.5])
+@pytest.mark.parametrize("way", ["awaited", "body", "attempts"])
+async def test_all_that_was_said_of_how_a_job_is_to_be_done_travels_with_each_request(
+    way: str, delay: float | None, priority: int
+) -> None:
+    """J19, J20, S2: but for the delay, which is that of the first attempt, and the window, which is for a reader."""
+    said: list[JobRequestOptions] = []
+    async with running(Flaky(*([ValueError(), ValueError()] if way == "attempts" else []))) as runner:
+        runner.bus.add_tap(
+            lambda message: (
+                said.append(message.options or JobRequestOptions())
+                if isinstance(message, BusJobRequestMessage)
+                else None
+            )
+        )
+        if way == "attempts":
+            await runner.job("flaky", name="do", delay=delay, priority=priority, attempts=3, retry_on=ValueError)
+        elif way == "awaited":
+            await runner.job("flaky", name="do", delay=delay, priority=priority)
+        else:
+            async with runner.job("flaky", name="do", delay=delay, priority=priority, max_buffered_events=7):
+                pass
+    attempts = [1, 2, 3] if way == "attempts" else [1]
+    window = 7 if way == "body" else None
+    assert [each.attempt for each in said] == attempts
+    assert [each.delay for each in said] == [delay, None, None][: len(attempts)]
+    assert [each.priority for each in said] == [priority] * len(attempts)
+    assert [each.max_buffered_events for each in said] == [window] * len(attempts)
 
 
 async def test_one_that_succeeds_is_asked_for_once() -> None:

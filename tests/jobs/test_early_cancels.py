@@ -283,12 +283,14 @@ async def test_a_cancel_that_overtakes_its_request_keeps_its_reason() -> None:
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(helper)
     raw = await Raw.on(runner.bus)
-    await raw.ask("one", "helper", "echo")
-    await raw.ask("two", "helper", "echo")
+    for job_id in ("one", "two", "three"):
+        await raw.ask(job_id, "helper", "echo")
+    await raw.cancel("three", "helper", "not wanted")
     await raw.cancel("one", "helper", "too late")
     async with runner:
         assert await raw.answer("two") == (JobStatus.COMPLETED, {"worker": "helper", "payload": None})
         assert await raw.answer("one") == (JobStatus.CANCELLED, {"error": "too late", "type": "Cancelled"})
+        assert await raw.answer("three") == (JobStatus.CANCELLED, {"error": "not wanted", "type": "Cancelled"})
     assert helper.calls == ["two"]
 
 

@@ -1,4 +1,6 @@
-"""J5, J6, B9: requests that wait for a worker or for room, and answers that come while others are still asked."""
+"""J5, J6, J12, B9: requests that wait for a worker or for room, answers that come while others are still asked, and
+requests that come again.
+"""
 
 import logging
 from typing import Any
@@ -21,8 +23,10 @@ from workerbus import (
     JobError,
     JobFailure,
     JobGroupError,
+    JobRequestOptions,
     JobStatus,
     MemoryBus,
+    WorkerPool,
     job,
 )
 from workerbus.testing import EchoWorker, settle
@@ -384,3 +388,71 @@ async def test_a_group_without_a_body_that_fails_while_it_waits_for_room_waits_n
             await runner.job_group("refusing", "busy", name="late")
         assert anyio.current_time() == begun + 1
         release.set()
+
+
+class Counting(BaseWorker):
+    """Counts how often each job begins, and keeps all of them until it is told to go on."""
+
+    def __init__(self, name: str = "counting") -> None:
+        super().__init__(name)
+        self.begun: list[str] = []
+        self.go_on = anyio.Event()
+
+    @job(name="one by one", sequential=True)
+    async def one_by_one(self, message: BusJobRequestMessage) -> None:
+        self.begun.append(message.job_id)
+        with anyio.CancelScope(shield=True):
+            await self.go_on.wait()
+
+    @job(name="left open", deferred=True)
+    async def left_open(self, message: BusJobRequestMessage) -> None:
+        self.begun.append(message.job_id)
+
+    @job(name="answered", deferred=True)
+    async def answered(self, message: BusJobRequestMessage) -> None:
+        self.begun.append(message.job_id)
+        await self.send_job_response(message.job_id)
+        await self.go_on.wait()
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        ("counting", "delayed"),
+        ("counting", "running"),
+        ("counting", "in line"),
+        ("counting", "cancelled"),
+        ("counting", "left open"),
+        ("counting", "answered"),
+        ("counting", "over"),
+        ("pool", "running"),
+        ("pool", "in line"),
+        ("pool", "cancelled"),
+    ],
+)
+async def test_a_request_that_comes_again_changes_nothing_wherever_its_job_is(where: str, name: str) -> None:
+    """J12: it runs once, and is answered once."""
+    worker = Counting("counting" if where == "counting" else "pool/1")
+    asked: BaseWorker = worker if where == "counting" else WorkerPool("pool", lambda _: worker, size=1)
+    async with running() as runner:
+        await runner.add_workers(asked, wait=True)
+        raw = await Raw.on(runner.bus)
+        if name == "in line":
+            await raw.ask("before", where, "one by one")
+        options = JobRequestOptions(delay=1.0) if name == "delayed" else None
+        job_name = name if name in ("left open", "answered") else "one by one"
+        for _ in range(2):
+            if name == "over":
+                worker.go_on.set()
+            await raw.ask("job", where, job_name, options=options)
+            await settle()
+            if name == "cancelled":
+                await raw.cancel("job", where)
+        if name == "left open":
+            await worker.send_job_response("job")
+        await anyio.sleep(1)
+        worker.go_on.set()
+        await raw.answer("job")
+        await raw.settle()
+    assert worker.begun.count("job") == 1
+    assert len(raw.answers("job")) == 1

@@ -26,6 +26,7 @@ from workerbus import (
     JobError,
     JobStatus,
     JobTimeoutError,
+    WorkerPool,
     WorkerRunner,
     job,
 )
@@ -90,7 +91,7 @@ def waiting(asked: JobContext[Any]) -> int:
     return 0 if queue is None else sum(kind is not MARK for kind, _, _ in queue.events)
 
 
-async def read(asker: WorkerRunner, source: Source, *, pause: float = 0.0, **options: Any) -> list[int]:
+async def read(asker: WorkerRunner, *, pause: float = 0.0, **options: Any) -> list[int]:
     """Read all of a stream, and see that no more of it waits than the window allows."""
     found: list[int] = []
     async with asker.job("source", name="count", max_buffered_events=WINDOW, **options) as asked:
@@ -107,7 +108,15 @@ async def test_a_handler_goes_on_though_it_was_not_told_that_it_may(which: Itera
     """J19: it asks, after a while, and whoever reads says it again."""
     source = Source()
     async with between(source, faults=losing(BusJobStreamWindowMessage, which)) as asker:
-        assert await read(asker, source) == list(range(60))
+        assert await read(asker) == list(range(60))
+        assert current_time() < 40
+
+
+async def test_a_member_of_a_pool_asks_in_the_name_that_was_asked() -> None:
+    """J19, S2"""
+    pool = WorkerPool("source", Source, size=2)
+    async with between(pool, faults=losing(BusJobStreamWindowMessage, range(1, 4))) as asker:
+        assert await read(asker) == list(range(60))
         assert current_time() < 40
 
 
@@ -119,7 +128,7 @@ async def test_chunks_that_were_lost_are_missing_and_hold_nothing_up(
     source, lost = Source(), set(which)
     with caplog.at_level(logging.WARNING, "workerbus.jobs"):
         async with between(source, faults=losing(BusJobStreamDataMessage, lost)) as asker:
-            assert await read(asker, source) == [n for n in range(60) if n + 1 not in lost]
+            assert await read(asker) == [n for n in range(60) if n + 1 not in lost]
             assert current_time() < 40
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{len(lost)} chunks of the stream of job ")
@@ -132,7 +141,7 @@ async def test_nothing_is_said_of_chunks_that_have_all_arrived(caplog: pytest.Lo
     source = Source()
     with caplog.at_level(logging.WARNING, "workerbus.jobs"):
         async with between(source, faults=Faults(delay=(0.0, 0.3), duplicate=0.5)) as asker:
-            assert await read(asker, source) == list(range(60))
+            assert await read(asker) == list(range(60))
     assert caplog.records == []
 
 
@@ -141,7 +150,7 @@ async def test_what_comes_twice_is_read_once_and_takes_one_place(pause: float) -
     """J19: chunks as well as what lets the handler go on."""
     source = Source()
     async with between(source, faults=Faults(duplicate=1.0, delay=0.2)) as asker:
-        assert await read(asker, source, pause=pause) == list(range(60))
+        assert await read(asker, pause=pause) == list(range(60))
         assert core_of(asker).job_client.ignored >= 60
 
 
@@ -328,7 +337,7 @@ async def test_a_network_that_loses_a_tenth_costs_a_stream_seconds_and_not_its_l
     source = Source(many=300)
     plan = Faults(lose=0.1, duplicate=0.1, delay=0.05, spare=only(BusJobStreamDataMessage, BusJobStreamWindowMessage))
     async with between(source, seed=3, faults=plan) as asker:
-        found = await read(asker, source)
+        found = await read(asker)
     assert 240 < len(found) < 300
     assert found == sorted(set(found))
 

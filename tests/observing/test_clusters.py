@@ -31,6 +31,7 @@ from workerbus import (
 )
 from workerbus.observing import ObservedCluster, PassedMessage, PassingMessages, observe_cluster
 from workerbus.runner import _observers
+from workerbus.runner._notes import ROOM
 from workerbus.runner._observers import parts
 from workerbus.runner._reporter import Report
 from workerbus.testing import PeerNetwork, settle
@@ -286,6 +287,59 @@ async def test_who_asks_too_often_is_answered_seldom() -> None:
             await anyio.sleep(0.01)
         answers = [each for each in eager.messages("one") if isinstance(each, BusObservationMessage)]
         assert 2 <= len(answers) <= 11
+
+
+def reports(looker: Taker) -> list[dict[str, Any]]:
+    """Return what a runner has told somebody, put together from its parts, and when."""
+    found: dict[int, dict[str, Any]] = {}
+    complete: list[dict[str, Any]] = []
+    for time, message in looker.got:
+        if isinstance(message, BusObservationMessage) and message.target == looker.name:
+            report, part = found.setdefault(message.number, {"notes": []}), json.loads(message.report)
+            report.update(part, notes=report["notes"] + part.get("notes", []), at=time)
+            complete += [] if message.more else [report]
+    return complete
+
+
+@pytest.mark.parametrize("first", ["modest", "curious"])
+async def test_of_several_who_look_each_is_told_what_it_asks_for_and_when(first: str) -> None:
+    """O7: whoever came first. When their process is lost, all of them are forgotten."""
+    wanted = {"modest": ("none", 8.0), "curious": ("all", 0.5)}
+    net = network()
+    async with running(Helper("helper"), name="one", bus=net.end("one")) as runner:
+        async with net.end("view") as bus:
+            lookers = {name: Taker(name) for name in sorted(wanted, key=lambda name: name != first)}
+            begun = anyio.current_time()
+            for number in (1, 2):
+                for name, looker in lookers.items():
+                    messages, interval = wanted[name]
+                    await bus.subscribe(looker)
+                    bus.post(BusObserveMessage(number, interval, messages, source=name))
+                await eventually(lambda: all(reports(looker) for looker in lookers.values()))
+            await runner.job("helper", name="echo")
+            await eventually(lambda: all(len(reports(looker)) == 2 for looker in lookers.values()))
+            assert reports(lookers["curious"])[1]["at"] - begun < 8.0 <= reports(lookers["modest"])[1]["at"] - begun
+            assert reports(lookers["modest"])[1]["notes"] == []
+            assert "asked" in [note[1] for note in reports(lookers["curious"])[1]["notes"]]
+        left = anyio.current_time()
+        await eventually(lambda: taps(runner) == [0])
+        assert anyio.current_time() - left < _observers.KEEP / 2
+
+
+async def test_a_report_says_whether_messages_were_left_out_since_the_last_one() -> None:
+    """O7"""
+    net = network()
+    async with running(Helper("helper"), name="one", bus=net.end("one")) as runner, net.end("view") as bus:
+        looker = Taker("looker")
+        await bus.subscribe(looker)
+        sampled: list[bool] = []
+        for number, messages in enumerate((1, 2 * ROOM, 1, 2 * ROOM, 1), 1):
+            for _ in range(messages):
+                await runner.bus.send(BusDataMessage(source="me", target="helper"))
+            bus.post(BusObserveMessage(number, messages="all", source="looker"))
+            await eventually(lambda number=number: len(reports(looker)) >= number)  # type: ignore[misc]  # its own number
+            sampled.append(reports(looker)[-1]["sampled"])
+    assert sampled == [False, True, False, True, False]
 
 
 async def test_runners_come_and_go() -> None:

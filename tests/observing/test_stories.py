@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextvars import copy_context
 
 import pytest
 from hypothesis import given
@@ -72,6 +73,27 @@ def test_who_has_seen_enough_takes_itself_off() -> None:
     assert [note.job_id for note in notes.take()] == [str(number) for number in range(10)]
     notes(BusJobRequestMessage("again", source="me", target="w"))
     assert [note.job_id for note in notes.take()] == ["again"]
+
+
+def test_in_which_job_a_request_is_asked_for_is_unknown_where_messages_were_left_out() -> None:
+    """O4: a handler may have begun among them; what is known to be in none is told so."""
+    notes = Notes(lambda _: None, room=2)
+    outer, handler = BusJobRequestMessage("outer", source="me", target="w"), copy_context()
+
+    def parent() -> str | None:
+        notes(BusJobRequestMessage("inner", source="w", target="v"))
+        (note,) = notes.take()
+        return note.parent
+
+    assert parent() is None
+    handler.run(notes.job_begins, "w", outer)
+    assert (handler.run(parent), parent()) == ("outer", "")
+    for _ in range(3):
+        notes(outer)
+    notes.take()
+    assert parent() is None
+    handler.run(notes.job_ends, "w", outer)
+    assert parent() is None
 
 
 def test_a_group_is_open_until_its_last_answer() -> None:

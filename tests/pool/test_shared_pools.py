@@ -7,6 +7,8 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
 
 from support.pools import END, Member, pool_of
 from workerbus import (
@@ -71,6 +73,18 @@ def test_a_pool_that_announces_itself_again_stays_as_busy_as_it_was() -> None:
     pools.note_load(busy, 4, 4)
     pools.add(known("busy", "a", 4))
     assert [pools.choose("pool") for _ in range(4)] == [other] * 4
+
+
+def test_what_was_asked_of_a_pool_counts_until_that_says_how_busy_it_is() -> None:
+    """S2: what it says then has that in it."""
+    pools = SharedPools("me")
+    pools.add(first := known("first", "a", 4))
+    pools.add(second := known("second", "b", 4))
+    pools.note_load(second, 4, 3)
+    assert [pools.choose("pool") for _ in range(3)] == [first] * 3
+    pools.note_load(first, 4, 3)
+    pools.note_load(second, 4, 4)
+    assert pools.choose("pool") is first
 
 
 def test_one_that_is_gone_is_not_chosen_and_nothing_is_kept_of_it() -> None:
@@ -159,6 +173,25 @@ async def test_a_handler_sees_the_name_that_was_asked() -> None:
     async with processes(PeerNetwork(), {"left": 1}, log=seen, kind=Seeing) as (asker, _):
         await asker.job("pool", name="see")
         assert seen == ["pool"]
+
+
+async def test_a_stream_goes_on_when_its_reader_has_read() -> None:
+    """S2, J19: the process that has the job is told how much it may send."""
+
+    class Counting(Member):
+        @job(name="count")
+        async def count(self, message: BusJobRequestMessage) -> AsyncIterator[dict[str, Any]]:
+            for n in range(30):
+                self.log.append(n)
+                yield {"n": n}
+
+    sent: list[Any] = []
+    async with (
+        processes(PeerNetwork(), {"left": 1, "right": 1}, log=sent, kind=Counting) as (asker, _),
+        asker.job("pool", name="count", max_buffered_events=4, timeout=5) as asked,
+    ):
+        read = [chunk["n"] async for chunk in asked.stream() if len(sent) <= chunk["n"] + 6]
+    assert read == list(range(30))
 
 
 async def test_a_cancel_reaches_the_process_that_has_the_job() -> None:
@@ -347,6 +380,41 @@ async def test_pools_of_two_runners_on_one_bus_share_a_name_as_well() -> None:
             assert part(await third.job("pool", name="who", payload={"n": 1})) in ("a", "b")
             assert "pool" in third.registry
     assert "pool" not in first.registry
+
+
+async def test_each_runner_of_a_bus_knows_which_pools_share_a_name_and_how_busy_they_are_whenever_it_came() -> None:
+    """S2, R6: also that one of them has gone."""
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(MemoryBus())
+        runners = [await stack.enter_async_context(WorkerRunner(bus=bus, name=name)) for name in ("early", "a", "b")]
+        pools = {name: pool_of(2, shared=name) for name in ("a", "b")}
+        for runner in runners[1:]:
+            await runner.add_workers(pools[runner.name], wait=True)
+        runners.append(await stack.enter_async_context(WorkerRunner(bus=bus, name="late")))
+        for asker in runners:
+            async with asker.job("pool@b", name="sleep", payload={"seconds": 1.0}):
+                await anyio.sleep(0.5)  # it has told how busy it is
+                assert [await _part(each) for each in runners] == ["a"] * 4
+        await anyio.sleep(0.5)  # it has told that it is idle
+        for each in runners:
+            async with anyio.create_task_group() as group:
+                answers = [await group.start(_answer, each) for _ in range(4)]
+            assert Counter(part(answer) for answer in answers) == {"a": 2, "b": 2}
+            await anyio.sleep(0.5)
+        await pools["b"].stop()
+        assert [await _part(each) for each in runners * 2] == ["a"] * 8
+        await pools["a"].stop()
+        assert not any("pool" in each.registry for each in runners)
+
+
+async def _part(asker: WorkerRunner) -> str:
+    return part(await asker.job("pool", name="who", payload={"n": 1}, timeout=5))
+
+
+async def _answer(asker: WorkerRunner, *, task_status: TaskStatus[dict[str, Any]] = TASK_STATUS_IGNORED) -> None:
+    answer: dict[str, Any] = {}
+    task_status.started(answer)
+    answer.update(await asker.job("pool", name="sleep", payload={"seconds": 1.0}))
 
 
 async def test_a_pool_tells_how_busy_it_is_only_when_that_changes_and_not_at_every_job() -> None:

@@ -18,6 +18,7 @@ from workerbus import (
     BaseWorker,
     BusJobRequestMessage,
     BusMessage,
+    BusWorkerGoneMessage,
     BusWorkerRegistryMessage,
     JobError,
     NameTakenError,
@@ -315,6 +316,24 @@ async def test_a_runner_that_is_heard_from_another_peer_is_in_another_life() -> 
         bus.lose(second, "its lease is over")
         assert gone == ["there"] * 2
         assert b.registry.remote_workers == []
+
+
+@pytest.mark.parametrize("goes", [0, 1])
+async def test_of_two_who_have_a_worker_of_one_name_what_is_for_it_goes_to_the_one_that_is_left(goes: int) -> None:
+    """G4, X6: also what a job tells that worker, and whether its process is lost or only the worker has gone."""
+    peers = Peer("a", "1"), Peer("c", "2")
+    async with processes("b") as [b]:
+        bus = bus_of(b)
+        for peer in peers:
+            bus.meet(peer)
+            entries = [WorkerRegistryEntry("there")]
+            bus.arrive(BusWorkerRegistryMessage(peer.name, entries, "life", 1, source=peer.name), peer)
+        gone, left = peers[goes], peers[1 - goes]
+        bus.arrive(BusWorkerGoneMessage(gone.name, "life", 2, source="there"), gone)
+        assert bus._routes.get("there") == left
+        assert b.registry.remote_workers == ["there"]
+        bus.lose(left, "its lease is over")
+        assert bus._routes.get("there") is None
 
 
 async def test_what_is_sent_to_a_name_while_its_next_worker_starts_elsewhere_is_not_lost() -> None:
