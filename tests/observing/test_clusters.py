@@ -33,7 +33,7 @@ from workerbus.observing import ObservedCluster, PassedMessage, PassingMessages,
 from workerbus.runner import _observers
 from workerbus.runner._notes import ROOM
 from workerbus.runner._observers import parts
-from workerbus.runner._reporter import Report
+from workerbus.runner._reporter import Report, Reporter
 from workerbus.testing import PeerNetwork, settle
 from workerbus.wire import Wire
 
@@ -302,8 +302,11 @@ def reports(looker: Taker) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("first", ["modest", "curious"])
-async def test_of_several_who_look_each_is_told_what_it_asks_for_and_when(first: str) -> None:
+async def test_of_several_who_look_each_is_told_what_it_asks_for_and_when(
+    first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """O7: whoever came first. When their process is lost, all of them are forgotten."""
+    monkeypatch.setattr(_observers, "SHARE", 0)  # so that no processor is too slow for this
     wanted = {"modest": ("none", 8.0), "curious": ("all", 0.5)}
     net = network()
     async with running(Helper("helper"), name="one", bus=net.end("one")) as runner:
@@ -321,25 +324,36 @@ async def test_of_several_who_look_each_is_told_what_it_asks_for_and_when(first:
             assert reports(lookers["curious"])[1]["at"] - begun < 8.0 <= reports(lookers["modest"])[1]["at"] - begun
             assert reports(lookers["modest"])[1]["notes"] == []
             assert "asked" in [note[1] for note in reports(lookers["curious"])[1]["notes"]]
+            for name in lookers:
+                bus.post(BusObserveMessage(3, wanted[name][1], wanted[name][0], source=name))
+            await settle()
         left = anyio.current_time()
         await eventually(lambda: taps(runner) == [0])
         assert anyio.current_time() - left < _observers.KEEP / 2
 
 
-async def test_a_report_says_whether_messages_were_left_out_since_the_last_one() -> None:
-    """O7"""
-    net = network()
-    async with running(Helper("helper"), name="one", bus=net.end("one")) as runner, net.end("view") as bus:
-        looker = Taker("looker")
-        await bus.subscribe(looker)
-        sampled: list[bool] = []
-        for number, messages in enumerate((1, 2 * ROOM, 1, 2 * ROOM, 1), 1):
+async def test_a_report_says_what_was_left_out_since_the_last_one() -> None:
+    """O7: whether more has passed than was looked at, and how much of that could not wait."""
+    async with running(Helper("helper")) as runner:
+        reporter = Reporter(runner)
+        looker = reporter.observe("all")
+
+        async def pass_by(messages: int) -> None:
             for _ in range(messages):
                 await runner.bus.send(BusDataMessage(source="me", target="helper"))
-            bus.post(BusObserveMessage(number, messages="all", source="looker"))
-            await eventually(lambda number=number: len(reports(looker)) >= number)  # type: ignore[misc]  # its own number
-            sampled.append(reports(looker)[-1]["sampled"])
-    assert sampled == [False, True, False, True, False]
+            reporter.look()
+
+        for messages in (1, 2 * ROOM, 1, 2 * ROOM, 1):
+            await pass_by(messages)
+            report = looker.report()
+            assert (report.sampled, len(report.notes), report.missed) == (messages > ROOM, min(messages, ROOM), 0)
+        for _ in range(6):
+            await pass_by(ROOM)
+        report = looker.report()
+        assert (report.sampled, len(report.notes), report.missed) == (False, 4 * ROOM, 2 * ROOM)
+        await pass_by(1)
+        assert looker.report().missed == 0
+        looker.end()
 
 
 async def test_runners_come_and_go() -> None:

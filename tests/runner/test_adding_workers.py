@@ -89,6 +89,24 @@ async def test_who_waits_for_the_start_of_a_worker_that_was_added_before_waits_f
         await runner.add_workers(slow, wait=True)
 
 
+async def test_one_of_several_that_are_being_added_is_not_added_by_anybody_else_meanwhile() -> None:
+    """R3: though its turn has not come."""
+
+    class Slow(Helper):
+        async def attach(self, **options: Any) -> None:
+            await sleep(1)
+            await super().attach(**options)
+
+    async with running() as runner, anyio.create_task_group() as group:
+        other = Helper("other")
+        group.start_soon(runner.add_workers, Slow("slow"), other)
+        await settle()
+        await runner.add_workers(other)
+        with pytest.raises(NameTakenError):
+            await runner.add_workers(Helper("other"))
+        assert await runner.job("other", name="echo", timeout=5) == {"worker": "other", "payload": {}}
+
+
 @pytest.mark.parametrize("bus", [MemoryBus, SlowToSubscribe])
 async def test_a_worker_that_two_tasks_add_at_once_is_started_once(bus: type[MemoryBus]) -> None:
     """R3: on any bus."""

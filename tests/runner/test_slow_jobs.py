@@ -33,6 +33,19 @@ async def test_handlers_that_take_longer_are_named_and_counted(caplog: pytest.Lo
     assert (record.levelno, vars(record)["runner"], vars(record)["worker"]) == (logging.WARNING, "r", "w")
 
 
+async def test_each_worker_of_a_group_is_judged_for_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """R8, O2: they share the job's id, and not the time."""
+    payloads = {"quick": {"seconds": 1}, "slow": {"seconds": 4}, "slower": {"seconds": 5}}
+    async with running(*map(Sleeper, payloads), name="r", slow_seconds=2) as runner:
+        await runner.job_group(name="sleep", payloads=payloads)
+        assert runner.statistics().slow_handlers == 2
+    records = [each for each in caplog.records if "has taken" in each.getMessage()]
+    assert [(vars(each)["worker"], each.getMessage().rpartition(" taken ")[2]) for each in records] == [
+        ("slow", "4 s"),
+        ("slower", "5 s"),
+    ]
+
+
 async def test_jobs_that_wait_for_longer_than_they_run_are_counted() -> None:
     """O2: the third of three that take a second each has waited for two; the second one for as long as it has run."""
     async with running(Sleeper("w"), name="r", slow_seconds=2) as runner:

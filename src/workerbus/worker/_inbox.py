@@ -222,8 +222,8 @@ class WorkerInbox(Inbox):
         self._at_once = self._intake is None and not self._closed
         if self._intake is not None:
             self._intake.data.open(host)
-        else:
-            self._handling = True  # what comes meanwhile is next
+        elif not self._handling:  # else whoever handles one now goes on with the others
+            self._handling = True
             try:
                 self._catch_up()
             finally:
