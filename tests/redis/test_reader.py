@@ -159,7 +159,7 @@ async def test_others_get_a_turn_behind_an_entry_with_many_messages(
 
     def take(_stored_ms: int, _fields: Mapping[bytes, bytes]) -> int:
         inbox.got.append(b"entry")
-        return AT_ONCE // 2
+        return (AT_ONCE + 1) // 2
 
     async def turn() -> None:
         seen.append(len(inbox.got))

@@ -53,7 +53,7 @@ class RedisBus(PeerBus):
         send_timeout: How many seconds a `send` waits until its message is stored, before it raises `BusUnavailable`.
         max_message_size: How many bytes a message may have. The same in all processes.
         inbox_size: About how many entries wait at the server for one process; past that it is fenced. An entry is a
-            message, or, from 2,000 on, up to 32 small ones that were sent at the same time.
+            message, or, from 2,000 on, up to 25 small ones that were sent at the same time.
         max_buffer_size: How many messages may wait in each subscriber's data lane before `send` waits.
         max_arrivals: How many messages of one peer may wait here for room in such lanes. With one more, the session
             with that peer is over.

@@ -21,7 +21,7 @@ from workerbus.redis._reconnecting import AGAIN
 
 ENTRIES: Final = 512
 """So many entries are read at once, at most."""
-AT_ONCE: Final = 32
+AT_ONCE: Final = 25
 """After so many messages others get a turn, so that answers are on their way while the rest of a batch is taken."""
 TURNS: Final = 6
 """So many turns others get before it is read again: an answer takes about as many, and it is to be on its way first."""

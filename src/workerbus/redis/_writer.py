@@ -35,7 +35,7 @@ from workerbus.redis._reconnecting import AGAIN
 
 logger = logging.getLogger("workerbus.redis")
 
-TOGETHER: Final = 32
+TOGETHER: Final = 25
 """So many messages share an entry, at most."""
 TOGETHER_BYTES: Final = 8192
 """So many bytes they have, at most: an inbox is bounded by the number of its entries."""
