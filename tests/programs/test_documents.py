@@ -147,6 +147,15 @@ def test_the_page_on_known_bugs_has_a_row_for_each() -> None:
     assert [name and name[1] for name in names] == [bug.__name__.replace("_", " ") for bug in KNOWN_BUGS]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["double answer", "check then act", "answer with a used id"])
+def test_a_row_of_the_page_on_known_bugs_is_what_the_script_counts(name: str) -> None:
+    """T1: nothing in it depends on the machine."""
+    draw = load(ROOT / "docs/draw_exploring.py")
+    (bug,) = (bug for bug in KNOWN_BUGS if draw.name_of(bug) == name)
+    assert draw.row(bug) in BUGS.read_text()
+
+
 @pytest.mark.parametrize("name", ["leaked_permit", "condition_with_if", "stale_cache"])
 def test_the_page_on_known_bugs_shows_what_is_told(name: str) -> None:
     """T2, T4."""

