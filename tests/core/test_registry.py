@@ -689,6 +689,20 @@ async def test_a_worker_that_began_to_go_is_gone_when_the_next_one_of_its_name_i
     assert left_in(registry) == {}
 
 
+async def test_a_worker_that_began_to_go_is_not_gone_because_another_runner_has_one_of_its_name() -> None:
+    """G4, J4: it may still answer."""
+    registry, gone = WorkerRegistry("here"), list[WorkerReadyData]()
+    registry.on_departure = lambda data, error: gone.append(data)
+    first, second = ready("worker", "first"), ready("worker", "second")
+    await registry.register(first)
+    assert registry.withdraw("worker", "first")
+    await registry.register(second)
+    assert gone == []
+    await registry.unregister("worker", "first")
+    assert gone == [first]
+    assert registry.get("worker") is second
+
+
 async def test_a_name_that_another_runner_claims_while_its_worker_starts_here_is_told_of() -> None:
     """G4: and the worker gets ready under it all the same."""
     registry, conflicts = WorkerRegistry("here"), list[WorkerReadyData]()

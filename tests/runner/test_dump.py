@@ -97,6 +97,19 @@ async def test_a_circle_of_jobs_is_named_while_the_program_goes_on() -> None:
     assert {task[: task.index(",")] for task in tasks} == {"    worker 'a'", "    worker 'b'"}
 
 
+async def test_the_tasks_of_a_loop_are_told_of_once_however_many_runners_it_has() -> None:
+    """O6"""
+    worker = Doing("b", wait_for_ever)
+    async with running(worker, name="one") as one, running(name="two"), create_task_group() as group:
+        group.start_soon(ask, one, "do")
+        await settle()
+        text = dump()
+        group.cancel_scope.cancel()
+    assert "with 2 runners" in text
+    assert text.count("runner 'one' runs") == text.count("runner 'two' runs") == 1
+    assert text.count("worker 'b', job 'do'") == 1
+
+
 async def test_of_a_program_that_runs_it_does_not_say_that_nobody_sets_an_event() -> None:
     """O6: nobody knows that."""
     async with running(Helper("b")) as runner, create_task_group() as group:

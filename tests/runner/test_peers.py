@@ -580,6 +580,7 @@ async def test_a_worker_that_is_being_restarted_keeps_its_name(of: str, then: st
             with pytest.raises(JobError):
                 await b.job("there", name="do")
             await eventually(lambda: not shared.has_subscriber("there"))
+            assert switch.names["there"] == shared.incarnation
             with pytest.raises(NameTakenError):
                 await b.add_workers(Helper("there"))
             shared.fence()

@@ -12,6 +12,7 @@ import pytest
 from support.messages import Note, note
 from support.networks import network
 from support.restarts import LATE, SOON, Fragile, count_anew, fail, fragile, which
+from support.workers import Helper
 from workerbus import (
     Backoff,
     BaseWorker,
@@ -695,6 +696,29 @@ async def test_a_worker_that_is_told_to_end_and_will_come_again_has_its_grace() 
         await runner.bus.send(BusEndWorkerMessage(source="me", target="w"))
         assert await which(runner) == 2
         assert answers == [{"number": 1}]
+
+
+async def test_who_gives_up_to_supervise_waits_for_a_worker_that_is_just_being_attached_and_no_longer() -> None:
+    """S1, L4: it cannot be attached, and so never ends."""
+
+    class Late(Helper):
+        async def attach(self, **kwargs: Any) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.5)
+            raise OSError("no device")
+
+    class Parent(Helper):
+        async def on_activated(self, args: Any) -> None:
+            begun = anyio.current_time()
+            with anyio.move_on_after(0.25):
+                await self.supervise(lambda: Late("child"))
+            took.append(anyio.current_time() - begun)
+
+    took: list[float] = []
+    async with WorkerRunner() as runner:
+        await runner.add_workers(Parent("parent"), wait=True)
+        await runner.add_workers(Helper("child"), wait=True)
+    assert took == [0.5]
 
 
 @pytest.mark.parametrize("fails", [False, True])
