@@ -177,7 +177,7 @@ def test_a_program_ends_in_the_same_states_with_reduction_and_without(backend: s
 def test_many_programs_end_in_the_same_states_with_reduction_and_without(backend: str, bound: int) -> None:
     """T6: the law."""
 
-    @settings(max_examples=40 if bound == 2 else 6, deadline=None)
+    @settings(max_examples=6 if bound == 2 else 3, deadline=None)
     @given(program=PROGRAMS if bound == 2 else PROGRAMS.map(lambda tasks: tasks[:2]))
     def law(program: list[list[tuple[Any, ...]]]) -> None:
         compare(program, backend, bound)
