@@ -27,8 +27,8 @@ switches of tasks are enough (see `workerbus.testing.explore`)::
     async def test_no_deposit_is_lost(): ...
 
 ``exhaustive=2`` and ``random_walk=True`` are the other strategies; ``seed=``, ``limit=``, ``faults=`` and
-``processes=`` are those of `explore`. Fixtures are made once, and not for each run. ``--workerbus-schedule`` runs such a
-test under one schedule again.
+``processes=`` are those of `explore`. Fixtures are made once, and not for each run. ``--workerbus-schedule`` runs such
+a test under one schedule again.
 
 With ``--workerbus-record DIR`` a test that fails leaves behind what has passed on its buses, whichever they are, and
 pictures of it: see `workerbus.recording`. Those are recorded that the test and its fixtures have made; of many, the
