@@ -310,6 +310,7 @@ async def test_what_is_told_in_another_form_ends_it_with_the_reason() -> None:
     async with app.run_test():
         watch.state["workers"] = {"a": {"kind": "Clerk"}}
         app.look()
+        app.draw()  # as where somebody changes the size of the terminal meanwhile
     assert "has a form that is not known here" in str(app.return_value)
 
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from opentelemetry.semconv._incubating.attributes import messaging_attributes
 from opentelemetry.semconv._incubating.metrics import messaging_metrics
 from opentelemetry.semconv.attributes import error_attributes
@@ -18,6 +19,10 @@ def test_the_page_has_each_name_once() -> None:
     assert sorted(re.findall(r"^\| `([a-z_.]+)` \|", PAGE, re.MULTILINE)) == sorted(NAMES)
 
 
+@pytest.mark.skipif(
+    not hasattr(messaging_metrics, "MESSAGING_CLIENT_SENT_MESSAGES"),
+    reason="the conventions here are older",
+)
 def test_names_that_look_like_those_of_the_conventions_are() -> None:
     """X8"""
     modules = (messaging_attributes, messaging_metrics, error_attributes)

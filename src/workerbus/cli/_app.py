@@ -5,7 +5,8 @@ again, and never waits for it.
 """
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from anyio import open_signal_receiver
@@ -248,17 +249,26 @@ class TopApp(App[CommandError | None]):
 
     def look(self) -> None:
         """Take what there is to see, and draw it."""
-        try:
-            with in_known_form(self._watch.shown):
-                self._rates.learn(self._watch.at, self._watch.state)
-                if not self._paused:
-                    self._state, self._now = self._watch.state, self._watch.now()
-                self.draw()
-        except CommandError as error:
-            self.exit(error)
+        with self._ended_by_another_form():
+            self._rates.learn(self._watch.at, self._watch.state)
+            if not self._paused:
+                self._state, self._now = self._watch.state, self._watch.now()
+            self._draw()
 
     def draw(self) -> None:
         """Draw what was seen last."""
+        with self._ended_by_another_form():
+            self._draw()
+
+    @contextmanager
+    def _ended_by_another_form(self) -> Iterator[None]:
+        try:
+            with in_known_form(self._watch.shown):
+                yield
+        except CommandError as error:
+            self.exit(error)
+
+    def _draw(self) -> None:
         state, now = self._state, self._now
         self._head.put(title(self._watch), self._link(), state)
         rows = {
