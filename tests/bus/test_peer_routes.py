@@ -344,3 +344,17 @@ async def test_announcements_go_to_peers_and_not_to_workers_here() -> None:
         bus.post(message)
         assert bus.sent == [(message, (LEFT,))]
         await it.until(1)
+
+
+async def test_names_of_a_life_that_is_over_are_not_looked_for_there_though_the_next_one_has_begun() -> None:
+    """X4: as where its end is noticed late."""
+    bus, again = HandBus(LEFT), Peer(LEFT.name, "left 2")
+    async with bus:
+        bus.locate("who", LEFT)
+        bus.locate("other", LEFT)
+        bus.meet(again)
+        bus.locate("other", again)
+        bus.lose(LEFT, "the server knows of it no more")
+        for target in ("who", "other"):
+            await bus.send(note(1, target=target))
+        assert [peers for _, peers in bus.sent] == [(again,), (again,)]

@@ -221,6 +221,17 @@ async def test_the_deadline_of_a_send_counts_from_its_beginning_though_it_waits_
     assert isinstance(sending.outcome, BusUnavailable)
 
 
+async def test_all_who_wait_for_a_receipt_are_told() -> None:
+    """X2: it is settled once, for each of them."""
+    receipt = Receipt()
+    async with create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(receipt.wait)
+            await settle()
+        receipt.settle()
+    await receipt.wait()
+
+
 async def test_a_send_that_is_cancelled_withdraws_its_message() -> None:
     """X2."""
     bus = HandBus(LEFT, settles=False)

@@ -109,6 +109,17 @@ async def test_a_name_that_was_taken_over_stays_with_its_new_owner(members: Memb
     assert await members.claim("c1", "worker") == {"worker": "b1"}
 
 
+async def test_a_name_that_was_taken_over_from_somebody_who_is_gone_goes_with_its_new_owner(members: Members) -> None:
+    """X4, X5: where the former one has left its name behind, since the server had lost a part of what it knew."""
+    for name in ("given back", "left behind"):
+        members.server.call("HSET", CLAIMED, name, "somebody")
+    assert await members.claim("a1", "given back", "left behind") == {}
+    await members.release("a1", "given back")
+    assert members.server.call("HGETALL", CLAIMED) == [b"left behind", b"a1"]
+    await members.leave("a1")
+    assert members.server.call("HGETALL", CLAIMED) == []
+
+
 async def test_who_is_no_member_claims_nothing(members: Members) -> None:
     """X5: and is told so."""
     assert await members.claim("stranger", "worker") is None

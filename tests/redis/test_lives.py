@@ -258,6 +258,25 @@ async def test_a_bus_that_is_closed_while_its_server_hangs_waits_for_nothing(mon
     assert ["it is closing" in str(each) for each in outcomes] == [True]
 
 
+@pytest.mark.slow
+async def test_a_send_ends_with_its_bus_though_the_server_hangs() -> None:
+    """X2, L1: and not when its own time is over."""
+    with redis_running() as server, anyio.fail_after(15):
+        async with RedisBus(server.url) as right, anyio.create_task_group() as group:
+
+            async def send(bus: RedisBus) -> None:
+                with pytest.raises(BusUnavailable) as caught:
+                    await bus.send(note(1, target="it"))
+                assert caught.value.maybe_stored
+
+            async with RedisBus(server.url, send_timeout=1000.0) as left:
+                await until(lambda: left.peers and right.peers and left.state == "connected")
+                server.freeze()
+                group.start_soon(send, left)
+                await until(lambda: left.statistics().unsent)
+            server.thaw()
+
+
 async def test_what_is_sent_between_two_lives_goes_out_with_the_next(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
