@@ -12,7 +12,9 @@ from anyio.abc import TaskStatus
 
 from support.pools import END, Member, pool_of
 from workerbus import (
+    BaseWorker,
     BusJobRequestMessage,
+    BusJobUpdateRequestMessage,
     BusPoolLoadMessage,
     JobError,
     JobStatus,
@@ -173,6 +175,22 @@ async def test_a_handler_sees_the_name_that_was_asked() -> None:
     async with processes(PeerNetwork(), {"left": 1}, log=seen, kind=Seeing) as (asker, _):
         await asker.job("pool", name="see")
         assert seen == ["pool"]
+
+
+async def test_whoever_wants_to_know_how_a_job_is_getting_on_is_told_by_the_process_that_has_it() -> None:
+    """S2"""
+
+    class Telling(Member):
+        async def on_job_update_requested(self, message: BusJobUpdateRequestMessage) -> None:
+            await self.send_job_update(message.job_id, {"member": self.name})
+
+    async with processes(PeerNetwork(), {"left": 1, "right": 1}, kind=Telling) as (asker, _):
+        worker = BaseWorker("worker")
+        await asker.add_workers(worker, wait=True)
+        async with worker.job("pool", name="sleep", payload={"seconds": 1.0}) as asked:
+            await worker.request_job_update(asked.job_id, "pool")
+            told = [event.data async for event in asked]
+        assert told == [{"member": asked.response["member"]}]
 
 
 async def test_a_stream_goes_on_when_its_reader_has_read() -> None:
