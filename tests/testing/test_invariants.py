@@ -302,6 +302,18 @@ def test_what_comes_true_too_late_is_one_when_the_time_is_over(backend: str, see
     assert error.time == 5
 
 
+def test_a_program_that_only_turns_is_too_late_as_well(backend: str) -> None:
+    """T3: its turns take a little virtual time when there are many of them."""
+
+    async def scenario() -> None:
+        eventually(lambda: False, within=0.5)
+        for _ in range(2_000):
+            await checkpoint()
+
+    error = raised_by(scenario, backend)
+    assert "has not come true within 0.5 s (at 0.5 s)" in str(error)
+
+
 def test_when_the_program_is_over_nothing_comes_true_any_more(backend: str) -> None:
     """T3."""
 

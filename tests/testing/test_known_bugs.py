@@ -3,7 +3,7 @@
 import pytest
 
 from support.known_bugs import KNOWN_BUGS, Bug, mended, starvation
-from workerbus.testing import exhaustive, explore, pct, random_walk
+from workerbus.testing import exhaustive, explore, pct
 from workerbus.testing.exploring._strategies import Strategy
 
 BUDGET = 2_000
@@ -47,22 +47,21 @@ def test_each_known_bug_hides_in_the_default_order_and_is_found(backend: str, bu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", [random_walk(), pct(3), exhaustive(2)], ids=repr)
+@pytest.mark.parametrize("strategy", [pct(3), exhaustive(2)], ids=repr)
 @pytest.mark.parametrize("bug", KNOWN_BUGS, ids=name_of)
 def test_a_program_without_the_bug_does_not_fail(backend: str, bug: Bug, strategy: Strategy) -> None:
     """T1: no false alarm."""
-    explore(mended(bug), strategy=strategy, budget=15, backend=backend)
+    explore(mended(bug), strategy=strategy, budget=10, backend=backend)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", [random_walk(), exhaustive(2)], ids=repr)
-@pytest.mark.parametrize("bug", [bug for bug in KNOWN_BUGS if bug is not starvation], ids=name_of)
-def test_each_strategy_finds_a_known_bug(backend: str, bug: Bug, strategy: Strategy) -> None:
+@pytest.mark.parametrize("bug", KNOWN_BUGS, ids=name_of)
+def test_two_switches_find_each_known_bug(backend: str, bug: Bug) -> None:
     """T1, T2: but for those that take more switches than the bound allows."""
-    if strategy == exhaustive(2) and name_of(bug) in DEEPER:
-        assert explore(bug, strategy=strategy, budget=BUDGET, backend=backend).exhausted
+    if name_of(bug) in DEEPER:
+        assert explore(bug, strategy=exhaustive(2), budget=BUDGET, backend=backend).exhausted
         return
-    report = explore(bug, strategy=strategy, budget=BUDGET, backend=backend, raises=False)
+    report = explore(bug, strategy=exhaustive(2), budget=BUDGET, backend=backend, raises=False)
     assert report.failure is not None
 
 

@@ -410,6 +410,20 @@ def test_too_many_orders_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         can_be_ordered([*operations, read(99, 200, 201)], Register)
 
 
+def test_of_two_ways_to_the_same_state_one_is_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T4."""
+    steps = 0
+
+    def counted(model: Any, operation: Operation) -> Any:
+        nonlocal steps
+        steps += 1
+        return step(model, operation)
+
+    monkeypatch.setattr(_ordering, "step", counted)
+    assert not can_be_ordered([*[write(1, number, 10 + number) for number in range(6)], read(9, 20, 21)], Register)
+    assert steps < 6 * 2**6  # and not as many as there are orders
+
+
 def test_a_long_history_one_after_the_other_is_quick() -> None:
     """T4."""
 

@@ -112,6 +112,7 @@ def test_what_an_inner_function_has_changed_is_told_once_there(backend: str) -> 
             if late:
                 await checkpoint()
             await add()
+            assert total >= 0
 
         async with anyio.create_task_group() as group:
             group.start_soon(twice, False)
