@@ -9,6 +9,7 @@ import pytest
 from support.redis_servers import RedisServer, redis_running, until
 from workerbus import Peer
 from workerbus.bus._peers import Session
+from workerbus.redis import _writer
 from workerbus.redis._connection import Connection
 from workerbus.redis._errors import ConnectionLost, RedisReplyError
 from workerbus.redis._opening import connect
@@ -188,6 +189,20 @@ async def test_messages_for_two_lives_of_a_peer_share_no_entry(world: World, con
     await write_all(world, connection)
     assert world.stored(A) == [(1, b"1"), (2, b"3")]
     assert world.stored(again) == [(1, b"2"), (2, b"4")]
+
+
+async def test_an_entry_says_how_long_the_last_of_its_messages_has_waited(
+    world: World, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X7: all have waited so long, at least; one that was sent much later has an entry of its own."""
+    monkeypatch.setattr(_writer, "current_time", lambda: 10.0)
+    for since in (8.997, 9.0, 9.5):
+        world.outbox.put(b"%g" % since, [A], SharedReceipt(1, target=True), since)
+    await write_all(world, connection)
+    assert [(fields.get(b"l", fields.get(b"m")), fields[b"w"]) for fields in world.entries(A)] == [
+        (b"8.997\n9", b"1000"),
+        (b"9.5", b"500"),
+    ]
 
 
 async def test_a_mark_shares_its_entry_with_no_message(world: World, connection: Connection) -> None:
