@@ -17,6 +17,8 @@ from workerbus import (
     BaseWorker,
     BusDataMessage,
     BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
     BusMessage,
     JobError,
     JobFailure,
@@ -118,6 +120,24 @@ async def test_an_answer_that_cannot_travel_becomes_an_error_that_says_so(name: 
         answered = host.statistics().jobs_answered
         assert {status: count for status, count in answered.items() if count} == {JobStatus.ERROR: 1}
         assert (await asker.job("worker", name="echo"))["worker"] == "worker"
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+async def test_what_is_told_in_the_place_of_an_answer_is_as_urgent_as_that(urgent: bool) -> None:
+    """J14, X1: it overtakes what waits at the requester, or waits with it."""
+
+    class Hurrying(Helper):
+        @job(name="hurry")
+        async def hurry(self, message: BusJobRequestMessage) -> None:
+            await self.send_job_response(message.job_id, BAD, urgent=urgent)
+
+    async with processes("a", "b") as [a, b]:
+        await b.add_workers(Hurrying("there"))
+        await a.registry.wait_for("there")
+        with pytest.raises(JobError, match="items"):
+            await a.job("there", name="hurry", timeout=5)
+        kinds = [type(message) for _, message in bus_of(a).arrivals if hasattr(message, "status")]
+    assert kinds == [BusJobResponseUrgentMessage if urgent else BusJobResponseMessage]
 
 
 async def test_what_is_answered_in_the_same_process_need_not_travel() -> None:
