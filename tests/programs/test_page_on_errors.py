@@ -97,6 +97,10 @@ def said(error: BaseException) -> str:
     text = re.sub(r"\b(127\.0\.0\.1|localhost):\d+", r"\1:6379", text)
     text = re.sub(r"test_page_on_errors\.py:\d+", "program.py:12", text)
     text = re.sub(r"<class '[\w.<>]*?(\w+)'>", r"<class '\1'>", text)
+    # It may be over before, by the clock, on a busy machine.
+    text = re.sub(
+        r"have run [\d,]+ times on end, (.+) \(at [\d.]+ s\)", r"have run 200,001 times on end, \1 (at 199.001 s)", text
+    )
     return re.sub(r"[\w.]+\.<locals>\.", "", text)
 
 
