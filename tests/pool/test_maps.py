@@ -414,8 +414,9 @@ async def test_nothing_is_kept_of_maps_that_were_left() -> None:
                         if fails:
                             raise ValueError("enough")
             del answers
-        gc.collect()
         await pool.resize(2)
+        await anyio.wait_all_tasks_blocked()
+        gc.collect()
         assert [each() for each in left] == [None, None]
 
 
