@@ -120,8 +120,8 @@ def test_a_rate_is_of_the_last_seconds_however_seldom_and_often_a_state_comes(st
 
 
 def test_the_last_minute_shows_when_a_worker_was_busy() -> None:
-    """O8: what goes on, too, and nothing from before."""
-    seen = state(a=worker(), b=worker())
+    """O8: what goes on, too, and nothing from before; with several jobs at once it was busier."""
+    seen = state(a=worker(), b=worker(), c=worker())
     seen["spans"] = {
         "1@a": ["a", 100.0, 104.0, "completed", "1", "do"],
         "0@a": ["a", 10.0, 20.0, "completed", "0", "do"],
@@ -129,6 +129,10 @@ def test_the_last_minute_shows_when_a_worker_was_busy() -> None:
     seen["jobs"] = {"2@a": job("a", 158.0)}
     texts = {each.row.key: each.row.texts.get("minute", "") for each in worker_rows(seen, Rates(), 160.0, BY_NAME)}
     assert (texts["a"], texts["b"]) == ("█          █", "")
+    seen["spans"] |= {f"{number}@c": ["c", 100.0, 104.0, "completed", str(number), "do"] for number in range(3)}
+    seen["spans"]["9@c"] = ["c", 140.0, 144.0, "completed", "9", "do"]
+    texts = {each.row.key: each.row.texts.get("minute", "") for each in worker_rows(seen, Rates(), 160.0, BY_NAME)}
+    assert texts["c"][0] == "█" > texts["c"].strip()[-1] > " "
 
 
 def job(at: str, begun: float, **more: Any) -> dict[str, Any]:

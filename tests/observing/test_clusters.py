@@ -231,6 +231,20 @@ async def test_nothing_is_gathered_before_and_after_somebody_looks() -> None:
         assert [runner.bus.statistics().sent for runner in runners] == sent
 
 
+async def test_nothing_is_gathered_anywhere_while_one_rests() -> None:
+    """O4, O7: and everywhere again when one looks again."""
+    net = network()
+    async with three(net) as runners, observe_cluster(net.end("view")) as cluster:
+        for _ in range(2):
+            assert taps(*runners) == [1, 1, 1]
+            cluster.rest()
+            await settle()
+            assert taps(*runners) == [0, 0, 0]
+            cluster.look()
+            await cluster.answered()
+            assert set(cluster.state()["runners"]) == {"one", "two", "three"}
+
+
 async def test_who_is_lost_is_told_nothing_from_that_moment_on() -> None:
     """O7, X4: a process that looks and is killed."""
     net = network(lease=5.0, beat=1.0)
@@ -412,6 +426,23 @@ async def test_runners_that_share_a_bus_are_all_seen_and_one_tells_what_passes()
         passing = cluster.messages()
         await second.job("b", name="echo")
         assert [each.kind for each in await of_jobs(passing, 2)] == ["asked", "answered"]
+
+
+async def test_of_a_process_that_is_lost_no_runner_is_seen_any_more() -> None:
+    """O7, X4: of two that share its bus neither, and both again when it has started anew."""
+    net = network(lease=5.0, beat=1.0)
+
+    async def process(bus: PeerBus) -> None:
+        async with bus, running(Helper("a"), name="one", bus=bus), running(Helper("b"), name="two", bus=bus):
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks, observe_cluster(net.end("view")) as cluster:
+        for _ in range(2):
+            tasks.start_soon(net.run, "shared", process)
+            await seen(cluster, lambda state: set(state["workers"]) == {"a", "b"})
+            net.kill("shared")
+            state = await seen(cluster, lambda state: not state["workers"])
+            assert (state["runners"], state["processes"]) == ({}, {})
 
 
 async def test_each_message_is_seen_passing_once() -> None:

@@ -17,6 +17,7 @@ from workerbus.pipeline import (
     FrameDirection,
     FrameProcessed,
     FrameProcessor,
+    FrameProcessorSetup,
     Observer,
     Pipeline,
     StartFrame,
@@ -383,3 +384,43 @@ async def test_a_fatal_error_cuts_short_what_an_end_that_has_come_through_still_
         await worker.wait()
         assert current_time() - begun <= CLEANUP_SECONDS
     assert ends == ["EndFrame"]
+
+
+class Lingers(Spy):
+    """Has a task that takes its time to unwind, and takes its time to clean up."""
+
+    def __init__(self, unwinds: float, cleans: float) -> None:
+        super().__init__()
+        self.unwinds, self.cleans = unwinds, cleans
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        await super().setup(setup)
+        self.create_task(self.linger)
+
+    async def linger(self) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await sleep(self.unwinds)
+
+    async def cleanup(self) -> None:
+        await sleep(self.cleans)
+        await super().cleanup()
+
+
+@pytest.mark.parametrize("end", [EndFrame, CancelFrame])
+@pytest.mark.parametrize(
+    ("unwinds", "cleans", "seconds"),
+    [(0.5, 0, 0.5), (0.5, 0.25, 1.25), (0, 100, CLEANUP_SECONDS), (0.5, 1, CLEANUP_SECONDS)],
+)
+async def test_tasks_of_processors_unwind_together_and_one_deadline_is_for_all_of_a_wind_down(
+    unwinds: float, cleans: float, seconds: float, end: type[EndFrame | CancelFrame]
+) -> None:
+    """P2, L4: the processors are cleaned up one after the other."""
+    async with flowing(*(Lingers(unwinds, cleans) for _ in range(3))) as worker:
+        await settle()
+        begin = current_time()
+        await worker.queue_frame(end())
+        await worker.wait()
+        assert current_time() - begin == pytest.approx(seconds)

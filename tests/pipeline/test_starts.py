@@ -537,6 +537,15 @@ async def test_a_setup_that_hangs_is_bounded_and_named() -> None:
     assert log == []
 
 
+async def test_the_set_up_of_all_processors_is_bounded_together() -> None:
+    """P6: the one that is being set up when the time is over is named."""
+    names = ("one", "two", "three")
+    worker = worker_of(*(SetsUp(2, name) for name in names), name="w", setup_timeout_secs=3)
+    begin = anyio.current_time()
+    error = await failing_start(worker)
+    assert (anyio.current_time() - begin, error.processors) == (3, ("two",))
+
+
 async def test_a_start_frame_that_does_not_come_through_is_bounded_and_named() -> None:
     """P6, R4"""
     last = Spy()

@@ -57,10 +57,13 @@ async def test_a_forged_host_gets_nothing(host: str) -> None:
             assert is_bare(reply)
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:9", "[::1]:87", "view.example"])
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:9", "[::1]:87", "view.example", "other.example", "MINE:1"],
+)
 def test_names_of_this_address_are_let_in(host: str) -> None:
     """O5: by any port, since one may have come through a tunnel; others where they are listed."""
-    guard = Guard("127.0.0.1", None, ["view.example"])
+    guard = Guard("127.0.0.1", None, iter(["view.example", "Other.Example", "mine"]))
     assert status(guard, asked(host=host)) == 200
 
 
