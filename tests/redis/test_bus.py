@@ -129,6 +129,26 @@ async def test_a_send_that_cannot_be_stored_in_time_says_that_it_may_have_been()
             assert plain.got == [note(1), note(3)]
 
 
+async def test_a_broadcast_that_waits_while_its_bus_is_cut_off_was_not_sent() -> None:
+    """X2, X4: its sender is told, though all peers count as gone by then."""
+    with redis_running() as server:
+        async with buses(server, "left", "right") as (left, _right):
+            server.freeze()
+            told: list[str] = []
+
+            async def send() -> None:
+                with pytest.raises(BusUnavailable) as caught:
+                    await left.send(note(1))
+                told.append(str(caught.value))
+
+            async with create_task_group() as group:
+                group.start_soon(send)
+                await until(lambda: left.statistics().unsent == 1)
+                left.end_life("it was cut off")
+            server.thaw()
+    assert "left the network, or was cut off from it" in told[0]
+
+
 @pytest.mark.slow
 async def test_connections_that_hear_nothing_any_more_are_replaced(server: RedisServer) -> None:
     """X2: as where a network drops what belongs to a connection, and tells nobody."""

@@ -255,6 +255,19 @@ async def test_a_broadcast_under_way_to_a_peer_that_is_lost_is_counted_once(worl
     assert receipt.settled
 
 
+async def test_a_broadcast_of_a_bus_that_is_cut_off_was_not_stored(world: World) -> None:
+    """X2: though each of its peers counts as gone; one that was being written may have been."""
+    under_way = world.put(b"1", A, B, target=False)
+    await world.outbox.next_batch()
+    waiting = world.put(b"2", A, B, target=False)
+    for peer in (A, B):
+        world.outbox.drop(peer, "it was cut off")
+    for receipt, maybe in ((under_way, True), (waiting, False)):
+        assert isinstance(receipt.error, BusUnavailable)
+        assert "it was cut off" in str(receipt.error)
+        assert receipt.error.maybe_stored is maybe
+
+
 async def test_an_inbox_that_is_not_there_is_one_of_a_peer_that_is_gone(world: World) -> None:
     """X2"""
     receipt = world.put(b"1", A)

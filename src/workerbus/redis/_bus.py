@@ -27,7 +27,7 @@ from workerbus.redis._life import LifeState, LifeTrigger
 from workerbus.redis._lives import Lives, logger
 from workerbus.redis._membership import Membership
 from workerbus.redis._names import Names
-from workerbus.redis._outbox import Outbox, SharedReceipt
+from workerbus.redis._outbox import CUT_OFF, Outbox, SharedReceipt
 from workerbus.redis._server_time import ServerTime
 from workerbus.redis._settings import CredentialsSource, RedisSettings
 from workerbus.redis._statistics import RedisBusStatistics, RedisState
@@ -251,7 +251,7 @@ class RedisBus(PeerBus):
         Args:
             peer: The peer.
         """
-        self._redis.outbox.drop(peer)
+        self._redis.outbox.drop(peer, "" if self.is_alive else CUT_OFF)
 
 
 class _Parts:

@@ -35,6 +35,9 @@ HIGH_ENTRIES: Final = 20_000
 HIGH_BYTES: Final = 32 << 20
 """Or more than so many bytes."""
 
+CUT_OFF: Final = "this process left the network, or was cut off from it"
+"""Why what waits cannot be stored when a life ends; a broadcast neither, though nobody is left whom it is for."""
+
 
 class SharedReceipt(Receipt):
     """The receipt of a message for one peer or several: settled when it is stored for all that are left.
@@ -86,13 +89,13 @@ class Entry:
             self.over = True
             self.receipt.one_stored()
 
-    def undeliverable(self, bus: str) -> None:
-        """Say that its peer is gone."""
+    def undeliverable(self, bus: str, why: str = "") -> None:
+        """Say that its peer is gone, or else why it cannot be stored for anybody."""
         if self.over:
             return
         self.over = True
-        if self.receipt.target:
-            why = f"the peer {self.peer.name!r}, where it was to go, is gone"
+        if self.receipt.target or why:
+            why = why or f"the peer {self.peer.name!r}, where it was to go, is gone"
             self.receipt.settle(BusUnavailable(bus, why, maybe_stored=self.number > 0))
         else:
             self.receipt.one_stored()
@@ -214,8 +217,8 @@ class Outbox:
         self._line.extendleft(reversed(again))
         self._tell_change()
 
-    def drop(self, peer: Peer) -> None:
-        """Let all that is for a peer leave the line, since it is gone."""
+    def drop(self, peer: Peer, why: str = "") -> None:
+        """Let all that is for a peer leave the line, since it is gone, or since this bus is, for the reason given."""
         mine = [entry for entry in (*self._batch, *self._line) if entry.peer == peer]
         if not mine:
             return
@@ -225,14 +228,14 @@ class Outbox:
         for entry in mine:
             if id(entry) not in under_way:
                 self._leave(entry)
-            entry.undeliverable(self._bus)
+            entry.undeliverable(self._bus, why)
         self._tell_change()
 
     def drop_all(self) -> None:
         """Let all leave the line, since this life is over."""
         for entry in (*self._batch, *self._line):
             self._leave(entry)
-            entry.undeliverable(self._bus)
+            entry.undeliverable(self._bus, CUT_OFF)
         self._batch.clear()
         self._line.clear()
         self._tell_change()
