@@ -122,19 +122,31 @@ def test_only_three_things_can_be_done_about_a_signal() -> None:
         WorkerRunner(handle_sigint="end")  # type: ignore[arg-type]  # the same
 
 
+@pytest.mark.parametrize("entered", [False, True], ids=["refused", "refused when it is entered"])
 @pytest.mark.parametrize("error", [NotImplementedError, RuntimeError, ValueError])
 async def test_where_there_are_no_signals_a_warning_says_so(
-    error: type[Exception], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: type[Exception], entered: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R5: and no failure."""
+    """R5: and no failure; the handlers are as they were."""
 
-    def refuse(*_: object) -> None:
+    class RefusesToOpen:
+        def __enter__(self) -> None:
+            raise error("not here")
+
+        def __exit__(self, *_: object) -> None:
+            raise AssertionError("it is left, and was not entered")
+
+    def refuse(*_: object) -> RefusesToOpen:
+        if entered:
+            return RefusesToOpen()
         raise error("not here")
 
+    found = signal_handlers()
     monkeypatch.setattr("workerbus.runner._signals.open_signal_receiver", refuse)
     async with WorkerRunner() as runner:
         await runner.add_workers(Helper("helper"))
         assert await runner.job("helper", name="echo")
+        assert signal_handlers() == found
     assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
         ("WARNING", "signals are not handled: not here")
     ]

@@ -188,12 +188,13 @@ async def _receive(listener: Listener) -> None:
     _look_again()
     if listener not in _line:
         return
-    wanted, taken = _wanted(), {}
+    wanted, taken, is_open = _wanted(), {}, False
     receiver = open_signal_receiver(*wanted)
     try:
         with CancelScope() as listener.receiving:
             with _held_back(wanted):
                 numbers = receiver.__enter__()
+                is_open = True
                 if _module_of(signal.getsignal(min(wanted))).partition(".")[0] != "trio":
                     # A receiver of trio's raises again what it has not handed on when it is closed, others forget it.
                     for number in wanted:
@@ -206,7 +207,7 @@ async def _receive(listener: Listener) -> None:
     finally:
         listener.receiving = None
         with _held_back(wanted):
-            if _ours:
+            if is_open:
                 receiver.__exit__(None, None, None)
                 _ours.clear()  # it has put something else in place
             _give_up(taken)
