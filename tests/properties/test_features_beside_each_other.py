@@ -1,0 +1,36 @@
+"""Whatever else happens in a program, each feature behaves as it does alone (B3, G1, J1, R6, W6).
+
+Two features run together: under one runner, under two on one bus, one of them twice with the same workers, and one of
+them twice under the same names, one after the other. What they are is in ``beside/``.
+"""
+
+import random
+
+import pytest
+
+import properties.beside.jobs  # noqa: F401  # its features
+from properties.beside.harness import BACKENDS, FEATURES, alone, check_beside, modes, seed_of
+
+NAMES = list(FEATURES)
+DRAWN = 24
+"""How many pairs are tried each time, on each backend."""
+
+
+@pytest.mark.parametrize("number", range(DRAWN))
+def test_two_features_behave_as_each_does_alone(number: int, backend: str, request: pytest.FixtureRequest) -> None:
+    """B3, G1, J1, R6, W6: some pairs, each in one of the ways in which it can be together."""
+    draw = random.Random(seed_of(str(number), backend, str(request.config.getoption("schedule"))))
+    first = draw.choice(NAMES)
+    second = draw.choice([first, *draw.sample(NAMES, 3)])
+    check_beside(first, second, draw.choice(modes(first, second)), backend, draw.randrange(2**32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", NAMES)
+def test_a_feature_behaves_beside_all_others_as_it_does_alone(first: str) -> None:
+    """B3, G1, J1, R6, W6: all pairs, in all the ways in which they can be together, on both backends."""
+    assert alone(first)
+    for second in NAMES[NAMES.index(first) :]:
+        for mode in modes(first, second):
+            for backend in BACKENDS:
+                check_beside(first, second, mode, backend, seed_of(first, second, mode, backend))
