@@ -75,9 +75,10 @@ def test_every_module_is_on_the_map_of_the_architecture_page() -> None:
     names = {path.name for path in source.glob("*.py")} - {"__init__.py"}
     assert {name for name in names if f"`{name}`" not in page} == set()
     for package in sorted(path.parent for path in source.glob("*/__init__.py")):
-        row = next(line for line in page.splitlines() if re.match(rf"\|[ \d]*\| `{package.name}/` ", line))
+        section = re.search(rf"^### .*`{package.name}/`\n.*?(?=^##)", page, re.DOTALL | re.MULTILINE)
+        assert section is not None, package.name
         modules = {path.stem for path in package.rglob("*.py")} - {"__init__"}
-        assert modules - set(re.findall(r"`(\w+)`", row)) == set(), package.name
+        assert modules - set(re.findall(r"`(\w+)`", section[0])) == set(), package.name
 
 
 def page_on_testing() -> list[str]:

@@ -78,15 +78,6 @@ def test_every_public_name_of_the_pipeline_package_is_on_one_of_the_pages() -> N
     assert unnamed == set()
 
 
-def test_every_module_of_the_pipeline_package_is_on_the_map_of_the_architecture_page() -> None:
-    page = (DOCS / "architecture.md").read_text()
-    row = next(line for line in page.splitlines() if line.startswith("| 6 | `pipeline/`"))
-    package = Path(inspect.getfile(workerbus.pipeline)).parent
-    assert {f"`{path.stem}`" for path in package.glob("_*.py")} - {"`__init__`"} - set(
-        re.findall(r"`\w+`", row)
-    ) == set()
-
-
 def test_the_pages_are_linked_and_cite_promises_that_there_are() -> None:
     promises = set(re.findall(r"^- \*\*(\w\d+)\*\*", (DOCS / "guarantees.md").read_text(), re.MULTILINE))
     for page in PAGES:
