@@ -1,6 +1,7 @@
 """A service, as systemd or a container runs it: SIGTERM lets jobs finish, probes ask how it is, logs are JSON.
 
-It counts the words of the files that somebody leaves in a folder:
+It counts the words of the files that somebody leaves in a folder. It reads a file as soon as it is there, so write
+each one elsewhere and rename it into the folder:
 
 python examples/hosts/service.py --spool /var/spool/words
 """
