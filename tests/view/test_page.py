@@ -12,7 +12,7 @@ from anyio.abc import SocketAttribute, SocketStream
 from support.browsers import CHROMIUM, WHY_NOT, Browser, chromium
 from support.screens import Screen, opened
 from support.workers import Helper, running
-from workerbus import BaseWorker, BusJobRequestMessage, JobError, job
+from workerbus import BaseWorker, BusJobRequestMessage, JobError, WorkerPool, job
 from workerbus.view import serve_view
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT)]
@@ -113,6 +113,32 @@ async def test_a_thousand_workers_are_shown_by_a_few_rows(browser: Browser) -> N
             await runner.job(f"worker-{number}", name="echo")
         await screen.until(f"({ROWS}).every(([name, jobs, waiting, done]) => name === 'main' || done === '1')")
         await screen.until(f"{TILE.format('Workers')} === '1000'")
+        await screen.close()
+
+
+async def test_the_jobs_of_a_pool_are_in_one_line_of_the_last_minute(browser: Browser) -> None:
+    """O4: those that are done, and those in flight, whoever of the members has them."""
+    begun, release = anyio.Event(), anyio.Event()
+
+    class Member(BaseWorker):
+        @job(name="hold")
+        async def hold(self, message: BusJobRequestMessage) -> None:
+            begun.set()
+            await release.wait()
+
+        @job(name="echo")
+        async def echo(self, message: BusJobRequestMessage) -> None:
+            pass
+
+    async with running(WorkerPool("pool", Member, size=2), name="main") as runner, serve_view(runner, port=0) as view:
+        screen = await opened(browser, view)
+        await runner.job("pool", name="echo")
+        async with runner.job("pool", name="hold", timeout=15):
+            await begun.wait()
+            label = "document.getElementById('timeline').getAttribute('aria-label')"
+            await screen.until(f"{label} === 'Jobs of the last minute, by worker: pool 2'")
+            release.set()
+        await screen.until(f"{label} === 'Jobs of the last minute, by worker: pool 2'")
         await screen.close()
 
 

@@ -102,10 +102,12 @@ export class Timeline {
         this.bars.push({ from, to: from + wide, y, id, text: `${name ?? "job"} at ${worker}: ${seconds((ended ?? now) - begun)}, ${status ?? "in flight"}` });
       });
     });
+    const counted = lanes.map(([worker, bars]) => `${worker} ${bars.length}`).join(", ");
+    this.canvas.setAttribute("aria-label", `Jobs of the last minute, by worker: ${counted || "none"}`);
     return lanes.length;
   }
 
-  // Those that were busy longest, but each at a place that does not change from one second to the next.
+  // By name, so that none changes its place from one second to the next.
   lanes(spans, now) {
     const found = new Map();
     for (const span of spans) {

@@ -317,8 +317,14 @@ function drawJobs() {
 
 const timeline = new Timeline($("timeline"), $("tip"), showStory);
 
+// A pool answers in its own name, so what a member does is shown where its answers are.
+function lane(worker) {
+  const parent = state.workers[worker]?.parent;
+  return state.workers[parent]?.pool ? parent : worker;
+}
+
 function drawTimeline() {
-  const open = Object.values(state.jobs).map((item) => [item.worker, item.begun, null, null, item.id, item.name]);
+  const open = Object.values(state.jobs).map((item) => [lane(item.worker), item.begun, null, null, item.id, item.name]);
   const spans = [...Object.values(state.spans), ...open];
   const shown = wanted ? spans.filter((span) => `${span[0]} ${span[5]}`.toLowerCase().includes(wanted)) : spans;
   const lanes = timeline.draw(shown, now());
