@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import anyio
@@ -10,8 +11,8 @@ import trio
 from anyio import create_task_group, current_time, sleep
 from anyio.lowlevel import checkpoint
 
-from workerbus.testing import TimeLimitError, advance, run, settle, virtual_backend
-from workerbus.testing.clock._virtual import MOST_THREAD_SECONDS, VirtualTime
+from workerbus.testing import SpinError, TimeLimitError, advance, run, settle, virtual_backend
+from workerbus.testing.clock._virtual import MOST_SECONDS, MOST_THREAD_SECONDS, VirtualTime
 
 
 def test_hours_pass_at_once(backend: str) -> None:
@@ -278,3 +279,17 @@ def test_a_thread_has_all_its_time_though_others_were_at_work_before(monkeypatch
     now += 1.1 * MOST_THREAD_SECONDS
     with pytest.raises(TimeLimitError, match="a thread has been at work"):
         clock.thread_at_work()
+
+
+@pytest.mark.parametrize("passes", ["monotonic", "thread_time"])
+def test_a_program_spins_by_the_processor_time_that_it_takes(passes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real time passes at a breakpoint, too, and on a busy machine."""
+    now = 1.0
+    monkeypatch.setattr("workerbus.testing.clock._virtual.monotonic", lambda: 1.0)
+    monkeypatch.setattr("workerbus.testing.clock._virtual.thread_time", lambda: 1.0)
+    monkeypatch.setattr(f"workerbus.testing.clock._virtual.{passes}", lambda: now)
+    clock = VirtualTime(100.0, tuple, lambda: None)
+    with pytest.raises(SpinError) if passes == "thread_time" else nullcontext():
+        for _ in range(500):
+            clock.turn()
+            now += MOST_SECONDS / 450

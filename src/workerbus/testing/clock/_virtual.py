@@ -12,7 +12,7 @@ It knows neither backend.
 
 import math
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, Final, Protocol
 
 from anyio import CancelScope
@@ -30,7 +30,10 @@ SECONDS_PER_LOOK: Final = 0.001
 MOST_TURNS: Final = 200_000
 """How many turns there may be from one idle moment to the next."""
 MOST_SECONDS: Final = 20.0
-"""How many seconds of real time there may be from one idle moment to the next, whatever the turns do."""
+"""How many seconds of processor time there may be from one idle moment to the next, whatever the turns do.
+
+Not of real time, which also passes on a busy machine, and at a breakpoint.
+"""
 MOST_JUMPS: Final = 1_000_000
 """How many times the clock may jump, so that a program which only sends heartbeats is not run for a whole week."""
 MOST_THREAD_SECONDS: Final = 60.0
@@ -170,8 +173,8 @@ class VirtualTime:
         if self._turns > FREE_TURNS:
             self.now += SECONDS_PER_TURN
         if self._turns == 1:
-            self._busy_since = monotonic()
-        elif self._turns > MOST_TURNS or (not self._turns % 100 and monotonic() - self._busy_since > MOST_SECONDS):
+            self._busy_since = thread_time()
+        elif self._turns > MOST_TURNS or (not self._turns % 100 and thread_time() - self._busy_since > MOST_SECONDS):
             turns, self._turns = self._turns, 0
             self._stuck(
                 SpinError,
