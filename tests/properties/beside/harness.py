@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import cache
+from types import ModuleType
 from typing import Any, Final, Literal, TypeVar
 from zlib import crc32
 
@@ -72,11 +73,19 @@ class Side:
 
     def now(self) -> float:
         """How many seconds the feature has been running."""
-        return round(anyio.current_time() - self.began, 6)
+        return self.at(anyio.current_time())
+
+    def at(self, moment: float) -> float:
+        """How many seconds the feature had been running then."""
+        return round(moment - self.began, 6) + 0.0  # which is never -0.0
 
     def see(self, *what: Any) -> None:
         """Take down what has happened, and when."""
         self.seen.append((self.now(), *what))
+
+    def in_order(self) -> list[Any]:
+        """What was taken down, where of what happens at one time the order is not determined."""
+        return sorted(self.seen, key=lambda what: (what[0], repr(what)))
 
     async def hire(self, kind: Callable[..., W], word: str, *args: Any, **options: Any) -> W:
         """Return a worker that runs; where the sides use the same ones, the one that the other has hired."""
@@ -134,6 +143,12 @@ def feature(*, shares: bool = False) -> Callable[[Callable[[Side], Awaitable[Any
         return function
 
     return note
+
+
+def names_of(*modules: ModuleType) -> list[str]:
+    """The names of the features that these modules have."""
+    written = [module.__name__ for module in modules]
+    return [name for name, it in FEATURES.items() if it.function.__module__ in written]
 
 
 @define(frozen=True)

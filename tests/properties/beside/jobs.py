@@ -87,7 +87,7 @@ async def fails(side: Side, awaitable: Any) -> None:
     except JobGroupError as exc:
         side.see(type(exc).__name__, str(exc), exc.reason, exc.statuses, exc.responses)
     except JobError as exc:
-        side.see(type(exc).__name__, str(exc), exc.reason)
+        side.see(type(exc).__name__, str(exc).split(";")[0], exc.reason.split(";")[0])  # without names that are near
 
 
 @feature(shares=True)
