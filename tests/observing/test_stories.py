@@ -96,6 +96,28 @@ def test_in_which_job_a_request_is_asked_for_is_unknown_where_messages_were_left
     assert parent() is None
 
 
+@pytest.mark.parametrize("first", ["v", "w"])
+def test_the_handlers_of_two_workers_of_a_group_are_told_apart(first: str) -> None:
+    """O4: when one has ended, what its task asks for next is in no job, and what the other one asks for still is."""
+    notes = Notes(lambda _: None)
+    group = {name: BusJobRequestMessage("group", source="me", target=name) for name in ("v", "w")}
+    tasks = {name: copy_context() for name in group}
+
+    def parent(name: str) -> str | None:
+        tasks[name].run(notes, BusJobRequestMessage("inner", source=name, target="x"))
+        (note,) = notes.take()
+        return note.parent
+
+    for name, task in tasks.items():
+        task.run(notes.job_begins, name, group[name])
+    other = "w" if first == "v" else "v"
+    assert [parent(name) for name in tasks] == ["group", "group"]
+    tasks[first].run(notes.job_ends, first, group[first])
+    assert (parent(first), parent(other)) == (None, "group")
+    tasks[other].run(notes.job_ends, other, group[other])
+    assert parent(other) is None
+
+
 def test_a_group_is_open_until_its_last_answer() -> None:
     """O4"""
     stories = Stories()

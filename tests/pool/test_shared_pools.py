@@ -259,13 +259,14 @@ async def test_jobs_of_a_process_that_is_killed_are_errors_or_done_by_another() 
     assert outcomes["repeated"] == "left"
 
 
-async def test_jobs_of_a_process_that_is_lost_are_answered_however_often_its_pool_was_announced() -> None:
-    """S2, J1, J4: whoever joins hears of it more than once."""
+@pytest.mark.parametrize("name", ["pool", "pool@host"])
+async def test_jobs_of_a_process_that_is_lost_are_answered_however_often_its_pool_was_announced(name: str) -> None:
+    """S2, J1, J4: whoever joins hears of it more than once. It may be asked by the name that is its own, too."""
     network, answers = PeerNetwork(), list[str]()
 
     async def ask(asker: WorkerRunner) -> None:
         with pytest.raises(JobError, match="gone"):
-            await asker.job("pool", name="sleep", payload={"seconds": 100.0})
+            await asker.job(name, name="sleep", payload={"seconds": 100.0})
         answers.append("gone")
 
     async with WorkerRunner(bus=network.end("host"), name="host") as host:

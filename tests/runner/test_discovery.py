@@ -19,6 +19,7 @@ from workerbus import (
     BusWorkerReadyMessage,
     BusWorkerRegistryMessage,
     MemoryBus,
+    WorkerGoneData,
     WorkerParams,
     WorkerReadyData,
     WorkerRegistryEntry,
@@ -458,6 +459,20 @@ async def test_what_is_older_than_what_is_known_of_a_worker_is_no_news(messages:
             await runner.bus.send(message)
             await anyio.wait_all_tasks_blocked()
         assert ("remote" in runner.registry.remote_workers) == there
+
+
+async def test_what_a_list_says_to_have_failed_is_no_failure_of_one_that_is_there() -> None:
+    """J4: a worker of that name may run under another runner by now; when it goes, it has not failed either."""
+    failed = [WorkerGoneData("remote", "elsewhere", "broken"), WorkerGoneData("other", "elsewhere", "broken")]
+    async with WorkerRunner() as runner:
+        await tell(runner, BusWorkerReadyMessage("third", incarnation="its own", number=1, source="remote"))
+        await tell(runner, BusWorkerRegistryMessage("elsewhere", [], "life", 1, failed, source="elsewhere"))
+        assert runner.registry.failure_of("remote") is None
+        assert runner.registry.failure_of("other") == failed[1]
+        await tell(runner, BusWorkerGoneMessage("third", "its own", 2, source="remote"))
+        assert "remote" not in runner.registry
+        with pytest.raises(TimeoutError, match="not ready"):
+            await runner.job("remote", timeout=1.0)
 
 
 async def test_all_that_a_list_has_no_more_have_gone() -> None:

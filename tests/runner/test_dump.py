@@ -15,6 +15,7 @@ import anyio
 import pytest
 from anyio import create_task_group, to_thread
 
+from support.subscribers import Plain
 from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
@@ -235,6 +236,32 @@ async def test_a_lane_that_is_full_is_told_of_with_who_waits_for_room() -> None:
     assert "task 'floods'\n    waits for room in the data lane of 'slow', which is full\n" in text
     assert "worker 'slow', hook on_bus_message\n    waits for ever" in text
     assert "behind it" not in text  # to look at that would take it out, and put it back
+
+
+async def test_all_lanes_in_which_something_waits_are_told_of_the_full_ones_and_the_others() -> None:
+    """O6, B9: of a plain subscriber of a bounded bus, too."""
+
+    async def flood(n: int, target: str) -> None:
+        for number in range(n):
+            await runner.bus.send(Ping(number, source="me", target=target))
+
+    def wait_in(message: Any) -> Any:
+        return anyio.sleep_forever() if isinstance(message, Ping) else None
+
+    workers = (Slow("slow"), Slow("slower"))
+    async with MemoryBus(max_buffer_size=3) as bus, running(*workers, bus=bus) as runner:
+        for name in ("one", "two"):
+            await bus.subscribe(Plain(name, receives="own", on=wait_in))
+        async with create_task_group() as group:
+            for n, target in ((5, "slow"), (6, "slower"), (3, "one"), (2, "two")):
+                group.start_soon(flood, n, target)
+            await settle()
+            text = told()
+            group.cancel_scope.cancel()
+        assert "the data lane of 'slow' is full: 3 of 3 messages wait, and 1 sender for room\n" in text
+        assert "the data lane of 'slower' is full: 3 of 3 messages wait, and 1 sender for room\n" in text
+        assert "subscriber 'one' has 2 messages waiting\n" in text
+        assert "subscriber 'two' has 1 message waiting\n" in text
 
 
 async def test_a_worker_that_is_late_with_its_start_says_why() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio import current_time, sleep, sleep_forever
+from anyio import create_task_group, current_time, sleep, sleep_forever
 
 from support.endings import HANGING, SOON, Endless, Told, Working, hanging, outcome
 from support.leaks import nothing_left
@@ -148,8 +148,10 @@ class Reporting(Working):
 
 
 @asynccontextmanager
-async def asked(grace: float, asking: Asking, working: Reporting | None = None) -> AsyncIterator[Reporting]:
-    """Let a worker ask one on another runner for a job; then end the first one, whose last second this is."""
+async def asked(
+    grace: float, asking: BaseWorker, working: Reporting | None = None, ends_in: float = 2.5
+) -> AsyncIterator[Reporting]:
+    """Let a worker ask one on another runner for a job; then end the first one, whose last seconds these are."""
     working = working or Reporting("working")
     async with MemoryBus() as bus, runner_on(bus, "others") as others, runner_on(bus, "it", job_grace=grace) as runner:
         await others.add_workers(working)
@@ -160,7 +162,7 @@ async def asked(grace: float, asking: Asking, working: Reporting | None = None) 
         begun = current_time()
         await runner.end()
         await asking.wait()
-        assert current_time() - begun == pytest.approx(min(grace, 2.5), abs=SOON)
+        assert current_time() - begun == pytest.approx(min(grace, ends_in), abs=SOON)
         await working.unwound.wait()
 
 
@@ -174,6 +176,21 @@ async def test_jobs_that_a_worker_has_asked_for_get_the_grace_and_so_do_the_hook
         await asking.request_job("working", name="report")
     heard = {0.0: [], 1.5: ["update"], 2.25: ["update", "completed"], 5.0: ["update", "completed", "all"]}
     assert asking.heard == heard[grace]
+
+
+async def test_a_worker_that_does_nothing_but_ask_for_a_job_gets_the_grace() -> None:
+    """R2: one without hooks and handlers has nothing else to wait for."""
+    answers: list[str] = []
+
+    async def ask(worker: BaseWorker) -> None:
+        await worker.job("working", name="report")
+        answers.append("completed")
+
+    async with create_task_group() as tasks:
+        asking = BaseWorker("asking")
+        async with asked(5.0, asking, ends_in=2.0):
+            tasks.start_soon(ask, asking)
+    assert answers == ["completed"]
 
 
 @pytest.mark.parametrize("of", ["message", "child"])
