@@ -64,7 +64,7 @@ async def test_a_request_may_come_in_many_pieces_and_so_may_an_answer() -> None:
             answer = b""
             while not answer.endswith(b"</svg>\n"):
                 answer += await client.stream.receive(7)
-            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 async def test_who_is_told_of_events_may_say_something_meanwhile() -> None:

@@ -6,6 +6,7 @@ not do in time, ends its connection alone.
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 import h11
@@ -87,14 +88,12 @@ class _Connection:
     async def refuse(self, status: int) -> None:
         """Tell a client that what it has sent is no request."""
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            await self._send(
-                h11.Response(status_code=status, headers=[("Connection", "close"), ("Content-Length", "0")])
-            )
+            await self._send(_head(status, [("Connection", "close"), ("Content-Length", "0")]))
 
     async def _answer(self, request: Request, answer: Answer) -> None:
         await self._read_end()
         length = [] if answer.stream is not None else [("Content-Length", str(len(answer.body)))]
-        await self._send(h11.Response(status_code=answer.status, headers=[*answer.headers, *length]))
+        await self._send(_head(answer.status, [*answer.headers, *length]))
         if request.method == "HEAD":
             await self._send(h11.EndOfMessage())
         elif answer.stream is not None:
@@ -160,6 +159,10 @@ async def serve_client(stream: ByteStream, respond: Respond) -> None:
                 return
         except GONE:
             return
+
+
+def _head(status: int, headers: list[tuple[str, str]]) -> h11.Response:
+    return h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode("ascii"))
 
 
 def _request(event: h11.Request) -> Request:
