@@ -102,11 +102,11 @@ def test_a_page_does_what_it_says(page: str, backend: str) -> None:
 class Program:
     """A program of the tutorial in a process of its own."""
 
-    def __init__(self, source: str, backend: str) -> None:
+    def __init__(self, source: str, backend: str, stderr: int | None = None) -> None:
         assert "anyio.run(main)" in source
         source = source.replace("anyio.run(main)", f"anyio.run(main, backend={backend!r})")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", source], stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=stderr, text=True,
             env=plain_environment(PYTHONPATH=str(ROOT / "src")),
         )  # fmt: skip
 
@@ -138,13 +138,16 @@ def test_the_service_serves_until_it_is_told_to_end(backend: str, told: signal.S
     source = last_block("service", "service.py")
     assert f"{ends}\n" in text_of("service")
     assert source.count("serve_view(runner)") == 1
-    with Program(source.replace("serve_view(runner)", "serve_view(runner, port=0)"), backend) as service:
+    source = source.replace("serve_view(runner)", "serve_view(runner, port=0)")
+    with Program(source, backend, stderr=subprocess.STDOUT) as service:
         address = service.next_line().removeprefix("look at ")
         assert service.next_line() == "3 quotes, the best 350"
         with urlopen(f"{address}readyz") as answer:
-            assert answer.status == 200
+            assert (answer.status, answer.reason) == (200, "OK")
         service.process.send_signal(told)
-        assert service.rest()[-1] == ends
+        *before, outcome = service.rest()
+        assert outcome == ends
+        assert not [line for line in before if "run()" in line]  # no run() has to be cancelled
         assert service.process.returncode == 0
 
 
