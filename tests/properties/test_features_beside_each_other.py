@@ -8,10 +8,10 @@ import random
 
 import pytest
 
-from properties.beside import jobs, lives, pools, streams
+from properties.beside import buses, jobs, lives, pools, streams, watching
 from properties.beside.harness import BACKENDS, alone, check_beside, modes, names_of, seed_of
 
-NAMES = names_of(jobs, streams, lives, pools)
+NAMES = names_of(jobs, streams, lives, pools, buses, watching)
 DRAWN = 24
 """How many pairs are tried each time, on each backend."""
 

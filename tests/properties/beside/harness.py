@@ -31,9 +31,8 @@ LAGS: Final = (0.0, 0.0, 0.3, 1.1)
 """How many seconds after the first feature the second one begins; when these are over, most features are not."""
 LIMIT: Final = 600.0
 """Seconds of virtual time after which a program has hung."""
-_OF_A_SIDE: Final = re.compile(
-    rf"_({'|'.join(MARKS)})\b|[0-9a-f]{{8}}-[0-9a-f]{{4}}-[0-9a-f-]{{22}}|\b[0-9a-f]{{32}}\b"
-)
+_OF_A_SIDE: Final = re.compile(rf"_({'|'.join(MARKS)})\b|[0-9a-f]{{12}}-[0-9a-f]+")
+"""The end of a name, or the id of a job."""
 
 
 @define(eq=False)
