@@ -43,13 +43,13 @@ class Backoff:
 
     Args:
         initial: The first wait, in seconds.
-        factor: How many times as long each following one is, at least 1.
-        maximum: No wait is longer, in seconds, but for the jitter.
-        jitter: Each wait is longer or shorter by a share of itself that is drawn at random, at most this: 0 to 1.
+        factor: By what factor each wait is longer than the one before, at least 1.
+        maximum: The longest wait, in seconds, apart from the jitter.
+        jitter: The random share, at most, by which each wait is longer or shorter: 0 to 1.
 
     Raises:
-        TypeError: One is no number.
-        ValueError: One is out of its bounds.
+        TypeError: An argument is not a number.
+        ValueError: An argument is out of range.
 
     Guarantees: J20, S1.
     """
@@ -60,7 +60,7 @@ class Backoff:
     jitter: float = field(default=0.1, validator=_within(0, 1))
 
     def delays(self) -> Iterator[float]:
-        """Return the waits, in seconds, one after the other, without an end."""
+        """Return the waits, in seconds, one after the other, endlessly."""
         delay = self.initial
         while True:
             yield min(delay, self.maximum) * (1 + self.jitter * _random.uniform(-1, 1))

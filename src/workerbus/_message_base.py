@@ -70,12 +70,12 @@ class BusMessage(_FromSomewhere):
 
     Args:
         source: The name of the sender.
-        target: The name of the one it is meant for; None is everybody.
-        headers: What is to travel along, str by str: the ids of a trace, say. The library reads nothing in it, and what
-            belongs to a job carries the headers of its request. Shared, to be treated as read-only.
+        target: The name of the receiver; None for everybody.
+        headers: Text that travels along, a dict of str to str: the ids of a trace, for example. The library does not
+            read it. Every message of a job carries the headers of its request. It is shared: treat it as read-only.
 
     Attributes:
-        system: Whether it goes by the system lane, past data messages that wait; None for a class that has no lane.
+        system: Whether it goes into the system lane, past waiting data messages; None for a class that has no lane.
         local: Whether it stays on this bus, and never reaches a network.
         announcement: Whether its broadcasts are meant for runners and observers, and not for workers.
         bounded: Whether it takes room in a bounded data lane.
@@ -117,7 +117,7 @@ class BusLocalMessage:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def bus_message(cls: type[T]) -> type[T]:
-    """Make a class with annotated fields a class of messages: frozen, with a constructor.
+    """Turn a class with annotated fields into a message class: frozen, with a constructor.
 
     The constructor takes the fields positionally, in their order, and ``source``, ``target`` and ``headers`` by
     keyword::
@@ -130,8 +130,8 @@ def bus_message(cls: type[T]) -> type[T]:
         await worker.send_bus_message(Reading(21.5, source=worker.name))
 
     Raises:
-        MessageTypeError: The class derives neither from `BusDataMessage` nor from `BusSystemMessage`, or from both; or
-            from a class with fields that lacks the decorator. A `TypeError`.
+        MessageTypeError: The class derives from neither or both of `BusDataMessage` and `BusSystemMessage`, or from a
+            class with fields that lacks the decorator. A `TypeError`.
 
     Guarantees: N5.
     """
@@ -161,7 +161,7 @@ class BusDataMessage(BusMessage):
 
 @_keywords_only
 class BusSystemMessage(BusMessage):
-    """A message that is handled before data messages that wait.
+    """A message that is handled before waiting data messages.
 
     Guarantees: B2.
     """

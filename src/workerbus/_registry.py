@@ -429,7 +429,7 @@ class WorkerRegistry(Claims, Watchers):
         """Remember that a worker has failed, and let those who wait for it know.
 
         Args:
-            data: The worker, and what it has failed of.
+            data: The worker, and why it failed.
 
         Guarantees: J4, R9.
         """

@@ -102,7 +102,7 @@ class WorkerGoneData(Value):
     Args:
         worker_name: The name of the worker.
         runner: The name of the runner that hosted it.
-        error: What it has failed of, in words, cut after a thousand characters; None if it has ended.
+        error: Why it failed, in words, cut after a thousand characters; None if it ended without an error.
 
     Guarantees: J4, W9.
     """
@@ -119,7 +119,7 @@ class WorkerRestartedData(Value):
     Args:
         worker_name: The name of the worker.
         runner: The name of the runner that hosts it.
-        error: What the one before it has failed of, in words; None if it had ended.
+        error: Why the previous one failed, in words; None if it ended without an error.
         restarts: How many times the worker of this name was restarted, this one included.
 
     Guarantees: S1.
@@ -138,12 +138,12 @@ class WorkerErrorData(Value):
     Args:
         worker_name: The name of the worker.
         error: What happened, in words.
-        exception: What was raised, where that was in this process and something was.
-        origin: What has raised it: the name of a hook or of a handler, ``"run"``, ``"stop"`` or ``"cleanup"``; None
-            where nothing was raised.
-        fatal: Whether the worker has ended of it. Otherwise it lives on.
+        exception: The exception, if there was one and it is of this process.
+        origin: The name of the hook or handler that raised it, or ``"run"``, ``"stop"`` or ``"cleanup"``; None if
+            nothing was raised.
+        fatal: Whether it ended the worker.
 
-    Two are compared by the worker and the text alone.
+    Only the worker's name and the text count in comparisons.
 
     Guarantees: W9.
     """

@@ -24,7 +24,7 @@ class ClientScope:
     """A block that is cancelled when its client has gone; made by `cancel_on_disconnect`.
 
     Attributes:
-        disconnected: Whether the client has gone, and the block was cancelled for that.
+        disconnected: Whether the client has gone, which is why the block was cancelled.
 
     Guarantees: R10.
     """
@@ -76,12 +76,12 @@ def cancel_on_disconnect(receive: Receive) -> ClientScope:
                 return JSONResponse(await request.state.runner.job("writer", name="report"))
             return Response(status_code=499)  # nobody reads it
 
-    A job that the block has asked for is told to stop, and the block is left when it has unwound; then the program goes
-    on behind the block. Nothing else may call ``receive`` meanwhile: read the request's body, or the websocket's first
-    messages, before. What a client sends meanwhile is dropped.
+    A job that the block has asked for is cancelled, and the block ends when its handler has unwound; then the program
+    goes on behind the block. Nothing else may call ``receive`` during the block, so read the request's body, or the
+    websocket's first messages, before it. What a client sends during the block is dropped.
 
     Args:
-        receive: ASGI's; with Starlette and FastAPI it is ``request.receive`` or ``websocket.receive``.
+        receive: The ASGI callable; in Starlette and FastAPI, ``request.receive`` or ``websocket.receive``.
 
     Returns:
         The block, for ``async with``. Its ``disconnected`` says whether the client has gone.

@@ -60,8 +60,9 @@ class WorkerBus(Routing):
         never_waits: Whether `send` waits neither for room nor for a network, and so does no more than `post`.
         opened_by: The name of the runner that has opened the bus for its own run, if one has.
         clean_up: The clock of the wind-down that closes the bus.
-        neighbourhood: What its runners share, where all of them are in this process; theirs, and None before the first.
-        job_groups: The open job groups of this process, by job id; theirs who ask. None where nobody waits for room.
+        neighbourhood: What its runners share if all of them are in this process; None before the first runner.
+        job_groups: The open job groups of this process, by job id; maintained by requesters. None if nobody waits for
+            room.
 
     Guarantees: B1, B2, B3, B6, B9, R6.
     """
@@ -111,7 +112,7 @@ class WorkerBus(Routing):
 
     @property
     def connection(self) -> str:
-        """How the bus is, in a word, for `WorkerRunner.health`: ``"connected"`` when all is well, else ``"closed"``.
+        """The state in one word, for `WorkerRunner.health`: ``"connected"`` if all is well, else ``"closed"``.
 
         Override it for a network that may be away for a while.
         """
@@ -285,13 +286,13 @@ class WorkerBus(Routing):
     async def send(self, message: BusMessage) -> None:
         """Send a message.
 
-        Waits for room in a bounded lane, and on a bus with a transport for that. Every 64th call lets other tasks run,
-        after the message is in; where broadcasts go to many, more calls do.
+        Waits for room in a bounded lane, and for the transport if the bus has one. Every 64th call lets other tasks
+        run, after the message is in; with broadcasts to many, more calls do.
 
         Raises:
-            MessageTypeError: It is no message, or one of a class that has no lane; a `TypeError`.
-            anyio.WouldBlock: A subscriber's own code sends to its own full lane, or the handler of a job that such
-                code awaits does.
+            MessageTypeError: It is not a message, or its class has no lane; a `TypeError`.
+            anyio.WouldBlock: A subscriber's own code sends to its own full lane, or the handler of a job that this code
+                awaits does.
             WrongLoopError: The bus is open in another thread; a `RuntimeError`.
 
         Guarantees: B2, B4, B9, L7.
@@ -342,7 +343,7 @@ class WorkerBus(Routing):
             self._outbox.put(message)
 
     def post_here(self, message: BusMessage) -> None:
-        """Post a message to a subscriber of this process, and to none elsewhere that has its name when it has left."""
+        """Post a message to a subscriber of this process, never to one elsewhere that gets its name later."""
         if message.target in self._inboxes:
             self.post(message)
 
@@ -369,13 +370,13 @@ class WorkerBus(Routing):
 
     @abstractmethod
     async def publish(self, message: BusMessage) -> None:
-        """Bring a message to every bus that belongs together, this one included. Never called for a local message."""
+        """Bring a message to all connected buses, this one included. Never called for a local message."""
 
     async def deliver(self, message: BusMessage) -> None:
-        """Deliver a message that has arrived to the subscribers here.
+        """Deliver an incoming message to the subscribers here.
 
-        Those that have room get it first; then this waits until the others have, so that a transport which awaits it
-        reads no faster than they handle. A local message is refused: it cannot have come over a network.
+        Those that have room get it first. Then this waits until the others have room, so a transport that awaits it
+        reads no faster than they handle messages. A local message is refused: it cannot have come over a network.
 
         Raises:
             anyio.WouldBlock: A subscriber's own code sends to its own full lane; then nobody got the message.
@@ -390,25 +391,25 @@ class WorkerBus(Routing):
             await self._hand_out_in_line(message)
 
     def on_message_received(self, message: BusMessage) -> None:
-        """Deliver a message that has arrived, as `deliver` does, but past every bound instead of waiting for room."""
+        """Deliver an incoming message, as `deliver` does, but ignore bounds instead of waiting for room."""
         if self._arrives(message):
             self._hand_out(message)
 
     def keep_name(self, name: str) -> None:
-        """Let no other process have the name of a worker that is about to leave, until `free_name`; it will be back."""
+        """Reserve the name of a worker that is about to leave and will be back, until `free_name`."""
 
     def free_name(self, name: str) -> None:
-        """Give a name back that was kept, unless somebody here has it."""
+        """Give a reserved name back, unless a worker here has it."""
 
     def check_travels(self, message: BusMessage) -> None:
-        """Raise `WireError` where a message cannot travel to whom it is for; a hook for transports that know.
+        """Raise `WireError` if a message cannot travel to its target; a hook for transports that can tell.
 
         Args:
             message: The message, which is not sent.
         """
 
     def is_late(self, message: BusMessage) -> bool:
-        """Whether a message has come from another process that is gone since; never, where none is known."""
+        """Whether a message came from another process that has gone since; False if none is known."""
         return False
 
     def _about(self, message: BusMessage) -> dict[str, str]:

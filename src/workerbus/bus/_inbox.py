@@ -32,7 +32,7 @@ Receives = Literal["all", "own"]
 
 @value
 class SubscriberStatistics(Value):
-    """A snapshot of what a subscriber's inbox has seen.
+    """A snapshot of the counts of a subscriber's inbox.
 
     Args:
         depth: How many messages wait, for the subscriber's code or for its start.
@@ -53,7 +53,7 @@ class BusStatistics(Value):
 
     Args:
         sent: How many messages were sent, by users and by the library.
-        undelivered: How many messages had a target of whose name there is no subscriber here.
+        undelivered: How many messages had a target that is not subscribed here.
         refused: How many local messages came from a network.
         subscribers: Name to the counts of that subscriber.
 
@@ -82,7 +82,7 @@ class Inbox(ABC):
 
     Args:
         name: The subscriber's name.
-        receives: ``"all"`` messages, or only its ``"own"``: broadcasts and what is addressed to it.
+        receives: ``"all"`` messages, or only its ``"own"``: broadcasts and messages addressed to it.
         announcements: Whether it gets those broadcasts that are meant for runners and observers.
 
     Attributes:
@@ -170,10 +170,10 @@ class BusSubscriber:
     Override `on_bus_message`, and give it a ``name`` that is unique on the bus.
 
     Attributes:
-        receives: ``"all"`` messages, or only its ``"own"``: broadcasts and what is addressed to it.
+        receives: ``"all"`` messages, or only its ``"own"``: broadcasts and messages addressed to it.
 
     Raises:
-        HandlerTypeError: Where a class is made whose `on_bus_message` is not async or does not take a message, or whose
+        HandlerTypeError: A class is made whose `on_bus_message` is not async or does not take a message, or whose
             `accepts_bus_message` is async; a `TypeError`.
 
     Guarantees: B2, B3, B6, N4, N8.

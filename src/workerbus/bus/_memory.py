@@ -11,8 +11,8 @@ from workerbus.messages import BusMessage
 class MemoryBus(WorkerBus):
     """A bus within one process: what is sent is delivered in the sender's step, by reference.
 
-    What is put in the place of its ``send``, ``publish`` or ``deliver``, in a subclass or on the object, is called with
-    all that is sent, by the library, too.
+    A ``send``, ``publish`` or ``deliver`` that replaces its own, in a subclass or on the object, is called with
+    everything that is sent, by the library as well.
 
     The parameters are those of `WorkerBus`.
 

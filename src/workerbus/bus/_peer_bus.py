@@ -103,14 +103,14 @@ class PeerBus(PeerSessions):
             peers: For whom it is; never empty.
 
         Returns:
-            What is settled when the message is stored; None where there is nothing to wait for.
+            A receipt that is settled when the message is stored; None if there is nothing to wait for.
 
         Raises:
             WireError: It cannot travel; a `ValueError`.
         """
 
     async def room(self) -> None:
-        """Wait while more is unsent than is good; called where messages that are not confirmed are sent."""
+        """Wait while too much is unsent; called when unconfirmed messages are sent."""
 
     async def claim(self, name: str) -> None:
         """Claim the name of a worker for this process; called before the worker is subscribed.
@@ -153,11 +153,11 @@ class PeerBus(PeerSessions):
             self.release(name)
 
     def keep_name(self, name: str) -> None:
-        """Let no other process have the name of a worker that is about to leave, until `free_name`; it will be back."""
+        """Reserve the name of a worker that is about to leave and will be back, until `free_name`."""
         self._names_kept.add(name)
 
     def free_name(self, name: str) -> None:
-        """Give a name back that was kept, unless somebody here has it."""
+        """Give a reserved name back, unless a worker here has it."""
         if name in self._names_kept:
             self._names_kept.discard(name)
             self._leaves(name)
@@ -179,7 +179,7 @@ class PeerBus(PeerSessions):
             await self.publish(message)
 
     async def publish(self, message: BusMessage) -> None:
-        """Bring a message to whom it concerns, here and with peers; one of the program's own is awaited until stored.
+        """Bring a message to its receivers, here and on peers; for the program's own, wait until it is stored.
 
         Raises:
             WireError: It cannot travel; a `ValueError`.
@@ -277,7 +277,7 @@ class PeerBus(PeerSessions):
     def post(self, message: BusMessage) -> None:
         """Send a message of the library's own without waiting, past every bound.
 
-        One that cannot travel is logged, since nobody could do anything about it; only an answer is not.
+        A message that cannot travel is logged, since no caller could handle that; only an answer raises.
 
         Raises:
             WireError: It is an answer to a job, and cannot travel; a `ValueError`.
@@ -348,13 +348,13 @@ class PeerBus(PeerSessions):
     # --- arrivals
 
     def arrive(self, message: BusMessage, peer: Peer, *, number: int | None = None, delay: float = 0.0) -> Arrival:
-        """Take a message that has come from a peer. Never waits: what finds no room waits in line.
+        """Take a message from a peer. Never waits: if there is no room, the message waits in line.
 
         Args:
             message: The message.
             peer: Its sender.
-            number: Its number in the session; None where the network loses and doubles nothing.
-            delay: How many seconds it was on its way; a job's time left is less by that.
+            number: Its number in the session; None if the network loses and duplicates nothing.
+            delay: How many seconds it was on its way; they are subtracted from a job's time left.
 
         Returns:
             What has become of it.

@@ -203,13 +203,13 @@ class Receipt:
 
 
 class PeerListener(Protocol):
-    """Somebody on a bus who wants to know of its peers: a runner."""
+    """An object on a bus that is told about its peers: a runner."""
 
     def met(self, peer: Peer) -> None:
         """Note that a session with a peer has begun."""
 
     def lost(self, peer: Peer, reason: str) -> None:
-        """Note that the session with a peer is over, and why; all that it has sent has been handed out before."""
+        """Note that the session with a peer is over, and why; everything that it sent has been handed out before."""
 
     def report(self, text: str) -> None:
         """Take note of a fault of the network, in words."""

@@ -81,7 +81,7 @@ class Routing(Tapped, ABC):
 
         Raises:
             NameTakenError: Another subscriber has its name; a `ValueError`.
-            TypeError: It is no `BusSubscriber`.
+            TypeError: It is not a `BusSubscriber`.
             ValueError: Its ``receives`` is neither ``"all"`` nor ``"own"``.
 
         Guarantees: B4, B5.

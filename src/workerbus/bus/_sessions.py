@@ -45,12 +45,12 @@ class PeerBusStatistics(BusStatistics):
 
     Args:
         peers: How many peers there are.
-        transmitted: How many messages were given to the network; one for many peers counts for each.
-        arrived: How many messages have come from peers, and were for somebody here.
+        transmitted: How many messages were given to the network; one for several peers counts once for each.
+        arrived: How many messages came from peers for somebody here.
         repeated: How many came a second time, and were dropped.
         late: How many came from a life that was over, and were dropped.
         gaps: How many times messages were lost on the way.
-        waiting: How many have come, and wait for room in a bounded lane.
+        waiting: How many incoming messages wait for room in a bounded lane.
 
     Guarantees: X10.
     """

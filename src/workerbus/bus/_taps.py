@@ -37,7 +37,7 @@ _for_new_buses: Final[list[Callable[[Any], Tap | None]]] = []
 
 
 class TapNewBuses:
-    """Adds a tap to every bus that is made in the block, wherever in the process that is: for tools that look on.
+    """Adds a tap to every bus that is made during the block, anywhere in the process: for tools that observe.
 
     ::
 
@@ -51,7 +51,7 @@ class TapNewBuses:
     A tap stays on its bus after the block. Blocks may be nested, and overlap.
 
     Args:
-        make: Called with each new bus, which is not open yet; returns the tap, or None for no tap.
+        make: Called with each new bus, before it is opened; returns the tap, or None for no tap.
 
     Guarantees: O1.
     """
@@ -118,7 +118,7 @@ class Tapped:
             tap: A sync function, or an object that can be called as one; one that was added before is not added again.
 
         Raises:
-            HandlerTypeError: The tap is no sync function; a `TypeError`.
+            HandlerTypeError: The tap is not a sync function; a `TypeError`.
 
         Guarantees: O1.
         """

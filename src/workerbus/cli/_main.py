@@ -39,12 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command of ``workerbus``.
 
     Args:
-        arguments: Its arguments; by default those of the program. What stands behind ``--`` is for a program that the
+        arguments: Its arguments; by default those of the program. Everything after ``--`` is for a program that the
             command runs.
 
     Returns:
-        The exit code: 0, or that of the program; 1 for what went wrong, 2 for a command that was called wrongly, 130
-            after Ctrl-C, 141 where nobody reads the output any more; ``call`` has more.
+        The exit code: 0, or that of the program; 1 if something went wrong, 2 for a wrong command line, 130 after
+            Ctrl-C, 141 if nobody reads the output any more; ``call`` has more.
 
     Raises:
         SystemExit: The arguments are wrong, or asked for help.

@@ -151,19 +151,19 @@ def rich_progress(job: Any, *, console: "Console | None" = None) -> Any:
             async for event in group:
                 ...
 
-    In a terminal the line has a bar, how many have answered, how many of them have failed, for whom it waits, and the
-    last update or chunk; it changes as they come, and what is printed meanwhile stands above it. Anywhere else, in a
-    pipe for instance, there is a plain line for each worker that has answered. It takes no event away from a loop. An
-    output that has gone ends nothing.
+    In a terminal the line has a bar, how many workers have answered, how many of them have failed, which ones are
+    missing, and the last update or chunk. It changes as they come; other output appears above it. Anywhere else, such
+    as in a pipe, there is a plain line for each worker that has answered. It takes no event away from a loop, and the
+    job goes on if the output is closed.
 
     Args:
-        job: What ``job`` or ``job_group`` returns. It is entered and left here, or else was entered before; then its
-            progress is shown while the block runs.
+        job: What ``job`` or ``job_group`` returns. If it was not entered before, it is entered and left here; otherwise
+            its progress is shown while the block runs.
         console: Where to show it; by default on standard error.
 
     Raises:
         MissingExtraError: rich is not installed; an `ImportError`.
-        TypeError: It is no job.
+        TypeError: It is not a job.
 
     Guarantees: J20.
     """

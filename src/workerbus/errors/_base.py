@@ -75,14 +75,14 @@ def shown(names: Sequence[str]) -> str:
 
 
 class NotRunningError(WorkerBusError, RuntimeError):
-    """Something was asked of an object that cannot be done yet, or not any more.
+    """An object was asked to do something that it cannot do yet, or no longer.
 
     Guarantees: W1, J14, R1, R3.
     """
 
 
 class WrongTaskError(WorkerBusError, RuntimeError):
-    """Something was entered in one task and left in another, which cannot leave it properly. It is closed anyway.
+    """Something was entered in one task and left in another, which cannot leave it properly. It is closed all the same.
 
     Attributes:
         what: What was left.
@@ -99,7 +99,7 @@ class WrongTaskError(WorkerBusError, RuntimeError):
 
 
 class WrongLoopError(WorkerBusError, RuntimeError):
-    """Something was used from another thread, or in another event loop, than the one that it belongs to.
+    """Something was used from a thread or an event loop other than its own.
 
     Attributes:
         what: What was used.
@@ -148,7 +148,7 @@ class MissingExtraError(WorkerBusError, ImportError):
 
     Attributes:
         library: The name of the library.
-        extra: The extra of this library that brings it.
+        extra: The extra of this library that installs it.
 
     Guarantees: J17.
     """
@@ -160,7 +160,7 @@ class MissingExtraError(WorkerBusError, ImportError):
 
 
 class MessageTypeError(WorkerBusError, TypeError):
-    """Something that is no proper bus message was defined, built or sent.
+    """Something that is not a proper bus message was defined, created or sent.
 
     Guarantees: N5.
     """

@@ -7,11 +7,11 @@ from workerbus.errors._base import WorkerBusError, shown
 
 
 class UnknownJobError(WorkerBusError, RuntimeError):
-    """A worker was to send something for a job that it does not have, or has no more.
+    """A worker was asked to send something for a job that it does not have, or no longer has.
 
     Attributes:
         job_id: The id that was given.
-        worker_name: The name of the worker that was to send.
+        worker_name: The name of the worker.
 
     Guarantees: J14.
     """
@@ -26,12 +26,12 @@ class UnknownJobError(WorkerBusError, RuntimeError):
 
 
 class PayloadError(WorkerBusError, TypeError):
-    """The payload of a typed job does not fit its handler, or what that has answered or yielded is not what it says.
+    """The payload of a typed job does not fit its handler, or an answer or chunk does not fit the handler's annotation.
 
     Attributes:
-        handler: The name of the handler, as in its class.
+        handler: The name of the handler, with its class.
         what: ``"payload"``, ``"answer"`` or ``"chunk"``.
-        path: Where in it, as in ``words[0].text``; empty where it is the whole, or where that is not known.
+        path: Where in it, as in ``words[0].text``; empty if it is the whole, or not known.
 
     Guarantees: J17.
     """
@@ -90,11 +90,11 @@ class JobError(_JobOutcomeError):
     """A job did not complete.
 
     Attributes:
-        reason: Why, in words; ``"timeout"`` where time ran out.
+        reason: Why, in words; ``"timeout"`` if time ran out.
         job_id: The id of the job.
         job_name: The name of the job; None if it was asked for without one.
-        worker_names: The names of the workers that were to do it.
-        seconds: The ``timeout`` that was over, in seconds; None where that is not why.
+        worker_names: The names of the workers that were asked.
+        seconds: The ``timeout`` that ran out, in seconds; None if that is not the reason.
         attempts: How often the job was asked for.
         statuses: Worker name to `JobStatus`, which is a `str`, of the workers that answered.
         responses: Worker name to the payload of its answer, of the same workers.
@@ -116,29 +116,29 @@ class JobGroupError(_JobOutcomeError):
 
 
 class JobTimeoutError(JobError, TimeoutError):
-    """The job's own ``timeout`` was over before the answer came, or before the worker did.
+    """The job's own ``timeout`` ran out before the answer came, or before the worker was ready.
 
-    Its text says what the time went by with: the wait for the worker, for its turn there, or the work.
+    Its text says what the time was spent on: waiting for the worker, waiting for its turn there, or the work.
 
     Guarantees: J6, J8.
     """
 
 
 class JobGroupTimeoutError(JobGroupError, TimeoutError):
-    """The group's own ``timeout`` was over before all answers came, or all workers did.
+    """The group's own ``timeout`` ran out before all answers came, or before all workers were ready.
 
     Guarantees: J6, J8.
     """
 
 
 class JobFailure(WorkerBusError):  # noqa: N818 - the public name: a handler raises it to say FAILED, not "error"
-    """Raised by a job handler to answer FAILED: the work could not be done, for a reason that is no bug.
+    """Raised by a job handler to answer FAILED: the work could not be done, but not because of a bug.
 
-    The requester gets ``{"error": reason, "type": "JobFailure"}``, and whatever else was given as keyword arguments.
+    The requester gets ``{"error": reason, "type": "JobFailure"}``, plus any keyword arguments.
 
     Attributes:
         reason: Why, in words.
-        data: What else was given as keyword arguments, a dict; it is merged into the answer.
+        data: The keyword arguments, a dict; they are merged into the answer.
 
     Guarantees: J2.
     """

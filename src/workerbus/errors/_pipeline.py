@@ -13,7 +13,7 @@ class FrameTypeError(WorkerBusError, TypeError):
 
 
 class ProcessorInUseError(WorkerBusError, ValueError):
-    """A processor or a pipeline was to stand in two places.
+    """A processor or a pipeline was used in two places.
 
     Attributes:
         name: The name of the processor or pipeline.
@@ -50,14 +50,14 @@ class PipelineStartTimeoutError(WorkerBusError, TimeoutError):
 
 
 class FlushError(WorkerBusError, RuntimeError):
-    """A flush that cannot come to its end: the pipeline was cancelled, or a handler would wait for itself.
+    """A flush cannot finish: the pipeline was cancelled, or a handler would wait for itself.
 
     Guarantees: P6.
     """
 
 
 class FlushTimeoutError(WorkerBusError, TimeoutError):
-    """What was queued before a flush has not come out in time.
+    """Frames that were queued before a flush have not come out in time.
 
     Attributes:
         worker_name: The name of the worker.

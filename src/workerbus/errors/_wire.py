@@ -8,7 +8,7 @@ class BusUnavailable(WorkerBusError, ConnectionError):  # noqa: N818 - says what
 
     Attributes:
         bus: The name of the bus.
-        maybe_stored: Whether the message may have been stored all the same. If not, it certainly was not.
+        maybe_stored: Whether the message may have been stored all the same; if False, it certainly was not.
 
     Guarantees: X2.
     """
@@ -22,14 +22,14 @@ class BusUnavailable(WorkerBusError, ConnectionError):  # noqa: N818 - says what
 
 
 class WireError(WorkerBusError, ValueError):
-    """A message cannot travel to another process, or one that has come from there cannot be read.
+    """A message cannot travel to another process, or one from another process cannot be read.
 
     Attributes:
-        class_name: The name of the message's class; empty where that is not known.
-        path: Where in the message, as in ``payload.items[3].when``; empty where it is the whole.
+        class_name: The name of the message's class; empty if not known.
+        path: Where in the message, as in ``payload.items[3].when``; empty if it is the whole message.
         reason: Why, in words.
-        arrived: Whether it has come from elsewhere, and cannot be read.
-        unknown_tag: The tag of a class that is not registered in this program; empty where that is not why.
+        arrived: Whether it is an incoming message that cannot be read.
+        unknown_tag: The tag of a class that is not registered in this program; empty if that is not the reason.
 
     Guarantees: X1.
     """
@@ -48,11 +48,11 @@ class WireError(WorkerBusError, ValueError):
 
 
 class RegistrationError(WorkerBusError, TypeError):
-    """A class of messages or frames cannot be registered for the wire: something of it would be lost on the way.
+    """A class of messages or frames cannot be registered for the wire, since something of it would be lost.
 
     Attributes:
         class_name: The name of the class.
-        field_name: The name of the field because of which; None where it is the class itself.
+        field_name: The name of the field that is the reason; None if it is the class itself.
 
     Guarantees: X1.
     """
@@ -65,12 +65,12 @@ class RegistrationError(WorkerBusError, TypeError):
 
 
 class TagTakenError(WorkerBusError, ValueError):
-    """A class was to be registered for the wire under the tag of another one.
+    """A class was registered for the wire under the tag of another class.
 
     Attributes:
         tag: The tag.
-        holder: Which class has it, with its module.
-        class_name: Which class was to get it, with its module.
+        holder: The class that has it, with its module.
+        class_name: The class that was registered, with its module.
 
     Guarantees: X1.
     """
@@ -83,12 +83,12 @@ class TagTakenError(WorkerBusError, ValueError):
 
 
 class RecordingError(WorkerBusError, ValueError):
-    """A file is no recording, or one that cannot be read.
+    """A file is not a recording, or cannot be read.
 
     Attributes:
         path: The path of the file.
         reason: Why, in words.
-        line: The number of the line, from 1 on; None where it is the whole.
+        line: The number of the line, from 1; None if it is the whole file.
     """
 
     def __init__(self, path: str, reason: str, line: int | None = None) -> None:

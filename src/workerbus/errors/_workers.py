@@ -6,10 +6,10 @@ from workerbus.errors._base import WorkerBusError, near_names
 
 
 class RunCancelled(WorkerBusError):  # noqa: N818 - not an error of anybody's: somebody has asked for it
-    """The block of a runner was cut short by a `cancel`, of the runner's or of one of its workers'.
+    """The block of a runner was cut short by a `cancel` of the runner or of one of its workers.
 
     Attributes:
-        reason: Why, in words; None where none was given.
+        reason: Why, in words; None if no reason was given.
         runner_name: The name of the runner.
 
     Guarantees: R5.
@@ -23,10 +23,10 @@ class RunCancelled(WorkerBusError):  # noqa: N818 - not an error of anybody's: s
 
 
 class ParentError(WorkerBusError, ValueError):
-    """A worker was to become the child of a second parent, or its own ancestor.
+    """A worker was added to a second parent, or to itself or a worker below it.
 
     Attributes:
-        name: The name of the worker that was to be added.
+        name: The name of the worker.
 
     Guarantees: W5.
     """
@@ -37,12 +37,12 @@ class ParentError(WorkerBusError, ValueError):
 
 
 class RestartLimitError(WorkerBusError, RuntimeError):
-    """A supervised worker has failed more often than its supervision restarts it; the last failure is its cause.
+    """A supervised worker failed more often than its supervision restarts it; the last failure is the cause.
 
     Attributes:
         worker: The name of the worker.
         max_restarts: How many restarts there may be.
-        within: In how many seconds.
+        within: In how many seconds, on the monotonic clock.
 
     Guarantees: S1.
     """
@@ -58,7 +58,7 @@ class RestartLimitError(WorkerBusError, RuntimeError):
 
 
 class FactoryError(WorkerBusError, TypeError):
-    """A factory that `supervise` was given does not return what can be the next worker; trying again would not help.
+    """A factory given to `supervise` returned something that cannot be the next worker; trying again would not help.
 
     Attributes:
         worker: The name of the worker that was to be made; None for the first one.
@@ -76,7 +76,7 @@ class UnknownWorkerError(WorkerBusError, LookupError):
 
     Attributes:
         name: The name that was asked for.
-        failure: What a worker of this name has failed of, in words; None if none is known to have failed.
+        failure: Why a worker of this name failed, in words; None if none is known to have failed.
 
     Guarantees: W3.
     """
@@ -103,7 +103,7 @@ class UnknownEventError(WorkerBusError, ValueError):
 
 
 class HandlerTypeError(WorkerBusError, TypeError):
-    """A handler has a shape that cannot be called: not async, say, or with no parameter for what it gets.
+    """A handler cannot be called: it is not async, for example, or lacks a parameter for its argument.
 
     Guarantees: N3, N8, J2.
     """

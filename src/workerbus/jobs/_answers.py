@@ -49,7 +49,7 @@ class JobAnswers(HasCore):
             urgent: Whether the answer overtakes the data messages that wait at the requester.
 
         Raises:
-            TypeError: The response is no dict; the job is still open.
+            TypeError: The response is not a dict; the job is still open.
             ValueError: The status is none of `JobStatus`; the job is still open.
             UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
 

@@ -18,8 +18,8 @@ def check_request(worker_names: Sequence[str], payload: object, timeout: object,
     """Check the arguments of a request.
 
     Raises:
-        TypeError: A worker name is no str, the payload neither a dict nor None, the timeout neither a number nor None,
-            or the headers are not str by str.
+        TypeError: A worker name is not a str, the payload neither a dict nor None, the timeout neither a number nor
+            None, or the headers are not str by str.
         ValueError: A worker is named twice, or the timeout is negative or not a number.
     """
     for name in worker_names:

@@ -57,7 +57,7 @@ class ReportingContext(Context):
 
 
 class JobContext(ReportingContext, Coroutine[Any, Any, R_co], Generic[R_co]):
-    """A job of one worker. Its type says what the answer is.
+    """A job of one worker. Its type parameter is the type of the answer.
 
     ``async with`` it to see its events while it runs::
 
@@ -73,7 +73,7 @@ class JobContext(ReportingContext, Coroutine[Any, Any, R_co], Generic[R_co]):
 
     @property
     def response(self) -> R_co:
-        """The worker's answer: its payload, or what that stands for if the job was asked for by its typed handler.
+        """The worker's answer: its payload, or the typed value if the job was asked for by its typed handler.
 
         Raises:
             NotRunningError: The answer has not come yet; a `RuntimeError`.
@@ -105,7 +105,7 @@ class JobContext(ReportingContext, Coroutine[Any, Any, R_co], Generic[R_co]):
                 async for hit in job.stream():
                     print(hit)
 
-        Updates that come meanwhile are left out. A handler that is ``max_buffered_events`` ahead waits.
+        Updates are left out. A handler that is ``max_buffered_events`` ahead waits.
 
         Guarantees: J7, J18, J19.
         """
@@ -166,7 +166,7 @@ class JobContext(ReportingContext, Coroutine[Any, Any, R_co], Generic[R_co]):
 
 
 class JobStreamContext(JobContext[dict[str, Any]], Generic[Y_co]):
-    """A job of one worker whose handler is an async generator; its type says what that yields.
+    """A job of one worker whose handler is an async generator; its type parameter is the type that it yields.
 
     Guarantees: J17, J18.
     """
@@ -178,7 +178,7 @@ class JobStreamContext(JobContext[dict[str, Any]], Generic[Y_co]):
 
 
 class JobGroupContext(ReportingContext, Coroutine[Any, Any, dict[str, R_co]], Generic[R_co]):
-    """A job of several workers at once. Its type says what each answer is.
+    """A job of several workers at once. Its type parameter is the type of each answer.
 
     ::
 
@@ -192,10 +192,9 @@ class JobGroupContext(ReportingContext, Coroutine[Any, Any, dict[str, R_co]], Ge
 
     @property
     def responses(self) -> dict[str, R_co]:
-        """Worker name to its answer, of the workers that have answered; `statuses` says how they ended.
+        """Worker name to answer, for the workers that have answered; `statuses` says how they ended.
 
-        An answer is its payload; or what that stands for, where it is COMPLETED and the job was asked for by its typed
-        handler.
+        An answer is its payload, or the typed value if it is COMPLETED and the job was asked for by its typed handler.
 
         Guarantees: J11, J17.
         """
@@ -225,20 +224,20 @@ class JobGroupContext(ReportingContext, Coroutine[Any, Any, dict[str, R_co]], Ge
             Its answer.
 
         Raises:
-            JobGroupError: None has completed it.
+            JobGroupError: No worker completed it.
 
         Guarantees: J20.
         """
         return (await self.quorum(1))[0]
 
     async def quorum(self, n: int) -> list[JobAnswer]:
-        """Wait until so many workers have completed the job, and tell the others to stop.
+        """Wait until ``n`` workers have completed the job, and tell the others to stop.
 
         In the body of ``async with``, the others stop while the body goes on, and leaving the context waits for them.
         On a context that has not been entered, this enters and leaves it: the others have stopped when it returns.
 
-        An answer that is not COMPLETED ends the group, as ever, unless it has ``cancel_on_error=False``. Then it only
-        counts as one that is missing.
+        An answer that is not COMPLETED ends the group as usual. With ``cancel_on_error=False`` it only counts as
+        missing.
 
         Args:
             n: How many, at least 1 and at most as many as were asked.
@@ -247,8 +246,8 @@ class JobGroupContext(ReportingContext, Coroutine[Any, Any, dict[str, R_co]], Ge
             Their answers, in the order in which they came.
 
         Raises:
-            JobGroupError: So many cannot complete it any more.
-            ValueError: ``n`` is less than 1, or more than were asked; a `TypeError` if it is no whole number.
+            JobGroupError: So many can no longer complete it.
+            ValueError: ``n`` is less than 1, or more than were asked; a `TypeError` if it is not a whole number.
 
         Guarantees: J20.
         """
@@ -282,8 +281,8 @@ class JobGroupContext(ReportingContext, Coroutine[Any, Any, dict[str, R_co]], Ge
                 async for answer in group.as_completed():
                     print(answer.worker_name, answer.status, answer.response)
 
-        Answers that are not COMPLETED are among them with ``cancel_on_error=False``; else they end the group, as ever.
-        A second loop gets what the first has left.
+        With ``cancel_on_error=False``, answers that are not COMPLETED are among them; otherwise they end the group as
+        usual. A second loop gets what the first has left.
 
         Raises:
             NotRunningError: The context has not been entered; a `RuntimeError`.
@@ -303,9 +302,9 @@ class JobGroupContext(ReportingContext, Coroutine[Any, Any, dict[str, R_co]], Ge
         return Events(self._entered, self._client.queue_of(self._entered), self._name, JobGroupEvent)
 
     def stream(self) -> AsyncIterator[tuple[str, Any]]:
-        """Iterate over the chunks of the streams alone: the worker's name, and what it has sent.
+        """Iterate over the chunks of the streams alone: pairs of the worker's name and what it has sent.
 
-        Updates that come meanwhile are left out. A handler that is ``max_buffered_events`` ahead waits.
+        Updates are left out. A handler that is ``max_buffered_events`` ahead waits.
 
         Guarantees: J7, J18, J19.
         """

@@ -22,7 +22,7 @@ def check_decorated(method: object, where: str, parameter: str | None, *, stream
         streams: Whether it may be an async generator.
 
     Raises:
-        HandlerTypeError: It is no method, is not async, or does not take what it gets; a `TypeError`.
+        HandlerTypeError: It is not a method, is not async, or does not take what it gets; a `TypeError`.
     """
     head = "self" if parameter is None else f"self, {parameter}"
     wrong = _wrong_kind(method, head) or (_sync(method, head) if not (streams and yields(method)) else None)

@@ -13,7 +13,7 @@ class JobEvent(Value):
 
     Args:
         type: ``"update"``, ``"stream_start"``, ``"stream_data"`` or ``"stream_end"``: the constants of this class.
-        data: The payload that the worker sent with it; None where there was none.
+        data: The payload that the worker sent with it; None if there was none.
     """
 
     UPDATE: ClassVar[str] = "update"
@@ -32,7 +32,7 @@ class JobGroupEvent(Value):
     Args:
         type: ``"update"``, ``"stream_start"``, ``"stream_data"`` or ``"stream_end"``: the constants of this class.
         worker_name: The worker that sent it.
-        data: The payload that the worker sent with it; None where there was none.
+        data: The payload that the worker sent with it; None if there was none.
     """
 
     UPDATE: ClassVar[str] = "update"
@@ -52,7 +52,7 @@ class JobAnswer(Value):
     Args:
         worker_name: The worker.
         status: How the job ended there.
-        response: Its answer: the payload; or what that stands for, if the job was asked for by its typed handler.
+        response: Its answer: the payload, or the typed value if the job was asked for by its typed handler.
     """
 
     worker_name: str
@@ -65,12 +65,12 @@ class JobProgress(Value):
     """How far a job or a job group is.
 
     Args:
-        label: Its title for people, or else the name of the handler; None where it has neither.
+        label: Its title for people, or else the name of the handler; None if it has neither.
         total: How many workers were asked.
         answered: How many of them have answered.
         failed: How many of their answers are not COMPLETED.
-        answers: Those that have come since the last report, in their order, with their payloads as they came.
-        event: The last update, or chunk of a stream, that has come since the first report was asked for; None before.
+        answers: The answers since the last report, in order, with their payloads as they came.
+        event: The last update or chunk since the first report was asked for; None before that.
     """
 
     label: str | None
@@ -91,7 +91,7 @@ class JobSnapshot(Value):
         requester: Who asked.
         state: Where it is: ``"queued"``, ``"running"``, ``"deferred"`` or ``"cancelling"``.
         age: For how long it has been here, in seconds.
-        seconds_left: How long its requester will wait from now on, in seconds; None for as long as it takes.
+        seconds_left: How long its requester will wait from now on, in seconds; None for no limit.
     """
 
     job_id: str
@@ -104,7 +104,7 @@ class JobSnapshot(Value):
 
 @value
 class JobGroupSnapshot(Value):
-    """A job or a job group that somebody has asked for and that is not over; nothing of payloads.
+    """A job or a job group that was asked for and is not over, without payloads.
 
     Args:
         job_id: Its id.
@@ -112,7 +112,7 @@ class JobGroupSnapshot(Value):
         state: Where it is: ``"open"``, or ``"failed"``, ``"timed out"``, ``"cancelled"`` or ``"completed"`` while
             answers are still waited for, or its context has not been left.
         waits_for: The workers that have not answered, in the order of asking.
-        seconds_left: How long it has left, in seconds; None for as long as it takes.
+        seconds_left: How long it has left, in seconds; None for no limit.
     """
 
     job_id: str

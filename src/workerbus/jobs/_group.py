@@ -43,9 +43,9 @@ class JobGroup:
         cancel_on_error: Whether the first answer that is not COMPLETED cancels the others.
         label: A title for people, if it was given one.
         cancellable: Whether `request_cancel_job_group` may cancel it.
-        headers: What travels with its messages, str by str.
+        headers: The headers of its messages: a dict of str to str.
         state: How far it is; the members of `GroupState` say what each state means.
-        reason: Why it did not complete, in words; ``"timeout"`` where time ran out.
+        reason: Why it did not complete, in words; ``"timeout"`` if time ran out.
         absent: After a timeout, the first worker that had not come, in words; None if all had.
         job_name: Which handler of the workers is to do it; None for the one of all jobs without a name.
         timeout: Seconds for everything; None for no limit.

@@ -117,8 +117,8 @@ def job(
     Raises:
         HandlerTypeError: The method is not async, or does not take the request, or the decorator was written without
             parentheses; a `TypeError`.
-        ValueError: The name is empty or no str, the limit is less than 1 or no int, or it is given together with
-            ``sequential``; the rate is not above 0. A `TypeError` if the rate is no number.
+        ValueError: The name is empty or not a str, the limit is less than 1 or not an int, or given together with
+            ``sequential``; the rate is not above 0. A `TypeError` if the rate is not a number.
 
     Guarantees: J2, J13, J18, N7, N8.
     """
@@ -151,7 +151,7 @@ def worker_ready(*, name: str) -> Callable[[F], F]:
     Raises:
         HandlerTypeError: The method is not async, or does not take the data, or the decorator was written without
             parentheses; a `TypeError`.
-        ValueError: The name is empty or no str.
+        ValueError: The name is empty or not a str.
 
     Guarantees: W2, G1, N7, N8.
     """
@@ -308,7 +308,7 @@ def name_of_handler(handler: Any) -> str:
     """Return the name of the job that a handler does.
 
     Raises:
-        TypeError: It is no handler, or one of several jobs.
+        TypeError: It is not a handler, or one of several jobs.
     """
     marks = _own_marks(getattr(handler, "__func__", handler), _JOBS)
     shown = getattr(handler, "__qualname__", repr(handler))

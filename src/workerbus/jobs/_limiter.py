@@ -35,16 +35,16 @@ def _whole(_rate: "Rate", _attribute: "Attribute[int]", value: int) -> None:
 class Rate:
     """How many jobs of a handler may begin in a time: ``Rate(100, per=60.0, burst=5)``.
 
-    They begin evenly, one each ``per / count`` seconds. After a pause as many as ``burst`` may begin at once.
+    They begin evenly, one every ``per / count`` seconds. After a pause, up to ``burst`` may begin at once.
 
     Args:
-        count: How many may begin in ``per`` seconds; more than 0, and not necessarily whole.
+        count: How many may begin in ``per`` seconds; more than 0, not necessarily a whole number.
         per: Seconds.
         burst: How many may begin at once after a pause, at least 1.
 
     Raises:
-        TypeError: An argument is no number, or ``burst`` is not whole.
-        ValueError: An argument is not above 0, or not finite.
+        TypeError: An argument is not a number, or ``burst`` is not a whole number.
+        ValueError: An argument is not greater than 0, or not finite.
 
     Guarantees: J13.
     """

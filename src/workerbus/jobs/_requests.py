@@ -475,7 +475,7 @@ def _named(handler: Any, name: str | None) -> tuple[str, Signature]:
     """Return the name of the job that a handler does, and what it takes and gives.
 
     Raises:
-        TypeError: It is no handler, or does several jobs, or there is a name beside it.
+        TypeError: It is not a handler, or does several jobs, or there is a name beside it.
         HandlerTypeError: See `signature_of`.
     """
     if name is not None:

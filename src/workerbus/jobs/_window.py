@@ -151,7 +151,7 @@ class EventQueue:
         Args:
             worker: The worker.
             data: The chunk.
-            number: The how manieth of the worker's it is, where that is told.
+            number: The number of the worker's chunk, if it has one.
 
         Returns:
             Whether it is the first time; otherwise it is left out.
@@ -176,7 +176,7 @@ class EventQueue:
         return True
 
     def took(self, worker: str, number: int) -> None:
-        """Note that a loop has taken the chunk behind a mark, the how manieth of a worker's the mark says."""
+        """Note that a loop has taken the chunk behind a mark, whose number the mark has."""
         count = self._counts[worker]
         self._move(worker, count, self._taken(worker, count) if count.numbered else number)
 

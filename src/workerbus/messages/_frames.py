@@ -13,14 +13,14 @@ class BusFrameMessage(BusDataMessage):
     """Carries a frame from one pipeline to another.
 
     Args:
-        frame: A `workerbus.pipeline.Frame`; the core does not look into it. All receivers get this one, so each takes a
-            copy.
+        frame: A `workerbus.pipeline.Frame`, which the core does not inspect. All receivers get the same object, so each
+            takes a copy.
         direction: The `workerbus.pipeline.FrameDirection` in which the frame travels there: DOWNSTREAM frames come in
             at the first processor, UPSTREAM frames at the last.
-        bridge: The name of the bridge that the frame belongs to, where there are several.
-        late_since: The number of its sender's deactivation, for a frame that the sender lets out after that; else
-            None. A bridged worker that has become active since then ignores the frame.
-        process: The id of the process in whose order that number is; None for that of the receiver.
+        bridge: The name of the bridge that the frame belongs to, if there are several.
+        late_since: The number of its sender's deactivation, if the sender lets the frame out after that; else None. A
+            bridged worker that has become active since then ignores the frame.
+        process: The id of the process whose order that number belongs to; None for the receiver's process.
 
     Guarantees: L8.
     """

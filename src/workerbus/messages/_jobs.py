@@ -43,19 +43,19 @@ def _check_priority(_options: "JobRequestOptions", _attribute: object, priority:
 
 @value
 class JobRequestOptions(Value):
-    """What only some requests say of how the job is to be done. A request that says nothing of it has none.
+    """How a job is to be done, for requests that say so. Other requests have none.
 
     Args:
-        attempt: The how manieth attempt this is, from 1 on: what was asked for before may have run, whole or in part.
-        max_buffered_events: How many chunks of a stream may be sent before the requester says more; None for any
+        attempt: The number of this attempt, from 1. Earlier attempts may have run, in whole or in part.
+        max_buffered_events: How many chunks of a stream may be sent before the requester allows more; None for any
             number.
         delay: How many seconds after its arrival the job is to begin, at the earliest; None for at once.
         priority: Among the jobs that wait for a member of a pool, those with a higher one go first.
-        asked_as: The name that several pools share, where the target was chosen among these: it answers in that name.
+        asked_as: The name that several pools share, if the target was chosen among them: it answers in that name.
 
     Raises:
-        TypeError: One is of a wrong type.
-        ValueError: One is less than it may be, or not finite.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is too small, or not finite.
 
     Guarantees: J19, J20, S2.
     """
@@ -74,9 +74,9 @@ class BusJobRequestMessage(BusDataMessage):
     Args:
         job_id: The job's id; all workers of a group get the same.
         job_name: The job's name, by which its `@job` handler is found; None for a job without a name.
-        payload: What the handler needs; in a job, empty where nothing was given. It is shared, and read-only.
-        seconds_left: How many seconds the requester will wait from now on; None for as long as it takes.
-        options: What only some requests say; None where nothing is said of it.
+        payload: What the handler needs; empty if nothing was given. It is shared: treat it as read-only.
+        seconds_left: How many seconds the requester will wait from now on; None for no limit.
+        options: Further options; None if there are none.
 
     Guarantees: J6, J19, J20.
     """
@@ -94,7 +94,7 @@ class BusJobRequestMessage(BusDataMessage):
 
     @property
     def attempt(self) -> int:
-        """The how manieth attempt this is, from 1 on: what was asked for before may have run, whole or in part.
+        """The number of this attempt, from 1. Earlier attempts may have run, in whole or in part.
 
         Guarantees: J20.
         """
@@ -123,7 +123,7 @@ class BusJobResponseMessage(BusDataMessage):
 
 @bus_message
 class BusJobResponseUrgentMessage(BusSystemMessage):
-    """Answers a job request, overtaking the data messages that wait.
+    """Answers a job request, overtaking waiting data messages.
 
     Args:
         job_id: The job's id.
@@ -140,11 +140,11 @@ class BusJobResponseUrgentMessage(BusSystemMessage):
 
 @bus_message
 class BusJobUpdateMessage(BusDataMessage):
-    """Tells a requester of the progress of a job.
+    """Tells a requester about the progress of a job.
 
     Args:
         job_id: The job's id.
-        update: What there is to tell, as a dict.
+        update: The update, as a dict.
     """
 
     of_a_job: ClassVar[bool] = True
@@ -156,11 +156,11 @@ class BusJobUpdateMessage(BusDataMessage):
 
 @bus_message
 class BusJobUpdateUrgentMessage(BusSystemMessage):
-    """Tells a requester of the progress of a job, overtaking the data messages that wait.
+    """Tells a requester about the progress of a job, overtaking waiting data messages.
 
     Args:
         job_id: The job's id.
-        update: What there is to tell, as a dict.
+        update: The update, as a dict.
     """
 
     confirmed: ClassVar[bool] = False
@@ -185,11 +185,11 @@ class BusJobUpdateRequestMessage(BusDataMessage):
 
 @bus_message
 class BusJobCancelMessage(BusSystemMessage):
-    """Tells a worker that a job is not wanted any more.
+    """Tells a worker that a job is no longer wanted.
 
     Args:
         job_id: The job's id.
-        reason: Why, in words; ``"timeout"`` where time has run out.
+        reason: Why, in words; ``"timeout"`` if time has run out.
     """
 
     job_id: str
@@ -219,7 +219,7 @@ class BusJobStreamDataMessage(BusDataMessage):
     Args:
         job_id: The job's id.
         data: The partial result, as a dict.
-        number: The how manieth of the job it is, from 1 on; None where none is lost, and none comes twice.
+        number: The number of the chunk within the job, from 1; None if no message can be lost or come twice.
 
     Guarantees: J19.
     """
@@ -234,11 +234,11 @@ class BusJobStreamDataMessage(BusDataMessage):
 
 @bus_message
 class BusJobStreamWaitingMessage(BusDataMessage):
-    """Tells a requester that a stream waits for its reader, in case a message was lost; it comes behind the chunks.
+    """Tells a requester that a stream waits for its reader, in case a message was lost; it comes after the chunks.
 
     Args:
         job_id: The job's id.
-        sent: How many chunks were sent, from the start of the job on.
+        sent: How many chunks were sent since the start of the job.
 
     Guarantees: J19.
     """
@@ -256,7 +256,7 @@ class BusJobStreamWindowMessage(BusSystemMessage):
 
     Args:
         job_id: The job's id.
-        until: How many chunks may be sent in all, from the start of the job on.
+        until: How many chunks may be sent in all since the start of the job.
 
     Guarantees: J19.
     """

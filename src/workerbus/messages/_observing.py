@@ -7,16 +7,16 @@ from workerbus._message_base import BusSystemMessage, bus_message
 
 @bus_message
 class BusObserveMessage(BusSystemMessage):
-    """Asks the runners of a process, or the one that is its target, what they do. Each has one answer to it.
+    """Asks the runners of a process, or the one that is its target, what they are doing. Each answers once.
 
     A runner tells nothing unless it is asked, and gathers nothing while nobody asks: see `workerbus.observing`.
 
     Args:
-        number: The how manieth question of this observer to this runner: 1 asks for everything, a later one for what
-            has changed since the answer to the one before. 0 says that the observer looks no more.
-        interval: How many seconds after the last answer the next one is wanted, at the earliest.
-        messages: What of the messages that pass there is wanted: ``"none"``; of ``"jobs"``, who, to whom and when; the
-            same of ``"all"``; or ``"payloads"``, where the runner allows that.
+        number: The number of the question from this observer to this runner: 1 asks for everything, a later one for
+            what has changed since the previous answer. 0 says that the observer has stopped.
+        interval: How many seconds after the last answer the next one should come, at the earliest.
+        messages: What to report of the messages that pass there: ``"none"``; sender, receiver and time of those of
+            ``"jobs"``, or of ``"all"``; or also ``"payloads"``, if the runner allows it.
 
     Guarantees: O3, O7.
     """
@@ -30,12 +30,12 @@ class BusObserveMessage(BusSystemMessage):
 
 @bus_message
 class BusObservationMessage(BusSystemMessage):
-    """Tells somebody who has asked by a `BusObserveMessage` what a runner, the source, does.
+    """Tells the sender of a `BusObserveMessage` what a runner, the source, is doing.
 
     Args:
         number: The number of the question.
-        report: What there is to tell, as JSON. Its form may change while the library's version is below 1.
-        more: Whether this is a part, and another one follows.
+        report: The report, as JSON. Its format may change while the library's version is below 1.
+        more: Whether this is a part and another one follows.
 
     Guarantees: O3, O7.
     """

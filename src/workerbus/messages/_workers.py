@@ -20,8 +20,8 @@ class BusActivateWorkerMessage(BusDataMessage):
     Args:
         args: Passed on to `on_activated`.
         after: How far other processes were before this activation, as far as the sender knows: the id of a process to
-            the number of an event there. What a worker lets out of its pipeline since an earlier deactivation is not
-            for the worker that is activated now. None where all are in one process.
+            the number of an event there. What a worker lets out of its pipeline after an earlier deactivation is not
+            for the worker that is activated now. None if all are in one process.
     """
 
     bounded: ClassVar[bool] = False
@@ -35,7 +35,7 @@ class BusDeactivateWorkerMessage(BusDataMessage):
     """Tells a worker to become inactive.
 
     Args:
-        done: Whether it is inactive already, since it has handed over: then this is for those who watch.
+        done: Whether it is already inactive because it has handed over; then the message is only for observers.
     """
 
     bounded: ClassVar[bool] = False
@@ -49,7 +49,7 @@ class BusEndMessage(BusDataMessage):
 
     Args:
         reason: Why, in words.
-        everywhere: Whether it concerns the runners of all processes, where it has no target.
+        everywhere: Whether it concerns the runners of all processes, if it has no target.
 
     Guarantees: R2, R6, X9.
     """
@@ -82,7 +82,7 @@ class BusCancelMessage(BusSystemMessage):
 
     Args:
         reason: Why, in words.
-        everywhere: Whether it concerns the runners of all processes, where it has no target.
+        everywhere: Whether it concerns the runners of all processes, if it has no target.
 
     Guarantees: R2, R6, X9.
     """
@@ -95,7 +95,7 @@ class BusCancelMessage(BusSystemMessage):
 
 @bus_message
 class BusCancelWorkerMessage(BusSystemMessage):
-    """Tells a worker to cancel what it does and to finish.
+    """Tells a worker to cancel what it is doing and finish.
 
     Args:
         reason: Why, in words.
@@ -111,7 +111,7 @@ class BusAddWorkerMessage(BusSystemMessage, BusLocalMessage):
     """Asks a runner of this process to add a worker.
 
     Args:
-        worker: The worker object itself, because of which the message cannot cross a network.
+        worker: The worker object itself; so the message cannot cross a network.
     """
 
     announcement: ClassVar[bool] = True
@@ -121,7 +121,7 @@ class BusAddWorkerMessage(BusSystemMessage, BusLocalMessage):
 
 @bus_message
 class BusWorkerErrorMessage(BusSystemMessage):
-    """Reports an error of a root worker, or of a plain subscriber, to everybody.
+    """Reports an error of a root worker or a plain subscriber to everybody.
 
     Args:
         error: What happened, in words.
@@ -138,9 +138,10 @@ class BusWorkerLocalErrorMessage(BusSystemMessage, BusLocalMessage):
 
     Args:
         error: What happened, in words.
-        exception: What was raised, if anything was.
-        origin: What has raised it.
-        fatal: Whether the worker has ended of it.
+        exception: The exception, if there was one.
+        origin: The hook or handler that raised it, or ``"run"``, ``"stop"`` or ``"cleanup"``; None if nothing was
+            raised.
+        fatal: Whether it ended the worker.
 
     Guarantees: W7, W9.
     """
@@ -161,7 +162,7 @@ class WorkerRegistryEntry(Value):
         active: Whether the worker is active.
         bridged: Whether its pipeline exchanges frames with the bus.
         started_at: When the worker became ready, in seconds since the epoch. For people: it decides nothing.
-        pool: The name that it shares with pools in other processes, if it shares one.
+        pool: The name that it shares with pools in other processes, if any.
         places: How many jobs such a pool does at once.
     """
 
@@ -183,11 +184,11 @@ class BusWorkerRegistryMessage(BusSystemMessage):
     Args:
         runner: The name of the runner.
         workers: One entry for each of its workers that is ready.
-        incarnation: In which life of the runner; None where that is not known, and is all one.
-        number: The number of the announcement within that life, higher than those before it; None for the last known.
-        failed: Its workers that have failed, the last ones of many; None where there are none.
-        asks: Whether a snapshot for all asks each runner for its own in return.
-        complete: Whether the workers that are not in it have gone; else it is a part of a list that is too long for one
+        incarnation: The id of the runner's life; None if it is not known, and does not matter.
+        number: The number of the announcement within that life, which only goes up; None for the last known one.
+        failed: Its workers that have failed, if there are many the last ones; None if there are none.
+        asks: Whether a snapshot that is sent to all asks each runner for its own in return.
+        complete: Whether workers that are not in it have gone; if False, it is part of a list that is too long for one
             message.
 
     Guarantees: J4, L8.
@@ -214,9 +215,9 @@ class BusWorkerReadyMessage(BusDataMessage):
         active: Whether the worker starts active.
         bridged: Whether its pipeline exchanges frames with the bus.
         started_at: When the worker became ready, in seconds since the epoch. For people: it decides nothing.
-        incarnation: In which life of the runner; None where that is not known, and is all one.
-        number: The number of the announcement within that life, higher than those before it; None for the last known.
-        pool: The name that it shares with pools in other processes, if it shares one.
+        incarnation: The id of the runner's life; None if it is not known, and does not matter.
+        number: The number of the announcement within that life, which only goes up; None for the last known one.
+        pool: The name that it shares with pools in other processes, if any.
         places: How many jobs such a pool does at once.
 
     Guarantees: L8, S2.
@@ -238,14 +239,14 @@ class BusWorkerReadyMessage(BusDataMessage):
 
 @bus_message
 class BusPoolLoadMessage(BusDataMessage):
-    """Announces how busy a pool is, the message's source, that shares its name with pools in other processes.
+    """Announces how busy a pool is that shares its name with pools in other processes; the pool is the source.
 
     Args:
         runner: The name of the runner that hosts the pool.
         places: How many jobs it does at once.
         taken: How many jobs it has, those that wait included.
-        incarnation: In which life of the runner; None where that is not known, and is all one.
-        number: The number of the announcement within that life, higher than those before it; None for the last known.
+        incarnation: The id of the runner's life; None if it is not known, and does not matter.
+        number: The number of the announcement within that life, which only goes up; None for the last known one.
 
     Guarantees: L8, S2.
     """
@@ -262,14 +263,14 @@ class BusPoolLoadMessage(BusDataMessage):
 
 @bus_message
 class BusWorkerRestartingMessage(BusDataMessage):
-    """Announces that a worker, the message's source, takes no more jobs, and that its supervision restarts it.
+    """Announces that a worker, the message's source, takes no more jobs and will be restarted by its supervision.
 
-    It may still be answering those under way. When it has finished, a `BusWorkerGoneMessage` follows.
+    It may still be answering jobs under way. When it has finished, a `BusWorkerGoneMessage` follows.
 
     Args:
         runner: The name of the runner that hosts the worker.
-        incarnation: In which life of the runner; None where that is not known, and is all one.
-        number: The number of the announcement within that life, higher than those before it; None for the last known.
+        incarnation: The id of the runner's life; None if it is not known, and does not matter.
+        number: The number of the announcement within that life, which only goes up; None for the last known one.
 
     Guarantees: J4, L8, S1.
     """
@@ -288,11 +289,11 @@ class BusWorkerGoneMessage(BusDataMessage):
 
     Args:
         runner: The name of the runner that hosted the worker.
-        incarnation: In which life of the runner; None where that is not known, and is all one.
-        number: The number of the announcement within that life, higher than those before it; None for the last known.
-        error: What the worker has failed of, in words; None if it has ended. One that has failed to start has not been
+        incarnation: The id of the runner's life; None if it is not known, and does not matter.
+        number: The number of the announcement within that life, which only goes up; None for the last known one.
+        error: Why the worker failed, in words; None if it ended without an error. One that failed to start was not
             announced as ready.
-        restarting: Whether its supervision restarts it, so that jobs for it wait.
+        restarting: Whether its supervision restarts it; then jobs for it wait.
 
     Guarantees: J4, L8, S1, W9.
     """

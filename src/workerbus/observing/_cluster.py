@@ -71,7 +71,7 @@ class _Asked(SeenRunner):
 
 
 class ObservedCluster:
-    """The runners of all processes on a network, as they are seen from here; made by `observe_cluster`.
+    """The runners of all processes on a network, as seen from here; made by `observe_cluster`.
 
     Guarantees: L1, O3, O7.
     """
@@ -101,11 +101,11 @@ class ObservedCluster:
     # --- for how long
 
     async def join(self) -> None:
-        """Open the bus, unless it is open, and ask nobody yet; whoever calls it leaves with ``__aexit__``.
+        """Open the bus, unless it is open, and ask nobody yet; the caller leaves with ``__aexit__``.
 
         Raises:
             NotRunningError: It was called before; a `RuntimeError`.
-            Exception: What kept the bus from opening.
+            Exception: The error with which the bus could not be opened.
         """
         if self._used:
             raise NotRunningError("this cluster was observed before: call observe_cluster() again")
@@ -125,7 +125,7 @@ class ObservedCluster:
 
         Raises:
             NotRunningError: It was entered before; a `RuntimeError`.
-            Exception: What kept the bus from opening.
+            Exception: The error with which the bus could not be opened.
         """
         await self.join()
         try:
@@ -150,14 +150,14 @@ class ObservedCluster:
         await self._bus.unsubscribe(self._me)
 
     def look(self) -> None:
-        """Ask all runners, from now on; nothing happens where they are asked."""
+        """Ask all runners from now on; does nothing if they are already asked."""
         if not self._looks:
             self._looks = True
             for peer in self._bus.peers:
                 self._ask_all(peer)
 
     def rest(self) -> None:
-        """Ask nobody any more, until `look` is called: then nothing is gathered anywhere."""
+        """Stop asking until `look` is called; meanwhile nothing is gathered anywhere."""
         if self._looks:
             self._looks = False
             for peer in self._bus.peers:
@@ -168,14 +168,14 @@ class ObservedCluster:
             self._overview.rest()
 
     async def answered(self) -> None:
-        """Wait until all who are asked have answered, with what is wanted of messages; for 2 seconds at most."""
+        """Wait until all runners that are asked have answered, with the messages that are wanted; at most 2 seconds."""
         with move_on_after(FIRST):
             while not self._all_have_answered():
                 changed = self._changed = Event()
                 await changed.wait()
 
     def want(self, messages: MessagesWanted) -> None:
-        """Want to know more or less of the messages that pass, from now on."""
+        """Change what is reported of the messages that pass, from now on."""
         if messages != self._messages:
             self._messages = messages
             for runner in list(self._asked.values()):
@@ -185,7 +185,7 @@ class ObservedCluster:
     # --- what there is to see
 
     def state(self) -> Sections:
-        """Return what there is to see: sections of rows, which JSON has a form for.
+        """Return what is seen: sections of rows, which can be written as JSON.
 
         Guarantees: O2, O3, O7.
         """
@@ -203,7 +203,7 @@ class ObservedCluster:
         await self._changed.wait()
 
     def story(self, job_id: str) -> dict[str, Any] | None:
-        """Return the story of a job, over all processes; None where it is not remembered.
+        """Return the story of a job, over all processes; None if it is not remembered.
 
         Args:
             job_id: Its id.
@@ -211,15 +211,16 @@ class ObservedCluster:
         return self._overview.story(job_id)
 
     def messages(self) -> PassingMessages:
-        """Return the messages that pass from now on, wherever that is, each once; for ``async for``.
+        """Return the messages that pass anywhere from now on, each once; for ``async for``.
 
-        What passes in one process comes in its order. Where more pass than a thousand a report, the rest is left out.
+        Messages of one process come in their order. If more than a thousand pass between two reports, the rest is left
+        out.
         """
         return self._passing.begin()
 
     @property
     def missed(self) -> int:
-        """How many of the messages that were to be seen passing were not, as far as that is known."""
+        """How many messages should have been seen but were not, as far as that is known."""
         return self._passing.missed
 
     # --- asking
@@ -230,7 +231,7 @@ class ObservedCluster:
             self._ask_all(peer)
 
     def lost(self, peer: Peer) -> None:
-        """See the runners of a peer no more."""
+        """Forget the runners of a peer."""
         for runner in [each for each in self._asked.values() if each.at == peer]:
             self._forget(runner)
         self._first.pop(peer.incarnation, None)
@@ -415,22 +416,24 @@ def observe_cluster(
                 await cluster.changed()
                 print(cluster.state()["about"])
 
-    The processes need nothing for it. They tell only while they are asked; when the block is left, or this process is
-    lost, they stop in that step. No payload is told, unless ``messages`` asks for payloads and the runner allows it.
+    The processes need no preparation. They report only while they are asked, and stop as soon as the block is left or
+    this process is lost. No payload is reported, unless ``messages`` asks for payloads and the runner allows it.
 
     Args:
-        bus: The bus, which is opened for the block, and closed with it, unless it is open already.
-        interval: How many seconds are between two reports of a runner, at least.
-        messages: What of the messages that pass is wanted: ``"none"``; of ``"jobs"``, who, to whom and when, for the
-            stories of jobs and how long they take; ``"all"``, for `ObservedCluster.messages`; or ``"payloads"``, too.
-        name: What it is called where it is shown.
+        bus: The bus; it is opened for the block and closed with it, unless it is already open.
+        interval: The least time between two reports of a runner, in seconds.
+        messages: What to report of the messages that pass: ``"none"``; sender, receiver and time of those of
+            ``"jobs"``, for the stories of jobs and how long they take; ``"all"``, for `ObservedCluster.messages`; or
+            also ``"payloads"``.
+        name: The name under which it is shown.
 
     Returns:
-        What is seen, for ``async with``. On entering, the first answers are there, or 2 seconds have passed.
+        The observed cluster, for ``async with``. When it is entered, the first answers are there, or 2 seconds have
+        passed.
 
     Raises:
         TypeError: The bus has no peers.
-        ValueError: The interval is no number of seconds, or ``messages`` is none of the words.
+        ValueError: The interval is not a number of seconds, or ``messages`` is none of the words above.
 
     Guarantees: L1, O3, O7.
     """

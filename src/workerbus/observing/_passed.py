@@ -18,15 +18,15 @@ class PassedMessage(NamedTuple):
 
     Attributes:
         at: When it was sent, in seconds by this process's monotonic clock.
-        runner: The name of the runner that has told of it.
-        kind: ``"asked"``, ``"answered"``, ``"update"``, ``"chunk"`` or ``"cancel"`` for those of jobs, ``"restart"``
-            where a worker is being restarted; else the name of its class.
-        source: Who has sent it.
-        target: For whom it is; None for all.
-        job_id: The id of the job that it is of; empty where it is of none.
+        runner: The name of the runner that reported it.
+        kind: ``"asked"``, ``"answered"``, ``"update"``, ``"chunk"`` or ``"cancel"`` for messages of jobs, ``"restart"``
+            if a worker is being restarted; else the name of its class.
+        source: The name of the sender.
+        target: The name of the receiver; None for all.
+        job_id: The id of its job; empty if it belongs to none.
         text: The name of the job that is asked for, the status of an answer, or the reason of a cancel; else None.
-        payload: Its payload as JSON text, cut where it is long; None where it has none, or that was not asked for, or
-            is not allowed.
+        payload: Its payload as JSON text, cut if it is long; None if it has none, or if payloads were not asked for or
+            are not allowed.
 
     Guarantees: O3, O7.
     """
@@ -42,7 +42,7 @@ class PassedMessage(NamedTuple):
 
 
 class PassingMessages(AsyncIterator[PassedMessage]):
-    """Messages as they pass; made by `ObservedCluster.messages`. It ends when the cluster is looked at no more."""
+    """Messages as they pass; made by `ObservedCluster.messages`. It ends when the cluster is no longer observed."""
 
     def __init__(self) -> None:
         self._waiting: deque[PassedMessage] = deque()
@@ -59,12 +59,12 @@ class PassingMessages(AsyncIterator[PassedMessage]):
         return left_out
 
     def end(self) -> None:
-        """End when what waits was read."""
+        """End once everything that waits has been read."""
         self._over = True
         self._news.set()
 
     def take(self) -> list[PassedMessage]:
-        """Return all that wait, without waiting for any."""
+        """Return all waiting messages, without waiting for more."""
         taken = list(self._waiting)
         self._waiting.clear()
         return taken

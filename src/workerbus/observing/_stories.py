@@ -37,7 +37,7 @@ class Step(NamedTuple):
     """A message of a job, as one process has told of it.
 
     Attributes:
-        number: The how manieth of all: those of one process are in the order in which they happened there.
+        number: The number among all: those of one process are in the order in which they happened there.
         place: Which process has told of it.
         note: What it has told.
     """

@@ -15,7 +15,7 @@ from workerbus.runner._runner import WorkerRunner
 
 
 class Instrumentation:
-    """What `instrument` has begun, until `remove` is called, or a ``with`` of it is left.
+    """Tracing and metrics that `instrument` has started, until `remove` is called or its ``with`` block is left.
 
     Guarantees: O1, X8.
     """
@@ -28,7 +28,7 @@ class Instrumentation:
         self._removed = False
 
     def remove(self) -> None:
-        """Trace and measure no more. A second call does nothing."""
+        """Stop tracing and measuring. A second call does nothing."""
         if self._removed:
             return
         self._removed = True
@@ -54,25 +54,25 @@ def instrument(
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
 ) -> Instrumentation:
-    """Trace and measure the jobs on a bus, and what a runner does.
+    """Trace and measure the jobs on a bus, and measure a runner.
 
-    Spans: ``job NAME`` or ``group NAME`` where it is asked for, ``send WORKER`` for each request, ``process WORKER``
-    for each run of a handler, all in one trace, over however many processes. Their context travels in the ``headers``
-    of the job's messages by the propagators that are set, those of the W3C by default. So every process
-    has to be instrumented. A handler runs in the context of its span.
+    Spans: ``job NAME`` or ``group NAME`` for the requester, ``send WORKER`` for each request, ``process WORKER`` for
+    each run of a handler, all in one trace, over any number of processes. Their context travels in the ``headers`` of
+    the job's messages, by the configured propagators (the W3C's by default). So every process has to be instrumented. A
+    handler runs in the context of its span.
 
-    Metrics: the names are in `Names`. Those of what a runner keeps count of need the runner, and not just its bus.
+    Metrics: the names are in `Names`. Those that come from a runner's counts need the runner, not just its bus.
 
-    Payloads are not exported, and of errors only the class.
+    Payloads are not exported; of errors, only the class is.
 
     Args:
-        runner_or_bus: A runner, or a bus, whether it runs yet or not. Several runners on one bus are each instrumented;
-            their jobs are traced once, by the providers of the first.
+        runner_or_bus: A runner or a bus, running or not. Several runners on one bus may each be instrumented; their
+            jobs are traced once, with the providers of the first.
         tracer_provider: What makes tracers; by default the global one.
         meter_provider: What makes meters; by default the global one.
 
     Returns:
-        What ends it again.
+        The instrumentation, which can be removed again.
 
     Raises:
         TypeError: It is neither a runner nor a bus.

@@ -6,8 +6,8 @@ from typing import Final
 class Names:
     """The names of attributes and metrics.
 
-    What begins with ``messaging.`` or ``error.`` is as in OpenTelemetry's semantic conventions for messaging; what they
-    have no name for begins with ``workerbus.``.
+    Names that begin with ``messaging.`` or ``error.`` are those of OpenTelemetry's semantic conventions for messaging;
+    where these have none, names begin with ``workerbus.``.
     """
 
     SYSTEM: Final = "messaging.system"

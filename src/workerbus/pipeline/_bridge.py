@@ -50,7 +50,7 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
         max_buffer_size: How many downstream frames may wait for the bridge before those who push have to wait, too.
 
     Raises:
-        TypeError: ``bus`` is no bus, or ``exclude_frames`` has something else than classes of frames in it, or both
+        TypeError: ``bus`` is not a bus, or ``exclude_frames`` has something else than classes of frames in it, or both
             spellings of the target are given.
 
     Guarantees: N1, P4, W4.

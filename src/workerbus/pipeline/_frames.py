@@ -160,7 +160,7 @@ def frame_type(cls: type[T]) -> type[T]:
         await worker.queue_frame(Reading(21.5))
 
     Raises:
-        FrameTypeError: The class is no subclass of `SystemFrame`, `DataFrame` or `ControlFrame`; a `TypeError`.
+        FrameTypeError: The class is not a subclass of `SystemFrame`, `DataFrame` or `ControlFrame`; a `TypeError`.
     """
     if not (isinstance(cls, type) and issubclass(cls, tuple(_LANES))):
         raise FrameTypeError(

@@ -124,7 +124,7 @@ class Watch:
         """Let an observer see what happens from now on; one that is there already is not told twice.
 
         Raises:
-            TypeError: It is no observer.
+            TypeError: It is not an observer.
         """
         if not isinstance(observer, Observer):
             raise TypeError(f"observers are Observers, not {observer!r}")

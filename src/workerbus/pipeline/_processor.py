@@ -156,7 +156,7 @@ class FrameProcessor(EventEmitter):
 
         Raises:
             NotRunningError: The pipeline has not been started; a `RuntimeError`.
-            TypeError: It is no frame, or no direction.
+            TypeError: It is not a frame, or not a direction.
             WrongLoopError: The pipeline runs in another thread, which would have to wake somebody in this one; a
                 `RuntimeError`.
 
@@ -231,7 +231,7 @@ class FrameProcessor(EventEmitter):
 
         Raises:
             NotRunningError: The pipeline has not been started; a `RuntimeError`.
-            TypeError: It is no frame, or no direction.
+            TypeError: It is not a frame, or not a direction.
         """
         if not isinstance(frame, Frame) or not isinstance(direction, FrameDirection):
             raise TypeError(f"a Frame is queued, in a FrameDirection; not {frame!r}, {direction!r}")

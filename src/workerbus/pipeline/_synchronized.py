@@ -41,7 +41,7 @@ class SyncParallelPipeline(ParallelPipeline):
     Raises:
         ProcessorInUseError: One of them stands in a pipeline already, or comes twice; a `ValueError`.
         ValueError: There is no branch.
-        TypeError: One of them is something else, or ``frame_order`` is no `FrameOrder`.
+        TypeError: One of them is something else, or ``frame_order`` is not a `FrameOrder`.
 
     Guarantees: P1.
     """

@@ -197,7 +197,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         Raises:
             NotRunningError: The pipeline is over, or an end is queued, behind which no frame would be handled; a
                 `RuntimeError`.
-            TypeError: It is no frame, or no direction.
+            TypeError: It is not a frame, or not a direction.
             ValueError: It is a `StartFrame`, which the worker alone sends.
             WrongLoopError: The pipeline runs in another thread; a `RuntimeError` that says how to get in.
 
@@ -279,7 +279,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
             observer: The observer.
 
         Raises:
-            TypeError: It is no `Observer`.
+            TypeError: It is not an `Observer`.
         """
         part = _part_of(self)
         part.watch.add(observer)

@@ -190,7 +190,7 @@ class WorkerPool(BaseWorker):
             size: How many there are to be.
 
         Raises:
-            TypeError: It is no whole number.
+            TypeError: It is not a whole number.
             ValueError: It is less than 1.
             NotRunningError: The pool is ending; a `RuntimeError`.
             Exception: What the factory has raised.

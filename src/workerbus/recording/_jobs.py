@@ -24,7 +24,7 @@ class RecordedJob:
         requester: The name of who has asked.
         asked: When the request passed.
         parent: The job in whose handler that was, as job id and worker; None where there is none.
-        attempt: The how manieth attempt at the job it was.
+        attempt: The number of the attempt at the job, from 1.
         handler: The name of the worker that ran its handler, of a pool the member; None if none began.
         begun: When its handler began; None if it did not, or nobody told.
         ended: When its handler had ended; None if it did not.

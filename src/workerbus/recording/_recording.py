@@ -51,7 +51,7 @@ class Recording:
         payloads: Whether to keep the payloads, too. They are kept as they are: what is changed later is shown changed.
 
     Raises:
-        TypeError: ``bus`` is no bus.
+        TypeError: ``bus`` is not a bus.
         ValueError: ``limit`` is less than 1.
 
     Guarantees: O1, O3.
@@ -209,7 +209,7 @@ class Recording:
             path: The file.
 
         Raises:
-            RecordingError: The file is none; a `ValueError`.
+            RecordingError: The file is not a recording; a `ValueError`.
         """
         rows, dropped, payloads = load(Path(path))
         loaded = cls(limit=max(1, len(rows)), payloads=payloads)

@@ -72,7 +72,7 @@ class Record(Value):
         size: About how many bytes the payload would have as JSON.
         parent: In a request, the job in whose handler it was sent, as job id and worker; None where there is none.
         asked_as: The name of shared pools in which the answer comes, where that is not the target.
-        attempt: The how manieth attempt at the job this is.
+        attempt: The number of the attempt at the job, from 1.
         payload: The payload, if payloads were asked for; else None.
 
     Guarantees: O3.

@@ -24,7 +24,7 @@ class LoggedError(NamedTuple):
     """An error that was logged.
 
     Attributes:
-        number: The how manieth it is.
+        number: The number of the error.
         at: When, in seconds by the process's monotonic clock.
         text: What was logged.
         worker: The worker that it is about; None where it is about none.

@@ -101,7 +101,8 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
     Raises:
         ValueError: ``job_grace`` or ``grace_period`` is less than 0 or not a number, ``stall_seconds`` is not a number
             of 0.01 or more, ``slow_seconds`` is less than 0 or not a number, ``observable`` or one of the ``handle_…``
-            is neither a bool nor the word that it may be, or ``dump_signal`` is no signal of this platform for that.
+            is neither a bool nor the word that it may be, or ``dump_signal`` is not a signal that this platform has for
+            that.
         TypeError: ``bus`` is not a `WorkerBus`, or ``dump_signal`` is neither the name nor the number of a signal.
 
     Guarantees: G4, N3, O6, R1, R2, R4, R5, R6, W7.

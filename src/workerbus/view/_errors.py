@@ -4,7 +4,7 @@ from workerbus.errors import WorkerBusError
 
 
 class UnprotectedViewError(WorkerBusError, ValueError):
-    """A view was to be served at an address that others may reach, without a token.
+    """A view was to be served without a token at an address that others may reach.
 
     Attributes:
         host: The address.

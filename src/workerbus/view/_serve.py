@@ -79,7 +79,7 @@ class View:
 
     @property
     def url(self) -> str:
-        """Where the page is, without the token.
+        """The address of the page, without the token.
 
         Raises:
             NotRunningError: It is not served yet; a `RuntimeError`.
@@ -156,7 +156,7 @@ def serve_view(
     payloads: bool = False,
     metric_reader: "MetricReader | None" = None,
 ) -> View:
-    """Serve a live view of a runner, or of all on a network, to browsers, for as long as a block runs.
+    """Serve a live view of a runner, or of all runners on a network, to browsers, for as long as a block runs.
 
     ::
 
@@ -164,21 +164,21 @@ def serve_view(
             print(view.url)
             ...
 
-    It needs the extra `view`. It shows what `runner.statistics()` has, jobs and what became of them, curves, and the
-    errors that the library logs; no payload. It can only be read. While nobody looks it costs nothing.
+    It needs the extra `view`. It shows the runner's statistics, jobs and what became of them, curves, and the errors
+    that the library logs, but no payloads. It is read-only. While nobody looks, it costs nothing.
 
     Args:
         runner_or_bus: The runner, which need not run yet. Or a bus with peers: then it shows the runners of all
             processes on the network, as `workerbus.observing.observe_cluster` does, and needs no runner.
-        port: The port; 0 for any that is free, which `View.url` says.
-        host: The address; by default nobody but this machine reaches it.
-        token: What browsers have to know: they open ``url + "?token=" + token`` once. Tools send it as
-            ``Authorization: Bearer``. Needed where ``host`` is another address.
-        allowed_hosts: Under which names, besides ``localhost`` and plain addresses, the page may be asked for.
-        name: What it is called on the page; by default the name of the runner, or of the bus.
-        payloads: Whether those who ask ``/api/messages`` for payloads get them. The page shows none in any case.
-        metric_reader: A reader of OpenTelemetry's SDK, as ``InMemoryMetricReader()``: what it has collected is at
-            ``/metrics``, beside what statistics say. It needs the extra `otel`.
+        port: The port; 0 for any free one, which `View.url` contains.
+        host: The address; by default only this machine can reach it.
+        token: A secret for browsers, which open ``url + "?token=" + token`` once. Tools send it as ``Authorization:
+            Bearer``. Required if ``host`` is not an address of this machine alone.
+        allowed_hosts: The host names, besides ``localhost`` and plain addresses, under which the page may be requested.
+        name: The name shown on the page; by default that of the runner or the bus.
+        payloads: Whether requests to ``/api/messages`` may ask for payloads. The page never shows any.
+        metric_reader: A reader of OpenTelemetry's SDK, such as ``InMemoryMetricReader()``. What it collects is at
+            ``/metrics``, beside the statistics. It needs the extra `otel`.
 
     Raises:
         UnprotectedViewError: Others may reach the address, and there is no token; a `ValueError`.

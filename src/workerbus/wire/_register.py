@@ -25,8 +25,7 @@ def register(cls: None = None, *, tag: str | None = None) -> Callable[[T], T]: .
 def register(cls: T | None = None, *, tag: str | None = None) -> T | Callable[[T], T]:
     """Let messages or frames of a class travel to other processes.
 
-    Each program that sends or receives them registers the class, under the same tag; so the module that has it is
-    imported there::
+    Each program that sends or receives them has to register the class under the same tag, by importing its module::
 
         @wire.register
         @bus_message
@@ -39,21 +38,21 @@ def register(cls: T | None = None, *, tag: str | None = None) -> T | Callable[[T
         class Question(DataFrame):
             text: str
 
-    A class that is defined again in the same place, as when a module is run again, replaces the former one.
+    A class that is defined again in the same place, as when a module is reloaded, replaces the former one.
 
     Args:
         cls: The class.
-        tag: What stands for it on the wire; by default the name of the class. Messages and frames have tags of their
-            own. None begins with ``bus.``, as all those of the library do.
+        tag: The tag of the class on the wire; by default its name. Messages and frames have separate tags. Tags that
+            begin with ``bus.`` are the library's.
 
     Returns:
         The class.
 
     Raises:
-        RegistrationError: Something of its objects would be lost on the way, as with private fields, a constructor of
-            its own or types that JSON cannot bring back; or it is local, or not decorated. A `TypeError`.
+        RegistrationError: Something of its objects would be lost on the way, because of private fields, a constructor
+            of its own, or types that JSON cannot restore; or it is local, or not decorated. A `TypeError`.
         TagTakenError: Another class has the tag; a `ValueError`.
-        ValueError: The tag is none.
+        ValueError: The tag is not a valid one.
 
     Guarantees: X1.
     """

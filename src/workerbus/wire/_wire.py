@@ -36,7 +36,7 @@ class Wire:
         max_message_size: How many bytes an encoded message may have.
 
     Raises:
-        ValueError: That is less than 1.
+        ValueError: ``max_message_size`` is less than 1.
 
     Guarantees: X1.
     """
@@ -53,8 +53,8 @@ class Wire:
             message: The message, of a class of the library's that is not local, or of one that was registered.
 
         Raises:
-            WireError: It would not come back equal, or is too large, or its class is not registered; a `ValueError`.
-                It names the path of what cannot travel.
+            WireError: It would not come back equal, or is too large, or its class is not registered; a `ValueError`
+                that names the path of what cannot travel.
 
         Guarantees: X1, X8.
         """
@@ -73,14 +73,14 @@ class Wire:
         return codec.head + body + b"}"
 
     def decode(self, data: bytes) -> BusMessage:
-        """Return the message that bytes stand for.
+        """Return the message that is encoded in bytes.
 
         Args:
-            data: The bytes, from wherever they are.
+            data: The bytes, from any source.
 
         Raises:
-            WireError: They are no message of this version that is known here, or too large; a `ValueError`. Nothing
-                else is raised, whatever the bytes are.
+            WireError: They are not a known message of this version, or are too large; a `ValueError`. Nothing else is
+                raised, whatever the bytes are.
 
         Guarantees: X1, X8.
         """

@@ -94,7 +94,7 @@ class WorkerHooks(EventEmitter):
         """A supervised child was restarted. It is attached, but perhaps not ready yet.
 
         Args:
-            data: Its name, how many times it was restarted, and what the one before it has failed of.
+            data: Its name, how many times it was restarted, and why the previous one failed.
 
         Guarantees: S1.
         """
@@ -103,7 +103,7 @@ class WorkerHooks(EventEmitter):
         """A worker that `on_worker_ready` has announced is gone: it has ended or failed, and its name is free.
 
         Args:
-            data: The worker, its runner, and what it has failed of, if it has.
+            data: The worker, its runner, and why it failed, if it did.
 
         Guarantees: W9.
         """
@@ -112,8 +112,7 @@ class WorkerHooks(EventEmitter):
         """A child of this worker has reported an error, or has failed.
 
         Args:
-            data: The child, and what it has reported: with the exception, what has raised it, and whether the child has
-                ended of it.
+            data: The child, and what it has reported: the exception, its origin, and whether it ended the child.
 
         Guarantees: W7, W9.
         """
@@ -192,7 +191,7 @@ class WorkerHooks(EventEmitter):
         """A job that this worker is doing was cancelled by its requester, or has run out of time.
 
         Args:
-            message: The job's id and the reason, which is ``"timeout"`` where time has run out.
+            message: The job's id and the reason, which is ``"timeout"`` if time has run out.
         """
 
     async def on_bus_message(self, message: BusMessage) -> None:

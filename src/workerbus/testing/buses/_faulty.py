@@ -55,7 +55,7 @@ class FaultyBus(WorkerBus):
             at the end, in line; their senders, who are elsewhere, do not.
 
     Raises:
-        TypeError: ``bus`` is no bus, or a `FaultyBus` itself, or ``faults`` is no `Faults`.
+        TypeError: ``bus`` is not a bus, or a `FaultyBus` itself, or ``faults`` is not a `Faults`.
 
     Guarantees: B8, B9, R6.
     """

@@ -93,7 +93,7 @@ class PeerNetwork:
         wire: What messages go through, a ``workerbus.wire.Wire()``; by default they are copied.
 
     Raises:
-        TypeError: ``faults`` is no `PeerFaults`.
+        TypeError: ``faults`` is not a `PeerFaults`.
         ValueError: ``beat`` is not more than 0, or ``lease`` not more than ``beat``.
 
     Guarantees: X2, X3, X4, X5.

@@ -63,8 +63,8 @@ def run(
         DeadlockError: Nothing could happen any more.
         TimeLimitError: The limit was reached.
         SpinError: Some task never waits.
-        TypeError: ``async_fn`` is no async function, or an argument has the wrong type.
-        ValueError: There is no such backend, or ``limit`` or ``patience`` is no number of seconds.
+        TypeError: ``async_fn`` is not an async function, or an argument has the wrong type.
+        ValueError: There is no such backend, or ``limit`` or ``patience`` is not a number of seconds.
     """
     __tracebackhide__ = _is_stuck  # pytest shows the line that calls this, and not this
     if not callable(async_fn):
@@ -168,8 +168,8 @@ def virtual_backend(
         patience: Real seconds without anything happening before the clock jumps.
 
     Raises:
-        TypeError: ``seed`` is no whole number.
-        ValueError: There is no such backend, or ``limit`` or ``patience`` is no number of seconds.
+        TypeError: ``seed`` is not a whole number.
+        ValueError: There is no such backend, or ``limit`` or ``patience`` is not a number of seconds.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
@@ -219,7 +219,7 @@ async def advance(seconds: float) -> None:
         seconds: How much time.
 
     Raises:
-        ValueError: It is no number of seconds, or less than 0: time does not go back.
+        ValueError: It is not a number of seconds, or is less than 0: time does not go back.
     """
     if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
         raise ValueError(f"seconds must be a number, finite and not less than 0, not {seconds!r}")

@@ -237,9 +237,9 @@ def replay(scenario: Callable[[], Awaitable[T]], schedule: str, *, limit: float 
 
     Raises:
         BaseException: Whatever the function has raised.
-        TypeError: ``schedule`` is no text.
-        ValueError: It is no schedule; or the function has passed, and some switch or fault of it has not come up: the
-            program is another one than that for which it was found.
+        TypeError: ``schedule`` is not a string.
+        ValueError: It is not a schedule; or the function has passed, and some switch or fault of it has not come up:
+            the program is another one than that for which it was found.
 
     Guarantees: T2.
     """
@@ -265,7 +265,7 @@ def check_budget(budget: int) -> None:
         budget: How many runs there may be.
 
     Raises:
-        TypeError: It is no whole number.
+        TypeError: It is not a whole number.
         ValueError: It is less than 1.
     """
     if isinstance(budget, bool) or not isinstance(budget, int):

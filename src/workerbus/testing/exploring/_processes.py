@@ -26,7 +26,7 @@ def runs_in(processes: int, scenario: Scenario, known: Known) -> Runs:
         known: The states from which all has been run.
 
     Raises:
-        TypeError: ``processes`` is no whole number.
+        TypeError: ``processes`` is not a whole number.
         ValueError: It is less than 1, or more than 1 where processes cannot be forked.
     """
     if isinstance(processes, bool) or not isinstance(processes, int):

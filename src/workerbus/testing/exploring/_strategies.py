@@ -182,7 +182,7 @@ class pct:  # noqa: N801 - the name in the literature
         depth: d, at least 1.
 
     Raises:
-        TypeError: ``depth`` is no whole number.
+        TypeError: ``depth`` is not a whole number.
         ValueError: It is less than 1.
 
     Guarantees: T1.
@@ -246,7 +246,7 @@ class exhaustive:  # noqa: N801 - used like a function, and printed as it is wri
         reduction: Whether to leave out what follows a state that is known; if not, each order is run.
 
     Raises:
-        TypeError: ``bound`` is no whole number.
+        TypeError: ``bound`` is not a whole number.
         ValueError: It is less than 1.
 
     Guarantees: T1, T6.
@@ -272,7 +272,7 @@ class picks:  # noqa: N801 - used like a function, and printed as it is written
             one, if there are fewer.
 
     Raises:
-        TypeError: These are no pairs of whole numbers.
+        TypeError: They are not pairs of whole numbers.
         ValueError: A number is less than 0.
     """
 

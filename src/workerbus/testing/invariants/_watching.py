@@ -50,7 +50,7 @@ def always(check: Callable[[], object]) -> AbstractContextManager[None]:
     Raises:
         InvariantError: It does not hold now.
         RuntimeError: The program does not run in virtual time.
-        TypeError: ``check`` is no plain function.
+        TypeError: ``check`` is not a plain function.
 
     Guarantees: T3.
     """
@@ -82,7 +82,7 @@ def eventually(check: Callable[[], object], *, within: float = math.inf) -> Awai
 
     Raises:
         RuntimeError: The program does not run in virtual time.
-        TypeError: ``check`` is no plain function.
+        TypeError: ``check`` is not a plain function.
         ValueError: ``within`` is less than 0.
 
     Guarantees: T3.

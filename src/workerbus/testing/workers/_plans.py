@@ -71,7 +71,7 @@ class GroupPlan(Pasteable):
         every: How many seconds a requester that iterates takes for each event.
 
     Raises:
-        TypeError: ``max_buffered_events`` is no whole number.
+        TypeError: ``max_buffered_events`` is not a whole number.
         ValueError: There is no such requester, seconds are negative, or ``max_buffered_events`` is less than 1.
 
     Guarantees: J6, J19.
