@@ -10,6 +10,7 @@ from support.pipelines import Alert, ScriptedProcessor, Spy, flowing, slow, text
 from workerbus import BusMessage, MemoryBus, PipelineWorker, WorkerRunner
 from workerbus.pipeline import (
     CancelFrame,
+    ControlFrame,
     Frame,
     FrameDirection,
     FrameProcessor,
@@ -220,3 +221,20 @@ def test_what_idle_means_is_given_once_and_in_seconds() -> None:
             worker_of(Spy(), **{name: 0})
     with pytest.raises(TypeError, match="idle_timeout_frames is a tuple of classes of frames"):
         worker_of(Spy(), idle_timeout_frames=("TextFrame",))
+
+
+@pytest.mark.parametrize("counting", [None, (Frame,), (ControlFrame,)])
+@pytest.mark.parametrize("bridged", [None, ()])
+async def test_neither_a_flush_nor_a_hand_over_keeps_a_worker_from_being_idle(counting: Any, bridged: Any) -> None:
+    """P6: whoever looks again and again whether a pipeline still moves does not move it."""
+    async with flowing(
+        Spy(), idle_timeout_secs=4, idle_timeout_frames=counting, cancel_on_idle_timeout=False, bridged=bridged
+    ) as worker:
+        times = idle_times(worker)
+        for _ in range(5):
+            await sleep(1.5)
+            await worker.flush()
+            await worker.deactivate_worker(worker.name)
+            await worker.flush()
+            await worker.activate_worker(worker.name)
+    assert times == [4]

@@ -193,7 +193,7 @@ class PipelineSession:
         if self._running is None:
             self._early.append((frame, direction))
             return None
-        if self._running.watcher is not None:
+        if self._running.watcher is not None and not isinstance(frame, Marker):
             self._running.watcher.saw(frame)
         entry = self._running.down_entry if direction is DOWNSTREAM else self._running.up_entry
         return entry.put(frame, direction, may_wait)
