@@ -30,12 +30,14 @@ class World:
         self.outbox = Outbox("bus", self.sessions.get)
         self.refusals: list[str] = []
         self.writer = Writer(self.outbox, str, lambda: "me-1", inbox_size=100_000, refused=self.refusals.append)
+        self.since: float | None = None  # all at once, however busy the machine is
         for peer in (A, B):
             server.call("XADD", peer.incarnation, "1-0", "k", "joined")
 
     def put(self, data: bytes, *peers: Peer) -> SharedReceipt:
         receipt = SharedReceipt(len(peers), target=True)
-        self.outbox.put(data, peers, receipt, anyio.current_time())
+        self.since = anyio.current_time() if self.since is None else self.since
+        self.outbox.put(data, peers, receipt, self.since)
         return receipt
 
     def entries(self, peer: Peer) -> list[dict[bytes, bytes]]:

@@ -180,4 +180,7 @@ def path_in(error: Exception) -> tuple[str, str]:
     """Return where in the data msgspec has found a fault, and what it says of it."""
     text, _, path = str(error).partition(" - at `")
     text = text[:LONGEST].replace("`", "")  # it may show what has come
+    inside, is_key, above = path.rpartition("` in `")
+    if is_key:  # of a key, msgspec says only in what it is
+        path, text = above, f"{text}, for a {inside}"
     return path.rstrip("`").removeprefix("$").removeprefix("."), text[:1].lower() + text[1:]
