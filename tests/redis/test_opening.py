@@ -284,6 +284,19 @@ async def test_a_server_without_tls_is_given_up_in_time(server: RedisServer) -> 
             await connect(RedisSettings.parse(proxy.url.replace("redis:", "rediss:")), timeout=0.2)
 
 
+async def test_a_connection_that_is_given_up_while_tls_begins_is_closed() -> None:
+    """L1"""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"rediss://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ConnectionLost, match="not connected within"):
+            await connect(RedisSettings.parse(url, ssl_context=ssl.create_default_context()), timeout=0.2)
+        silent, _ = listener.accept()
+        with silent:
+            silent.settimeout(60)
+            while silent.recv(65536):  # what it has said before
+                pass
+
+
 async def test_a_server_for_tls_alone_is_noticed(server: RedisServer, certificates: Certificates) -> None:
     async with Proxy(server.port, certificates.for_server()) as proxy:
         with pytest.raises(ConnectionLost, match=r"one for TLS|closed|reset"):

@@ -23,6 +23,12 @@ def _step(random: Random) -> Step:
     supersede, pid = random.random() < 0.6, random.randint(1, 2)
     pause, silence = random.choice(PAUSES), random.choice(SILENCES)
     what = random.choice(("inbox", "claims", "names", "server", "info"))
+
+    def spoil(its: Compared) -> None:
+        its.spoil(what, me)
+        after = (its.beat, its.leave, its.roll_call)
+        random.choice((lambda me: its.join(me, supersede=supersede, pid=pid), *after))(me)
+
     steps: dict[Step, int] = {
         lambda its: its.join(me, supersede=supersede, pid=pid): 4,
         lambda its: its.beat(me): 5,
@@ -32,9 +38,9 @@ def _step(random: Random) -> Step:
         lambda its: its.roll_call(me): 1,
         lambda its: its.time_passes(pause): 2,
         lambda its: its.is_silent(me, silence): 2,
-        lambda its: its.spoil(what, me): 1,
+        spoil: 2,
         lambda its: its.crowd(): 1,
-        lambda its: its.is_late_in_a_crowd(me): 1,
+        lambda its: its.is_late_in_a_crowd(me, with_inbox=supersede): 1,
     }
     return random.choices(list(steps), list(steps.values()))[0]
 

@@ -17,7 +17,7 @@ hosts = st.sampled_from(["h", "cache.example.org", "10.0.0.1", "::1", "fe80::1%e
 ports = st.none() | st.sampled_from([1, 6379, 26379, 7000, 65535])
 places = st.lists(st.tuples(hosts, ports), min_size=1, max_size=3)
 schemes = st.sampled_from(["redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"])
-logins = st.none() | st.tuples(st.none() | texts, texts)
+logins = st.none() | st.tuples(st.none() | st.just("") | texts, texts)
 dbs = st.none() | st.integers(0, 20)
 
 
@@ -57,7 +57,7 @@ def _credentials(source: Any) -> tuple[str, str] | None:
     path=st.sampled_from(["run/s", "a b", "x/y/ü.sock"]),
     db=dbs,
     beside=st.booleans(),
-    sentinel=st.none() | st.tuples(st.none() | texts, texts),
+    sentinel=logins,
 )
 def test_what_a_url_is_made_of_comes_back_from_it(
     scheme: str,
@@ -131,6 +131,23 @@ def test_whatever_is_wrong_in_a_url_is_found_alone_and_beside_something_else(sch
 
 def _with_others(host: str) -> list[str]:
     return [host, f"{host},b", f"b,{host}", f"a,{host},[::2]:3"]
+
+
+@pytest.mark.parametrize("query", ["?x=1", "?1", "?db=one", "?db=1&x=2", "?db=-1", "?db", "?db=1234567"])
+@pytest.mark.parametrize("login", ["", f":{SECRET}@"])
+@pytest.mark.parametrize("path", ["/run/s", "", "/", "/%00", "h/run/s"])
+def test_whatever_is_wrong_in_a_path_is_found_alone_and_beside_something_else(
+    query: str, login: str, path: str
+) -> None:
+    """X9"""
+    right = path == "/run/s"
+    for asked in ("", query):
+        if right and not asked:
+            continue
+        with pytest.raises(RedisURLError) as caught:
+            RedisSettings.parse(f"unix://{login}{path}{asked}")
+        assert ("database is no number" if right else "path of a socket") in str(caught.value)
+        assert SECRET not in str(caught.value)
 
 
 MISFITS: dict[str, tuple[dict[str, Any], str]] = {

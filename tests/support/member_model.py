@@ -260,10 +260,12 @@ class Compared:
             flat = [each for member in dead for each in (at, member)]
             self._server.call("ZADD", f"{self._base}members", *flat)
 
-    def is_late_in_a_crowd(self, me: str) -> None:
+    def is_late_in_a_crowd(self, me: str, *, with_inbox: bool) -> None:
         """Let a member be late, too, so that in the step in which it beats its turn to be lost has not come."""
         self.crowd()
         self.is_silent(me, LEASE + 100)
+        if not with_inbox:
+            self.spoil("inbox", me)
         self.beat(me)
 
     def spoil(self, what: str, me: str) -> None:

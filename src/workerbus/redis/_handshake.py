@@ -25,7 +25,14 @@ _REFUSALS: Final = {
     "NOPERM": "this user may not do what is needed",
     "DENIED": "it is in protected mode, and takes connections from its own machine alone",
 }
-_BAD_DB: Final = ("ERR DB index", "ERR invalid DB", "ERR SELECT is not allowed")
+_BAD_DB: Final = (
+    "ERR DB index",
+    "ERR invalid DB",
+    "ERR SELECT is not allowed",
+    "ERR unknown command `SELECT`",
+    "ERR unknown command 'SELECT'",
+)
+_NO_HELLO: Final = ("ERR unknown command `HELLO`", "ERR unknown command 'HELLO'")
 
 
 async def open_at(
@@ -136,7 +143,7 @@ def _refusal(reply: RedisReplyError, address: str) -> RedisSetupError | Connecti
     text = str(reply)
     if reply.code in _REFUSALS:
         return RedisSetupError(reply.code, address, f"{_REFUSALS[reply.code]} ({text.partition('.')[0]})")
-    if text.startswith("ERR unknown command"):
+    if text.startswith(_NO_HELLO):
         return RedisSetupError("VERSION", address, f"it does not know HELLO; Redis {_NEEDED} or later is needed")
     if text.startswith(_BAD_DB):
         return RedisSetupError("DB", address, f"it does not have this database ({text.removeprefix('ERR ')})")
