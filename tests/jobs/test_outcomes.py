@@ -66,9 +66,9 @@ async def wait(worker: Doing, job_id: str, what: str) -> Any:
     await worker.send_job_update(job_id)
     try:
         await anyio.sleep_forever()
-    finally:
+    except anyio.get_cancelled_exc_class():
         if what == "return when cancelled":
-            return {}  # noqa: B012 - refuses the cancellation
+            return {}  # which refuses the cancellation
         if what == "raise when cancelled":
             raise ValueError(what)
         if what == "answer when cancelled":

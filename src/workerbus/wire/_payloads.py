@@ -150,9 +150,11 @@ def find_fault(fields: Sequence[Field], decoded: Callable[[], Sequence[Any]]) ->
         if is_open and (fault := fault_in_payload(value, path)):
             return fault
         try:
-            encode(value)
+            encoded = encode(value)
         except Exception as exc:  # noqa: BLE001 - whatever it was
             return path, _loses(value) or describe(exc)
+        if is_too_deep(b"[%b]" % encoded):  # with the message around it
+            return path, TOO_DEEP
     try:
         came = decoded()
     except WireError as exc:

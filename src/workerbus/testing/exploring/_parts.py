@@ -259,6 +259,7 @@ _SPECIAL: Final[dict[str, Callable[[Any], Iterable[Any]]]] = {
     "anyio._backends._asyncio.CancelScope": _of_scope,
     "anyio._backends._asyncio.TaskState": lambda state: (state.cancel_scope,),
     "_asyncio.FutureIter": gc.get_referents,
+    "itertools.count": lambda count: (Opaque(repr(count)),),  # from Python 3.14 on it does not reduce itself
     "decimal.Context": lambda context: (Opaque(repr(context)),),
     "trio._core._run.Runner": _nothing,
     "trio.lowlevel.Task": _of_trio_task,
