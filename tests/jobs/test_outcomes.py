@@ -70,7 +70,7 @@ async def wait(worker: Doing, job_id: str, what: str) -> Any:
         if what == "return when cancelled":
             return {}  # which refuses the cancellation
         if what == "raise when cancelled":
-            raise ValueError(what)
+            raise ValueError(what) from None
         if what == "answer when cancelled":
             await worker.send_job_response(job_id, {})
 

@@ -3,7 +3,7 @@
 import types
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from itertools import count
+from itertools import chain, count, repeat
 from random import Random
 from typing import Any
 
@@ -372,6 +372,10 @@ DIFFERENT: tuple[tuple[object, object], ...] = (
     (iter([1, 2]), moved(iter([1, 2]))),
     (iter(range(3)), moved(iter(range(3)))),
     (count(1), count(2)),
+    (count(1), count(1, 2)),
+    (repeat(1, 2), repeat(1, 3)),
+    (repeat(1), repeat(2)),
+    (chain([1], [2]), moved(chain([1], [2]))),
     (iter({"a": 1}), moved(iter({"a": 1}))),
     (Random(1), Random(2)),
     (ValueError("a"), ValueError("b")),

@@ -31,6 +31,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from copyreg import _slotnames  # type: ignore[attr-defined]  # there is no other list of all slots
+from operator import length_hint
 from typing import Any, Final
 
 from workerbus.testing.clock._steering import Unordered
@@ -259,7 +260,6 @@ _SPECIAL: Final[dict[str, Callable[[Any], Iterable[Any]]]] = {
     "anyio._backends._asyncio.CancelScope": _of_scope,
     "anyio._backends._asyncio.TaskState": lambda state: (state.cancel_scope,),
     "_asyncio.FutureIter": gc.get_referents,
-    "itertools.count": lambda count: (Opaque(repr(count)),),  # from Python 3.14 on it does not reduce itself
     "decimal.Context": lambda context: (Opaque(repr(context)),),
     "trio._core._run.Runner": _nothing,
     "trio.lowlevel.Task": _of_trio_task,
@@ -308,11 +308,12 @@ async def _an_async_generator() -> Any:
 
 def _helpers() -> Iterable[type]:
     # What stands between a coroutine and who awaits it: of no class that has a name.
-    coroutine = _a_coroutine()
+    coroutine, generator = _a_coroutine(), _an_async_generator()
     yield type(coroutine.__await__())
+    for step in (generator.asend(None), generator.athrow(ValueError)):
+        yield type(step)
+        step.close()
     coroutine.close()
-    yield type(_an_async_generator().asend(None))
-    yield type(_an_async_generator().athrow(ValueError))
 
 
 _PARTS: Final[dict[type, Callable[[Any], Iterable[Any]]]] = {
@@ -349,8 +350,12 @@ _PARTS: Final[dict[type, Callable[[Any], Iterable[Any]]]] = {
                 type, (iter([]), iter(()), iter({}), iter({}.values()), iter({}.items()), iter(set()), iter(range(0)))
             ),
             *map(type, (reversed([]), enumerate(()), zip(), iter(range(1 << 70)), iter(""), iter(b""))),
-            *(map, filter, itertools.count, itertools.chain, itertools.cycle, itertools.islice, itertools.repeat),
+            *(map, filter, itertools.cycle, itertools.islice),
         ],
         _reduced,
     ),
+    # From Python 3.14 on those of itertools do not reduce themselves; these say what is left of them in other ways.
+    itertools.count: lambda count: (Opaque(repr(count)),),
+    itertools.chain: gc.get_referents,
+    itertools.repeat: lambda repeat: (*gc.get_referents(repeat), Opaque(str(length_hint(repeat, -1)))),
 }
