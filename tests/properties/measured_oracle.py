@@ -163,7 +163,8 @@ def asked_by_id(ledger: Ledger) -> dict[str, Asked]:
 @once
 def requests(ledger: Ledger) -> dict[Key, tuple[float, Any]]:
     """The requests that were sent, by job and worker, and when."""
-    return {(m.job_id, m.target): (each.time, m) for each, m in all_sent(ledger) if isinstance(m, BusJobRequestMessage)}
+    sent = ((each, m) for each, m in all_sent(ledger) if isinstance(m, BusJobRequestMessage))
+    return {(m.job_id, m.target or ""): (each.time, m) for each, m in sent}
 
 
 @once
