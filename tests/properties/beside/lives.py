@@ -6,6 +6,7 @@ from typing import Any
 import anyio
 from anyio import CancelScope, create_task_group, sleep
 
+from properties.beside.buses import Word, word
 from properties.beside.harness import Side, feature
 from properties.beside.jobs import Server, fails
 from workerbus import (
@@ -13,6 +14,7 @@ from workerbus import (
     BaseWorker,
     BusEndWorkerMessage,
     BusJobRequestMessage,
+    BusMessage,
     WorkerActivationArgs,
     WorkerErrorData,
     WorkerGoneData,
@@ -129,6 +131,31 @@ async def children_that_end_first(side: Side) -> Any:
         await parent.add_workers(Member(side.name(f"child{number}"), side, takes=takes), wait=True)
         await sleep(0.05)
     await end(side, parent)
+    side.see("over")
+    return side.in_order()
+
+
+class Occupied(Member):
+    """Has a hook that takes long."""
+
+    async def on_bus_message(self, message: BusMessage) -> None:
+        if isinstance(message, Word) and message.target == self.name:
+            await sleep(9.0)
+
+
+@feature()
+async def a_parent_that_stops(side: Side) -> Any:
+    """W5, W9: its children are cancelled before it, and it is told of each that it watches, whatever it does then."""
+    parent = await side.hire(Occupied, "parent", side)
+    names = [side.name(word) for word in ("one", "two", "three")]
+    for name in names:
+        await parent.add_workers(Member(name, side), wait=True, watch=name != names[2])
+    await parent.watch_workers(names[0], side.name("nobody"))
+    async with create_task_group() as tasks:
+        tasks.start_soon(fails, side, side.runner.job(names[1], name="sleep", payload={"seconds": 9.0}))
+        await sleep(0.1)
+        await side.bus.send(word(side, "busy", parent.name))
+        await parent.stop()
     side.see("over")
     return side.in_order()
 
