@@ -52,9 +52,9 @@ class TaskHandle:
         return self._name
 
     async def wait(self) -> None:
-        """Wait until the task is over, however it ends; to await the handle does the same.
+        """Wait until the task is over, however it ends; awaiting the handle does the same.
 
-        An error of the task has been reported by then, and is not raised here.
+        An error of the task has already been reported, and is not raised here.
         """
         await self._over.wait()
 

@@ -86,7 +86,7 @@ def retry_of(attempts: object, backoff: object, retry_on: object, attempt_timeou
     """Return when a job is asked for again; None where it is asked for once.
 
     Raises:
-        TypeError: An argument is of a wrong type.
+        TypeError: An argument has the wrong type.
         ValueError: There is less than one attempt, or what is said of more attempts is said of one.
     """
     if isinstance(attempts, bool) or not isinstance(attempts, int):

@@ -224,7 +224,7 @@ class JobContexts(HasCore):
             The context. Entering it sends the requests; leaving it waits for all answers.
 
         Raises:
-            TypeError: An argument is of a wrong type.
+            TypeError: An argument has the wrong type.
             ValueError: A worker is named twice, or has a payload and is not asked, or the timeout is negative.
             NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
 
@@ -303,7 +303,7 @@ class JobRequests(JobContexts):
 
         Raises:
             JobError: The worker did not come within the timeout.
-            TypeError: An argument is of a wrong type.
+            TypeError: An argument has the wrong type.
             ValueError: The timeout is negative.
             NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
 
@@ -350,7 +350,7 @@ class JobRequests(JobContexts):
 
         Raises:
             JobGroupError: Not all workers came within the timeout.
-            TypeError: An argument is of a wrong type.
+            TypeError: An argument has the wrong type.
             ValueError: A worker is named twice, or the timeout is negative.
             NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
 

@@ -34,23 +34,24 @@ from workerbus.pipeline._processor_inbox import inbox_of
 class BusBridgeProcessor(FrameProcessor, BusSubscriber):
     """Exchanges frames with other workers over the bus, in the middle of a pipeline.
 
-    A frame that comes to the bridge goes to the bus, and not on. Lifecycle and excluded frames go on, and not to the
-    bus; an `InterruptionFrame` goes both ways. A frame that comes from the bus is pushed on in its direction, in its
-    order, when the pipeline has started; while the worker is inactive, none comes in. A frame that came in over this
-    bridge is not sent out by it again.
+    A frame that reaches the bridge goes to the bus instead of further along the pipeline. Lifecycle and excluded frames
+    go along the pipeline instead; an `InterruptionFrame` goes both ways. A frame from the bus is pushed on in its
+    direction, in order, once the pipeline has started; while the worker is inactive, none comes in. A frame that came
+    in over this bridge is not sent out by it again.
 
     Args:
         bus: The bus.
         worker_name: The name of the worker that the bridge belongs to: the source of what it sends.
         target_task: The name of the one worker to exchange frames with; by default, all.
         target_worker: The same, in a later spelling.
-        bridge: The name of the bridge. If given, its messages bear it, and only messages that bear it bring frames in.
+        bridge: The name of the bridge. If given, its messages carry it, and only messages with this name bring frames
+            in.
         exclude_frames: Classes of frames that do not cross.
         name: The name as a processor and as a subscriber, unique on the bus; made up by default.
         max_buffer_size: How many downstream frames may wait for the bridge before those who push have to wait, too.
 
     Raises:
-        TypeError: ``bus`` is not a bus, or ``exclude_frames`` has something else than classes of frames in it, or both
+        TypeError: ``bus`` is not a bus, ``exclude_frames`` contains something other than classes of frames, or both
             spellings of the target are given.
 
     Guarantees: N1, P4, W4.
@@ -81,7 +82,7 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
         inbox_of(self).visitor = _Bridge(self, bus, worker_name, target_task, bridge, excluded)
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
-        """Subscribe to the bus, if that has not been done when the worker was attached.
+        """Subscribe to the bus, unless this was done when the worker was attached.
 
         Args:
             setup: What the processor may need.
@@ -95,9 +96,10 @@ class BusBridgeProcessor(FrameProcessor, BusSubscriber):
         await _bridge_of(self).departed()
 
     async def on_bus_message(self, message: BusMessage) -> None:
-        """Push on the frame that a message brings, if it is for this bridge.
+        """Push on the frame in a message, if it is for this bridge.
 
-        An override is called with every message, one at a time; what it does not give to ``super()`` does not come in.
+        An override is called with every message, one at a time; a message that it does not pass to ``super()`` does not
+        come in.
 
         Args:
             message: The message.

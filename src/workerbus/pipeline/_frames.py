@@ -57,9 +57,9 @@ def _frame(cls: type[T]) -> type[T]:
 
 
 class UninterruptibleFrame:
-    """A mixin for frames that an interruption neither drops where they wait nor cancels while they are handled.
+    """A mixin for frames that an interruption neither drops while they wait nor cancels while they are handled.
 
-    For one frame alone, set its ``interruptible`` to False.
+    For a single frame, set its ``interruptible`` to False.
     """
 
     __slots__ = ()
@@ -67,20 +67,20 @@ class UninterruptibleFrame:
 
 @_frame
 class Frame:
-    """The base of all frames; do not subclass it, but `SystemFrame`, `DataFrame` or `ControlFrame`.
+    """The base of all frames. Subclass `SystemFrame`, `DataFrame` or `ControlFrame` instead.
 
     Args:
         pts: The presentation timestamp, in nanoseconds.
         metadata: Whatever processors want to note on the frame.
 
     Attributes:
-        interruptible: Whether an interruption drops the frame where it waits, and cancels its handling; may be set.
+        interruptible: Whether an interruption drops the frame while it waits, and cancels its handling; may be set.
         id: The number of the frame, unique in this process.
-        marks: Where the frame has been: used by the library alone.
+        marks: Where the frame has been; used only by the library.
         is_system: Whether frames of this class go into the system lane.
         is_uninterruptible: Whether interruptions spare frames of this class.
         is_local: Whether frames of this class stay in their pipeline and never cross a bridge.
-        is_joined: Whether a fork lets frames of this class on only when all branches have let them out.
+        is_joined: Whether frames of this class go on behind a fork only when they have left all branches.
     """
 
     is_system: ClassVar[bool] = False
@@ -107,7 +107,7 @@ class Frame:
 
     @property
     def interruptible(self) -> bool:
-        """Whether an interruption drops the frame where it waits, and cancels its handling.
+        """Whether an interruption drops the frame while it waits, and cancels its handling.
 
         It may be set, until the frame is handled; so may a field of that name in a class of your own. System frames are
         never dropped.
@@ -301,10 +301,10 @@ class ErrorFrame(SystemFrame):
 
 @_frame
 class InterruptionFrame(SystemFrame):
-    """Interrupts each processor that it comes to: frames that wait there are dropped, and the handler is cancelled.
+    """Interrupts each processor that it reaches: frames that wait there are dropped, and the handler is cancelled.
 
-    `SystemFrame`s and `UninterruptibleFrame`s are spared, and so are frames that come behind it. It crosses bridges,
-    since workers that do something for a pipeline have to be interrupted with it.
+    `SystemFrame`s and `UninterruptibleFrame`s are spared, and so are frames behind it. It crosses bridges, since
+    workers that work for a pipeline have to be interrupted with it.
     """
 
 
@@ -313,7 +313,7 @@ class InterruptionFrame(SystemFrame):
 
 @_frame
 class FrameProcessorPauseFrame(ControlFrame, UninterruptibleFrame):
-    """Pauses a processor when it comes to it, and goes on; see `FrameProcessor.pause_processing_frames`.
+    """Pauses a processor when it reaches it, and travels on; see `FrameProcessor.pause_processing_frames`.
 
     Args:
         processor: The processor.
@@ -361,7 +361,7 @@ class FrameProcessorPauseUrgentFrame(SystemFrame):
 
 @_frame
 class FrameProcessorResumeUrgentFrame(SystemFrame):
-    """Ends the pause of a processor when it comes to it, ahead of all data and control frames.
+    """Ends the pause of a processor when it reaches it, ahead of all data and control frames.
 
     Args:
         processor: The processor.
@@ -399,7 +399,7 @@ class TTSSpeakFrame(DataFrame):
 
     Args:
         text: What to say.
-        append_to_context: Whether it becomes part of the conversation; None where whoever asks does not say.
+        append_to_context: Whether it becomes part of the conversation; None if the sender does not say.
 
     Guarantees: P5.
     """

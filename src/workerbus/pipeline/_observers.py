@@ -43,7 +43,7 @@ class FramePushed:
 
     Args:
         source: The processor that has pushed the frame.
-        destination: The processor that gets it; None where the frame leaves the pipeline or goes into branches.
+        destination: The processor that gets it; None if the frame leaves the pipeline or goes into branches.
         frame: The frame.
         direction: The way in which the frame travels.
         timestamp: When that was, in seconds, by the event loop's clock.
@@ -61,13 +61,13 @@ class FramePushed:
 class Observer:
     """Watches the frames of a pipeline; subclass it and override what is of interest.
 
-    The methods are called from a task of the observer's own, one call at a time, in the order of what happened. However
-    slow they are, no frame waits for them. An exception is logged, and the observer goes on. When the pipeline ends
-    gracefully, an observer that is behind is waited for within the wind-down; when it is cancelled, it is not.
+    The methods are called from the observer's own task, one at a time, in the order of events. However slow they are,
+    no frame waits for them. An exception is logged, and the observer goes on. When the pipeline ends gracefully, an
+    observer that is behind is waited for within the wind-down; when it is cancelled, it is not.
 
     Args:
         observe_every_push: Whether `on_push_frame` is called each time that a frame is pushed, once for each processor
-            that it passes; if not, only the first time. It is looked at when the observer is added.
+            that it passes; if not, only the first time. It is read when the observer is added.
 
     Guarantees: L4.
     """
@@ -81,14 +81,14 @@ class Observer:
         """Called when a processor has begun to process a frame.
 
         Args:
-            data: The processor, the frame, and when it was.
+            data: The processor, the frame, and the time.
         """
 
     async def on_push_frame(self, data: FramePushed) -> None:
         """Called when a processor has pushed a frame.
 
         Args:
-            data: The frame, from where to where, and when it was.
+            data: The frame, from where to where, and the time.
         """
 
 

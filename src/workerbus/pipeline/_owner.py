@@ -22,8 +22,8 @@ from workerbus.worker._types import WorkerActivationArgs
 class FrameWorker(JobAnswers, JobRequests):
     """A worker with a pipeline, as its processors see it; every `PipelineWorker` is one.
 
-    Frames can be queued at it, and it asks for jobs and answers them like any worker. Its start, its children and its
-    hooks do not concern a processor.
+    Frames can be queued at it, and it asks for jobs and answers them like any worker. Its start, children and hooks are
+    not part of this interface.
     """
 
     # --- what it is
@@ -57,7 +57,7 @@ class FrameWorker(JobAnswers, JobRequests):
     @property
     @abstractmethod
     def active(self) -> bool:
-        """Whether the worker is active; before it has started, it is not."""
+        """Whether the worker is active; False before it has started."""
 
     @property
     @abstractmethod
@@ -97,7 +97,7 @@ class FrameWorker(JobAnswers, JobRequests):
         """Put frames into the pipeline, one after the other.
 
         Args:
-            frames: The frames; from an async iterable, as they come.
+            frames: The frames; those of an async iterable are queued as they come.
             direction: The way in which they travel.
         """
 
@@ -164,7 +164,7 @@ class FrameWorker(JobAnswers, JobRequests):
             deactivate_self: Whether to hand over: this worker is inactive before the other is active.
 
         Raises:
-            UnknownWorkerError: There is no such worker; nothing was changed. A `LookupError`.
+            UnknownWorkerError: There is no such worker; nothing has changed. A `LookupError`.
 
         Guarantees: W3.
         """
@@ -188,7 +188,7 @@ class FrameProcessorSetup:
     """What a processor's `setup` gets.
 
     Args:
-        worker: The worker whose pipeline the processor stands in.
+        worker: The worker whose pipeline the processor is in.
     """
 
     worker: FrameWorker

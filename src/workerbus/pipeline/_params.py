@@ -13,13 +13,13 @@ def _more_than_zero(_instance: object, attribute: Any, value: float) -> None:
 
 @frozen(kw_only=True)
 class PipelineParams:
-    """What goes through a pipeline beside its user's frames.
+    """Settings of a pipeline: heartbeats, and the metadata of the `StartFrame`.
 
     Args:
         enable_heartbeats: Whether a `HeartbeatFrame` is sent through again and again.
         heartbeats_period_secs: How long to wait between two heartbeats, in seconds.
-        heartbeats_monitor_secs: After how many seconds in which none has come out at the sink the log says so.
-        start_metadata: What the `StartFrame` bears as its ``metadata``.
+        heartbeats_monitor_secs: After how many seconds without a heartbeat at the sink a warning is logged.
+        start_metadata: The ``metadata`` of the `StartFrame`.
 
     Raises:
         ValueError: A number of seconds is not more than 0.

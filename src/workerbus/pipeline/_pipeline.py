@@ -28,7 +28,7 @@ class Pipeline:
         processors: Processors, pipelines and parallel pipelines, from the source to the sink.
 
     Raises:
-        ProcessorInUseError: One of them stands in a pipeline already, or comes twice; a `ValueError`.
+        ProcessorInUseError: One of them is already in a pipeline, or is given twice; a `ValueError`.
         TypeError: One of them is something else.
 
     Guarantees: P1.
@@ -104,10 +104,10 @@ class Pipeline:
 class ParallelPipeline:
     """Branches side by side, each of which gets every frame.
 
-    A frame that a branch lets out goes on. If several branches let out the same frame object, it goes on once, when the
-    first of them does. Lifecycle frames go on when all branches have let them out: an `EndFrame` waits for the slowest
-    branch. An `InterruptionFrame` empties all branches at the moment when it comes, and goes on when the first branch
-    lets it out; a branch may keep it back.
+    A frame that leaves a branch goes on. If the same frame object leaves several branches, it goes on once, with the
+    first. Lifecycle frames go on when they have left all branches, so an `EndFrame` waits for the slowest branch. An
+    `InterruptionFrame` empties all branches at the moment when it comes, and goes on when it has left the first branch;
+    a branch may hold it back.
 
     Branches share the frame objects: a processor that would change a frame should make a new one.
 
@@ -115,7 +115,7 @@ class ParallelPipeline:
         *branches: Lists of processors, or pipelines; at least one.
 
     Raises:
-        ProcessorInUseError: One of them stands in a pipeline already, or comes twice; a `ValueError`.
+        ProcessorInUseError: One of them is already in a pipeline, or is given twice; a `ValueError`.
         ValueError: There is no branch.
         TypeError: One of them is something else.
     """

@@ -50,7 +50,7 @@ class FrameProcessor(EventEmitter):
     override `process_frame` passes everything on. A slow processor delays what is behind it in the pipeline, and
     nothing else.
 
-    Event handlers (`add_event_handler`) are awaited where it happens, and hold the processor up while they run:
+    Event handlers (`add_event_handler`) are awaited in place, and hold up the processor while they run:
     ``on_before_process_frame``, ``on_after_process_frame``, ``on_before_push_frame`` and ``on_after_push_frame`` get
     the processor and the frame, ``on_error`` the processor and the `ErrorFrame` that it has sent upstream.
 
@@ -60,8 +60,8 @@ class FrameProcessor(EventEmitter):
 
     Raises:
         ValueError: ``max_buffer_size`` is less than 1.
-        HandlerTypeError: Where a class is made whose `process_frame`, `setup` or `cleanup` is not async, or does not
-            take what it gets; a `TypeError`.
+        HandlerTypeError: A class is made whose `process_frame`, `setup` or `cleanup` is not async, or does not take its
+            arguments; a `TypeError`.
 
     Guarantees: N3, N8, P1, P2.
     """
@@ -91,7 +91,7 @@ class FrameProcessor(EventEmitter):
 
     @property
     def worker(self) -> FrameWorker:
-        """The worker whose pipeline the processor stands in: takes frames and, once it has started, asks for jobs.
+        """The worker whose pipeline the processor is in. It takes frames and, once it has started, asks for jobs.
 
         Raises:
             NotRunningError: The pipeline has not been started; a `RuntimeError`.
@@ -114,10 +114,10 @@ class FrameProcessor(EventEmitter):
     # --- to be overridden
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
-        """Get ready. Called once, before the `StartFrame`; an exception ends the worker.
+        """Prepare. Called once, before the `StartFrame`; an exception ends the worker.
 
         Args:
-            setup: What the processor may need, its worker for instance.
+            setup: What the processor may need, such as its worker.
 
         Guarantees: R4, W7.
         """
@@ -125,7 +125,7 @@ class FrameProcessor(EventEmitter):
     async def cleanup(self) -> None:
         """Release what the processor holds. Called once, when the pipeline is over, if `setup` has returned.
 
-        It is waited for until the deadline of the worker's wind-down; an exception is logged.
+        It may take until the deadline of the worker's wind-down; an exception is logged.
 
         Guarantees: L4.
         """
@@ -133,8 +133,9 @@ class FrameProcessor(EventEmitter):
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Process a frame; at most one system frame and one other frame are processed at the same time.
 
-        An exception is logged and becomes an `ErrorFrame`, and the next frame is processed. If it is the `StartFrame`
-        that was not pushed on, the worker ends; an `EndFrame`, a `StopFrame` or a `CancelFrame` goes on by itself.
+        An exception is logged and becomes an `ErrorFrame`, and the next frame is processed. If the exception kept the
+        `StartFrame` from being pushed on, the worker ends; an `EndFrame`, a `StopFrame` or a `CancelFrame` is then
+        passed on by the library.
 
         Args:
             frame: The frame.
@@ -148,7 +149,7 @@ class FrameProcessor(EventEmitter):
     async def push_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
         """Push a frame to the neighbour, which handles it in a task of its own.
 
-        Waits only for room, where the neighbour is bounded. Every 64th call lets other tasks run, when the frame is in.
+        Waits only for room, if the neighbour is bounded. Every 64th call lets other tasks run, after the frame is in.
 
         Args:
             frame: The frame.
@@ -157,8 +158,7 @@ class FrameProcessor(EventEmitter):
         Raises:
             NotRunningError: The pipeline has not been started; a `RuntimeError`.
             TypeError: It is not a frame, or not a direction.
-            WrongLoopError: The pipeline runs in another thread, which would have to wake somebody in this one; a
-                `RuntimeError`.
+            WrongLoopError: The pipeline runs in another thread; a `RuntimeError`.
 
         Guarantees: L7, P1.
         """
@@ -221,9 +221,9 @@ class FrameProcessor(EventEmitter):
         await self.broadcast_frame(InterruptionFrame)
 
     async def queue_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
-        """Put a frame into this processor's own lane, as its neighbours do: it is handled when its turn has come.
+        """Put a frame into this processor's own lane, as its neighbours do; it is handled in its turn.
 
-        Waits only for room, where the processor is bounded.
+        Waits only for room, if the processor is bounded.
 
         Args:
             frame: The frame.
@@ -258,10 +258,10 @@ class FrameProcessor(EventEmitter):
     # --- pauses
 
     async def pause_processing_frames(self) -> None:
-        """Begin no data or control frame, until `resume_processing_frames`; what comes waits in its order.
+        """Begin no data or control frame until `resume_processing_frames`; frames that come wait in order.
 
-        The frame that is being processed goes on. An interruption drops what waits, a cancel ends the pause, and an end
-        waits for it.
+        The frame that is being processed is finished. An interruption drops waiting frames, a cancel ends the pause,
+        and an end waits for it.
 
         Raises:
             NotRunningError: The pipeline has not been started; a `RuntimeError`.
@@ -287,13 +287,13 @@ class FrameProcessor(EventEmitter):
 
             await self.pause_processing_all_frames_until(self.connected.wait)
 
-        The frame that is being processed goes on. What comes waits in its order; an interruption waits, too, and drops
-        what data frames wait then. A cancel ends the pause. Several pauses end each for itself.
+        The frame that is being processed is finished. Frames that come wait in order. An interruption waits, too, and
+        then drops waiting data frames. A cancel ends the pause. Several pauses end independently.
 
         Args:
-            ready: An async function, which returns when frames may be processed. What it raises is reported as the
-                error of a task of the processor's, and ends the pause.
-            timeout: After how many seconds the pause ends in any case, with a warning.
+            ready: An async function, which returns when frames may be processed. An exception ends the pause, and is
+                reported like that of a task of the processor.
+            timeout: After how many seconds the pause ends in any case, with a warning in the log.
 
         Raises:
             HandlerTypeError: ``ready`` is not async; a `TypeError`.
@@ -331,13 +331,13 @@ class FrameProcessor(EventEmitter):
             raise
 
     async def resume_processing_frames(self) -> None:
-        """Go on with data and control frames; where they are not paused, do nothing."""
+        """Continue with data and control frames; do nothing if they are not paused."""
         inbox = inbox_of(self)
         inbox.check_thread()
         inbox.pauses.resume(system=False)
 
     async def resume_processing_system_frames(self) -> None:
-        """Go on with system frames; where they are not paused, do nothing."""
+        """Continue with system frames; do nothing if they are not paused."""
         inbox = inbox_of(self)
         inbox.check_thread()
         inbox.pauses.resume(system=True)
@@ -389,7 +389,8 @@ class FrameProcessor(EventEmitter):
 
         Args:
             task: The task.
-            timeout: How long to wait, in seconds, before a warning is all that is done; by default, `CLEANUP_SECONDS`.
+            timeout: How long to wait, in seconds, before giving up with a warning in the log; by default,
+                `CLEANUP_SECONDS`.
 
         Guarantees: L4.
         """

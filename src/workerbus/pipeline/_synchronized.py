@@ -16,7 +16,7 @@ from workerbus.pipeline._processor import FrameProcessor
 
 
 class FrameOrder(Enum):
-    """In which order a `SyncParallelPipeline` lets on what its branches have made of one frame."""
+    """The order in which a `SyncParallelPipeline` passes on what its branches have made of one frame."""
 
     ARRIVAL = "arrival"
     """In the order in which it has come out of the branches."""
@@ -28,18 +28,18 @@ class SyncParallelPipeline(ParallelPipeline):
     """Branches side by side, each of which gets every frame, one frame at a time.
 
     The next frame comes in when all branches have handled the one before. What they make of one frame goes on together,
-    in the order that ``frame_order`` says; the same frame object goes on once. Each direction has turns of its own.
+    in the order given by ``frame_order``; the same frame object goes on once. Each direction has its own turns.
 
-    System frames take no turns: they go through as in a `ParallelPipeline`. An interruption drops what waits for its
-    turn, too. What a processor pushes from a task of its own, between turns, goes on at once. Frames that wait for
-    their turn hold up nobody, whatever bounds there are.
+    System frames take no turns: they go through as in a `ParallelPipeline`. An interruption also drops frames that wait
+    for their turn. A frame that a processor pushes from a task of its own, between turns, goes on at once. Frames that
+    wait for their turn hold up nobody, whatever the bounds are.
 
     Args:
         *branches: Lists of processors, or pipelines; at least one.
         frame_order: The order of what the branches have made of one frame.
 
     Raises:
-        ProcessorInUseError: One of them stands in a pipeline already, or comes twice; a `ValueError`.
+        ProcessorInUseError: One of them is already in a pipeline, or is given twice; a `ValueError`.
         ValueError: There is no branch.
         TypeError: One of them is something else, or ``frame_order`` is not a `FrameOrder`.
 

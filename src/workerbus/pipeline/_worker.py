@@ -36,17 +36,17 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
     """A worker that runs a pipeline.
 
     It is ready when the `StartFrame` has come through, and ends when an `EndFrame`, a `StopFrame` or a `CancelFrame`
-    has. An end (the runner's, `stop_when_done`, or an `EndFrame` that is queued) drains the pipeline. A cancel (the
-    runner's, a fatal error, or a `CancelFrame`) does not, and takes no longer than the deadline of the wind-down. A
-    processor asks the worker for its end by pushing an `EndFrame` or a `CancelFrame` upstream.
+    has. An end (the runner's, `stop_when_done`, or a queued `EndFrame`) drains the pipeline. A cancel (the runner's, a
+    fatal error, or a `CancelFrame`) does not, and takes no longer than the deadline of the wind-down. A processor asks
+    the worker to end by pushing an `EndFrame` or a `CancelFrame` upstream.
 
     A ``bridged`` worker exchanges frames with the bus at both ends of its pipeline, while it is active. DOWNSTREAM
     frames from the bus come in at the first processor, UPSTREAM frames at the last. A frame that leaves at an end goes
     out to the bus, too, unless it is a lifecycle frame, is excluded, or came in over the bus. A worker that is
-    deactivated takes nothing more from that moment on. What it had taken, and what its processors make of that in their
-    handlers, still goes out; what they do in tasks of their own does not. So a hand-over in one process loses no frame,
-    doubles none, and sends none late. Where a bus takes time to deliver, a frame that arrives between the two steps of
-    a hand-over is taken by nobody.
+    deactivated takes no further frames from that moment on. Frames that it had taken, and those that its processors
+    make of them in their handlers, still go out; frames from tasks of their own do not. So a hand-over in one process
+    loses no frame, duplicates none, and sends none late. If a bus takes time to deliver, a frame that arrives between
+    the two steps of a hand-over is taken by nobody.
 
     Besides the hooks of every worker it has ``on_pipeline_…``, ``on_frame_reached_…`` and ``on_idle_timeout``. They run
     in a queue of their own, one at a time.
@@ -55,24 +55,24 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         pipeline: The pipeline.
         name: The name of the worker, unique on the bus; made up by default.
         active: Whether the worker is active from its start on.
-        bridged: The names of the bridges to exchange frames with; ``()`` for all, None for none. What the worker sends
+        bridged: The names of the bridges to exchange frames with; ``()`` for all, None for none. A frame that leaves
             goes out once for each name.
         exclude_frames: Classes of frames that never cross.
         observers: Who watches the frames.
         params: Heartbeats, and the metadata of the `StartFrame`.
         setup_timeout_secs: How long ``setup()`` of the processors may take, in seconds, before the worker fails with an
-            error that names the one that hangs; None for as long as it likes.
-        start_timeout_secs: How long the `StartFrame` may take to come through, the same.
+            error that names the one that hangs; None for no limit.
+        start_timeout_secs: How long the `StartFrame` may take to come through, in seconds; as above.
         idle_timeout_secs: After how many seconds without a frame the worker is idle; None for never.
-        idle_timeout_frames: The classes of frames that count for that; by default all but heartbeats.
+        idle_timeout_frames: The classes of frames that count as activity; by default all but heartbeats.
         cancel_timeout_secs: How long a `CancelFrame` may take to come through, in seconds, before what is left is
             cancelled; at most a second, half of the wind-down's time.
         cancel_on_idle_timeout: Whether an idle worker is cancelled, after `on_idle_timeout` has been queued.
-        cancel_runner_on_idle_timeout: Whether everything that its runner runs is cancelled then.
+        cancel_runner_on_idle_timeout: Whether everything that its runner runs is then cancelled.
         idle_timeout: Another name for ``idle_timeout_secs``.
 
     Raises:
-        ProcessorInUseError: The pipeline belongs to a worker, or to another pipeline, already; a `ValueError`.
+        ProcessorInUseError: The pipeline already belongs to a worker or to another pipeline; a `ValueError`.
         TypeError: An argument has the wrong type.
         ValueError: A number of seconds is not more than 0, or one is given by two names.
 
@@ -155,7 +155,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         return _part_of(self).bus_edge is not None
 
     def has_finished(self) -> bool:
-        """Whether the worker has finished: its pipeline is over, and nothing of it runs any more."""
+        """Whether the worker has finished: its pipeline is over, and nothing of it is running."""
         return core_of(self).state.phase is Phase.FINISHED
 
     def set_reached_upstream_filter(self, types: tuple[type[Frame], ...]) -> None:
@@ -185,10 +185,10 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
     async def queue_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
         """Put a frame into the pipeline; a frame that is queued before the start waits for it.
 
-        Waits only for room, where the first processor is bounded. Every 64th call lets other tasks run.
+        Waits only for room, if the first processor is bounded. Every 64th call lets other tasks run.
 
-        An override gets what the library queues, too: what is to be said (`BusTTSSpeakMessage`), and the `EndFrame` of
-        an end; not what comes in over a bridge.
+        An override also gets what the library queues: text to be spoken (`BusTTSSpeakMessage`), and the `EndFrame` of
+        an end. It does not get what comes in over a bridge.
 
         Args:
             frame: The frame. An `EndFrame` ends the worker behind what was queued before it, a `CancelFrame` at once.
@@ -198,7 +198,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
             NotRunningError: The pipeline is over, or an end is queued, behind which no frame would be handled; a
                 `RuntimeError`.
             TypeError: It is not a frame, or not a direction.
-            ValueError: It is a `StartFrame`, which the worker alone sends.
+            ValueError: It is a `StartFrame`, which only the worker sends.
             WrongLoopError: The pipeline runs in another thread; a `RuntimeError` that says how to get in.
 
         Guarantees: L7, P2.
@@ -221,7 +221,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         """Put frames into the pipeline, one after the other; see `queue_frame`.
 
         Args:
-            frames: The frames; from an async iterable, as they come.
+            frames: The frames; those of an async iterable are queued as they come.
             direction: The way in which they travel.
         """
         if isinstance(frames, AsyncIterable):
@@ -246,17 +246,17 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
             session.end()
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Wait until what was queued before this has come out of the pipeline downstream; nothing ends.
+        """Wait until everything that was queued before this has come out of the pipeline downstream; nothing ends.
 
-        What has gone over a `BusBridgeProcessor` meanwhile has come out, too: the pipelines in this process that take
-        frames from it are waited for, and what they send back. What processors push from tasks of their own is not
-        waited for. A flush that is asked for before the start waits for it.
+        Frames that have gone over a `BusBridgeProcessor` have come out, too: this waits for the pipelines in this
+        process that take frames from it, and for what they send back. It does not wait for frames that processors push
+        from tasks of their own. A flush before the start waits for the start.
 
         Args:
-            timeout: How long to wait, in seconds; None for as long as it takes.
+            timeout: How long to wait, in seconds; None for no limit.
 
         Raises:
-            FlushTimeoutError: The time is over; a `TimeoutError`. It names the processors that are at work.
+            FlushTimeoutError: The time is over; a `TimeoutError` that names the processors that are at work.
             FlushError: The pipeline was cancelled meanwhile; or this is called in `process_frame`, where it would wait
                 for itself. A `RuntimeError`.
             NotRunningError: The pipeline is over; a `RuntimeError`.
@@ -273,7 +273,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
     # --- who watches
 
     def add_observer(self, observer: Observer) -> None:
-        """Let an observer see what happens from now on; one that is there already is not told twice.
+        """Let an observer see what happens from now on; adding one twice changes nothing.
 
         Args:
             observer: The observer.
@@ -286,7 +286,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         part.session.watchers_changed()
 
     async def remove_observer(self, observer: Observer) -> None:
-        """Tell an observer nothing more, and cancel what it does; nothing happens if it does not watch.
+        """Remove an observer, and cancel what it is doing; does nothing if it was not added.
 
         Args:
             observer: The observer.

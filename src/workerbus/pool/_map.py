@@ -46,9 +46,9 @@ class PoolAnswer(Value, Generic[P, R]):
     """The answer to one job of `WorkerPool.map`.
 
     Args:
-        index: The number of its payload, from 0 on.
+        index: The number of its payload, from 0.
         payload: The payload, as it came from the iterable.
-        error: Why the job did not complete; None where it did.
+        error: Why the job did not complete; None if it did.
 
     Guarantees: S2.
     """
@@ -60,10 +60,10 @@ class PoolAnswer(Value, Generic[P, R]):
 
     @property
     def response(self) -> R:
-        """What the job has answered.
+        """The answer of the job.
 
         Raises:
-            JobError: It did not complete; that is `error`.
+            JobError: It did not complete; the exception is `error`.
         """
         if self.error is not None:
             raise self.error

@@ -20,12 +20,12 @@ from workerbus.worker._parent_host import ParentHost
 
 @value
 class MemberStatistics(Value):
-    """A snapshot of one member of a pool, under its name: of all the workers that have had it, one after the other.
+    """A snapshot of one member of a pool, counting all workers that have had its name, one after the other.
 
     Args:
         ready: Whether it takes jobs now.
         running: How many jobs it has.
-        answered: How many jobs of the pool it has answered, by status; one that did not occur is missing.
+        answered: How many jobs of the pool it has answered, by status; statuses that did not occur are missing.
         restarts: How many times it was restarted.
 
     Guarantees: S2.

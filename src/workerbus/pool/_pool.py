@@ -61,11 +61,11 @@ class WorkerPool(BaseWorker):
     Ask for a job by the pool's name; the member with the fewest jobs does it. When all members are busy, jobs wait:
     the highest ``priority`` goes first, and equal ones in the order of arrival.
 
-    The members are children of the pool, called ``fetchers/1``, ``fetchers/2`` and so on. One that fails, or ends, is
-    restarted: its jobs are answered ERROR, and those that wait are not affected. If a job may be repeated, say so:
+    The members are children of the pool, called ``fetchers/1``, ``fetchers/2`` and so on. A member that fails or ends
+    is restarted: its jobs are answered ERROR, and waiting jobs are not affected. If a job may be repeated, say so:
     ``attempts=3, retry_on=JobStatus.ERROR``.
 
-    A subclass may have `@job` handlers of its own; jobs of their names are done by the pool, and not by a member.
+    A subclass may have its own `@job` handlers; jobs with their names are done by the pool itself, not by a member.
 
     Args:
         name: The pool's name.
@@ -74,20 +74,20 @@ class WorkerPool(BaseWorker):
         concurrency: How many jobs a member may have at once.
         max_waiting: How many jobs may wait for a member; the next one is answered FAILED, with ``"type": "PoolFull"``.
             None for any number.
-        max_restarts: How many restarts a member may have ``within`` so many seconds. Beyond that it is given up, and
-            its failure is reported as that of any child. When all are, jobs are answered ERROR.
-        within: The seconds, on the monotonic clock.
-        backoff: How long is waited before each restart; None for `Backoff()`.
+        max_restarts: How many restarts a member may have ``within`` that many seconds. Beyond that it is given up, and
+            its failure is reported like that of any child. When all members are given up, jobs are answered ERROR.
+        within: The seconds for ``max_restarts``, on the monotonic clock.
+        backoff: How long to wait before each restart; None for `Backoff()`.
         active: Whether the pool is active from its start on.
-        shared: Whether the pool shares its name with pools in other processes, which then are one pool for whoever
-            asks: a job goes to the one that is the least busy. A text is what tells this one apart; by default the id
-            of the process. Its own name is the shared one with that behind an ``@``.
+        shared: Whether the pool shares its name with pools in other processes. They then act as one pool: a job goes to
+            the least busy one. A str tells this one apart; with True, the id of the process does. Its own name is the
+            shared one, followed by ``@`` and that str.
 
     Attributes:
-        shared_name: The name that it shares; None where it shares none.
+        shared_name: The name that it shares; None if it shares none.
 
     Raises:
-        TypeError: ``factory`` cannot be called with a name, or an argument is of a wrong type.
+        TypeError: ``factory`` cannot be called with a name, or an argument has the wrong type.
         ValueError: A number is out of range.
 
     Guarantees: S1, S2.
@@ -178,22 +178,23 @@ class WorkerPool(BaseWorker):
         await super().start()
 
     async def resize(self, size: int) -> None:
-        """Change how many members there are.
+        """Change the number of members.
 
-        More are added; the call returns when they are attached. Fewer: those with the fewest jobs get no more, finish
-        those that they have, and end; the call does not wait for that. Members that were given up are replaced.
+        To grow, members are added; the call returns when they are attached. To shrink, the members with the fewest jobs
+        get no more, finish those that they have, and end; the call does not wait for that. Members that were given up
+        are replaced.
 
-        Calls at the same time are carried out one after the other. One that fails, or is cancelled, adds nobody, and
-        `size` stays as it was.
+        Concurrent calls are carried out one after the other. A call that fails or is cancelled adds no member and
+        leaves `size` unchanged.
 
         Args:
-            size: How many there are to be.
+            size: The new number of members, at least 1.
 
         Raises:
             TypeError: It is not a whole number.
             ValueError: It is less than 1.
             NotRunningError: The pool is ending; a `RuntimeError`.
-            Exception: What the factory has raised.
+            Exception: The exception that the factory raised.
 
         Guarantees: S2.
         """
@@ -252,23 +253,23 @@ class WorkerPool(BaseWorker):
     ) -> JobContext[dict[str, Any]]: ...  # fmt: skip
 
     def job(self, worker_name: Any = None, handler: Any = None, **options: Any) -> JobContext[Any]:
-        """Ask the pool for a job: `job` of any worker, without the name of the one that is asked.
+        """Ask the pool for a job, like `job` of any worker, but without naming the worker.
 
         ::
 
             page = await pool.job(Fetcher.fetch, payload=Fetch(url))
             page = await pool.job(name="fetch", payload={"url": url})
 
-        It is the pool's runner that asks, so the pool need not have started yet.
+        The pool's runner asks for it, so the pool need not have started yet.
 
         Args:
-            worker_name: The handler, or nothing. With the name of another worker, that one is asked, as by any worker.
-            handler: The handler, where another worker is asked.
+            worker_name: The handler, or nothing. With the name of another worker, that worker is asked.
+            handler: The handler, if another worker is asked.
             **options: As for `job` of any worker.
 
         Raises:
-            NotRunningError: The pool has no runner yet, or that is not running any more; a `RuntimeError`.
-            TypeError: An argument is of a wrong type.
+            NotRunningError: The pool has no runner yet, or the runner has ended; a `RuntimeError`.
+            TypeError: An argument has the wrong type.
             ValueError: An argument has a wrong value.
 
         Guarantees: J6, S2.
@@ -329,13 +330,13 @@ class WorkerPool(BaseWorker):
                 async for answer in answers:
                     print(answer.payload.url, answer.response.title)
 
-        A payload is taken from the iterable when there is room for its job. A job takes up room until its answer has
-        been read; there is room for as many as the members may have at once. So the iterable may be endless. Leaving
-        the context cancels the jobs under way and waits until they have stopped, and closes an async generator of
-        payloads.
+        A payload is taken from the iterable when there is room for its job. There is room for as many jobs as the
+        members may have at once, and a job takes up room until its answer has been read. So the iterable may be
+        endless. Leaving the context cancels the jobs under way and waits until they have stopped, and closes an async
+        generator of payloads.
 
         Args:
-            handler: Which `@job` handler is to do it: the method, as in ``Fetcher.fetch``, or its name.
+            handler: The `@job` handler: the method, as in ``Fetcher.fetch``, or its name.
             payloads: An iterable, or an async one.
             limit: How many jobs may be under way at once; by default, as many as the members may have.
             ordered: Whether the answers come in the order of the payloads.
@@ -345,10 +346,10 @@ class WorkerPool(BaseWorker):
                 ``backoff``, ``retry_on``, ``attempt_timeout``: as for `job`.
 
         Returns:
-            The context, and in it the iterator over `PoolAnswer`.
+            A context that gives an iterator over `PoolAnswer`.
 
         Raises:
-            TypeError: ``payloads`` cannot be iterated, or an argument is of a wrong type.
+            TypeError: ``payloads`` cannot be iterated, or an argument has the wrong type.
             ValueError: ``limit`` is less than 1.
 
         Guarantees: S2.

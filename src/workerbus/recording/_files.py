@@ -23,7 +23,7 @@ MOST_BUSES: Final = 50
 
 
 class Recordings:
-    """Records every bus that is made in the block, wherever in the process that is, each for itself.
+    """Records every bus that is made during the block, anywhere in the process, each separately.
 
     ::
 
@@ -34,7 +34,7 @@ class Recordings:
     Args:
         limit: How many records are kept of each bus; beyond that the oldest are dropped.
         payloads: Whether to keep the payloads, too.
-        buses: Of how many buses recordings are kept; beyond that those that were made first are dropped.
+        buses: How many recordings are kept, one for each bus; beyond that those of the first buses are dropped.
 
     Raises:
         ValueError: ``limit`` or ``buses`` is less than 1.
@@ -77,28 +77,28 @@ class Recordings:
 
     @property
     def recordings(self) -> list[Recording]:
-        """One recording for each bus over which something has passed, in the order in which the buses were made."""
+        """One recording for each bus on which anything has passed, in the order in which the buses were made."""
         return [recording for _, recording in self._made if len(recording)]
 
     @property
     def dropped(self) -> int:
-        """How many buses, those that were made first, were dropped since there were more than are kept."""
+        """How many of the first buses were dropped because there were more than are kept."""
         return self._dropped
 
     def save(self, directory: str | Path, stem: str, formats: Sequence[str] = FORMATS) -> list[Path]:
-        """Write what was recorded, and pictures of it; see `write`."""
+        """Write the recordings, and pictures of them; see `write`."""
         return write(self.recordings, directory, stem, formats)
 
 
 def write(
     recordings: Iterable[Recording], directory: str | Path, stem: str, formats: Sequence[str] = FORMATS
 ) -> list[Path]:
-    """Write recordings, and pictures of them, into a directory, which is made where it is not there.
+    """Write recordings, and pictures of them, into a directory, which is created if necessary.
 
     Args:
         recordings: The recordings.
         directory: The directory.
-        stem: What the names of the files begin with: of several recordings, the second one's with ``STEM-2``.
+        stem: What the names of the files begin with; those of a second recording begin with ``STEM-2``.
         formats: What to write: ``"records"`` (``.jsonl``), ``"mermaid"`` (``.mmd``), ``"sequence"``
             (``.sequence.svg``), ``"timeline"`` (``.timeline.svg``), ``"chrome"`` (``.trace.json``); all by default.
 

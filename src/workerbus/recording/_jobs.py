@@ -21,17 +21,17 @@ class RecordedJob:
         job_id: The job's id.
         worker: The name of the worker, or the pool, that was asked.
         name: The job's name.
-        requester: The name of who has asked.
+        requester: The name of the requester.
         asked: When the request passed.
-        parent: The job in whose handler that was, as job id and worker; None where there is none.
+        parent: The job in whose handler that was, as job id and worker; None if there is none.
         attempt: The number of the attempt at the job, from 1.
-        handler: The name of the worker that ran its handler, of a pool the member; None if none began.
-        begun: When its handler began; None if it did not, or nobody told.
+        handler: The name of the worker that ran its handler (in a pool, the member); None if none began.
+        begun: When its handler began; None if it did not, or this was not recorded.
         ended: When its handler had ended; None if it did not.
         updates: When updates passed.
         chunks: When chunks of its stream passed.
         cancelled: When the requester told the worker to stop; None if it did not.
-        reason: Why it did, in words; of a job that was not completed, the name of the exception's class.
+        reason: Why it was cancelled, in words; for a job that was not completed, the name of the exception's class.
         answered: When the answer passed; None if none did.
         status: How the job ended; None if it has no answer.
         size: About how many bytes its payload has.
@@ -61,7 +61,7 @@ class RecordedJob:
 
     @property
     def outcome(self) -> str:
-        """How it ended, in one word: that of its status, or ``"open"``."""
+        """How it ended, in one word: its status, or ``"open"``."""
         return "open" if self.status is None else self.status.value
 
 
@@ -128,7 +128,7 @@ def _asked(request: Record) -> str:
 def jobs_of(records: Iterable[Record]) -> list[RecordedJob]:
     """Return the jobs whose requests were recorded, in the order of asking.
 
-    A request that passes a second time is the same job; what is about a job whose request was not recorded is left out.
+    A request that passes a second time is the same job; records of a job whose request was not recorded are left out.
     """
     jobs: dict[tuple[str, str], _Job] = {}
     by_target: dict[tuple[str, str], tuple[str, str]] = {}

@@ -41,14 +41,15 @@ class Recording:
             ...
         Path("run.svg").write_text(recording.timeline_svg())
 
-    or, for as long as the bus lives, ``bus.add_tap(recording)``; one recording is for one bus. Kept are the time, the
-    class of the message, who sent it to whom, the job, how it ended, and how large the payload is. Beyond the limit the
-    oldest are dropped, and what is drawn says so.
+    or, for as long as the bus lives, ``bus.add_tap(recording)``. A recording is for one bus. It keeps the time, the
+    class of the message, sender and receiver, the job, how it ended, and the size of the payload. Beyond the limit the
+    oldest records are dropped, and pictures say so.
 
     Args:
         bus: The bus to record in the block of ``with``; None for a tap that is added by hand.
         limit: How many records are kept.
-        payloads: Whether to keep the payloads, too. They are kept as they are: what is changed later is shown changed.
+        payloads: Whether to keep the payloads, too. They are not copied: a payload that is changed later is shown
+            changed.
 
     Raises:
         TypeError: ``bus`` is not a bus.
@@ -138,7 +139,7 @@ class Recording:
 
     @property
     def records(self) -> list[Record]:
-        """What was kept, in the order in which it passed."""
+        """The records, in the order in which they passed."""
         return [Record(*kept) for kept in self._kept]
 
     @property
@@ -148,7 +149,7 @@ class Recording:
 
     @property
     def dropped(self) -> int:
-        """How many records, the oldest ones, were dropped since there were more than the limit."""
+        """How many of the oldest records were dropped because there were more than the limit."""
         return self._dropped + self._seen - len(self._kept)
 
     def __len__(self) -> int:
@@ -168,7 +169,7 @@ class Recording:
         return mermaid(self.records, dropped=self.dropped, most=most)
 
     def sequence_svg(self, *, most: int = MOST_STEPS) -> str:
-        """Return a sequence diagram as SVG: a line of life for each worker, an arrow for what each said to another.
+        """Return a sequence diagram as SVG: a lifeline for each worker, an arrow for each message.
 
         Args:
             most: How many arrows it has at most; the first ones.
@@ -192,10 +193,10 @@ class Recording:
     def save(self, path: str | Path) -> None:
         """Write the recording to a file of JSON lines, which `load` reads.
 
-        Payloads are in it if they were asked for; what JSON has no form for is written as its ``repr``.
+        Payloads are in it if they were asked for; values that JSON cannot represent are written as their ``repr``.
 
         Args:
-            path: The file, which is written anew.
+            path: The file; an existing one is overwritten.
 
         Guarantees: O3.
         """
@@ -237,7 +238,7 @@ def record(on: WorkerRunner | WorkerBus, *, limit: int = LIMIT, payloads: bool =
         payloads: Whether to keep the payloads, too.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: It is neither a runner nor a bus.
 
     Guarantees: O1, O3.
     """

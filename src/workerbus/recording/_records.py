@@ -57,21 +57,21 @@ FROM_REQUESTER: Final = frozenset(
 
 @value
 class Record(Value):
-    """A message that has passed, or a handler that has begun or ended.
+    """A message that passed, or a handler that began or ended.
 
     Args:
         time: When, in seconds, by the clock of the event loop, which never goes back.
-        kind: The name of the message's class; `"handler begins"` and `"handler ends"` are of no message.
-        source: The name of the sender; of a handler, of the worker that runs it, in a pool the member.
-        target: The name of whom it is meant for, None for everybody; of a handler, who was asked.
+        kind: The name of the message's class, or `"handler begins"` or `"handler ends"`.
+        source: The name of the sender; for a handler, that of the worker that runs it (in a pool, the member).
+        target: The name of the receiver, None for everybody; for a handler, the worker that was asked.
         job_id: The job that it is about.
         name: The name of the job, in a request; the name of the frame's class, in a message that carries one.
         status: How the job ended, in an answer.
-        reason: Why, in words, for a cancel and an end; for a worker that has failed, and for an answer that is not
-            COMPLETED, the name of the exception's class.
+        reason: Why, in words, for a cancel and an end; for a failed worker and for an answer that is not COMPLETED, the
+            name of the exception's class.
         size: About how many bytes the payload would have as JSON.
-        parent: In a request, the job in whose handler it was sent, as job id and worker; None where there is none.
-        asked_as: The name of shared pools in which the answer comes, where that is not the target.
+        parent: In a request, the job in whose handler it was sent, as job id and worker; None if there is none.
+        asked_as: The shared name of pools in which the answer comes, if it is not the target.
         attempt: The number of the attempt at the job, from 1.
         payload: The payload, if payloads were asked for; else None.
 

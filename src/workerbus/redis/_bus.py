@@ -42,18 +42,18 @@ class RedisBus(PeerBus):
 
         runner = WorkerRunner(bus=RedisBus("redis://localhost"), name="billing")
 
-    Workers of all processes then see, ask and cancel each other as those of one. A runner's name is that of its process
-    in the network: a second process with it takes the place of the first one, as a restart does.
+    Workers of all processes then see, ask and cancel each other as in one process. A runner's name identifies its
+    process in the network: a second process with this name replaces the first one, as after a restart.
 
     Args:
         url: Where the server is: ``redis://[user[:password]@]host[:port][/db]``, ``rediss://`` for TLS,
             ``unix:///path``, or ``redis+sentinel://host:port,host:port/service``.
-        prefix: What all keys begin with, in braces. Networks with different prefixes know nothing of each other.
+        prefix: The prefix of all keys, in braces. Networks with different prefixes do not see each other.
         lease: For how many seconds a process may be silent before it is declared lost. The same in all processes.
         send_timeout: How many seconds a `send` waits until its message is stored, before it raises `BusUnavailable`.
-        max_message_size: How many bytes a message may have. The same in all processes.
-        inbox_size: About how many entries wait at the server for one process; past that it is fenced. An entry is a
-            message, or, from 2,000 on, up to 25 small ones that were sent at the same time.
+        max_message_size: The size limit of a message, in bytes. The same in all processes.
+        inbox_size: About how many entries may wait at the server for one process; beyond that it is fenced. An entry is
+            a message or, from 2,000 on, up to 25 small ones that were sent at the same time.
         max_buffer_size: How many messages may wait in each subscriber's data lane before `send` waits.
         max_arrivals: How many messages of one peer may wait here for room in such lanes. With one more, the session
             with that peer is over.
@@ -61,12 +61,12 @@ class RedisBus(PeerBus):
             called at each connect. Not together with a password in the URL.
         sentinel_credentials: The same for the sentinels themselves.
         ssl_context: For ``rediss://``; by default one that checks the server's certificate and name.
-        name: The name of the bus in logs, and in the network where no runner has opened it; made up by default.
+        name: The name of the bus in logs, and in the network if no runner has opened it; made up by default.
 
     Raises:
-        RedisURLError: The URL, or what was given with it, makes no sense; a `ValueError`.
-        ValueError: A number is out of its bounds, or the prefix is empty or has characters other than letters, digits
-            and ``-_.:/``.
+        RedisURLError: The URL, or an argument given with it, is invalid; a `ValueError`.
+        ValueError: A number is out of range, or the prefix is empty or has characters other than letters, digits and
+            ``-_.:/``.
 
     Guarantees: X1, X2, X3, X4, X5, X6, X7, X9, X10.
     """
@@ -112,7 +112,7 @@ class RedisBus(PeerBus):
 
     @property
     def state(self) -> RedisState:
-        """How the bus is; see `RedisState`.
+        """The state of the bus; see `RedisState`.
 
         Guarantees: X10.
         """
@@ -134,7 +134,7 @@ class RedisBus(PeerBus):
         return self._redis.wire.max_message_size
 
     def statistics(self) -> RedisBusStatistics:
-        """Return a snapshot of what the bus has seen, and how it is."""
+        """Return a snapshot of the state and the counts of the bus."""
         seen: Any = super().statistics()
         redis = self._redis
         return RedisBusStatistics(
@@ -154,7 +154,7 @@ class RedisBus(PeerBus):
     # --- lifetime
 
     async def start(self) -> None:
-        """Connect, join the network, and claim the names of the workers that are here.
+        """Connect, join the network, and claim the names of this process's workers.
 
         Raises:
             RedisSetupError: The server cannot be used, and trying again would not help; a `ConnectionError`.
@@ -168,7 +168,7 @@ class RedisBus(PeerBus):
         await self._redis.lives.begin(self.send_timeout)
 
     async def stop(self) -> None:
-        """Send what waits, leave the network, and disconnect."""
+        """Send waiting messages, leave the network, and disconnect."""
         try:
             await self._redis.lives.end()
         finally:
@@ -228,7 +228,7 @@ class RedisBus(PeerBus):
         return receipt
 
     def check_travels(self, message: BusMessage) -> None:
-        """Raise `WireError` where a message cannot travel.
+        """Raise `WireError` if a message cannot travel.
 
         Args:
             message: The message, which is not sent.
@@ -246,7 +246,7 @@ class RedisBus(PeerBus):
             await self._redis.outbox.room()
 
     def lost(self, peer: Peer) -> None:
-        """Drop what has not been sent to a peer that is gone.
+        """Drop messages that were not sent yet to a peer that has gone.
 
         Args:
             peer: The peer.

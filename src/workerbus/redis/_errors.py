@@ -33,20 +33,20 @@ def _code(text: str) -> str:
 
 
 class RedisURLError(WorkerBusError, ValueError):
-    """The URL of a Redis server, or what was given with it, makes no sense. The text does not repeat the URL.
+    """The URL of a Redis server, or an argument given with it, is invalid. The text does not repeat the URL.
 
     Guarantees: X9.
     """
 
 
 class RedisSetupError(WorkerBusError, ConnectionError):
-    """The Redis server cannot be used as it is set up, or as the program is; trying again would not help.
+    """The Redis server cannot be used because of its settings or the program's; trying again would not help.
 
     Attributes:
         reason: What is wrong, in words.
         code: The same in one word: one of the server's (``"WRONGPASS"``, ``"NOAUTH"``, ``"NOPERM"``,
             ``"DENIED"``), ``"VERSION"``, ``"DB"``, ``"TLS"``, ``"SENTINEL"`` or ``"CREDENTIALS"``.
-        address: Of the server, as in ``localhost:6379``.
+        address: The address of the server, as in ``localhost:6379``.
 
     Guarantees: X9.
     """
@@ -59,13 +59,13 @@ class RedisSetupError(WorkerBusError, ConnectionError):
 
 
 class ConnectionLost(WorkerBusError, ConnectionError):  # noqa: N818 - what has happened; the class is its own end
-    """The connection is of no use any more, or there was none to be had.
+    """The connection was lost, or none could be made.
 
     Attributes:
         reason: Why, in words.
-        address: Of the server, as in ``localhost:6379``.
-        sent: Whether the server may have got commands of this call, and may have done what they say.
-        replies: The replies that came before, in the order of the commands: those were done.
+        address: The address of the server, as in ``localhost:6379``.
+        sent: Whether the server may have received and executed commands of this call.
+        replies: The replies that came before, in the order of the commands; these commands were executed.
     """
 
     def __init__(self, address: str, reason: str, *, sent: bool = False, replies: Sequence[Any] = ()) -> None:
@@ -77,10 +77,11 @@ class ConnectionLost(WorkerBusError, ConnectionError):  # noqa: N818 - what has 
 
 
 class RedisReplyError(WorkerBusError, RuntimeError):
-    """The server has answered a command with an error. The connection is as good as before.
+    """The server answered a command with an error. The connection is still usable.
 
     Attributes:
-        code: Its first word, as in ``"OOM"`` or ``"NOSCRIPT"``; of an error inside a script, that one's.
+        code: Its first word, such as ``"OOM"`` or ``"NOSCRIPT"``; for an error inside a script, that of the inner
+            error.
     """
 
     def __init__(self, text: str) -> None:
@@ -90,10 +91,10 @@ class RedisReplyError(WorkerBusError, RuntimeError):
 
     @property
     def temporary(self) -> bool:
-        """Whether the same command may succeed later, without anybody changing the program or its rights."""
+        """Whether the same command may succeed later, without a change to the program or its rights."""
         return self.code in _TEMPORARY
 
     @property
     def reconnect(self) -> bool:
-        """Whether another connection, perhaps to another server, is the way to go on: after a failover, say."""
+        """Whether to reconnect, perhaps to another server: after a failover, for example."""
         return self.code in _ELSEWHERE or self.code == "NOAUTH"

@@ -16,14 +16,15 @@ class RedisBusStatistics(PeerBusStatistics):
     """A snapshot of a Redis bus.
 
     Args:
-        state: How it is.
-        unsent: How many messages wait to be stored; one for many peers counts for each.
-        unsent_bytes: How many bytes they have.
-        retries: How many times a batch was written again, since it was not known whether it was stored, or it was not.
+        state: The state of the bus; see `RedisState`.
+        unsent: How many messages wait to be stored; one for several peers counts once for each.
+        unsent_bytes: The size of these messages, in bytes.
+        retries: How many times a batch was written again because it was not stored, or may not have been.
         connections_lost: How many times a connection was lost.
         lives: How many incarnations the bus has had.
         malformed: How many messages that arrived could not be decoded; the last ones are kept in ``{prefix}:refused``.
-        unknown: How many were of a class that is not registered in this process; the first one of each is kept, too.
+        unknown: How many were of a class that is not registered in this process; the first one of each class is kept,
+            too.
         lag: How many entries for this bus are stored and not read, as of the last beat; see ``inbox_size``.
         round_trip: How many seconds the last beat took; None before the first.
 

@@ -287,7 +287,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
 
         Args:
             task: The task.
-            timeout: How long to wait, in seconds, before a warning is all that is done; by default, `CLEANUP_SECONDS`.
+            timeout: How long to wait, in seconds, before giving up with a warning in the log; by default,
+                `CLEANUP_SECONDS`.
 
         Guarantees: L4, W10.
         """
