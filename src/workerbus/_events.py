@@ -71,11 +71,11 @@ class EventEmitter(HasCore):
 
         Args:
             event_name: The name of one of the class's events, ``"on_job_update"`` for instance.
-            handler: A sync or async function; it gets this object, then what the method of the same name gets.
+            handler: A sync or async function; it gets this object, then the arguments of the method of the same name.
 
         Raises:
             UnknownEventError: There is no event of that name; a `ValueError`.
-            HandlerTypeError: The handler cannot be called, or not with what it gets; a `TypeError`.
+            HandlerTypeError: The handler cannot be called, or does not take its arguments; a `TypeError`.
 
         Guarantees: N3, N8.
         """
@@ -89,8 +89,8 @@ class EventEmitter(HasCore):
 
         Raises:
             UnknownEventError: There is no event of that name; a `ValueError`. Raised when the function is decorated.
-            HandlerTypeError: It was written without parentheses and a name; or the function cannot be called with what
-                it gets, which is raised when the function is decorated. A `TypeError`.
+            HandlerTypeError: It was written without parentheses and a name; or the function does not take its
+                arguments, which is raised when the function is decorated. A `TypeError`.
 
         Guarantees: N3, N8.
         """

@@ -26,11 +26,12 @@ class WorkerRegistry(Claims, Watchers):
 
     Attributes:
         on_arrival: Called with the `WorkerReadyData` of a worker whose name is new; set by the runner, like the others.
-        on_departure: Called with that of a worker that was unregistered, and with why, in words, where that is known.
-        check_loop: Raises `WrongLoopError` in another thread or event loop than that of the runner's bus.
-        neighbourhood: What it shares with the other runners on a bus of this process; None where there is no such bus.
-        explain: Returns what those wait for who wait for a worker of this runner; None where the runner does not know.
-        on_restart_over: Called with the name of a worker of this runner that is not restarted any more, or was.
+        on_departure: Called with that of a worker that was unregistered, and with the reason in words, if it is known.
+        check_loop: Raises `WrongLoopError` in a thread or event loop other than that of the runner's bus.
+        neighbourhood: What it shares with the other runners on a bus of this process; None if there is no such bus.
+        explain: Returns, in words, what a task waits for that waits for a worker of this runner; None if the runner
+            does not know.
+        on_restart_over: Called with the name of a worker of this runner whose restart is over or given up.
         on_conflict: Called with that of another runner's worker whose name is claimed here too, or by a third runner.
         shared_pools: The pools that share names, here and under other runners.
 
@@ -62,7 +63,7 @@ class WorkerRegistry(Claims, Watchers):
 
     @property
     def incarnation(self) -> str:
-        """The id of this life of the runner, which what it announces carries; no other has the same.
+        """The id of this life of the runner, which its announcements carry. It is unique.
 
         Guarantees: L8.
         """
@@ -92,7 +93,7 @@ class WorkerRegistry(Claims, Watchers):
         return names
 
     def get(self, worker_name: str) -> WorkerReadyData | None:
-        """Look up a worker. If several runners have one of that name, this runner's own comes first.
+        """Look up a worker. If several runners have one of that name, this runner's own takes precedence.
 
         Args:
             worker_name: The name to look up.
@@ -108,7 +109,7 @@ class WorkerRegistry(Claims, Watchers):
         return data or self._remote.get(worker_name) or self.shared_pools.get(worker_name)
 
     def choose(self, worker_name: str) -> WorkerReadyData | None:
-        """Look up who is to do the next job for a name that pools share, and note that it is asked.
+        """Choose the pool that gets the next job for a shared name, and note that it is asked.
 
         Args:
             worker_name: The name that they share.
@@ -121,7 +122,7 @@ class WorkerRegistry(Claims, Watchers):
         return self.shared_pools.choose(worker_name)
 
     def note_load(self, worker_name: str, places: int, taken: int) -> None:
-        """Note how busy a pool is that shares its name.
+        """Note how busy a pool with a shared name is.
 
         Args:
             worker_name: Its own name.
@@ -328,7 +329,7 @@ class WorkerRegistry(Claims, Watchers):
             handler: An async or sync function; it gets the worker's `WorkerReadyData`.
 
         Raises:
-            WrongLoopError: The runner's bus is open in another thread, or another event loop; a `RuntimeError`.
+            WrongLoopError: The runner's bus is open in another thread or event loop; a `RuntimeError`.
 
         Guarantees: G1, G3, L7.
         """
@@ -349,7 +350,7 @@ class WorkerRegistry(Claims, Watchers):
             handler: An async or sync function; it gets the worker's `WorkerReadyData`.
 
         Raises:
-            WrongLoopError: The runner's bus is open in another thread, or another event loop; a `RuntimeError`.
+            WrongLoopError: The runner's bus is open in another thread or event loop; a `RuntimeError`.
 
         Guarantees: G2, G3, L7.
         """
@@ -357,7 +358,7 @@ class WorkerRegistry(Claims, Watchers):
         add_watcher(self._departure_watchers, worker_name, handler)
 
     async def wait_for(self, worker_name: str) -> WorkerReadyData:
-        """Wait until a worker is registered. Nothing is left behind, also if the wait is cancelled.
+        """Wait until a worker is registered. Nothing is left behind, even if the wait is cancelled.
 
         Args:
             worker_name: The name of the worker to wait for.
@@ -366,7 +367,7 @@ class WorkerRegistry(Claims, Watchers):
             The worker's name and runner.
 
         Raises:
-            WrongLoopError: The runner's bus is open in another thread, or another event loop; a `RuntimeError`.
+            WrongLoopError: The runner's bus is open in another thread or event loop; a `RuntimeError`.
 
         Guarantees: G2, L7.
         """

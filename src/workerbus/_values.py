@@ -85,7 +85,7 @@ class WorkerReadyData(Value):
     Args:
         worker_name: The name of the worker.
         runner: The name of the runner that hosts it.
-        pool: The name that it shares with pools in other processes; None for a worker that shares none.
+        pool: The name that it shares with pools in other processes; None if it shares none.
         places: How many jobs such a pool does at once.
     """
 
@@ -160,8 +160,8 @@ class Peer(Value):
     """Another process on a bus, in one of its lives.
 
     Args:
-        name: The name of the runner that has opened the bus there; that of the bus, where a program has.
-        incarnation: The id of the life. The same name has another one after every restart.
+        name: The name of the runner that opened the bus there, or of the bus if the program opened it.
+        incarnation: The id of the life, which is different after every restart.
 
     Guarantees: X3, X4.
     """

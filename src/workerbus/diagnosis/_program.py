@@ -69,18 +69,18 @@ def dump(file: Writes | None = None) -> str:
 
         print(workerbus.dump())
 
-    It may be called at any time and anywhere: in a task, a callback, another thread, a signal handler. It tells of all
-    runners of this process that run, whatever their event loops, and of all tasks of these loops; without a runner, of
-    the tasks of the loop that is here. Where a loop in another thread stands still, this waits for it for a second, and
-    then tells what holds it up. No payload is shown.
+    It may be called at any time and anywhere: in a task, a callback, another thread, a signal handler. It covers all
+    running runners of this process and all tasks of their event loops; without a runner, the tasks of the current loop.
+    If a loop in another thread stands still, this waits for it for a second, and then says what holds it up. No payload
+    is shown.
 
     Args:
-        file: Something with a ``write`` method that gets the text, too, with a newline at its end.
+        file: An object with a ``write`` method that also gets the text, with a newline at its end.
 
     Returns:
-        The text: of each runner, its workers that do something, their jobs with who asked and how long ago, what waits
-        and where it is full; then those who wait for each other in a circle; then the tasks, those first that keep
-        others waiting, with what each waits for and where.
+        The text. It has, for each runner, its busy workers, their jobs with requester and age, what waits, and which
+        lanes are full; then circles of tasks that wait for each other; then the tasks, those first that keep others
+        waiting, with what each waits for and where.
 
     Guarantees: O3, O6.
     """

@@ -18,7 +18,7 @@ from workerbus.messages import (
 
 
 class JobAnswers(HasCore):
-    """The methods by which a worker's own code answers a job, and tells of its progress.
+    """The methods by which a worker's own code answers a job and reports its progress.
 
     For a job that is not open, each raises `UnknownJobError`, which is a `RuntimeError`.
 
@@ -38,9 +38,9 @@ class JobAnswers(HasCore):
         status: JobStatus = JobStatus.COMPLETED,
         urgent: bool = False,
     ) -> None:
-        """Answer a job, which ends it for the requester even if its handler goes on.
+        """Answer a job. For the requester this ends it, even if its handler goes on.
 
-        Once the job was cancelled its status is CANCELLED, whatever is given here.
+        If the job was cancelled, its status is CANCELLED, whatever is given here.
 
         Args:
             job_id: The id of the job, as in its request.
@@ -50,10 +50,10 @@ class JobAnswers(HasCore):
 
         Raises:
             TypeError: The response is not a dict; the job is still open.
-            ValueError: The status is none of `JobStatus`; the job is still open.
-            UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
+            ValueError: The status is not a `JobStatus`; the job is still open.
+            UnknownJobError: The worker has no open job with this id; a `RuntimeError`.
 
-        A response that cannot travel to the requester's process becomes an ERROR that says why, and the log does.
+        A response that cannot travel to the requester's process becomes an ERROR that says why; it is also logged.
 
         Guarantees: J1, J2, J14.
         """
@@ -69,11 +69,11 @@ class JobAnswers(HasCore):
 
         Args:
             job_id: The id of the job, as in its request.
-            update: What there is to tell.
+            update: The update, a dict.
             urgent: Whether the update overtakes the data messages that wait at the requester.
 
         Raises:
-            UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
+            UnknownJobError: The worker has no open job with this id; a `RuntimeError`.
             WireError: The update cannot travel to the requester's process; the job is still open. A `ValueError`.
 
         Guarantees: J14, X1.
@@ -87,10 +87,10 @@ class JobAnswers(HasCore):
 
         Args:
             job_id: The id of the job, as in its request.
-            data: What the requester is to know of the stream as a whole.
+            data: What the requester should know about the stream as a whole, a dict.
 
         Raises:
-            UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
+            UnknownJobError: The worker has no open job with this id; a `RuntimeError`.
             WireError: The data cannot travel to the requester's process; the job is still open. A `ValueError`.
 
         Guarantees: J14, X1.
@@ -101,15 +101,14 @@ class JobAnswers(HasCore):
     async def send_job_stream_data(self, job_id: str, data: dict[str, Any] | None = None) -> None:
         """Send a partial result.
 
-        It waits while the loop that reads them is ``max_buffered_events`` of the requester's behind. Where no loop
-        reads, it does not wait.
+        Waits while the requester's loop is ``max_buffered_events`` behind. If no loop reads, it does not wait.
 
         Args:
             job_id: The id of the job, as in its request.
-            data: The partial result.
+            data: The partial result, a dict.
 
         Raises:
-            UnknownJobError: The worker has no open job of that id, or no more after the wait; a `RuntimeError`.
+            UnknownJobError: The worker has no open job with this id, or it ended during the wait; a `RuntimeError`.
             WireError: The data cannot travel to the requester's process; the job is still open. A `ValueError`.
 
         Guarantees: J14, J19, X1.
@@ -142,10 +141,10 @@ class JobAnswers(HasCore):
 
         Args:
             job_id: The id of the job, as in its request.
-            data: The result of the whole job, its response.
+            data: The result of the whole job, a dict: its response.
 
         Raises:
-            UnknownJobError: The worker has no open job of that id; a `RuntimeError`.
+            UnknownJobError: The worker has no open job with this id; a `RuntimeError`.
 
         Guarantees: J2, J14.
         """

@@ -141,7 +141,7 @@ async def in_attempts(
         about_it: The attributes of the log's records.
 
     Raises:
-        JobError: The last attempt has failed, or one that is not to be repeated, or there is no time for another;
+        JobError: The last attempt has failed, or one that may not be repeated, or there is no time for another;
             ``attempts`` says which one it was.
     """
     deadline = None if timeout is None else current_time() + timeout

@@ -85,10 +85,10 @@ def job(
     deferred: bool = False,
     rate: Rate | float | None = None,
 ) -> Callable[[H], H]:
-    """Make a method the handler of the jobs of one name. Each job runs in a task of its own.
+    """Make a method the handler of jobs with one name. Each job runs in its own task.
 
-    What the handler returns is the answer: a dict is COMPLETED with it, nothing is COMPLETED with ``{}``, an
-    exception is ERROR with ``{"error": text, "type": class name}``, and `JobFailure` is FAILED::
+    What the handler returns is the answer: a dict is COMPLETED with it, None is COMPLETED with ``{}``, an exception is
+    ERROR with ``{"error": text, "type": class name}``, and `JobFailure` is FAILED::
 
         @job(name="add")
         async def add(self, message: BusJobRequestMessage) -> dict:
@@ -103,16 +103,17 @@ def job(
 
     Its end is the end of the job, COMPLETED with ``{}``. If the job is cancelled, the generator is closed.
 
-    Stacked over one method, it is the handler of all the names. A subclass that overrides the method need not repeat
-    the decorator.
+    If stacked, the method is the handler of all the names. A subclass that overrides the method need not repeat the
+    decorator.
 
     Args:
         name: The name of the job, compared exactly.
         sequential: Whether jobs run one at a time, in the order in which their requests arrived.
         limit: How many may run at once; the others begin in the order of arrival. None for any number.
-        deferred: Whether the handler may return without an answer and leave the job open; `send_job_response` ends it.
-        rate: How many may begin in a second, or a `Rate`; the others begin in the order of arrival, when it is time.
-            None for any number. Beside ``sequential`` or ``limit`` both hold.
+        deferred: Whether the handler may return without an answer and leave the job open, for `send_job_response` to
+            answer later.
+        rate: How many may begin in a second, or a `Rate`; the others begin later, in the order of arrival. None for any
+            number. Together with ``sequential`` or ``limit``, both apply.
 
     Raises:
         HandlerTypeError: The method is not async, or does not take the request, or the decorator was written without
@@ -140,10 +141,10 @@ def job(
 
 @_with_parentheses
 def worker_ready(*, name: str) -> Callable[[F], F]:
-    """Call a method with the `WorkerReadyData` of a worker whenever that worker gets ready.
+    """Call a method with the `WorkerReadyData` of a worker whenever that worker becomes ready.
 
-    If it is ready already, the method is called when the worker that has it starts. Stacked over one method, it watches
-    for all the names.
+    If it is already ready, the method is called when its own worker starts. If stacked, the method watches for all the
+    names.
 
     Args:
         name: The name of the worker to watch for.
@@ -173,20 +174,20 @@ def every(seconds: float, *, overlapping: bool = False, at_once: bool = False) -
         @every(60)
         async def refresh(self): ...
 
-    The clock is that of the event loop. Calls are due at regular intervals, however long each takes; while one is still
+    The clock is the event loop's. Calls are due at regular intervals, however long each takes; while one is still
     running, the next ones are skipped, and are not made up for. An exception is logged and reported like that of a
-    hook, and the next call comes all the same. Calls are made while the worker is inactive, too. When the worker ends,
-    it cancels them and does not wait.
+    hook, and the next call still comes. Calls are also made while the worker is inactive. When the worker ends, it
+    cancels them and does not wait.
 
     Args:
-        seconds: From one call to the next; more than 0.
-        overlapping: Whether a call begins though an earlier one still runs.
-        at_once: Whether the first call is made when the worker has started, and not ``seconds`` later.
+        seconds: Seconds from one call to the next; more than 0.
+        overlapping: Whether a call begins even if an earlier one is still running.
+        at_once: Whether the first call is made when the worker has started, instead of ``seconds`` later.
 
     Raises:
         HandlerTypeError: The method is not async, or takes anything beside ``self``, or the decorator was written
             without parentheses; a `TypeError`.
-        ValueError: ``seconds`` is not above 0, or not finite.
+        ValueError: ``seconds`` is not greater than 0, or not finite.
 
     Guarantees: N7, N8, W7, W10.
     """

@@ -14,9 +14,9 @@ class JobParams:
     """How one worker is to do a job: ``job("w", params=JobParams(…))`` is ``job("w", …)``.
 
     Args:
-        name: Which of the worker's `@job` handlers is to do it; without a name, `on_job_request`.
+        name: The name of the `@job` handler; without a name, `on_job_request` gets the job.
         payload: What the handler needs.
-        timeout: Seconds for everything, the wait for the worker included; None for no limit.
+        timeout: Seconds for everything, including the wait for the worker; None for no limit.
         label: A title for people.
         cancellable: Whether `request_cancel_job_group` may cancel it.
 

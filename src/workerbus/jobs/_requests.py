@@ -74,39 +74,40 @@ class JobContexts(HasCore):
         """Ask one worker for a job, as a context or to be awaited.
 
         Args:
-            worker_name: The name of the worker; if it is not there yet, it is waited for.
-            handler: Which of its `@job` handlers is to do it: the method, as in ``Counter.count``. Its annotations say
-                what the payload and the answer are.
-            params: All of the following but the headers, in one object, instead of them.
-            name: Which of its `@job` handlers is to do it, by its name; without either, `on_job_request`.
-            payload: What the handler needs: a mapping, or what the handler takes. A mapping is passed by reference, to
-                be treated as read-only.
-            timeout: Seconds for everything, the wait for the worker included, from when the context is entered or
+            worker_name: The name of the worker; if it is not ready yet, this waits for it.
+            handler: The `@job` handler, as in ``Counter.count``. Its annotations are the types of the payload and the
+                answer.
+            params: The following arguments, except the headers, in one object; not together with them.
+            name: The name of the `@job` handler; without handler and name, `on_job_request` gets the job.
+            payload: What the handler needs: a mapping, or the type that it takes. A mapping is passed by reference:
+                treat it as read-only.
+            timeout: Seconds for everything, including the wait for the worker, from when the context is entered or
                 awaited; None for no limit.
             label: A title for people.
             cancellable: Whether `request_cancel_job_group` may cancel it.
-            headers: What travels with the request, str by str, and comes back with all that belongs to the job.
-            delay: How many seconds after the request has arrived the job is to begin, at the earliest; ``timeout`` goes
-                on meanwhile. Of several attempts, the first is delayed.
-            priority: Where a pool is asked, those of its jobs that wait with a higher one go first.
-            max_buffered_events: How many chunks of a stream a worker may be ahead of the loop that reads them; then it
+            headers: Text that travels with the request, a dict of str to str; every message of the job carries it.
+            delay: How many seconds after the arrival of its request the job begins, at the earliest; ``timeout``
+                includes this time. Only the first of several attempts is delayed.
+            priority: For a pool: of the jobs that wait for a member, those with a higher priority go first.
+            max_buffered_events: How many chunks of a stream a worker may be ahead of the loop that reads them before it
                 waits.
-            attempts: How often it is asked for at most, if it fails; more than one, for a job that is awaited. Each has
-                an id of its own, and ``timeout`` covers all.
-            backoff: How long is waited before each new attempt; None for `Backoff()`.
-            retry_on: After which errors it is asked for again, though it may have run: statuses (`JobStatus`), classes
-                of exceptions that the handler raises, or their names. An attempt that takes too long has raised a
-                `TimeoutError`, which is an `OSError`. By default it is only asked for again where it has certainly not
-                begun.
-            attempt_timeout: Seconds for one attempt; None for no limit beside ``timeout``.
+            attempts: How often to ask at most, if the job fails; more than one only for a job that is awaited. Each
+                attempt has its own id, and ``timeout`` covers all of them.
+            backoff: How long to wait before each new attempt; None for `Backoff()`.
+            retry_on: After which errors to ask again although the job may have run: statuses (`JobStatus`), classes of
+                exceptions that the handler raises, or their names. An attempt that takes too long counts as a
+                `TimeoutError`, which is an `OSError`. By default, the job is asked for again only if it has certainly
+                not begun.
+            attempt_timeout: Seconds for one attempt; None for no limit other than ``timeout``.
 
         Returns:
             The context. Entering it sends the request; leaving it waits for the answer.
 
         Raises:
-            TypeError: An argument is of a wrong type; `PayloadError`, the payload is none that the handler takes.
-            ValueError: The timeout is negative, there is less than one attempt, or what is for more is given with one.
-            NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
+            TypeError: An argument has the wrong type; a `PayloadError` if the payload does not fit the handler.
+            ValueError: The timeout is negative, there is less than one attempt, or an argument for several attempts is
+                given with one.
+            NotRunningError: The requester is not running yet, or has ended; a `RuntimeError`.
 
         Guarantees: J6, J8, J14, J15, J17, J19, J20, N4, X8.
         """
@@ -200,24 +201,24 @@ class JobContexts(HasCore):
                 ...
 
         Args:
-            *worker_names: The names of the workers; those that are not there yet are waited for. A group of none
-                completes at once. Without names, those that have a payload in ``payloads`` are asked.
-            handler: Which of their `@job` handlers is to do it: the method, as in ``Counter.count``. Its annotations
-                say what the payloads and the answers are.
-            params: All of the following but the headers, in one object, instead of them.
-            name: Which of their `@job` handlers is to do it, by its name; without either, `on_job_request`.
-            payload: What the handlers need. Shared by reference, to be treated as read-only.
-            payloads: Worker name to what that worker's handler needs, for those that get a payload of their own.
-            timeout: Seconds for everything, the wait for the workers included, from when the context is entered or
+            *worker_names: The names of the workers; this waits for those that are not ready yet. An empty group
+                completes at once. Without names, the workers that have a payload in ``payloads`` are asked.
+            handler: The `@job` handler, as in ``Counter.count``. Its annotations are the types of the payloads and the
+                answers.
+            params: The following arguments, except the headers, in one object; not together with them.
+            name: The name of the `@job` handler; without handler and name, `on_job_request` gets the job.
+            payload: What the handlers need. It is shared by reference: treat it as read-only.
+            payloads: Worker name to payload, for workers that get their own.
+            timeout: Seconds for everything, including the wait for the workers, from when the context is entered or
                 awaited; None for no limit.
             cancel_on_error: Whether the first answer that is not COMPLETED cancels the others and raises.
             label: A title for people.
             cancellable: Whether `request_cancel_job_group` may cancel it.
-            headers: What travels with the request, str by str, and comes back with all that belongs to the job.
-            delay: How many seconds after the request has arrived the job is to begin, at the earliest; ``timeout`` goes
-                on meanwhile.
-            priority: Where a pool is asked, those of its jobs that wait with a higher one go first.
-            max_buffered_events: How many chunks of a stream a worker may be ahead of the loop that reads them; then it
+            headers: Text that travels with the request, a dict of str to str; every message of the job carries it.
+            delay: How many seconds after the arrival of its request the job begins, at the earliest; ``timeout``
+                includes this time.
+            priority: For a pool: of the jobs that wait for a member, those with a higher priority go first.
+            max_buffered_events: How many chunks of a stream a worker may be ahead of the loop that reads them before it
                 waits.
 
         Returns:
@@ -225,8 +226,8 @@ class JobContexts(HasCore):
 
         Raises:
             TypeError: An argument has the wrong type.
-            ValueError: A worker is named twice, or has a payload and is not asked, or the timeout is negative.
-            NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
+            ValueError: A worker is named twice, or has a payload but is not asked, or the timeout is negative.
+            NotRunningError: The requester is not running yet, or has ended; a `RuntimeError`.
 
         Guarantees: J6, J8, J12, J14, J17, J19, J20, N4, X8.
         """
@@ -273,7 +274,7 @@ class JobContexts(HasCore):
 
 
 class JobRequests(JobContexts):
-    """The methods that ask for jobs, without a context as well: for code that goes on and is told by hooks."""
+    """The methods that ask for jobs, also without a context, for code that gets the outcome in hooks."""
 
     @property
     def job_groups(self) -> dict[str, JobGroup]:
@@ -294,9 +295,9 @@ class JobRequests(JobContexts):
         delay: float | None = None,
         priority: int = 0,
     ) -> str:
-        """Ask one worker for a job and go on; `on_job_response` and `on_job_completed` tell how it went.
+        """Ask one worker for a job and return; `on_job_response` and `on_job_completed` get the outcome.
 
-        Waits for the worker to be there and for the request to be sent. The arguments are those of `job`.
+        Waits until the worker is ready and the request is sent. The arguments are those of `job`.
 
         Returns:
             The id of the job.
@@ -305,7 +306,7 @@ class JobRequests(JobContexts):
             JobError: The worker did not come within the timeout.
             TypeError: An argument has the wrong type.
             ValueError: The timeout is negative.
-            NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
+            NotRunningError: The requester is not running yet, or has ended; a `RuntimeError`.
 
         Guarantees: J6, J14, J16.
         """
@@ -341,9 +342,9 @@ class JobRequests(JobContexts):
         delay: float | None = None,
         priority: int = 0,
     ) -> str:
-        """Ask several workers for a job and go on; `on_job_response` and `on_job_completed` tell how it went.
+        """Ask several workers for a job and return; `on_job_response` and `on_job_completed` get the outcome.
 
-        Waits for the workers to be there and for the requests to be sent. The arguments are those of `job_group`.
+        Waits until the workers are ready and the requests are sent. The arguments are those of `job_group`.
 
         Returns:
             The id of the job, which the workers share.
@@ -352,7 +353,7 @@ class JobRequests(JobContexts):
             JobGroupError: Not all workers came within the timeout.
             TypeError: An argument has the wrong type.
             ValueError: A worker is named twice, or the timeout is negative.
-            NotRunningError: The one that asks is not running yet, or no more; a `RuntimeError`.
+            NotRunningError: The requester is not running yet, or has ended; a `RuntimeError`.
 
         Guarantees: J6, J12, J14, J16.
         """
@@ -390,7 +391,7 @@ class JobRequests(JobContexts):
     ) -> JobGroup:
         """Do what `request_job_group` does, and return the group.
 
-        The arguments and errors are those of `request_job_group`, but that the workers come as a list.
+        The arguments and errors are those of `request_job_group`, but the workers are given as a list.
 
         Returns:
             The group, whose ``wait()`` waits for the outcome.
@@ -416,14 +417,13 @@ class JobRequests(JobContexts):
         return await _client(self).ask_without_context(group, name, payload, payloads)
 
     async def cancel_job_group(self, job_id: str, *, reason: str | None = None) -> None:
-        """Cancel a job or a job group of this worker. A job that has ended by itself meanwhile is left alone.
+        """Cancel a job or a job group of this worker. A job that has already ended is left alone.
 
-        A context of the group raises its error; without a context, no `on_job_completed` comes. The answers of the
-        workers that have been cancelled, CANCELLED as a rule, still reach `on_job_response`: each when the worker's
-        handler has unwound.
+        A context of the group raises its error; without a context, no `on_job_completed` comes. Answers of the
+        cancelled workers, usually CANCELLED, still reach `on_job_response`, each when the worker's handler has unwound.
 
         Args:
-            job_id: The id of the job; nothing happens where there is none.
+            job_id: The id of the job; nothing happens if there is no such job.
             reason: Why, in words; the workers are told.
 
         Guarantees: J16, J21.
@@ -433,7 +433,7 @@ class JobRequests(JobContexts):
         client.cancel(job_id, reason)
 
     async def request_cancel_job_group(self, job_id: str, *, reason: str | None = None) -> bool:
-        """Cancel a job or a job group on somebody else's behalf, if it was started with ``cancellable=True``.
+        """Cancel a job or a job group on behalf of somebody else, if it was started with ``cancellable=True``.
 
         Args:
             job_id: The id of the job.
@@ -453,7 +453,7 @@ class JobRequests(JobContexts):
         """Ask a worker how a job is getting on; it may send an update.
 
         Args:
-            job_id: The id of the job; if it has ended meanwhile, nobody is asked.
+            job_id: The id of the job; if it has ended, nobody is asked.
             worker_name: The name of one of its workers.
 
         Raises:

@@ -50,7 +50,7 @@ class JobRequestOptions(Value):
         max_buffered_events: How many chunks of a stream may be sent before the requester allows more; None for any
             number.
         delay: How many seconds after its arrival the job is to begin, at the earliest; None for at once.
-        priority: Among the jobs that wait for a member of a pool, those with a higher one go first.
+        priority: For a pool: of the jobs that wait for a member, those with a higher priority go first.
         asked_as: The name that several pools share, if the target was chosen among them: it answers in that name.
 
     Raises:

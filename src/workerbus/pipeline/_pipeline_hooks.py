@@ -30,7 +30,7 @@ PIPELINE_HOOKS: Final = frozenset(
 class PipelineHooks(EventEmitter):
     """The hooks of a pipeline worker: override the methods, or add event handlers of the same names.
 
-    They run one at a time, in the order of what happened. An exception is logged and reported; it stops nothing else.
+    They run one at a time, in the order of events. An exception is logged and reported; it stops nothing else.
 
     Guarantees: N3, W7.
     """
@@ -50,7 +50,7 @@ class PipelineHooks(EventEmitter):
         """
 
     async def on_pipeline_error(self, frame: ErrorFrame) -> None:
-        """Called when an error has come up in the pipeline.
+        """Called when an error has occurred in the pipeline.
 
         Args:
             frame: The error, in words and, if there is one, as an exception.
@@ -59,7 +59,7 @@ class PipelineHooks(EventEmitter):
         """
 
     async def on_idle_timeout(self) -> None:
-        """Called when no frame was pushed or processed for ``idle_timeout`` seconds, and after as many more again."""
+        """Called when no frame was pushed or processed for ``idle_timeout`` seconds, and after each such time again."""
 
     async def on_frame_reached_upstream(self, frame: Frame) -> None:
         """Called when a frame has left the pipeline upstream, at its source.

@@ -18,20 +18,20 @@ DEAD_AFTER: Final = 10.0
 
 @value
 class RunnerHealth(Value):
-    """How a runner is at one moment.
+    """The health of a runner at one moment.
 
     Args:
         name: The runner's name.
-        started: Whether it runs, and does so until it has ended.
-        ending: Whether it is ending: it takes no new workers, and its workers take no new jobs. True also when it has
+        started: Whether it has started; True from then on until it has ended.
+        ending: Whether it is ending: it takes no new workers, and its workers take no new jobs. Also True when it has
             ended.
         ended: Whether its run is over.
-        bus: How its bus is: ``"connected"``, ``"closed"``, or what else a network's bus says, such as
-            ``"disconnected"`` and ``"fenced"``.
+        bus: The state of its bus: ``"connected"``, ``"closed"``, or another state of a network's bus, such as
+            ``"disconnected"`` or ``"fenced"``.
         starting: The names of the root workers that have not started yet.
-        failed: The names of the root workers that have failed, and are not restarted any more.
-        stalled: For how many seconds the event loop has stood still, at this moment, where that is longer than
-            ``stall_seconds``; else 0.0, also where nothing watches it.
+        failed: The names of the root workers that have failed and will not be restarted.
+        stalled: For how many seconds the event loop has been standing still, if that is longer than ``stall_seconds``;
+            else 0.0, also if nothing watches it.
     """
 
     name: str
@@ -45,7 +45,7 @@ class RunnerHealth(Value):
 
     @property
     def live(self) -> bool:
-        """Whether it works at all; where not, only a new process will help."""
+        """Whether it works at all; if not, only a new process helps."""
         return not self.ended and self.stalled < DEAD_AFTER
 
     @property

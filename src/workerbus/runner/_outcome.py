@@ -12,13 +12,14 @@ from workerbus.errors import RunCancelled, text_of
 
 @value
 class RunOutcome(Value):
-    """How a run has ended.
+    """How a run ended.
 
     Args:
-        how: ``"finished"``, by itself, since its workers have finished or its block was left; ``"ended"``, by an end;
-            ``"cancelled"``, by a cancel or from outside; ``"failed"``, by an exception.
-        reason: Why, in words: what `end` or `cancel` was given, the name of the signal, or the exception; else None.
-        signal: The signal that the runner got, if it did.
+        how: ``"finished"``: by itself, since its workers have finished or its block was left; ``"ended"``: by an end;
+            ``"cancelled"``: by a cancel or from outside; ``"failed"``: by an exception.
+        reason: Why, in words: the reason given to `end` or `cancel`, the name of the signal, or the exception; else
+            None.
+        signal: The signal that the runner got, if any.
 
     Guarantees: R5.
     """

@@ -61,7 +61,7 @@ GRACE_SECONDS: Final = 5.0
 
 
 class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, Supervisor, BusSubscriber):
-    """Runs workers until they have finished, or until it is told to end.
+    """Runs workers until they have finished, or until the runner is told to end.
 
     ::
 
@@ -69,7 +69,7 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         await runner.add_workers(Greeter("greeter"))
         await runner.run()
 
-    or, to do something of your own meanwhile::
+    or, to do something yourself while they run::
 
         async with WorkerRunner() as runner:
             await runner.add_workers(Greeter("greeter"))
@@ -82,21 +82,22 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
 
     Args:
         name: The runner's name, unique on its bus; by default one is made up.
-        bus: The bus; by default a `MemoryBus` of its own. Several runners may share one that the program has opened.
-        handle_sigint: Whether SIGINT cancels the run, unless the program, a server in it for instance, handles it; with
+        bus: The bus; by default its own `MemoryBus`. Several runners may share one that the program has opened.
+        handle_sigint: Whether SIGINT cancels the run, unless the program, or a server in it, handles it; with
             ``"always"``, even then.
         handle_sigterm: Whether SIGTERM cancels the run; with ``"end"``, it ends the run.
         force_gc: Whether to collect garbage after the run.
-        job_grace: How many seconds jobs under way may go on after an end: those that the workers do, and those that
-            they have asked for, with the hooks of their answers.
+        job_grace: How many seconds jobs under way may go on after an end: those that workers do or have asked for, with
+            the hooks of their answers.
         grace_period: How many seconds a worker may take to end before it is cancelled.
-        stall_seconds: After how many seconds in which the event loop stands still a warning says what holds it up; 0.1
-            is a good value. By default nothing watches it. A thread does; it looks at no virtual time.
-        slow_seconds: After how many seconds a warning says that a job's handler was slow; these are counted, too, and
-            so are the jobs that have waited for longer than they have run. By default nobody looks at the clock.
-        observable: Whether other processes may look on (`workerbus.observing`), or with ``"payloads"``, see those, too.
-        dump_signal: A signal, such as ``"SIGUSR1"``, at which the program writes to standard error who waits for what,
-            as `dump` returns it. By default no signal does that.
+        stall_seconds: After how many seconds without progress of the event loop a warning says what holds it up; 0.1 is
+            a good value. A thread watches it, in real time. By default nothing does.
+        slow_seconds: After how many seconds a warning says that a job's handler was slow. These are counted, and so are
+            jobs that have waited for longer than they have run. By default this is not measured.
+        observable: Whether other processes may observe the runner (`workerbus.observing`); with ``"payloads"``,
+            including payloads.
+        dump_signal: A signal, such as ``"SIGUSR1"``, on which the program writes the result of `dump` to standard
+            error. By default there is none.
 
     Raises:
         ValueError: ``job_grace`` or ``grace_period`` is less than 0 or not a number, ``stall_seconds`` is not a number
@@ -201,7 +202,7 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
 
     @property
     def signal(self) -> signals.Signals | None:
-        """The signal that has ended the run, if one has.
+        """The signal that ended the run, if one did.
 
         Guarantees: R5.
         """
@@ -209,14 +210,14 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
 
     @property
     def outcome(self) -> RunOutcome | None:
-        """How the run has ended, why, and by which signal; None until it has ended.
+        """How the run ended, why, and by which signal; None until it has ended.
 
         Guarantees: R5.
         """
         return self._block.outcome
 
     def get_worker(self, name: str) -> BaseWorker | None:
-        """Return a worker of this runner, root or child; None if it hosts none of that name.
+        """Return a worker of this runner, root or child; None if there is none of that name.
 
         Args:
             name: The worker's name.
@@ -229,11 +230,11 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
     def statistics(self, *, jobs: bool = True) -> RunnerStatistics:
         """Return a snapshot of everything that the runner hosts, of its bus, and of its own jobs.
 
-        Call it where the runner runs: ages and deadlines are read off that clock. It shows no payload.
+        Call it in the runner's event loop, whose clock gives ages and deadlines. It shows no payloads.
 
         Args:
-            jobs: Whether the jobs in flight and the runner's own job groups are in it. Without them it may be called in
-                another thread, too, where a `RuntimeError` says that a worker has come or gone meanwhile: try again.
+            jobs: Whether the jobs in flight and the runner's own job groups are in it. Without them it may also be
+                called in another thread; a `RuntimeError` there means that a worker has just come or gone: try again.
 
         Guarantees: O2, O3.
         """
@@ -256,7 +257,7 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
     def health(self) -> RunnerHealth:
         """Return whether the runner is alive and can take work, for health probes.
 
-        Call it from any thread: while the event loop stands still, nobody else can.
+        It may be called in any thread, even while the event loop stands still.
 
         Guarantees: O2.
         """
@@ -279,16 +280,16 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
 
         Args:
             *workers: The workers; one that was added before is skipped.
-            wait: Whether to return only when they have started, the first `on_activated` of each included. The runner
-                has to run for that.
+            wait: Whether to return only when they have started, including the first `on_activated` of each. The runner
+                has to be running for that.
 
         Raises:
-            NameTakenError: Another worker has the name of one of them, and none was added; a `ValueError`.
-            NotRunningError: The runner is ending, or one of them has run already; with ``wait``, the runner does not
-                run yet, or one of them was stopped before it had started; a `RuntimeError`.
+            NameTakenError: Another worker has the name of one of them; none was added. A `ValueError`.
+            NotRunningError: The runner is ending, or one of them has already run; with ``wait``, the runner is not
+                running yet, or one of them was stopped before it had started. A `RuntimeError`.
             TypeError: One of them is not a worker.
-            Exception: With ``wait``, what has kept one of them from starting; an exception group of several. The run
-                does not raise it again.
+            Exception: With ``wait``, the error that kept one of them from starting; an exception group of several. The
+                run does not raise it again.
 
         Guarantees: R3, W9.
         """
@@ -313,11 +314,12 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         Args:
             worker: Deprecated: a worker to add first.
             auto_end: Whether to end when every root worker has finished, at once if there is none. Otherwise only
-                `end`, `cancel` or a signal ends the run. An `end` or `cancel` from before the run counts too.
+                `end`, `cancel` or a signal ends the run. An `end` or `cancel` before the run counts, too.
 
         Raises:
             NotRunningError: It has run before, or another runner has opened the bus for itself; a `RuntimeError`.
-            Exception: What made a worker fail, unless an ``on_error`` handler took it; an `ExceptionGroup` of several.
+            Exception: The error of a failed worker, unless an ``on_error`` handler took it; an `ExceptionGroup` of
+                several.
 
         Guarantees: L6, R1, R4.
         """
@@ -341,7 +343,8 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
             KeyboardInterrupt: A SIGINT has cut the run short.
             SystemExit: A SIGTERM has, with 143.
             RunCancelled: A `cancel` has cut the body short.
-            Exception: What made a worker fail, unless an ``on_error`` handler took it; an `ExceptionGroup` of several.
+            Exception: The error of a failed worker, unless an ``on_error`` handler took it; an `ExceptionGroup` of
+                several.
             WrongTaskError: It was entered in another task; a `RuntimeError`. The run is over all the same.
 
         Guarantees: L7, R1, R4, R5.
@@ -415,8 +418,8 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
 
         Args:
             reason: Why, in words; it reaches every worker.
-            everywhere: Whether the other runners on the bus are to end, too, in this process and in all others. Those
-                that a network does not know at the moment do not hear of it.
+            everywhere: Whether the other runners on the bus should end, too, in this process and in all others. Runners
+                that are not connected at the moment are not reached.
 
         Guarantees: R2, X9.
         """
@@ -430,8 +433,8 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
 
         Args:
             reason: Why, in words; it reaches every worker.
-            everywhere: Whether the other runners on the bus are to end, too, in this process and in all others. Those
-                that a network does not know at the moment do not hear of it.
+            everywhere: Whether the other runners on the bus should end, too, in this process and in all others. Runners
+                that are not connected at the moment are not reached.
 
         Guarantees: R2, X9.
         """
@@ -444,7 +447,7 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         self._shutdown.cancel(reason)
 
     async def stop_when_done(self) -> None:
-        """Let each root worker with a pipeline stop when that has done what it was given; the others go on."""
+        """Let each root worker with a pipeline stop when its pipeline has handled what was queued; the others go on."""
         for hosted in list(self._hosted.roots.values()):
             worker = hosted.state.worker
             if not is_default(worker, "stop_when_done", BaseWorker.stop_when_done):  # as a PipelineWorker's is
@@ -479,11 +482,11 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
     async def on_bus_message(self, message: BusMessage) -> None:
         """Handle what concerns a runner: ends and cancels.
 
-        What other runners announce, and answers to the runner's own jobs, have been handled before. So an override may
-        await a job of the runner's.
+        Announcements of other runners, and answers to the runner's own jobs, have already been handled. So an override
+        may await a job of the runner.
 
         Args:
-            message: The message; one for somebody else is ignored.
+            message: The message; one for another target is ignored.
 
         Guarantees: R6, R7.
         """

@@ -43,8 +43,8 @@ class LoopStatistics(Value):
 
     Args:
         stalls: How many times it stood still for longer than the limit.
-        lag: How many seconds it was late when it was last looked at: 0.0 while it waits for something to do.
-        longest_lag: The longest time, in seconds, that it was late.
+        lag: How many seconds it was late at the last check; 0.0 while it waits for something to do.
+        longest_lag: The longest delay, in seconds.
 
     Guarantees: O2.
     """

@@ -15,12 +15,12 @@ class WorkerSnapshot(Value):
 
     Args:
         name: The worker's name.
-        phase: Where it is in its life: ``"new"``, ``"attached"``, ``"running"``, ``"stopping"`` or ``"finished"``.
+        phase: Its state: ``"new"``, ``"attached"``, ``"running"``, ``"stopping"`` or ``"finished"``.
         parent: Its parent's name; None for a root worker.
         active: Whether it is active.
         jobs: The jobs that it was asked for and has not answered, the oldest first.
         lanes: ``"system"`` and ``"data"`` to how many messages and hooks wait there.
-        jobs_answered: Status to how many requests it has answered so; all four are there.
+        jobs_answered: Status to how many requests it has answered with it; all four statuses are there.
         jobs_requested: How many requests it has sent; a job group counts once for each worker.
         hooks_failed: How many times one of its hooks raised.
     """
@@ -40,20 +40,21 @@ class WorkerSnapshot(Value):
 class RunnerStatistics(Value):
     """A runner at one moment.
 
-    The three counts are of the whole run: those of workers that have gone are in them, and they only go up.
+    The counts cover the whole run, including workers that have gone, and only go up.
 
     Args:
         name: The runner's name.
-        workers: Name to what there is to say of that worker, of those that it hosts now, children included.
-        bus: What its bus has seen.
+        workers: Name to snapshot, for each worker that it hosts now, children included.
+        bus: The statistics of its bus.
         job_groups: The jobs and job groups that it has asked for itself and that are not over.
-        jobs_answered: Status to how many requests were answered so; all four are there.
-        jobs_requested: How many requests its workers and itself have sent.
+        jobs_answered: Status to how many requests were answered with it; all four statuses are there.
+        jobs_requested: How many requests it and its workers have sent.
         hooks_failed: How many times a hook raised.
         restarts: How many times its supervised workers were restarted, children included.
-        loop: How its event loop has kept up; None where nothing watches it (``stall_seconds``).
-        slow_handlers: How many handlers of jobs have taken longer than ``slow_seconds``; None where nobody looks.
-        jobs_waited_longer: How many jobs have waited for their handler for longer than it has run; the same.
+        loop: How its event loop has kept up; None if nothing watches it (see ``stall_seconds``).
+        slow_handlers: How many handlers of jobs have taken longer than ``slow_seconds``; None if this is not measured.
+        jobs_waited_longer: How many jobs have waited for their handler for longer than it has run; None if this is not
+            measured.
     """
 
     name: str

@@ -118,12 +118,12 @@ class Supervision:
 
     @property
     def is_over(self) -> bool:
-        """Whether none of the workers is there, or will come."""
+        """Whether none of the workers is there or will come."""
         living = (SupervisedState.RUNNING, SupervisedState.RESTARTING)
         return not any(child.state in living for child in self._children.values())
 
     async def stop(self) -> None:
-        """Restart nobody any more, and stop the workers, the last first; returns when they have finished.
+        """Stop restarting, and stop the workers, the last one first; returns when they have finished.
 
         Guarantees: S1.
         """

@@ -99,28 +99,29 @@ class Supervisor(HasCore):
     ) -> Supervision:
         """Add workers that are restarted when they have gone: a factory makes a new one of the same name.
 
-        Those of a runner are root workers; those of a worker, its children, whose place in the tree stays. Restarts end
-        with the runner or the parent, or when that is told to end. Jobs for a worker that is being restarted wait,
-        within their timeout; `on_worker_gone`, `on_worker_ready` and `on_worker_restarted` tell of it.
+        A runner's supervised workers are root workers; a worker's are its children, and keep their place in the tree.
+        Restarts end with the runner or the parent, or when it is told to end. Jobs for a worker that is being restarted
+        wait, within their timeout; `on_worker_gone`, `on_worker_ready` and `on_worker_restarted` report it.
 
         Args:
-            *factories: Functions without arguments, each of which returns a new worker, with the same name each time.
-            strategy: ``"one_for_one"`` restarts the one that has gone; ``"all_for_one"`` stops the others too, the last
-                first, and makes all anew, in order.
-            restart: ``"on_failure"``, ``"always"``, also when one has ended, or ``"never"``.
-            max_restarts: How many restarts there may be ``within`` so many seconds. Beyond that, the failure is
-                reported as that of any worker, to ``on_error`` of the runner or `on_worker_failed` of the parent, or
-                raised by the run: as a `RestartLimitError`.
-            within: The seconds, on the monotonic clock.
-            backoff: How long is waited before each restart; None for `Backoff()`.
+            *factories: Functions without arguments, each of which returns a new worker, always with the same name.
+            strategy: ``"one_for_one"`` restarts the worker that has gone; ``"all_for_one"`` also stops the others, the
+                last one first, and restarts all of them, in order.
+            restart: ``"on_failure"``; ``"always"``, so also after an end without an error; or ``"never"``.
+            max_restarts: How many restarts there may be ``within`` that many seconds. Beyond that, the failure is a
+                `RestartLimitError`, reported like that of any worker: to ``on_error`` of the runner or
+                `on_worker_failed` of the parent, or raised by the run.
+            within: The seconds for ``max_restarts``, on the monotonic clock.
+            backoff: How long to wait before each restart; None for `Backoff()`.
 
         Returns:
-            The supervision: who is there, how often they were restarted, and a ``stop()``.
+            The supervision: its workers, how often they were restarted, and a ``stop()``.
 
         Raises:
-            TypeError: An argument is of a wrong type; `FactoryError`, a factory returns no worker, or a used one.
-            ValueError: One has a wrong value, or two factories make workers of one name.
-            Exception: What a factory has raised, or what `add_workers` raises; none of the workers is added then.
+            TypeError: An argument has the wrong type; a `FactoryError` if a factory does not return a worker, or
+                returns a used one.
+            ValueError: An argument has a wrong value, or two factories make workers with the same name.
+            Exception: An error of a factory or of `add_workers`; then none of the workers is added.
 
         Guarantees: J4, S1.
         """

@@ -38,21 +38,21 @@ _new_id = id_source()
 class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber):
     """A worker: it has a name, is active or not, handles messages, asks for jobs and does jobs.
 
-    Subclass it, put `job` over the methods that do the work, override the hooks that you need, and give it to a
-    `WorkerRunner`. Names that are not documented here are free for attributes and methods of your own. A ``name`` in
-    the class body is the name of its workers.
+    Subclass it, decorate the methods that do the work with `job`, override the hooks that you need, and add it to a
+    `WorkerRunner`. Names that are not documented here are free for your own attributes and methods. A ``name`` in the
+    class body is the name of its workers.
 
     Args:
-        name: The worker's name, unique on the bus. By default it is the one in the class body; where there is none,
-            one is made up.
+        name: The worker's name, unique on the bus. By default it is the one in the class body; if there is none, one is
+            made up.
         active: Whether the worker is active from its start on. An inactive worker takes no new jobs and no custom
             messages.
 
     Raises:
         ReservedNameError: The class uses a documented name for something else; a `TypeError`, as are the next two. They
-            are raised where the class is made, or where it is decorated, when its first worker is.
-        HandlerTypeError: One of its hooks or handlers is not async, or does not take what it gets.
-        MisspeltHookError: It has an async ``on_…`` method that is nearly called as a hook.
+            are raised where the class is made or, for a decorated class, with its first worker.
+        HandlerTypeError: One of its hooks or handlers is not async, or does not take its arguments.
+        MisspeltHookError: It has an async ``on_…`` method with nearly the name of a hook.
         ValueError: The name is empty, or differs from the one in the class body.
 
     Guarantees: N6, N7, N8, W4.
@@ -125,7 +125,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
 
     @property
     def active(self) -> bool:
-        """Whether the worker is active; always False before it has started, and after its end."""
+        """Whether the worker is active; False before its start and after its end."""
         return core_of(self).state.active
 
     @property
@@ -186,19 +186,19 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
         await core_of(self).attach(registry, bus, worker_runner)
 
     async def run(self, params: WorkerParams) -> None:
-        """Run until the worker is to stop.
+        """Run until the worker should end.
 
         Override it for a worker with work of its own. When it returns, the worker finishes; an exception that it raises
         ends the worker as failed. Three things to know:
 
         * Call `start` in it, or ``await super().run(params)``, which does: until then the worker is not announced.
-        * To be let return when the worker is to end, ``await super().run(params)`` or ``await params.wait_for_end()``,
-          or look at ``params.ending`` now and then. One that has done none of these when an end is due is cancelled
-          then, without a grace period, and named in the log.
+        * To return by itself when the worker should end, ``await super().run(params)`` or ``await
+          params.wait_for_end()``, or check ``params.ending`` now and then. A `run` that has done none of these when an
+          end is due is cancelled, without a grace period, and named in the log.
         * Start work that runs beside it with `create_task`, or in ``params.task_group``.
 
         Args:
-            params: What the worker runs in: its own task group, and the word when it is to end.
+            params: What the worker runs in: its own task group, and whether it should end.
 
         Guarantees: W7, W10.
         """
@@ -209,23 +209,23 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
     async def start(self) -> None:
         """Start the worker: announce and register it, activate it if it starts active, then begin its watches.
 
-        Returns when the first `on_activated` has returned, and raises what that has raised. A second call does nothing.
+        Returns when the first `on_activated` has returned, and raises what that raised. A second call does nothing.
 
         Guarantees: W2.
         """
         await core_of(self).start()
 
     async def stop(self) -> None:
-        """Stop now: cancel what the worker does, answer its open jobs CANCELLED, and finish.
+        """Stop now: cancel what the worker is doing, answer its open jobs CANCELLED, and finish.
 
         Called from outside, it returns when the worker has finished. Called from a hook or a job handler of this
-        worker, it only asks, and returns at once. A second call changes nothing. A worker that its runner is just
-        attaching leaves as soon as it is there, without having started.
+        worker, it only asks, and returns at once. A second call changes nothing. A worker that is just being attached
+        leaves as soon as it is attached, without having started.
 
-        Override it for what is to be done when the worker stops, and call ``super().stop()`` in it: the library calls
-        it once at every end of the worker, unless somebody else has. The worker can still ask for jobs then. At a
-        graceful end that is before `run` is let return, and within the grace period; after a cancel or an error, when
-        `run` is over, and until the deadline of the wind-down, `CLEANUP_SECONDS` after that began.
+        Override it for work at the worker's end, and call ``super().stop()`` in it: the library calls it once at every
+        end of the worker, unless it was called before. The worker can still ask for jobs in it. At a graceful end it
+        runs before `run` may return, within the grace period. After a cancel or an error it runs when `run` is over,
+        until the deadline of the wind-down, `CLEANUP_SECONDS` after its beginning.
 
         Guarantees: N7, W6.
         """
@@ -235,10 +235,10 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
     async def cleanup(self) -> None:
         """Release what the worker holds. The library calls this once, when the worker's handlers have unwound.
 
-        That is at every end of the worker, of one that has never been started, too.
+        It is called at every end of the worker, even if the worker was never started.
 
-        Override it for resources of your own. It is cancelled at the deadline of the wind-down, `CLEANUP_SECONDS` after
-        that began.
+        Override it for your own resources. It is cancelled at the deadline of the wind-down, `CLEANUP_SECONDS` after
+        its beginning.
 
         Guarantees: L4.
         """
@@ -256,10 +256,10 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
     waits(wait, lambda its: Wait(2, f"for worker {its['self'].name!r} to finish"))
 
     def create_task(self, function: Work, *args: Any, name: str | None = None) -> TaskHandle:
-        """Start a task that ends with the worker: it is cancelled with the worker's handlers, unless it has ended.
+        """Start a task that ends with the worker at the latest: it is cancelled together with the worker's handlers.
 
-        An end does not wait for it. An exception is logged and reported as that of a hook, and ends nothing else. The
-        task has the worker's context variables, and not those of the code that starts it.
+        An end does not wait for it. An exception is logged and reported like that of a hook, and ends nothing else. The
+        task has the worker's context variables, not those of the code that starts it.
 
         ::
 
@@ -275,7 +275,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
             A handle with ``cancel()``, ``done()`` and an async ``wait()``.
 
         Raises:
-            NotRunningError: The worker is not running yet, or no more; a `RuntimeError`.
+            NotRunningError: The worker is not running yet, or has ended; a `RuntimeError`.
             HandlerTypeError: ``function`` is neither; a `TypeError`.
 
         Guarantees: L1, N1, W7, W10.
@@ -296,12 +296,12 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
         await end_task(task, timeout, f"worker {self.name!r}", core_of(self).state.about)
 
     async def stop_when_done(self) -> None:
-        """Ask this worker to end when its jobs are done, and return at once; `wait` waits for that.
+        """Ask this worker to end when its jobs are done, and return at once; `wait` waits for the end.
 
-        From now on it refuses new jobs. Those that it has begun, that wait for their turn, or that it has asked for,
-        take as long as they take. Then it ends gracefully, as at the end of its runner: what was queued for its hooks
-        is handled, and its children end before it does. `stop`, and an end or a cancel of the runner, do not wait for
-        the jobs. A worker that has not started yet ends when it has. A second call does nothing.
+        From now on it refuses new jobs. Jobs that it has begun, that wait for their turn, or that it has asked for,
+        take as long as they need. Then it ends gracefully, as at the end of its runner: queued hooks run, and its
+        children end before it does. `stop`, and an end or a cancel of the runner, do not wait for the jobs. A worker
+        that has not started yet ends when it has. A second call does nothing.
 
         `PipelineWorker.stop_when_done` waits for frames instead.
 
@@ -317,20 +317,20 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
         Children that are added before this worker has started are started with it.
 
         Args:
-            *workers: The children; one that is a child already is skipped.
+            *workers: The children; one that is already a child is skipped.
             watch: Whether this worker's `on_worker_ready` runs when they are ready, and `on_worker_gone` when they have
                 gone.
-            wait: Whether to return only when they have started, the first `on_activated` of each included.
+            wait: Whether to return only when they have started, including the first `on_activated` of each.
 
         Raises:
-            ParentError: A worker has another parent, is this worker, is above it, or was started before; a
+            ParentError: A worker has another parent, is this worker or an ancestor of it, or was started before; a
                 `ValueError`.
             NameTakenError: Another worker has its name; a `ValueError`.
             NotRunningError: This worker or its runner is ending; with ``wait``, this worker has not started, or one of
                 them was stopped first; a `RuntimeError`.
             TypeError: One of them is not a worker.
-            Exception: With ``wait``, what has kept one of them from starting; an exception group of several. The run
-                of the runner does not raise it again.
+            Exception: With ``wait``, the error that kept one of them from starting; an exception group of several. The
+                run of the runner does not raise it again.
 
         Guarantees: R3, W5, W9.
         """
@@ -351,12 +351,12 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
             await until_started(states)
 
     async def watch_workers(self, *worker_names: str) -> None:
-        """Run `on_worker_ready` when the named workers get ready, and at once for those that are ready.
+        """Run `on_worker_ready` when the named workers become ready, and at once for those that are.
 
         When they have gone, `on_worker_gone` runs.
 
         Args:
-            *worker_names: The names of the workers; one that is watched already is skipped.
+            *worker_names: The names of the workers; one that is already watched is skipped.
 
         Guarantees: G1, W9.
         """
@@ -389,9 +389,10 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
     async def send_bus_message(self, message: BusMessage) -> None:
         """Send a message over the bus; see `WorkerBus.send`.
 
-        Override it to see, change or hold back what this worker sends by one of its methods: jobs that it asks for,
-        `send_job_response` and the like, activations, ends. What the library sends in its name passes it by, since it
-        must neither wait nor be lost: announcements, cancels of jobs, and the answer that the end of a handler is.
+        Override it to see, change or hold back what this worker sends by one of its methods: requests,
+        `send_job_response` and the like, activations, ends. Messages that the library sends in its name do not go
+        through it, since they must neither wait nor be lost: announcements, cancels of jobs, and the answer at the end
+        of a handler.
 
         Args:
             message: The message, with or without a target.
@@ -404,7 +405,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
     async def send_bus_error_message(self, error: str) -> None:
         """Report an error of this worker.
 
-        A child's error goes to its parent; a root worker's, to its runner and to everybody on the bus.
+        A child's error goes to its parent; a root worker's goes to its runner and to everybody on the bus.
 
         Args:
             error: What happened, in words.
@@ -432,8 +433,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
 
         Raises:
             UnknownWorkerError: Neither runner nor registry knows the name, or it is not restarted after all; nothing
-                was changed. A `LookupError`.
-            WireError: The worker is in another process, and the args cannot travel there; nothing was changed. A
+                has changed. A `LookupError`.
+            WireError: The worker is in another process, and the args cannot travel there; nothing has changed. A
                 `ValueError`.
 
         Guarantees: S1, W3, X1.

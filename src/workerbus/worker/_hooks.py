@@ -75,7 +75,7 @@ class WorkerHooks(EventEmitter):
         An exception in the first call, which is part of the worker's start, ends the worker as failed.
 
         Args:
-            args: What `activate_worker` was given, as a dict; None where that was nothing, and at the start.
+            args: The arguments of `activate_worker`, as a dict; None if there were none, and at the start.
 
         Guarantees: W2.
         """
@@ -118,7 +118,7 @@ class WorkerHooks(EventEmitter):
         """
 
     async def on_job_request(self, message: BusJobRequestMessage) -> Any:
-        """A job was requested that no ``@job`` method handles. This hook runs as a job handler, and may answer later.
+        """A job was requested that has no ``@job`` method. This hook runs as a job handler, and may answer later.
 
         Args:
             message: The request.
@@ -144,7 +144,7 @@ class WorkerHooks(EventEmitter):
         """
 
     async def on_job_update_requested(self, message: BusJobUpdateRequestMessage) -> None:
-        """A requester wants to know how a job of this worker is getting on; answer with `send_job_update`.
+        """A requester asks for the progress of a job of this worker; answer with `send_job_update`.
 
         Args:
             message: The request, with the job's id.

@@ -28,9 +28,9 @@ class WorkerParams(Value):
     """What a runner gives a worker to run in.
 
     Args:
-        task_group: The worker's own task group. What is started in it ends with the worker; an exception in it ends the
-            worker as one of ``run()`` does.
-        end: Says when `run()` is to return; see `ending` and `wait_for_end`.
+        task_group: The worker's own task group. Tasks in it end with the worker; an exception in it ends the worker,
+            like one in ``run()``.
+        end: Says when `run()` should return; see `ending` and `wait_for_end`.
 
     Guarantees: N2, W10.
     """
@@ -40,14 +40,14 @@ class WorkerParams(Value):
 
     @property
     def ending(self) -> bool:
-        """Whether `run()` is to return: the worker's hooks have run, its children have finished, its jobs are done.
+        """Whether `run()` should return: the worker's hooks have run, its children have finished, its jobs are done.
 
-        A `run()` that has asked is let return, for as long as the grace period lasts.
+        A `run()` that has read this is given the grace period to return.
         """
         return self._end.is_set()
 
     async def wait_for_end(self) -> None:
-        """Wait until `run()` is to return; what the default `run()` does after `start()`."""
+        """Wait until `run()` should return; the default `run()` does this after `start()`."""
         await self._end.wait()
 
 
@@ -65,10 +65,10 @@ class Phase(Enum):
 @define(slots=False)  # both, so that both kinds of subclasses take the field over
 @dataclass
 class WorkerActivationArgs:
-    """What a worker is told when it is activated.
+    """The arguments of an activation.
 
-    Subclass it for fields of your own, as a dataclass or with attrs; a subclass with fields and without a decorator is
-    a `TypeError` where one is built.
+    Subclass it for your own fields, as a dataclass or with attrs. Creating an instance of a subclass with fields but
+    without a decorator is a `TypeError`.
 
     Args:
         metadata: A dict of whatever the two workers have agreed on.
@@ -117,7 +117,7 @@ class WorkerStatistics(Value):
         active_jobs: How many jobs the worker was asked for and has not answered.
         job_groups: How many job groups it has asked for that are not over.
         ignored: How many messages it has ignored: answers, updates and stream messages from workers that it had not
-            asked, or that came after the answer that counted, and requests that came twice.
+            asked, or after the answer that counted, and requests that came twice.
         failed_hooks: How many times a hook has raised.
 
     Guarantees: J12.
