@@ -83,8 +83,8 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
     Args:
         name: The runner's name, unique on its bus; by default one is made up.
         bus: The bus; by default its own `MemoryBus`. Several runners may share one that the program has opened.
-        handle_sigint: Whether SIGINT cancels the run, unless the program, or a server in it, handles it; with
-            ``"always"``, even then.
+        handle_sigint: Whether SIGINT cancels the run, unless the program or a server in it handles it; ``"always"``:
+            even then.
         handle_sigterm: Whether SIGTERM cancels the run; with ``"end"``, it ends the run.
         force_gc: Whether to collect garbage after the run.
         job_grace: How many seconds jobs under way may go on after an end: those that workers do or have asked for, with
@@ -102,8 +102,7 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
     Raises:
         ValueError: ``job_grace`` or ``grace_period`` is less than 0 or not a number, ``stall_seconds`` is not a number
             of 0.01 or more, ``slow_seconds`` is less than 0 or not a number, ``observable`` or one of the ``handle_…``
-            is neither a bool nor the word that it may be, or ``dump_signal`` is not a signal that this platform has for
-            that.
+            is neither a bool nor its allowed word, or ``dump_signal`` cannot be used on this platform.
         TypeError: ``bus`` is not a `WorkerBus`, or ``dump_signal`` is neither the name nor the number of a signal.
 
     Guarantees: G4, N3, O6, R1, R2, R4, R5, R6, W7.
