@@ -4,16 +4,38 @@ Two features run together: under one runner, under two on one bus, one of them t
 them twice under the same names, one after the other. What they are is in ``beside/``.
 """
 
+import os
 import random
 
 import pytest
 
 from properties.beside import buses, choices, jobs, lives, pools, streams, watching
-from properties.beside.harness import BACKENDS, check_beside, modes, names_of, seed_of
+from properties.beside.harness import (
+    BACKENDS,
+    WRITE,
+    alone,
+    check_beside,
+    modes,
+    names_of,
+    observed_alone,
+    seed_of,
+    write_down,
+)
 
 NAMES = names_of(jobs, streams, lives, pools, buses, watching, choices)
-DRAWN = 24
+DRAWN = 16
 """How many pairs are tried each time, on each backend."""
+
+
+if os.environ.get(WRITE):
+    write_down(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_feature_alone_does_what_is_promised(name: str, request: pytest.FixtureRequest) -> None:
+    """B3, G1, J1, R6, W6: what each observes is written down, and is the same on both backends in every schedule."""
+    seed = seed_of(name, str(request.config.getoption("schedule")))
+    assert observed_alone(name, BACKENDS[seed % 2], seed) == alone(name)
 
 
 @pytest.mark.parametrize("number", range(DRAWN))

@@ -475,6 +475,18 @@ async def test_what_a_list_says_to_have_failed_is_no_failure_of_one_that_is_ther
             await runner.job("remote", timeout=1.0)
 
 
+async def test_one_that_fails_elsewhere_is_no_failure_of_one_of_its_name_that_is_there() -> None:
+    """J4, G4: two runners have had a worker of the name, and one of them loses it."""
+    async with WorkerRunner() as runner:
+        for other, life in (("elsewhere", "life"), ("third", "its own")):
+            await tell(runner, BusWorkerReadyMessage(other, incarnation=life, number=1, source="remote"))
+        await tell(runner, BusWorkerGoneMessage("elsewhere", "life", 2, "broken", source="remote"))
+        assert runner.registry.failure_of("remote") is None
+        assert "remote" in runner.registry
+        await tell(runner, BusWorkerGoneMessage("third", "its own", 2, "broken, too", source="remote"))
+        assert runner.registry.failure_of("remote") == WorkerGoneData("remote", "third", "broken, too")
+
+
 async def test_all_that_a_list_has_no_more_have_gone() -> None:
     """R6, G2: each of them is told of."""
     gone_ones: list[str] = []

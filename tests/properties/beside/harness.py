@@ -3,14 +3,20 @@
 A feature is an async function of a `Side`. It makes workers with names of its own, uses something of the library with
 them, and returns what it has observed: something that the guarantees determine under every schedule and on both
 backends, however much else there is in the program. Virtual time is part of that.
+
+What each observes when there is nothing else is written down in ``alone.json``, with which all is compared. Where one
+is new or changed, ``WORKERBUS_WRITE=1 python -m pytest tests/properties/test_features_beside_each_other.py`` writes it
+anew. Then somebody has to read whether that is what is promised.
 """
 
+import json
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal, TypeVar
 from zlib import crc32
@@ -29,6 +35,10 @@ BACKENDS: Final = ("asyncio", "trio")
 MARKS: Final = ("left", "right")
 LAGS: Final = (0.0, 0.0, 0.3, 1.1)
 """How many seconds after the first feature the second one begins; when these are over, most features are not."""
+WRITTEN: Final = Path(__file__).with_name("alone.json")
+"""What each feature observes when there is nothing else."""
+WRITE: Final = "WORKERBUS_WRITE"
+"""The environment variable that has it written down anew."""
 LIMIT: Final = 600.0
 """Seconds of virtual time after which a program has hung."""
 _OF_A_SIDE: Final = re.compile(rf"_({'|'.join(MARKS)})\b|[0-9a-f]{{12}}-[0-9a-f]+")
@@ -231,10 +241,28 @@ def _observe(program: Together, backend: str, seed: int) -> list[str]:
         logger.level, logger.propagate = before
 
 
+def observed_alone(name: str, backend: str, seed: int) -> str:
+    """Run a feature when there is nothing else, and return what it observes."""
+    return _observe(Together((FEATURES[name],), "one runner"), backend, seed)[0]
+
+
 @cache
+def _written() -> dict[str, str]:
+    return dict(json.loads(WRITTEN.read_text()))
+
+
 def alone(name: str) -> str:
-    """What a feature observes when there is nothing else."""
-    return _observe(Together((FEATURES[name],), "one runner"), BACKENDS[0], 0)[0]
+    """What a feature observes when there is nothing else, as it is written down; it is read by whoever changes it."""
+    text = _written().get(name)
+    assert text is not None, f"what {name!r} observes is not written down: run this with {WRITE}=1, and read it"
+    return text
+
+
+def write_down(names: Sequence[str]) -> None:
+    """Write down what features observe when there is nothing else."""
+    told = {name: observed_alone(name, BACKENDS[0], 0) for name in sorted(names)}
+    WRITTEN.write_text(json.dumps(told, indent=1) + "\n")
+    _written.cache_clear()
 
 
 def modes(first: str, second: str) -> list[Mode]:
