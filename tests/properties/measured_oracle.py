@@ -248,7 +248,7 @@ BY = {
     Names.PROCESS_DURATION: (Names.DESTINATION, Names.JOB, Names.STATUS, Names.ERROR),
     Names.QUEUE_DURATION: (Names.DESTINATION, Names.JOB),
     Names.SEND_DURATION: (Names.DESTINATION, Names.JOB),
-    Names.JOB_DURATION: (Names.DESTINATION, Names.JOB, Names.STATUS),
+    Names.JOB_DURATION: (Names.DESTINATION, Names.JOB, Names.STATUS, Names.ERROR),
 }
 """By what the durations are told apart here."""
 
@@ -273,7 +273,12 @@ def durations(ledger: Ledger, place: str) -> dict[str, dict[tuple[Any, ...], lis
     for asked in ledger.asked:
         over = over_of(ledger, asked)
         if over is not None and place_of_requester(asked.requester) == place:
-            key = (asked.workers[0] if asked.single else None, name_of(ledger, asked.job_id), over[0])
+            key = (
+                asked.workers[0] if asked.single else None,
+                name_of(ledger, asked.job_id),
+                over[0],
+                why(ledger, asked, *over),
+            )
             found[Names.JOB_DURATION].setdefault(key, []).append(over[1] - asked.begun)
     for (_, worker), (_, m) in requests(ledger).items():
         if place_of_requester(m.source) == place:
@@ -293,19 +298,28 @@ def all_known(ledger: Ledger) -> bool:
 
 
 @once
-def answers_at(ledger: Ledger, place: str) -> dict[str, dict[str, tuple[float, JobStatus]]]:
-    """The first answers of each job that have passed at a place: worker to when, and how it ended."""
-    found: dict[str, dict[str, tuple[float, JobStatus]]] = {}
+def answers_at(ledger: Ledger, place: str) -> dict[str, dict[str, tuple[float, JobStatus, Any]]]:
+    """The first answers of each job that have passed at a place: worker to when, how it ended, and the response."""
+    found: dict[str, dict[str, tuple[float, JobStatus, Any]]] = {}
     for each, m in of_jobs(ledger.passed[place]):
         if isinstance(m, ANSWERS):
-            found.setdefault(m.job_id, {}).setdefault(m.source, (each.time, status_of(m)))
+            found.setdefault(m.job_id, {}).setdefault(m.source, (each.time, status_of(m), getattr(m, "response", None)))
     return found
+
+
+def why(ledger: Ledger, asked: Asked, state: str, time: float) -> str | None:
+    """Why a job or group did not complete: the error of the first bad answer by then, or else its state."""
+    if state not in ("failed", "timed_out"):
+        return None
+    answers = answers_at(ledger, place_of_requester(asked.requester)).get(asked.job_id, {})
+    bad = [response for at, status, response in answers.values() if status is not JobStatus.COMPLETED and at <= time]
+    return str((bad[0] or {}).get("type", state)) if bad else state
 
 
 def over_of(ledger: Ledger, asked: Asked) -> tuple[str, float] | None:
     """How a job or group was over, and when; None if it is not."""
     answers = answers_at(ledger, place_of_requester(asked.requester)).get(asked.job_id, {})
-    all_in = max((time for time, _ in answers.values()), default=0.0) if len(answers) == len(asked.workers) else None
+    all_in = max((time for time, _, _ in answers.values()), default=0.0) if len(answers) == len(asked.workers) else None
     if asked.outcome == "completed":
         assert all_in is not None
         return "completed", all_in
@@ -313,7 +327,7 @@ def over_of(ledger: Ledger, asked: Asked) -> tuple[str, float] | None:
         assert asked.timeout is not None
         return "timed_out", asked.begun + asked.timeout
     if asked.outcome == "failed":
-        bad = [time for time, status in answers.values() if status is not JobStatus.COMPLETED]
+        bad = [time for time, status, _ in answers.values() if status is not JobStatus.COMPLETED]
         return ("failed", min(bad)) if bad else None  # else its worker has gone before it has answered
     if asked.left is not None and asked.left != all_in:
         return ("completed", all_in) if all_in is not None and all_in < asked.left else ("cancelled", asked.left)

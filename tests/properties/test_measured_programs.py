@@ -318,7 +318,7 @@ def look(seed: int, backend: str, *, network: bool) -> None:
 
 
 KINDS = pytest.mark.parametrize("network", [False, True], ids=["one bus", "a network"])
-FEW = settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=1, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MANY = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -1,9 +1,10 @@
 """Recordings in Chrome's trace event format."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 
 from recording.test_pictures import many_records
@@ -12,6 +13,8 @@ from workerbus.recording import Record, jobs_of
 from workerbus.recording._chrome import chrome_trace
 
 Event = dict[str, Any]
+WORST = ("open", "error", "failed", "cancelled", "completed")
+COLOURS = {"completed": "good", "failed": "bad", "error": "terrible", "cancelled": "grey", "open": "generic_work"}
 REQUIRED = {
     "M": {"pid", "tid", "name", "args"},
     "X": {"pid", "tid", "name", "ts", "dur", "cat"},
@@ -97,3 +100,56 @@ def test_slices_of_one_thread_are_nested_and_arrows_begin_and_end_at_one(records
     assert len({flow["id"] for flow in flows}) == len(jobs_of(records))
     for flow in flows:
         assert slices_around(events, flow), flow
+
+
+@given(many_records())
+@settings(max_examples=25)
+def test_a_trace_has_what_became_of_each_job_and_of_nothing_else(records: list[Record]) -> None:
+    """O1: arrows, slices, marks and the count over time, each at its moment; whatever overlaps."""
+    events = events_of(chrome_trace(records, dropped=0))
+    jobs, last = jobs_of(records), records[-1].time if records else 0.0
+
+    def at(time: float | None) -> Any:
+        return pytest.approx((last if time is None else time) * 1e6 - (records[0].time * 1e6), abs=1.5)
+
+    flows: dict[int, dict[str, Event]] = defaultdict(dict)
+    for each in events:
+        if each["ph"] in "stf":
+            flows[each["id"]][each["ph"]] = each
+    slices = [each for each in events if each["ph"] == "X"]
+    assert len(flows) == len(jobs) == sum(each["cat"] == "job" for each in slices)
+    expected: Counter[str] = Counter()
+    for number, job in enumerate(jobs, 1):
+        flow, answered = flows[number], job.answered is not None
+        arrives = flow["t" if answered else "f"]
+        assert flow["s"]["ts"] == at(job.asked)
+        assert arrives["ts"] == at(job.asked if job.begun is None else job.begun)
+        assert not answered or flow["f"]["ts"] == at(job.answered)
+        assert any(each["cat"] == "wait" for each in slices_around(events, flow["s"]))
+        mine = [each for each in slices_around(events, arrives) if each["cat"] == "job"]
+        (own,) = mine
+        assert (own["ts"], own["args"]["status"]) == (at(job.asked), job.outcome)
+        end = max(job.answered, job.ended or job.answered) if job.answered is not None else None
+        assert own["ts"] + own["dur"] == at(end)
+        expected.update({"update": len(job.updates), "chunk": len(job.chunks), "cancel": job.cancelled is not None})
+        if job.begun is not None:
+            runs = [each for each in slices if each["cat"] == "runs" and each["tid"] == own["tid"]]
+            until = end if job.ended is None else job.ended
+            long = (last if until is None else until) - job.begun >= 1e-5
+            assert not long or any(
+                each["ts"] == at(job.begun) and each["ts"] + each["dur"] == at(until) for each in runs
+            )
+    assert Counter(each["name"] for each in events if each["ph"] == "i") == +expected
+    counts = [each for each in events if each["ph"] == "C"]
+    assert len({each["ts"] for each in counts}) == len(counts)
+    waits = [each for each in slices if each["cat"] == "wait"]
+    groups = {(job.requester, job.job_id) for job in jobs}
+    assert len(waits) == len(groups)
+    for requester, job_id in groups:
+        group = [job for job in jobs if (job.requester, job.job_id) == (requester, job_id)]
+        ended = max(last if job.answered is None else job.answered for job in group)
+        worst = next(each for each in WORST if any(job.outcome == each for job in group))
+        assert any(
+            (each["ts"], each["ts"] + each["dur"], each["cname"]) == (at(group[0].asked), at(ended), COLOURS[worst])
+            for each in waits
+        )

@@ -1,8 +1,12 @@
 """O2, O3, O9: what Prometheus reads at ``/metrics``."""
 
+import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from support.prometheus import Metrics, of, parsed
 from support.web_clients import fetch
@@ -151,3 +155,73 @@ def test_whatever_a_reader_has_is_text_that_prometheus_reads() -> None:
     assert of(metrics, "my_gauge_bytes", a_b='x"y') == 2.5
     empty: Any = _Thing(get_metrics_data=lambda: None)
     assert prometheus_text(empty) == ""
+
+
+_words = st.lists(st.sampled_from(["my", "seconds", "bytes", "total", "http"]), min_size=1, max_size=3)
+_texts = st.text(st.sampled_from('ab\\n"\n{},= '), max_size=6)
+_labels = st.dictionaries(st.sampled_from(["a.b", "c", "d-e"]), _texts, max_size=3)
+_bounds = st.sampled_from([(0.5, 2.0), (1.0,)])
+
+
+@st.composite
+def _drawn(draw: st.DrawFn) -> tuple[str, str | None, str, list[tuple[dict[str, str], list[float]]], tuple[float, ...]]:
+    points = draw(
+        st.lists(st.tuples(_labels, st.lists(st.sampled_from([0.25, 0.5, 1.5, 7.0]), max_size=4)), max_size=3)
+    )
+    told = {tuple(sorted(labels.items())): (labels, values) for labels, values in points}
+    kind = draw(st.sampled_from(["counter", "gauge", "sum", "histogram"]))
+    unit = draw(st.sampled_from(["s", "By", "ms", "{job}", "", None]))
+    return ".".join(draw(_words)), unit, kind, list(told.values()), draw(_bounds)
+
+
+def _told(name: str, unit: str | None, kind: str, points: Any, bounds: tuple[float, ...]) -> _Thing:
+    data = _Thing(data_points=[])
+    for labels, values in points:
+        edges = (-math.inf, *bounds, math.inf)
+        counts = [sum(low < each <= high for each in values) for low, high in pairwise(edges)]
+        held = {"explicit_bounds": bounds, "bucket_counts": counts, "sum": sum(values), "count": len(values)}
+        data.data_points.append(_Thing(attributes=labels, **(held if kind == "histogram" else {"value": sum(values)})))
+    if kind in ("counter", "sum"):
+        data.is_monotonic = kind == "counter"
+    return _metric(name, unit or "", data)
+
+
+def _samples(name: str, kind: str, points: Any, bounds: tuple[float, ...]) -> Metrics:
+    found: Metrics = {}
+    for given_labels, values in points:
+        labels = {key.replace(".", "_").replace("-", "_"): value for key, value in given_labels.items()}
+        if kind != "histogram":
+            found[name, frozenset(labels.items())] = sum(values)
+            continue
+        for bound, edge in ((bounds[0], f"{bounds[0]:g}"), (bounds[-1], f"{bounds[-1]:g}"), (math.inf, "+Inf")):
+            found[f"{name}_bucket", frozenset({**labels, "le": edge}.items())] = sum(each <= bound for each in values)
+        found[f"{name}_sum", frozenset(labels.items())] = sum(values)
+        found[f"{name}_count", frozenset(labels.items())] = len(values)
+    return found
+
+
+@given(st.lists(st.lists(st.lists(_drawn(), max_size=3), max_size=2), max_size=2))
+@settings(max_examples=25)
+def test_each_metric_of_several_resources_and_scopes_is_told_with_all_its_points(resources: Any) -> None:
+    """O9: by its name, with its unit; a name that has been told is not told again."""
+    told = [
+        _Thing(scope_metrics=[_Thing(metrics=[_told(*metric) for metric in scope]) for scope in resource])
+        for resource in resources
+    ]
+    expected: dict[str, Metrics] = {}
+    for name, unit, kind, points, bounds in (
+        metric for resource in resources for scope in resource for metric in scope
+    ):
+        words = name.split(".")
+        word = {"s": "seconds", "By": "bytes", "ms": "milliseconds"}.get(unit or "")
+        if word is not None and (words[-1] != word or len(words) < 2):
+            words.append(word)
+        if kind == "counter" and (words[-1] != "total" or len(words) < 2):
+            words.append("total")
+        if points or kind in ("counter", "sum"):  # else nobody knows what it is
+            expected.setdefault("_".join(words), _samples("_".join(words), kind, points, bounds))
+    together: Metrics = {}
+    for each in expected.values():
+        together.update(each)
+    reader: Any = _Thing(get_metrics_data=lambda: _Thing(resource_metrics=told))
+    assert parsed(prometheus_text(reader)) == together
