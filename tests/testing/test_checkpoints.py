@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.documents import examples
-from support.workers import Helper, stuck
-from workerbus import WorkerRunner
+from support.workers import Helper, running, stuck
+from workerbus import MemoryBus, WorkerRunner
 from workerbus.testing import CutError, DeadlockError, cancel_at_every_checkpoint
 from workerbus.testing.cancellation._cutting import Cut, Driven
 
@@ -501,3 +501,69 @@ async def test_a_driven_coroutine_can_be_closed() -> None:
 @pytest.mark.parametrize("example", examples(cancel_at_every_checkpoint, sync=True))
 def test_the_example_is_true(example: Callable[[str], None], backend: str) -> None:
     example(backend)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_exception_that_comes_out_among_others_has_come_out(backend: str, first: bool) -> None:
+    """Wherever in the group it is."""
+
+    async def scenario() -> None:
+        try:
+            await checkpoint()
+        except CutError as error:
+            both: list[Exception] = [error, ValueError("another one")]
+            raise ExceptionGroup("both", both if first else both[::-1]) from None
+
+    report = cancel_at_every_checkpoint(scenario, backend=backend, how="raise")
+    assert {cut.outcome for cut in report.checkpoints} == {"cut"}
+
+
+def test_what_a_set_up_swallows_is_told_all_the_same(backend: str) -> None:
+    """That the scenario has swallowed its cancellation, for instance: no check has followed."""
+
+    @asynccontextmanager
+    async def set_up() -> AsyncIterator[None]:
+        with suppress(AssertionError):
+            yield
+
+    async def scenario(_: None) -> None:
+        with suppress(anyio.get_cancelled_exc_class()):
+            await sleep(1)
+
+    with pytest.raises(RuntimeError, match="has left its block before the check"):
+        cancel_at_every_checkpoint(scenario, set_up=set_up, backend=backend)
+
+
+class SlowlyStarting(MemoryBus):
+    async def start(self) -> None:
+        await sleep(1)
+        await super().start()
+
+
+def test_a_place_is_the_innermost_of_the_programs_own_and_below_it_the_innermost_of_the_library(backend: str) -> None:
+    """So a hook that the library calls is a place of the program's own, and nothing of the library is below it."""
+
+    async def scenario(runner: WorkerRunner) -> None:
+        async with SlowlyStarting():
+            await runner.job("helper", name="echo")
+
+    @asynccontextmanager
+    async def set_up() -> AsyncIterator[WorkerRunner]:
+        async with running(Helper("helper")) as runner:
+            yield runner
+
+    cuts = cancel_at_every_checkpoint(scenario, set_up=set_up, backend=backend).checkpoints
+    hook = [each for each in cuts if each.statement == "await sleep(1)"]
+    asking = [each for each in cuts if each.statement.startswith("await runner.job")]
+    assert {each.inside for each in hook} == {""}
+    assert asking
+    assert all(each.inside and not each.inside.endswith("in __await__") for each in asking)  # that is the outermost
+
+
+def test_a_checkpoint_that_is_not_there_is_refused_with_how_many_there_are(backend: str) -> None:
+    async def scenario() -> None:
+        await checkpoint()
+
+    for only in (2, 7):
+        with pytest.raises(ValueError, match=f"no checkpoint {only}: it has 1$"):
+            cancel_at_every_checkpoint(scenario, backend=backend, only=only)

@@ -268,3 +268,15 @@ def test_the_times_of_a_plan_count_from_when_it_is_carried_out(backend: str, req
         return (await run_group_plan(GroupPlan({"w1": Behaviour("hang")}, requester=requester, at=2.0))).seconds
 
     assert run(main, backend=backend) == 2.0
+
+
+@pytest.mark.parametrize("at", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize(
+    ("requester", "ended"), [("raise", "raised"), ("cancelled", "cancelled"), ("deadline", "cancelled")]
+)
+async def test_a_requester_goes_at_its_time(requester: Any, ended: str, at: float) -> None:
+    """J6: at once, too; and who has two workers leaves both."""
+    plan = GroupPlan({"a": Behaviour("hang"), "b": Behaviour("hang")}, requester=requester, at=at)
+    outcome = await run_group_plan(plan)
+    assert (outcome.ended, outcome.seconds) == (ended, at)
+    assert outcome.cancelled == outcome.asked

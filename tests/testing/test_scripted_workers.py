@@ -7,21 +7,42 @@ from typing import Any
 import anyio
 import pytest
 from anyio import current_time
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from support.documents import examples, names_for_examples
 from support.requesters import Raw
 from support.workers import running
-from workerbus import BusMessage, JobError, JobFailure, JobStatus, UnknownJobError, WorkerErrorData, WorkerRunner
+from workerbus import (
+    BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
+    BusJobStreamDataMessage,
+    BusJobStreamEndMessage,
+    BusJobStreamStartMessage,
+    BusJobUpdateMessage,
+    BusJobUpdateUrgentMessage,
+    BusMessage,
+    JobError,
+    JobFailure,
+    JobStatus,
+    MemoryBus,
+    UnknownJobError,
+    WorkerErrorData,
+    WorkerRunner,
+)
 from workerbus.testing import (
     Behaviour,
     EchoWorker,
+    GroupPlan,
     RecordingBus,
     RecordingWorker,
     ScriptedError,
     ScriptedWorker,
+    run_group_plan,
     settle,
 )
 from workerbus.testing.clock._run import run
+from workerbus.testing.strategies import behaviours, seeds
 
 
 @pytest.mark.parametrize("example", examples(RecordingWorker, EchoWorker, ScriptedWorker, Behaviour))
@@ -403,6 +424,22 @@ async def test_the_peak_is_how_many_handlers_have_run_at_once() -> None:
     assert worker.running == {}
 
 
+async def test_of_several_jobs_the_one_that_was_waited_for_is_told_however_many_there_are() -> None:
+    """The count-th that has begun, and the count-th that was cancelled, be that much later."""
+    worker = ScriptedWorker("w", Behaviour("hang"))
+    async with running(worker) as runner:
+        for number in range(3):
+            async with anyio.create_task_group() as group:
+                group.start_soon(outcome, runner, "w")
+                await worker.until_requested(number + 1)
+                group.cancel_scope.cancel()
+            await worker.until_cancelled(number + 1)
+        ids = [message.job_id for message in worker.requests]
+        assert len(set(ids)) == 3
+        assert [(await worker.until_requested(count)).job_id for count in (1, 2, 3)] == ids
+        assert [await worker.until_cancelled(count) for count in (1, 2, 3)] == ids == worker.cancelled
+
+
 # --- answering by hand
 
 
@@ -444,3 +481,38 @@ async def test_each_update_and_each_chunk_of_a_script_takes_its_time() -> None:
                     times[event.data["n"]] = current_time() - begun
         assert times == {n: 0.5 * (n + 1) for n in range(5)}
         assert current_time() == begun + behaviour.seconds == begun + 4.5
+
+
+@given(behaviours(max_delay=1.0, ends=("answer",)), seeds(), st.sampled_from(["asyncio", "trio"]))
+@settings(max_examples=25)
+def test_a_worker_says_what_its_script_says_in_that_order_and_as_urgently(
+    behaviour: Behaviour, seed: int, backend: str
+) -> None:
+    """Each update and chunk, and the answer that fits: of a stream, one with a status, or an urgent one."""
+    said: list[Any] = []
+
+    async def main() -> None:
+        bus = MemoryBus()
+        bus.add_tap(lambda each: said.append(each) if each.source == "w" and hasattr(each, "job_id") else None)
+        await run_group_plan(GroupPlan({"w": behaviour}, cancel_on_error=False), bus)
+
+    run(main, backend=backend, seed=seed)
+    update = BusJobUpdateUrgentMessage if behaviour.urgent_updates else BusJobUpdateMessage
+    classes = {"update": update, "chunk": BusJobStreamDataMessage}
+    expected: list[Any] = [(classes[kind], data) for kind, data in behaviour.sends]
+    answer = BusJobResponseUrgentMessage if behaviour.urgent else BusJobResponseMessage
+    plain = behaviour.status is JobStatus.COMPLETED and not behaviour.urgent
+    last = BusJobStreamEndMessage if plain and behaviour.chunks is not None else answer
+    expected.append((last, behaviour.response or {}))
+    starts = [place for place, each in enumerate(said) if isinstance(each, BusJobStreamStartMessage)]
+    rest = [each for each in said if not isinstance(each, BusJobStreamStartMessage)]
+
+    def content(message: Any) -> Any:
+        names = ("update", "data", "response")
+        return next(getattr(message, name) for name in names if hasattr(message, name)) or {}
+
+    assert [(type(each), content(each)) for each in rest] == expected
+    assert getattr(rest[-1], "status", JobStatus.COMPLETED) is behaviour.status
+    assert len(starts) == (behaviour.chunks is not None)
+    chunks = [place for place, each in enumerate(said) if isinstance(each, BusJobStreamDataMessage)]
+    assert not starts or starts[0] < min([*chunks, len(said) - 1])

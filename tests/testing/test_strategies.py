@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from enum import Enum
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from attrs import evolve, fields, frozen
@@ -30,6 +30,7 @@ from workerbus import (
 from workerbus.testing import Behaviour, Faults, GroupPlan, PeerFaults
 from workerbus.testing.strategies import (
     MESSAGES,
+    Befalls,
     behaviours,
     delays,
     fault_plans,
@@ -108,6 +109,8 @@ def test_each_field_of_a_message_takes_more_than_one_value(kind: type[BusMessage
 
     look()
     assert {name: values for name, values in drawn.items() if len(values) < 2} == {}
+    optional = {name for name, hint in get_type_hints(kind).items() if type(None) in get_args(hint)}
+    assert {name for name in optional & drawn.keys() if "None" not in drawn[name]} == set()
 
 
 @few
@@ -188,19 +191,122 @@ def test_behaviours_and_plans_shrink_to_the_simplest() -> None:
     assert two == GroupPlan({"w1": Behaviour(), "w2": Behaviour()}, timeout=0.0)
 
 
-@pytest.mark.slow
-def test_behaviours_mix_everything_with_everything() -> None:
-    """Whatever a behaviour may have is drawn together with whatever else it may have."""
-    fields = ("updates", "chunks", "every", "after", "clean_up", "generator")
-    mixed: set[tuple[str, ...]] = set()
+ENDS = {"answer", "raise", "hang", "defer", "crash", "stop"}
+REQUESTERS = {f"requester {each}" for each in ("wait", "iterate", "raise", "cancelled", "deadline")}
+ITERATES = {"every event", "window 1", "window 2"}
+"""What only a requester has that iterates."""
 
-    @settings(max_examples=250, derandomize=True, database=None, deadline=None)
-    @given(behaviours())
-    def look(behaviour: Behaviour) -> None:
-        mixed.update(itertools.combinations([name for name in fields if getattr(behaviour, name)], 2))
+
+def _of_behaviour(each: Behaviour) -> tuple[set[str], set[str]]:
+    names = ("updates", "chunks", "every", "after", "clean_up", "generator", "urgent_updates", "insists")
+    longest = {"after": 3.0, "every": 1.5, "clean_up": 1.0}
+    most = {f"longest {name}" for name, seconds in longest.items() if getattr(each, name) == seconds}
+    most |= {f"most {name}" for name in ("updates", "chunks") if len(getattr(each, name) or ()) == 3}
+    most |= {f"status {each.status}", f"urgent {each.urgent}", f"by turns {each.alternate}"}
+    return {name for name in names if getattr(each, name)} | {each.end}, most
+
+
+def _of_plan(plan: GroupPlan) -> tuple[set[str], set[str]]:
+    found = {name for name in ("workers", "at") if getattr(plan, name)} | {f"requester {plan.requester}"}
+    found |= {"every event"} if plan.every else set()
+    found |= {"no timeout"} if plan.timeout is None else {"timeout"}
+    found |= {f"window {plan.max_buffered_events}"} if plan.max_buffered_events in (1, 2) else set()
+    found |= set() if plan.cancel_on_error else {"goes on"}
+    return found, {f"timeout {plan.timeout}", f"at {plan.at}", f"{len(plan.workers)} workers"}
+
+
+def _of_faults(faults: Any) -> tuple[set[str], set[str]]:
+    names = [each.name for each in fields(type(faults)) if each.name != "spare"]
+    return {name for name in names if getattr(faults, name) not in (0, (0, 0))}, set()
+
+
+def _apart(one: str, other: str) -> bool:
+    """Whether two features are never drawn together."""
+    pair = {one, other}
+    alternatives = (ENDS, REQUESTERS, {"timeout", "no timeout"}, {"window 1", "window 2"})
+    never_at = {"requester wait", "requester iterate"} | ITERATES
+    return (
+        any(pair <= each for each in alternatives)
+        or pair == {"generator", "defer"}
+        or bool(pair & ITERATES and pair & (REQUESTERS - {"requester iterate"}))
+        or ("at" in pair and bool(pair & never_at))
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "features", "extremes", "examples"),
+    [
+        (behaviours(), _of_behaviour, "longest after, most updates, most chunks, status cancelled, by turns True", 600),
+        (group_plans(2, behaviour=st.just(Behaviour())), _of_plan, "timeout 0.0, timeout 3.0, at 3.0, 2 workers", 500),
+        (fault_plans(), _of_faults, "", 200),
+        (peer_fault_plans(), _of_faults, "", 200),
+    ],
+    ids=["behaviours", "plans", "faults", "faults of processes"],
+)
+def test_whatever_there_may_be_is_drawn_together_with_everything_else(
+    strategy: st.SearchStrategy[Any],
+    features: Callable[[Any], tuple[set[str], set[str]]],
+    extremes: str,
+    examples: int,
+) -> None:
+    """Each with each but for those that exclude one another; and up to the longest and the most."""
+    mixed: set[tuple[str, ...]] = set()
+    alone: set[str] = set()
+    most: set[str] = set()
+
+    @settings(max_examples=examples, derandomize=True, database=None, deadline=None)
+    @given(strategy)
+    def look(drawn: Any) -> None:
+        found, furthest = features(drawn)
+        alone.update(found)
+        most.update(furthest)
+        mixed.update(itertools.combinations(sorted(found), 2))
 
     look()
-    assert set(itertools.combinations(fields, 2)) - mixed == set()
+    missing = set(itertools.combinations(sorted(alone), 2)) - mixed
+    assert {pair for pair in missing if not _apart(*pair)} == set()
+    assert {pair for pair in mixed if _apart(*pair)} == set()
+    assert set(filter(None, extremes.split(", "))) <= most
+    assert features is not _of_behaviour or alone >= ENDS
+    assert features is not _of_plan or alone >= REQUESTERS
+
+
+OF_A_KIND = {"split": {"split", "split_seconds"}}
+"""What a kind of fault needs beside what is called like it."""
+
+
+@few
+@given(st.sets(st.sampled_from(get_args(Befalls))), st.data())
+def test_only_the_kinds_of_faults_are_drawn_that_are_asked_for(kinds: Any, data: st.DataObject) -> None:
+    drawn = data.draw(fault_plans(kinds=kinds))
+    allowed = {name for kind in kinds for name in OF_A_KIND.get(kind, {kind})}
+    assert _of_faults(drawn)[0] <= allowed | ({"split_loses"} if {"split", "lose"} <= kinds else set())
+
+
+@few
+@given(
+    st.sets(st.sampled_from(["store", "unconfirmed", "delay", "duplicate", "lose", "late", "split", "fence"])),
+    st.data(),
+)
+def test_only_the_kinds_of_faults_of_processes_are_drawn_that_are_asked_for(kinds: Any, data: st.DataObject) -> None:
+    drawn = data.draw(peer_fault_plans(kinds=kinds))
+    usual = {"split_seconds"} if "split" not in kinds else set()  # what a plan has by itself
+    assert _of_faults(drawn)[0] - usual <= {name for kind in kinds for name in OF_A_KIND.get(kind, {kind})}
+
+
+@pytest.mark.parametrize("kind", ["store", "delay", "split"])
+def test_each_span_of_faults_of_processes_is_drawn_by_itself(kind: Any) -> None:
+    name = "split_seconds" if kind == "split" else kind
+    drawn: set[Any] = set()
+
+    @settings(max_examples=30, derandomize=True, database=None)
+    @given(peer_fault_plans(kinds=(kind,)))
+    def look(faults: PeerFaults) -> None:
+        drawn.add(getattr(faults, name))
+
+    look()
+    assert len(drawn) > 2
 
 
 def test_streams_are_drawn_by_turns_by_generators_and_with_windows() -> None:
@@ -231,12 +337,19 @@ def test_behaviours_keep_to_their_bounds(behaviour: Behaviour) -> None:
 @few
 @given(group_plans(2, max_delay=1.0, requesters=("wait", "raise"), payload=payloads()))
 def test_plans_keep_to_their_bounds_and_end(plan: GroupPlan) -> None:
-    assert plan.ends
     assert len(plan.workers) <= 2
     assert plan.requester in ("wait", "raise")
     assert plan.at <= 1.0
     assert plan.payload is not None
     assert plan.timeout is None or plan.timeout <= 1.0
+
+
+@few
+@given(group_plans(2, behaviour=behaviours(ends=("answer", "hang", "defer"), max_sends=1)))
+def test_plans_are_sure_to_end_whatever_the_requester_does(plan: GroupPlan) -> None:
+    ends = all(each.end == "answer" for each in plan.workers.values())
+    assert ends or plan.timeout is not None or plan.requester in ("raise", "cancelled", "deadline")
+    assert plan.ends
 
 
 @few

@@ -175,7 +175,7 @@ def _drawn(draw: st.DrawFn) -> tuple[str, str | None, str, list[tuple[dict[str, 
 
 
 def _told(name: str, unit: str | None, kind: str, points: Any, bounds: tuple[float, ...]) -> _Thing:
-    data = _Thing(data_points=[])
+    data: Any = _Thing(data_points=[])
     for labels, values in points:
         edges = (-math.inf, *bounds, math.inf)
         counts = [sum(low < each <= high for each in values) for low, high in pairwise(edges)]
