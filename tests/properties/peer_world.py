@@ -25,11 +25,13 @@ from workerbus import (
     NameTakenError,
     Peer,
     PeerBus,
+    WorkerBus,
     WorkerRunner,
     bus_message,
     job,
 )
 from workerbus.testing import PeerFaults, PeerNetwork, settle
+from workerbus.testing.buses._peer_end import PeerEnd
 from workerbus.wire import Wire, register
 from workerbus.worker._core import core_of
 
@@ -135,7 +137,12 @@ class Network:
         self.alive.add(n)
 
         async def process(end: PeerBus) -> None:
-            await main(n, end)
+            try:
+                await main(n, end)
+            finally:
+                if n in self.alive and is_dead(end):  # by a fault of the plan, and no step of the program
+                    self.alive.discard(n)
+                    self.killed(n)
 
         group.start_soon(
             partial(self.network.run, self.names[n], process, send_timeout=TIMEOUT, max_buffer_size=self.size)
@@ -165,6 +172,12 @@ class Network:
 
     def killed(self, n: int) -> None:
         """Note that a process is killed; overridden."""
+
+
+def is_dead(bus: WorkerBus) -> bool:
+    """Whether the process of an end is gone."""
+    assert isinstance(bus, PeerEnd)
+    return bus.dead
 
 
 # --- messages
@@ -429,6 +442,7 @@ class Workers(Network):
         except (JobError, JobGroupError) as error:
             asking.outcome = error
         finally:
+            asking.killed |= is_dead(runner.bus)
             asking.ended = current_time()
 
     async def _read(self, asking: Asking, asked: JobContext[Any]) -> None:

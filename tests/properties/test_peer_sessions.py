@@ -41,7 +41,11 @@ def test_in_each_session_all_arrives_once_and_in_order(
         await world.play(happens, world.main, world.do)
         return world
 
-    world = run(main, backend=backend, seed=seed, limit=300.0)
+    check_sessions(run(main, backend=backend, seed=seed, limit=300.0))
+
+
+def check_sessions(world: Speakers) -> None:
+    """See to it that each session has brought what was stored, once and in order, with no gap."""
     assert world.found == [], str(world.network)
     sessions: dict[tuple[int, str, Peer], list[Said]] = defaultdict(list)
     for heard in world.heard:
@@ -78,7 +82,11 @@ def test_every_job_is_answered_once_whatever_becomes_of_processes(
         await world.play(happens, world.main, world.do)
         return world
 
-    world = run(main, backend=backend, seed=seed, limit=300.0)
+    check_jobs(run(main, backend=backend, seed=seed, limit=300.0))
+
+
+def check_jobs(world: Workers) -> None:
+    """See to it that each job was answered once, in time, and that no handler has gone on for nobody."""
     story = str(world.network)
     assert world.found == [], story
     for asking in world.late:

@@ -498,6 +498,28 @@ async def test_a_message_may_have_its_sender_declared_lost() -> None:
         assert peers(right) == ["left"]
 
 
+async def test_a_message_may_be_the_last_one_of_its_process() -> None:
+    """X4: it has arrived, and nothing comes behind it."""
+    network = PeerNetwork()
+    async with open_ends(network, "right") as [(right, at_right)], create_task_group() as group:
+        group.start_soon(network.run, "left", _sends)
+        await sleep(1.5)
+        network.faults = PeerFaults(kill=1.0)
+        await sleep(network.lease + network.beat + 2)
+        assert numbers(at_right) == [0, 1, 2]
+        assert not right.peers
+        assert kinds(network) == ["joined", "joined", "killed"]
+
+
+async def test_a_message_that_is_stored_later_dies_with_its_process() -> None:
+    """X4."""
+    network = PeerNetwork(faults=PeerFaults(kill=1.0, store=(1.0, 1.0)))
+    async with open_ends(network, "right") as [(_, at_right)]:
+        await network.run("left", _sends)
+        await sleep(network.lease)
+        assert numbers(at_right) == []
+
+
 async def _sends(end: PeerBus) -> None:
     async with end:
         n = 0

@@ -20,13 +20,14 @@ from workerbus.testing.buses._peer_inbox import Entry, PeerInbox, Sent
 
 
 class Unstored(NamedTuple):
-    """A message that has its place in the line of an end, and is not stored yet."""
+    """A message that has its place in the line of an end, and is not stored yet; it may be its process's last one."""
 
     due: float
     sent: Sent
     peers: list[Peer]
     receipt: Receipt
     confirmed: bool
+    is_last: bool
 
 
 class Joined(NamedTuple):
@@ -64,6 +65,9 @@ class Switch(Protocol):
 
     def check_travels(self, message: BusMessage) -> None:
         """Raise `WireError` where a message cannot travel."""
+
+    def kill(self, name: str) -> None:
+        """Let the process of an end be gone without a word."""
 
     def note(self, end: "PeerEnd", event: str, text: str) -> None:
         """Add to the story what has happened to an end."""
@@ -162,6 +166,8 @@ class PeerEnd(PeerBus):
         else:
             self._line.append(unstored)
             self.wake()
+        if unstored.is_last:
+            self._network.kill(self.name)
         return unstored.receipt
 
     def check_travels(self, message: BusMessage) -> None:

@@ -40,12 +40,14 @@ class StoringFate:
         confirmed: Whether its sender learns that.
         split: Seconds for which its sender's end is cut off, beginning with this message; None if it is not.
         loses_lease: Whether its sender's end is declared lost with this message.
+        killed: Whether its sender's process is gone behind this message.
     """
 
     delay: float = 0.0
     confirmed: bool = True
     split: float | None = None
     loses_lease: bool = False
+    killed: bool = False
 
 
 @frozen(kw_only=True)
@@ -68,6 +70,8 @@ class PeerFaults:
         split: The probability that a message begins a split, which cuts its sender's end off from all others.
         split_seconds: How many seconds such a split lasts, likewise. What meets it arrives when it is over.
         fence: The probability that the sender's end is declared lost with a message, though it lives.
+        kill: The probability that a message is the last one of its sender's process, which is gone as with
+            `PeerNetwork.kill`: once the message is stored, or before that if it is stored later.
         spare: Called with each message; if it returns something true, no fault is drawn for that one. It still waits
             behind those before it.
 
@@ -87,6 +91,7 @@ class PeerFaults:
     split: float = field(default=0.0, validator=is_probability)
     split_seconds: tuple[float, float] = field(default=(0.0, 1.0), converter=span, validator=is_span)
     fence: float = field(default=0.0, validator=is_probability)
+    kill: float = field(default=0.0, validator=is_probability)
     spare: Callable[[BusMessage], object] | None = field(default=None, validator=is_predicate)
 
     def _spares(self, message: BusMessage) -> bool:
@@ -104,12 +109,13 @@ class PeerFaults:
         if self._spares(message):
             return StoringFate()
         random = Random(f"{seed}/{end}/{number}")  # noqa: S311 - to be drawn again, not to be secret
-        delay, length, confirmed, splits, fenced = (random.random() for _ in range(5))
+        delay, length, confirmed, splits, fenced, killed = (random.random() for _ in range(6))
         return StoringFate(
             delay=within(self.store, delay),
             confirmed=confirmed >= self.unconfirmed,
             split=within(self.split_seconds, length) if splits < self.split else None,
             loses_lease=fenced < self.fence,
+            killed=killed < self.kill,
         )
 
     def draw(self, message: BusMessage, seed: object, way: str, number: int) -> PeerFate:
@@ -151,6 +157,7 @@ class PeerFaults:
             "unconfirmed": self.unconfirmed,
             "split": self.split,
             "fenced": self.fence,
+            "killed": self.kill,
         }
         kind = decider.fault(point, [kind for kind, possible in kinds.items() if possible], words)
         return StoringFate(
@@ -158,6 +165,7 @@ class PeerFaults:
             confirmed=kind != "unconfirmed",
             split=self.split_seconds[1] if kind == "split" else None,
             loses_lease=kind == "fenced",
+            killed=kind == "killed",
         )
 
     def decide(self, message: BusMessage, decider: Decider, point: str, words: Callable[[], str]) -> PeerFate:

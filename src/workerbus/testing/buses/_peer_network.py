@@ -395,7 +395,8 @@ class PeerNetwork:
             self.split(end.name, seconds=fate.split)
         if fate.loses_lease:
             self.fence(end.name)
-        return Unstored(now + fate.delay, Sent(message, data, now), list(peers), Receipt(), fate.confirmed)
+        sent = Sent(message, data, now)
+        return Unstored(now + fate.delay, sent, list(peers), Receipt(), fate.confirmed, fate.killed)
 
     def check_travels(self, message: BusMessage) -> None:
         """Raise `WireError` where a message cannot travel; called by an end."""

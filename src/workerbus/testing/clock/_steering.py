@@ -24,6 +24,7 @@ FAULTS: Final = {
     "stored-late": "is stored late",
     "unconfirmed": "is stored, and its sender does not learn that",
     "fenced": "is sent, and its sender is declared lost",
+    "killed": "is sent, and its sender's process is gone then",
     "once-more": "arrives once more when its sender's life is over",
 }
 """What may befall a message: what it is called in a schedule, and in words."""
