@@ -57,6 +57,19 @@ async def test_a_runner_that_drains_is_live_and_not_ready() -> None:
         helper.release.set()
 
 
+def test_all_reasons_are_given_however_many_there_are() -> None:
+    """O2: of each kind, and of each worker."""
+    health = attrs.evolve(WELL, bus="closed", starting=("a", "b"), failed=("c", "d"), stalled=1.5)  # type: ignore[misc]  # a decorated base class
+    assert health.reasons == (
+        "its bus is closed",
+        "worker 'a' is starting",
+        "worker 'b' is starting",
+        "worker 'c' has failed",
+        "worker 'd' has failed",
+        "the event loop has stood still for 1.5 s",
+    )
+
+
 async def test_a_worker_that_takes_its_time_to_start_is_named() -> None:
     """O2"""
     release = anyio.Event()

@@ -43,6 +43,13 @@ class Hand(BaseWorker):
         for number in range(message.payload["to"]):
             yield {"number": number}
 
+    @job(name="second time")
+    async def second_time(self, message: BusJobRequestMessage) -> dict[str, Any]:
+        await sleep(0.2)
+        if message.attempt == 1:
+            raise ValueError("not yet")
+        return {"by": self.name}
+
     @job(name="die")
     async def die(self, message: BusJobRequestMessage) -> None:
         if message.attempt == 1:
@@ -71,6 +78,26 @@ async def a_pool_that_is_busy(side: Side) -> Any:
             tasks.start_soon(partial(ask, side, pool, tag, 0.5, priority=priority, timeout=timeout))
             await sleep(0.01)
         side.see(pool.statistics())
+    return side.in_order()
+
+
+@feature()
+async def attempts_at_a_pool_that_is_busy(side: Side) -> Any:
+    """S2, J20: each attempt has the priority of the job, and stands in line anew."""
+    pool = await pool_of(side, 1)
+
+    async def again(priority: int) -> None:
+        options: dict[str, Any] = {"attempts": 2, "retry_on": ValueError, "backoff": Backoff(initial=0.1, jitter=0.0)}
+        await fails(side, side.runner.job(pool.name, name="second time", priority=priority, **options))
+        side.see("over", f"with priority {priority}")
+
+    async with create_task_group() as tasks:
+        for priority in (0, 1):
+            tasks.start_soon(again, priority)
+            await sleep(0.01)
+        for tag in range(3):
+            tasks.start_soon(ask, side, pool, tag, 0.5)
+            await sleep(0.01)
     return side.in_order()
 
 
