@@ -15,10 +15,13 @@ from workerbus import (
     BaseWorker,
     BusJobCancelMessage,
     BusJobRequestMessage,
+    BusJobResponseMessage,
     BusMessage,
     BusWorkerLocalErrorMessage,
+    JobStatus,
     WorkerActivationArgs,
     WorkerParams,
+    WorkerReadyData,
     WorkerRestartedData,
     WorkerRunner,
     job,
@@ -211,3 +214,64 @@ async def restarts_that_are_stopped(side: Side) -> Any:
         await supervision.stop()
         side.see(supervision.states, supervision.restarts)
     return side.in_order()
+
+
+@feature()
+async def a_successor(side: Side) -> Any:
+    """W6, W9: it has the name as soon as the departure is told of, and hears of others as the first one did."""
+    name = side.name("member")
+    first = Member(name, side)
+
+    async def succeed(_: WorkerReadyData) -> None:
+        side.runner.registry.unwatch(name, succeed)
+        await side.hire(Member, "member", side)
+        side.see("succeeds")
+
+    await side.runner.add_workers(first, wait=True)
+    await side.runner.registry.watch_departure(name, succeed)
+    await sleep(0.1)
+    await first.stop()
+    await sleep(0.1)
+    await side.hire(Member, "other", side)
+    await sleep(0.1)
+    await fails(side, side.runner.job(name, name="echo"))
+    return side.in_order()
+
+
+@feature()
+async def a_loop_that_is_left(side: Side) -> Any:
+    """J19: the window of a stream goes by the loop that still reads."""
+    streamer = await side.hire(Streamer, "streamer")
+    payload = {"tag": side.mark, "to": 12}
+    read, most = 0, 0
+    async with side.runner.job(streamer.name, name="by hand", payload=payload, max_buffered_events=2) as asked:
+        stays, leaves = aiter(asked), aiter(asked)
+        await anext(stays)
+        for _ in range(2):
+            await anext(leaves)
+            read += 1
+        del leaves
+        async for event in stays:
+            if event.type == "stream_data":
+                await sleep(0.1)
+                read += 1
+                most = max(most, streamer.made[side.mark] - read)
+    side.see(read, most <= 3, asked.response)
+    return side.in_order()
+
+
+@feature()
+async def what_is_ignored(side: Side) -> Any:
+    """J12: answers of strangers and requests that come twice, counted together; the runner's are its own."""
+    server, asker = await side.hire(Server, "server"), await side.hire(Asker, "asker")
+    job_id = await asker.request_job(server.name, name="sleep", payload={"seconds": 0.2})
+    for _ in range(2):
+        await side.bus.send(
+            BusJobRequestMessage(job_id, "sleep", {"seconds": 0.2}, source=asker.name, target=server.name)
+        )
+    for target in (server, asker, asker):
+        stranger = side.name("stranger")
+        await side.bus.send(BusJobResponseMessage(job_id, JobStatus.FAILED, {}, source=stranger, target=target.name))
+    await sleep(0.3)
+    side.see(server.statistics(), asker.statistics())
+    return side.in_order(), asker.heard(side, job_id)
