@@ -6,7 +6,7 @@ from workerbus.errors import WorkerBusError
 
 
 class StuckError(WorkerBusError):
-    """Raised by `run` for a program that does not come to its end; the text names the tasks that wait, and for what.
+    """Raised by `run` for a program that does not finish; the text names the tasks that wait, and for what.
 
     Args:
         headline: What is wrong, in one sentence.
@@ -33,23 +33,23 @@ class TimeLimitError(StuckError):
 
 
 class SpinError(StuckError):
-    """Raised when tasks run on and on, and there is never a moment in which all of them wait."""
+    """Raised when tasks run forever, without a moment in which all of them wait."""
 
 
 class InvariantError(WorkerBusError, AssertionError):
-    """Raised for a program that breaks what it said holds `always`, or does not do what it said it does `eventually`.
+    """Raised for a program that breaks an `always` or does not fulfil an `eventually`.
 
     Args:
-        check: What should hold, as it is written, and where.
+        check: The check, as it is written, and where.
         what: What is wrong with it.
-        task: The task whose step has broken it; empty if that is not known.
-        place: Where that step has ended, as ``file:line`` and the text of the line; empty if the task has ended.
+        task: The task whose step broke it; empty if not known.
+        place: Where that step ended, as ``file:line`` and the text of the line; empty if the task has ended.
         time: Seconds of virtual time that had passed.
 
     Attributes:
-        check: What should hold, as it is written, and where.
-        task: The task whose step has broken it; empty if that is not known.
-        place: Where that step has ended, as ``file:line`` and the text of the line; empty if the task has ended.
+        check: The check, as it is written, and where.
+        task: The task whose step broke it; empty if not known.
+        place: Where that step ended, as ``file:line`` and the text of the line; empty if the task has ended.
         time: Seconds of virtual time that had passed.
     """
 
@@ -64,7 +64,7 @@ class InvariantError(WorkerBusError, AssertionError):
 
 
 class NotLinearizableError(WorkerBusError, AssertionError):
-    """Raised by `linearizable` where no order of operations, one after the other, gives their answers.
+    """Raised by `linearizable` if no sequential order of operations gives their answers.
 
     Args:
         text: The operations, and what each order of them would have given.

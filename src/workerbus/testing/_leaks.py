@@ -33,7 +33,7 @@ _TABLES: Final = {
 
 
 def assert_no_jobs(*owners: BaseWorker | WorkerRunner) -> None:
-    """Raise an `AssertionError` if a job is open, a job group is not over, or a job's handler still runs.
+    """Raise an `AssertionError` if a job is open, a job group is not over, or a job's handler is still running.
 
     ::
 
@@ -68,8 +68,8 @@ async def nothing_left(*owners: Owner, stays: Iterable[str] = ()) -> AsyncIterat
                 async with runner:
                     await runner.job("echo", payload={"n": 1})
 
-    It always looks at tasks and signal handlers; at a runner's bus (subscribers, and whether it is open), registry,
-    workers and jobs; at a bus's subscribers, and whether it is open; and at a worker's jobs.
+    It always checks tasks and signal handlers; for a runner, its bus (subscribers, and whether it is open), registry,
+    workers and jobs; for a bus, its subscribers and whether it is open; for a worker, its jobs.
 
     Args:
         *owners: The runners, workers and buses to look at; by default only tasks and signal handlers are looked at.

@@ -157,7 +157,7 @@ class PeerNetworks:
 
 @pytest.fixture(scope="session", params=[name for name in BACKENDS if name == "asyncio" or find_spec(name)])
 def workerbus_backend(request: pytest.FixtureRequest) -> str:
-    """The name of the backend under test, in turn each that is installed; override the fixture to test fewer."""
+    """The name of the backend under test, each installed one in turn; override the fixture to test fewer."""
     return str(request.param)
 
 

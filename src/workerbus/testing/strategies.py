@@ -49,19 +49,19 @@ def schedules(max_switches: int = 3, max_choices: int = 100) -> st.SearchStrateg
 
     Args:
         max_switches: How many choices may differ from the default.
-        max_choices: Among how many of the first choices of a run these are.
+        max_choices: Among how many of a run's first choices these are.
     """
     pick = st.tuples(st.integers(0, max_choices - 1), st.integers(1, 7))
     return st.lists(pick, max_size=max_switches, unique_by=lambda pair: pair[0]).map(lambda pairs: picks(sorted(pairs)))
 
 
 def names() -> st.SearchStrategy[str]:
-    """Names of anything: any text that is not empty, often of lower-case letters alone."""
+    """Names: any text that is not empty, often just lower-case letters."""
     return st.text(_LETTERS, min_size=1, max_size=8) | st.text(min_size=1, max_size=20)
 
 
 def worker_names() -> st.SearchStrategy[str]:
-    """Names of workers: one to three lower-case letters, so that two of them are equal now and then."""
+    """Names of workers: one to three lower-case letters, so that two are sometimes equal."""
     return st.text(_LETTERS, min_size=1, max_size=3)
 
 
@@ -75,7 +75,7 @@ def delays(max_delay: float = 3.0) -> st.SearchStrategy[float]:
 
 
 def payloads(max_size: int = 3) -> st.SearchStrategy[dict[str, Any]]:
-    """Payloads that can cross any bus: dicts of what JSON has, nested.
+    """Payloads that can cross any bus: nested dicts of JSON values.
 
     Args:
         max_size: How many entries there are at most on each level.
@@ -320,8 +320,8 @@ def fault_plans(
 
     Args:
         max_delay: The longest delay, and the longest split, in seconds.
-        kinds: What may happen; ``("delay", "duplicate")`` where every message is to arrive.
-        max_probability: The highest probability of each of these: a message is doubled, is lost, or begins a split.
+        kinds: What may happen; ``("delay", "duplicate")`` if every message should arrive.
+        max_probability: The highest probability of each of these: a message is duplicated, is lost, or begins a split.
     """
     never = st.just(0.0)
     probability = st.integers(0, int(max_probability * 20)).map(lambda twentieths: twentieths / 20)
@@ -352,7 +352,7 @@ def peer_fault_plans(
     Args:
         max_delay: The longest delay, and the longest split, in seconds.
         kinds: What may happen; without ``"lose"`` and ``"fence"`` no life ends by itself.
-        max_probability: The highest probability of each of these: a message is not confirmed, is doubled, is lost,
+        max_probability: The highest probability of each of these: a message is not confirmed, is duplicated, is lost,
             comes late, or begins a split, or its sender is declared lost.
     """
     probability = st.integers(0, int(max_probability * 20)).map(lambda twentieths: twentieths / 20)

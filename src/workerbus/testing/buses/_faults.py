@@ -63,7 +63,7 @@ UNTOUCHED = Fate()
 
 @frozen(kw_only=True)
 class Faults:
-    """A plan of what a `FaultyBus` does to messages; by default, nothing.
+    """A plan of the faults of a `FaultyBus`; by default there are none.
 
     What happens to a message is drawn for each one. Whatever is drawn, the messages of one sender go out in the order
     in which they were sent.
@@ -79,7 +79,7 @@ class Faults:
             waits behind delayed ones of its sender, and splits stop it.
 
     Raises:
-        TypeError: A value is not of the kind that is said here.
+        TypeError: A value has the wrong type.
         ValueError: A probability is not from 0 to 1, or seconds are negative.
     """
 

@@ -25,10 +25,10 @@ from workerbus.testing.buses._telling import counted, in_seconds
 
 
 class FaultyBus(WorkerBus):
-    """One end of a network that does to messages what a plan (`Faults`) says, as drawn from a seed.
+    """One end of a network with faults, which are drawn from a seed according to a plan (`Faults`).
 
-    It wraps any bus and is one itself. A runner on an end sends even the messages to its own workers over the network.
-    In a test with several runners each has its own end, and sees the others' workers as remote::
+    It wraps any bus and is itself one. A runner on an end sends even messages to its own workers over the network. In a
+    test with several runners each has its own end, and sees the others' workers as remote::
 
         async with FaultyBus(MemoryBus(), seed=7, faults=Faults(delay=0.2, lose=0.01)) as left:
             right = left.end("right")
@@ -49,7 +49,7 @@ class FaultyBus(WorkerBus):
     Args:
         bus: The bus that everything goes over.
         seed: The seed that faults are drawn from.
-        faults: What may happen to messages; by default nothing.
+        faults: The plan of faults; by default there are none.
         name: The end's name, in the story and in logs.
         max_buffer_size: How many messages may wait in each data lane of a subscriber at this end. Further messages wait
             at the end, in line; their senders, who are elsewhere, do not.
@@ -110,7 +110,7 @@ class FaultyBus(WorkerBus):
 
     @property
     def faults(self) -> Faults:
-        """The network's plan; it may be set at any time, at any end, and holds for what is sent from then on."""
+        """The network's plan; it may be set at any time, at any end, and applies to messages sent from then on."""
         return self._network.faults
 
     @faults.setter

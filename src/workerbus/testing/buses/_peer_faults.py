@@ -52,7 +52,7 @@ class StoringFate:
 
 @frozen(kw_only=True)
 class PeerFaults:
-    """A plan of what a `PeerNetwork` does to messages and to its ends; by default, nothing.
+    """A plan of the faults of a `PeerNetwork`; by default there are none.
 
     What happens is drawn for each message. Whatever is drawn, the messages of one end to another arrive in the order in
     which they were sent.
@@ -76,7 +76,7 @@ class PeerFaults:
             behind those before it.
 
     Raises:
-        TypeError: A value is not of the kind that is said here.
+        TypeError: A value has the wrong type.
         ValueError: A probability is not from 0 to 1, or seconds are negative.
 
     Guarantees: X2, X3, X4.

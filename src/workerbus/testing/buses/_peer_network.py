@@ -60,9 +60,9 @@ class _Life:
 
 
 class PeerNetwork:
-    """A network of processes that lose each other, as a plan (`PeerFaults`) and you say, drawn from a seed.
+    """A network of processes that may lose each other, according to a plan (`PeerFaults`) and a seed, or on command.
 
-    Each end of it is a bus with peers: give each to a runner of its own, and they are machines of their own::
+    Each end of it is a bus with peers. Give each to its own runner, and they behave like separate machines::
 
         network = PeerNetwork(seed=7, faults=PeerFaults(delay=0.05, duplicate=0.1))
         left, right = network.end("left"), network.end("right")
@@ -87,7 +87,7 @@ class PeerNetwork:
 
     Args:
         seed: The seed that faults are drawn from.
-        faults: What may happen by itself; by default nothing.
+        faults: The plan of faults; by default there are none.
         lease: Seconds after which the others learn that a process is gone.
         beat: Seconds within which an end learns that it was declared lost, or finds out that it has lost a message.
         wire: What messages go through, a ``workerbus.wire.Wire()``; by default they are copied.
@@ -127,7 +127,7 @@ class PeerNetwork:
 
     @property
     def faults(self) -> PeerFaults:
-        """The plan; it may be set at any time, and holds for what is sent from then on."""
+        """The plan; it may be set at any time, and applies to messages sent from then on."""
         return self._faults
 
     @faults.setter
@@ -138,11 +138,11 @@ class PeerNetwork:
 
     @property
     def records(self) -> list[Fault]:
-        """All that has happened so far, in the order in which it happened."""
+        """All events so far, in order."""
         return list(self._story.records)
 
     def story(self) -> str:
-        """Return a line for all that has happened so far: seconds since the first end opened, and what it was."""
+        """Return a line for each event so far: seconds since the first end opened, and what happened."""
         return self._story.tell()
 
     def __str__(self) -> str:
@@ -167,8 +167,8 @@ class PeerNetwork:
         """Return a new end: the bus of a process of that name.
 
         Args:
-            name: The name of the end. Where that of an earlier process was killed, or has closed, this one is the next
-                of its name: when it joins, the others learn at once that the earlier one is gone.
+            name: The name of the end. If an earlier process of this name was killed, or has closed, this is its
+                successor: when it joins, the others learn at once that the earlier one is gone.
             max_buffer_size: See `PeerBus`, as the others.
             max_arrivals: See `PeerBus`.
             send_timeout: See `PeerBus`.
@@ -204,7 +204,7 @@ class PeerNetwork:
             send_timeout: See `PeerBus`.
 
         Returns:
-            What ``main`` returns; None where it was killed.
+            The result of ``main``; None if it was killed.
 
         Raises:
             NameTakenError: There is an end of that name, whose process lives; a `ValueError`.
@@ -223,7 +223,7 @@ class PeerNetwork:
     # --- faults that you tell it
 
     def split(self, *sides: str | Collection[str], seconds: float | None = None) -> None:
-        """Cut ends off from each other, from now on; nobody is lost of it, and all arrives when it is over.
+        """Cut ends off from each other, from now on. Nobody is lost by it, and everything arrives when it is over.
 
         Args:
             sides: For each side the name of an end, or several names. One side alone is cut off from all other ends;
@@ -254,8 +254,8 @@ class PeerNetwork:
     def fence(self, name: str) -> None:
         """Declare an end lost, though its process lives, as if it had been silent for a lease.
 
-        The others lose it, behind all that it has sent until now, and what it sends from now on is late. Within a beat
-        it learns so: it ends its life, begins another one, and meets the others anew.
+        The others lose it, after everything that it has sent until now; what it sends from now on is late. It learns so
+        within a beat, ends its life, begins another one, and meets the others again.
 
         Args:
             name: The name of the end; nothing happens where it has no life.
@@ -272,9 +272,9 @@ class PeerNetwork:
         life.end.wake()
 
     def kill(self, name: str) -> None:
-        """Let a process be gone without a word.
+        """Kill a process without notice.
 
-        Nothing that its end says from now on gets out. Where it runs in `run`, it is cancelled. The others learn so
+        Nothing that its end sends from now on gets out. If it runs in `run`, it is cancelled. The others learn of it
         within a beat after its lease is over, or when the next process of its name joins.
 
         Args:

@@ -33,7 +33,7 @@ FaultKind = Literal[
 
 @frozen
 class Fault:
-    """Something that has happened on a `FaultyBus` or a `PeerNetwork`.
+    """An event on a `FaultyBus` or a `PeerNetwork`.
 
     Args:
         time: When it happened, in seconds, by the clock of `anyio.current_time`.
@@ -41,8 +41,8 @@ class Fault:
             ``"dropped"``: an end closed, and what a split had held back from it never arrived. From ``"late"`` on, of
             a `PeerNetwork` alone, where those that join and leave are told of, too.
         text: What happened, in words.
-        message: The message that it happened to; None for what happened to an end.
-        seconds: How many seconds a delay lasts, or a split that ends by itself; None for all else.
+        message: The message that it happened to; None if it happened to an end.
+        seconds: How many seconds a delay, or a split that ends by itself, lasts; None for anything else.
     """
 
     time: float

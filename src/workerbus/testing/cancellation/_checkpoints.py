@@ -37,8 +37,8 @@ class Checkpoint:
         statement: The text of that line.
         inside: The line of workerbus that it waits in, as ``file:line in function``; empty if there is none.
         outcome: How the scenario ended. ``"cut"``: the cancellation, or the exception, came out of it. ``"finished"``:
-            it came to its end all the same, behind a shield for instance. ``"raised"``: it raised something else, where
-            that is allowed.
+            it finished all the same, for example behind a shield. ``"raised"``: it raised something else, if that is
+            allowed.
     """
 
     number: int
@@ -60,7 +60,7 @@ class CheckpointReport:
         backend: The backend on which it ran.
         seed: The seed of the schedule.
         how: How the scenario was cut.
-        checkpoints: The checkpoints at which it was cut, in order; none where the backend knows no such cut.
+        checkpoints: The checkpoints at which it was cut, in order; none if the backend has no such cut.
     """
 
     scenario: str
@@ -154,7 +154,7 @@ def cancel_at_every_checkpoint(
             cancel_at_every_checkpoint(ask, set_up=an_echo, check=still_answers, backend=backend)
 
     In every run the cancellation or exception must come out of the scenario, and no task and no signal handler may be
-    left after the set-up. What fails is raised as it is, with a note that says where the scenario had been cut.
+    left after the set-up. A failure is raised as it is, with a note that says where the scenario was cut.
 
     Args:
         scenario: An async function, called with what the set-up yields. It runs in a task of its own.
@@ -162,15 +162,15 @@ def cancel_at_every_checkpoint(
             argument.
         check: Called after the scenario, within the set-up, with the same argument; sync or async.
         backend: ``"asyncio"`` or ``"trio"``.
-        seed: What the order of the tasks is drawn from.
+        seed: The seed of the order of tasks.
         how: How the scenario is cut. ``"scope"``: by a cancel scope around it. ``"native"``: by asyncio's
-            ``Task.cancel()``. ``"race"``: by the same, at the moment when what the scenario waits for has come, and the
-            scenario has not been woken up yet. ``"raise"``: by an exception, even behind a shield, except where the
-            backend can only be cancelled: at the end of a task group, or waiting for a lock. On trio there is neither
-            ``"native"`` nor ``"race"``: only the run that is not cut takes place.
+            ``Task.cancel()``. ``"race"``: likewise, when what the scenario waits for has come but the scenario has not
+            been woken up yet. ``"raise"``: by an exception, even behind a shield, except where the backend can only be
+            cancelled: at the end of a task group, or waiting for a lock. trio has neither ``"native"`` nor ``"race"``:
+            there, only the run without a cut takes place.
         error: For ``"raise"``, makes the exception; `KeyboardInterrupt`, for instance.
         goes_through: Whether the cancellation or exception must come out of the scenario.
-        only: The one checkpoint to cut at, to look into a failure; by default, all.
+        only: The one checkpoint to cut at, for debugging a failure; by default, all.
         max_runs: How many checkpoints there may be.
 
     Returns:
@@ -179,9 +179,9 @@ def cancel_at_every_checkpoint(
     Raises:
         AssertionError: The scenario went on in spite of a cancellation, or something was left.
         RuntimeError: There are more than ``max_runs`` checkpoints.
-        TypeError: Scenario or set-up are not functions of the kind that is said here.
+        TypeError: Scenario or set-up are not such functions.
         ValueError: There are fewer checkpoints than ``only``, or an argument has no such value.
-        BaseException: Whatever scenario, set-up or check have raised.
+        BaseException: Any error of scenario, set-up or check.
     """
     for what, value in (("scenario", scenario), ("set_up", set_up or _nothing)):
         if not callable(value) or isinstance(value, AbstractAsyncContextManager):

@@ -39,20 +39,20 @@ def run(
     """Run an async function to its end, in virtual time.
 
     Time begins at 0 and stands still while anything can run. When nothing can, it jumps to the next deadline, so that a
-    timeout of an hour is over at once. A program that can never go on is not waited for: it is cancelled, and the error
-    names the tasks that wait and what each waits for.
+    timeout of an hour is over at once. A program that can never continue is cancelled, and the error names the waiting
+    tasks and what each waits for.
 
-    Of the tasks that can run, the next one is drawn from the seed: tasks run in another order for another seed, and in
-    the same order for the same one. An exception that comes out carries a note with backend and seed.
+    Which of the ready tasks runs next is drawn from the seed: another seed gives another order, and the same seed gives
+    the same one. An exception that comes out has a note with backend and seed.
 
     Work in threads (`anyio.to_thread`) is waited for in real time, and takes no virtual time. The clock does not see
-    sockets, processes and threads that call in from outside: where there are any, give ``patience``.
+    sockets, processes and threads that call in from outside; if there are any, pass ``patience``.
 
     Args:
         async_fn: The async function.
         args: Its arguments.
         backend: ``"asyncio"`` or ``"trio"``.
-        seed: What the order of the tasks is drawn from; None for the backend's own order.
+        seed: The seed of the order of tasks; None for the backend's own order.
         limit: Seconds of virtual time that the program may take; a week by default.
         patience: Real seconds without anything happening before the clock jumps.
 
@@ -163,7 +163,7 @@ def virtual_backend(
 
     Args:
         backend: ``"asyncio"`` or ``"trio"``.
-        seed: What the order of the tasks is drawn from; None for the backend's own order.
+        seed: The seed of the order of tasks; None for the backend's own order.
         limit: Seconds of virtual time that a test may take.
         patience: Real seconds without anything happening before the clock jumps.
 
@@ -213,10 +213,10 @@ async def settle() -> None:
 
 
 async def advance(seconds: float) -> None:
-    """Let virtual time pass, and wait until everything has happened that is due by then.
+    """Let virtual time pass, and wait until everything that is due by then has happened.
 
     Args:
-        seconds: How much time.
+        seconds: How many seconds.
 
     Raises:
         ValueError: It is not a number of seconds, or is less than 0: time does not go back.

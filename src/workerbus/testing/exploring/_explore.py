@@ -39,12 +39,12 @@ class FoundFailure:
     """A failure that `explore` has found.
 
     Args:
-        error: What the scenario has raised, with notes that tell of the schedule.
-        number: Which of the schedules it was that failed, from 1; the first is the default order.
-        schedule: The schedule, made small, for `replay`.
-        switches: How many orders in it are not the default.
-        story: The schedule in words; empty if the scenario fails in the default order, or not each time.
-        faults: How many messages something befalls in it.
+        error: The exception of the scenario, with notes that explain the schedule.
+        number: The number of the schedule that failed, from 1; the first is the default order.
+        schedule: The shrunk schedule, for `replay`.
+        switches: How many of its choices are not the default.
+        story: The schedule in words; empty if the scenario fails in the default order, or not reliably.
+        faults: How many messages meet a fault in it.
     """
 
     error: BaseException
@@ -57,19 +57,20 @@ class FoundFailure:
 
 @frozen
 class Exploration:
-    """What `explore` has done; with ``resume``, in all calls together.
+    """The result of `explore`; with ``resume``, of all calls together.
 
     Args:
         strategy: The strategy, as it is written.
         backend: The backend on which it ran.
-        schedules: How many runs there were, those for making a failure small not counted.
-        distinct: How many of them had an order that none before had.
-        choices: How many choices the run had that had the most.
+        schedules: How many runs there were, without those for shrinking a failure.
+        distinct: How many of them had a new order.
+        choices: The largest number of choices in a run.
         exhausted: Whether the strategy had nothing left to try.
         failure: The first failure; None if there was none.
         states: How many different states of the program were seen; 0 if the strategy does not look at them.
-        races: Of how many pairs of steps it was seen that their order makes a difference, likewise.
-        unknown: The class of an object of which nobody knows what is in it; because of it, states could not be told.
+        races: For how many pairs of steps the order was seen to make a difference; likewise 0.
+        unknown: The class of an object whose contents cannot be seen, so that states could not be determined; empty if
+            there was none.
     """
 
     strategy: str
@@ -109,12 +110,11 @@ def explore(
 ) -> Exploration:
     """Run an async function under many orders of its tasks, in virtual time, until it fails.
 
-    The failure is made small: as few as possible of the choices differ from the default, which is that of the tasks
-    that are ready, the one that was started first goes on first. What is raised is the scenario's own exception, with
-    notes that say these switches in words, show the steps of their tasks side by side, and give a line with which
-    `replay` runs it again.
+    A failure is shrunk: as few choices as possible differ from the default, in which the ready task that was started
+    first goes first. Then the scenario's own exception is raised, with notes that describe these switches, show the
+    steps of their tasks side by side, and give a line with which `replay` runs it again.
 
-    The function has to make all that it works on anew in each run. What it does may depend on nothing but its schedule:
+    In each run, the function has to create everything that it works on. What it does may depend only on its schedule,
     not on random numbers without a seed, the time of day, or threads.
 
     Args:
@@ -122,21 +122,21 @@ def explore(
         strategy: Which orders are tried: ``random_walk()``, ``pct(depth)`` or ``exhaustive(bound)``.
         budget: How many runs there may be.
         backend: ``"asyncio"`` or ``"trio"``.
-        seed: What the strategy draws is drawn from it; the same one gives the same runs.
+        seed: The seed of the strategy's random choices; the same seed gives the same runs.
         limit: Seconds of virtual time that each run may take.
-        raises: Whether a failure is raised; if not, it is in what is returned.
-        faults: How many messages on a `FaultyBus` or a `PeerNetwork` something may befall in a run: of what has a
-            probability in their plan, one thing each, as the strategy chooses. By default the buses draw it.
-        processes: In how many processes to run; they are forked. What is found does not depend on it.
-        resume: A file. What was done is written there, and a call with the same file and arguments goes on from there:
-            after a failure, with the schedule that has failed.
-        progress: Called with what was done so far, after each round of 64 runs or fewer.
+        raises: Whether a failure is raised; if not, it is in the result.
+        faults: How many messages on a `FaultyBus` or a `PeerNetwork` may meet a fault in a run: one fault each, out of
+            those with a probability in the plan, as the strategy chooses. By default the buses draw their faults.
+        processes: In how many forked processes to run. The result does not depend on it.
+        resume: A file for the progress. A call with the same file and arguments continues from there; after a failure,
+            with the schedule that failed.
+        progress: Called with the result so far, after each round of at most 64 runs.
 
     Returns:
-        What was done.
+        The result of all runs.
 
     Raises:
-        BaseException: Whatever the scenario has raised; a `StuckError` if it did not come to its end.
+        BaseException: Any exception of the scenario; a `StuckError` if it did not finish.
         TypeError: An argument has the wrong type.
         ValueError: ``budget`` or ``processes`` is less than 1, ``faults`` less than 0, there is no such backend, the
             file is of another exploration, or processes cannot be forked here.
@@ -236,10 +236,10 @@ def replay(scenario: Callable[[], Awaitable[T]], schedule: str, *, limit: float 
         What the function returns.
 
     Raises:
-        BaseException: Whatever the function has raised.
+        BaseException: Any exception of the function.
         TypeError: ``schedule`` is not a string.
-        ValueError: It is not a schedule; or the function has passed, and some switch or fault of it has not come up:
-            the program is another one than that for which it was found.
+        ValueError: It is not a schedule; or the function passed without some of its switches or faults, because the
+            program has changed since the schedule was found.
 
     Guarantees: T2.
     """

@@ -145,7 +145,7 @@ class _DrawnFaults:
 
 @frozen(repr=False)
 class random_walk:  # noqa: N801 - used like a function, and printed as it is written
-    """Each order is drawn, choice by choice, as `run` does from a seed: quick, and blind.
+    """Draws each order choice by choice, as `run` does from a seed: fast, but undirected.
 
     Guarantees: T1.
     """
@@ -169,14 +169,15 @@ class _Drawn(_DrawnFaults):
 
 @frozen(repr=False)
 class pct:  # noqa: N801 - the name in the literature
-    """Priorities of tasks are drawn, and change at a few moments: probabilistic concurrency testing.
+    """Draws priorities of tasks, which change at a few moments: probabilistic concurrency testing.
 
-    Of the tasks that are ready, the one of the highest priority is next. At ``depth - 1`` choices, drawn among as many
-    as a run was seen to have, the one that would be next falls behind all others for the rest of the run.
+    The ready task with the highest priority is next. At ``depth - 1`` random choices, the task that would be next falls
+    behind all others for the rest of the run.
 
-    A bug of depth d is one that d orders between two steps are enough for. With n tasks and k choices in a run, each
-    run finds it with a probability of at least ``1 / (n * k ** (d - 1))``, if the steps of each pair are ready in the
-    same turn: there each ready task runs once, as on the real loops, so that none is kept waiting for several turns.
+    A bug has depth d if it shows whenever d pairs of steps come in a certain order. With n tasks and k choices in a
+    run, each run finds it with a probability of at least ``1 / (n * k ** (d - 1))``, if the steps of each pair are
+    ready in the same turn of the loop. As on the real loops, each ready task runs once in a turn, so none is kept
+    waiting for several turns.
 
     Args:
         depth: d, at least 1.
@@ -231,19 +232,19 @@ class _Priorities(_DrawnFaults):
 
 @frozen(repr=False)
 class exhaustive:  # noqa: N801 - used like a function, and printed as it is written
-    """Each order that differs from the default in at most so many choices is tried, those with few switches first.
+    """Tries each order that differs from the default in at most ``bound`` choices, those with few switches first.
 
     The first failure is therefore one with the fewest switches. When all have passed within the budget, there is no
     failure up to the bound, for these inputs and this backend; `Exploration.exhausted` says so.
 
-    With ``reduction``, an order is not run where that would show nothing new. After each switch the state of the
-    program is compared with those that were seen: all that its tasks hold, plain variables, too. If it is known, what
-    would follow was run from there, or will be. So of orders that differ in which of two independent steps is first,
-    what follows is run once. Nothing is assumed about which steps are independent: it is seen.
+    With ``reduction``, an order is not run if it would show nothing new. After each switch the state of the program,
+    which is everything that its tasks hold, including plain variables, is compared with earlier ones. If it is known,
+    everything that can follow was run from there, or will be. So if orders differ only in which of two independent
+    steps comes first, what follows is run once. Nothing is assumed about which steps are independent.
 
     Args:
         bound: How many switches a run may have, at least 1.
-        reduction: Whether to leave out what follows a state that is known; if not, each order is run.
+        reduction: Whether to leave out what follows a known state; if not, each order is run.
 
     Raises:
         TypeError: ``bound`` is not a whole number.
@@ -265,11 +266,11 @@ class exhaustive:  # noqa: N801 - used like a function, and printed as it is wri
 
 @frozen(repr=False)
 class picks:  # noqa: N801 - used like a function, and printed as it is written
-    """One order: the default, but for a few choices. It is what `workerbus.testing.strategies.schedules` draws.
+    """One order: the default, except for a few choices. `workerbus.testing.strategies.schedules` draws such orders.
 
     Args:
-        chosen: Pairs of the number of a choice, from 0, and of the index of the task that goes first there; of the last
-            one, if there are fewer.
+        chosen: Pairs of the number of a choice, from 0, and the index of the task that goes first there (the last task,
+            if there are fewer).
 
     Raises:
         TypeError: They are not pairs of whole numbers.

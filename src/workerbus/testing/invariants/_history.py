@@ -21,9 +21,9 @@ class Operation:
 
     Args:
         name: What was asked for: the name of the job; None for one without a name.
-        payload: What it was asked with.
-        by: Who has asked.
-        called: When: the place among all that the history has noted, from 0.
+        payload: The payload of the request.
+        by: The name of the requester.
+        called: When: the position in the history, from 0.
         status: How it ended; None if it has not.
         answer: The answer; None if there is none.
         returned: When it was answered, as ``called``; None if it was not.
@@ -40,7 +40,7 @@ class Operation:
 
 @mutable
 class Call:
-    """A call that is being noted by hand.
+    """A call that is being recorded by hand.
 
     Args:
         answer: The answer.
@@ -51,7 +51,7 @@ class Call:
 
 @mutable(eq=False, init=False)
 class History:
-    """Notes jobs of a bus, or anything else: what was asked for, what was answered, and which was first.
+    """Records jobs of a bus, or other calls: what was asked for, what was answered, and in what order.
 
     ::
 
@@ -59,14 +59,14 @@ class History:
         ...
         linearizable(history, Account)
 
-    A job is called when its request passes on the bus, and returns when its answer does. What has ended with ERROR or
-    CANCELLED, and what has no answer, may or may not have had its effect, and may have it still.
+    A job is called when its request passes on the bus, and returns when its answer does. A job that ended with ERROR or
+    CANCELLED, or has no answer, may or may not have had its effect, and may still have it.
 
-    Of programs without jobs, the calls are noted by hand: see `call`.
+    In programs without jobs, record the calls by hand: see `call`.
 
     Args:
-        bus: The bus; without one, only what is noted by hand is in the history.
-        worker: Only jobs of this worker are noted; by default, those of all.
+        bus: The bus; without one, only calls recorded by hand are in the history.
+        worker: Only jobs of this worker are recorded; by default, those of all workers.
 
     Guarantees: T4.
     """
@@ -86,28 +86,28 @@ class History:
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """What was noted so far, in the order of the calls."""
+        """The operations so far, in the order of the calls."""
         return tuple(self._operations)
 
     @contextmanager
     def call(self, name: str, payload: Any = None, *, by: str = "") -> Generator[Call, None, None]:
-        """Note a call by hand, from the beginning of a block to its end.
+        """Record a call by hand, from the beginning of a block to its end.
 
         ::
 
             with history.call("read", "x", by="reader 1") as call:
                 call.answer = await store.read("x")
 
-        A block that raises a `JobFailure` has failed with that answer. If it raises anything else, whether the call has
-        had its effect is not known.
+        A block that raises a `JobFailure` has failed with that answer. If it raises anything else, it is not known
+        whether the call had its effect.
 
         Args:
-            name: What is called.
-            payload: With what.
-            by: Who calls.
+            name: The name of the call.
+            payload: The payload of the call.
+            by: The name of the caller.
 
         Yields:
-            The call, whose ``answer`` is to be set.
+            The call; set its ``answer``.
         """
         number, call = self._call(name, payload, by), Call()
         try:

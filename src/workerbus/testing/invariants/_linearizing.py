@@ -18,7 +18,7 @@ MOST_OTHERS: Final = 6
 def linearizable(
     history: History, model: Callable[[], object], *, by: Callable[[Operation], Hashable] | None = None
 ) -> None:
-    """See whether there is an order, one after the other, in which a model gives the answers of a history.
+    """Check that there is a sequential order in which a model gives the answers of a history.
 
     ::
 
@@ -35,22 +35,23 @@ def linearizable(
 
     The model is the worker without concurrency: a class with a method for each name of a job, which takes the payload
     and returns the answer, or raises a `JobFailure`. A job without a name is for ``on_job_request``; hyphens in names
-    are underscores. What it holds has to be plain data, which can be copied and pickled.
+    are underscores. Its attributes have to be plain data that can be copied and pickled.
 
-    In the order that is looked for, each job comes between its request and its answer: what was answered before another
-    was asked for comes before it. A job without an answer, or with ERROR or CANCELLED, comes at any place after its
+    In this order, each job comes between its request and its answer: a job that was answered before another one was
+    asked for comes before it. A job without an answer, or answered ERROR or CANCELLED, comes anywhere after its
     request, or is left out.
 
     Args:
-        history: What was asked for and answered.
-        model: Makes a new model.
-        by: Returns what an operation is about, for a history of several things that have nothing to do with each other,
-            as keys of a store: each is judged alone, which is quicker.
+        history: The history.
+        model: The class of the model, or a function that makes one.
+        by: Returns what an operation is about, for a history of several independent things, such as keys of a store:
+            each is checked alone, which is faster.
 
     Raises:
-        NotLinearizableError: There is no such order. It has the fewest operations for which there is none.
+        NotLinearizableError: There is no such order. The error has the smallest set of operations for which there is
+            none.
         TypeError: The model lacks a method, or holds what cannot be copied and pickled.
-        ValueError: There are too many orders to look at.
+        ValueError: There are too many orders to check.
 
     Guarantees: T4.
     """

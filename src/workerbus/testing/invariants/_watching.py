@@ -25,7 +25,7 @@ _HOW: Final = "explore, replay or run, or as a test of the pytest plugin"
 
 
 def always(check: Callable[[], object]) -> AbstractContextManager[None]:
-    """Say what has to hold from here on, after every step of every task.
+    """State what has to hold from here on, after every step of every task.
 
     ::
 
@@ -34,18 +34,18 @@ def always(check: Callable[[], object]) -> AbstractContextManager[None]:
             always(lambda: sum(accounts.values()) == 100)
             ...
 
-    It is looked at when this is called, and after each step until the program has ended. As a context manager it holds
-    for the block alone: ``with always(check): ...``.
+    It is checked when this is called, and after each step until the program has ended. As a context manager it applies
+    only to the block: ``with always(check): ...``.
 
-    When it does not hold, the program is cancelled, and the run raises an `InvariantError` that names the task whose
-    step has broken it. Under `explore` the error also has the few switches that are enough for that.
+    If it does not hold, the program is cancelled, and the run raises an `InvariantError` that names the task whose step
+    broke it. Under `explore` the error also has the few switches that lead there.
 
     Args:
-        check: A plain function. It says that it does not hold by returning something false or by raising anything, as
-            an ``assert`` does. None holds: a function of asserts returns nothing.
+        check: A plain function. It fails by returning something false or by raising anything, as an ``assert`` does.
+            None means that it holds, so a function of asserts may return nothing.
 
     Returns:
-        A context manager, which need not be used.
+        A context manager, whose use is optional.
 
     Raises:
         InvariantError: It does not hold now.
@@ -60,7 +60,7 @@ def always(check: Callable[[], object]) -> AbstractContextManager[None]:
 
 
 def eventually(check: Callable[[], object], *, within: float = math.inf) -> Awaitable[None]:
-    """Say what has to come true from here on, at least after one step.
+    """State what has to come true from here on, after some step.
 
     ::
 
@@ -73,12 +73,12 @@ def eventually(check: Callable[[], object], *, within: float = math.inf) -> Awai
     If it has not come true in time, or when the program's main function returns, the run raises an `InvariantError`.
 
     Args:
-        check: A plain function. It returns something true when it has come true; raising an ``AssertionError`` is as
-            good as returning something false.
-        within: Seconds of virtual time; as long as the program runs, unless you say.
+        check: A plain function. It returns something true when it has come true; raising an ``AssertionError`` counts
+            as returning something false.
+        within: Seconds of virtual time; by default, as long as the program runs.
 
     Returns:
-        What can be awaited, which need not be done.
+        An awaitable, whose use is optional.
 
     Raises:
         RuntimeError: The program does not run in virtual time.

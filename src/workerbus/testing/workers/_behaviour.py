@@ -124,29 +124,29 @@ class Behaviour(Pasteable):
         end: How the job ends. ``"answer"``: with an answer, of ``status`` and ``response``. ``"raise"``: the handler
             raises ``error``, which the requester sees as ERROR, or as FAILED if it is a `JobFailure`. ``"hang"``: the
             handler waits until it is cancelled. ``"defer"``: the job is left open until the test calls
-            ``worker.answer(job_id)``. ``"stop"``: the worker stops itself, in the middle of the job. ``"crash"``: the
-            worker's ``run()`` raises ``error``.
+            ``worker.answer(job_id)``. ``"stop"``: the worker stops itself during the job. ``"crash"``: the worker's
+            ``run()`` raises ``error``.
         after: How many seconds pass before the end, after the last update or chunk.
         status: The status of the answer; with chunks, anything but COMPLETED breaks the stream off.
         response: The answer, as a dict; with chunks, the data of the stream's end.
-        urgent: Whether the answer overtakes the data messages that wait at the requester.
+        urgent: Whether the answer overtakes data messages that wait at the requester.
         updates: The updates that are sent first, as dicts.
         urgent_updates: Whether the updates overtake the data messages that wait at the requester.
         chunks: Partial results, as dicts, streamed after the updates; None for no stream, an empty tuple for an empty
             stream.
-        alternate: Whether updates and chunks are sent by turns, an update first; else the updates come first.
-        generator: Whether the chunks are yielded, by a handler that is an async generator, and not sent. The clean-up
-            is the generator's then, and the answer is ``{}``.
+        alternate: Whether updates and chunks alternate, an update first; otherwise the updates come first.
+        generator: Whether the handler is an async generator that yields the chunks, instead of sending them. The
+            clean-up is then the generator's, and the answer is ``{}``.
         every: How many seconds pass before each update and each chunk.
         error: The exception that "raise" and "crash" raise; by default a `ScriptedError`.
         clean_up: For how many seconds the handler goes on, shielded, when it is cancelled.
-        insists: Whether it answers all the same after that, as code does that swallows cancellation. The requester gets
+        insists: Whether it then answers all the same, like code that swallows cancellation. The requester gets
             CANCELLED, with this response.
 
     Raises:
-        TypeError: A value is not of the kind that is said here.
-        ValueError: There is no such end or status, seconds are negative, or a generator is to do what none can: to have
-            no chunks, to leave its job open, or to answer with something else than ``{}``.
+        TypeError: A value has the wrong type.
+        ValueError: There is no such end or status, seconds are negative, or a generator should do what it cannot: have
+            no chunks, leave its job open, or answer with anything but ``{}``.
 
     Guarantees: J2, J18, W7.
     """
@@ -170,7 +170,7 @@ class Behaviour(Pasteable):
 
     @property
     def sends(self) -> tuple[tuple[Literal["update", "chunk"], dict[str, Any]], ...]:
-        """The updates and the chunks in the order in which they are sent, each with what it is."""
+        """The updates and the chunks in the order in which they are sent, each with its kind."""
         updates: list[tuple[Literal["update", "chunk"], dict[str, Any]]] = [("update", each) for each in self.updates]
         chunks: list[tuple[Literal["update", "chunk"], dict[str, Any]]]
         chunks = [("chunk", each) for each in self.chunks or ()]
@@ -180,7 +180,7 @@ class Behaviour(Pasteable):
 
     @property
     def seconds(self) -> float:
-        """How many seconds the job takes if nobody cancels it; infinite where it does not end by itself."""
+        """How many seconds the job takes if nobody cancels it; infinite if it does not end by itself."""
         if self.end in ("hang", "defer"):
             return math.inf
         return self.after + self.every * (len(self.updates) + len(self.chunks or ()))

@@ -50,7 +50,7 @@ def _behaviours(workers: Mapping[str, Behaviour]) -> dict[str, Behaviour]:
 
 @frozen(repr=False)
 class GroupPlan(Pasteable):
-    """A job group, with all who take part in it.
+    """A job group with everybody who takes part in it.
 
     ::
 
@@ -88,7 +88,7 @@ class GroupPlan(Pasteable):
 
     @property
     def ends(self) -> bool:
-        """Whether the group is sure to end: a timeout, the requester, or all workers see to that."""
+        """Whether the group is sure to end: by a timeout, the requester, or all workers."""
         if self.timeout is not None or self.requester not in ("wait", "iterate"):
             return True
         return all(behaviour.end not in ("hang", "defer") for behaviour in self.workers.values())
@@ -96,7 +96,7 @@ class GroupPlan(Pasteable):
 
 @frozen
 class GroupOutcome:
-    """How a job group came out.
+    """The outcome of a job group.
 
     Args:
         ended: ``"completed"``, ``"failed"`` (a `JobGroupError`), ``"timeout"`` (one that is a `TimeoutError`, too),
@@ -127,7 +127,7 @@ class GroupOutcome:
 
 
 async def run_group_plan(plan: GroupPlan, bus: WorkerBus | None = None) -> GroupOutcome:
-    """Carry a plan out: run the workers, ask them, and return how it came out.
+    """Carry out a plan: run the workers, ask them, and return the outcome.
 
     ::
 
@@ -149,7 +149,7 @@ async def run_group_plan(plan: GroupPlan, bus: WorkerBus | None = None) -> Group
         bus: The bus of the runner, not open yet; by default a new `MemoryBus`.
 
     Returns:
-        How the group came out.
+        The outcome of the group.
     """
     workers = {name: ScriptedWorker(name, behaviour) for name, behaviour in plan.workers.items()}
     async with WorkerRunner(bus=bus, handle_sigint=False) as runner:

@@ -47,7 +47,7 @@ def _recorded(hook: str) -> Callable[..., Awaitable[None]]:
 
 
 class RecordingWorker(BaseWorker):
-    """A worker that writes down which of its hooks have run, and with what.
+    """A worker that records which of its hooks have run, and with what arguments.
 
     On its own it does nothing else, which is enough for a requester or a listener. In front of a worker class of your
     own, as in ``class Spy(RecordingWorker, Assistant): ...``, it records the hooks of that class.
@@ -64,8 +64,9 @@ class RecordingWorker(BaseWorker):
             assert completed.args[0].responses == {"echo": {"n": 1}}
             assert requester.ran("on_job_error") == []
 
-    Not recorded are ``on_job_request``, which is a job's handler (see `ScriptedWorker`), event handlers, and
-    ``on_bus_message`` for the library's own messages. For frames and for your own messages it is recorded.
+    It does not record ``on_job_request``, which is a job's handler (see `ScriptedWorker`), event handlers, and
+    ``on_bus_message`` for the library's own messages. For frames and for your own messages, ``on_bus_message`` is
+    recorded.
 
     Args:
         name: The name of the worker, unique on the bus; made up by default.
@@ -100,7 +101,7 @@ class RecordingWorker(BaseWorker):
         return [run for run in self.recorded if run.hook == hook]
 
     async def until(self, hook: str, count: int = 1) -> HookRun:
-        """Wait until a hook has run so many times; if it has already, return at once.
+        """Wait until a hook has run ``count`` times; if it already has, return at once.
 
         Args:
             hook: The name of the hook.
@@ -117,7 +118,7 @@ class RecordingWorker(BaseWorker):
         return self.ran(hook)[count - 1]
 
     async def until_message(self, kind: type[BusMessage], count: int = 1) -> BusMessage:
-        """Wait until so many messages of a class have been handled; if they have already, return at once.
+        """Wait until ``count`` messages of a class have been handled; if they already have, return at once.
 
         Args:
             kind: The class: of your own messages, or of those that bring frames.

@@ -25,7 +25,7 @@ Script = Behaviour | Sequence[Behaviour]
 
 
 class ScriptedWorker(RecordingWorker):
-    """A worker that takes any job and does with it what its script says.
+    """A worker that takes any job and handles it as its script says.
 
     ::
 
@@ -60,10 +60,10 @@ class ScriptedWorker(RecordingWorker):
         requests: The requests of the jobs that have begun, in order.
         cancelled: The ids of the jobs that were cancelled under way, or while they were deferred.
         running: By job id, the requests whose handlers run now; `active_jobs` has the jobs that are open.
-        peak: How many handlers have run at the same time, at most.
+        peak: The largest number of handlers that ran at the same time.
 
     Raises:
-        TypeError: The script has something else in it than behaviours.
+        TypeError: The script contains something other than behaviours.
         ValueError: The script has no behaviour.
     """
 
@@ -117,7 +117,7 @@ class ScriptedWorker(RecordingWorker):
         await self.send_job_response(job_id, response, status=status, urgent=urgent)
 
     async def until_requested(self, count: int = 1) -> BusJobRequestMessage:
-        """Wait until so many jobs have begun here; if they have already, return at once.
+        """Wait until ``count`` jobs have begun here; if they already have, return at once.
 
         Args:
             count: How many jobs.
@@ -132,7 +132,7 @@ class ScriptedWorker(RecordingWorker):
         return self.requests[count - 1]
 
     async def until_cancelled(self, count: int = 1) -> str:
-        """Wait until so many jobs have been cancelled here; if they have already, return at once.
+        """Wait until ``count`` jobs have been cancelled here; if they already have, return at once.
 
         Their handlers may still be cleaning up.
 
