@@ -407,9 +407,9 @@ async def test_what_cannot_be_read_is_said_to_be_so(monkeypatch: pytest.MonkeyPa
         finally:
             _program.end_telling(broken)
     assert "with 2 runners\n" in text
-    assert "\n\na runner cannot be told of at this moment\n\n" in text
+    assert "\n\na runner cannot be read at this moment\n\n" in text
     assert "runner 'office' runs" in text
-    assert less.endswith("\n\nits tasks cannot be told of at this moment")
+    assert less.endswith("\n\nits tasks cannot be read at this moment")
 
 
 async def test_nothing_is_kept_of_a_runner_that_has_ended() -> None:

@@ -120,7 +120,7 @@ def _told(home: Home, sources: list[Source]) -> list[str]:
 
 def _inside(home: Home, sources: list[Source]) -> list[str]:
     live = _read(lambda: Live(home.now(), _running()), Live())
-    return [*_lines(sources, live), *_read(lambda: _tasks(home, live), ["its tasks cannot be told of at this moment"])]
+    return [*_lines(sources, live), *_read(lambda: _tasks(home, live), ["its tasks cannot be read at this moment"])]
 
 
 def _tasks(home: Home, live: Live) -> list[str]:
@@ -136,7 +136,7 @@ def _outside(home: Home, sources: list[Source]) -> list[str]:
 
 
 def _lines(sources: list[Source], live: Live) -> list[str]:
-    unreadable = ["a runner cannot be told of at this moment"]
+    unreadable = ["a runner cannot be read at this moment"]
     return ["\n".join(_read(partial(source.lines, live), unreadable)) for source in sources]
 
 

@@ -24,7 +24,7 @@ class Durations:
         self._process = seconds(Names.PROCESS_DURATION, "How long handlers run.")
         self._send = seconds(Names.SEND_DURATION, "How long it takes to send a request.")
         self._queue = seconds(Names.QUEUE_DURATION, "How long requests wait for their handler to begin.")
-        self._job = seconds(Names.JOB_DURATION, "How long jobs and groups take for who asks.")
+        self._job = seconds(Names.JOB_DURATION, "How long jobs and groups take for the requester.")
         self._sent = meter.create_counter(Names.SENT, "{message}", "Requests that were sent.")
         self._active = meter.create_up_down_counter(Names.ACTIVE, "{job}", "Handlers that run.")
 

@@ -175,7 +175,7 @@ def reason_of(exc: BaseException) -> str:
     if isinstance(exc, EndOfStream):
         return "the server has closed the connection"
     if isinstance(exc, ProtocolError):
-        return f"that is no Redis server, or one for TLS: {exc}"
+        return f"this is not a Redis server, or it expects TLS: {exc}"
     cause = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
     if isinstance(cause, ssl.SSLError):
         return f"TLS: {cause.reason or cause}"

@@ -344,7 +344,7 @@ class Lives:
         other = {m.peer.name: m.info["lease"] for m in members if m.info.get("lease", self._lease) != self._lease}
         if other:
             text = (
-                "bus %r has a lease of %g s, and others have another one, which cuts off whoever has a longer one: %s"
+                "bus %r has a lease of %g s, and others have another one; the shortest counts, so give all the same: %s"
             )
             logger.warning(text, self._bus.name, self._lease, other, extra=self.about)
 

@@ -165,7 +165,7 @@ class _URL:
             return unquote(text, errors="strict")
         except UnicodeDecodeError:
             pass
-        raise self.error("what is written with % is no UTF-8")  # out here, since that error would show it
+        raise self.error("a percent-encoded part is not UTF-8")  # out here, since that error would show it
 
     def _credentials(self, user_info: str) -> Credentials:
         user, colon, password = user_info.partition(":")

@@ -85,7 +85,7 @@ _OF_RUNNERS: Final = (
     _Family("workerbus_loop_stalls_total", "counter", "Times that the event loop stood still.", _field("loop_stalls")),
     _Family("workerbus_loop_lag_seconds", "gauge", "How late the event loop was.", _field("loop_lag")),
     _Family("workerbus_bus_messages_total", "counter", "Messages that were sent.", _field("sent")),
-    _Family("workerbus_bus_undelivered_total", "counter", "Messages that were for nobody.", _field("undelivered")),
+    _Family("workerbus_bus_undelivered_total", "counter", "Messages without a receiver.", _field("undelivered")),
     _Family("workerbus_bus_peers", "gauge", "Processes that it is connected with.", _field("peers")),
     _Family("workerbus_bus_unsent", "gauge", "Messages that are not stored yet.", _field("unsent")),
     _Family("workerbus_bus_lag", "gauge", "Messages that it has not read yet.", _field("lag")),

@@ -415,7 +415,7 @@ function showRunner(name) {
       ["Restarts", it.restarts],
       ["Bus", it.bus],
       ["Messages sent", it.sent],
-      ["Messages that were for nobody", it.undelivered],
+      ["Messages without a receiver", it.undelivered],
       ...bus.filter(([, value]) => value !== undefined),
       ...(it.loop_stalls === null ? [] : [["Stalls of the event loop", it.loop_stalls], ["How late the loop was", seconds(it.loop_lag)]]),
     ]),
