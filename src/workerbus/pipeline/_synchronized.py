@@ -92,11 +92,12 @@ class SyncFork(Fork):
         if frame.is_system:
             return super().put(frame, direction, may_wait)
         self._waiting.append((frame, direction))
-        if self._marker is None:
-            self._next()
+        self._next()
         return None
 
     def _next(self) -> None:
+        if self._marker is not None or not self._waiting:
+            return
         frame, direction = self._waiting.popleft()
         self._marker = Marker(lambda: None)
         self._out = []
@@ -121,8 +122,7 @@ class SyncFork(Fork):
         for branch, (frame, direction) in out:
             if self.lets_on(frame, branch):
                 self.outside.put(frame, direction, False)
-        if self._waiting:
-            self._next()
+        self._next()  # unless a fork around this one has let in its next frame in that step
 
     def empty(self, but: Pipeline | None = None) -> None:
         """Drop what waits in the branches, and here."""
