@@ -1,5 +1,7 @@
 """P1: bounded lanes, and who waits for room."""
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -13,6 +15,7 @@ from support.pipelines import (
     flowing,
     for_texts,
     hang,
+    kept,
     never,
     run_through,
     slow,
@@ -121,12 +124,13 @@ async def test_an_interruption_releases_those_who_wait_for_room() -> None:
     assert sink.heard == ["a", "d"]
 
 
-async def test_an_interruption_lets_those_in_who_are_uninterruptible_and_wait_for_room() -> None:
+@pytest.mark.parametrize("spared", [Firm, kept])
+async def test_an_interruption_lets_those_in_who_are_uninterruptible_and_wait_for_room(spared: Any) -> None:
     """P1"""
     gate = Gate()
     spy = Spy(for_texts(gate), max_buffer_size=1)
     async with flowing(spy) as worker, anyio.create_task_group() as group:
-        group.start_soon(worker.queue_frames, [*texts("a", "b"), Firm("c")])
+        group.start_soon(worker.queue_frames, [*texts("a", "b"), spared("c")])
         await gate.reached.wait()
         await settle()
         gate.open()

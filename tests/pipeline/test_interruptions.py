@@ -19,6 +19,7 @@ from support.pipelines import (
     flowing,
     for_texts,
     hang,
+    kept,
     run_through,
     said_done,
     slow,
@@ -96,11 +97,10 @@ async def test_a_frame_of_any_class_is_spared_when_it_says_so() -> None:
 
 async def test_a_frame_that_is_spared_is_spared_before_the_start_and_between_branches() -> None:
     """P1"""
-    kept, last = TextFrame("kept"), Spy()
-    kept.interruptible = False
+    last = Spy()
     stuck = Spy(for_texts(hang))
     worker = worker_of(SyncParallelPipeline([stuck], [Spy()]), last, name="w")
-    await worker.queue_frames([TextFrame("a"), TextFrame("b"), kept])
+    await worker.queue_frames([TextFrame("a"), TextFrame("b"), kept("kept")])
     async with running(worker):
         await stuck.until(1)
         stuck.on = None
@@ -118,7 +118,11 @@ def test_a_copy_of_a_frame_is_as_interruptible_as_the_frame() -> None:
     assert not copy.copy(frame).interruptible
     assert not copy.copy(copy.copy(frame)).interruptible
     assert not received(frame, object()).interruptible
-    assert Firm("firm").interruptible is copy.copy(Firm("firm")).interruptible is False
+    firm = Firm("firm")
+    assert firm.interruptible is copy.copy(firm).interruptible is False
+    firm.interruptible = True
+    assert copy.copy(firm).interruptible
+    assert copy.copy(copy.copy(firm)).interruptible
 
 
 async def test_an_end_survives_an_interruption() -> None:
@@ -419,8 +423,9 @@ async def test_an_interruption_before_the_start_drops_what_was_queued_before_it(
 async def test_an_interruption_before_the_start_spares_what_is_uninterruptible() -> None:
     """P1, P2"""
     spy = Spy()
-    await run_through(worker_of(spy), Firm("stays"), *texts("goes"), InterruptionFrame(), *texts("comes later"))
-    assert spy.heard == ["stays", "comes later"]
+    frames = [Firm("stays"), *texts("goes"), kept("stays, too"), InterruptionFrame(), *texts("comes later")]
+    await run_through(worker_of(spy), *frames)
+    assert spy.heard == ["stays", "stays, too", "comes later"]
 
 
 async def test_an_interruption_during_the_start_makes_room_for_what_is_uninterruptible() -> None:

@@ -35,6 +35,21 @@ async def test_an_observer_sees_what_happens_in_its_order() -> None:
     assert len(observer.seen) == 12  # the start, the frame and the end
 
 
+async def test_an_observer_sees_a_push_before_there_is_room_for_the_frame() -> None:
+    """L4"""
+    gate, observer = Gate(), Watches()
+    frames = texts("a", "b", "c")
+    async with flowing(
+        Spy(name="a"), Spy(for_texts(gate), name="b", max_buffer_size=1), observers=[observer]
+    ) as worker:
+        await worker.queue_frames(frames)
+        await gate.reached.wait()
+        await settle()
+        pushed = [frame for what, where, frame in observer.seen if (what, where) == ("push", "a")]
+        assert pushed[1:] == frames, "the third waits for room"
+        gate.open()
+
+
 async def test_an_observer_may_be_told_of_the_first_push_of_each_frame_alone() -> None:
     once, always = Watches(observe_every_push=False), Pushes()
     x, y = texts("x", "y")

@@ -176,21 +176,27 @@ def _forks(parts: st.SearchStrategy[Part]) -> st.SearchStrategy[Fork]:
     return st.builds(Fork, branches, st.sampled_from(("loose", "arrival", "pipeline")))
 
 
+_FULL: Final = st.builds(
+    Stage, pace=st.sampled_from((1, 2, 5)), lingers=_often(1), bound=st.sampled_from((1, 1, 2)), turns=_often(0, 4)
+)
 _FORKS: Final = _forks(_STAGES)
+_TIGHT: Final[st.SearchStrategy[Part]] = st.one_of(_FULL, _FULL, _FULL, _forks(_FULL))
 _PARTS: Final = st.one_of(_STAGES, _STAGES, _STAGES, _FORKS, _rows(_STAGES, 1, 2), _forks(st.one_of(_STAGES, _FORKS)))
 
 
 @st.composite
 def scripts(draw: st.DrawFn) -> Script:
     """Scripts that do each thing that they do again and again: of all that may happen, a handful is drawn first."""
-    row = draw(_rows(_PARTS, 1, 3))
+    tight = draw(st.sampled_from((False, False, False, True)))
+    row = draw(_rows(_TIGHT if tight else _PARTS, 1, 3))
     some = draw(st.lists(st.sampled_from(get_args(What)), min_size=2, max_size=6, unique=True))
     many: st.SearchStrategy[What] = st.sampled_from([*some, *some, "down", "up", "flash"])
     whom = st.integers(0, min(3, len(stages(row)) - 1))
     line = st.builds(Line, st.sampled_from((0, 0, 0, 1, 1, 3, 9)), many, whom, st.integers(1, 4))
+    watched = [Line(0, "observe", 0, 0)] if draw(st.booleans()) else []
     return Script(
         row=row,
-        lines=tuple(draw(st.lists(line, min_size=6, max_size=24))),
+        lines=(*watched, *draw(st.lists(line, min_size=6, max_size=24))),
         beats=draw(st.sampled_from((False, False, True))),
         idle=draw(st.sampled_from((0, 0, 1, 2))),
         counts=draw(st.sampled_from(("all", "data", "control"))),

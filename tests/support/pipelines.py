@@ -42,6 +42,13 @@ class Firm(TextFrame, UninterruptibleFrame):
     """A text that no interruption drops."""
 
 
+def kept(text: str) -> TextFrame:
+    """A text that no interruption drops, of a class that it drops."""
+    frame = TextFrame(text)
+    frame.interruptible = False
+    return frame
+
+
 def texts(*words: object) -> list[TextFrame]:
     return [TextFrame(str(word)) for word in words]
 
