@@ -1,6 +1,8 @@
 """J19: a handler that is faster than the reader of its stream waits for it, and for nobody else."""
 
 import gc
+import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -574,3 +576,40 @@ def test_whatever_the_reader_does_all_chunks_come_in_order_and_the_job_ends(
     expected = many if again or breaks_at is None or breaks_at == 0 else min(breaks_at, many)
     assert read == list(range(expected))
     assert source.sent == many
+
+
+def _read_one(queue: EventQueue) -> str:
+    """Take an event as a loop does, and return whose it is."""
+    kind, worker, data = queue.events.popleft()
+    if kind is MARK:
+        number, (_, worker, _) = data, queue.events.popleft()
+        queue.took(worker, number)
+    return worker
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+@pytest.mark.parametrize("seed", range(10))
+def test_the_windows_of_two_workers_move_as_each_does_alone(seed: int, numbered: bool) -> None:
+    """J19: in whatever order their chunks come and are read."""
+    draw = random.Random(seed)
+    window = draw.choice((2, 3, 4, 7))
+    granted: dict[tuple[str, str], list[int]] = {(who, name): [window] for who in ("both", "alone") for name in "ab"}
+
+    def queue_of(who: str) -> EventQueue:
+        queue = EventQueue("job", window, lambda _, worker, until: granted[who, worker].append(until))
+        queue.begins()
+        return queue
+
+    both, alone, sent = queue_of("both"), {name: queue_of("alone") for name in "ab"}, Counter[str]()
+    for _ in range(200):
+        may_send = [name for name in "ab" if sent[name] < granted["both", name][-1]]
+        if may_send and (not both.events or draw.random() < 0.6):
+            name = draw.choice(may_send)
+            sent[name] += 1
+            for queue in (both, alone[name]):
+                assert queue.add_chunk(name, {}, sent[name] if numbered else None)
+        else:
+            name = _read_one(both)
+            assert _read_one(alone[name]) == name
+        assert all(granted["both", name] == granted["alone", name] for name in "ab")
+    assert min(sent.values()) > 2 * window

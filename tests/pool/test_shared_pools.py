@@ -15,6 +15,7 @@ from workerbus import (
     BaseWorker,
     BusJobRequestMessage,
     BusJobUpdateRequestMessage,
+    BusMessage,
     BusPoolLoadMessage,
     JobError,
     JobStatus,
@@ -340,6 +341,27 @@ async def test_a_pool_that_grows_says_so() -> None:
             for _ in range(8):
                 group.start_soon(ask)
         assert parts == {"left": 2, "right": 6}
+
+
+async def test_a_pool_that_grows_tells_of_the_jobs_that_wait_for_it_too() -> None:
+    """S2: how busy it is goes by all that it has, and not by what its members do."""
+    told: list[tuple[int, int]] = []
+
+    def tap(message: BusMessage) -> None:
+        if isinstance(message, BusPoolLoadMessage):
+            told.append((message.places, message.taken))
+
+    async with WorkerRunner() as runner, anyio.create_task_group() as group:
+        pool = pool_of(1, shared="it")
+        await runner.add_workers(pool, wait=True)
+        for _ in range(3):
+            group.start_soon(lambda: runner.job("pool", name="sleep", payload={"seconds": 5.0}))
+        await anyio.sleep(1.0)
+        runner.bus.add_tap(tap)
+        await pool.resize(2)
+        await settle()
+        assert told == [(2, 3)]
+        group.cancel_scope.cancel()
 
 
 async def test_a_pool_that_is_inactive_is_not_chosen() -> None:

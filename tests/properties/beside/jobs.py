@@ -177,7 +177,7 @@ async def answers_as_they_come(side: Side) -> Any:
 
 @feature(shares=True)
 async def attempts(side: Side) -> Any:
-    """J20: a job is tried again, with a pause, and its deadline is for all attempts."""
+    """J20: a job is tried again, with a pause; its deadline is for all attempts, and its delay for the first."""
     server, tag = await side.hire(Server, "server"), side.mark
     backoff = Backoff(initial=0.4, factor=2.0, jitter=0.0)
     tried = side.runner.job(
@@ -190,6 +190,8 @@ async def attempts(side: Side) -> Any:
     )
     await fails(side, failing)
     side.see(failing.attempts)
+    once: dict[str, Any] = {"delay": 0.5, "attempts": 2, "retry_on": ValueError, "backoff": backoff}
+    await fails(side, side.runner.job(server.name, name="fail", payload={"tag": "delay but one"}, **once))
     return side.seen
 
 
