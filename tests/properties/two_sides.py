@@ -42,21 +42,45 @@ class Step:
 ON_A_SIDE = {
     "meet": 3, "lose": 2, "locate": 3, "unlocate": 1, "arrive": 6, "again": 1, "skip": 1, "send": 6, "post": 3,
     "post to": 1, "update": 2, "settle": 6, "fail": 1, "give up": 1, "claim": 3, "answer": 4, "leave": 2, "keep": 1,
-    "free": 1, "name lost": 1, "block": 1, "let go": 2, "cannot travel": 1, "end": 1,
+    "free": 1, "name lost": 2, "block": 1, "let go": 2, "cannot travel": 1, "end": 1,
 }  # fmt: skip
-ON_BOTH = {"broadcast": 3, "time": 2, "life over": 2, "join": 4}
+ON_BOTH = {"broadcast": 3, "time": 2, "life over": 2, "join": 4, "listen": 1}
+
+
+RARE = [
+    ("claim", "answer", "name lost", "leave", "listen"),
+    ("claim", "answer", "name lost", "life over", "join", "listen"),
+    ("claim", "life over", "answer", "time", "time", "time", "join"),
+    ("claim", "life over", "join", "answer", "life over", "join", "answer"),
+    ("claim", "keep", "give up", "answer", "free"),
+    ("claim", "answer", "keep", "leave", "claim", "give up", "free"),
+    ("claim", "answer", "keep", "leave", "life over", "join", "claim", "answer"),
+    ("send", "life over", "send", "time", "join", "settle", "settle"),
+    ("life over", "send", "send", "give up", "join", "settle"),
+    ("life over", "cannot travel", "send", "send", "join", "settle"),
+    ("block", "arrive", "arrive", "arrive", "arrive", "let go"),
+    ("locate", "lose", "update", "meet", "update", "send", "settle"),
+]
+"""What is seldom drawn step by step; other steps come in between."""
 
 
 def program(random: Random) -> list[Step]:
     steps = [Step(side, deed, n) for side in SIDES for n, deed in enumerate(("meet", "locate"))]
-    for _ in range(random.randint(15, 60)):
-        if random.random() < 0.2:
-            deed = random.choices(list(ON_BOTH), list(ON_BOTH.values()))[0]
-            steps.append(Step(None, deed, random.randrange(4)))
-        else:
-            deed = random.choices(list(ON_A_SIDE), list(ON_A_SIDE.values()))[0]
-            steps.append(Step(random.choice(SIDES), deed, random.randrange(4)))
+    for _ in range(random.randint(4, 16)):
+        side, n = random.choice(SIDES), random.randrange(4)
+        for deed in random.choice(RARE) if random.random() < 0.4 else ():
+            steps.append(Step(None if deed in ON_BOTH else side, deed, n))
+            if random.random() < 0.3:
+                steps.append(_any_step(random))
+        steps += [_any_step(random) for _ in range(random.randrange(4))]
     return steps
+
+
+def _any_step(random: Random) -> Step:
+    if random.random() < 0.2:
+        return Step(None, random.choices(list(ON_BOTH), list(ON_BOTH.values()))[0], random.randrange(4))
+    deed = random.choices(list(ON_A_SIDE), list(ON_A_SIDE.values()))[0]
+    return Step(random.choice(SIDES), deed, random.randrange(4))
 
 
 class Owner(Plain):
@@ -97,6 +121,7 @@ class SidesBus(HandBus):
         return receipt
 
     async def claim(self, name: str) -> None:
+        assert self.is_alive
         self.sided.append((int(name[-1]), ("claims", name)))
         answer = Event()
         self.asked.setdefault(name, []).append(answer)
@@ -113,6 +138,22 @@ class SidesBus(HandBus):
 
     def lost(self, peer: Peer) -> None:
         self.sided.append((int(peer.name[-1]), ("drops", peer)))
+
+
+class Names:
+    """Somebody who listens for the names that are lost already."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+
+    def met(self, peer: Peer) -> None: ...
+
+    def lost(self, peer: Peer, reason: str) -> None: ...
+
+    def report(self, text: str) -> None: ...
+
+    def name_lost(self, name: str, owner: str) -> None:
+        self.names[name] = owner
 
 
 def side_of(message: BusMessage) -> int | None:
@@ -150,6 +191,7 @@ class Sides:
     ears: dict[int, Plain] = field(factory=dict)
     owners: dict[str, Owner] = field(factory=dict)
     gates: dict[int, Event | None] = field(factory=dict)
+    names_lost: dict[str, str] = field(factory=dict)
     count: int = 0
 
     async def play(self, steps: Sequence[Step]) -> dict[int, list[Any]]:
@@ -179,10 +221,14 @@ class Sides:
     def _check(self, seen: list[Any]) -> None:
         """What goes to a peer goes in the order in which it was sent, and once."""
         last: dict[Peer, int] = {}
+        over: set[int] = set()
         for what in seen:
             if what[0] == "to" and what[2][3] is not None:
                 assert last.get(what[1], -1) < what[2][3]
+                assert what[2][3] not in over  # what its sender waits for no more is not sent
                 last[what[1]] = what[2][3]
+            elif what[0] == "outcome":
+                over.add(what[1])
 
     def _look(self) -> None:
         # Of what happens in one step, the order between tasks is nobody's promise; that of each destination is.
@@ -250,9 +296,15 @@ class Sides:
             self.bus.post((Alarm if step.n % 2 else Note)(self.count, source="all"))
         elif step.deed == "life over" and alive:
             self.bus.end_life("fenced")
+        elif step.deed == "listen":
+            told = Names()
+            self.bus.add_listener(told)
+            self.bus.remove_listener(told)
+            assert told.names == self.names_lost
         elif step.deed == "join":
             if alive and step.n:
                 return
+            self.names_lost.clear()
             for side in SIDES:
                 self.lives[side] += 1
             self.bus.join(*(self._peer(side) for side in self.sees))
@@ -400,6 +452,7 @@ class Sides:
         owner = self.owners.pop(f"w{n % 2} {side}", None)
         if owner is not None:
             await self.bus.unsubscribe(owner)
+            self.names_lost.pop(owner.name, None)
 
     async def _keep(self, side: int, n: int) -> None:
         self.bus.keep_name(f"w{n % 2} {side}")
@@ -408,7 +461,10 @@ class Sides:
         self.bus.free_name(f"w{n % 2} {side}")
 
     async def _name_lost(self, side: int, n: int) -> None:
-        self.bus.name_lost(f"w{n % 2} {side}", f"owner {n}")
+        name = f"w{n % 2} {side}"
+        if self.bus.has_subscriber(name):
+            self.names_lost[name] = f"owner {n}"
+        self.bus.name_lost(name, f"owner {n}")
 
     # --- a subscriber that does not go on
 

@@ -14,7 +14,9 @@ from attrs import Factory, define, field
 from support.wires import WIRE, Colour, Drawing, Point, carries, changed, refusal, there_and_back
 from workerbus import BusFrameMessage, BusJobRequestMessage, BusMessage, wire
 from workerbus.errors import WireError
-from workerbus.pipeline import DataFrame, Frame, FrameDirection, UninterruptibleFrame, frame_type
+from workerbus.pipeline import DataFrame, Frame, FrameDirection, TextFrame, UninterruptibleFrame, frame_type
+from workerbus.wire._codec import codecs
+from workerbus.wire._frame_codec import frame_parts
 
 
 @wire.register(tag="all-fields.odd")
@@ -282,3 +284,19 @@ def test_two_messages_and_two_frames_of_one_class_do_not_mix() -> None:
         came = {each: WIRE.decode(datas[each]) for each in order}
         for each in order:
             assert WIRE.encode(came[each]) == datas[each] == WIRE.encode(messages[each])
+
+
+def test_two_classes_of_one_name_are_two() -> None:
+    """X1: whichever was looked at first, and where the library has a frame of that name, too."""
+    codecs.pop(BusFrameMessage, None)
+    frame_parts.pop(TextFrame, None)
+    mine, other = _frame_named("TextFrame", "all-fields.mine"), _frame_named("TextFrame", "all-fields.other")
+    for frame in (TextFrame("x"), mine(1), other(2), TextFrame("y"), mine(3)):
+        came = there_and_back(carries(frame)).frame
+        assert type(came) is type(frame)
+        assert content(came) == content(frame)
+
+
+def _frame_named(name: str, tag: str) -> Any:
+    cls = type(name, (DataFrame,), {"__annotations__": {"number": int}, "__module__": tag})
+    return wire.register(frame_type(cls), tag=tag)
