@@ -43,6 +43,7 @@ ON_A_SIDE = {
     "meet": 3, "lose": 2, "locate": 3, "unlocate": 1, "arrive": 6, "again": 1, "skip": 1, "send": 6, "post": 3,
     "post to": 1, "update": 2, "settle": 6, "fail": 1, "give up": 1, "claim": 3, "answer": 4, "leave": 2, "keep": 1,
     "free": 1, "name lost": 2, "block": 1, "let go": 2, "cannot travel": 1, "end": 1,
+    "live again": 1, "lose former": 1, "unlocate former": 1,
 }  # fmt: skip
 ON_BOTH = {"broadcast": 3, "time": 2, "life over": 2, "join": 4, "listen": 1}
 
@@ -52,6 +53,10 @@ RARE = [
     ("claim", "answer", "name lost", "life over", "join", "listen"),
     ("claim", "life over", "answer", "time", "time", "time", "join"),
     ("claim", "life over", "join", "answer", "life over", "join", "answer"),
+    ("claim", "life over", "join", "life over", "answer", "time", "time", "time", "join"),
+    ("claim", "answer", "keep", "leave", "name lost", "join"),
+    ("locate", "live again", "locate", "lose former", "unlocate former", "send", "update"),
+    ("locate", "live again", "unlocate", "unlocate former", "lose", "send", "lose former"),
     ("claim", "keep", "give up", "answer", "free"),
     ("claim", "answer", "keep", "leave", "claim", "give up", "free"),
     ("claim", "answer", "keep", "leave", "life over", "join", "claim", "answer"),
@@ -192,6 +197,7 @@ class Sides:
     owners: dict[str, Owner] = field(factory=dict)
     gates: dict[int, Event | None] = field(factory=dict)
     names_lost: dict[str, str] = field(factory=dict)
+    claiming: set[str] = field(factory=set)
     count: int = 0
 
     async def play(self, steps: Sequence[Step]) -> dict[int, list[Any]]:
@@ -237,6 +243,7 @@ class Sides:
         for side, what in [*others, *sorted(claims, key=lambda each: str(each[1][1]))]:
             self.seen[side].append(what)
         self.bus.sided.clear()
+        assert list(self.bus.peers) == [session.peer for session in self.bus._sessions.values()]
         for side in self.sees:
             by_lane = sorted(self.heard[side], key=lambda each: each[1][0] == "Alarm")  # the order holds in each
             self.seen[side] += [*sorted(self.told[side], key=repr), *by_lane]
@@ -255,6 +262,7 @@ class Sides:
         self.bus.sided.append((int(peer.name[-1]), ("met", peer)))
 
     def lost(self, peer: Peer, reason: str) -> None:
+        assert self.bus.is_alive == reason.startswith(("reason", "more than"))  # else all sessions are over
         self.bus.sided.append((int(peer.name[-1]), ("lost", peer, reason)))
 
     def report(self, text: str) -> None:
@@ -300,6 +308,7 @@ class Sides:
             told = Names()
             self.bus.add_listener(told)
             self.bus.remove_listener(told)
+            self.bus.remove_listener(told)  # nothing happens
             assert told.names == self.names_lost
         elif step.deed == "join":
             if alive and step.n:
@@ -316,6 +325,22 @@ class Sides:
 
     async def _lose(self, side: int, n: int) -> None:
         self.bus.lose(self._peer(side), f"reason {n}")
+
+    def _former(self, side: int) -> Peer:
+        return Peer(f"peer {side}", f"peer {side} in life {self.lives[side] - 1}")
+
+    async def _live_again(self, side: int, n: int) -> None:
+        if self.bus.session(self._peer(side).incarnation) is not None:
+            self.lives[side] += 1
+            self.bus.meet(self._peer(side))  # while the former life is not known to be over
+
+    async def _lose_former(self, side: int, n: int) -> None:
+        self.bus.lose(self._former(side), f"reason {n}")
+
+    async def _unlocate_former(self, side: int, n: int) -> None:
+        at = self.bus._routes.get(f"far {side}")
+        self.bus.unlocate(f"far {side}", self._former(side))
+        assert self.bus._routes.get(f"far {side}") == (None if at == self._former(side) else at)
 
     async def _locate(self, side: int, n: int) -> None:
         self.bus.locate(f"far {side}", self._peer(side))
@@ -423,8 +448,9 @@ class Sides:
 
     async def _claim(self, side: int, n: int) -> None:
         name = f"w{n % 2} {side}"
-        if self.bus.has_subscriber(name) or self.bus.asked.get(name):
-            return
+        if self.bus.has_subscriber(name) or name in self.claiming:
+            return  # of two tasks that claim it, nobody promises which comes first
+        self.claiming.add(name)
         owner, number, scope = Owner(name), self.count, CancelScope()
         self.scopes[side].append(scope)
 
@@ -438,6 +464,7 @@ class Sides:
                     self.owners[name] = owner
                 except (BusUnavailable, ValueError) as error:
                     outcome = str(error)
+            self.claiming.discard(name)
             if outcome != "claimed" and self.bus.is_alive and name not in self.bus.claimed_names:
                 assert self.bus.claimed_in.get(name) != self.bus.incarnation
             self.told[side].append(("claim", number, outcome, current_time()))
@@ -465,6 +492,7 @@ class Sides:
         if self.bus.has_subscriber(name):
             self.names_lost[name] = f"owner {n}"
         self.bus.name_lost(name, f"owner {n}")
+        assert (name in self.bus.claimed_names) == self.bus.has_subscriber(name)
 
     # --- a subscriber that does not go on
 
