@@ -1,8 +1,11 @@
 """`explore` with faults of buses among the choices, gone on with from a file, and in several processes."""
 
 import json
+import os
 import re
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -295,3 +298,48 @@ def test_wrong_numbers_of_processes_are_refused() -> None:
     for wrong, error in ((0, ValueError), (True, TypeError), ("2", TypeError)):
         with pytest.raises(error, match="processes must be"):
             explore(double_answer, processes=wrong)  # type: ignore[arg-type]  # that is the mistake
+
+
+# --- in whichever process
+
+
+@contextmanager
+def handled_by(handler: Any) -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_schedule_of_workers_fits_whoever_handles_sigint(backend: str) -> None:
+    """T2: a runner listens to it, with a task of its own; and a signal that comes meanwhile is not lost."""
+    come: list[int] = []
+
+    async def scenario(fails: bool = True) -> None:
+        orders: list[int] = []
+
+        async def ask(number: int) -> None:
+            await runner.job("echo")
+            orders.append(number)
+
+        async with WorkerRunner(name="r") as runner:
+            await runner.add_workers(EchoWorker("echo"))
+            async with anyio.create_task_group() as group:
+                for number in range(2):
+                    group.start_soon(ask, number)
+        os.kill(os.getpid(), signal.SIGINT) if not fails else None
+        assert orders == [0, 1] or not fails
+
+    usual = explore(scenario, strategy=random_walk(), backend=backend, raises=False)
+    assert usual.failure is not None
+    for handler in (signal.SIG_IGN, lambda number, _: come.append(number)):
+        with handled_by(handler):
+            report = explore(scenario, strategy=random_walk(), backend=backend, raises=False)
+            assert report.failure is not None
+            assert (str(report), report.failure.schedule) == (str(usual), usual.failure.schedule)
+            with pytest.raises(AssertionError):
+                replay(scenario, usual.failure.schedule)
+            assert signal.getsignal(signal.SIGINT) is handler
+            explore(partial(scenario, False), budget=1, backend=backend)
+    assert come == [signal.SIGINT]

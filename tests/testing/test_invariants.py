@@ -219,8 +219,8 @@ def test_the_program_winds_down_and_the_first_thing_broken_counts(backend: str) 
     assert ended
 
 
-def test_without_a_scope_around_the_program_the_loop_ends() -> None:
-    """T3: as under anyio's pytest plugin. Out of trio's loop that is an internal error, which leaves tasks behind."""
+def test_without_a_scope_around_the_program_it_ends(backend: str) -> None:
+    """T3: as under anyio's pytest plugin; on trio, the error is raised in the main task."""
 
     async def scenario(busy: bool) -> None:
         broken: list[int] = []
@@ -232,7 +232,7 @@ def test_without_a_scope_around_the_program_the_loop_ends() -> None:
         await anyio.sleep(1)
 
     for busy in (False, True):
-        name, options = virtual_backend("asyncio")
+        name, options = virtual_backend(backend)
         with pytest.raises(InvariantError):
             anyio.run(scenario, busy, backend=name, backend_options=options)
 

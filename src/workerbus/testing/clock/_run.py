@@ -2,8 +2,11 @@
 
 import asyncio
 import math
+import signal
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from inspect import isawaitable
 from typing import Any, Final, TypeVar, TypeVarTuple, cast
@@ -99,11 +102,35 @@ def run_steered(
     __tracebackhide__ = _is_stuck
     virtual_backend(backend, limit=limit)
     options = _module(backend).options(0, limit, 0.0, steering)
-    with PROCESS.numbered_anew(), decided_by(None if steering.most_faults is None else steering):
+    with _sigint_by_default(), PROCESS.numbered_anew(), decided_by(None if steering.most_faults is None else steering):
         result, stuck = _run_with(options, note, backend, async_fn, (), recorder)
     if stuck is not None:
         raise stuck.with_traceback(None)
     return cast("T", result)
+
+
+@contextmanager
+def _sigint_by_default() -> Iterator[None]:
+    """Let SIGINT be nobody's, so that a runner listens to it, with a task of its own, in each process alike.
+
+    Where it is ignored, as in what a shell's script has started in the background, or has another handler, it is held
+    back meanwhile, and then meets that again. Off the main thread no runner listens to signals.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if (
+        handler in (signal.default_int_handler, None)
+        or threading.current_thread() is not threading.main_thread()
+        or not hasattr(signal, "pthread_sigmask")
+    ):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_with(

@@ -7,8 +7,10 @@ batch with a random generator of its own, which is seeded here for the time of a
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
+from queue import Queue
 from threading import active_count
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 import trio._core._run as scheduler
@@ -38,11 +40,31 @@ def _tasks() -> list[Task]:
     return sorted(tasks, key=lambda task: task._counter)
 
 
+def _program() -> Any:
+    """Return what the main task awaits: under anyio's pytest plugin, whose main task runs several, that is the test."""
+    task = scheduler.GLOBAL_RUN_CONTEXT.runner.main_task
+    return None if task is None else getattr(task.coro, "cr_await", None)
+
+
+def _tell_plugin(error: BaseException) -> None:
+    # When the loop ends in an error, anyio's pytest plugin does not look at that, and waits for ever for its test: for
+    # what comes in its queue of calls. So that has to raise it.
+    frame = getattr(getattr(scheduler.GLOBAL_RUN_CONTEXT.runner.main_task, "coro", None), "cr_frame", None)
+    calls = None if frame is None else getattr(frame.f_locals.get("self"), "_call_queue", None)
+    if isinstance(calls, Queue):
+        calls.put(partial(_throw, error))
+
+
+def _throw(error: BaseException) -> NoReturn:
+    raise error
+
+
 class _Clock(trio.abc.Clock, trio.abc.Instrument):
     """A clock that jumps when nothing can run, and an instrument that sees the other turns of the loop."""
 
     def __init__(self, seed: int | None, limit: float, patience: float) -> None:
-        self.virtual = VirtualTime(limit, self._waiting, self._push)
+        self.virtual = VirtualTime(limit, self._waiting, self._push, self._interrupt)
+        self._interrupted: Any = None
         self._seed = seed
         self._patience = patience
         self._before: tuple[Any, bool] | None = None
@@ -75,6 +97,7 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
         # Out of here an error ends the run. What an instrument raises, trio only logs: see `before_io_wait`.
         if self._error is not None:
             error, self._error = self._error, None
+            _tell_plugin(error)
             raise error
         return self.virtual.look()
 
@@ -104,7 +127,11 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
                 self.virtual.thread_at_work()
                 return THREAD_POLL
         self._looked = False
-        self.virtual.idle(deadline)
+        try:
+            self.virtual.idle(deadline)
+        except (StuckError, InvariantError) as exc:
+            _tell_plugin(exc)
+            raise
         return 0.0
 
     def before_io_wait(self, timeout: float) -> None:
@@ -124,6 +151,9 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
     def after_task_step(self, task: Task) -> None:
         """Have the watchers look at the program."""
         self.virtual.ends(task.name, task.coro)
+        if self._interrupted is not None and _program() is not self._interrupted:
+            self._interrupted = None
+            self.virtual.another_begins()
 
     def _waiting(self) -> tuple[str, ...]:
         own = "<"  # trio's own tasks are named like that
@@ -133,7 +163,25 @@ class _Clock(trio.abc.Clock, trio.abc.Instrument):
             *stories(),
         )
 
+    def _interrupt(self, error: BaseException) -> bool:
+        # As trio has it with a KeyboardInterrupt: the main task is woken by the error where it waits, or gets it where
+        # it goes on next. It winds down then, with its task groups.
+        task = scheduler.GLOBAL_RUN_CONTEXT.runner.main_task
+        if task is None or _program() is None:
+            return False
+        if task._abort_func is not None:
+            task._attempt_abort(partial(_throw, error))
+        elif task._next_send_fn is not None:
+            task._next_send_fn, task._next_send = task.coro.throw, error
+        else:
+            return False
+        self._interrupted = _program()
+        return True
+
     def _push(self) -> None:
+        if self._interrupted is not None and self.virtual.error is not None:
+            self._interrupt(self.virtual.error)
+            return
         # The scopes are cancelled already; what keeps the cancellation from a task is a shield.
         for task in _tasks():
             status: Any = task._cancel_status

@@ -86,20 +86,29 @@ class VirtualTime:
         limit: Seconds that the program may take.
         waiting: Describes the tasks that wait.
         push: Breaks what keeps a program from winding down, shields included.
+        interrupt: Raises an error in the program's main task, and returns whether it could; for a program without a
+            scope around it, as a test of anyio's pytest plugin is.
 
     Attributes:
         now: Seconds since the beginning; reading it takes no time, unlike `look`.
-        scope: The scope around the program, to be cancelled when it is stuck; without one, the error comes out of the
-            loop itself.
+        scope: The scope around the program, to be cancelled when it is stuck; without one, the error is raised in its
+            main task, or comes out of the loop itself.
         error: Why the program does not come to its end; None if it does.
         watchers: Who looks at the program between steps.
         recorder: Who sees each step, until something is wrong; None if nobody does.
     """
 
-    def __init__(self, limit: float, waiting: Callable[[], tuple[str, ...]], push: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        limit: float,
+        waiting: Callable[[], tuple[str, ...]],
+        push: Callable[[], None],
+        interrupt: Callable[[BaseException], bool] = lambda _: False,
+    ) -> None:
         self._limit = limit
         self._waiting = waiting
         self._push = push
+        self._interrupt = interrupt
         self._turns = 0
         self._pushed = 0
         self._looks = 0
@@ -137,19 +146,27 @@ class VirtualTime:
 
     def _break(self, error: InvariantError | None) -> None:
         # The first error counts. The program is cancelled, so that it winds down; without a scope around it, the error
-        # comes out of the loop, when that turns next.
+        # is raised in its main task. If that cannot be, it comes out of the loop, when that turns next.
         if error is None or self.error is not None:
             return
         self.error = error
+        self._broken = not self._ended_by(error)
+
+    def _ended_by(self, error: StuckError | InvariantError) -> bool:
         if self.scope is None:
-            self._broken = True
-        else:
-            self.scope.cancel()
+            return self._interrupt(error)
+        self.scope.cancel()
+        return True
 
     def _raise(self) -> None:
         if self._broken and self.error is not None:
             self._broken = False
             raise self.error
+
+    def another_begins(self) -> None:
+        """Forget what was wrong, and who looks, as another program begins in the same loop."""
+        self.error, self._pushed = None, 0
+        self.watchers.clear()
 
     # --- idle moments
 
@@ -223,15 +240,15 @@ class VirtualTime:
 
     def _stuck(self, kind: type[StuckError], headline: str) -> None:
         # 1. The first time, the error is made here, while all tasks still stand where they wait. Then the program is
-        #    cancelled, so that it winds down; the error is raised when it has. Without a scope, it is raised at once.
+        #    cancelled, so that it winds down; the error is raised when it has. Without a scope, it is raised at once:
+        #    in the main task, if that can be.
         # 2. Stuck again, in the wind-down: the error notes where. Then whatever keeps the cancellation off is broken,
         #    a few times, since clean-up may wait again and again.
         # 3. Too often: the error comes out of the loop, and leaves the tasks where they are.
         if self.error is None:
             self.error = kind(f"{headline} (at {self.now:g} s)", self._waiting(), self.now)
-            if self.scope is None:
+            if not self._ended_by(self.error):
                 raise self.error
-            self.scope.cancel()
             return
         self._pushed += 1
         if self._pushed > PATIENT_TIMES:
