@@ -26,9 +26,9 @@ switches of tasks are enough (see `workerbus.testing.explore`)::
     @pytest.mark.explore(pct=3, schedules=1000)
     async def test_no_deposit_is_lost(): ...
 
-``exhaustive=2`` and ``random_walk=True`` are the other strategies; ``seed=``, ``limit=``, ``faults=`` and
-``processes=`` are those of `explore`. Fixtures are made once, and not for each run. ``--workerbus-schedule`` runs such
-a test under one schedule again.
+``exhaustive=2`` and ``random_walk=True`` are the other strategies; ``seed=``, ``limit=``, ``faults=``, ``processes=``
+and ``coverage=`` are those of `explore`. Fixtures are made once, and not for each run. ``--workerbus-schedule`` runs
+such a test under one schedule again.
 
 With ``--workerbus-record DIR`` a test that fails leaves behind what has passed on its buses, whichever they are, and
 pictures of it: see `workerbus.recording`. Those are recorded that the test and its fixtures have made; of many, the
@@ -296,6 +296,7 @@ def _explore_options(
     limit: float = ONE_WEEK,
     faults: int | None = None,
     processes: int = 1,
+    coverage: bool = False,
 ) -> dict[str, Any]:
     wanted: list[Strategy] = []
     if pct is not None:
@@ -307,7 +308,7 @@ def _explore_options(
     if len(wanted) > 1:
         raise ValueError("one strategy at a time: pct=…, exhaustive=… or random_walk=True")
     strategy = wanted[0] if wanted else DEFAULT_STRATEGY
-    options = {"seed": seed, "limit": limit, "faults": faults, "processes": processes}
+    options = {"seed": seed, "limit": limit, "faults": faults, "processes": processes, "coverage": coverage}
     return {"strategy": strategy, "budget": schedules, **options}
 
 

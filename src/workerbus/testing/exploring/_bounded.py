@@ -16,12 +16,10 @@ from attrs import define
 
 from workerbus.testing.clock._steering import DEFAULT, TaskStep
 from workerbus.testing.exploring._runs import Order, Ran
-from workerbus.testing.exploring._states import Used
+from workerbus.testing.exploring._states import NO_STATE, Used
 
 Pick = tuple[int, int]
 """What is chosen where it is not the default: the number of the choice, from 0, and the index."""
-
-NO_STATE = b""
 
 
 class Picked:
@@ -147,9 +145,11 @@ class BoundedSearch:
 
     def _order(self, begun: _Begun) -> Order:
         last = begun.picks[-1][0] if begun.picks else -1
-        leads_on = begun.used[0] < self._bound[0] or begun.used[1] < self._bound[1]
         chooser = Picked(dict(begun.picks)) if begun.picks else DEFAULT
-        return Order(chooser, last if self._reduction and leads_on else None, begun.used)
+        return Order(chooser, last if self._reduction and self._leads_on(begun) else None, begun.used)
+
+    def _leads_on(self, begun: _Begun) -> bool:
+        return begun.used[0] < self._bound[0] or begun.used[1] < self._bound[1]
 
     def _next(self) -> _Begun | None:
         while self._items:
@@ -175,8 +175,8 @@ class BoundedSearch:
         self._handed_out -= 1
         begin = begun.picks[-1][0] + 1 if begun.picks else 0
         end, states = len(ran.ready), dict[int, bytes]()
-        for position, digest in ran.states:
-            if position < begin:
+        for position, digest in ran.states if self._reduction and self._leads_on(begun) else ():
+            if position < begin or digest == NO_STATE:
                 continue
             states.setdefault(position, digest)  # of a turn with one ready task there is no choice
             if self.known.knows(digest, begun.used):
@@ -184,14 +184,14 @@ class BoundedSearch:
                 break
             self.known.add(digest, begun.used)
         self._note_race(begun, ran, next(iter(states.values()), NO_STATE))
-        if begin < end and (begun.used[0] < self._bound[0] or begun.used[1] < self._bound[1]):
+        if begin < end and self._leads_on(begun):
             points = frozenset(each for each in ran.points if begin <= each < end)
             self._items.append(_Item(begun.picks, begun.used, ran.ready[:end], points, states, begin))
 
     def _note_race(self, begun: _Begun, ran: Ran, state: bytes) -> None:
-        is_switch = bool(begun.picks) and begun.picks[-1][0] not in ran.points
-        if is_switch and ran.switch is not None and NO_STATE != state != begun.usual != NO_STATE:
-            self._races.add((str(ran.switch.ran), str(ran.switch.before)))
+        pair = ran.switches.get(begun.picks[-1][0]) if begun.picks else None
+        if pair is not None and NO_STATE != state != begun.usual != NO_STATE:
+            self._races.add(pair)
 
     # --- how far it is
 

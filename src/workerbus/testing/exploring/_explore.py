@@ -17,6 +17,7 @@ from attrs import define, evolve, field, frozen
 from workerbus.testing._errors import SpinError, TimeLimitError
 from workerbus.testing.clock._run import ONE_WEEK, run_steered, virtual_backend
 from workerbus.testing.clock._steering import Steering, Switch
+from workerbus.testing.exploring._coverage import Coverage
 from workerbus.testing.exploring._processes import runs_in
 from workerbus.testing.exploring._recorder import Recorder
 from workerbus.testing.exploring._runs import Kind, Order, Ran, Scenario, kind_of
@@ -67,8 +68,9 @@ class Exploration:
         choices: The largest number of choices in a run.
         exhausted: Whether the strategy had nothing left to try.
         failure: The first failure; None if there was none.
-        states: How many different states of the program were seen; 0 if the strategy does not look at them.
-        races: For how many pairs of steps the order was seen to make a difference; likewise 0.
+        states: How many different states of the program were seen, one for each turn of the loop. Without ``coverage``,
+            only `exhaustive` looks at some of them, and others have 0.
+        races: For how many pairs of steps the order was seen to make a difference to the state; likewise 0.
         unknown: The class of an object whose contents cannot be seen, so that states could not be determined; empty if
             there was none.
     """
@@ -107,6 +109,7 @@ def explore(
     processes: int = 1,
     resume: str | PathLike[str] | None = None,
     progress: Callable[[Exploration], object] | None = None,
+    coverage: bool = False,
 ) -> Exploration:
     """Run an async function under many orders of its tasks, in virtual time, until it fails.
 
@@ -131,6 +134,8 @@ def explore(
         resume: A file for the progress. A call with the same file and arguments continues from there; after a failure,
             with the schedule that failed.
         progress: Called with the result so far, after each round of at most 64 runs.
+        coverage: Whether to count states and races in every run, with any strategy. This takes two to ten times as
+            long, as a new state takes about as long as a small run.
 
     Returns:
         The result of all runs.
@@ -149,12 +154,14 @@ def explore(
     virtual_backend(backend, limit=limit)
     if not hasattr(strategy, "search"):
         raise TypeError(f"strategy must be one as pct(3) or exhaustive(2), not {strategy!r}")
-    what = {"strategy": repr(strategy), "backend": backend, "seed": seed, "faults": faults}
+    what = {"strategy": repr(strategy), "backend": backend, "seed": seed, "faults": faults, "coverage": coverage}
     steered = Scenario(scenario, backend, limit, faults)
     path = None if resume is None else Path(resume)
     saved = None if path is None else load(path, {"scenario": steered.name, **what})
     search = strategy.search(seed, faults or 0, None if saved is None else saved["search"])
     done = _Done(steered, search, Exploration(repr(strategy), backend, 0, 0, 0, exhausted=False, failure=None))
+    if coverage:
+        done.coverage = Coverage(None if saved is None else saved["coverage"])
     done.restore(saved)
     try:
         done.go_on(budget, processes, progress)
@@ -172,9 +179,10 @@ class _Done:
     search: Search
     sofar: Exploration
     seen: set[int] = field(factory=set)
+    coverage: Coverage | None = None
 
     def go_on(self, budget: int, processes: int, progress: Callable[[Exploration], object] | None) -> None:
-        runs = runs_in(processes, self.scenario, self.search.known)
+        runs = runs_in(processes, self.scenario, self.search.known, coverage=self.coverage is not None)
         try:
             while budget > 0 and self.sofar.failure is None:
                 orders = self.search.following(min(budget, ROUND))
@@ -195,6 +203,9 @@ class _Done:
         number = self.sofar.schedules + 1
         self.seen.add(hash(tuple(ran.choices)))
         failure = None
+        if self.coverage is not None:
+            self.coverage.learn(ran.states, ran.choices, ran.switches)
+        counted = self.search if self.coverage is None else self.coverage
         if ran.error is None:
             self.search.learn(ran)
         else:
@@ -205,15 +216,16 @@ class _Done:
             distinct=len(self.seen),
             choices=max(self.sofar.choices, len(ran.choices)),
             failure=failure,
-            states=self.search.states,
-            races=self.search.races,
+            states=counted.states,
+            races=counted.races,
             unknown=self.sofar.unknown or ran.unknown,
         )
 
     def saved(self) -> dict[str, Any]:
         counts = {name: getattr(self.sofar, name) for name in _COUNTS}
         counts["schedules"] -= self.sofar.failure is not None
-        return {"search": self.search.saved(), "seen": sorted(self.seen), "counts": counts}
+        coverage = None if self.coverage is None else self.coverage.saved()
+        return {"search": self.search.saved(), "seen": sorted(self.seen), "counts": counts, "coverage": coverage}
 
     def restore(self, saved: dict[str, Any] | None) -> None:
         if saved is not None:

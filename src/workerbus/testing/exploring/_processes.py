@@ -11,19 +11,21 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from workerbus.testing.exploring._bounded import States
+from workerbus.testing.exploring._coverage import Turn
 from workerbus.testing.exploring._runs import Known, Order, OwnProcess, Ran, Runs, Scenario, sendable
 
 SECONDS_TO_END: Final = 5.0
 """How long a process has to end when it is told so."""
 
 
-def runs_in(processes: int, scenario: Scenario, known: Known) -> Runs:
+def runs_in(processes: int, scenario: Scenario, known: Known, *, coverage: bool) -> Runs:
     """Return what runs orders.
 
     Args:
         processes: In how many processes.
         scenario: What is run.
         known: The states from which all has been run.
+        coverage: Whether every state is to be noted.
 
     Raises:
         TypeError: ``processes`` is not a whole number.
@@ -34,12 +36,12 @@ def runs_in(processes: int, scenario: Scenario, known: Known) -> Runs:
     if processes < 1:
         raise ValueError(f"processes must be at least 1, not {processes!r}")
     if processes == 1:
-        return OwnProcess(scenario, known)
+        return OwnProcess(scenario, known, {} if coverage else None)
     if "fork" not in multiprocessing.get_all_start_methods():
         raise ValueError(
             "several processes are forked from this one, which this system cannot do: leave processes at 1"
         )
-    return Processes(processes, scenario, known)
+    return Processes(processes, scenario, known, coverage=coverage)
 
 
 class Processes:
@@ -49,9 +51,10 @@ class Processes:
         count: How many.
         scenario: What is run.
         known: The states from which all has been run.
+        coverage: Whether every state is to be noted.
     """
 
-    def __init__(self, count: int, scenario: Scenario, known: Known) -> None:
+    def __init__(self, count: int, scenario: Scenario, known: Known, *, coverage: bool) -> None:
         self._known = known
         self._told = 0
         context = multiprocessing.get_context("fork")
@@ -59,7 +62,7 @@ class Processes:
         for _ in range(count):
             ours, theirs = context.Pipe()
             others = [connection for _, connection in self._workers]
-            process = context.Process(target=_work, args=(scenario, theirs, [ours, *others]), daemon=True)
+            process = context.Process(target=_work, args=(scenario, coverage, theirs, [ours, *others]), daemon=True)
             process.start()
             theirs.close()
             self._workers.append((process, ours))
@@ -91,21 +94,22 @@ class Processes:
                 process.join()
 
 
-def _work(scenario: Scenario, connection: Connection, others: Sequence[Connection]) -> None:
+def _work(scenario: Scenario, coverage: bool, connection: Connection, others: Sequence[Connection]) -> None:
     # Ends of other pipes were inherited: as long as they are open here, nobody there would see that ours is closed.
     for other in others:
         other.close()
     known = States()
+    led_to: dict[Turn, bytes] | None = {} if coverage else None
     with suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
         while True:
             news, orders = connection.recv()
             for digest, used in news:
                 known.add(digest, used)
-            connection.send([sendable(_try(scenario, order, known)) for order in orders])
+            connection.send([sendable(_try(scenario, order, known, led_to)) for order in orders])
 
 
-def _try(scenario: Scenario, order: Order, known: States) -> Ran:
+def _try(scenario: Scenario, order: Order, known: States, led_to: dict[Turn, bytes] | None) -> Ran:
     try:
-        return scenario.try_order(order, known)
+        return scenario.try_order(order, known, led_to)
     except (KeyboardInterrupt, SystemExit) as exc:  # out of the scenario: it is raised where the order is run again
-        return Ran((), (), (), (), "", None, RuntimeError(f"interrupted: {exc!r}"))
+        return Ran((), (), (), (), "", {}, RuntimeError(f"interrupted: {exc!r}"))

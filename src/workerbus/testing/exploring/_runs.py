@@ -11,7 +11,8 @@ from attrs import evolve, field, frozen
 
 from workerbus.testing._errors import InvariantError, StuckError
 from workerbus.testing.clock._run import run_steered
-from workerbus.testing.clock._steering import Chooser, Steering, Switch
+from workerbus.testing.clock._steering import Chooser, Steering
+from workerbus.testing.exploring._coverage import CoverageWatcher, Pair, Turn
 from workerbus.testing.exploring._recorder import Recorder
 from workerbus.testing.exploring._states import StateWatcher, Used
 from workerbus.testing.invariants._places import look
@@ -44,7 +45,7 @@ class Ran:
         points: Which of the choices were about faults.
         states: How many choices there were before each state that was looked at, and its digest.
         unknown: The class because of which the state could not be told; empty if there was none.
-        switch: The last switch.
+        switches: The switches, by their positions among the choices: the step that ran, and the one whose turn it was.
         error: What was raised.
         steering: The steering, if it was raised in this process.
     """
@@ -54,7 +55,7 @@ class Ran:
     points: Sequence[int]
     states: Sequence[tuple[int, bytes]]
     unknown: str
-    switch: Switch | None
+    switches: dict[int, Pair]
     error: BaseException | None = field(default=None, eq=False)
     steering: Steering | None = field(default=None, eq=False)
 
@@ -90,7 +91,11 @@ class Scenario:
         return getattr(function, "__name__", None) or repr(self.function)
 
     def run(
-        self, chooser: Chooser, *, recorder: Recorder | None = None, watcher: StateWatcher | None = None
+        self,
+        chooser: Chooser,
+        *,
+        recorder: Recorder | None = None,
+        watcher: StateWatcher | CoverageWatcher | None = None,
     ) -> tuple[Steering, BaseException | None]:
         """Run it once.
 
@@ -106,6 +111,8 @@ class Scenario:
         note = f"in workerbus.testing.explore({self.name}, backend={self.backend!r})"
         if recorder is not None:
             recorder.step_of = steering.running
+        if isinstance(watcher, CoverageWatcher):
+            watcher.choices = steering.choices
         function, backend, limit = self.function, self.backend, self.limit
         try:
             run_steered(function, backend=backend, steering=steering, limit=limit, note=note, recorder=recorder)
@@ -115,14 +122,19 @@ class Scenario:
             return steering, exc
         return steering, None
 
-    def try_order(self, order: Order, known: Known) -> Ran:
+    def try_order(self, order: Order, known: Known, led_to: dict[Turn, bytes] | None) -> Ran:
         """Run an order.
 
         Args:
             order: The order.
             known: The states from which all has been run; from there on, states are looked at no more.
+            led_to: To which state each turn leads that is known, if every state is to be noted; it is added to.
         """
-        watcher = None if order.watch is None else StateWatcher(order.watch, order.used, known.knows)
+        watcher: StateWatcher | CoverageWatcher | None = None
+        if led_to is not None:
+            watcher = CoverageWatcher(led_to)
+        elif order.watch is not None:
+            watcher = StateWatcher(order.watch, order.used, known.knows)
         steering, error = self.run(copy.deepcopy(order.chooser), watcher=watcher)
         return Ran(
             tuple(steering.choices),
@@ -130,10 +142,17 @@ class Scenario:
             tuple(steering.points),
             () if watcher is None else tuple(watcher.states),
             "" if watcher is None else watcher.unknown,
-            steering.switches[-1] if steering.switches else None,
+            {} if watcher is None else _switches(steering),
             error,
             None if error is None else steering,
         )
+
+
+def _switches(steering: Steering) -> dict[int, Pair]:
+    points = set(steering.points)
+    positions = [number for number, choice in enumerate(steering.choices) if choice and number not in points]
+    pairs = [(str(ran), str(before)) for ran, before in steering.switches]
+    return dict(zip(positions, pairs, strict=True))
 
 
 def kind_of(error: BaseException) -> Kind:
@@ -184,15 +203,17 @@ class OwnProcess:
     Args:
         scenario: What is run.
         known: The states from which all has been run.
+        led_to: To which state each turn leads that is known, if every state is to be noted.
     """
 
     scenario: Scenario
     known: Known
+    led_to: dict[Turn, bytes] | None = None
 
     def run(self, orders: Sequence[Order]) -> Iterator[Ran]:
         """Yield what is kept of each; who asks may stop in between."""
         for order in orders:
-            yield self.scenario.try_order(order, self.known)
+            yield self.scenario.try_order(order, self.known, self.led_to)
 
     def close(self) -> None:
         """Do nothing."""

@@ -143,6 +143,9 @@ def _is_constant(function: types.FunctionType) -> bool:
     )
 
 
+NO_STATE: Final = b""
+"""What stands for the digest of a state that could not be told."""
+
 Used = tuple[int, int]
 """How many switches and faults there are in a run."""
 
