@@ -273,8 +273,8 @@ _SPECIAL: Final[dict[str, Callable[[Any], Iterable[Any]]]] = {
     "workerbus.testing.clock._steering.Steering": _nothing,
 }
 _LIBRARYS: Final = frozenset(["started_at", "task_id", "_run_task", "_end_task"])
-"""Left out of the library's own objects: times of day, and numbers of tasks. Another task may get the number of one that
-has ended; while that runs, its frames tell which one it is."""
+"""Left out of the library's own objects: times of day, and numbers of tasks. Another task may get the number of one
+that has ended; while that runs, its frames tell which one it is."""
 _LEFT_OUT: Final[dict[str, frozenset[str]]] = {
     "workerbus.testing.clock._asyncio._Timer": frozenset(["number"]),  # they come in their order as it is
     "trio.lowlevel.Task": frozenset(["_counter", "name"]),
