@@ -108,7 +108,7 @@ def test_the_snippets_of_the_page_on_exploring_do_what_they_say(backend: str, tm
     """T1, T2, T3, T4, T6, T7."""
     module = played(page_on_exploring(), tmp_path)
     tests = [value for name, value in vars(module).items() if name.startswith("test_")]
-    assert len(tests) == 7
+    assert len(tests) == 8
     for test in tests:
         test(*[backend] * len(inspect.signature(test).parameters))
 

@@ -146,7 +146,7 @@ def explore(
         ValueError: ``budget`` or ``processes`` is less than 1, ``faults`` less than 0, there is no such backend, the
             file is of another exploration, or processes cannot be forked here.
 
-    Guarantees: T1, T2, T6, T7, T8.
+    Guarantees: T1, T2, T6, T7, T8, T9.
     """
     __tracebackhide__ = True
     check_budget(budget)
