@@ -131,8 +131,8 @@ def test_a_turn_that_is_known_leads_where_it_led(
     backend: str, scenario: Callable[[], Awaitable[object]], strategy: Strategy
 ) -> None:
     """T9: the numbers are those of looking at every state."""
-    looked = looked_at_each_time(scenario, strategy, backend, 20)
-    report = explore(scenario, strategy=strategy, budget=20, backend=backend, faults=1, coverage=True)
+    looked = looked_at_each_time(scenario, strategy, backend, 8)
+    report = explore(scenario, strategy=strategy, budget=8, backend=backend, faults=1, coverage=True)
     assert (report.states, report.races) == (looked.states, looked.races)
 
 
@@ -147,7 +147,7 @@ def test_several_processes_count_the_same(
         explore(
             scenario,
             strategy=strategy,
-            budget=40,
+            budget=12,
             backend=backend,
             raises=False,
             coverage=True,
