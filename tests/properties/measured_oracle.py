@@ -312,7 +312,8 @@ def why(ledger: Ledger, asked: Asked, state: str, time: float) -> str | None:
     if state not in ("failed", "timed_out"):
         return None
     answers = answers_at(ledger, place_of_requester(asked.requester)).get(asked.job_id, {})
-    bad = [response for at, status, response in answers.values() if status is not JobStatus.COMPLETED and at <= time]
+    by = time if state == "failed" else time - 1e-6  # whom the timeout has cancelled answers in the same moment
+    bad = [response for at, status, response in answers.values() if status is not JobStatus.COMPLETED and at <= by]
     return str((bad[0] or {}).get("type", state)) if bad else state
 
 

@@ -279,7 +279,7 @@ class Draw:
             "workers": ["fragile"] if broken else workers,
             "name": "break" if broken else rnd.choice(JOBS),
             "scripts": [self.script(depth) for _ in workers],
-            "timeout": rnd.choice((None, None, None, 0.75, 2.0)),
+            "timeout": rnd.choice((None, None, None, 0.71, 1.93)),  # what nothing else takes
             "leave": rnd.choice((None, None, None, None, 0.437)),
             "loop": rnd.random() < 0.3,
             "strict": rnd.random() < 0.5,
