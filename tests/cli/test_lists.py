@@ -80,6 +80,30 @@ def test_the_row_of_a_runner_has_the_sums_of_its_workers() -> None:
     assert [texts[key] for key in ("jobs", "wait", "done", "bad")] == ["2", "8", "7", "3"]
 
 
+@given(st.lists(st.tuples(st.sampled_from(["one", "two", "three"]), st.integers(0, 9), st.integers(0, 9)), max_size=8))
+def test_each_of_several_runners_has_the_sums_of_its_own_workers(workers: list[tuple[str, int, int]]) -> None:
+    """O8"""
+    seen = state(
+        **{f"w{n}": worker(runner=at, jobs=jobs, completed=done) for n, (at, jobs, done) in enumerate(workers)}
+    )
+    seen["runners"] = {"one": {"not_ready": []}, "two": {"not_ready": []}}
+    rows = [each.row for each in worker_rows(seen, Rates(), 0.0, BY_NAME) if not each.level]
+    told = {row.texts["name"]: (row.values["jobs"], row.values["done"]) for row in rows}
+    known = {"one", "two", *(at for at, _, _ in workers)}
+    assert told == {
+        name: (sum(jobs for at, jobs, _ in workers if at == name), sum(done for at, _, done in workers if at == name))
+        for name in known
+    }
+
+
+def test_a_worker_that_has_come_later_has_no_rate_before_it_was_seen_twice() -> None:
+    """O8: however many jobs it had answered before; that of another one is not changed by it."""
+    rates = Rates()
+    rates.learn(0.0, state(a=worker(completed=1)))
+    rates.learn(1.0, state(a=worker(completed=3), b=worker(completed=100)))
+    assert (rates.get("a"), rates.get("b")) == (2.0, None)
+
+
 def test_workers_of_several_runners_are_below_theirs() -> None:
     """O8: those of runners that do not answer are folded at first; one that tells nothing for long is silent."""
     seen = state(a=worker(runner="one"), b=worker(runner="two"))

@@ -60,6 +60,25 @@ def test_a_job_whose_request_was_not_seen_is_found_by_its_id_alone() -> None:
     assert Filters((), ["job-1"], ()).has(ANSWERED)
 
 
+def test_several_jobs_of_one_name_are_each_followed_to_their_end() -> None:
+    """O8: though they overlap, and another one is asked for in between."""
+    filters = Filters((), ["count"], ())
+    jobs = [ASKED._replace(job_id=f"job-{n}") for n in (1, 3, 4)]
+    rest = [ANSWERED._replace(job_id=each.job_id) for each in jobs]
+    passed = [jobs[0], jobs[1], OTHER, rest[0], jobs[2], rest[2], rest[1], ANSWERED._replace(job_id="job-2")]
+    assert [each for each in passed if filters.has(each)] == [*jobs[:2], rest[0], jobs[2], rest[2], rest[1]]
+
+
+def test_what_has_passed_is_written_behind_the_number_of_what_was_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """O8: in each of several reports; and only messages count for ``-n``."""
+    writer = Writer(Filters((), (), ()), 3, objects)
+    assert writer.take([ASKED], 2, 1.0)
+    assert writer.take([], 5, 1.0)
+    assert not writer.take([ANSWERED, OTHER, NEWS], 1, 4.0)
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each.get("missed", each.get("job_id")) for each in told] == [2, "job-1", 5, 1, "job-1", "job-2"]
+
+
 def test_a_line_says_when_who_what_and_of_which_job() -> None:
     """O8: what is behind the names stands in a column; nothing of it moves the cursor."""
     lines = Lines(colours=False)

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio import current_time
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support.documents import examples, names_for_examples
@@ -484,6 +484,8 @@ async def test_each_update_and_each_chunk_of_a_script_takes_its_time() -> None:
 
 
 @given(behaviours(max_delay=1.0, ends=("answer",)), seeds(), st.sampled_from(["asyncio", "trio"]))
+@example(Behaviour(chunks=[{"n": 1}], urgent=True), 0, "asyncio")
+@example(Behaviour(chunks=[{"n": 1}], status=JobStatus.FAILED), 0, "trio")
 @settings(max_examples=25)
 def test_a_worker_says_what_its_script_says_in_that_order_and_as_urgently(
     behaviour: Behaviour, seed: int, backend: str
