@@ -2,8 +2,8 @@
 
 import pytest
 
-from support.known_bugs import KNOWN_BUGS, Bug, mended, starvation
-from workerbus.testing import exhaustive, explore, pct
+from support.known_bugs import DEEPER_BUGS, KNOWN_BUGS, Bug, mended, starvation, two_producers_and_a_consumer
+from workerbus.testing import exhaustive, explore, pct, random_walk
 from workerbus.testing.exploring._strategies import Strategy
 
 BUDGET = 2_000
@@ -63,6 +63,17 @@ def test_two_switches_find_each_known_bug(backend: str, bug: Bug) -> None:
         return
     report = explore(bug, strategy=exhaustive(2), budget=BUDGET, backend=backend, raises=False)
     assert report.failure is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", DEEPER_BUGS, ids=name_of)
+def test_bugs_behind_several_races_are_found_and_need_each_of_them(backend: str, bug: Bug) -> None:
+    """T1, T2: one switch alone never shows them, and none of those that are told can be left out."""
+    assert explore(bug, strategy=exhaustive(1), budget=BUDGET, backend=backend).exhausted
+    report = explore(bug, strategy=random_walk(), budget=BUDGET, backend=backend, raises=False)
+    assert report.failure is not None
+    assert report.failure.switches == (2 if bug is two_producers_and_a_consumer else 3)
+    assert explore(mended(bug), strategy=exhaustive(2), budget=50, backend=backend).failure is None
 
 
 def test_priorities_find_soon_what_drawn_orders_seldom_have(backend: str) -> None:

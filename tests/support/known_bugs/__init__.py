@@ -26,6 +26,13 @@ from support.known_bugs._checks import (
     two_leaders,
     use_after_close,
 )
+from support.known_bugs._deeper import (
+    audit_of_moving_money,
+    hand_over_cut_twice,
+    leader_with_an_old_lease,
+    stampede_with_invalidation,
+    two_producers_and_a_consumer,
+)
 from support.known_bugs._messages import (
     dropped_exception,
     iteration_while_changed,
@@ -78,7 +85,17 @@ KNOWN_BUGS: Final[tuple[Bug, ...]] = (
     starvation,
 )
 
+DEEPER_BUGS: Final[tuple[Bug, ...]] = (
+    hand_over_cut_twice,
+    audit_of_moving_money,
+    stampede_with_invalidation,
+    two_producers_and_a_consumer,
+    leader_with_an_old_lease,
+)
+"""Those behind several races that have to go wrong together."""
+
 __all__ = [
+    "DEEPER_BUGS",
     "KNOWN_BUGS",
     "Bug",
     "aba_of_names",
@@ -89,4 +106,5 @@ __all__ = [
     "lost_update",
     "mended",
     "starvation",
+    "two_producers_and_a_consumer",
 ]
