@@ -141,6 +141,15 @@ async def a_group_that_goes_on_after_errors(side: Side) -> Any:
     return side.seen
 
 
+@feature(shares=True)
+async def payloads_of_a_group(side: Side) -> Any:
+    """J12: each worker gets its own, and those that have none get the common one."""
+    names = [(await side.hire(Server, word)).name for word in ("one", "two", "three", "four")]
+    own = {names[0]: {"seconds": 0.3, "tag": "first"}, names[2]: {"seconds": 0.4, "tag": "third"}}
+    await fails(side, side.runner.job_group(*names, name="sleep", payload={"seconds": 0.2, "tag": "all"}, payloads=own))
+    return side.seen
+
+
 @feature()
 async def the_first_of_three(side: Side) -> Any:
     """J20: the rest has unwound when the context is left."""

@@ -411,8 +411,16 @@ async def tasks_of_its_own(side: Side) -> Any:
 
     first = worker.create_task(work, "first", 9.0)
     worker.create_task(work, "second", 9.0)
-    worker.create_task(work, "third", 0.4)
-    await sleep(0.5)
+    third = worker.create_task(work, "third", 0.4)
+
+    async def wait(who: str) -> None:
+        await third.wait()
+        side.see(who, "goes on")
+
+    async with create_task_group() as tasks:
+        for who in ("one", "another one"):
+            tasks.start_soon(wait, who)
+    await sleep(0.1)
     await worker.cancel_task(first)
     await sleep(0.5)
     await end(side, worker)
