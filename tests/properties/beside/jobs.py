@@ -143,7 +143,7 @@ async def a_group_that_goes_on_after_errors(side: Side) -> Any:
 
 @feature(shares=True)
 async def payloads_of_a_group(side: Side) -> Any:
-    """J12: each worker gets its own, and those that have none get the common one."""
+    """J20: each worker gets its own, and those that have none get the common one."""
     names = [(await side.hire(Server, word)).name for word in ("one", "two", "three", "four")]
     own = {names[0]: {"seconds": 0.3, "tag": "first"}, names[2]: {"seconds": 0.4, "tag": "third"}}
     await fails(side, side.runner.job_group(*names, name="sleep", payload={"seconds": 0.2, "tag": "all"}, payloads=own))
