@@ -77,6 +77,7 @@ def test_what_has_passed_is_written_behind_the_number_of_what_was_left_out(capsy
     assert not writer.take([ANSWERED, OTHER, NEWS], 1, 4.0)
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [each.get("missed", each.get("job_id")) for each in told] == [2, "job-1", 5, 1, "job-1", "job-2"]
+    assert all(each["time"] > 1e9 for each in told if "time" in each)  # by the clock on the wall, from the first on
 
 
 def test_a_line_says_when_who_what_and_of_which_job() -> None:

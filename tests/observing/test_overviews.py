@@ -57,6 +57,16 @@ def test_two_workers_of_one_name_are_two() -> None:
     }
 
 
+def test_errors_of_two_runners_are_two_though_they_have_one_number() -> None:
+    """O7: and each says whose it is."""
+    overview = Overview("all", cluster=True)
+    for name in ("a", "b"):
+        seen = runner(name)
+        seen.take({"errors": {"set": {"1": [1.0, f"of {name}"]}, "gone": []}})
+        overview.add(seen)
+    assert sorted(row[1:] for row in overview.state()["errors"].values()) == [["of a", "a"], ["of b", "b"]]
+
+
 def test_a_row_that_has_not_changed_is_the_same_object() -> None:
     """O7: so that a difference between large states is found quickly."""
     overview = Overview("all", cluster=True)
