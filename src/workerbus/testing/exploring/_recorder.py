@@ -162,7 +162,8 @@ class Recorder:
         }
         for key, (name, value) in begun.values.items():
             now = after.get(key, (name, value))[1]
-            if (value != now and key not in changed_inside) or name in begun.stored:
+            again = name in begun.stored and now not in _STATES  # a scope is named where its block ends, too
+            if (value != now and key not in changed_inside) or again:
                 begun.deed.uses[key] = Use(name, value, now)
             elif name in begun.named:
                 begun.deed.uses[key] = Use(name, value, None)
@@ -288,6 +289,9 @@ def _text_of(value: Any, depth: int) -> str | None:
     return _BRACKETS[kind].format(", ".join(items) + more)
 
 
+_STATES: Final = frozenset(["not set", "set", "free", "locked", "not cancelled", "cancelled"])
+
+
 def _inside(value: Any, depth: int) -> str:
     text = _text_of(value, depth - 1) or type(value).__name__
     return f"event ({text})" if text in ("set", "not set") else text
@@ -300,4 +304,6 @@ def _state_of(value: Any) -> str | None:
             return states[bool(method(value))]
     if hasattr(type(value), "cancel_called"):
         return "cancelled" if value.cancel_called else "not cancelled"
+    if hasattr(type(value), "acquire_nowait"):  # a semaphore, a limiter
+        return f"{getattr(value, 'value', getattr(value, 'available_tokens', '?'))} free"
     return None
