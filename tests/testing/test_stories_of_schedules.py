@@ -296,6 +296,8 @@ def test_values_are_short() -> None:
     assert value_of({"a": {1}}) == "{'a': {1}}"
     assert value_of("x" * 99) == "'" + "x" * 46 + "…"
     assert value_of([Other()]) == "[Other]"
+    assert value_of([anyio.Semaphore(2)]) == "[2 free]"
+    assert value_of(anyio.CapacityLimiter(3)) == "3.0 free" or value_of(anyio.CapacityLimiter(3)) == "3 free"
     assert value_of(Other()) is None
     assert value_of(print) is None
 
