@@ -104,7 +104,7 @@ class Bound:
     faults: int = 1
 
 
-TALK = (Step(0, "say", 0, 1), Step(0, "whisper", 0, 1), Step(0, "say", 1, 0, "relay"))
+TALK = (Step(0, "say", 0, 1), Step(0, "whisper", 0, 1), Step(0, "say", 0, 1), Step(0, "say", 1, 0, "relay"))
 IN_FLIGHT = (Step(0, "ask", 0, 1, "slow"), Step(0.3, "ask", 1, 0, "echo"))
 
 BOUNDS = {
