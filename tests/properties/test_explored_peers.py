@@ -114,6 +114,7 @@ BOUNDS = {
     "asked, in doubt": Bound(partial(what_is_asked, DOUBTS, *IN_FLIGHT[:1])),
     "asked, split": Bound(partial(what_is_asked, SPLITS, *IN_FLIGHT[:1])),
     "a stream, killed": Bound(partial(what_is_asked, KILLS, Step(0, "ask", 0, 1, "stream"))),
+    "a job that hangs, killed": Bound(partial(what_is_asked, KILLS, Step(0, "ask", 0, 1, "hang"))),
     "a group, killed": Bound(partial(what_is_asked, KILLS, Step(0, "ask", 0, 1, "group"))),
     "asked on, killed": Bound(partial(what_is_asked, KILLS, Step(0, "ask", 0, 1, "relay"))),
     "fenced in a job, killed": Bound(partial(what_is_asked, KILLS, IN_FLIGHT[0], Step(0.3, "fence", 1, 1))),
