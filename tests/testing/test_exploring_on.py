@@ -1,9 +1,9 @@
 """`explore` with faults of buses among the choices, gone on with from a file, and in several processes."""
 
 import json
-import os
 import re
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -328,7 +328,8 @@ def test_a_schedule_of_workers_fits_whoever_handles_sigint(backend: str) -> None
             async with anyio.create_task_group() as group:
                 for number in range(2):
                     group.start_soon(ask, number)
-        os.kill(os.getpid(), signal.SIGINT) if not fails else None
+        if not fails:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         assert orders == [0, 1] or not fails
 
     usual = explore(scenario, strategy=random_walk(), backend=backend, raises=False)
