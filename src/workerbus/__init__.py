@@ -124,7 +124,7 @@ if TYPE_CHECKING:
     from workerbus.cli import rich_progress
     from workerbus.pipeline import BusBridgeProcessor, PipelineWorker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CLEANUP_SECONDS",
