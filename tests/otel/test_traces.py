@@ -168,6 +168,7 @@ async def test_a_timeout_is_an_error_at_who_asks_and_none_at_the_worker(telemetr
             await runner.job("w", name="wait", timeout=1)
     assert telemetry.spans["job wait"].status.status_code is StatusCode.ERROR
     assert telemetry.attributes("job wait")["workerbus.job.status"] == "timed_out"
+    assert telemetry.attributes("job wait")["error.type"] == "timed_out"
     assert telemetry.spans["process w"].status.status_code is StatusCode.UNSET
     assert telemetry.attributes("process w")["workerbus.job.status"] == "cancelled"
 

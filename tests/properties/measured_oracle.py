@@ -309,11 +309,10 @@ def answers_at(ledger: Ledger, place: str) -> dict[str, dict[str, tuple[float, J
 
 def why(ledger: Ledger, asked: Asked, state: str, time: float) -> str | None:
     """Why a job or group did not complete: the error of the first bad answer by then, or else its state."""
-    if state not in ("failed", "timed_out"):
-        return None
+    if state != "failed":
+        return state if state == "timed_out" else None
     answers = answers_at(ledger, place_of_requester(asked.requester)).get(asked.job_id, {})
-    by = time if state == "failed" else time - 1e-6  # whom the timeout has cancelled answers in the same moment
-    bad = [response for at, status, response in answers.values() if status is not JobStatus.COMPLETED and at <= by]
+    bad = [response for at, status, response in answers.values() if status is not JobStatus.COMPLETED and at <= time]
     return str((bad[0] or {}).get("type", state)) if bad else state
 
 

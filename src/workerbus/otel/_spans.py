@@ -113,11 +113,14 @@ class TracingTap:
         opened = self._asked.pop(group, None)
         if opened is None:
             return
-        opened.span.set_attribute(Names.STATUS, group.state.name.lower())
-        opened.attributes[Names.STATUS] = group.state.name.lower()
-        if group.state in (GroupState.FAILED, GroupState.TIMED_OUT):
+        state = group.state.name.lower()
+        opened.span.set_attribute(Names.STATUS, state)
+        opened.attributes[Names.STATUS] = state
+        if group.state is GroupState.TIMED_OUT:
+            _fail(opened, state)  # whatever was answered before; a worker may tell of its deadline in the same moment
+        elif group.state is GroupState.FAILED:
             bad = (worker for worker, status in group.statuses.items() if status is not JobStatus.COMPLETED)
-            _fail(opened, _kind(group.state.name.lower(), group.responses.get(next(bad, ""))))
+            _fail(opened, _kind(state, group.responses.get(next(bad, ""))))
         opened.span.end()
         self._durations.over(perf_counter() - opened.since, opened.attributes)
 

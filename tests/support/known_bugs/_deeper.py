@@ -9,8 +9,8 @@ from support.known_bugs._bystanders import bystander, heartbeat
 async def hand_over_cut_twice(*, mended: bool = False) -> None:
     """A frame that each of three hosts has just left, one after the other, and that is sent on twice at the most.
 
-    After calls that are lost when two hand-overs follow each other, as with the redirections of a cluster, which clients
-    follow only so many times.
+    After calls that are lost when two hand-overs follow each other, as with the redirections of a cluster: clients
+    follow only so many of them.
     """
     active = "a"
     heard: list[str] = []
