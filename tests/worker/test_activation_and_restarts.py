@@ -235,3 +235,28 @@ async def test_an_activation_waits_for_one_that_fails_again_as_soon_as_it_is_rea
             await settle()
             assert active(runner, name)
     assert reached == [3, 3]
+
+
+@pytest.mark.parametrize("at_a_parent", [False, True])
+async def test_an_activation_waits_for_one_whose_first_life_failed_before_it_was_ready(at_a_parent: bool) -> None:
+    """W3, S1: its name is known from then on, though it was never ready."""
+    reached: list[int] = []
+
+    class Weak(Fragile):
+        async def start(self) -> None:
+            if self.number == 1:
+                raise ValueError("broken as it starts")
+            await super().start()
+
+        async def on_activated(self, args: Any) -> None:
+            reached.append(self.number)
+
+    caller = Helper("caller")
+    async with WorkerRunner(handle_sigint=False) as runner:
+        await runner.add_workers(caller, wait=True)
+        host = caller if at_a_parent else runner
+        await host.supervise(fragile(kind=Weak, active=False), backoff=SOON)
+        await anyio.sleep(0.25)
+        await caller.activate_worker("w")
+        await settle()
+    assert reached == [2]
