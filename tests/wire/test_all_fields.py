@@ -193,6 +193,15 @@ WRONG_IN_DRAWING: Mapping[str, tuple[Any, str]] = {
     "target": (b"x", ""),
     "headers": ({"a": 5}, ".a"),
 }
+WRONG_THOUGH_NOTHING: Mapping[str, tuple[Any, str]] = {
+    "title": (0, ""),
+    "extra": ({"a": ()}, ".a"),
+    "anything": (b"", ""),
+    "blob": (0, ""),
+    "source": (0, ""),
+    "headers": ({"a": "x", "b": None}, ".b"),
+}
+"""Values that are wrong, and false in a condition."""
 
 
 def _refused(make: Callable[[dict[str, Any]], BusMessage], wrong: Mapping[str, tuple[Any, str]], prefix: str) -> None:
@@ -216,7 +225,8 @@ def test_each_field_of_a_frame_is_refused_alone_and_beside_each_other_one() -> N
 
 def test_each_field_of_a_message_is_refused_alone_and_beside_each_other_one() -> None:
     """X1"""
-    _refused(lambda values: changed(Drawing([], source="me"), **values), WRONG_IN_DRAWING, "")
+    for wrong in (WRONG_IN_DRAWING, WRONG_THOUGH_NOTHING):
+        _refused(lambda values: changed(Drawing([], source="me"), **values), wrong, "")
 
 
 def test_a_frame_is_refused_for_what_carries_it_alone_and_together() -> None:
