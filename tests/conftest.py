@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Generator
+from concurrent.futures import thread as _thread  # noqa: F401 - for what it does to a forked child, see below
 from typing import Any
 from zlib import crc32
 
@@ -26,6 +27,9 @@ from workerbus.testing import virtual_backend
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in the background of a shell script; the programs that the tests start would inherit it, and be deaf to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A forked child frees the lock of `concurrent.futures.thread`, and does what OpenTelemetry's TracerProvider has
+# registered, which takes that lock, in the order in which both came. It hung where a provider had come first.
 
 BACKENDS = ("asyncio", "trio")
 DEADLINE = 20.0
