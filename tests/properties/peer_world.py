@@ -109,6 +109,7 @@ class Network:
         self.size = 2.0 if seed % 3 == 0 else float("inf")
         self.network = PeerNetwork(seed=seed, faults=faults, lease=LEASE, beat=BEAT, wire=wire)
         self.alive: set[int] = set()
+        self._ends: dict[int, PeerBus] = {}
         self.over = Event()
 
     async def play(self, program: list[Step], main: Callable[[int, PeerBus], Any], do: Callable[[Step], None]) -> None:
@@ -135,12 +136,15 @@ class Network:
 
     def _start(self, group: TaskGroup, n: int, main: Callable[[int, PeerBus], Any]) -> None:
         self.alive.add(n)
+        self._ends.pop(n, None)  # of the life before, which may not have unwound yet
 
         async def process(end: PeerBus) -> None:
+            self._ends[n] = end
             try:
                 await main(n, end)
             finally:
-                if n in self.alive and is_dead(end):  # by a fault of the plan, and no step of the program
+                # By a fault of the plan, and no step of the program.
+                if n in self.alive and self._ends.get(n) is end and is_dead(end):
                     self.alive.discard(n)
                     self.killed(n)
 
