@@ -26,7 +26,6 @@ Scenario = Callable[[], Awaitable[None]]
 
 LOSSES = PeerFaults(lose=0.1, fence=0.1, kill=0.1)
 DOUBTS = PeerFaults(duplicate=0.1, late=0.1, unconfirmed=0.1)
-ENDS = PeerFaults(fence=0.1, kill=0.1)
 KILLS = PeerFaults(kill=0.1)
 SPLITS = PeerFaults(split=0.1, split_seconds=(0.0, 2.0))
 REST = Step(2.5, "start", 0, 0)
@@ -110,7 +109,7 @@ TALK = (Step(0, "say", 0, 1), Step(0, "whisper", 0, 1), Step(0, "say", 0, 1), St
 IN_FLIGHT = (Step(0, "ask", 0, 1, "slow"), Step(0.3, "ask", 1, 0, "echo"))
 
 BOUNDS = {
-    "said, lost": Bound(partial(what_is_said, LOSSES, *TALK), faults=2),
+    "said, lost": Bound(partial(what_is_said, LOSSES, *TALK)),
     "said, in doubt": Bound(partial(what_is_said, DOUBTS, *TALK)),
     "asked, lost": Bound(partial(what_is_asked, LOSSES, *IN_FLIGHT[:1])),
     "asked both ways, killed": Bound(partial(what_is_asked, KILLS, *IN_FLIGHT)),
@@ -121,11 +120,11 @@ BOUNDS = {
     "a group, killed": Bound(partial(what_is_asked, KILLS, Step(0, "ask", 0, 1, "group"))),
     "asked on, killed": Bound(partial(what_is_asked, KILLS, Step(0, "ask", 0, 1, "relay"))),
     "fenced in a job, killed": Bound(partial(what_is_asked, KILLS, IN_FLIGHT[0], Step(0.3, "fence", 1, 1))),
-    "two hosts, ended": Bound(partial(whose_a_name_is, ENDS, Step(0, "host", 0, 0), Step(0, "host", 1, 0))),
+    "two hosts, killed": Bound(partial(whose_a_name_is, KILLS, Step(0, "host", 0, 0), Step(0, "host", 1, 0))),
     "a name that moves, killed": Bound(
         partial(whose_a_name_is, KILLS, Step(0, "host", 0, 0), Step(1, "drop", 0, 0), Step(0, "host", 1, 0))
     ),
-    "a clean end, ended": Bound(partial(a_clean_end, ENDS)),
+    "a clean end, killed": Bound(partial(a_clean_end, KILLS)),
     "two claims": Bound(partial(two_claims, 1, 1), faults=0),
 }
 
