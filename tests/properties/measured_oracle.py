@@ -321,7 +321,9 @@ def over_of(ledger: Ledger, asked: Asked) -> tuple[str, float] | None:
     answers = answers_at(ledger, place_of_requester(asked.requester)).get(asked.job_id, {})
     all_in = max((time for time, _, _ in answers.values()), default=0.0) if len(answers) == len(asked.workers) else None
     if asked.outcome == "completed":
-        assert all_in is not None
+        if all_in is None:  # one that was asked has gone before it has answered, which its requester knows by itself
+            assert asked.ended is not None
+            return "completed", asked.ended
         return "completed", all_in
     if asked.outcome == "timed_out":
         assert asked.timeout is not None

@@ -1,7 +1,7 @@
 """Jobs where two things come in the same turn: cancels, limits, windows, groups, deadlines; all orders to a bound."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
+from support.explored import Scenario, holds, holds_with_a_fault, name_of
 from support.requesters import Listener
 from workerbus import (
     BaseWorker,
@@ -31,14 +32,10 @@ from workerbus.testing import (
     ScriptedWorker,
     always,
     assert_no_jobs,
-    exhaustive,
-    explore,
     nothing_left,
 )
 
 pytestmark = pytest.mark.slow
-
-Scenario = Callable[[], Awaitable[None]]
 
 
 class Turns(BaseWorker):
@@ -354,24 +351,18 @@ WITH_ONE_SWITCH: dict[str, Scenario] = {
 }
 
 
-def name_of(scenario: Scenario) -> str:
-    return getattr(scenario, "__name__", "")
-
-
 @pytest.mark.parametrize("scenario", WITH_TWO_SWITCHES, ids=name_of)
 def test_a_job_holds_with_any_two_switches(backend: str, scenario: Scenario) -> None:
     """T1, T6: all of them, to the end."""
-    assert explore(scenario, strategy=exhaustive(2), budget=5_000, backend=backend).exhausted
+    assert holds(scenario, backend, 2)
 
 
 @pytest.mark.parametrize("name", WITH_ONE_SWITCH)
 def test_a_job_of_several_holds_with_any_switch(backend: str, name: str) -> None:
     """T1, T6: all of them, to the end."""
-    assert explore(WITH_ONE_SWITCH[name], strategy=exhaustive(1), budget=5_000, backend=backend).exhausted
+    assert holds(WITH_ONE_SWITCH[name], backend, 1)
 
 
 def test_a_stream_holds_with_any_fault(backend: str) -> None:
     """T1, T7: whatever befalls one message, or another order of two steps in its place, or both."""
-    scenario = partial(a_stream_over_a_bad_line, Faults(lose=0.1))
-    strategy = exhaustive(1, reduction=False)  # where most is run once, states take longer than they save
-    assert explore(scenario, strategy=strategy, faults=1, budget=5_000, backend=backend).exhausted
+    assert holds_with_a_fault(partial(a_stream_over_a_bad_line, Faults(lose=0.1)), backend)

@@ -1,7 +1,6 @@
 """Workers that are made anew, share jobs, or take over from each other, with jobs under way: all orders to a bound."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ import anyio
 import pytest
 
 from properties.bridge_world import Answer, Member, World
+from support.explored import Scenario, holds, name_of
 from support.pipelines import DOWN
 from workerbus import (
     Backoff,
@@ -29,8 +29,6 @@ from workerbus.testing import (
     always,
     assert_no_jobs,
     eventually,
-    exhaustive,
-    explore,
     nothing_left,
 )
 from workerbus.worker._core import core_of
@@ -38,7 +36,6 @@ from workerbus.worker._types import Phase
 
 pytestmark = pytest.mark.slow
 
-Scenario = Callable[[], Awaitable[None]]
 
 A_SECOND = Backoff(initial=1, jitter=0)
 
@@ -334,23 +331,19 @@ FRAMES: dict[str, Scenario] = {
 }
 
 
-def name_of(scenario: Scenario) -> str:
-    return getattr(scenario, "__name__", "")
-
-
 @pytest.mark.parametrize("scenario", WITH_TWO_SWITCHES, ids=name_of)
 def test_a_life_holds_with_any_two_switches(backend: str, scenario: Scenario) -> None:
     """T1, T6: all of them, to the end."""
-    assert explore(scenario, strategy=exhaustive(2), budget=5_000, backend=backend).exhausted
+    assert holds(scenario, backend, 2)
 
 
 @pytest.mark.parametrize("scenario", WITH_ONE_SWITCH, ids=name_of)
 def test_lives_of_several_hold_with_any_switch(backend: str, scenario: Scenario) -> None:
     """T1, T6: all of them, to the end."""
-    assert explore(scenario, strategy=exhaustive(1), budget=5_000, backend=backend).exhausted
+    assert holds(scenario, backend, 1)
 
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_a_hand_over_loses_no_frame_with_any_switch(backend: str, name: str) -> None:
     """T1, T6: all of them, to the end."""
-    assert explore(FRAMES[name], strategy=exhaustive(1), budget=5_000, backend=backend).exhausted
+    assert holds(FRAMES[name], backend, 1)

@@ -1,6 +1,5 @@
 """Protocols of the library where two things come in the same turn, under every order of tasks up to a bound."""
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
+from support.explored import Scenario, holds, holds_with_a_fault, name_of
 from workerbus import (
     Backoff,
     BaseWorker,
@@ -29,15 +29,12 @@ from workerbus.testing import (
     PeerNetwork,
     ScriptedWorker,
     always,
-    exhaustive,
     explore,
     nothing_left,
     pct,
 )
 
 pytestmark = pytest.mark.slow
-
-Scenario = Callable[[], Awaitable[None]]
 
 
 async def an_answer_against_the_deadline() -> None:
@@ -294,27 +291,22 @@ WITH_A_FAULT: dict[str, Scenario] = {
 }
 
 
-def name_of(scenario: Scenario) -> str:
-    return getattr(scenario, "__name__", "")
-
-
 @pytest.mark.parametrize("scenario", WITH_TWO_SWITCHES, ids=name_of)
 def test_a_protocol_holds_with_any_two_switches(backend: str, scenario: Scenario) -> None:
     """T1, T6: all of them, to the end."""
-    assert explore(scenario, strategy=exhaustive(2), budget=5_000, backend=backend).exhausted
+    assert holds(scenario, backend, 2)
 
 
 @pytest.mark.parametrize("scenario", WITH_ONE_SWITCH, ids=name_of)
 def test_a_protocol_of_several_holds_with_any_switch(backend: str, scenario: Scenario) -> None:
     """T1, T6: all of them, to the end."""
-    assert explore(scenario, strategy=exhaustive(1), budget=5_000, backend=backend).exhausted
+    assert holds(scenario, backend, 1)
 
 
 @pytest.mark.parametrize("name", WITH_A_FAULT)
 def test_a_protocol_holds_with_any_fault(backend: str, name: str) -> None:
     """T1, T7: whatever befalls one message, or another order of two steps in its place."""
-    strategy = exhaustive(1, reduction=False)  # where most is run once, states take longer than they save
-    assert explore(WITH_A_FAULT[name], strategy=strategy, faults=1, budget=2_000, backend=backend).exhausted
+    assert holds_with_a_fault(WITH_A_FAULT[name], backend, budget=2_000)
 
 
 @pytest.mark.parametrize("scenario", [*WITH_TWO_SWITCHES[:4], *WITH_ONE_SWITCH], ids=name_of)

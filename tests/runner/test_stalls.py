@@ -178,7 +178,7 @@ async def test_many_short_tasks_are_not_taken_for_one_that_blocks(told: Told) ->
 
     async def short() -> None:
         while not told.that_match("too much to do, such as") and time.monotonic() < until:
-            time.sleep(LIMIT / 20)
+            time.sleep(LIMIT / 20)  # blocks the loop, which is what is tested
             await anyio.lowlevel.checkpoint()
 
     async with WorkerRunner(handle_sigint=False, stall_seconds=LIMIT), create_task_group() as group:
@@ -239,7 +239,7 @@ def test_in_virtual_time_nothing_is_watched(backend: str, told: Told) -> None:
         async with WorkerRunner(handle_sigint=False, stall_seconds=LIMIT) as runner:
             await anyio.sleep(3600)
             assert stall_threads() == []
-            time.sleep(3 * LIMIT)
+            time.sleep(3 * LIMIT)  # blocks the loop, which is what is tested
             await anyio.sleep(1)
             assert runner.health().stalled == 0.0
             await anyio.sleep_forever()
@@ -263,13 +263,13 @@ async def test_health_seen_from_another_thread_says_that_the_loop_stands_still()
 
         def look() -> None:
             while not (health := runner.health()).stalled:
-                time.sleep(LIMIT / 10)
+                time.sleep(LIMIT / 10)  # in a thread: nobody tells it of a stall
             seen.append(health)
 
         thread = threading.Thread(target=look)
         thread.start()
         while thread.is_alive():
-            time.sleep(LIMIT / 10)
+            time.sleep(LIMIT / 10)  # blocks the loop, which is what is tested
         await eventually(lambda: not runner.health().stalled)
         assert runner.health().ready
     (health,) = seen

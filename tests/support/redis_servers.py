@@ -170,7 +170,7 @@ class RedisServer:
                 self.kill()
                 raise ChildProcessError
             assert time.monotonic() < deadline, f"redis-server does not answer: {self._log()}"
-            time.sleep(0.002)
+            time.sleep(0.002)  # what it waits for is another process, which tells nobody
 
     def _answers(self) -> bool:
         try:
