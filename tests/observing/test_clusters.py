@@ -1,9 +1,11 @@
 """L1, O2, O3, O7: the runners of other processes, as one sees them who looks; in virtual time."""
 
+import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -38,6 +40,12 @@ from workerbus.testing import PeerNetwork, settle
 from workerbus.wire import Wire
 
 SECRET = "xyzzy-payload"
+
+
+@pytest.fixture(autouse=True)
+def _no_processor_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A runner pauses for a hundred times the processor time that a report took: in virtual time, that would decide.
+    monkeypatch.setattr(_observers, "thread_time", lambda: 0.0)
 
 
 class Parent(BaseWorker):
@@ -315,12 +323,28 @@ def reports(looker: Taker) -> list[dict[str, Any]]:
     return complete
 
 
+def is_told(looker: Taker, times: int) -> bool:
+    return len(reports(looker)) == times
+
+
+async def test_a_runner_that_needs_long_to_tell_tells_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """O7: it takes a hundredth of the processor's time at most, however often it is asked."""
+    now = itertools.count(0.0, 0.03)
+    monkeypatch.setattr(_observers, "thread_time", lambda: next(now))
+    net = network()
+    async with running(Helper("helper"), name="one", bus=net.end("one")), net.end("view") as bus:
+        looker = Taker("looker")
+        await bus.subscribe(looker)
+        for number in (1, 2, 3):
+            bus.post(BusObserveMessage(number, 0.5, source="looker"))
+            await eventually(partial(is_told, looker, number))
+        first, second, third = (each["at"] for each in reports(looker))
+        assert (second - first, third - second) == (pytest.approx(3.0, abs=0.1), pytest.approx(3.0, abs=0.1))
+
+
 @pytest.mark.parametrize("first", ["modest", "curious"])
-async def test_of_several_who_look_each_is_told_what_it_asks_for_and_when(
-    first: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_of_several_who_look_each_is_told_what_it_asks_for_and_when(first: str) -> None:
     """O7: whoever came first. When their process is lost, all of them are forgotten."""
-    monkeypatch.setattr(_observers, "SHARE", 0)  # so that no processor is too slow for this
     wanted = {"modest": ("none", 8.0), "curious": ("all", 0.5)}
     net = network()
     async with running(Helper("helper"), name="one", bus=net.end("one")) as runner:
