@@ -4,9 +4,11 @@
     python tools/mutation/mutate.py run "workerbus.jobs._client.*"
     python tools/mutation/mutate.py results                        what has survived; `show NAME` shows one
 
-mutmut leaves alone whether a condition holds at all, whether a statement is there, and what a property returns. Of a
-text, one change is as good as three. With ``MUTATION_SECONDS=5`` in the environment, a mutant gets no more than about
-that much testing, by the cheap tests first: good for a first look, since most mutants die at once.
+mutmut leaves alone whether a condition holds at all, whether a statement is there, and what a property returns. It also
+leaves alone what takes several steps to be seen: a loop that goes round once, or sees the first of several; a counter
+that does not count; clean-up that an exception passes by; a condition that is asked before a wait instead of after it.
+Of a text, one change is as good as three. With ``MUTATION_SECONDS=5`` in the environment, a mutant gets no more than
+about that much testing, by the cheap tests first: good for a first look, since most mutants die at once.
 """
 
 import math
@@ -14,6 +16,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, Final
 
 import libcst as cst
@@ -57,6 +60,59 @@ def without_result(node: cst.Return) -> Iterable[cst.Return]:
     """Return None."""
     if node.value is not None and not m.matches(node.value, m.Name("None")):
         yield node.with_changes(value=cst.Name("None"), whitespace_after_return=cst.SimpleWhitespace(" "))
+
+
+def once(node: cst.While) -> Iterable[cst.For]:
+    """Go round a loop once."""
+    held = cst.Call(cst.Name("bool"), [cst.Arg(node.test)])
+    round_once = cst.Call(cst.Name("range"), [cst.Arg(held)])
+    yield cst.For(target=cst.Name("_"), iter=round_once, body=node.body, orelse=node.orelse)
+
+
+def first_alone(node: cst.For) -> Iterable[cst.For]:
+    """Let a loop see the first of several."""
+    if node.asynchronous is None:
+        several = cst.Call(cst.Name("list"), [cst.Arg(node.iter)])
+        yield node.with_changes(iter=cst.Subscript(several, [cst.SubscriptElement(cst.Slice(None, cst.Integer("1")))]))
+
+
+def not_counted(node: cst.AugAssign) -> Iterable[cst.Assign]:
+    """Count to one, and back to zero."""
+    if m.matches(node, m.AugAssign(operator=m.AddAssign() | m.SubtractAssign(), value=m.Integer("1"))):
+        value = cst.Integer("1" if isinstance(node.operator, cst.AddAssign) else "0")
+        yield cst.Assign([cst.AssignTarget(node.target)], value)
+
+
+def without_finally(node: cst.Try) -> Iterable[cst.If]:
+    """Do what comes in the end only if nothing is raised."""
+    if node.finalbody is not None and not node.handlers and node.orelse is None:
+        body = cst.IndentedBlock([*node.body.body, *node.finalbody.body.body])
+        yield cst.If(cst.Name("True"), body)
+
+
+def asked_before(node: cst.IndentedBlock) -> Iterable[cst.IndentedBlock]:
+    """Ask a condition before the wait that it comes after."""
+    for number, (waits, asks) in enumerate(pairwise(node.body)):
+        if (
+            isinstance(asks, cst.If)
+            and m.findall(waits, m.Await())
+            and not m.findall(asks.test, m.Await() | m.NamedExpr())
+        ):
+            asked = {name.value for name in m.findall(asks.test, m.Name()) if isinstance(name, cst.Name)}
+            if not asked & _bound_in(waits):
+                before = cst.SimpleStatementLine([cst.Assign([cst.AssignTarget(cst.Name("_before"))], asks.test)])
+                after = asks.with_changes(test=cst.Name("_before"))
+                yield node.with_changes(
+                    body=[*node.body[:number], before, waits, after, *node.body[number + 2 :]],
+                )
+
+
+def _bound_in(statement: cst.CSTNode) -> set[str]:
+    names: set[str] = set()
+    for each in m.findall(statement, m.AssignTarget() | m.AnnAssign() | m.AsName() | m.For()):
+        target = each.name if isinstance(each, cst.AsName) else each.target  # type: ignore[attr-defined]
+        names |= {name.value for name in m.findall(target, m.Name()) if isinstance(name, cst.Name)}
+    return names
 
 
 def another_text(node: cst.BaseString) -> Iterable[cst.BaseString]:
@@ -127,6 +183,11 @@ def main() -> None:
         (cst.If, decided),
         (cst.While, never),
         (cst.Return, without_result),
+        (cst.While, once),
+        (cst.For, first_alone),
+        (cst.AugAssign, not_counted),
+        (cst.Try, without_finally),
+        (cst.IndentedBlock, asked_before),
     ]
     visitor: Any = file_mutation.MutationVisitor  # there is no hook for what it skips
     visitor._skip_node_and_children = _skips
