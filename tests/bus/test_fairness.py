@@ -3,6 +3,7 @@
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -158,3 +159,20 @@ async def test_a_sender_of_broadcasts_to_many_lets_others_run_sooner(monkeypatch
             await bus.send(note(sent))
     each = math.ceil(DELIVERIES / 600)
     assert paused_after == list(range(each, 21, each))
+
+
+async def test_a_flood_of_broadcasts_wakes_no_lane_for_each_message_however_many_subscribers_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """B2: also where one broadcast is as many deliveries as a sender may make before it lets others run."""
+    monkeypatch.setattr("workerbus.bus._bus.DELIVERIES", 50)
+    broadcasts, subscribers = 32, 60
+    handled_by: list[str] = []
+    async with MemoryBus() as bus:
+        for number in range(subscribers):
+            await bus.subscribe(Plain(str(number), on=lambda _, name=str(number): handled_by.append(name)))
+        for n in range(broadcasts):
+            await bus.send(note(n))
+        await eventually(lambda: len(handled_by) == broadcasts * subscribers)
+    in_a_row = sum(one == following for one, following in pairwise(handled_by))
+    assert in_a_row >= len(handled_by) / 2

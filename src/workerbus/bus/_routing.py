@@ -24,10 +24,10 @@ from workerbus.messages import BusMessage
 class _Counts:
     """What a bus counts; beside it, so that it may look at what is set on it."""
 
-    __slots__ = ("handed_out", "posted", "refused", "sent", "undelivered")
+    __slots__ = ("handed_out", "paused", "posted", "refused", "sent", "undelivered")
 
     def __init__(self) -> None:
-        self.sent = self.posted = self.undelivered = self.refused = self.handed_out = 0
+        self.sent = self.posted = self.undelivered = self.refused = self.handed_out = self.paused = 0
 
 
 class Routing(Tapped, ABC):
