@@ -264,9 +264,8 @@ def _is_free(number: signal.Signals) -> bool:
 
 
 def _module_of(handler: Any) -> str:
-    while isinstance(handler, partial):
-        handler = handler.func
-    return getattr(handler, "__module__", None) or ""
+    inner = handler.func if isinstance(handler, partial) else handler  # a partial of a partial is one of its function
+    return getattr(inner, "__module__", None) or ""
 
 
 def _forget_in_child() -> None:
