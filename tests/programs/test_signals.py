@@ -139,6 +139,15 @@ def test_a_sigint_is_heard_whenever_it_comes(backend: str, form: str, ends: set[
     assert len(done.stdout.split()) > 50
 
 
+def test_of_several_signals_each_is_heard_once_by_the_run_or_by_the_program_whenever_they_come(backend: str) -> None:
+    """R5: nothing that is kept while a run is opened or closed is lost, or is left for a later run."""
+    command = [sys.executable, "-W", "error", str(MOMENTS), backend, "handles", "29"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    said = done.stdout.splitlines()
+    assert (set(said) - {"each kind"}, done.stderr, done.returncode) == ({"all"}, "", 0)
+    assert said.count("all") > 50
+
+
 @pytest.mark.parametrize("form", ["main", "body"])
 def test_a_sigterm_can_drain(form: str, backend: str) -> None:
     """R5, R2: with `handle_sigterm="end"` jobs get their grace, and a body finishes."""
