@@ -148,6 +148,19 @@ def requested_by(ledger: Ledger) -> Counter[str]:
     return Counter(m.source for _, m in all_sent(ledger) if isinstance(m, BusJobRequestMessage))
 
 
+def delivered_to(ledger: Ledger, runner: str, place: str, *, told_of_others: bool) -> int:
+    """Return how many messages came for a runner, or for all, besides what it has announced itself.
+
+    What others announce is told to it where they may be in another process.
+    """
+    announced_by = [
+        getattr(each.message, "runner", None)
+        for each in ledger.passed[place]
+        if each.message.target in (None, runner)
+    ]
+    return sum(who is None or (told_of_others and who != runner) for who in announced_by)
+
+
 def open_at(ledger: Ledger, worker: str) -> set[str]:
     """The jobs that a worker has not answered."""
     passed = [message for _, message in of_jobs(ledger.passed[place_of(worker)])]

@@ -243,6 +243,13 @@ class Fragile(Actor):
         raise ValueError("broken")
 
 
+class Choosy(WorkerRunner):
+    """A runner that is asked about each message, which therefore takes another way through its inbox."""
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return True
+
+
 class Draw:
     """Draws scripts from a number."""
 
@@ -304,6 +311,7 @@ class World:
         self.place_of: dict[str, str] = {}
         self.telemetry: dict[str, Telemetry] = {}
         self.recordings: dict[str, list[Recording]] = {}
+        self.delivered_before: dict[str, int] = {}
         self.scenes: list[RunnerScene | ClusterScene] = []
         self.passing: list[PassingMessages] = []
         self.is_open = True
@@ -321,6 +329,8 @@ class World:
         async with AsyncExitStack() as stack:
             await self._open(stack)
             await self._look(stack)
+            await self.parent.add_workers(Actor("w2-child", self.ledger))
+            await self.runners["a"].registry.wait_for("w2-child")
             async with create_task_group() as viewing:
                 viewing.start_soon(self._view)
                 async with create_task_group() as group:
@@ -336,7 +346,7 @@ class World:
 
     def home_of(self, name: str) -> str:
         """Return the runner that a worker, or a member of a pool, is at; of a runner, itself."""
-        homes = {"w0": "a", "w1": "a", "w2": "b", "w3": "b", "fragile": "b", "v0": "c", "v1": "c"}
+        homes = {"w0": "a", "w1": "a", "w2": "b", "w3": "b", "fragile": "b", "w2-child": "b", "v0": "c", "v1": "c"}
         return "a" if name.startswith("pool") else homes.get(name, name)
 
     def place(self, name: str) -> str:
@@ -385,16 +395,22 @@ class World:
         return self._net.end(name)
 
     async def _runner(self, stack: AsyncExitStack, name: str, place: str, workers: tuple[str, ...]) -> None:
-        runner = WorkerRunner(bus=self.places[place], name=name, handle_sigint=False)
+        kind = Choosy if name == "b" else WorkerRunner
+        runner = kind(bus=self.places[place], name=name, handle_sigint=False)
         self.runners[name] = await stack.enter_async_context(runner)
         self.place_of[name] = place
-        await runner.add_workers(*(Actor(worker, self.ledger) for worker in workers))
+        actors = [Actor(worker, self.ledger) for worker in workers]
+        await runner.add_workers(*actors)
+        if name == "b":
+            self.parent = actors[0]
 
     async def _look(self, stack: AsyncExitStack) -> None:
         """Record, trace and look at it, by two of each."""
         for place, bus in self.places.items():
             witness = self.ledger.witness(place)
             bus.add_tap(witness)
+            for name, counts in bus.statistics().subscribers.items():
+                self.delivered_before[name] = counts.delivered + counts.depth
             stack.callback(bus.remove_tap, witness)
             self.recordings[place] = [Recording(bus), Recording(bus, payloads=True)]
             for recording in self.recordings[place]:

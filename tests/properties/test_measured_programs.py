@@ -1,4 +1,4 @@
-"""O1, O2, O3, O7, O9: whatever a program does, all who record, trace, measure and look at it say what it did.
+"""B9, O1, O2, O3, O7, O9: whatever a program does, all who record, trace, measure and look at it say what it did.
 
 There are two of everything: runners on one bus, recordings, instrumentations, those who look; and over a network, two
 processes. Nobody disturbs another, and all numbers are those of the program's own ledger.
@@ -90,6 +90,14 @@ def check_statistics(world: World) -> None:
             assert worker.hooks_failed == ledger.hooks_failed.get(worker.name, 0)
             if "pool" not in worker.name:
                 assert {each.job_id for each in worker.jobs} == oracle.open_at(ledger, worker.name)
+
+
+def check_delivered(world: World) -> None:
+    """B9: of each runner."""
+    for name, runner in world.runners.items():
+        seen, before = runner.bus.statistics().subscribers[name], world.delivered_before[name]
+        expected = oracle.delivered_to(world.ledger, name, world.place(name), told_of_others=world.network)
+        assert seen.delivered + seen.depth - before == expected
 
 
 def check_spans(world: World) -> None:
@@ -307,6 +315,8 @@ def check(world: World, when: str) -> None:
     world.ledger.worked_out.clear()
     for each in (check_recordings, check_statistics, check_spans, check_active):
         each(world)
+    if when != "over":
+        check_delivered(world)
     if when == "quiet":
         for each in (check_metrics, check_text, check_passing):
             each(world)
@@ -330,7 +340,7 @@ MANY = settings(max_examples=15, suppress_health_check=[HealthCheck.function_sco
 @FEW
 @given(seed=st.integers(0, 2**32))
 def test_all_who_look_at_a_program_say_what_it_did(backend: str, network: bool, seed: int) -> None:
-    """O1, O2, O3, O7, O9"""
+    """B9, O1, O2, O3, O7, O9"""
     look(seed, backend, network=network)
 
 
@@ -339,5 +349,5 @@ def test_all_who_look_at_a_program_say_what_it_did(backend: str, network: bool, 
 @MANY
 @given(seed=st.integers(0, 2**32))
 def test_all_who_look_at_a_program_say_what_it_did_in_many_programs(backend: str, network: bool, seed: int) -> None:
-    """O1, O2, O3, O7, O9"""
+    """B9, O1, O2, O3, O7, O9"""
     look(seed, backend, network=network)
