@@ -622,6 +622,32 @@ async def test_a_pipe_that_nobody_reads_does_not_keep_the_program_from_going_on(
         os.close(writes)
 
 
+async def test_a_text_that_no_pipe_takes_at_once_arrives_as_a_whole() -> None:
+    """O6: who reads slowly gets all of it, in its order."""
+    reads, writes = os.pipe()
+    got: list[bytes] = []
+
+    def read() -> None:
+        while part := os.read(reads, 100):
+            got.append(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    names = [f"{n}" * 8000 for n in range(10)]
+    try:
+        async with running(*map(Helper, names), dump_signal="SIGUSR1"):
+            with standard_error(SimpleNamespace(fileno=lambda: writes)):
+                signal.raise_signal(signal.SIGUSR1)
+    finally:
+        os.close(writes)
+        reader.join()
+        os.close(reads)
+    text = b"".join(got).decode()
+    assert all(repr(name) in text for name in names)
+    assert text.count("with 1 runner\n") == 1
+    assert text.endswith("\n")
+
+
 @pytest.mark.parametrize(
     ("given", "error", "text"),
     [
