@@ -154,9 +154,7 @@ def delivered_to(ledger: Ledger, runner: str, place: str, *, told_of_others: boo
     What others announce is told to it where they may be in another process.
     """
     announced_by = [
-        getattr(each.message, "runner", None)
-        for each in ledger.passed[place]
-        if each.message.target in (None, runner)
+        getattr(each.message, "runner", None) for each in ledger.passed[place] if each.message.target in (None, runner)
     ]
     return sum(who is None or (told_of_others and who != runner) for who in announced_by)
 
