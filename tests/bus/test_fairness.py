@@ -3,6 +3,7 @@
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 
 import anyio
@@ -168,9 +169,14 @@ async def test_a_flood_of_broadcasts_wakes_no_lane_for_each_message_however_many
     monkeypatch.setattr("workerbus.bus._bus.DELIVERIES", 50)
     broadcasts, subscribers = 32, 60
     handled_by: list[str] = []
+
+    def noted(name: str, _: BusMessage) -> None:
+        handled_by.append(name)
+
     async with MemoryBus() as bus:
         for number in range(subscribers):
-            await bus.subscribe(Plain(str(number), on=lambda _, name=str(number): handled_by.append(name)))
+            name = str(number)
+            await bus.subscribe(Plain(name, on=partial(noted, name)))
         for n in range(broadcasts):
             await bus.send(note(n))
         await eventually(lambda: len(handled_by) == broadcasts * subscribers)

@@ -1,8 +1,6 @@
 """B6, B7: who gets which message, and what that costs."""
 
 import math
-import sys
-from types import FrameType
 from typing import Any
 
 import anyio
@@ -13,6 +11,7 @@ from support.lanes import Gate
 from support.listeners import Listener
 from support.listeners import Listener as Hearing
 from support.messages import Note, note
+from support.steps import steps_of
 from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import (
@@ -52,24 +51,11 @@ async def test_who_receives_its_own_gets_broadcasts_and_what_is_addressed_to_it(
 
 async def steps_of_sending(crowd: int) -> int:
     """How many instructions it takes to send to the last of a crowd, when all that is done once has been done."""
-    steps: list[int] = []
-
-    def count(frame: FrameType, event: str, argument: object) -> Any:
-        frame.f_trace_opcodes = True
-        steps[-1] += event == "opcode"
-        return count
-
     async with MemoryBus() as bus:
         for n in range(crowd):
             await bus.subscribe(Plain(f"plain-{n}", receives="own"))
-        message, before = note(1, f"plain-{crowd - 1}"), sys.gettrace()
-        for _ in range(5):
-            steps.append(0)
-            sys.settrace(count)
-            try:
-                await bus.send(message)
-            finally:
-                sys.settrace(before)
+        message = note(1, f"plain-{crowd - 1}")
+        steps = [await steps_of(lambda: bus.send(message)) for _ in range(5)]
     return min(steps[1:])  # Python 3.12 counts nothing in a function that is traced for the first time
 
 

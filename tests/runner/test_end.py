@@ -331,6 +331,21 @@ async def test_those_that_refuse_to_end_are_named_by_a_task_that_says_whose_it_i
     assert told == ["runner 'runner' has waited 2 s and still waits for worker 'one', worker 'other'"]
 
 
+async def test_of_many_that_refuse_to_end_the_first_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """N8: a line of a log can be read."""
+
+    class Refusing(Helper):
+        async def cleanup(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(2 * CLEANUP_SECONDS)
+
+    with anyio.CancelScope() as scope:
+        async with running(*(Refusing(f"w{n}") for n in range(30)), name="runner"):
+            scope.cancel()
+    [told] = [text for text in caplog.messages if text.startswith("runner")]
+    assert told.endswith("waits for worker 'w0', " + "".join(f"worker 'w{n}', " for n in range(1, 10)) + "and 20 more")
+
+
 async def test_an_end_that_a_worker_asks_for_in_its_own_hook_is_carried_out() -> None:
     """R2: asking does not wait, so a hook or a handler may ask."""
 

@@ -26,7 +26,7 @@ from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.left_open import LEFT_OPEN, Entry, close_left_open, entered_here, is_here, leave_open
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp, TaskHost
 from workerbus._concurrency.turns import Turns
-from workerbus._concurrency.waiting import Wait, waits
+from workerbus._concurrency.waiting import Wait, enumerated, waits
 from workerbus._log import about
 from workerbus._order import id_source
 from workerbus._values import BATCH
@@ -270,7 +270,7 @@ class WorkerBus(Routing):
             for inbox in closing:
                 await inbox.quiet()
         if shield.cancelled_caught:
-            late = ", ".join(repr(inbox.name) for inbox in closing if inbox.busy)
+            late = enumerated([repr(inbox.name) for inbox in closing if inbox.busy])
             text = "bus %r waits for subscribers that refuse cancellation: %s"
             logger.warning(text, self.name, late, extra=about(runner=self.opened_by))
         if not isinstance(exc, get_cancelled_exc_class()):

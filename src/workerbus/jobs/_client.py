@@ -13,7 +13,7 @@ import attrs
 from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after, move_on_at
 
 from workerbus._concurrency.failures import is_being_cancelled
-from workerbus._concurrency.waiting import waits
+from workerbus._concurrency.waiting import enumerated, waits
 from workerbus._log import about
 from workerbus._values import JobStatus, WorkerGoneData, WorkerReadyData
 from workerbus.abc import JobPeer
@@ -234,7 +234,7 @@ class JobClient(GroupTable):
                 if shield.cancelled_caught:
                     logger.warning(
                         "%r leaves job %s without an answer from %s, still busy after its cancellation",
-                        self._name, group.job_id, ", ".join(sorted(group.unanswered)),
+                        self._name, group.job_id, enumerated(sorted(group.unanswered)),
                         extra=about(**self._owner.about, job=group.job_id),
                     )  # fmt: skip
                     break
@@ -249,9 +249,9 @@ class JobClient(GroupTable):
         if group is None:
             return
         if worker_name not in group.worker_names:
-            known = ", ".join(map(repr, group.worker_names))
+            known = enumerated([*map(repr, group.worker_names)])
             raise ValueError(f"worker {worker_name!r} was not asked for job {job_id}; asked were {known}")
-        if worker_name in group.unanswered:
+        if group.waits_for(worker_name):
             target = group.address(worker_name)
             message = BusJobUpdateRequestMessage(job_id, source=self._name, target=target, headers=group.headers)
             await self._owner.send(message)

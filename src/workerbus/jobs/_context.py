@@ -22,7 +22,7 @@ from attrs import frozen
 
 from workerbus._concurrency.left_open import LEFT_OPEN, Entry, close_left_open, leave_open
 from workerbus._concurrency.lifetime import carry_deadline
-from workerbus._concurrency.waiting import waits
+from workerbus._concurrency.waiting import enumerated, waits
 from workerbus._order import PROCESS
 from workerbus._values import JobStatus
 from workerbus.errors import NotRunningError, WrongTaskError
@@ -179,7 +179,7 @@ class Context:
     def __del__(self) -> None:
         if not self._used:
             what = f"job {self._name!r}" if self._name is not None else "a job"
-            for_whom = ", ".join(map(repr, self._worker_names)) or "nobody"
+            for_whom = enumerated([*map(repr, self._worker_names)]) or "nobody"
             text = f"{what} for {for_whom} was never asked for: its context was neither awaited nor entered"
             warnings.warn(text, RuntimeWarning, stacklevel=2, source=self)
 

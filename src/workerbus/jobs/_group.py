@@ -161,8 +161,19 @@ class JobGroup:
 
     @property
     def waits(self) -> bool:
-        """Whether `unanswered` has a worker in it; asked often, and so without making the set."""
-        return not self.pending.isdisjoint(self.asked)
+        """Whether `unanswered` has a worker in it; asked often, and so without making the list.
+
+        Those that have not answered are looked at, not those that were asked: mostly the first of them will do.
+        """
+        asked = self.asked
+        for name in self.pending:  # noqa: SIM110 - `any` takes three times as long for one
+            if name in asked:
+                return True
+        return False
+
+    def waits_for(self, worker: str) -> bool:
+        """Return whether a worker is in `unanswered`: what happens to one of many costs no look at the others."""
+        return worker in self.pending and worker in self.asked
 
     def asks(self, worker: str, there: WorkerReadyData, asking: OpenAsks, client: object) -> None:
         """Enter a worker that is about to be sent the group's request, in `asked` and in the runner's table.
@@ -272,7 +283,7 @@ class JobGroup:
         for text, names in (
             ("still at work:", at_work),
             (f"waiting for {TURN}:", in_line),
-            ("no answer from", [name for name in self.worker_names if name in self.unanswered]),
+            ("no answer from", [name for name in self.worker_names if self.waits_for(name)]),
         ):
             if names:
                 texts.append(f"{text} {shown(names)}")

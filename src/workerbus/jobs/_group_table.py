@@ -302,11 +302,11 @@ class GroupTable:
             group: The group, which has asked it.
             error: Why it has gone, in words, where that is known.
         """
-        if worker in group.unanswered:
+        if group.waits_for(worker):
             self._owner.call_behind(partial(self._answer_for, worker, group, error))
 
     def _answer_for(self, worker: str, group: JobGroup, error: str | None) -> None:
-        if worker in group.unanswered and self.groups.get(group.job_id) is group:
+        if group.waits_for(worker) and self.groups.get(group.job_id) is group:
             text = f"worker {worker!r} left without an answer{'' if error is None else f': {error}'}"
             response = {"error": text, "type": "WorkerGone"}
             self._answered(group, group.answer(worker, JobStatus.ERROR, response, to=self._name), response)
@@ -416,7 +416,7 @@ class GroupTable:
             job_id, reason, headers = message.job_id, "the requester has left", message.headers
             cancel = BusJobCancelMessage(job_id, reason, source=self._name, target=message.source, headers=headers)
             self._owner.bus.post(cancel)
-        elif message.source not in group.unanswered:
+        elif not group.waits_for(message.source):
             self.ignored += 1
         elif group.state is not GroupState.OPEN:
             self._tell([message.source], group, group.reason)
@@ -437,7 +437,7 @@ class GroupTable:
 
     def _grant(self, job_id: str, worker: str, until: int) -> None:
         group = self.groups.get(job_id)
-        if group is not None and group.state is GroupState.OPEN and worker in group.unanswered:
+        if group is not None and group.state is GroupState.OPEN and group.waits_for(worker):
             target = group.address(worker)
             message = BusJobStreamWindowMessage(job_id, until, source=self._name, target=target, headers=group.headers)
             self._owner.bus.post(message)

@@ -16,6 +16,7 @@ from enum import IntEnum
 from anyio import Event, current_time, move_on_after, sleep_until
 
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, CleanUp
+from workerbus._concurrency.waiting import enumerated
 from workerbus._log import about
 from workerbus.abc import Sender
 from workerbus.messages import BusCancelWorkerMessage, BusEndWorkerMessage
@@ -153,7 +154,7 @@ class Shutdown:
             await sleep_until(self._clean_up.deadline())
         finally:
             if self._roots and not self.all_done.is_set() and self._clean_up.deadline() <= current_time():
-                late = ", ".join(f"worker {name!r}" for name in self._roots)
+                late = enumerated([f"worker {name!r}" for name in self._roots])
                 logger.warning(
                     "runner %r has waited %g s and still waits for %s",
                     self._name,
