@@ -11,7 +11,7 @@ from support.conditions import eventually
 from support.failures import Errors, tracebacks
 from support.pipelines import DOWN, UP, Alert, Spy, boom, flowing, for_texts, run_through, texts, work, worker_of
 from support.workers import Helper, running
-from workerbus import CLEANUP_SECONDS, PipelineWorker, WorkerRunner
+from workerbus import CLEANUP_SECONDS, PipelineWorker, WorkerParams, WorkerRunner
 from workerbus.errors import FlushError
 from workerbus.pipeline import (
     CancelFrame,
@@ -364,6 +364,34 @@ def test_what_ends_programs_arrives_as_itself(backend: str, where: str, ending: 
     run(scenario, backend=backend)
 
 
+def test_a_program_that_ends_names_only_those_who_refuse_to_end(
+    backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """L3, L4: and not whoever has ended, or has ended it."""
+
+    async def end(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, TextFrame):
+            raise SystemExit
+
+    async def refuse(spy: Spy, frame: Frame) -> None:
+        if isinstance(frame, Alert):
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(3 * CLEANUP_SECONDS)
+
+    async def scenario() -> None:
+        refuses = Spy(refuse, name="refuses")
+        worker = worker_of(Spy(), refuses, Spy(end), name="w")
+        await worker.queue_frames([Alert("!"), *texts("a")])
+        async with nothing_left():
+            with pytest.raises(SystemExit):
+                await work(worker)
+
+    run(scenario, backend=backend)
+    assert [line for line in caplog.messages if "refuse" in line] == [
+        "worker 'w' waits for processors that refuse cancellation: 'refuses'"
+    ]
+
+
 # --- asyncio's own cancellation
 
 
@@ -437,6 +465,46 @@ async def test_a_lane_that_is_cancelled_natively_while_it_waits_goes_on(anyio_ba
                     task.cancel()
             await anyio.wait_all_tasks_blocked()
     assert sorted(spy.heard) == ["!"] * 3 + ["x"] * 3
+
+
+@pytest.mark.parametrize("where", ["set-up", "frame", "hook of an end", "hook of a cancel", "refusal"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=False)
+async def test_a_native_timeout_cleans_up_wherever_the_pipeline_is(anyio_backend: str, where: str) -> None:
+    """L3, P2: asyncio's `timeout()` around the worker's own `run()`."""
+
+    class Timed(PipelineWorker):
+        async def run(self, params: WorkerParams) -> None:
+            async with asyncio.timeout(CLEANUP_SECONDS / 4):
+                await super().run(params)
+
+    class Slow(Spy):
+        async def setup(self, setup: FrameProcessorSetup) -> None:
+            await super().setup(setup)
+            if where == "set-up":
+                await anyio.sleep_forever()
+            if where == "refusal":
+                self.create_task(refuse)
+
+    async def refuse() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(CLEANUP_SECONDS / 2)
+
+    async def hang(*_: Any) -> None:
+        await anyio.sleep_forever()
+
+    async def cancel(spy: Spy, _: Frame) -> None:
+        await spy.push_frame(CancelFrame(), UP)
+
+    first, last = Spy(), Slow(for_texts(cancel if where == "hook of a cancel" else hang))
+    worker = Timed(Pipeline([first, last]), name="w")
+    if where.startswith("hook"):
+        worker.add_event_handler("on_pipeline_finished", hang)
+    await worker.queue_frame(EndFrame() if where in ("hook of an end", "refusal") else TextFrame("x"))
+    async with nothing_left():
+        with pytest.raises(TimeoutError):
+            await work(worker)
+    assert first.log[-1] == "cleanup"
+    assert last.log[-1] == ("setup" if where == "set-up" else "cleanup")
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=False)

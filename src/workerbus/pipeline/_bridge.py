@@ -174,7 +174,7 @@ class _Bridge:
     def flush(self, marker: FlushMarker, go_on: Callable[[], object]) -> None:
         """Let a marker go on when what has gone over the bridge before it has come out of other pipelines."""
         asks = FlushRound(go_on, marker.seen | {self._worker_name})
-        for each in list(flushable.get(self._bus, {}).values()):
+        for each in flushable.get(self._bus, {}).values():
             each.flush_for(asks, bridge=self._tag, source=self._worker_name, target=self._target)
         asks.leave()
 

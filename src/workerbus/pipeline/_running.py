@@ -446,26 +446,29 @@ class RunningPipeline:
         # 2. Inboxes end before their tasks are waited for: what those still push goes nowhere.
         # 3. `cleanup()` comes when the processor's tasks have ended, so that none of them uses what it releases; or
         #    when the deadline has passed, with a warning that names those who refuse to end.
-        # 4. Only what has been set up is cleaned up.
+        # 4. Only what has been set up is cleaned up; also where a native cancellation, asyncio's `timeout()` for example,
+        #    cuts the wait off.
         self._closed = True
         for inbox in self.inboxes:
             inbox.end()
-        for task in list(self._tasks):
+        for task in self._tasks:
             task.cancel()
-        with self._clean_up.shield(deadline) as shield:
-            for task in list(self._tasks):
-                await task.wait()
-        if shield.cancelled_caught:
-            late = ", ".join(repr(name) for name in sorted({task.owner for task in self._tasks}))
-            logger.warning(
-                "worker %r waits for processors that refuse cancellation: %s",
-                self.worker.name,
-                late,
-                extra=about(worker=self.worker.name),
-            )
-        for inbox in self.inboxes:
-            if inbox.set_up and clean:
-                await self._clean(inbox, deadline)
+        try:
+            with self._clean_up.shield(deadline) as shield:
+                for task in list(self._tasks):
+                    await task.wait()
+            if shield.cancelled_caught:
+                late = ", ".join(repr(name) for name in sorted({task.owner for task in self._tasks}))
+                logger.warning(
+                    "worker %r waits for processors that refuse cancellation: %s",
+                    self.worker.name,
+                    late,
+                    extra=about(worker=self.worker.name),
+                )
+        finally:
+            for inbox in self.inboxes:
+                if inbox.set_up and clean:
+                    await self._clean(inbox, deadline)
 
     async def _clean(self, inbox: ProcessorInbox, deadline: float) -> None:
         processor: Processor = inbox.owner
