@@ -364,9 +364,7 @@ def test_what_ends_programs_arrives_as_itself(backend: str, where: str, ending: 
     run(scenario, backend=backend)
 
 
-def test_a_program_that_ends_names_only_those_who_refuse_to_end(
-    backend: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_program_that_ends_names_only_those_who_refuse_to_end(backend: str, caplog: pytest.LogCaptureFixture) -> None:
     """L3, L4: and not whoever has ended, or has ended it."""
 
     async def end(spy: Spy, frame: Frame) -> None:

@@ -446,7 +446,7 @@ class RunningPipeline:
         # 2. Inboxes end before their tasks are waited for: what those still push goes nowhere.
         # 3. `cleanup()` comes when the processor's tasks have ended, so that none of them uses what it releases; or
         #    when the deadline has passed, with a warning that names those who refuse to end.
-        # 4. Only what has been set up is cleaned up; also where a native cancellation, asyncio's `timeout()` for example,
+        # 4. Only what has been set up is cleaned up; also where a native cancellation, as by asyncio's `timeout()`,
         #    cuts the wait off.
         self._closed = True
         for inbox in self.inboxes:
