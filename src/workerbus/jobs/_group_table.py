@@ -248,9 +248,10 @@ class GroupTable:
                 await group.change()
 
     async def all_forgotten(self) -> None:
-        """Wait until there is no group: all are over, and their contexts have been left."""
-        while self.groups:
-            self._no_groups = Event()
+        """Wait for a moment without any group: all are over, and their contexts have been left."""
+        if self.groups:
+            if self._no_groups is None:
+                self._no_groups = Event()
             await self._no_groups.wait()
 
     def _forget_if_over(self, group: JobGroup) -> None:
@@ -266,6 +267,7 @@ class GroupTable:
             group.leaves(worker, self._asking)
         if self._no_groups is not None and not self.groups:
             self._no_groups.set()
+            self._no_groups = None
 
     # --- what comes back
 

@@ -215,15 +215,12 @@ class JobServer(JobTable):
         """Whether no job is open, and no handler runs."""
         return not self.jobs and self.pool.idle
 
-    async def quiet(self) -> None:
-        """Wait until no job is open, and no handler runs."""
-        while not self.idle:
-            if self.jobs:
-                if self._no_jobs is None:
-                    self._no_jobs = Event()
-                await self._no_jobs.wait()
-            else:
-                await self.pool.quiet()
+    async def all_answered(self) -> None:
+        """Wait for a moment in which no job is open."""
+        if self.jobs:
+            if self._no_jobs is None:
+                self._no_jobs = Event()
+            await self._no_jobs.wait()
 
     # --- what the worker's own code sends
 
@@ -299,12 +296,10 @@ class JobServer(JobTable):
         if self._owner.hooks.wants("on_job_cancelled"):
             # The scope cancels the handler by itself, but tells nobody, and the handler may take long to unwind.
             self._watch(job)
-        try:
-            if not job.late:
-                await self._handle(job, scope)
-        finally:
-            scope.deadline = math.inf
-            self._expire(job)  # one that was late has not begun, and gets its answer here
+        if not job.late:
+            await self._handle(job, scope)  # what it raises ends the task, and it has seen to the job then
+        scope.deadline = math.inf
+        self._expire(job)  # one that was late has not begun, and gets its answer here
         return not scope.cancel_called
 
     serves(_perform, lambda its: its["job"].role())

@@ -165,7 +165,8 @@ class WindDown:
         """Wait until the worker has no job under way, and has run the hooks of the answers."""
         state = self._state
         while not (state.job_server.idle and not state.job_client.groups and state.hooks.idle):
-            await state.job_server.quiet()
+            await state.job_server.all_answered()
+            await state.job_server.pool.quiet()
             await state.job_client.all_forgotten()
             await state.hooks.quiet()
 
