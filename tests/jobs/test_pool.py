@@ -251,7 +251,7 @@ async def test_the_scope_of_a_task_has_no_deadline_while_it_is_idle() -> None:
 
 @pytest.mark.parametrize("schedule", range(8))
 def test_quiet_is_when_no_job_runs_at_that_very_moment(backend: str, schedule: int) -> None:
-    """W6: though one ended before, and somebody has submitted another one since."""
+    """W6: for all who wait, though one ended before, and somebody has submitted another one since."""
 
     async def main() -> None:
         ended = anyio.Event()
@@ -269,11 +269,15 @@ def test_quiet_is_when_no_job_runs_at_that_very_moment(backend: str, schedule: i
             await ended.wait()
             tasks.submit(second)
 
-        async with pool() as tasks, anyio.create_task_group() as group:
-            tasks.submit(first)
-            group.start_soon(submit_another, tasks)
+        async def wait(tasks: TaskPool[Job]) -> None:
             await tasks.quiet()
             assert tasks.idle
+
+        async with pool() as tasks, anyio.create_task_group() as group:
+            tasks.submit(first)
+            for _ in range(3):
+                group.start_soon(wait, tasks)
+            group.start_soon(submit_another, tasks)
 
     run(main, backend=backend, seed=schedule)
 

@@ -269,3 +269,59 @@ def test_each_job_begins_as_soon_as_it_may_and_no_sooner(
         begun.append(due)
         ends.append(due + takes[n] / 4)
     assert worker.times == begun
+
+
+@given(
+    gaps=st.lists(st.integers(0, 2), min_size=6, max_size=16),
+    stalls=st.lists(st.tuples(st.integers(1, 4), st.integers(2, 10)), min_size=1, max_size=3),
+    interval=st.integers(1, 3),
+    burst=st.integers(1, 4),
+    limit=st.none() | st.integers(2, 3),
+    backend=st.sampled_from(["asyncio", "trio"]),
+    seed=st.integers(0, 50),
+)
+@settings(deadline=None, max_examples=20)
+def test_an_event_loop_that_stands_still_for_a_while_delays_jobs_and_loses_none(
+    gaps: list[int],
+    stalls: list[tuple[int, int]],
+    interval: int,
+    burst: int,
+    limit: int | None,
+    backend: str,
+    seed: int,
+) -> None:
+    """J13: all whose time has come meanwhile begin after it, and those behind them when the rate lets them."""
+    worker, arrivals, stood_still = paced(Rate(1, per=interval / 4, burst=burst), limit=limit), [], []
+
+    async def stall() -> None:
+        await anyio.sleep(1 / 8)
+        for after, seconds in stalls:
+            await anyio.sleep(after / 4)
+            since = current_time()
+            while current_time() < since + seconds / 4:
+                pass
+            stood_still.append((since, current_time()))
+
+    async def main() -> None:
+        asker = BaseWorker("asker")
+        async with WorkerRunner(handle_sigint=False) as runner, anyio.create_task_group() as tasks:
+            await runner.add_workers(worker, asker, wait=True)
+            tasks.start_soon(stall)
+            for n, gap in enumerate(gaps):
+                await anyio.sleep(gap / 4)
+                await asker.request_job("paced", name="do", payload={"n": n})
+                arrivals.append(current_time())
+            await anyio.sleep(1000)
+
+    run(main, backend=backend, seed=seed)
+    assert [n for n, _ in worker.begun] == list(range(len(gaps)))
+    begun = worker.times
+    for n, arrival in enumerate(arrivals):
+        due = max(arrival, begun[n - 1] if n else 0.0)
+        for back in range(1, n + 1):
+            if back >= burst:
+                due = max(due, begun[n - back] + (back - burst + 1) * interval / 4)
+        for since, until in stood_still:
+            if since <= due < until:
+                due = until
+        assert begun[n] == pytest.approx(due, abs=0.05)

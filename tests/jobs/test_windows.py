@@ -52,6 +52,13 @@ class Source(BaseWorker):
 
     @job(name="send")
     async def send(self, message: BusJobRequestMessage) -> None:
+        try:
+            await self.send_all(message)
+        except BaseException as exc:
+            self.ended_by.append(type(exc).__name__)
+            raise
+
+    async def send_all(self, message: BusJobRequestMessage) -> None:
         for n in range(self.many):
             await self.send_job_stream_data(message.job_id, {"n": n})
             self.sent += 1
@@ -62,7 +69,7 @@ class Source(BaseWorker):
 
     async def send_later(self, message: BusJobRequestMessage) -> None:
         try:
-            await self.send(message)
+            await self.send_all(message)
             await self.send_job_stream_end(message.job_id)
         except UnknownJobError as exc:
             self.ended_by.append(type(exc).__name__)
@@ -277,43 +284,52 @@ async def test_each_worker_of_a_group_has_a_window_of_its_own() -> None:
     assert read == {"a": list(range(50)), "b": list(range(50))}
 
 
-async def test_a_waiting_handler_is_cancelled_with_its_job() -> None:
-    """J5, J19: by its requester, whose context is left when it has unwound."""
-    source = Source(many=10_000)
+@pytest.mark.parametrize("name", ["stream", "send"])
+async def test_a_waiting_handler_is_cancelled_with_its_job(name: str) -> None:
+    """J5, J19: where it waits, by its requester, whose context is left when it has unwound."""
+    source, sent = Source(many=10_000), 0
     async with running(source) as runner:
         with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the context is what it goes through
-            async with runner.job("source", name="stream", max_buffered_events=2) as asked:
+            async with runner.job("source", name=name, max_buffered_events=2) as asked:
                 async for _ in asked.stream():
                     await quiet()
+                    sent = source.sent
                     raise ZeroDivisionError
+        assert source.sent == sent
         assert len(source.ended_by) == 1
         assert source.active_jobs == {}
 
 
-async def test_a_waiting_handler_runs_out_of_time() -> None:
+@pytest.mark.parametrize("name", ["stream", "send"])
+async def test_a_waiting_handler_runs_out_of_time(name: str) -> None:
     """J6, J19"""
-    source = Source()
+    source, sent = Source(), 0
     async with running(source) as runner:
         with pytest.raises(JobTimeoutError):  # noqa: PT012 - the context is what raises
-            async with runner.job("source", name="stream", max_buffered_events=2, timeout=3) as asked:
+            async with runner.job("source", name=name, max_buffered_events=2, timeout=3) as asked:
                 async for _ in asked.stream():
+                    await quiet()
+                    sent = source.sent
                     await anyio.sleep(5)
         assert current_time() == 3
+        assert source.sent == sent
         assert len(source.ended_by) == 1
 
 
-@pytest.mark.parametrize("name", ["stream", "later"])
+@pytest.mark.parametrize("name", ["stream", "send", "later"])
 async def test_a_waiting_handler_is_answered_for_when_its_worker_stops(name: str) -> None:
     """J4, J19"""
-    source = Source()
+    source, sent = Source(), 0
     async with running(source) as runner, anyio.create_task_group() as tasks:
         with pytest.raises(JobError) as caught:  # noqa: PT012 - the context is what raises
             async with runner.job("source", name=name, max_buffered_events=2) as asked:
                 async for _ in asked.stream():
                     await quiet()
+                    sent = source.sent
                     tasks.start_soon(source.stop)
                     await anyio.sleep_forever()
     assert caught.value.statuses == {"source": JobStatus.CANCELLED}
+    assert source.sent == sent
 
 
 async def test_a_worker_that_has_answered_is_told_nothing_of_its_window() -> None:
@@ -487,6 +503,29 @@ async def test_a_sender_goes_on_when_the_number_is_moved_and_not_when_it_is_move
             await anyio.wait_all_tasks_blocked()
             assert sent == expected
         tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("reminds", [False, True])
+def test_whoever_waits_goes_on_in_the_end(backend: str, reminds: bool, seed: int) -> None:
+    """J19: though others were quicker, again and again."""
+
+    async def main() -> None:
+        window = SenderWindow(1, (lambda _: None) if reminds else None)
+
+        async def send_some() -> None:
+            await anyio.sleep(float(seed))
+            for _ in range(3):
+                await window.take()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(send_some)
+            for until in range(2, 10):
+                await anyio.sleep(2 if until % 3 else 0.5)
+                window.move(until)
+
+    run(main, backend=backend, seed=seed)
 
 
 async def test_a_number_that_comes_late_takes_nothing_back() -> None:

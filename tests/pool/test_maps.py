@@ -197,14 +197,19 @@ async def test_payloads_may_be_yielded_inside_of_a_task_group() -> None:
         assert log == ["closed"]
 
 
-async def test_what_payloads_raise_while_they_are_closed_comes_out_of_the_map(caplog: pytest.LogCaptureFixture) -> None:
-    """S2: or is logged, where the body has raised."""
+@pytest.mark.parametrize("seconds", [0, 5])
+async def test_what_payloads_raise_while_they_are_closed_comes_out_of_the_map(
+    seconds: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S2: or is logged, where the body has raised; however long their clean-up takes."""
 
     async def naps() -> AsyncIterator[Nap]:
         try:
             while True:
                 yield Nap(1)
         finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(seconds)
             raise ValueError("the file is gone")
 
     async def read(error: Exception | None) -> None:

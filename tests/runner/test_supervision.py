@@ -24,6 +24,7 @@ from workerbus import (
     JobStatus,
     NameTakenError,
     RestartLimitError,
+    RunCancelled,
     Supervision,
     WorkerErrorData,
     WorkerGoneData,
@@ -425,6 +426,39 @@ async def test_a_supervision_that_is_stopped_stops_its_workers_and_makes_none_an
         await anyio.sleep(1)
         assert runner.known_workers() == []
         assert set(supervision.states.values()) == {"ended"}
+
+
+@pytest.mark.parametrize("how", ["end", "cancel"])
+@pytest.mark.parametrize("parent", [False, True])
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+@pytest.mark.parametrize("before", [False, True])
+async def test_a_supervision_can_be_stopped_while_its_host_ends_and_afterwards(
+    how: str, parent: bool, seconds: float, before: bool
+) -> None:
+    """S1: though it was about to restart a worker, or was adding one that takes long to be given up."""
+
+    class Slow(Fragile):
+        async def attach(self, **kwargs: Any) -> None:
+            if self.number > 1:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(10)
+            await super().attach(**kwargs)
+
+    with suppress(RunCancelled):
+        async with anyio.create_task_group() as tasks, WorkerRunner(handle_sigint=False) as runner:
+            host: Any = runner
+            if parent:
+                host = Helper("host")
+                await runner.add_workers(host, wait=True)
+            supervision = await host.supervise(fragile(kind=Slow), backoff=SOON)
+            await fail(runner)
+            await anyio.sleep(seconds)
+            if before:
+                tasks.start_soon(supervision.stop)
+                await anyio.wait_all_tasks_blocked()
+            await (runner.end() if how == "end" else runner.cancel())
+    with anyio.fail_after(0):
+        await supervision.stop()
 
 
 @pytest.mark.parametrize(
