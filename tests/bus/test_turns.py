@@ -236,6 +236,16 @@ class Numbers:
                 lane.put(number)
 
 
+def native_tasks_of(lane: Lane[int]) -> list["asyncio.Task[Any]"]:
+    """The task of a lane that has begun, if it has one."""
+    coroutines: list[tuple[asyncio.Task[Any], Any]] = [(task, task.get_coro()) for task in asyncio.all_tasks()]
+    return [
+        task
+        for task, coroutine in coroutines
+        if id(task) == lane.task_id and inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED
+    ]
+
+
 @pytest.mark.parametrize("count", [3, 9, 24])
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_becomes_of_lanes_that_are_called_or_stand_in_line_the_others_have_their_turns(
@@ -248,10 +258,8 @@ def test_whatever_becomes_of_lanes_that_are_called_or_stand_in_line_the_others_h
     drawn = Random(seed)
 
     def cancel_natively(lane: Lane[int]) -> None:
-        for task in asyncio.all_tasks():
-            coroutine: Any = task.get_coro()
-            if id(task) == lane.task_id and inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED:
-                task.cancel()
+        for task in native_tasks_of(lane):
+            task.cancel()
 
     async def main() -> None:
         quiet = 0
@@ -285,3 +293,53 @@ def test_whatever_becomes_of_lanes_that_are_called_or_stand_in_line_the_others_h
                 lane.close(cancel=True)
 
     run(main, backend=backend, seed=seed)
+
+
+def test_who_is_cancelled_natively_in_line_and_has_nothing_to_do_is_not_called() -> None:
+    """B3: it sleeps by the time its turn would come, and would call no others."""
+    count = 100
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            numbers = Numbers(count, TaskHost(group, CleanUp()))
+            numbers.put(range(1_000))
+            cancelled = 0
+            for step in range(200):
+                await checkpoint()
+                for lane in [*numbers.turns.line][count // 4 :]:
+                    if not lane.waiting:  # type: ignore[attr-defined]  # who stands here is a lane
+                        for task in native_tasks_of(lane):  # type: ignore[arg-type]
+                            cancelled += task.cancel()
+                        break
+                if not step % 3:
+                    numbers.put([1_000 + step // 3])
+            await settle()
+            assert cancelled > 10
+            assert all(handled == list(range(1_067)) for handled in numbers.handled)
+            assert (numbers.turns.called, [*numbers.turns.line]) == (0, [])
+            for lane in numbers.lanes:
+                lane.close(cancel=True)
+
+    run(main, backend="asyncio")
+
+
+async def test_a_sender_goes_on_as_soon_as_a_lane_has_nothing_left_to_do() -> None:
+    """B2: it waits for the lanes, and not until its time is over."""
+    total, passes = [0], [0]
+
+    async def count() -> None:
+        while True:
+            passes[0] += 1
+            await checkpoint()
+
+    async with MemoryBus() as bus, anyio.create_task_group() as tasks:
+        for number in range(MANY):
+            await bus.subscribe(Counter(f"c{number}", total))
+        tasks.start_soon(count)
+        longest = 0
+        for number in range(600):
+            before = passes[0]
+            await bus.send(note(number))
+            longest = max(longest, passes[0] - before)
+        tasks.cancel_scope.cancel()
+    assert longest < 32  # until its time is over it would be twice as many

@@ -193,7 +193,8 @@ class Lane(Generic[T]):
         """Let the dispatcher go on, which stands in line, and return how many items wait; with none, it sleeps on."""
         if self._parked is None or self._parked.is_set():
             return 0  # it was closed or cancelled meanwhile
-        items = 1 if self.ready is None else self.waiting
+        # One that was cancelled in line may sleep by now. It must not be called: it would not begin, nor call others.
+        items = self.waiting if self.awake else 0
         if items:
             self._parked.set()
         else:
@@ -360,7 +361,7 @@ class Lane(Generic[T]):
         return Role(keys=(("lane", id(self)),), behind=lambda: [item_in_words(item) for item in self.look()])
 
     async def _park(self, new_event: type[Event]) -> bool:
-        while not (self.awake or self.closed):
+        if not (self.awake or self.closed):
             self._tell_quiet()
             self._parked = new_event()
             await self._parked.wait()
