@@ -4,6 +4,7 @@ import asyncio
 import gc
 import warnings
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -333,6 +334,43 @@ async def test_a_task_that_is_started_by_what_unwinds_slowly_ends_before_the_cle
     assert noted == ["work", "cleanup"]
 
 
+def test_a_task_that_somebody_starts_when_another_has_ended_ends_before_the_clean_up_begins(backend: str) -> None:
+    """W7, W10: under any schedule; what is started later is cancelled at once."""
+
+    class Watched(Helper):
+        cleans_up = False
+
+        async def cleanup(self) -> None:
+            self.cleans_up = True
+
+        async def work(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await sleep(0.1)
+            ended.append(self.cleans_up)
+
+    async def main() -> None:
+        worker = Watched("worker")
+        async with running(worker) as runner, anyio.create_task_group() as group:
+            first = worker.create_task(tick, [])
+
+            async def start_another() -> None:
+                await first.wait()
+                with suppress(NotRunningError):
+                    worker.create_task(worker.work)
+                    started.append(worker.cleans_up)
+
+            group.start_soon(start_another)
+            await settle()
+            await runner.bus.send(BusCancelWorkerMessage(source="test", target="worker"))
+
+    started: list[bool] = []
+    ended: list[bool] = []
+    for seed in range(12):
+        testing.run(main, backend=backend, seed=seed)
+    assert False in started
+    assert started == ended
+
+
 async def test_what_cannot_be_a_task_is_refused() -> None:
     """W10, N8: where it is made."""
     helper = Helper("helper")
@@ -588,6 +626,21 @@ async def test_a_run_that_returns_without_a_start_is_named(caplog: pytest.LogCap
     await runner.add_workers(Own(nothing))
     await runner.run()
     assert "run() of worker 'own' has returned without calling start()" in caplog.messages
+
+
+async def test_a_run_that_stops_its_worker_and_returns_without_a_start_is_not_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """W10, W6: it means to."""
+
+    async def stops(worker: BaseWorker, params: WorkerParams) -> None:
+        await settle()
+        await worker.stop()
+
+    runner = quiet_runner()
+    await runner.add_workers(Own(stops))
+    await runner.run()
+    assert not [text for text in caplog.messages if "without calling start()" in text]
 
 
 @pytest.mark.parametrize("how", ["the log", "the timeout"])

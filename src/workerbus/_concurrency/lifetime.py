@@ -180,11 +180,12 @@ class TaskHost:
         group: The task group.
         context: The owner's context variables, of which each task gets a copy.
         running: How many of its tasks have not ended.
+        ends: Whether its owner waits for what still runs, and for nothing else: then the group closes.
         turns: The turns of those lanes in it that take turns; None where none do.
         fatal: The `KeyboardInterrupt` or `SystemExit` that a task raised, for the owner to raise when all is closed.
     """
 
-    __slots__ = ("_clean_up", "_gone", "context", "fatal", "group", "running", "turns")
+    __slots__ = ("_clean_up", "_gone", "context", "ends", "fatal", "group", "running", "turns")
 
     def __init__(self, group: TaskGroup, clean_up: CleanUp) -> None:
         self.group: TaskGroup = group
@@ -192,8 +193,14 @@ class TaskHost:
         self.context: Context = copy_context()
         self.fatal: BaseException | None = None
         self.running: int = 0
+        self.ends: bool = False
         self.turns: Turns | None = None
         self._gone: Event | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the group takes no more tasks, where its owner notes that it ends."""
+        return self.ends and not self.running
 
     def start(self, function: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
         """Start a task with a fresh copy of the owner's context variables."""

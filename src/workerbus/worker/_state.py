@@ -210,7 +210,7 @@ class WorkerState(TreeNode):
     @property
     def tasks(self) -> TaskHost:
         """Where its tasks run; raises `NotRunningError` while the worker is not running."""
-        if self._tasks is None or self.phase is Phase.FINISHED:
+        if self._tasks is None or self._tasks.over or self.phase is Phase.FINISHED:
             raise NotRunningError(f"worker {self.name!r} is {self.phase.value}")
         return self._tasks
 
