@@ -3,8 +3,6 @@
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from workerbus._concurrency.failures import without
-
 
 async def close_generator(generator: AsyncGenerator[Any, None]) -> None:
     """Close a generator; raises what its clean-up raises.
@@ -15,8 +13,8 @@ async def close_generator(generator: AsyncGenerator[Any, None]) -> None:
     try:
         await generator.aclose()
     except BaseExceptionGroup as several:
-        others = without(several, GeneratorExit)
-        if others is several:
+        closed, others = several.split(GeneratorExit)
+        if closed is None:
             raise
         if others is not None:
             raise others from None

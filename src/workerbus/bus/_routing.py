@@ -232,7 +232,7 @@ class Routing(Tapped, ABC):
 
     def _hand_to_observers(self, message: BusMessage, own: Inbox | None) -> None:
         self.check_thread()
-        for inbox in list(self._everything.values()):
+        for inbox in self._everything.values():
             if inbox is not own:
                 inbox.take(message)
 

@@ -201,7 +201,7 @@ class PeerSessions(WorkerBus, EventEmitter):
 
     def _tell_met(self, peer: Peer) -> None:
         logger.info("bus %r has met peer %r", self.name, peer.name, extra=about(runner=self.opened_by))
-        for listener in list(self._listeners):
+        for listener in self._listeners:
             listener.met(peer)
         self.tell("on_peer_joined", peer)
 
@@ -221,7 +221,7 @@ class PeerSessions(WorkerBus, EventEmitter):
         text = "the session of bus %r with peer %r is over: %s"
         logger.info(text, self.name, peer.name, reason, extra=about(runner=self.opened_by))
         self.lost(peer)
-        for listener in list(self._listeners):
+        for listener in self._listeners:
             listener.lost(peer, reason)
         self.tell("on_peer_gone", peer, reason)
 
@@ -250,7 +250,7 @@ class PeerSessions(WorkerBus, EventEmitter):
         self._names_kept.discard(name)
         if name in self._inboxes:
             self._names_lost[name] = owner
-        for listener in list(self._listeners):
+        for listener in self._listeners:
             listener.name_lost(name, owner)
 
     def report(self, text: str) -> None:
@@ -259,12 +259,12 @@ class PeerSessions(WorkerBus, EventEmitter):
         Args:
             text: What has happened, in words.
         """
-        for listener in list(self._listeners):
+        for listener in self._listeners:
             listener.report(text)
 
     def add_listener(self, listener: PeerListener) -> None:
         """Tell a listener of peers that come and go from now on, and of names that are lost already."""
-        self._listeners.append(listener)
+        self._listeners = [*self._listeners, listener]  # a new list: it may be added while others are told
         for name, owner in list(self._names_lost.items()):
             listener.name_lost(name, owner)
 

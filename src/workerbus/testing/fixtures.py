@@ -47,7 +47,6 @@ from attrs import frozen
 
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._memory import MemoryBus
-from workerbus.errors import add_note
 from workerbus.recording._files import Recordings, file_stem
 from workerbus.testing.buses._faults import Faults
 from workerbus.testing.buses._faulty import FaultyBus
@@ -283,7 +282,7 @@ def _explore(
     item.add_report_section("call", "workerbus: explored", str(exploration))
     if exploration.failure is not None:
         error, again = exploration.failure.error, exploration.failure.schedule
-        add_note(error, f"or: pytest {item.nodeid!r} --workerbus-schedule={again}")
+        error.add_note(f"or: pytest {item.nodeid!r} --workerbus-schedule={again}")
         raise error
 
 

@@ -138,13 +138,7 @@ class WorkerInbox(Inbox):
         elif self._handling or not (self._started or message.system):
             self._keep(message)
         else:
-            self._handling = True
-            try:
-                self._step(message)
-                if self._system or self._data:
-                    self._catch_up()
-            finally:
-                self._handling = False
+            self._handle_now(message)
 
     def _keep(self, message: BusMessage) -> None:
         if message.system:
@@ -223,11 +217,7 @@ class WorkerInbox(Inbox):
         if self._intake is not None:
             self._intake.data.open(host)
         elif not self._handling:  # else whoever handles one now goes on with the others
-            self._handling = True
-            try:
-                self._catch_up()
-            finally:
-                self._handling = False
+            self._handle_now()
 
     def catch_up(self) -> None:
         """Handle the system messages that wait for ``accepts_bus_message``: what children have reported is there."""
@@ -256,6 +246,15 @@ class WorkerInbox(Inbox):
         self._hook_data.close()
 
     # --- handling
+
+    def _handle_now(self, *messages: BusMessage) -> None:
+        self._handling = True
+        try:
+            for message in messages:
+                self._step(message)
+            self._catch_up()
+        finally:
+            self._handling = False
 
     def _catch_up(self) -> None:
         # In a loop, and not by calling `take` again, since each message may bring others: a request that is refused,

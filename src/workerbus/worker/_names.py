@@ -128,7 +128,7 @@ def check_spelling(cls: type, handlers: Iterable[str]) -> None:
     for each in cls.__mro__:
         if each is not cls and (each is object or issubclass(each, _root(base)) or is_own(each)):
             continue  # looked at when it was made
-        for name, value in list(vars(each).items()):
+        for name, value in vars(each).items():
             near = _near(name, hooks) if name.startswith("on_") and name not in handlers else []
             if not near or not isinstance(value, FunctionType):
                 continue

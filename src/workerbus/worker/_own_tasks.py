@@ -75,7 +75,7 @@ class OwnTasks:
     def close(self) -> None:
         """Cancel all tasks, those to come included."""
         self.closed = True
-        for task in list(self._running):
+        for task in self._running:
             task.cancel()
 
     async def quiet(self) -> None:

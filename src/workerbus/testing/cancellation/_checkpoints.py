@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeVar, get_args, overload
 from anyio import create_task_group, get_cancelled_exc_class
 from attrs import frozen
 
-from workerbus.errors import add_note
 from workerbus.testing._leaks import nothing_left
 from workerbus.testing.cancellation._cutting import Cut, Driven, How, Position, ScopeCut, make_cut
 from workerbus.testing.clock._run import run
@@ -239,7 +238,7 @@ class _Runs:
         try:
             run(self._run, play, backend=self.backend, seed=self.seed)
         except BaseException as exc:
-            add_note(exc, f"{self.name} {self._told(play, number, total)}")
+            exc.add_note(f"{self.name} {self._told(play, number, total)}")
             raise
         assert play.driven is not None
         place, count = play.driven.place, play.driven.count
@@ -324,7 +323,7 @@ class _Play:
                 return
             if not goes_through:
                 return
-            add_note(error, "raised in the place of what had cut the scenario")
+            error.add_note("raised in the place of what had cut the scenario")
         if error is not None:
             raise error
         if goes_through and self.driven.reached and self.outcome == "finished":
