@@ -1,5 +1,6 @@
 """L3, L4, L6: how a bus closes, in what time, and what comes out of its block."""
 
+import asyncio
 import logging
 from contextlib import nullcontext
 
@@ -363,3 +364,24 @@ def test_a_bus_whose_messages_do_not_go_out_is_stopped_all_the_same(backend: str
         assert bus.stopped
 
     run(program, backend=backend)
+
+
+def test_a_bus_whose_closing_is_cancelled_natively_is_stopped_all_the_same() -> None:
+    """L3, L5: while it waits for what it has to publish."""
+
+    async def program() -> None:
+        bus = StuckBus()
+
+        async def use() -> None:
+            async with bus:
+                bus.post(note(1))
+
+        task = asyncio.ensure_future(use())
+        await settle()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert bus.stopped
+        assert not bus.is_open
+
+    run(program, backend="asyncio")

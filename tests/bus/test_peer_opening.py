@@ -251,7 +251,15 @@ async def test_a_handler_of_an_event_that_hangs_holds_up_the_end_for_a_bounded_t
             pass
         assert current_time() - begun <= 2.1
         assert task_ids() == before
+        assert not bus.delivers_at_once  # as before it was opened
     assert len(cut) == 2
+    bus.joins = False
+    async with bus, create_task_group() as tasks:
+        tasks.start_soon(bus.send, note(1))
+        await settle()
+        assert bus.messages == []
+        bus.join()
+    assert bus.messages == [note(1)]
 
 
 async def test_a_runner_opens_it_announces_its_workers_to_peers_and_leaves_nothing() -> None:

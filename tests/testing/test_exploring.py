@@ -22,6 +22,7 @@ from trio._core import _run as scheduler
 from support.known_bugs import aba_of_names, cancel_against_answer, deadlock_in_a_circle, double_answer, lost_update
 from support.programs import plain_environment
 from workerbus import BaseWorker, BusJobRequestMessage, WorkerRunner, job
+from workerbus._order import PROCESS
 from workerbus.testing import (
     DeadlockError,
     TimeLimitError,
@@ -211,6 +212,21 @@ def test_a_failure_is_raised_as_it_is_and_tells_its_schedule(backend: str) -> No
     assert "of random_walk(); one switch is enough:\n  1. 'answer' 2 (at _checks.py:" in told
     assert "     went on before 'answer' 1 (at _checks.py:" in told
     assert f'again: replay(double_answer, "{backend}/0' in told
+
+
+def test_a_program_numbers_its_events_on_after_it_has_explored_others(backend: str) -> None:
+    """L8: whether or not those have failed; their numbers begin with 1, so that runs are alike."""
+    firsts: list[int] = []
+
+    async def fails() -> None:
+        firsts.append(PROCESS.next_number())
+        raise ValueError("no text")
+
+    before = [PROCESS.next_number() for _ in range(100)][-1]
+    with pytest.raises(ValueError, match="no text"):
+        explore(fails, strategy=random_walk(), budget=1, backend=backend)
+    assert set(firsts) == {1}
+    assert PROCESS.next_number() > before
 
 
 def test_what_the_tasks_did_is_shown_line_by_line(backend: str) -> None:

@@ -21,6 +21,7 @@ from support.leaks import nothing_left
 from support.messages import Alarm, Note, alarm, note
 from support.requesters import Raw
 from support.runners import quiet_runner
+from support.subscribers import Plain
 from support.wind_downs import Logged
 from support.workers import Doing, Helper, running
 from workerbus import (
@@ -32,6 +33,7 @@ from workerbus import (
     BusSubscriber,
     JobError,
     MemoryBus,
+    NameTakenError,
     NotRunningError,
     RunCancelled,
     WorkerBus,
@@ -779,6 +781,25 @@ async def test_a_child_that_does_not_get_to_the_bus_is_no_error_of_its_parent_s_
                 assert current_time() == begun + 1
     assert there.ended == begun
     assert errors == (["ValueError: broken"] if way is let_raise else [])
+
+
+async def test_the_end_of_a_child_goes_to_nobody_who_has_its_name_instead() -> None:
+    """W5, B5: the child does not get to the bus."""
+    parent, other, child = Helper("parent"), Plain("same"), Arriving("same")
+    async with quiet_runner() as runner, anyio.create_task_group() as group:
+
+        async def add() -> None:
+            with pytest.raises(NameTakenError):
+                await parent.add_workers(child)
+
+        await runner.add_workers(parent, wait=True)
+        group.start_soon(add)
+        await child.arriving.wait()
+        await runner.bus.subscribe(other)
+        await runner.bus.send(BusEndWorkerMessage(source="test", target="parent"))
+        await parent.wait()
+        await settle()
+    assert [message for message in other.got if message.target == "same"] == []
 
 
 class Queued(Helper):

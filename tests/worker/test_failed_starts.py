@@ -298,3 +298,18 @@ async def test_a_wait_that_is_cancelled_leaves_the_error_to_the_run() -> None:
     except OSError as exc:
         caught = exc
     assert caught is worker.error
+
+
+async def test_of_two_who_wait_for_a_start_one_that_is_cancelled_leaves_the_error_to_the_other() -> None:
+    """W9, R4: the run does not raise it again."""
+    worker = broken("on_activated")
+    async with running(Helper("other")) as runner, anyio.create_task_group() as group:
+
+        async def give_up() -> None:
+            with anyio.move_on_after(0.05):
+                await runner.add_workers(worker, wait=True)
+
+        await runner.add_workers(worker)
+        group.start_soon(give_up)
+        with pytest.raises(OSError, match="no device"):
+            await runner.add_workers(worker, wait=True)

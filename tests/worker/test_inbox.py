@@ -154,6 +154,27 @@ def test_a_message_that_cannot_be_handled_does_not_hold_up_the_next(caplog: pyte
     assert caplog.messages == ["worker 'worker' failed to handle Note"] * 2
 
 
+@pytest.mark.parametrize("place", ["before the start", "the start", "after the start"])
+def test_an_interruption_of_the_handling_of_a_message_holds_up_no_later_one(place: str) -> None:
+    """L3, B2: it comes up in the step of whoever sends or starts."""
+    handled: list[BusMessage] = []
+
+    def handle(message: BusMessage) -> None:
+        handled.append(message)
+        if len(handled) == 1:
+            raise KeyboardInterrupt
+
+    first = note(0) if place == "the start" else alarm(0)
+    inbox = inbox_with(handle, started=place == "after the start")
+    if place == "the start":
+        inbox.take(first)
+    with pytest.raises(KeyboardInterrupt):
+        start(inbox) if place == "the start" else inbox.take(first)
+    second = alarm(1)
+    inbox.take(second)
+    assert handled == [first, second]
+
+
 async def test_a_worker_handles_what_its_own_handling_of_a_message_sends_to_it() -> None:
     """B1, B2: a bad answer cancels the rest of a group, and that rest is the worker itself."""
     helper = Helper("helper")

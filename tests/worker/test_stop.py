@@ -667,6 +667,25 @@ async def test_a_worker_that_is_stopped_as_soon_as_it_was_added_does_not_run() -
     assert worker.calls == []
 
 
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+async def test_a_worker_has_finished_though_its_clean_up_before_the_run_ends_the_program(
+    ending: type[BaseException],
+) -> None:
+    """W6, L3: it arrives as itself, and nobody waits for the worker."""
+
+    class Ending(Helper):
+        async def cleanup(self) -> None:
+            raise ending
+
+    worker, runner = Ending("w"), quiet_runner()
+    bus = runner.bus
+    await worker.attach(registry=runner.registry, bus=bus)
+    with pytest.raises(ending):
+        await worker.stop()
+    await worker.wait()
+    assert not bus.has_subscriber("w")
+
+
 async def test_what_comes_while_a_worker_that_has_not_started_leaves_the_bus_is_dropped() -> None:
     """W6: on a bus that takes a second for it."""
 
