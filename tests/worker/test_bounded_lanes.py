@@ -132,6 +132,82 @@ async def asked(*circles: Circle) -> None:
         await eventually(lambda: not runner.bus.statistics().subscribers["it"].depth)
 
 
+class Early(Circle):
+    """Sends to itself before it has started, until its data lane is full."""
+
+    def __init__(self, name: str, before: str, *, in_a_group: bool) -> None:
+        super().__init__(name, Circle.send)
+        self.before = before
+        self.in_a_group = in_a_group
+
+    async def send_early(self) -> None:
+        with pytest.raises(anyio.WouldBlock):
+            await self.send()
+
+    async def begin(self) -> None:
+        if self.in_a_group:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.send_early)
+        else:
+            await self.send_early()
+
+    async def run(self, params: WorkerParams) -> None:
+        if self.before == "run":
+            await self.begin()
+        await super().run(params)
+
+    async def start(self) -> None:
+        if self.before == "start":
+            await self.begin()
+        await super().start()
+        await self.send_bus_message(note(100, "it"))
+        for n in range(101, 110):  # it has started: the hooks go on meanwhile
+            await self.send_bus_message(note(n, "it"))
+
+
+class ChoosingEarly(Early, ChoosingCircle):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Early, ChoosingEarly])
+@pytest.mark.parametrize("before", ["run", "start"])
+@pytest.mark.parametrize("in_a_group", [False, True])
+async def test_code_before_the_start_is_refused_room_that_only_the_start_makes(
+    kind: type[Early], before: str, in_a_group: bool
+) -> None:
+    """B9, W2: data messages wait for the start, so that it would wait for itself; afterwards there is room."""
+    it = kind("it", before, in_a_group=in_a_group)
+    async with running(it, bus=MemoryBus(max_buffer_size=8)):
+        await eventually(lambda: len(it.heard) == 18)
+    assert it.refused == [9]
+    assert it.heard == [*range(1, 9), *range(100, 110)]
+
+
+async def test_others_wait_for_room_until_a_worker_has_started() -> None:
+    """B9, W2: so do tasks of its own that its start does not wait for."""
+
+    class Late(Listener):
+        async def start(self) -> None:
+            self.create_task(self.send)
+            await go_on.wait()
+            await super().start()
+
+        async def send(self) -> None:
+            for n in range(3):
+                await self.send_bus_message(note(n, "it"))
+
+    go_on, log = anyio.Event(), Log()
+    async with WorkerRunner(bus=MemoryBus(max_buffer_size=1)) as runner, anyio.create_task_group() as tasks:
+        await runner.add_workers(Late("it", log))
+        await settle()
+        sending = Sending(tasks, runner.bus, note(3, "it"))
+        await settle()
+        assert not sending.done
+        assert runner.bus.statistics().subscribers["it"].depth == 1
+        go_on.set()
+        await eventually(lambda: sorted(lanes(log.done)[0]) == [0, 1, 2, 3])
+
+
 @pytest.mark.parametrize("kind", [Circle, ChoosingCircle])
 @pytest.mark.parametrize("path", [["it"], ["other"], ["other", "it"], ["it", "other", "it", "other"]])
 async def test_a_handler_is_refused_room_that_is_held_up_until_it_answers(kind: type[Circle], path: list[str]) -> None:
