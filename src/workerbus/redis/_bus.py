@@ -184,21 +184,25 @@ class RedisBus(PeerBus):
 
         Raises:
             NameTakenError: Another process has a worker of that name; a `ValueError`.
-            BusUnavailable: The server was not there within ``send_timeout`` seconds; a `ConnectionError`.
+            BusUnavailable: The server was not there within ``send_timeout`` seconds, or has refused; a
+                `ConnectionError`.
 
         Guarantees: X5.
         """
         why = f"no answer within {self.send_timeout:g} s"
+        cause: RedisReplyError | None = None
         with move_on_after(self.send_timeout):
             try:
                 owner = await self._redis.names.claim(name)
             except ConnectionLost:
                 owner, why = None, "it is closing"
+            except RedisReplyError as exc:
+                why, cause = f"the server says {exc}", exc
             else:
                 if owner is not None:
                     raise self._redis.lives.taken(name, owner)
                 return
-        raise BusUnavailable(self.name, why, maybe_stored=False, doing=f"claim the name {name!r}")
+        raise BusUnavailable(self.name, why, maybe_stored=False, doing=f"claim the name {name!r}") from cause
 
     def release(self, name: str) -> None:
         """Give a name back, without waiting.

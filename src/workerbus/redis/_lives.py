@@ -233,6 +233,7 @@ class Lives:
             self._scope = None
             await self._leave()
             await self._disconnect()
+            self._outbox.drop_all()  # also what was being written, which would go out when the bus is opened again
             self._served.set()
 
     async def _live(self) -> None:

@@ -28,7 +28,6 @@ from collections.abc import Callable
 from typing import Any
 
 from workerbus._concurrency.failures import is_panic, own_error_of_call
-from workerbus._concurrency.handling import Handling
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.room import Room
@@ -105,7 +104,6 @@ class WorkerInbox(Inbox):
             self._intake = Intake(name, self._ask_now, self._call_counted)
             self._hook_data.first = (self._intake.system, *self._hook_data.first)
         self._started = False
-        self._starting: Handling | None = None
         self._at_once = False  # started, open, and without an intake: a message need not wait
         self._handling = False
         self._closed = False
@@ -212,21 +210,9 @@ class WorkerInbox(Inbox):
         if self._intake is not None:
             self._intake.system.open(host)
 
-    def begin_start(self) -> None:
-        """Note that the running task is to start the worker: what waits for that would wait for itself there."""
-        if self._room is not None:
-            self._starting = Handling(self._room)
-
-    def end_start(self) -> None:
-        """Note that the start is over, or will not come."""
-        if self._starting is not None:
-            self._starting.leave()
-            self._starting = None
-
     def start(self, host: TaskHost) -> None:
         """Handle the data messages that came before the start, in their order, and from now on all others."""
         self._started = True
-        self.end_start()
         self._at_once = self._intake is None and not self._closed
         if self._intake is not None:
             self._intake.data.open(host)

@@ -183,7 +183,6 @@ class WorkerLifecycle:
             if group is not tasks.group:
                 group.cancel_scope.cancel()
             self._run_is_over = True
-            self._state.inbox.end_start()
             try:
                 await self._wind_down.run()
             except BaseException as exc:
@@ -203,7 +202,6 @@ class WorkerLifecycle:
         self._run_task = get_current_task().id
         if self._awaited_end is not None:
             self.end_waits(self._awaited_end)
-        state.inbox.begin_start()
         try:
             if state.runs_by_default:
                 # Here, and not in run(): while it waits, the worker has no scope and two coroutines less to keep, which

@@ -1,0 +1,179 @@
+"""X2, X5, X10: what a bus does about a server that is unwell, to the moment: in virtual time, at a server in memory."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from support.hand_buses import Listener
+from support.hand_redis import HandRedis
+from support.messages import note
+from support.runners import runner_on
+from support.subscribers import Plain
+from support.workers import Helper
+from workerbus import CLEANUP_SECONDS, BusUnavailable
+from workerbus.redis import RedisBus, RedisReplyError
+from workerbus.redis._lives import _LEAVE_SECONDS
+from workerbus.testing import virtual_backend
+
+LEASE, TIMEOUT, LATENCY = 5.0, 3.0, 0.01
+FULL = "OOM command not allowed when used memory > 'maxmemory'."
+
+
+@pytest.fixture
+def anyio_backend(backend: str) -> tuple[str, dict[str, Any]]:
+    return virtual_backend(backend)
+
+
+@pytest.fixture
+def server() -> Iterator[HandRedis]:
+    server = HandRedis(LEASE)
+    server.latency = LATENCY
+    with server.reached():
+        yield server
+
+
+def new_bus(name: str) -> RedisBus:
+    return RedisBus("redis://server", lease=LEASE, send_timeout=TIMEOUT, name=name)
+
+
+class Timed(Listener):
+    """Notes when it hears of faults of the network."""
+
+    def __init__(self, bus: RedisBus) -> None:
+        super().__init__(bus)
+        self.reports: list[tuple[float, str]] = []
+
+    def report(self, text: str) -> None:
+        self.reports.append((anyio.current_time(), text))
+
+
+@pytest.mark.parametrize("refused", [FULL, "NOPERM this user has no permissions to run the command"])
+async def test_a_name_whose_claim_is_refused_is_unavailable_and_free_when_it_is_not(
+    server: HandRedis, refused: str
+) -> None:
+    """X5: whoever adds the worker gets the error of the bus, with the server's as its cause."""
+    async with new_bus("left") as bus, runner_on(bus, "left") as runner:
+        server.refuse("CLAIM", refused)
+        with pytest.raises(BusUnavailable, match=f"claim the name 'w': the server says {refused[:4]}") as caught:
+            await runner.add_workers(Helper("w"))
+        assert isinstance(caught.value.__cause__, RedisReplyError)
+        server.refuse("CLAIM", None)
+        await runner.add_workers(Helper("w"))
+        assert server.names == {"w": bus.incarnation}
+
+
+@pytest.mark.parametrize("unwell", ["away", "frozen", "full"])
+async def test_a_bus_tries_to_open_for_as_long_as_a_send_may_take_and_no_longer(server: HandRedis, unwell: str) -> None:
+    """X2: whatever it is that the server does not do; and it leaves nothing."""
+    if unwell == "away":
+        server.go_away()
+    elif unwell == "frozen":
+        server.freeze()
+    else:
+        server.refuse("JOIN", FULL)
+    begun = anyio.current_time()
+    with pytest.raises(BusUnavailable, match="could not be opened"):
+        async with new_bus("left"):
+            pytest.fail("it has opened")
+    needed = anyio.current_time() - begun
+    if unwell == "full":  # it has left, in case it has joined
+        assert TIMEOUT - 1.5 < needed <= TIMEOUT + 2 * LATENCY
+    else:
+        assert needed == pytest.approx(TIMEOUT)
+    assert server.links == []
+
+
+async def test_all_that_would_lose_data_is_told_when_a_bus_opens(
+    server: HandRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """X10"""
+    server.about |= {
+        "memory": "maxmemory:100\r\nmaxmemory_policy:allkeys-lru\r\n",
+        "persistence": "aof_enabled:0\r\naof_last_write_status:err\r\n",
+    }
+    async with new_bus("left"):
+        pass
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [each.split()[2] for each in told] == ["maxmemory-policy", "appendonly", "the"]
+
+
+@pytest.mark.parametrize("command", ["BEAT", "XREAD", "XADD", "JOIN"])
+async def test_what_a_server_refuses_is_told_at_once(server: HandRedis, command: str) -> None:
+    """X10: when it has said so, and once; what it takes again is done as if nothing had been."""
+    ear = Plain("it")
+    async with new_bus("right") as right, new_bus("left") as bus, anyio.create_task_group() as group:
+        await right.subscribe(ear)
+        await anyio.sleep(LEASE)
+        listener = Timed(bus)
+        server.refuse(command, FULL)
+        refuses = anyio.current_time()
+        if command == "JOIN":
+            server.forget(bus.incarnation)
+        if command == "XADD":
+            group.start_soon(bus.send, note(1, target="it"))
+        await anyio.sleep(2.0)
+        told = [at for at, text in listener.reports if "OOM" in text]
+        asked = [at for at, purpose, what in server.done if what == command and purpose.startswith("left")]
+        assert told == pytest.approx([next(at for at in asked if at >= refuses) + LATENCY])
+        server.refuse(command, None)
+        if command != "XADD":
+            await bus.send(note(1, target="it"))
+        await ear.until(1)
+        await anyio.sleep(LEASE)
+        assert bus.state == right.state == "connected"
+        assert len([text for _, text in listener.reports if "OOM" in text]) == 1
+
+
+@pytest.mark.parametrize("unwell", ["away", "frozen", "full"])
+async def test_a_bus_that_closes_with_something_unsent_leaves_nothing_for_the_next_time(
+    server: HandRedis, unwell: str
+) -> None:
+    """L1, L4, X2, X4: neither a connection, nor a member where the server lets it leave, nor what was being written."""
+    ear = Plain("it")
+    async with new_bus("right") as right:
+        await right.subscribe(ear)
+        async with new_bus("left") as bus:
+            await anyio.sleep(LEASE)
+            if unwell == "away":
+                server.go_away()
+            elif unwell == "frozen":
+                server.freeze()
+            else:
+                server.refuse("XADD", FULL)
+            unsent = bus.transmit(note(1, target="it"), bus.peers)
+            begun = anyio.current_time()
+        assert anyio.current_time() - begun <= CLEANUP_SECONDS + _LEAVE_SECONDS
+        assert bus.state == "closed"
+        assert isinstance(unsent.error, BusUnavailable)
+        assert unsent.error.maybe_stored
+        assert bus.statistics().unsent == bus.statistics().unsent_bytes == 0
+        assert not [link.purpose for link in server.links if link.purpose.startswith("left")]
+        assert (bus.incarnation in server.members) is (unwell != "full")
+        server.well()
+        async with bus:
+            await bus.send(note(2, target="it"))
+            await ear.until(1)
+            await anyio.sleep(2 * LEASE)
+            assert bus.state == right.state == "connected"
+            assert set(server.members) == {bus.incarnation, right.incarnation}
+    assert ear.got == [note(2, target="it")]
+
+
+async def test_each_message_that_is_none_is_counted_and_kept(server: HandRedis) -> None:
+    """X10: and what comes behind it arrives."""
+    ear = Plain("it")
+    async with new_bus("right") as right, new_bus("left") as bus:
+        await right.subscribe(ear)
+        await anyio.sleep(LEASE)
+        for n in range(3):
+            server.spoil(right.incarnation, lambda fields: [b"{" if n == 5 else each for n, each in enumerate(fields)])
+            await bus.send(note(n, target="it"))
+        await bus.send(note(3, target="it"))
+        await ear.until(1)
+        await anyio.sleep(1.0)
+        assert [note.n for note in ear.got] == [3]  # type: ignore[attr-defined]  # those that arrive are notes
+        assert right.statistics().malformed == 3
+        assert [fields[:2] for fields in server.refused] == [[b"from", b"left"]] * 3
