@@ -1,6 +1,7 @@
 """`explore` with faults of buses among the choices, gone on with from a file, and in several processes."""
 
 import json
+import multiprocessing
 import re
 import signal
 import threading
@@ -291,6 +292,19 @@ def test_any_error_comes_out_of_another_process(backend: str) -> None:
         explore(failing(RefusesError), strategy=exhaustive(1), backend=backend, processes=2)
     with pytest.raises(KeyboardInterrupt):
         explore(failing(KeyboardInterrupt), strategy=exhaustive(1), backend=backend, processes=2)
+
+
+def test_no_process_outlives_an_exploration_whatever_ends_it(backend: str) -> None:
+    """T8."""
+
+    def interrupt(report: Exploration) -> None:
+        assert len(multiprocessing.active_children()) == 2
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        explore(double_answer, backend=backend, processes=2, progress=interrupt)
+    assert multiprocessing.active_children() == []
+    assert caught.value.__traceback__  # what is in its frames is still there: nothing was ended by being thrown away
 
 
 def test_wrong_numbers_of_processes_are_refused() -> None:

@@ -116,10 +116,16 @@ def test_what_is_sent_past_the_ends_arrives_at_all_of_them_untouched(backend: st
             for end, taker in zip(ends, takers, strict=True):
                 await end.subscribe(taker)
             ends[0].split()
-            message = note(1)
-            await wire.send(message)
+            messages = [note(1), note(2)]
+            for message in messages:
+                await wire.send(message)
             await sleep(0.1)
-            assert [taker.messages() for taker in takers] == [[message], [message]]
+            assert [taker.messages() for taker in takers] == [messages, messages]
+            counts = wire.statistics().subscribers
+            assert {name: count.delivered for name, count in counts.items()} == {
+                "faulty end left": 2,
+                "faulty end right": 2,
+            }
 
     run(main, backend=backend)
 

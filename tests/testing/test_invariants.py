@@ -66,6 +66,22 @@ def test_what_is_broken_for_a_moment_is_seen(backend: str) -> None:
     assert str(caught.value) == str(report.failure.error)
 
 
+def test_what_is_broken_in_the_step_in_which_something_else_has_come_true_is_seen(backend: str) -> None:
+    """T3: after every step."""
+
+    async def scenario() -> None:
+        done, broken = False, False
+        eventually(lambda: done)
+        always(lambda: not broken)
+        await checkpoint()
+        done = broken = True
+        await checkpoint()
+        broken = False
+
+    for seed in SEEDS:
+        assert "always(lambda: not broken)" in str(raised_by(scenario, backend, seed))
+
+
 def test_what_holds_is_no_failure(backend: str) -> None:
     """T3."""
     looked = 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
@@ -111,6 +112,22 @@ def test_a_thread_is_waited_for_and_takes_no_time(how: str, backend: str) -> Non
         return anyio.current_time()
 
     assert run(main, backend=backend) == 0.0
+
+
+def test_each_of_several_threads_of_asyncios_is_waited_for() -> None:
+    """Also when others have done their work, or were shut down."""
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor() as own, anyio.fail_after(3600):
+            slow = loop.run_in_executor(own, time.sleep, 0.3)
+            await loop.run_in_executor(None, time.sleep, 0.05)
+            await loop.run_in_executor(own, time.sleep, 0.05)
+            await loop.shutdown_default_executor()
+            await slow
+        return current_time()
+
+    assert run(main, backend="asyncio") == 0.0
 
 
 def test_time_passes_when_a_thread_of_asyncios_has_done_its_work() -> None:

@@ -136,12 +136,12 @@ class VirtualTime:
         if self._recording and self.recorder is not None:
             self._recording = False
             self.recorder.ends()
-        for each in tuple(self.watchers):
+        for each in tuple(self.watchers):  # which one leaves that has come true
             self._break(each.ends(title, coroutine))
 
     def is_over(self) -> None:
         """Have the watchers look at the program when its main function has returned."""
-        for each in tuple(self.watchers):
+        for each in self.watchers:
             self._break(each.is_over())
 
     def _break(self, error: InvariantError | None) -> None:
@@ -211,7 +211,7 @@ class VirtualTime:
         self._turns = self._looks = 0
         self._thread_since = None
         self._jumps += 1
-        for each in tuple(self.watchers):
+        for each in self.watchers:
             self._break(each.passes(until))
         self._raise()
         if until == math.inf:

@@ -10,6 +10,7 @@ within a turn of the loop, between two such moments, is not cut. The last level 
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from attrs import define
@@ -119,7 +120,6 @@ class BoundedSearch:
         self._reduction = reduction
         self._items: deque[_Item] = deque()
         self._again: deque[_Begun] = deque([_Begun((), (0, 0))])
-        self._handed_out = 0
         self._races: set[tuple[str, str]] = set()
         self.known = States()
         if saved is not None:
@@ -137,11 +137,9 @@ class BoundedSearch:
 
     def following(self, most: int) -> Sequence[Order]:
         """Return the next orders to run."""
-        while len(self._again) < self._handed_out + most and (begun := self._next()) is not None:
+        while len(self._again) < most and (begun := self._next()) is not None:
             self._again.append(begun)
-        chosen = list(self._again)[self._handed_out : self._handed_out + most]
-        self._handed_out += len(chosen)
-        return [self._order(each) for each in chosen]
+        return [self._order(each) for each in islice(self._again, most)]
 
     def _order(self, begun: _Begun) -> Order:
         last = begun.picks[-1][0] if begun.picks else -1
@@ -172,7 +170,6 @@ class BoundedSearch:
     def learn(self, ran: Ran) -> None:
         """Take note of a run: it leads to others up to where its state is known."""
         begun = self._again.popleft()
-        self._handed_out -= 1
         begin = begun.picks[-1][0] + 1 if begun.picks else 0
         end, states = len(ran.ready), dict[int, bytes]()
         for position, digest in ran.states if self._reduction and self._leads_on(begun) else ():

@@ -35,7 +35,7 @@ class Search(Protocol):
         """Of how many pairs of steps it was seen that their order makes a difference."""
 
     def following(self, most: int) -> Sequence[Order]:
-        """Return the next orders to run; none if there is nothing left.
+        """Return the next orders to run; none if there is nothing left. All of the last ones were learned before.
 
         Args:
             most: How many there may be.
