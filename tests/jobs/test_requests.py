@@ -7,6 +7,8 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import current_time
+from anyio.lowlevel import checkpoint
 
 from support import clock
 from support.buses import PoliteBus
@@ -29,7 +31,7 @@ from workerbus import (
     WorkerPool,
     job,
 )
-from workerbus.testing import EchoWorker, settle
+from workerbus.testing import EchoWorker, run, settle
 
 
 async def test_a_requester_waits_for_a_worker_that_has_not_come_yet() -> None:
@@ -333,6 +335,41 @@ async def test_how_long_a_worker_was_waited_for_is_no_limit_for_its_answer() -> 
         group.start_soon(ask)
         await anyio.sleep(1)
         await runner.add_workers(EchoWorker("helper", after=12.0))
+
+
+@pytest.mark.parametrize("steps", range(3))
+@pytest.mark.parametrize("seed", range(3))
+def test_a_worker_may_come_at_the_moment_of_the_warning(
+    backend: str, seed: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """J1: in the very step; nobody is warned of it then, and nobody takes that for a timeout of its job."""
+
+    class Late(Helper):
+        async def start(self) -> None:
+            await anyio.sleep(4.9)
+            while current_time() < 5.1:
+                pass  # the loop stands still: the five seconds are over when it goes on
+            for _ in range(steps):
+                await checkpoint()
+            await super().start()
+
+    async def main() -> None:
+        async with running(Helper("other")) as runner, anyio.create_task_group() as group:
+
+            def warn(text: str, *_args: object, **_options: object) -> None:
+                assert "still waits" in text
+                assert "helper" not in runner.registry
+
+            monkeypatch.setattr(logging.getLogger("workerbus.jobs"), "warning", warn)
+
+            async def ask() -> None:
+                for name in ("other", "helper"):
+                    assert await runner.job(name, name="echo") == {"worker": name, "payload": {}}
+
+            group.start_soon(ask)
+            await runner.add_workers(Late("helper"))
+
+    run(main, backend=backend, seed=seed)
 
 
 async def test_a_worker_that_has_answered_is_not_told_that_its_request_was_withdrawn() -> None:

@@ -646,13 +646,13 @@ async def test_a_run_that_stops_its_worker_and_returns_without_a_start_is_not_na
 @pytest.mark.parametrize("how", ["the log", "the timeout"])
 async def test_a_requester_reads_that_a_worker_has_not_started(how: str, caplog: pytest.LogCaptureFixture) -> None:
     """W10, J1: and not that it is not there."""
-    text = "worker 'own' is on the bus, but has not started: has a run() of its own called start()?"
+    text = "is on the bus, but has not started: has a run() of its own called start()?"
     async with quiet_runner() as runner:
         await runner.add_workers(Own(unstarted))
         with pytest.raises(JobError) as caught:
             await runner.job("own", timeout=6)
         assert isinstance(caught.value, JobTimeoutError)
     if how == "the log":
-        assert f"{runner.name!r} still waits for {text}" in caplog.messages
+        assert f"{runner.name!r} still waits for worker 'own', which {text}" in caplog.messages
     else:
-        assert text in str(caught.value)
+        assert f"worker 'own' {text}" in str(caught.value)

@@ -148,7 +148,7 @@ class JobClient(GroupTable):
                     news = await registry.wait_for_news(worker)
                 finally:
                     group.scope = outer
-            if scope.cancelled_caught and group.state is GroupState.OPEN:
+            if scope.cancelled_caught and group.state is GroupState.OPEN and registry.get(worker) is None:
                 logger.warning(
                     "%r still waits for %s",
                     self._name,
@@ -226,8 +226,7 @@ class JobClient(GroupTable):
         while group.waits:
             try:
                 with self._owner.clean_up.shield(deadline) as shield:
-                    while group.waits:
-                        await group.change()
+                    await group.change()
             except get_cancelled_exc_class() as native:
                 cancelled = native  # a Task.cancel() goes through a shield: it is raised when the wait is over
             else:

@@ -214,10 +214,12 @@ class GroupTable:
         self._owner.hooks.add_last(HookCall(hook, (argument,), cause), group.barrier, system=system)
 
     def _absent(self, worker: str, how: str = " was not ready") -> str:
+        which = ", which" if how.startswith(",") else ""
         if worker in self._owner.registry.restarting:
-            return f"worker {worker!r}{', which' if how.startswith(',') else ''} is being restarted"
+            return f"worker {worker!r}{which} is being restarted"
         if self._owner.bus.has_subscriber(worker):
-            return f"worker {worker!r} is on the bus, but has not started: has a run() of its own called start()?"
+            why = "is on the bus, but has not started: has a run() of its own called start()?"
+            return f"worker {worker!r}{which} {why}"
         return f"worker {worker!r}{how}; {self._owner.registry.near(worker)}"
 
     def cancel(self, job_id: str, reason: str | None) -> bool:
