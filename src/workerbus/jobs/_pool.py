@@ -89,7 +89,7 @@ class TaskPool(Generic[T]):
 
     def cancel(self) -> None:
         """Cancel all that runs, jobs that are answered already included."""
-        for scope in list(self.busy):
+        for scope in self.busy:
             scope.cancel()
 
     async def quiet(self) -> None:

@@ -226,8 +226,7 @@ class PoolMap(Generic[P, R]):
                         return
                     finally:
                         self._runs = False
-                    if not self._closed:
-                        self._submit(payload)
+                    self._submit(payload)  # which asks for no job where the context has been left meanwhile
             finally:
                 if isinstance(payloads, AsyncGenerator):  # its clean-up has run when the context is left
                     await close_generator(payloads)
