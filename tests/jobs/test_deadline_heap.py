@@ -182,9 +182,12 @@ async def test_the_heap_has_few_times_more_than_it_has_items() -> None:
             assert len(it.deadlines._heap) <= 2 * len(it.deadlines) + SPARE
 
 
-async def test_the_first_is_the_first_although_most_of_the_heap_was_thrown_out() -> None:
+@pytest.mark.parametrize("runs", [False, True])
+async def test_the_first_is_the_first_although_most_of_the_heap_was_thrown_out(runs: bool) -> None:
     async with watched() as it:
         spare = [it.add(0.5, "dropped")]
+        if runs:
+            await settle()
         it.add(10.0, "ten")
         it.add(1.0, "one")
         spare += [it.add(20.0, "dropped") for _ in range(2 * SPARE)]

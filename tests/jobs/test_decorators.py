@@ -201,3 +201,22 @@ def test_a_worker_may_have_attributes_that_its_class_does_not_show() -> None:
         seven = OfInstances()
 
     assert Odd("odd").seven == 7
+
+
+async def test_a_class_may_get_attributes_while_they_are_looked_at() -> None:
+    """N1, N6: a descriptor of a user's keeps what it has made in the class."""
+
+    class Kept:
+        def __get__(self, instance: object, owner: Any) -> str:
+            owner.what_is_kept = "kept"
+            return "kept"
+
+    class Keeping(BaseWorker):
+        kept = Kept()
+
+        @job(name="show")
+        async def show(self, message: BusJobRequestMessage) -> dict[str, Any]:
+            return {"kept": self.kept}
+
+    async with running(Keeping("keeping")) as runner:
+        assert await runner.job("keeping", name="show") == {"kept": "kept"}

@@ -20,6 +20,7 @@ from workerbus import (
     NotRunningError,
     job,
 )
+from workerbus.testing import run
 
 
 class Counting(BaseWorker):
@@ -118,6 +119,34 @@ async def test_who_is_slow_misses_what_was_between_and_no_answer() -> None:
         assert await anext(reports) == JobProgress(
             "count", 3, 2, 0, (completed("b", 1), completed("c", 2)), update("a", 5)
         )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_loop_tells_nothing_that_was_asked_for_meanwhile(backend: str, seed: int) -> None:
+    """J20: it goes on when something else has happened, or when all is over."""
+    told: list[JobProgress] = []
+    again: list[JobProgress] = []
+
+    async def watch(reports: Any) -> None:
+        async for now in reports:
+            if told and now.event == told[-1].event:
+                again.append(now)
+            told.append(now)
+
+    async def main() -> None:
+        async with (
+            running(Counting("a", 4)) as runner,
+            anyio.create_task_group() as tasks,
+            runner.job("a", name="count") as asked,
+        ):
+            reports = asked.progress()
+            tasks.start_soon(watch, reports)
+            async for _ in asked:
+                now = reports.now()
+                told.append(now)
+
+    run(main, backend=backend, seed=seed)
+    assert [now.answered for now in again] == [1]
 
 
 async def test_a_report_that_is_asked_for_does_not_wait() -> None:

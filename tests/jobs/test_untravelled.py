@@ -112,13 +112,18 @@ async def test_an_answer_that_cannot_travel_becomes_an_error_that_says_so(name: 
     async with processes("asker", "host") as [asker, host]:
         worker = kind("worker")
         await host.add_workers(worker)
+        await asker.job("worker", name="echo")
         status, response = await outcome_of(asker, "worker", name=name)
         assert (status, response["type"]) == (JobStatus.ERROR, "WireError")
         assert "items[0].when" in response["error"]
+        assert await outcome_of(asker, "worker", name=name) == (status, response)
         assert worker.active_jobs == {}
         assert worker.release.is_set() is (name == "responds"), "its handler goes on"
         answered = host.statistics().jobs_answered
-        assert {status: count for status, count in answered.items() if count} == {JobStatus.ERROR: 1}
+        assert {status: count for status, count in answered.items() if count} == {
+            JobStatus.COMPLETED: 1,
+            JobStatus.ERROR: 2,
+        }
         assert (await asker.job("worker", name="echo"))["worker"] == "worker"
 
 

@@ -84,6 +84,16 @@ async def test_answers_come_as_they_are_given_or_in_the_order_of_the_payloads() 
             assert [answer.index async for answer in answers] == [0, 1, 2, 3]
 
 
+async def test_answers_that_nobody_has_read_yet_come_in_the_order_in_which_they_were_given() -> None:
+    """S2: however slow the reader is."""
+    pool = sleepers(4)
+    async with running(pool), pool.map(Sleeper.nap, [Nap(0, 4), Nap(1, 2), Nap(2, 3), Nap(3, 1)]) as answers:
+        await anyio.sleep(2.5)
+        assert [(await anext(answers)).index for _ in range(2)] == [3, 1]
+        await anyio.sleep(5)
+        assert [answer.index async for answer in answers] == [2, 0]
+
+
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize(("limit", "most"), [(None, 4), (3, 3), (9, 9)])
 async def test_no_more_payloads_are_taken_than_may_be_under_way(ordered: bool, limit: int | None, most: int) -> None:
@@ -155,7 +165,10 @@ async def test_payloads_may_come_from_an_async_generator_which_is_closed_in_any_
                 break
         async with pool.map(Sleeper.nap, slowly(999), limit=1) as answers:
             await anyio.sleep(4)
-    assert closed == [3, 99, 999]
+        with anyio.move_on_after(4):
+            async with pool.map(Sleeper.nap, slowly(9999), limit=1) as answers:
+                await anyio.sleep_forever()
+    assert closed == [3, 99, 999, 9999]
 
 
 async def test_a_generator_of_payloads_that_nobody_waits_for_has_time_to_clean_up() -> None:

@@ -3,11 +3,13 @@
 import gc
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 from anyio import current_time, to_thread
+from anyio.lowlevel import checkpoint
 
 from support.pools import END, Crash, Member, pool_of
 from support.requesters import Raw, outcome_of
@@ -30,7 +32,7 @@ from workerbus import (
     WrongLoopError,
     job,
 )
-from workerbus.testing import settle
+from workerbus.testing import run, settle
 
 SOON = Backoff(initial=0.5, factor=1, jitter=0)
 
@@ -317,6 +319,49 @@ async def test_a_pool_is_resized_before_it_starts() -> None:
     await pool.resize(4)
     async with running(pool):
         assert len(names(pool)) == 4
+
+
+async def test_a_pool_that_is_started_twice_at_once_has_as_many_members_as_it_is_to_have() -> None:
+    """S2, W2."""
+
+    class Eager(WorkerPool):
+        async def start(self) -> None:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(2):
+                    tasks.start_soon(super().start)
+
+    pool = Eager("pool", partial(Member, log=[]), size=2)
+    async with running(pool):
+        assert names(pool) == ["pool/1", "pool/2"]
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_pool_is_resized_while_it_starts(backend: str, size: int) -> None:
+    """S2: at whichever step."""
+
+    async def main(steps: int) -> bool:
+        pool = pool_of(2)
+
+        async def resize() -> None:
+            for _ in range(steps):
+                await checkpoint()
+            started.append(bool(names(pool)))
+            await pool.resize(size)
+
+        started: list[bool] = []
+        async with running() as runner:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(runner.add_workers, pool)
+                tasks.start_soon(resize)
+            await runner.registry.wait_for("pool")
+            await settle()
+            assert len(names(pool)) == len(pool.statistics().members) == pool.size == size
+        return started[0]
+
+    steps = 0
+    while not run(partial(main, steps), backend=backend, seed=steps):
+        steps += 1
+    assert steps > 1
 
 
 async def test_a_member_that_waits_for_its_restart_goes_first() -> None:
