@@ -193,6 +193,22 @@ async def test_a_tap_that_raises_is_logged_and_taken_off(caplog: pytest.LogCaptu
     assert isinstance(record.exc_info[1], ValueError)
 
 
+async def test_a_tap_that_ends_the_program_is_taken_off_as_well() -> None:
+    """L3, O1: or else it would end each step of the wind-down, too."""
+    bus, told = MemoryBus(), list[BusMessage]()
+
+    def leaving(message: BusMessage) -> None:
+        told.append(message)
+        raise SystemExit(3)
+
+    bus.add_tap(leaving)
+    async with bus:
+        with pytest.raises(SystemExit):
+            await bus.send(note(1))
+        await bus.send(note(2))
+    assert told == [note(1)]
+
+
 async def test_a_tap_that_is_added_by_a_tap_is_told_from_the_next_message_on() -> None:
     """O1."""
     bus, seen = MemoryBus(), list[BusMessage]()

@@ -1,7 +1,8 @@
 """What code of the user's has raised is sorted by one table (L3, L6, W7, J2)."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import Any, Self
 
 import anyio
 import pytest
@@ -30,8 +31,59 @@ def group(*exceptions: BaseException) -> BaseExceptionGroup[BaseException]:
     return BaseExceptionGroup("several", list(exceptions))
 
 
+class OwnGroup(ExceptionGroup[Exception]):
+    """One that cannot be split: its `derive` does not know how it is made."""
+
+    def __new__(cls, exceptions: list[Exception]) -> Self:
+        return super().__new__(cls, "its own", exceptions)
+
+    def derive(self, excs: Any) -> Any:
+        return type(self)(self.message, excs)  # type: ignore[arg-type,call-arg]  # which is the mistake
+
+
+class OwnBaseGroup(BaseExceptionGroup[BaseException]):
+    """The same, with anything in it."""
+
+    def derive(self, excs: Any) -> Any:
+        raise ValueError("derive")
+
+
+def raised_in(code: Callable[[], object]) -> BaseException:
+    try:
+        code()
+    except BaseException as exc:
+        return exc
+    raise AssertionError
+
+
+def raises_generator_exit() -> None:
+    raise GeneratorExit("raised")
+
+
+def closed_while_it_waits() -> BaseException:
+    """Return what the interpreter raises in a coroutine that is closed."""
+    seen = list[BaseException]()
+
+    class Suspended:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    async def suspends() -> None:
+        try:
+            await Suspended()
+        except BaseException as exc:
+            seen.append(exc)
+            raise
+
+    coroutine = suspends()
+    coroutine.send(None)
+    coroutine.close()
+    return seen[0]
+
+
 ERROR, OTHER_ERROR, EXIT, PANIC = ValueError("x"), KeyError("y"), KeyboardInterrupt(), Panic("z")
-CLOSED = GeneratorExit()
+CLOSED, RAISED = closed_while_it_waits(), raised_in(raises_generator_exit)
+OWN_GROUP = OwnGroup([ERROR, OTHER_ERROR])
 Make = Callable[[BaseException], BaseException]
 
 ALWAYS: list[tuple[str, Make, Kind, BaseException]] = [
@@ -42,10 +94,17 @@ ALWAYS: list[tuple[str, Make, Kind, BaseException]] = [
     ("an error beside groups of cancellations", lambda c: group(group(c, c), group(c, ERROR)), Kind.ERROR, ERROR),
     ("an exit", lambda _: EXIT, Kind.EXIT, EXIT),
     ("an exit beside an error", lambda _: group(ERROR, EXIT), Kind.EXIT, EXIT),
+    ("two exits", lambda _: group(EXIT, SystemExit()), Kind.EXIT, EXIT),
+    ("two exits in groups", lambda c: group(group(ERROR, c), group(group(EXIT), SystemExit())), Kind.EXIT, EXIT),
+    ("an exit in a group that cannot be split", lambda c: OwnBaseGroup("own", [ERROR, c, EXIT]), Kind.EXIT, EXIT),
     ("an exit beside a cancellation", lambda cancel: group(cancel, EXIT), Kind.EXIT, EXIT),
     ("a panic", lambda _: PANIC, Kind.PANIC, PANIC),
     ("a panic in a group", lambda _: group(PANIC), Kind.PANIC, PANIC),
     ("a coroutine that is closed", lambda _: CLOSED, Kind.CLOSED, CLOSED),
+    ("a coroutine that is closed, in a group", lambda _: group(CLOSED), Kind.CLOSED, CLOSED),
+    ("what only looks like being closed", lambda _: RAISED, Kind.PANIC, RAISED),
+    ("a group of the user's own", lambda _: OWN_GROUP, Kind.ERROR, OWN_GROUP),
+    ("such a group beside a cancellation", lambda cancel: group(cancel, OWN_GROUP), Kind.ERROR, OWN_GROUP),
     ("a panic beside a cancellation", lambda cancel: group(cancel, PANIC), Kind.PANIC, PANIC),
 ]
 
@@ -80,6 +139,17 @@ async def test_several_errors_stay_a_group_without_the_cancellations() -> None:
     assert failure.cause.subgroup(lambda each: each is cancel) is None
     assert failure.cause.subgroup(ValueError) is not None
     assert failure.cause.subgroup(KeyError) is not None
+
+
+async def test_several_errors_stay_together_though_their_group_cannot_be_split() -> None:
+    cancel = await a_cancellation()
+    failure = await sorted_in(OwnBaseGroup("own", [ERROR, cancel, group(OTHER_ERROR, cancel)]), cancelled=True)
+    assert failure.kind is Kind.ERROR
+    assert isinstance(failure.cause, ExceptionGroup)
+    assert (failure.cause.message, failure.cause.exceptions[0]) == ("own", ERROR)
+    rest = failure.cause.exceptions[1]
+    assert isinstance(rest, ExceptionGroup)
+    assert rest.exceptions == (OTHER_ERROR,)
 
 
 @pytest.mark.parametrize(

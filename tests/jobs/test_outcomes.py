@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -187,12 +188,13 @@ async def test_an_exception_is_an_error(name: str) -> None:
     assert answer == (JobStatus.ERROR, {"error": "it went wrong", "type": "OddError"})
 
 
-async def test_an_exception_without_a_text_is_an_error() -> None:
+@pytest.mark.parametrize("kind", [ValueError, type("Panic", (BaseException,), {})])
+async def test_an_exception_without_a_text_is_an_error(kind: type[BaseException]) -> None:
     """J2, J1: its own `__str__` may fail; the job is answered, and the worker goes on."""
 
     class UnspeakableError(Exception):
         def __str__(self) -> str:
-            raise ValueError("no words")
+            raise kind("no words")
 
     async def raises(worker: Doing, message: BusJobRequestMessage) -> None:
         raise UnspeakableError
@@ -285,6 +287,45 @@ async def test_a_job_failure_is_failed() -> None:
         status, response = await outcome_of(runner, "doing", name="do")
     assert status == JobStatus.FAILED
     assert response["error"] == "out of stock"
+
+
+class UninitializedFailure(JobFailure):
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+@dataclass
+class DataFailure(JobFailure):
+    code: int
+
+
+class FailureOfOtherNames(JobFailure):
+    data = b"42"  # type: ignore[assignment]
+
+    def __init__(self, reason: str) -> None:
+        Exception.__init__(self, reason)
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (UninitializedFailure(42), "42"),
+        (DataFailure(42), "42"),
+        (FailureOfOtherNames("no"), "no"),
+        (JobFailure(ValueError("no")), "no"),  # type: ignore[arg-type]
+    ],
+    ids=["without super().__init__()", "a dataclass", "other attributes", "a reason that is an error"],
+)
+async def test_a_job_failure_of_the_users_own_is_failed(failure: JobFailure, error: str) -> None:
+    """J2: however its class is made, and its worker goes on."""
+
+    async def fails(worker: Doing, message: BusJobRequestMessage) -> None:
+        raise failure
+
+    async with running(Doing("doing", fails)) as runner:
+        for _ in range(2):
+            answer = await outcome_of(runner, "doing", name="do")
+            assert answer == (JobStatus.FAILED, {"error": error, "type": "JobFailure"})
 
 
 async def test_a_failing_handler_stops_no_other_job() -> None:

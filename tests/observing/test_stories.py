@@ -118,6 +118,40 @@ def test_the_handlers_of_two_workers_of_a_group_are_told_apart(first: str) -> No
     assert parent(other) is None
 
 
+@pytest.mark.parametrize("first", ["1", "2"])
+def test_of_a_worker_with_several_jobs_it_is_known_what_is_asked_for_in_none_until_the_last_has_ended(
+    first: str,
+) -> None:
+    """O4: a task of its own is in no job; when nothing is known any more, neither is that."""
+    notes = Notes(lambda _: None)
+    requests = {name: BusJobRequestMessage(name, source="me", target="w") for name in "12"}
+    tasks = {name: copy_context() for name in requests}
+
+    def parent() -> str | None:
+        notes(BusJobRequestMessage("inner", source="w", target="x"))
+        (note,) = notes.take()
+        return note.parent
+
+    assert parent() is None
+    for name, task in tasks.items():
+        task.run(notes.job_begins, "w", requests[name])
+        assert not parent()
+    last = "2" if first == "1" else "1"
+    tasks[first].run(notes.job_ends, "w", requests[first])
+    assert parent() == ""
+    tasks[last].run(notes.job_ends, "w", requests[last])
+    assert parent() is None
+
+
+def test_restarts_are_counted_for_each_worker() -> None:
+    """O4, S3"""
+    stories = Stories()
+    names = ("v", "w", "v")
+    for at, name in enumerate(names):
+        stories.add([Note(float(at), "restart", "", name, None, None)])
+    assert stories.restarts == {"v": 2, "w": 1}
+
+
 def test_a_group_is_open_until_its_last_answer() -> None:
     """O4"""
     stories = Stories()

@@ -131,6 +131,22 @@ async def test_a_reader_may_ask_in_a_thread_of_its_own(telemetry: Telemetry) -> 
         helper.release.set()
 
 
+async def test_a_runner_that_changes_while_a_reader_asks_leaves_the_others_to_be_read(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """O2: it is told of the next time."""
+
+    def changes(**_: object) -> None:
+        raise RuntimeError("dictionary changed size during iteration")
+
+    async with running(name="a") as first, running(name="b") as second:
+        with instrument(first, **telemetry.providers), instrument(second, **telemetry.providers):
+            with monkeypatch.context() as patch:
+                patch.setattr(first, "statistics", changes)
+                assert telemetry.values(Names.RESTARTS, Names.RUNNER) == {"b": 0}
+            assert telemetry.values(Names.RESTARTS, Names.RUNNER) == {"a": 0, "b": 0}
+
+
 async def test_runners_of_one_provider_are_told_apart_and_leave_nothing_behind(telemetry: Telemetry) -> None:
     """O2, R9"""
     for name in ("a", "b"):

@@ -311,6 +311,8 @@ class World:
         self.place_of: dict[str, str] = {}
         self.telemetry: dict[str, Telemetry] = {}
         self.recordings: dict[str, list[Recording]] = {}
+        self.looked_from: dict[str, WorkerBus] = {}
+        self.heard: dict[str, list[BusMessage]] = {}
         self.delivered_before: dict[str, int] = {}
         self.scenes: list[RunnerScene | ClusterScene] = []
         self.passing: list[PassingMessages] = []
@@ -421,7 +423,10 @@ class World:
         if self._net is None:
             self.scenes = [RunnerScene(self.runners[name]) for name in "ab"]
         else:
-            self.scenes = [ClusterScene(self._net.end(name), name) for name in ("eye", "ear")]
+            self.looked_from = {name: self._net.end(name) for name in ("eye", "ear")}
+            for name, bus in self.looked_from.items():
+                bus.add_tap(self.heard.setdefault(name, []).append)
+            self.scenes = [ClusterScene(bus, name) for name, bus in self.looked_from.items()]
         for scene, wanted in zip(self.scenes, ("all", "jobs"), strict=True):
             await stack.enter_async_context(scene)
             scene.look(wanted)  # type: ignore[arg-type]  # one of its words

@@ -93,11 +93,14 @@ def check_statistics(world: World) -> None:
 
 
 def check_delivered(world: World) -> None:
-    """B9: of each runner."""
+    """B9: of each runner, and of those who look from elsewhere."""
     for name, runner in world.runners.items():
         seen, before = runner.bus.statistics().subscribers[name], world.delivered_before[name]
         expected = oracle.delivered_to(world.ledger, name, world.place(name), told_of_others=world.network)
         assert seen.delivered + seen.depth - before == expected
+    for name, bus in world.looked_from.items():
+        ((observer, seen),) = bus.statistics().subscribers.items()
+        assert seen.delivered == sum(each.target in (None, observer) for each in world.heard[name])
 
 
 def check_spans(world: World) -> None:

@@ -11,7 +11,7 @@ from support.remarks import Remark
 from support.runners import quiet_runner
 from support.subscribers import Plain
 from support.wind_downs import Logged
-from support.workers import Doing, running
+from support.workers import Doing, Helper, running
 from workerbus import (
     BaseWorker,
     BusCancelWorkerMessage,
@@ -222,6 +222,43 @@ def test_what_ends_programs_arrives_as_itself(place: str, form: str, kind: type[
         clock.run(main, backend=backend)
     except (KeyboardInterrupt, SystemExit) as exc:
         pytest.fail(f"{exc!r} came out of the event loop instead")
+
+
+class AtMessage:
+    """A tap that raises at the nth message."""
+
+    def __init__(self, number: int, exc: BaseException) -> None:
+        self.left, self.exc = number, exc
+
+    def __call__(self, message: BusMessage) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise self.exc
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("form", ["run", "async with"])
+def test_what_ends_programs_arrives_as_itself_out_of_a_tap(form: str, kind: type[BaseException], backend: str) -> None:
+    """L3: at whatever message, in the whole of a run."""
+    taps = list[AtMessage]()
+
+    async def main() -> None:
+        tap = AtMessage(len(taps) + 1, kind("from here"))
+        taps.append(tap)
+        runner, caught = quiet_runner(), None
+        runner.bus.add_tap(tap)
+        runner.add_event_handler("on_ready", lambda runner: runner.end())
+        async with nothing_left(runner):
+            try:
+                await runner.add_workers(Helper("one"), Helper("two"))
+                await runner.run(auto_end=False) if form == "run" else await run_around_a_body(runner, leave=True)
+            except (KeyboardInterrupt, SystemExit) as exc:
+                caught = exc
+            assert caught is (tap.exc if tap.left <= 0 else None)
+
+    while not taps or taps[-1].left <= 0:
+        clock.run(main, backend=backend)
+    assert len(taps) > 6
 
 
 @pytest.mark.parametrize("form", ["run", "async with"])

@@ -7,6 +7,8 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskStatus
+from anyio.streams.memory import MemoryObjectSendStream
 
 from support.leaks import signal_handlers
 from support.workers import Helper
@@ -112,6 +114,62 @@ async def test_a_handler_that_the_program_sets_during_a_run_stays(own_handlers: 
             assert signal_handlers() == found
         assert outer.signal is beside.signal is None
     assert signal_handlers() == found
+
+
+async def note_signals(
+    number: signal.Signals, notes: MemoryObjectSendStream[signal.Signals], *, task_status: TaskStatus[None]
+) -> None:
+    """As a program does that has its event loop handle a signal, and not a function."""
+    with anyio.open_signal_receiver(number) as numbers:
+        task_status.started()
+        async for each in numbers:
+            notes.send_nowait(each)
+
+
+@pytest.mark.parametrize("reopened", [False, True], ids=["one run", "runs that join and leave"])
+@pytest.mark.parametrize("asked", ["before the run", "during the run"])
+async def test_what_the_program_has_asked_its_event_loop_for_is_heard_after_a_run(
+    own_handlers: Callable[[], list[Any]], asked: str, reopened: bool
+) -> None:
+    """R5: asyncio keeps that beside the handler, and the handler alone would swallow the signal."""
+    own_handlers()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    number = signal.SIGTERM if asked == "before the run" else signal.SIGINT
+    notes, noted = anyio.create_memory_object_stream[signal.Signals](10)
+    async with MemoryBus() as bus, notes, noted, anyio.create_task_group() as group:
+        listen = partial(group.start, note_signals, number, notes)
+        if asked == "before the run":
+            await listen()
+        async with WorkerRunner(bus=bus, handle_sigterm=number is signal.SIGTERM) as runner:
+            await settle()
+            if asked == "during the run":
+                await listen()
+            if reopened:
+                async with WorkerRunner(bus=bus, handle_sigint=False, handle_sigterm=True):
+                    await settle()
+        assert runner.signal is None
+        for _ in range(2):
+            signal.raise_signal(number)
+            assert await noted.receive() is number
+        group.cancel_scope.cancel()
+
+
+async def test_what_the_program_has_asked_its_event_loop_for_is_heard_after_the_signal_that_ends_a_run(
+    own_handlers: Callable[[], list[Any]],
+) -> None:
+    """R5: the first signal is the runner's, and the second one is the program's own."""
+    own_handlers()
+    notes, noted = anyio.create_memory_object_stream[signal.Signals](10)
+    async with notes, noted, anyio.create_task_group() as group:
+        await group.start(note_signals, signal.SIGTERM, notes)
+        runner = WorkerRunner(handle_sigterm=True)
+        runner.add_event_handler("on_ready", lambda _: signal.raise_signal(signal.SIGTERM))
+        await runner.run(auto_end=False)
+        assert runner.signal is signal.SIGTERM
+        assert not noted.statistics().current_buffer_used
+        signal.raise_signal(signal.SIGTERM)
+        assert await noted.receive() is signal.SIGTERM
+        group.cancel_scope.cancel()
 
 
 def test_only_three_things_can_be_done_about_a_signal() -> None:

@@ -16,7 +16,7 @@ from support.conditions import eventually
 from support.messages import note
 from support.runners import cut_short
 from support.workers import running
-from workerbus import BaseWorker, BusJobRequestMessage, BusMessage, WorkerParams, WorkerRunner, job
+from workerbus import BaseWorker, BusJobRequestMessage, BusMessage, LoopStatistics, WorkerParams, WorkerRunner, job
 from workerbus.testing import DeadlockError, run
 
 LIMIT = 0.1
@@ -185,6 +185,44 @@ async def test_many_short_tasks_are_not_taken_for_one_that_blocks(told: Told) ->
         for _ in range(100):
             group.start_soon(short)
     assert told.that_match(r"stands still .* too much to do, such as \S+short\(\)")
+
+
+async def test_stalls_that_come_while_one_is_being_logged_are_told_of_in_their_order(told: Told) -> None:
+    """R8, O2: each of them, though the run ends, and each is counted."""
+    is_logging, goes_on = threading.Event(), threading.Event()
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if not is_logging.is_set():
+                is_logging.set()
+                goes_on.wait(PATIENCE)
+
+    logger, slow = logging.getLogger("workerbus.runner"), Slow()
+    logger.addHandler(slow)
+    try:
+        async with running(name="r", stall_seconds=LIMIT) as runner:
+            seen: list[LoopStatistics] = [LoopStatistics(0, 0.0, 0.0)]
+
+            def is_over() -> bool:
+                loop = runner.statistics().loop
+                assert loop is not None
+                if loop.stalls == seen[-1].stalls:
+                    return False
+                seen.append(loop)
+                return True
+
+            for seconds in (2, 3, 2.5):
+                time.sleep(seconds * LIMIT)
+                await eventually(is_over)
+            assert is_logging.wait(PATIENCE)
+            goes_on.set()
+    finally:
+        logger.removeHandler(slow)
+    lags = iter(
+        re.findall(r"after ([\d.]+) s", "".join(each.getMessage() for each in told.that_match("goes on, after")))
+    )
+    assert all(f"{each.lag:.3g}" in lags for each in seen[1:]), "they are told of in another order"
+    assert seen[-1].stalls >= 3
 
 
 async def test_a_loop_that_is_free_is_not_late(told: Told) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import pytest
 from anyio import create_task_group, sleep
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from workerbus.observing._passed import Passing, PassingMessages
 from workerbus.runner._notes import LEVELS, MessagesWanted
 from workerbus.runner._rows import Sections
 from workerbus.testing import run
+from workerbus.view import _observer
 from workerbus.view._observer import SHORTEST, Observer
 
 TICK = 2 * SHORTEST
@@ -110,6 +112,26 @@ def test_each_viewer_is_told_of_changes_to_what_it_has_however_slow_it_is(backen
     observed(watch, backend)
     quickest, *_, slowest = sorted(viewer.told for viewer in viewers)[::-1]
     assert quickest > 3 * slowest > 9
+
+
+def test_who_was_told_of_all_waits_once_for_the_next_look(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """O4: it costs nothing to look at what does not change."""
+    viewer, begun = Viewer(0.0), 0
+
+    def move_on_after(seconds: float) -> anyio.CancelScope:
+        nonlocal begun
+        begun += 1
+        assert begun < 100, "it does not wait"
+        return anyio.move_on_after(seconds)
+
+    monkeypatch.setattr(_observer, "move_on_after", move_on_after)
+
+    async def watch(observer: Observer, _: Scene) -> None:
+        with anyio.move_on_after(10 * SHORTEST):
+            await observer.tell(viewer.send)
+
+    observed(watch, backend)
+    assert 10 <= viewer.told <= begun <= viewer.told + 1
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

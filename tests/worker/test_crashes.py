@@ -1,5 +1,6 @@
 """W7: a worker that crashes is finished, its jobs are answered, and nothing of it is lost."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -57,6 +58,25 @@ async def test_what_a_worker_crashed_with_is_raised_by_the_run(how: str) -> None
     except ValueError as exc:
         caught = exc
     assert caught is worker.error
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """Lets nobody set an attribute, such as the notes of an error."""
+
+    code: int
+
+
+async def test_a_crash_is_raised_as_it_is_although_its_error_is_frozen() -> None:
+    """W7, R4: and a note says of which worker it is."""
+    worker, caught = Crashing(error=FrozenError(7)), None
+    try:
+        async with running(worker) as runner:
+            await crash(worker, runner)
+    except FrozenError as exc:
+        caught = exc
+    assert caught is worker.error
+    assert caught.__notes__ == ["raised by worker 'w'"]
 
 
 async def test_a_job_is_not_completed_by_its_worker_s_cancelled_task_group() -> None:

@@ -37,10 +37,10 @@ ERROR = {"error": "out of bounds", "type": "Panic"}
 class Panicking(Helper):
     """Panics in ``place``, when it is told to."""
 
-    def __init__(self, name: str, place: str) -> None:
+    def __init__(self, name: str, place: str, kind: type[BaseException] = Panic) -> None:
         super().__init__(name)
         self.place = place
-        self.panic = Panic("out of bounds")
+        self.panic = kind("out of bounds")
         self.now = anyio.Event()
         if place == "event handler":
             self.add_event_handler("on_bus_message", lambda worker, message: self.at("event handler", message))
@@ -113,7 +113,8 @@ ORIGINS = {
 async def set_off(worker: Panicking, runner: WorkerRunner, raw: Raw) -> None:
     if worker.place in HANDLERS:
         await raw.ask("now", worker.name, HANDLERS[worker.place])
-        assert await raw.answer("now") == (JobStatus.ERROR, ERROR)
+        kind = type(worker.panic).__name__
+        assert await raw.answer("now") == (JobStatus.ERROR, {**ERROR, "type": kind})
     elif worker.place == "watch handler":
         await runner.add_workers(Helper("newcomer"))
     elif worker.place in ("run", "task", "own task"):
@@ -148,16 +149,17 @@ async def test_a_panic_ends_its_worker_and_no_other(place: str, caplog: pytest.L
     assert tracebacks(caplog, worker.panic)
 
 
+@pytest.mark.parametrize("kind", [Panic, GeneratorExit])
 @pytest.mark.parametrize("place", ORIGINS)
-async def test_a_panic_that_nobody_has_taken_is_raised_by_the_run(place: str) -> None:
-    """J2, R4, L6: as itself."""
-    worker, caught = Panicking("w", place), None
+async def test_a_panic_that_nobody_has_taken_is_raised_by_the_run(place: str, kind: type[BaseException]) -> None:
+    """J2, R4, L6: as itself; a `GeneratorExit` that code raises, with nobody closing it, is one too."""
+    worker, caught = Panicking("w", place, kind), None
     try:
         async with running(worker, Helper("other")) as runner:
             await set_off(worker, runner, await Raw.on(runner.bus))
             await worker.wait()
             assert (await runner.job("other", name="echo"))["worker"] == "other"
-    except Panic as exc:
+    except (Panic, GeneratorExit) as exc:
         caught = exc
     assert caught is worker.panic
 

@@ -248,6 +248,20 @@ async def test_what_stop_when_done_of_the_runner_stops_are_pipelines() -> None:
         assert await runner.job("w", name="echo")
 
 
+async def test_a_runner_stops_all_that_are_to_be_stopped_however_long_each_takes() -> None:
+    """N1: one may have gone by the time that the next is told."""
+
+    class Slow(Helper):
+        async def stop_when_done(self) -> None:
+            await self.stop()
+            await self.wait()
+
+    workers = [Slow(name) for name in "abc"]
+    async with running(*workers) as runner:
+        await runner.stop_when_done()
+        assert list(runner.statistics().workers) == []
+
+
 async def test_a_worker_that_is_made_anew_leaves_new_jobs_to_the_next_one() -> None:
     """S1, W6: so it is replaced without a job lost."""
     made: list[Helper] = []

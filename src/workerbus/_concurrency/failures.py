@@ -8,8 +8,8 @@
 | a cancellation alone | no | NATIVE | that |
 | a group of nothing but cancellations | no | ERROR | one that says so |
 | a `KeyboardInterrupt` or `SystemExit`, alone or in a group | yes or no | EXIT | that |
-| a `GeneratorExit`: somebody closes the coroutine | yes or no | CLOSED | that |
-| any other `BaseException`, alone or in a group | yes or no | PANIC | that; of a group, what is no cancellation |
+| a `GeneratorExit` that came while it waited: somebody closes the coroutine | yes or no | CLOSED | that |
+| any other `BaseException`, also a `GeneratorExit` that it raised | yes or no | PANIC | that; what is no cancellation |
 
 On trio, code that is cancelled may raise a group of `Cancelled` and of what its clean-up raised, hence the second row.
 A cancellation without a cancelled scope is a native one, of asyncio's: somebody has cancelled this very task, or code
@@ -21,6 +21,8 @@ worker, cannot be trusted any more: it is finished.
 """
 
 import math
+from collections.abc import Iterator
+from dis import opmap
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -39,6 +41,7 @@ class Kind(Enum):
     CLOSED = "its coroutine is being closed, and must not wait: let that through"
 
 
+_RAISE: Final = opmap["RAISE_VARARGS"]
 _OWN: Final = frozenset({Kind.ERROR, Kind.NATIVE, Kind.PANIC})
 
 
@@ -85,11 +88,9 @@ class Failure(NamedTuple):
 def sort_failure(exc: BaseException) -> Failure:
     """Sort what the user's code has raised, by the table in the head of this module."""
     cause = unwrap_group(exc)
-    while isinstance(cause, BaseExceptionGroup):
-        rest = cause.split(get_cancelled_exc_class())[1]
-        cause = unwrap_group(cause.exceptions[0] if rest is None else rest)
-        if rest is not None:
-            break
+    if isinstance(cause, BaseExceptionGroup):
+        rest = without(cause, get_cancelled_exc_class())
+        cause = next(_leaves(cause)) if rest is None else unwrap_group(rest)
     if isinstance(cause, KeyboardInterrupt | SystemExit):
         return Failure(Kind.EXIT, exc, cause)
     if isinstance(cause, get_cancelled_exc_class()):
@@ -101,7 +102,8 @@ def sort_failure(exc: BaseException) -> Failure:
         cause.__cause__ = exc
     if isinstance(cause, Exception):
         return Failure(Kind.ERROR, exc, cause)
-    return Failure(Kind.CLOSED if isinstance(cause, GeneratorExit) else Kind.PANIC, exc, cause)
+    closed = isinstance(cause, GeneratorExit) and not _has_raised(cause)
+    return Failure(Kind.CLOSED if closed else Kind.PANIC, exc, cause)
 
 
 def is_panic(error: BaseException) -> bool:
@@ -138,13 +140,53 @@ def is_being_cancelled() -> bool:
 
 
 def unwrap_group(exc: BaseException) -> BaseException:
-    """Take one cause out of its exception groups; of several, one that ends programs comes first."""
-    while isinstance(exc, BaseExceptionGroup):
-        ending = exc.subgroup((KeyboardInterrupt, SystemExit))
-        if ending is not None and len(exc.exceptions) > 1:
-            exc = ending
-        elif len(exc.exceptions) == 1:
-            exc = exc.exceptions[0]
-        else:
-            break
+    """Take one cause out of its exception groups; of several, the first one that ends programs."""
+    for leaf in _leaves(exc):
+        if isinstance(leaf, KeyboardInterrupt | SystemExit):
+            return leaf
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
     return exc
+
+
+def without(
+    group: BaseExceptionGroup[BaseException], kind: type[BaseException]
+) -> BaseExceptionGroup[BaseException] | None:
+    """Return what of a group is not of a kind, in the groups in it too; the group itself if nothing in it is.
+
+    A group of the user's own is asked for a smaller one only where something is left out, and it may fail to make it.
+    """
+    rests = [
+        without(each, kind) if isinstance(each, BaseExceptionGroup) else None if isinstance(each, kind) else each
+        for each in group.exceptions
+    ]
+    if all(rest is each for rest, each in zip(rests, group.exceptions, strict=True)):
+        return group
+    kept = [rest for rest in rests if rest is not None]
+    if not kept:
+        return None
+    try:
+        smaller = group.derive(kept)
+        smaller.__traceback__, smaller.__cause__ = group.__traceback__, group.__cause__
+    except Exception:  # noqa: BLE001 - whatever is wrong with its `derive`
+        return BaseExceptionGroup(group.message, kept)
+    return smaller
+
+
+def _has_raised(exc: BaseException) -> bool:
+    """Whether code has raised an exception; else the interpreter did, where that code was waiting."""
+    innermost = exc.__traceback__
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    return innermost is not None and innermost.tb_frame.f_code.co_code[innermost.tb_lasti] == _RAISE
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions in a group, and in the groups in it; of what is no group, itself."""
+    waiting = [exc]
+    while waiting:
+        exc = waiting.pop()
+        if isinstance(exc, BaseExceptionGroup):
+            waiting.extend(reversed(exc.exceptions))
+        else:
+            yield exc

@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from workerbus._concurrency.failures import without
+
 
 async def close_generator(generator: AsyncGenerator[Any, None]) -> None:
     """Close a generator; raises what its clean-up raises.
@@ -13,8 +15,8 @@ async def close_generator(generator: AsyncGenerator[Any, None]) -> None:
     try:
         await generator.aclose()
     except BaseExceptionGroup as several:
-        closed, others = several.split(GeneratorExit)
-        if closed is None:
+        others = without(several, GeneratorExit)
+        if others is several:
             raise
         if others is not None:
             raise others from None

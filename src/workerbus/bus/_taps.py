@@ -164,9 +164,9 @@ class Tapped:
         try:
             return function(*args)
         except BaseException as exc:
+            self.remove_tap(tap)  # whatever it was: what ends programs ends this one once
             error = own_error_of_call(exc)
             logger.error("a tap of bus %r failed and is taken off: %r", self.name, tap, exc_info=error)
-            self.remove_tap(tap)
             return None
 
     tells(_call, lambda its: Doing(f"a tap of bus {its['self'].name!r}: {its['tap']!r}"))

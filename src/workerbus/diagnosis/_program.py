@@ -23,7 +23,6 @@ from typing import Final, Protocol, TypeVar
 
 from workerbus._concurrency.doing import above_the_loop, doing_of
 from workerbus._concurrency.home import Home
-from workerbus.diagnosis._frames import module_of
 from workerbus.diagnosis._waiting import Live, Waiter, describe
 
 T = TypeVar("T")
@@ -32,7 +31,6 @@ MOST: Final = 200
 """How many tasks of one event loop are described at most."""
 PATIENCE: Final = 1.0
 """For how many seconds another thread's event loop may take to answer before it counts as standing still."""
-_OWN: Final = "workerbus.diagnosis"
 
 
 class Source(Protocol):
@@ -148,11 +146,8 @@ def _read(read: Callable[[], T], otherwise: T) -> T:
 
 
 def _running() -> list[FrameType]:
-    """Return the frames of what the event loop here runs at this moment, outermost first, without those of the dump."""
-    frames = list(above_the_loop(_current_frames().get(get_ident())))
-    while frames and module_of(frames[0]).startswith(_OWN):
-        del frames[0]
-    return frames[::-1]
+    """Return the frames of what the event loop here runs at this moment, outermost first, those of the dump last."""
+    return list(above_the_loop(_current_frames().get(get_ident())))[::-1]
 
 
 def _forget_in_child() -> None:

@@ -18,6 +18,7 @@ from workerbus.errors._base import (
     WrongTaskError,
 )
 from workerbus.errors._base import _restored as _restored  # by this name errors find back that were pickled
+from workerbus.errors._base import add_note as add_note
 from workerbus.errors._base import brief as brief
 from workerbus.errors._base import describe as describe
 from workerbus.errors._base import did_you_mean as did_you_mean

@@ -1,6 +1,7 @@
 """The root of the errors, errors that anybody may raise, and errors in words (L6, L7, N5, N8, N9)."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -32,8 +33,19 @@ def text_of(exc: BaseException) -> str:
     """Return an exception's text; its own ``__str__`` is the user's code, and may fail."""
     try:
         return encodable(str(exc))
-    except Exception:  # noqa: BLE001 - whatever it was
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # noqa: BLE001 - whatever it was
         return "an error without a text"
+
+
+def add_note(exc: BaseException, note: str) -> None:
+    """Add a note to an exception, also to one that lets nobody set an attribute, such as a frozen dataclass."""
+    try:
+        exc.add_note(note)
+    except Exception:  # noqa: BLE001 - whatever its class does then
+        with suppress(Exception):
+            vars(exc).setdefault("__notes__", []).append(note)
 
 
 def encodable(text: str) -> str:

@@ -16,6 +16,14 @@ def error_payload(exc: BaseException) -> dict[str, Any]:
     return {"error": text_of(exc), "type": type(exc).__name__}
 
 
+def _failure_payload(error: JobFailure) -> dict[str, Any]:
+    try:
+        data, reason = {**error.data}, error.reason
+    except Exception:  # noqa: BLE001 - a subclass whose __init__ calls no other one, or that has its own of these names
+        data, reason = {}, None
+    return {**data, "error": reason if isinstance(reason, str) else text_of(error), "type": "JobFailure"}
+
+
 def cancelled_payload(reason: str | None) -> dict[str, Any]:
     """Return the payload that tells a requester of a cancellation."""
     return {"error": reason or "cancelled", "type": "TimeoutError" if reason == TIMEOUT else "Cancelled"}
@@ -31,7 +39,7 @@ def cancel_of(request: BusJobRequestMessage, reason: str | None) -> BusJobCancel
 def outcome(result: object, error: BaseException | None, job_name: str | None) -> tuple[JobStatus, dict[str, Any]]:
     """Turn what a handler has returned or raised into the status and payload of an answer."""
     if isinstance(error, JobFailure):
-        return JobStatus.FAILED, {**error.data, "error": error.reason, "type": "JobFailure"}
+        return JobStatus.FAILED, _failure_payload(error)
     if error is not None:
         return JobStatus.ERROR, error_payload(error)
     if result is None:

@@ -110,5 +110,5 @@ class Passing:
 
     def end(self) -> None:
         """End for all who read."""
-        for reader in list(self._readers):
+        for reader in self._readers:
             reader.end()

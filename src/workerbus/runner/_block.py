@@ -140,8 +140,8 @@ class Block:
             exc = exc or misnested
         left_with = None if cut else exc
         if left_with is None:
-            self._shutdown.finish()
             try:
+                self._shutdown.finish()  # a tap may raise what ends programs, and so may Ctrl-C anywhere
                 await self._run.done.wait()
             except BaseException as caught:  # noqa: BLE001 - raised again below
                 left_with = caught

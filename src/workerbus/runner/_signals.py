@@ -15,7 +15,8 @@ A process has one handler per signal, and may have several runners, which come a
 4. A signal takes all who listen to it out of the line, and is reported to each.
 5. The earlier handlers are remembered once, when the first runner joins, and put back when nobody listens any more. One
    that somebody has set meanwhile stays.
-6. A forked child has the default handlers, and an empty line. What wakes the parent's event loop when a signal comes is
+6. What the program has asked its event loop for is handled by the loop again.
+7. A forked child has the default handlers, and an empty line. What wakes the parent's event loop when a signal comes is
    a socket that they share; so the child lets go of that first.
 """
 
@@ -25,17 +26,16 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from anyio import CancelScope, Event, open_signal_receiver
 
 from workerbus._log import about
+from workerbus.runner._found_handlers import FoundHandler, is_loops, module_of
 
 logger = logging.getLogger("workerbus.runner")
 
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
-_LOOPS = ("asyncio", "trio", "uvloop")
 _LOOPS_OWN = ("asyncio.runners", "trio._core._ki")
 
 
@@ -96,7 +96,7 @@ class Listener:
 
 
 _line: list[Listener] = []
-_earlier: dict[signal.Signals, Any] = {}
+_earlier: dict[signal.Signals, FoundHandler] = {}
 _ours: dict[signal.Signals, Any] = {}  # the handlers while a receiver is open, or while signals are kept for one
 _kept: list[signal.Signals] = []
 
@@ -163,13 +163,13 @@ def _keep() -> None:
     wanted = _wanted()
     for number in wanted:
         # Only what is not remembered yet: between two receivers, asyncio has Python's default handler in place.
-        _earlier.setdefault(number, signal.signal(number, _keep_one))
+        if number not in _earlier:
+            _earlier[number] = FoundHandler(number)
+        signal.signal(number, _keep_one)
         _ours[number] = _keep_one
     for number in _earlier.keys() - wanted:
-        handler = _earlier.pop(number)
         _ours.pop(number, None)
-        if handler is not None and signal.getsignal(number) is not handler:
-            signal.signal(number, handler)
+        _earlier.pop(number).put_back()
 
 
 def _raise_what_is_left() -> None:
@@ -195,7 +195,7 @@ async def _receive(listener: Listener) -> None:
             with _held_back(wanted):
                 numbers = receiver.__enter__()
                 is_open = True
-                if _module_of(signal.getsignal(min(wanted))).partition(".")[0] != "trio":
+                if module_of(signal.getsignal(min(wanted))).partition(".")[0] != "trio":
                     # A receiver of trio's raises again what it has not handed on when it is closed, others forget it.
                     for number in wanted:
                         signal.signal(number, _keep_one)
@@ -238,16 +238,19 @@ def _held_back(numbers: set[signal.Signals]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _taken() -> dict[signal.Signals, Any]:
+def _taken() -> dict[signal.Signals, FoundHandler]:
     # What somebody else has set meanwhile.
-    now = {number: signal.getsignal(number) for number in _ours}
-    return {number: handler for number, handler in now.items() if handler is not _ours[number]}
+    return {number: FoundHandler(number) for number in _ours if not _is_ours(number)}
 
 
-def _give_up(taken: dict[signal.Signals, Any]) -> None:
+def _is_ours(number: signal.Signals) -> bool:
+    return number in _ours and signal.getsignal(number) is _ours[number]
+
+
+def _give_up(taken: dict[signal.Signals, FoundHandler]) -> None:
     for number, handler in taken.items():
         _earlier[number] = handler
-        signal.signal(number, handler)
+        handler.put_back()
     for each in list(_line):
         each.wanted = {number: always for number, always in each.wanted.items() if always or number not in taken}
         if not each.wanted:
@@ -257,22 +260,15 @@ def _give_up(taken: dict[signal.Signals, Any]) -> None:
 
 def _is_free(number: signal.Signals) -> bool:
     # Whether nobody has chosen a handler, apart from runners.
-    handler = signal.getsignal(number)
-    if number in _ours and handler is _ours[number]:
-        handler = _earlier[number]
-    return handler in _DEFAULTS or _module_of(handler) in _LOOPS_OWN
-
-
-def _module_of(handler: Any) -> str:
-    inner = handler.func if isinstance(handler, partial) else handler  # a partial of a partial is one of its function
-    return getattr(inner, "__module__", None) or ""
+    handler = _earlier[number].function if _is_ours(number) else signal.getsignal(number)
+    return handler in _DEFAULTS or module_of(handler) in _LOOPS_OWN
 
 
 def _forget_in_child() -> None:
     if _ours:
         signal.set_wakeup_fd(-1)
-        for number in _ours.keys() - _taken().keys():
-            handler = _earlier[number]
+        for number in filter(_is_ours, _ours):
+            handler = _earlier[number].function
             if handler is not None:
                 signal.signal(number, _in_child(number, handler))
     _ours.clear()
@@ -282,7 +278,7 @@ def _forget_in_child() -> None:
 
 
 def _in_child(number: signal.Signals, handler: Any) -> Any:
-    if _module_of(handler).partition(".")[0] not in _LOOPS:
+    if not is_loops(handler):
         return handler
     return signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL  # that loop does not run here
 

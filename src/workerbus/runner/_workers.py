@@ -19,7 +19,7 @@ from workerbus._registry import WorkerRegistry
 from workerbus._values import Peer, WorkerErrorData, WorkerGoneData, WorkerReadyData, WorkerRestartedData
 from workerbus.abc import RunnerLike
 from workerbus.bus._bus import WorkerBus
-from workerbus.errors import NameTakenError, NotRunningError, brief, describe
+from workerbus.errors import NameTakenError, NotRunningError, add_note, brief, describe
 from workerbus.messages import BusAddWorkerMessage, BusWorkerGoneMessage
 from workerbus.runner._run import Run
 from workerbus.runner._totals import Totals
@@ -309,7 +309,7 @@ class HostedWorkers:
     def not_taken(self, data: WorkerErrorData) -> None:
         """Keep what a worker has ended of for whoever awaits `run`: nobody else has heard of it."""
         if data.fatal and data.exception is not None:
-            data.exception.add_note(f"raised by worker {data.worker_name!r}")
+            add_note(data.exception, f"raised by worker {data.worker_name!r}")
             self.errors.append(data.exception)
 
     def note_given_up(self, name: str, error: BaseException | None) -> None:

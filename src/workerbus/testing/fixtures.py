@@ -47,6 +47,7 @@ from attrs import frozen
 
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._memory import MemoryBus
+from workerbus.errors import add_note
 from workerbus.recording._files import Recordings, file_stem
 from workerbus.testing.buses._faults import Faults
 from workerbus.testing.buses._faulty import FaultyBus
@@ -282,7 +283,7 @@ def _explore(
     item.add_report_section("call", "workerbus: explored", str(exploration))
     if exploration.failure is not None:
         error, again = exploration.failure.error, exploration.failure.schedule
-        error.add_note(f"or: pytest {item.nodeid!r} --workerbus-schedule={again}")
+        add_note(error, f"or: pytest {item.nodeid!r} --workerbus-schedule={again}")
         raise error
 
 

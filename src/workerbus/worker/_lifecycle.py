@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from workerbus._concurrency.doing import Doing, tells
-from workerbus._concurrency.failures import Kind, cancelled_from_outside, own_error, sort_failure
+from workerbus._concurrency.failures import Kind, cancelled_from_outside, own_error, sort_failure, without
 from workerbus._concurrency.lane import Lane
 from workerbus._concurrency.left_open import nothing_left_open
 from workerbus._concurrency.lifetime import LazyEvent, TaskHost
@@ -166,7 +166,7 @@ class WorkerLifecycle:
                 await self._run_in(users, tasks)
         except BaseExceptionGroup as several:
             # The errors in it were noted by _task_failed when they happened; only a cancellation goes on from here.
-            if several.split(get_cancelled_exc_class())[0] is not None:
+            if without(several, get_cancelled_exc_class()) is not several:
                 raise
 
     async def _run_in(self, group: TaskGroup, tasks: TaskHost) -> None:

@@ -151,15 +151,17 @@ class Presence:
             if registry.restarting.get(state.name) == registry.runner_name:
                 bus.keep_name(state.name)
             await bus.unsubscribe(worker)
-            if state.announced or state.crash is not None:
-                error = None if state.crash is None else brief(state.crash)
-                stamp = registry.incarnation, PROCESS.next_number()
-                gone = BusWorkerGoneMessage(registry.runner_name, *stamp, error, self._withdrawn, source=state.name)
-                self._tell_others(gone)
-            if state.runner is not None:
-                state.runner.forget(worker)
-            if state.has_started:
-                await registry.unregister(state.name)
+            try:
+                if state.announced or state.crash is not None:
+                    error = None if state.crash is None else brief(state.crash)
+                    stamp = registry.incarnation, PROCESS.next_number()
+                    gone = BusWorkerGoneMessage(registry.runner_name, *stamp, error, self._withdrawn, source=state.name)
+                    self._tell_others(gone)
+            finally:  # a tap may end the program here
+                if state.runner is not None:
+                    state.runner.forget(worker)
+                if state.has_started:
+                    await registry.unregister(state.name)
 
     # --- others
 

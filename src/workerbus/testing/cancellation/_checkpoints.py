@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, get_args, overload
 from anyio import create_task_group, get_cancelled_exc_class
 from attrs import frozen
 
+from workerbus.errors import add_note
 from workerbus.testing._leaks import nothing_left
 from workerbus.testing.cancellation._cutting import Cut, Driven, How, Position, ScopeCut, make_cut
 from workerbus.testing.clock._run import run
@@ -238,7 +239,7 @@ class _Runs:
         try:
             run(self._run, play, backend=self.backend, seed=self.seed)
         except BaseException as exc:
-            exc.add_note(f"{self.name} {self._told(play, number, total)}")
+            add_note(exc, f"{self.name} {self._told(play, number, total)}")
             raise
         assert play.driven is not None
         place, count = play.driven.place, play.driven.count
@@ -323,7 +324,7 @@ class _Play:
                 return
             if not goes_through:
                 return
-            error.add_note("raised in the place of what had cut the scenario")
+            add_note(error, "raised in the place of what had cut the scenario")
         if error is not None:
             raise error
         if goes_through and self.driven.reached and self.outcome == "finished":

@@ -15,6 +15,7 @@ from anyio import CancelScope, current_time, get_cancelled_exc_class, sleep_unti
 from anyio import run as anyio_run
 
 from workerbus._order import PROCESS
+from workerbus.errors import add_note
 from workerbus.testing._errors import InvariantError, StuckError
 from workerbus.testing.buses._deciding import decided_by
 from workerbus.testing.clock._steering import Steering
@@ -160,7 +161,7 @@ def _run_with(
         return anyio_run(main, backend=backend, backend_options=options), None
     except BaseException as exc:
         error = exc.__cause__ if isinstance(exc.__cause__, _OF_THE_CLOCK) else exc  # out of trio's own loop
-        error.add_note(note)
+        add_note(error, note)
         if isinstance(error, _OF_THE_CLOCK):
             # Where it was raised, deep in the loop, says nothing: the text says where the program stands.
             return None, error

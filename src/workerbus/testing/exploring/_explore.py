@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from attrs import define, evolve, field, frozen
 
+from workerbus.errors import add_note
 from workerbus.testing._errors import SpinError, TimeLimitError
 from workerbus.testing.clock._run import ONE_WEEK, run_steered, virtual_backend
 from workerbus.testing.clock._steering import Steering, Switch
@@ -331,13 +332,14 @@ class _Found:
         if error is None or kind_of(error) != kind:
             return self.flaky(again, steering)
         schedule = self.schedule(told)
-        error.add_note(self.words(told, schedule, story := tell(told, recorder, error)))
+        add_note(error, self.words(told, schedule, story := tell(told, recorder, error)))
         return FoundFailure(error, self.number, str(schedule), len(told.switches), story, len(told.faults))
 
     def flaky(self, error: BaseException, steering: Steering) -> FoundFailure:
-        error.add_note(
+        add_note(
+            error,
             f"It came with schedule {self.number} of {self.strategy}, and did not come again with the same one: what "
-            "the program does depends on more than its schedule, as on random numbers, the time of day, or threads."
+            "the program does depends on more than its schedule, as on random numbers, the time of day, or threads.",
         )
         schedule = self.schedule(steering)
         return FoundFailure(error, self.number, str(schedule), len(steering.switches), "", len(steering.faults))
