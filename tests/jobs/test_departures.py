@@ -349,6 +349,41 @@ async def test_a_worker_that_has_gone_is_answered_for_in_its_name() -> None:
     assert told == BusJobResponseMessage(group.job_id, JobStatus.ERROR, response, source="silent", target="listener")
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+async def test_a_worker_has_left_its_jobs_though_the_run_is_interrupted_before_all_have_heard_of_it(
+    error: type[BaseException],
+) -> None:
+    """J4, L6: they are answered as any that were left, and nobody waits for the news any more."""
+
+    class Losing(PoliteBus):
+        async def publish(self, message: BusMessage) -> None:
+            if not isinstance(message, BusWorkerGoneMessage):
+                await super().publish(message)
+
+    async def interrupt(worker: BaseWorker, message: Any) -> None:
+        raise error
+
+    begun, left, runner = current_time(), anyio.Event(), WorkerRunner(bus=Losing(), handle_sigint=False)
+    async with anyio.create_task_group() as tasks:
+
+        async def ask() -> None:
+            with pytest.raises(JobError, match="worker 'silent' left without an answer"):
+                await runner.job("silent", name="do")
+            left.set()
+
+        with pytest.raises(error):
+            async with runner:
+                await runner.add_workers(Doing("silent", never), Doing("interrupting", interrupt), wait=True)
+                tasks.start_soon(ask)
+                await settle()
+                await runner.registry.unregister("silent")
+                await settle()
+                assert not left.is_set()
+                await runner.job("interrupting", name="do")
+        await left.wait()
+    assert current_time() == begun
+
+
 async def test_a_worker_that_goes_is_noticed_by_who_has_asked_others_too() -> None:
     """J4, G2: as long as a job is open, and no longer."""
     asker = Helper("asker")

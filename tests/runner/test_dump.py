@@ -28,7 +28,9 @@ from workerbus import (
     dump,
     job,
 )
+from workerbus._concurrency.home import Home
 from workerbus.diagnosis import _program, _signal
+from workerbus.diagnosis._waiting import Live
 from workerbus.pipeline import DataFrame, Frame, FrameDirection, FrameProcessor, Pipeline, SystemFrame
 from workerbus.testing import PeerFaults, PeerNetwork, settle
 
@@ -620,6 +622,31 @@ async def test_a_pipe_that_nobody_reads_does_not_keep_the_program_from_going_on(
     finally:
         os.close(reads)
         os.close(writes)
+
+
+async def test_a_runner_that_begins_in_another_thread_meanwhile_is_told_of_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """O6: and does not disturb what is told."""
+
+    class Another:
+        def lines(self, live: Live) -> list[str]:
+            return ["another"]
+
+    another, is_same = Another(), Home.is_same
+
+    def begins(home: Home, other: Home) -> bool:
+        _program.begin_to_tell(another)  # as that thread would between two steps of this one
+        return is_same(home, other)
+
+    async with running(Helper("b")), running(Helper("c")):
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(Home, "is_same", begins)
+                assert "with 2 runners\n" in told()
+            assert "with 3 runners\n" in told()
+        finally:
+            _program.end_telling(another)
 
 
 async def test_a_text_that_no_pipe_takes_at_once_arrives_as_a_whole() -> None:
