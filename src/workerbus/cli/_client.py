@@ -143,7 +143,7 @@ class _lost:  # noqa: N801 - a context manager
 def _why(error: OSError) -> str:
     """The reason why there was no connection, without the words of anyio about all that it has tried."""
     cause: BaseException = error.__cause__ or error
-    while isinstance(cause, BaseExceptionGroup):
+    if isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
         return os.strerror(cause.errno)

@@ -104,7 +104,6 @@ class Tree:
         self._sort = column.key
         self._reverse = column.right is not choice.reverse
         self._below: dict[str | None, list[Row]] = {}
-        self._keys: set[str] = set()
         self._found: set[str] = set()
 
     def add(self, row: Row, above: str | None = None, also: str = "") -> None:
@@ -116,7 +115,6 @@ class Tree:
             also: What it is found by besides its texts.
         """
         self._below.setdefault(above, []).append(row)
-        self._keys.add(row.key)
         if not self._choice.wanted or self._choice.wanted in " ".join((*row.texts.values(), also)).lower():
             self._found.add(row.key)
 
