@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workerbus.cli._details import Lines, job_lines, worker_lines
 from workerbus.cli._lists import JOBS, SPAN, WORKERS, Rates, error_rows, job_rows, worker_rows
 from workerbus.cli._rows import Choice, Placed, head, laid_out, line
 from workerbus.cli._watch import State, empty
@@ -108,12 +109,12 @@ def test_workers_of_several_runners_are_below_theirs() -> None:
     """O8: those of runners that do not answer are folded at first; one that tells nothing for long is silent."""
     seen = state(a=worker(runner="one"), b=worker(runner="two"))
     seen["runners"] = {"one": {"not_ready": []}, "two": {"not_ready": ["it is ending"]}, "zero": {"silent": True}}
-    seen["others"] = {"far": "three"}
+    seen["others"] = {"far": "three", "off": "three"}
     rows = worker_rows(seen, Rates(), 0.0, BY_NAME)
     assert names(rows) == ["one", "  a", "three", "two", "  b", "zero"]
     assert [each.row.texts["state"] for each in rows if not each.level] == ["ready", "elsewhere", "not ready", "silent"]
     unfolded = worker_rows(seen, Rates(), 0.0, Choice("name", folded={"runner three"}))
-    assert names(unfolded) == ["one", "  a", "three", "  far", "two", "  b", "zero"]
+    assert names(unfolded) == ["one", "  a", "three", "  far", "  off", "two", "  b", "zero"]
 
 
 def test_a_rate_is_that_of_the_last_seconds() -> None:
@@ -157,6 +158,9 @@ def test_the_last_minute_shows_when_a_worker_was_busy() -> None:
     seen["spans"]["9@c"] = ["c", 140.0, 144.0, "completed", "9", "do"]
     texts = {each.row.key: each.row.texts.get("minute", "") for each in worker_rows(seen, Rates(), 160.0, BY_NAME)}
     assert texts["c"][0] == "█" > texts["c"].strip()[-1] > " "
+    seen["spans"] = {"1@b": ["b", 115.0, 144.0, "completed", "1", "do"]}
+    texts = {each.row.key: each.row.texts.get("minute", "") for each in worker_rows(seen, Rates(), 160.0, BY_NAME)}
+    assert texts["b"].rstrip() == "   ██████"
 
 
 def job(at: str, begun: float, **more: Any) -> dict[str, Any]:
@@ -178,6 +182,42 @@ def test_jobs_in_flight_are_the_oldest_first() -> None:
     assert [row.texts["age"] for row in rows] == ["60 s", "10 s", "1.0 s"]
     assert rows[2].texts["left"] == "500 ms"
     assert rows[2].looks["left"] == "bad"
+
+
+def texts_of(lines: Lines) -> list[str]:
+    return ["".join(text for text, _ in line).strip() for line in lines]
+
+
+def test_of_a_worker_all_its_jobs_are_told_the_oldest_first() -> None:
+    """O8: and none of another one."""
+    seen = state(a=worker(), b=worker())
+    begins = {"1": 99.0, "2": 40.0, "3": 90.0}
+    seen["jobs"] = {f"{number}@a": job("a", begun, name=f"do {number}") for number, begun in begins.items()}
+    seen["jobs"]["4@b"] = job("b", 50.0, name="do 4")
+    told = [text for text in texts_of(worker_lines(seen, "a", 100.0)) if text.startswith("do ")]
+    assert told == [f"do {n} for main, running for {duration(100.0 - begins[n])}" for n in "231"]
+
+
+def test_the_story_of_a_job_has_all_who_were_asked_and_all_that_was_said() -> None:
+    """O8: each worker with what became of it, each message with its time."""
+    steps = [
+        (10.0, "asked", "main", "a", "do", "1"),
+        (10.0, "asked", "main", "b", "do", "1"),
+        (12.0, "update", "a", "main", None, "1"),
+        (13.0, "answered", "a", "main", "failed", "1"),
+    ]
+    legs = {"a": (10.0, 13.0, "failed", 1), "b": (10.0, None, None, 0)}
+    about = {"id": "1", "name": "do", "requester": "main", "parent": "", "left_out": 0, "open": True}
+    lines, goes_on = job_lines({**about, "legs": legs, "steps": steps})
+    told = [" ".join(text.split()) for text in texts_of(lines)]
+    assert goes_on
+    assert [text for text in told if text.startswith(("a ", "b "))] == ["a failed after 3.0 s, 1 update", "b in flight"]
+    assert [text for text in told if "→" in text] == [
+        "0.0 ms main → a asked do",
+        "0.0 ms main → b asked do",
+        "2.0 s a → main update",
+        "3.0 s a → main answered failed",
+    ]
 
 
 def test_errors_are_the_latest_first_with_what_was_raised() -> None:

@@ -91,6 +91,16 @@ async def test_in_a_pipe_there_is_a_line_for_each_worker_that_has_answered() -> 
     ]
 
 
+async def test_in_a_pipe_each_of_those_that_answer_at_once_has_its_line() -> None:
+    """J20"""
+    console = pipe()
+    async with running(*(Scanner(name, 1) for name in "abc")) as runner:
+        await rich_progress(runner.job_group("a", "b", "c", name="scan"), console=console)
+    lines = written(console).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["scan 1/3", "scan 2/3", "scan 3/3"]
+    assert sorted(line.partition(": ")[2] for line in lines) == [f"worker '{name}' completed" for name in "abc"]
+
+
 async def test_in_a_pipe_a_line_comes_when_the_answer_does() -> None:
     """J20"""
     console = pipe()

@@ -57,7 +57,9 @@ def test_a_program_is_run_and_what_passed_is_written(
     before = sys.argv, sys.path[:]
     out = tmp_path / "out"
     assert main(["record", str(program), "--out", str(out), "--", "one", "--out", "two"]) == 0
-    assert capsys.readouterr().out == "['one', '--out', 'two'] __main__\n"
+    said = capsys.readouterr()
+    assert said.out == "['one', '--out', 'two'] __main__\n"
+    assert sorted(said.err.splitlines()) == sorted(f"workerbus: wrote {path}" for path in out.iterdir())
     assert names(out) == sorted(["run.jsonl", *PICTURES])
     assert [job.outcome for job in Recording.load(out / "run.jsonl").jobs] == ["completed"]
     assert not any("hunter2" in path.read_text() for path in out.iterdir())
@@ -78,6 +80,7 @@ def test_payloads_are_in_the_file_if_they_were_asked_for(program: Path, tmp_path
         ("sys.exit(7)", 7, ""),
         ("sys.exit()", 0, ""),
         ("sys.exit('enough')", 1, "enough"),
+        ("raise BaseException('very odd')", 1, "BaseException: very odd"),
         ("this is no Python", 1, "SyntaxError"),
     ],
 )

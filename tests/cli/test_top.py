@@ -15,7 +15,7 @@ from support import commands
 from support.redis_servers import RedisServer
 from support.workers import Helper, running
 from workerbus import JobError, WorkerPool, WorkerRunner
-from workerbus.cli import main
+from workerbus.cli import _top, main
 from workerbus.cli._address import Address, address_of
 from workerbus.cli._cluster import ClusterWatch
 from workerbus.cli._commands import BROKEN_PIPE, USAGE, CommandError
@@ -25,7 +25,7 @@ from workerbus.cli._sources import watch_of
 from workerbus.cli._summary import plain
 from workerbus.cli._top import tell
 from workerbus.cli._view import ViewWatch
-from workerbus.cli._watch import State, Watch
+from workerbus.cli._watch import State, Watch, empty
 from workerbus.redis import RedisBus
 from workerbus.testing import PeerNetwork
 from workerbus.view import serve_view
@@ -195,6 +195,60 @@ async def test_a_view_that_tells_in_another_form_is_told_of_in_one_line(told: st
         tasks.cancel_scope.cancel()
     assert caught.value.exit_code == 1
     assert any(words in str(caught.value) for words in ("not known here", "is not what a view sends"))
+
+
+async def test_a_story_that_comes_in_pieces_is_read_as_a_whole() -> None:
+    """O8: and so are changes of which one takes several rows away."""
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    told = '{"id": "1", "name": "do"}'
+    events = (
+        'event: state\ndata: {"now": 1, "state": {"workers": {"a": {}, "b": {}, "c": {}}}}\n\n'
+        'event: changes\ndata: {"now": 2, "changes": {"workers": {"gone": ["a", "b"], "set": {"d": {}}}}}\n\n'
+    )
+
+    async def other(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            asked = await stream.receive()
+            if b"/api/jobs/" in asked:
+                kind, pieces = "application/json", [told[:5], told[5:9], told[9:]]
+            else:
+                kind, pieces = "text/event-stream", [events]
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
+            body = "".join(f"{len(piece):x}\r\n{piece}\r\n" for piece in pieces)
+            await stream.send(f"{head}{body}{'0' * (len(pieces) > 1)}".encode())
+            await stream.send(b"\r\n\r\n" if len(pieces) > 1 else b"")
+            await anyio.sleep_forever()
+
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, other)
+        with anyio.fail_after(20):
+            async with watching(at(f"http://127.0.0.1:{port}")) as watch:
+                await until(watch, lambda state: set(state["workers"]) == {"c", "d"})
+                assert await watch.story("1") == {"id": "1", "name": "do"}
+        tasks.cancel_scope.cancel()
+
+
+async def test_one_picture_is_taken_when_it_is_known_how_fast_the_program_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """O8: a second after the first state, by the clock of what is looked at."""
+
+    class Scripted(Watch):
+        async def run(self) -> None:
+            for number in range(5):
+                self.at, self.state = number / 4, {**empty(), "about": {"number": number}, "curves": {"1": [1]}}
+                self._found()
+                self._tell()
+                self.begun.set()
+                await anyio.wait_all_tasks_blocked()
+
+        async def story(self, job_id: str) -> None:
+            return None
+
+    monkeypatch.setattr(_top, "watch_of", lambda _: Scripted("a program"))
+    await tell(at("http://127.0.0.1"), Choice("name"), 1.0, True, True)
+    assert json.loads(capsys.readouterr().out)["about"] == {"number": 4}
 
 
 async def test_one_picture_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -379,6 +433,11 @@ async def test_the_programs_on_a_bus_are_shown_together(capsys: pytest.CaptureFi
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch.run)
             await watch.begun.wait()
+            new = Helper("new")
+            await here.add_workers(new)
+            await until(watch, lambda state: "new" in state["workers"])
+            await new.stop()
+            await until(watch, lambda state: "new" not in state["workers"])
             while not watch.state["workers"]["helper"]["completed"]:
                 await watch.changed()
             seen = there.statistics().workers["helper"].jobs_answered

@@ -90,6 +90,32 @@ def test_curves_have_the_rates_of_all_runners() -> None:
     assert {tuple(point[1:]) for point in curves.values()} == {(40.0, 2.0, None, None, 0)}
 
 
+def test_all_rates_are_unknown_when_nobody_has_looked_for_a_while() -> None:
+    """O4: those of before are of another time."""
+    overview, seen = Overview("all", cluster=True), [runner(name) for name in "abc"]
+    for each in seen:
+        overview.add(each)
+        for now in (100.0, 102.0):
+            each.measure(now)
+    assert [each.rates for each in seen] == [(0.0, 0.0)] * 3
+    overview.rest()
+    assert [each.rates for each in seen] == [None] * 3
+
+
+def test_the_jobs_of_all_runners_are_there() -> None:
+    """O7: of one worker several, and of workers of one name each under its own."""
+    overview = Overview("all", cluster=True)
+    for name in "ab":
+        overview.add(seen := runner(name, "w"))
+        rows = {f"{name}{n}@w": {"id": f"{name}{n}", "worker": "w", "begun": float(n), "until": None} for n in range(3)}
+        seen.take({"jobs": {"set": rows, "gone": []}})
+    jobs = overview.state()["jobs"]
+    assert {key: row["worker"] for key, row in jobs.items()} == {
+        **{f"a{n}@w": "w" for n in range(3)},
+        **{f"b{n}@w@b": "w@b" for n in range(3)},
+    }
+
+
 def test_a_point_of_a_curve_has_the_latencies_of_its_own_second() -> None:
     """O7: and none of before somebody looked."""
     overview, seen = Overview("all", cluster=True), runner("a")

@@ -100,6 +100,8 @@ def test_a_job_that_waits_for_its_turn_is_drawn_as_queued_first() -> None:
     }
     assert width["queued"] / width["run"] == pytest.approx(4 / 6, rel=0.01)
     assert width["waits"] == pytest.approx(width["queued"] + width["run"], rel=0.01)
+    words = {each.text for each in svg.iter(f"{SVG}text")}
+    assert words >= {"queued", "a requester waits"}, "it is not said what they are"
 
 
 @pictures
