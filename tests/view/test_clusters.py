@@ -129,6 +129,18 @@ async def test_nothing_is_left_of_the_view_of_a_network() -> None:
     await until(lambda: task_ids() == before)
 
 
+async def test_a_view_whose_network_is_not_reached_in_time_leaves_its_address() -> None:
+    """L1, L3"""
+    bus = network().end("view")
+    bus.start = anyio.sleep_forever  # type: ignore[method-assign]  # as a server that does not answer
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0) as listener:
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    with anyio.move_on_after(0.1):
+        await serve_view(bus, port=port).__aenter__()
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port):
+        pass
+
+
 class _Refusing:
     def __init__(self, bus: PeerBus) -> None:
         self.bus = bus

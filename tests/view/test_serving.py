@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -204,6 +205,46 @@ async def test_a_cancelled_body_ends_the_view() -> None:
     assert scope.cancelled_caught
     with pytest.raises(OSError, match="All connection attempts failed"):
         await fetch(view.url)
+
+
+async def test_a_cancelled_body_leaves_every_address_of_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L1, L3: a name may stand for several."""
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0) as free:
+        port = free.extra(anyio.abc.SocketAttribute.local_port)
+    both = ["127.0.0.1", "127.0.0.2"]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port)) for address in both]
+    with anyio.CancelScope() as scope:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+            view = serve_view(WorkerRunner(), port=port, host="localhost")
+            await view.__aenter__()
+        try:
+            scope.cancel()
+            await anyio.sleep_forever()
+        finally:
+            await view.__aexit__(None, None, None)
+    assert scope.cancelled_caught
+    for address in both:
+        async with await anyio.create_tcp_listener(local_host=address, local_port=port):
+            pass
+
+
+async def test_a_view_looks_no_more_though_its_address_cannot_be_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L1"""
+
+    async def refuse() -> None:
+        await aclose()
+        raise OSError("not now")
+
+    async with running(Helper("helper")) as runner:
+        handlers = list(logging.getLogger("workerbus").handlers)
+        view = serve_view(runner, port=0)
+        await view.__aenter__()
+        aclose = view._listener.aclose
+        monkeypatch.setattr(view._listener, "aclose", refuse)
+        with pytest.raises(OSError, match="not now"):
+            await view.__aexit__(None, None, None)
+        assert logging.getLogger("workerbus").handlers == handlers
 
 
 async def test_a_view_is_served_once() -> None:
