@@ -172,6 +172,18 @@ async def test_what_the_program_has_asked_its_event_loop_for_is_heard_after_the_
         group.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("how", ["always", True])
+async def test_both_handlers_that_the_program_sets_during_a_run_stay(
+    own_handlers: Callable[[], list[Any]], how: Any
+) -> None:
+    """R5: of SIGINT and of SIGTERM, though the run listens to both."""
+    own_handlers()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    async with WorkerRunner(handle_sigint=how, handle_sigterm=True):
+        found = own_handlers()
+    assert signal_handlers() == found
+
+
 def test_only_three_things_can_be_done_about_a_signal() -> None:
     """R5."""
     with pytest.raises(ValueError, match="True, False or 'end', not 'drain'"):
