@@ -371,7 +371,7 @@ async def test_a_worker_has_left_its_jobs_though_the_run_is_interrupted_before_a
                 await runner.job("silent", name="do")
             left.set()
 
-        with pytest.raises(error):
+        with pytest.raises(error):  # noqa: PT012 - the block itself raises
             async with runner:
                 await runner.add_workers(Doing("silent", never), Doing("interrupting", interrupt), wait=True)
                 tasks.start_soon(ask)

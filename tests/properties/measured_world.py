@@ -26,6 +26,7 @@ from workerbus import (
     JobGroupTimeoutError,
     JobTimeoutError,
     MemoryBus,
+    PeerBus,
     UnknownJobError,
     WorkerBus,
     WorkerPool,
@@ -311,7 +312,7 @@ class World:
         self.place_of: dict[str, str] = {}
         self.telemetry: dict[str, Telemetry] = {}
         self.recordings: dict[str, list[Recording]] = {}
-        self.looked_from: dict[str, WorkerBus] = {}
+        self.looked_from: dict[str, PeerBus] = {}
         self.heard: dict[str, list[BusMessage]] = {}
         self.delivered_before: dict[str, int] = {}
         self.scenes: list[RunnerScene | ClusterScene] = []
