@@ -374,3 +374,30 @@ def test_two_lanes_beside_a_plain_account_of_them(
             account.data.close(cancel=True)
 
     run(main, backend=backend, seed=seed)
+
+
+def test_all_who_wait_until_a_lane_is_quiet_go_on_though_it_has_something_to_do_again(backend: str) -> None:
+    """L1: none of them waits for ever, under any schedule."""
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            lane = Lane[int]("lane", ignore)
+            lane.open(TaskHost(group, CleanUp()))
+            over: list[str] = []
+
+            async def until_quiet(name: str, more: int) -> None:
+                await lane.quiet()
+                for number in range(more):
+                    lane.put(number)
+                    await lane.quiet()
+                over.append(name)
+
+            lane.put(0)
+            for name, more in (("one", 0), ("two", 0), ("another", 2), ("the last", 1)):
+                group.start_soon(until_quiet, name, more)
+            await settle()
+            assert sorted(over) == ["another", "one", "the last", "two"]
+            lane.close(cancel=True)
+
+    for seed in range(12):
+        run(main, backend=backend, seed=seed)

@@ -1,16 +1,21 @@
 """X10: buses with peers: events, and statistics."""
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 from anyio import create_task_group, sleep
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from support.hand_buses import LEFT, RIGHT, HandBus
+from support.hand_buses import FAR, LEFT, RIGHT, HandBus
 from support.messages import note
 from support.subscribers import Plain
-from workerbus import HandlerTypeError, Peer, PeerBusStatistics
+from workerbus import BusAddWorkerMessage, BusEndMessage, HandlerTypeError, Peer, PeerBusStatistics
 from workerbus.errors import UnknownEventError
-from workerbus.testing import settle
+from workerbus.testing import run, settle
 
 EVENTS: dict[str, tuple[Any, ...]] = {
     "on_connected": (),
@@ -128,3 +133,54 @@ async def test_statistics_are_a_frozen_snapshot_that_counts_up() -> None:
         sent=1, undelivered=1, refused=0, subscribers={}, peers=2, transmitted=2, repeated=1, gaps=1
     )
     assert (last.peers, last.late) == (1, 1)
+
+
+COUNTED: dict[str, tuple[Callable[[HandBus], object], dict[str, int]]] = {
+    "is posted": (lambda bus: bus.post(note(0)), {"sent": 1, "transmitted": 2}),
+    "is posted to one": (lambda bus: bus.post_to(note(0), LEFT), {"sent": 1, "transmitted": 1}),
+    "arrives": (lambda bus: bus.arrive(note(0, target="it"), LEFT), {"arrived": 1}),
+    "arrives for nobody": (lambda bus: bus.arrive(note(0, target="nobody"), LEFT), {"undelivered": 1}),
+    "is local": (lambda bus: bus.arrive(BusAddWorkerMessage(None, source="x"), LEFT), {"refused": 1}),
+    "is of a process": (lambda bus: bus.arrive(BusEndMessage(source="x"), LEFT), {"refused": 1}),
+    "is late": (lambda bus: bus.arrive(note(0), FAR), {"late": 1}),
+    "is late, and not decoded": (lambda bus: bus.note_late(), {"late": 1}),
+    "is repeated": (lambda bus: bus.arrive(note(0), LEFT, number=0), {"repeated": 1}),
+    "is repeated, and not decoded": (lambda bus: passed_over(bus, 0), {"repeated": 1}),
+    "comes behind a gap": (lambda bus: bus.arrive(note(0), LEFT, number=9), {"gaps": 1}),
+    "comes behind a gap, and is not decoded": (lambda bus: passed_over(bus, 9), {"gaps": 1}),
+}
+
+
+def passed_over(bus: HandBus, number: int) -> None:
+    session = bus.session(LEFT.incarnation)
+    assert session is not None
+    bus.pass_over(session, number)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(early=st.integers(0, 3), sends=st.integers(0, 3), whats=st.lists(st.sampled_from(sorted(COUNTED)), max_size=12))
+@example(early=2, sends=2, whats=[*COUNTED, *COUNTED])
+def test_each_message_is_counted_however_often_it_comes(
+    backend: str, early: int, sends: int, whats: list[str]
+) -> None:
+    """B9, X10: what is posted without a connection, too."""
+
+    async def main() -> PeerBusStatistics:
+        bus = HandBus(LEFT, RIGHT, joins=False)
+        async with bus:
+            await bus.subscribe(Plain("it", receives="own"))
+            for _ in range(early):
+                bus.post(note(0))
+            bus.join()
+            for _ in range(sends):
+                await bus.send(note(0))
+            for what in whats:
+                COUNTED[what][0](bus)
+            return bus.statistics()
+
+    expected = Counter(sent=early + sends, transmitted=2 * (early + sends))
+    for what in whats:
+        expected.update(COUNTED[what][1])
+    statistics = run(main, backend=backend)
+    counted = attrs.asdict(statistics, filter=lambda field, _: field.name not in ("subscribers", "peers"))
+    assert +Counter(counted) == +expected

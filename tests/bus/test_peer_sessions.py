@@ -1,6 +1,7 @@
 """X3, X4, X7: buses with peers: sessions, numbers, lives, and who is told of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -229,3 +230,54 @@ async def test_a_job_has_less_time_left_by_what_it_was_on_its_way() -> None:
         got = await it.until(4, BusJobRequestMessage)
     assert [message.seconds_left for message in got] == [3.0, 1.75, 0.0, None]  # type: ignore[attr-defined]  # requests
     assert {message.peer for message in got} == {LEFT}
+
+
+class Calling(list[tuple[Any, ...]]):
+    """What a listener hears; the first time, something is done about it."""
+
+    def __init__(self, once: Callable[[], object]) -> None:
+        super().__init__()
+        self.once = once
+
+    def append(self, heard: tuple[Any, ...]) -> None:
+        super().append(heard)
+        if len(self) == 1:
+            self.once()
+
+
+@pytest.mark.parametrize("change", ["add", "remove"])
+@pytest.mark.parametrize("occasion", ["met", "lost", "report", "name lost"])
+async def test_listeners_may_come_and_go_while_others_are_told(occasion: str, change: str) -> None:
+    """X4: whoever was there when it happened is told, and nobody else."""
+    bus = HandBus(LEFT)
+    occasions: dict[str, Callable[[], object]] = {
+        "met": lambda: bus.meet(RIGHT),
+        "lost": lambda: bus.lose(LEFT, "left"),
+        "report": lambda: bus.report("a fault"),
+        "name lost": lambda: bus.name_lost("it", "right"),
+    }
+    added: list[Listener] = []
+    async with bus:
+        first, second, third = Listener(bus), Listener(bus), Listener(bus)
+        changes = {"add": lambda: added.append(Listener(bus)), "remove": lambda: bus.remove_listener(second)}
+        second.heard = Calling(changes[change])
+        occasions[occasion]()
+        assert [len(each.heard) for each in (first, second, third)] == [1, 1, 1]
+        assert [each.heard for each in added] == [[]] * (change == "add")
+        bus.report("another fault")
+        assert [len(each.heard) for each in (first, third, *added)] == [2, 2, *[1] * len(added)]
+        assert len(second.heard) == (2 if change == "add" else 1)
+
+
+async def test_a_listener_hears_of_all_names_that_are_lost_already_though_it_loses_another() -> None:
+    """X5: what it does about one of them may have consequences."""
+    bus, names = HandBus(LEFT), ("a", "b", "c")
+    async with bus:
+        for name in names:
+            await bus.subscribe(Plain(name))
+        for name in names[:2]:
+            bus.name_lost(name, "left")
+        late = Listener(HandBus())
+        late.heard = Calling(lambda: bus.name_lost("c", "left"))
+        bus.add_listener(late)
+    assert {heard[1] for heard in late.heard if heard[0] == "name lost"} == {*names}

@@ -1,7 +1,9 @@
 """R8, O2, L1: an event loop that stands still is told of, with what holds it up."""
 
+import asyncio
 import logging
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from support.messages import note
 from support.runners import cut_short
 from support.workers import running
 from workerbus import BaseWorker, BusJobRequestMessage, BusMessage, LoopStatistics, WorkerParams, WorkerRunner, job
+from workerbus._concurrency.doing import Doing, doing_of
 from workerbus.testing import DeadlockError, run
 
 LIMIT = 0.1
@@ -315,3 +318,27 @@ async def test_health_seen_from_another_thread_says_that_the_loop_stands_still()
     assert not health.ready
     assert health.live
     assert health.reasons == (f"the event loop has stood still for {health.stalled:.3g} s",)
+
+
+def test_what_holds_up_a_loop_is_told_from_the_users_code_on_however_the_loop_calls_it() -> None:
+    """R8: of a transport, asyncio has several frames around what it calls."""
+    found: list[Doing | None] = []
+
+    class Blocking(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            found.append(doing_of(threading.get_ident()))
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            transport, _ = await asyncio.get_running_loop().create_connection(Blocking, sock=ours)
+            theirs.send(b"data")
+            await eventually(lambda: found)
+            transport.close()
+
+    asyncio.run(main())
+    doing = found[0]
+    assert doing is not None
+    assert "data_received() in" in doing.what
+    first, *_ = [line for line in doing.stack.splitlines() if line.lstrip().startswith("File")]
+    assert first.endswith("in data_received")

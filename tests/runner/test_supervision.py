@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from support.hand_buses import HandBus
 from support.messages import Note, note
 from support.networks import network
 from support.restarts import LATE, SOON, Fragile, count_anew, fail, fragile, which
@@ -800,3 +801,27 @@ async def test_a_stop_of_the_supervision_waits_for_a_worker_that_is_just_being_a
             assert runner.get_worker(name) is None
             again.clear()
     assert told == ["child", "root"]
+
+
+async def test_a_supervision_that_is_cancelled_as_it_begins_waits_for_no_worker_that_is_not_attached() -> None:
+    """S1, L4: the runner goes on attaching it for its parent, and in the end it cannot."""
+    bus, parent, scope, over = HandBus(), Helper("parent"), anyio.CancelScope(), list[float]()
+
+    async def supervise() -> None:
+        with scope:
+            await parent.supervise(lambda: Helper("child"))
+        over.append(anyio.current_time())
+
+    async with WorkerRunner(bus=bus, handle_sigint=False) as runner, anyio.create_task_group() as group:
+        await runner.add_workers(parent, wait=True)
+        bus.answers = anyio.Event()
+        group.start_soon(supervise)
+        await settle()
+        scope.cancel()
+        await anyio.sleep(0.5)
+        assert over == []
+        bus.owners["child"] = "another process"
+        bus.answers.set()
+        begun = anyio.current_time()
+        await settle()
+        assert over == [begun]

@@ -826,3 +826,29 @@ async def test_an_end_waits_for_the_slowest_child(seconds: tuple[int, ...]) -> N
         await end(parent, runner)
         await parent.wait()
     assert [child.heard for child in children] == [[n] for n in seconds]
+
+
+async def test_what_a_child_tells_is_heard_though_a_hook_that_came_before_the_end_has_added_it() -> None:
+    """W5, W6: all of it, also where jobs have no grace."""
+
+    class Telling(Helper):
+        async def cleanup(self) -> None:
+            await super().cleanup()
+            for number in (1, 2):
+                await self.send_bus_message(note(number, target="parent"))
+
+    class Adding(Queued):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            await super().on_bus_message(message)
+            if self.heard == [0]:
+                await anyio.sleep(1)
+                await self.add_workers(Telling("child"), wait=True)
+
+    parent = Adding("parent")
+    async with quiet_runner(job_grace=0) as runner:
+        await runner.add_workers(parent, wait=True)
+        await runner.bus.send(note(0, target="parent"))
+        await settle()
+        await runner.bus.send(BusEndWorkerMessage(source="test", target="parent"))
+        await parent.wait()
+    assert parent.heard == [0, 1, 2]

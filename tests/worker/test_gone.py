@@ -9,17 +9,24 @@ import pytest
 from support.conditions import eventually
 from support.failures import Crashing, Errors, crash
 from support.messages import note
+from support.runners import quiet_runner
 from support.shared_buses import linked
+from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
     BusMessage,
+    BusSubscriber,
+    BusWorkerGoneMessage,
+    BusWorkerReadyMessage,
+    MemoryBus,
     WorkerErrorData,
     WorkerGoneData,
     WorkerReadyData,
     WorkerRunner,
     worker_ready,
 )
+from workerbus.testing import settle
 
 Heard = list[tuple[str, Any]]
 
@@ -234,3 +241,41 @@ async def test_all_who_watch_for_a_worker_hear_that_it_has_gone() -> None:
         await child.stop()
         await eventually(lambda: len(heard) == 3)
     assert sorted(heard) == [(name, "child") for name in "abc"]
+
+
+class SlowToLeave(MemoryBus):
+    """A bus that a worker takes a while to leave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaving = anyio.Event()
+
+    async def unsubscribe(self, subscriber: BusSubscriber) -> None:
+        await super().unsubscribe(subscriber)
+        if subscriber.name == "slow":
+            self.leaving.set()
+            await anyio.sleep(0.5)
+
+
+async def test_a_worker_that_says_something_for_the_first_time_while_it_leaves_is_said_to_be_gone() -> None:
+    """W9, G2: it was to be announced when its start was over, and is announced before it says anything."""
+
+    class Slow(Helper):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            await anyio.sleep_forever()
+
+    bus, slow, seen = SlowToLeave(), Slow("slow"), Plain("seen")
+    async with bus, anyio.create_task_group() as group:
+        await bus.subscribe(seen)
+        async with quiet_runner(bus=bus) as runner:
+            await runner.add_workers(slow)
+            await settle()
+            group.start_soon(slow.stop)
+            await bus.leaving.wait()
+            await slow.send_bus_message(note(1))
+            await slow.wait()
+            await settle()
+            assert "slow" not in runner.registry
+    kinds = BusWorkerReadyMessage, BusWorkerGoneMessage
+    told = [message for message in seen.got if isinstance(message, kinds) and message.source == "slow"]
+    assert [type(message) for message in told] == [*kinds]
