@@ -1,5 +1,6 @@
 """L1, O2, O3, O7: the runners of other processes, as one sees them who looks; in virtual time."""
 
+import asyncio
 import itertools
 import json
 import logging
@@ -36,7 +37,7 @@ from workerbus.runner import _observers
 from workerbus.runner._notes import ROOM
 from workerbus.runner._observers import parts
 from workerbus.runner._reporter import Report, Reporter
-from workerbus.testing import PeerNetwork, settle
+from workerbus.testing import PeerNetwork, settle, virtual_backend
 from workerbus.wire import Wire
 
 SECRET = "xyzzy-payload"
@@ -416,6 +417,23 @@ async def test_runners_come_and_go() -> None:
             await seen(cluster, lambda state: set(state["workers"]) == {"first", "helper"})
         await seen(cluster, lambda state: set(state["runners"]) == {"host"})
         group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("anyio_backend", [virtual_backend("asyncio")], ids=["asyncio"])
+async def test_one_whose_telling_was_cancelled_natively_tells_all_who_look_when_it_is_asked_again() -> None:
+    """L3, O7: `asyncio.Task.cancel()` of that task alone."""
+    net = network()
+    async with (
+        running(Helper("first"), name="host", bus=net.end("host")) as runner,
+        observe_cluster(net.end("eye")) as eye,
+    ):
+        await seen(eye, lambda state: set(state["workers"]) == {"first"})
+        (telling,) = [task for task in asyncio.all_tasks() if task.get_name() == "host observers"]
+        telling.cancel()
+        await runner.add_workers(Helper("second"), wait=True)
+        async with observe_cluster(net.end("ear")) as ear:
+            assert set(ear.state()["workers"]) == {"first", "second"}
+            await seen(eye, lambda state: set(state["workers"]) == {"first", "second"})
 
 
 async def test_one_who_was_cut_off_sees_all_again() -> None:
