@@ -152,6 +152,21 @@ async def test_a_runner_with_more_workers_than_go_into_a_message_tells_of_all(
 # --- losing
 
 
+async def test_of_several_peers_that_are_lost_one_after_the_other_each_takes_its_own_workers_along() -> None:
+    """X4: and no others."""
+    async with processes("watching", "a", "b", "c") as [watching, *others]:
+        for other in others:
+            await other.add_workers(Helper(f"at {other.name}"))
+        for other in others:
+            await watching.registry.wait_for(f"at {other.name}")
+        left = {f"at {other.name}" for other in others}
+        for other in others:
+            bus_of(other).kill()
+            left.remove(f"at {other.name}")
+            await settle()
+            assert set(watching.registry.remote_workers) == left
+
+
 async def test_the_workers_of_a_lost_peer_are_unregistered_and_all_who_watch_are_told_why() -> None:
     """X4, W9, G2: on_worker_gone with the reason, and those who watch for its departure."""
     gone: list[WorkerGoneData] = []
