@@ -16,6 +16,7 @@ from support.contexts import answer_at_once
 from support.requesters import Listener, Raw, outcome_of
 from support.workers import Doing, Helper, running
 from workerbus import (
+    BaseWorker,
     BusJobCancelMessage,
     BusJobRequestMessage,
     BusJobResponseMessage,
@@ -24,6 +25,7 @@ from workerbus import (
     JobStatus,
     MemoryBus,
     WorkerBus,
+    WorkerPool,
     job,
 )
 
@@ -326,6 +328,25 @@ async def test_a_job_failure_of_the_users_own_is_failed(failure: JobFailure, err
         for _ in range(2):
             answer = await outcome_of(runner, "doing", name="do")
             assert answer == (JobStatus.FAILED, {"error": error, "type": "JobFailure"})
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+async def test_a_handler_that_is_no_longer_to_be_found_is_an_error(pooled: bool) -> None:
+    """J1, N7: at a member of a pool, too, which goes on."""
+
+    class Changing(Helper):
+        @job(name="gone")
+        async def gone(self, message: BusJobRequestMessage) -> None: ...
+
+    worker: BaseWorker = WorkerPool("worker", Changing, size=1) if pooled else Changing("worker")
+    async with running(worker) as runner:
+        await runner.job("worker", name="echo")
+        del Changing.gone
+        for _ in range(2):
+            status, response = await outcome_of(runner, "worker", name="gone")
+            assert (status, response["type"]) == (JobStatus.ERROR, "AttributeError")
+        assert worker.active_jobs == {}
+        await runner.job("worker", name="echo")
 
 
 async def test_a_failing_handler_stops_no_other_job() -> None:
