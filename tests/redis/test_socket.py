@@ -86,6 +86,28 @@ async def test_what_finds_no_room_waits_until_there_is(listener: socket.socket) 
             size += len(other.recv(1 << 20))
 
 
+class Fickle(socket.socket):
+    """A socket that says twice that there is something to read, and has nothing."""
+
+    times = 2
+
+    def recv(self, *args: int) -> bytes:
+        if self.times:
+            self.times -= 1
+            raise BlockingIOError
+        return super().recv(*args)
+
+
+async def test_bytes_that_are_announced_too_early_are_waited_for(listener: socket.socket) -> None:
+    with closing(Fickle()) as fickle:
+        fickle.connect(listener.getsockname())
+        fickle.setblocking(False)
+        with closing(listener.accept()[0]) as other:
+            other.sendall(b"at last")
+            assert await SocketStream(fickle).receive() == b"at last"
+    assert fickle.times == 0
+
+
 async def test_nothing_is_sent_after_an_end_that_was_told(listener: socket.socket) -> None:
     async with joined(listener) as (stream, other):
         await stream.send_eof()
@@ -215,3 +237,31 @@ async def test_a_path_without_a_listener_is_an_error(tmp_path: Path, exists: boo
             bound.bind(str(path))
     with pytest.raises(ConnectionRefusedError if exists else FileNotFoundError):
         await open_unix(str(path))
+
+
+async def test_a_path_whose_listener_has_no_room_is_an_error_at_once(tmp_path: Path) -> None:
+    """X2: nobody is held up meanwhile; it is tried again, later."""
+    path = str(tmp_path / "socket")
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(path)
+        listening.listen(0)
+        stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+        with pytest.raises(BlockingIOError):
+            await open_unix(path)
+
+
+async def test_a_socket_to_a_path_that_is_cut_short_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L1"""
+    path, made = str(tmp_path / "socket"), list[socket.socket]()
+
+    class Noted(socket.socket):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(self)
+
+    with socket.create_server(path, family=socket.AF_UNIX), anyio.CancelScope() as scope:
+        monkeypatch.setattr(socket, "socket", Noted)
+        scope.cancel()
+        await open_unix(path)
+    assert [one.fileno() for one in made] == [-1]

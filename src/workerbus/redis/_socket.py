@@ -60,7 +60,6 @@ class SocketStream(ByteStream):
                 left = left[self._socket.send(left) :]
             except (BlockingIOError, InterruptedError):
                 await wait_writable(self._socket)
-                self._check_open()
             except OSError as exc:
                 raise self._broken() from exc
 
