@@ -62,7 +62,7 @@ steps = st.lists(
         name=st.sampled_from(NAMES),
         pause=st.sampled_from(PAUSES),
         holds=st.sampled_from(PAUSES),
-        patience=st.sampled_from((0.005, 0.005, 0.015, LONG, LONG)),
+        patience=st.sampled_from((0.005, 0.015, 0.025, LONG, LONG)),
     ),
     min_size=4,
     max_size=20,
@@ -195,6 +195,8 @@ class World:
             owner, answered = None, False
             with move_on_after(step.patience):
                 owner, answered = await self.subject.claim(name), True
+            if step.patience == LONG and not answered:
+                self.found.append(f"a claim of {name} has got no answer")
             if owner is None and answered and life == self.life:
                 if self.names.get(name) != f"me {life}":
                     self.found.append(f"{name} is with {self.names.get(name)}, though it was claimed")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -16,9 +17,12 @@ from support.workers import Helper
 from workerbus import CLEANUP_SECONDS, BusUnavailable
 from workerbus.redis import RedisBus, RedisReplyError
 from workerbus.redis._lives import _LEAVE_SECONDS
+from workerbus.redis._reconnecting import ConnectionEvent, ConnectionState, ReconnectingConnection
+from workerbus.redis._settings import RedisSettings
 from workerbus.testing import virtual_backend
 
 LEASE, TIMEOUT, LATENCY = 5.0, 3.0, 0.01
+CONNECTING, LOST = ConnectionState.CONNECTING, ConnectionState.LOST
 FULL = "OOM command not allowed when used memory > 'maxmemory'."
 
 
@@ -160,6 +164,31 @@ async def test_a_bus_that_closes_with_something_unsent_leaves_nothing_for_the_ne
             assert bus.state == right.state == "connected"
             assert set(server.members) == {bus.incarnation, right.incarnation}
     assert ear.got == [note(2, target="it")]
+
+
+async def test_a_connection_says_how_soon_it_tries_again_and_does(server: HandRedis) -> None:
+    """X2, X10: after each attempt that has failed, and after a loss."""
+    events: list[tuple[float, ConnectionEvent]] = []
+    connection = ReconnectingConnection(
+        RedisSettings.parse("redis://server"),
+        "test",
+        on_event=lambda event: events.append((anyio.current_time(), event)),
+    )
+    for _ in range(2):
+        server.go_away()
+        async with anyio.create_task_group() as group:
+            group.start_soon(connection.get)
+            await anyio.sleep(5.0)
+            server.come_back()
+        await connection.lose(await connection.get(), "by the test")
+    await connection.aclose()
+    ahead = [(then - at, event, after) for (at, event), (then, after) in pairwise(events) if event.retry_in is not None]
+    waits = [(waited, event.retry_in, event.state) for waited, event, after in ahead if after.state is CONNECTING]
+    assert {state for _, _, state in waits} == {CONNECTING, LOST}
+    assert [waited for waited, _, _ in waits] == pytest.approx([(told or 0) + LATENCY for _, told, _ in waits])
+    attempts = [event.attempt for _, event in events if event.state is not LOST]
+    second = attempts.index(1, 1)
+    assert attempts == [*range(1, second + 1), *range(1, len(attempts) - second + 1)]
 
 
 async def test_each_message_that_is_none_is_counted_and_kept(server: HandRedis) -> None:
