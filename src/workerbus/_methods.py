@@ -34,8 +34,13 @@ def is_sync(function: object) -> bool:
 
 
 def yields(function: object) -> bool:
-    """Whether a function is an async generator's."""
-    return inspect.isasyncgenfunction(_plain(function))
+    """Whether a function is an async generator's, or wraps one, which it may return."""
+    while function is not None:
+        function = _plain(function)
+        if inspect.isasyncgenfunction(function):
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False
 
 
 def takes(function: Any, *args: object, **kwargs: object) -> bool:

@@ -1,5 +1,6 @@
 """J18: handlers that are async generators stream what they yield."""
 
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -196,6 +197,38 @@ async def test_what_it_raises_is_the_answer_after_what_it_has_yielded(
                     chunks.append(chunk)  # noqa: PERF401 - a list that is not finished has none of them
     assert caught.value.statuses == {"counting": status}
     assert len(chunks) == 3
+
+
+def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator for functions of any kind: it returns what they return."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    return wrapper
+
+
+async def test_a_decorator_that_is_not_async_may_be_over_it_and_under_it() -> None:
+    """J18, N7: it returns the generator."""
+
+    class Decorated(BaseWorker):
+        @logged
+        @job(name="over")
+        async def over(self, message: BusJobRequestMessage) -> AsyncIterator[dict[str, Any]]:
+            yield {"n": 1}
+
+        @job(name="under")
+        @logged
+        async def under(self, message: BusJobRequestMessage) -> AsyncIterator[dict[str, Any]]:
+            yield {"n": 2}
+
+    async with running(Decorated("decorated")) as runner:
+        chunks = []
+        for name in ("over", "under"):
+            async with runner.job("decorated", name=name) as asked:
+                chunks += [chunk async for chunk in asked.stream()]
+    assert chunks == [{"n": 1}, {"n": 2}]
 
 
 async def test_what_is_no_dict_is_an_error_that_says_so() -> None:
