@@ -13,7 +13,7 @@ from workerbus._failed import FailedWorkers
 from workerbus._neighbourhood import Neighbourhood, forget_runner
 from workerbus._order import new_incarnation
 from workerbus._shared_pools import SharedPools
-from workerbus._values import WorkerGoneData, WorkerReadyData
+from workerbus._values import WorkerGoneData, WorkerReadyData, check_worker_name
 from workerbus._watchers import Watcher, Watchers, add_watcher
 from workerbus.errors import near_names
 
@@ -372,6 +372,7 @@ class WorkerRegistry(Claims, Watchers):
         Guarantees: G2, L7.
         """
         self.check_loop(f"the registry of runner {self._runner_name!r}")
+        check_worker_name(worker_name)
         # In a loop, since the worker may have gone again by the time this task runs.
         while (data := self.get(worker_name)) is None:
             await self.wait_for_news(worker_name)

@@ -17,6 +17,37 @@ IF_SET: Final = "shown if set"
 """In the metadata of a field: it is shown only where it is not the default."""
 
 
+def plain_name(name: str) -> str:
+    """Return a name as a plain str: in other names and in sentences, a member of an enum looks otherwise."""
+    return name if type(name) is str else str.__str__(name)
+
+
+def name_of(what: str, name: object) -> str:
+    """Return a name as a plain str; raise `ValueError` where it is not a str, or empty."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{what} is a str that is not empty, not {name!r}")
+    return plain_name(name)
+
+
+def check_worker_name(name: object) -> None:
+    """Raise `TypeError` for what is not the name of a worker, such as the worker itself."""
+    if not isinstance(name, str):
+        raise TypeError(f"workers are named by a str, not by {name!r}")
+
+
+def check_number(what: str, number: object, kind: str = "a number of seconds") -> None:
+    """Raise `TypeError` for what is no number: a str that was read from the environment, for example."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise TypeError(f"{what} is {kind}, not {number!r}")
+
+
+def check_seconds(what: str, seconds: float) -> None:
+    """Raise `TypeError` for what is no number, and `ValueError` for one less than 0."""
+    check_number(what, seconds)
+    if not seconds >= 0:
+        raise ValueError(f"{what} is a number of seconds, not less than 0, not {seconds!r}")
+
+
 class Value:
     """An object that is compared, hashed and shown by its fields: a message, a snapshot, an event.
 

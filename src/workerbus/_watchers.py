@@ -13,7 +13,7 @@ from anyio import Event
 from workerbus._concurrency.failures import own_error
 from workerbus._events import call_handler
 from workerbus._log import about
-from workerbus._values import WorkerGoneData, WorkerReadyData
+from workerbus._values import WorkerGoneData, WorkerReadyData, check_worker_name
 
 logger = logging.getLogger("workerbus.registry")
 
@@ -164,6 +164,9 @@ def _key(handler: Watcher) -> Any:
 
 def add_watcher(table: dict[str, dict[Any, Watcher]], name: str, handler: Watcher) -> bool:
     """Let a function watch for a name; return whether it did not do so before."""
+    check_worker_name(name)
+    if not callable(handler):
+        raise TypeError(f"what watches for worker {name!r} is a function, not {handler!r}")
     watchers, key = table.setdefault(name, {}), _key(handler)
     if key in watchers:
         return False

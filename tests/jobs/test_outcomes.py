@@ -349,6 +349,53 @@ async def test_a_handler_that_is_no_longer_to_be_found_is_an_error(pooled: bool)
         await runner.job("worker", name="echo")
 
 
+class Ambiguous(dict[str, Any]):
+    """Has a truth of its own, as a table of data may have."""
+
+    def __init__(self, truth: Callable[[], bool], **items: Any) -> None:
+        super().__init__(**items)
+        self.truth = truth
+
+    def __bool__(self) -> bool:
+        return self.truth()
+
+
+def has_no_truth() -> bool:
+    raise ValueError("the truth of a table is ambiguous")
+
+
+@pytest.mark.parametrize("truth", [lambda: False, has_no_truth], ids=["false", "none"])
+async def test_what_a_job_passes_on_is_not_judged_by_its_truth(truth: Callable[[], bool]) -> None:
+    """J1, J2: a dict of the user's own that is false is not lost."""
+    got = list[Any]()
+
+    async def answers(worker: Doing, message: BusJobRequestMessage) -> dict[str, Any]:
+        got.append(message.payload)
+        await worker.send_job_stream_data(message.job_id, Ambiguous(truth, n=2))
+        return Ambiguous(truth, n=3)
+
+    async with running(Doing("doing", answers)) as runner:
+        async with runner.job("doing", name="do", payload=Ambiguous(truth, n=1)) as asked:
+            got += [chunk async for chunk in asked.stream()]
+        got.append(asked.response)
+        async with runner.job_group(payloads={"doing": Ambiguous(truth, n=1)}, name="do"):
+            pass
+    assert [each["n"] for each in got] == [1, 2, 3, 1]
+
+
+@pytest.mark.parametrize("send", ["update", "stream_start", "stream_data", "stream_end"])
+async def test_a_worker_sends_nothing_for_a_job_but_dicts(send: str) -> None:
+    """J14: like its answer; what else it sends raises in the handler."""
+
+    async def sends(worker: Doing, message: BusJobRequestMessage) -> None:
+        await getattr(worker, f"send_job_{send}")(message.job_id, [1])
+
+    async with running(Doing("doing", sends)) as runner:
+        status, response = await outcome_of(runner, "doing", name="do")
+    assert (status, response["type"]) == (JobStatus.ERROR, "TypeError")
+    assert response["error"].endswith("is a dict or None, not [1]")
+
+
 async def test_a_failing_handler_stops_no_other_job() -> None:
     """J2: its worker goes on."""
     async with running(Helper("helper")) as runner:

@@ -1,6 +1,7 @@
 """N8: a mistake in a class of workers is refused where it is made, with an error that names it."""
 
 import functools
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,20 +14,25 @@ from support.hooks import HOOKS
 from support.workers import Helper, running
 from workerbus import (
     BaseWorker,
+    BusDataMessage,
     BusJobRequestMessage,
     BusMessage,
     BusSubscriber,
     HandlerTypeError,
     JobError,
+    MemoryBus,
+    MessageTypeError,
     MisspeltHookError,
     WorkerGoneData,
     WorkerParams,
+    WorkerPool,
     WorkerReadyData,
     WorkerRunner,
     job,
     worker_ready,
 )
-from workerbus.pipeline import FrameProcessor, Pipeline, PipelineWorker
+from workerbus.pipeline import FrameProcessor, Pipeline, PipelineParams, PipelineWorker
+from workerbus.redis import RedisBus
 
 CALLED = [*HOOKS, "on_job_request", "run", "start", "stop", "cleanup"]
 
@@ -272,6 +278,68 @@ async def test_a_function_that_is_put_into_a_class_may_return_what_is_awaited() 
 
 
 # --- decorators
+
+
+WRONG_CALLS: dict[str, tuple[Callable[[Any, Any, Any], Any], type[Exception], str]] = {
+    "a worker to activate": (lambda w, p, r: w.activate_worker(p), TypeError, "workers are named by a str, not by <"),
+    "a worker to deactivate": (lambda w, p, r: w.deactivate_worker(p), TypeError, "workers are named by a str"),
+    "a worker to watch": (lambda w, p, r: w.watch_workers(p), TypeError, "workers are named by a str"),
+    "a list to watch": (lambda w, p, r: w.watch_workers(["peer"]), TypeError, "workers are named by a str"),
+    "a worker to wait for": (lambda w, p, r: r.registry.wait_for(p), TypeError, "workers are named by a str"),
+    "a watcher": (lambda w, p, r: r.registry.watch("peer", None), TypeError, "what watches for worker 'peer' is a"),
+    "arguments": (lambda w, p, r: w.activate_worker("peer", args={"a": 1}), TypeError, "args are WorkerActivationArgs"),
+    "a task": (lambda w, p, r: w.cancel_task(None), TypeError, "cancel_task takes what create_task has returned"),
+    "a subscriber": (lambda w, p, r: r.bus.unsubscribe("peer"), TypeError, "only a BusSubscriber can unsubscribe"),
+    "a target": (
+        lambda w, p, r: w.send_bus_message(BusDataMessage(source="w", target=p)),
+        MessageTypeError,
+        "its target is the name of a worker, a str, or None",
+    ),
+    "a job's name": (lambda w, p, r: w.job("peer", name=type(p).echo), TypeError, "a job's name is a str, not <funct"),
+    "a job's name again": (lambda w, p, r: w.request_job("peer", name=7), TypeError, "a job's name is a str, not 7"),
+    "names of jobs": (lambda w, p, r: w.job_group("peer", name=7), TypeError, "a job's name is a str, not 7"),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "text"), WRONG_CALLS.values(), ids=WRONG_CALLS)
+async def test_an_argument_of_the_wrong_type_is_named(
+    call: Callable[[Any, Any, Any], Any], error: type[Exception], text: str
+) -> None:
+    """N8: by the method that was called, before anything has changed or waits."""
+    worker, peer = Helper("w"), Helper("peer")
+    async with running(worker, peer) as runner:
+        with pytest.raises(error, match=re.escape(text)):
+            await call(worker, peer, runner)
+        assert peer.active
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: WorkerRunner(job_grace="1"), "job_grace is a number of seconds, not '1'"),  # type: ignore[arg-type]
+        (lambda: WorkerRunner(grace_period="1"), "grace_period is a number of seconds"),  # type: ignore[arg-type]
+        (lambda: WorkerRunner(stall_seconds="1"), "stall_seconds is a number of seconds"),  # type: ignore[arg-type]
+        (lambda: WorkerRunner(slow_seconds="1"), "slow_seconds is a number of seconds"),  # type: ignore[arg-type]
+        (lambda: MemoryBus(max_buffer_size="9"), "max_buffer_size is a number of messages"),  # type: ignore[arg-type]
+        (lambda: WorkerPool("p", Helper, size=1, within="5"), "within is a number of seconds"),  # type: ignore[arg-type]
+        (lambda: PipelineParams(heartbeats_period_secs="5"), "heartbeats_period_secs is a"),  # type: ignore[arg-type]
+        (lambda: PipelineWorker(Pipeline([]), idle_timeout_secs="5"), "idle_timeout_secs is a"),  # type: ignore[arg-type]
+        (lambda: RedisBus("redis://x", lease="5"), "lease is a number of seconds"),  # type: ignore[arg-type]
+        (lambda: RedisBus("redis://x", send_timeout="5"), "send_timeout is a number of"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_number_that_is_text_is_refused(make: Callable[[], object], text: str) -> None:
+    """N8: as one is that was read from the environment."""
+    with pytest.raises(TypeError, match=text):
+        make()
+
+
+@pytest.mark.parametrize("name", ["", 7])
+@pytest.mark.parametrize("kind", [WorkerRunner, MemoryBus])
+def test_what_is_no_name_is_refused(kind: type[Any], name: object) -> None:
+    """N8"""
+    with pytest.raises(ValueError, match=f"name is a str that is not empty, not {name!r}"):
+        kind(name=name)
 
 
 def test_a_decorator_without_parentheses_is_refused() -> None:

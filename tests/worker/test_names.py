@@ -1,6 +1,7 @@
 """N6, N8: a worker class belongs to its user; documented names stand for what the documentation says."""
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Generic, TypeVar
 
 import pytest
@@ -10,8 +11,11 @@ from support.workers import running
 from workerbus import (
     BaseWorker,
     BusJobRequestMessage,
+    JobError,
+    MemoryBus,
     NotInitializedError,
     ReservedNameError,
+    WorkerPool,
     WorkerReadyData,
     WorkerRunner,
     job,
@@ -310,6 +314,31 @@ async def test_a_name_in_the_class_body_is_the_workers_name() -> None:
     worker = Mine()
     assert (worker.name, str(worker)) == ("mine", "mine")
     await lives_as_any_worker(worker)
+
+
+class Name(str, Enum):  # noqa: UP042 - one whose members are put into sentences as 'Name.MINE'
+    MINE = "mine"
+    TELL = "tell"
+
+
+class Telling(BaseWorker):
+    @job(name=Name.TELL)
+    async def tell(self, message: BusJobRequestMessage) -> dict[str, str]:
+        return {"name": f"{self.name}"}
+
+
+async def test_a_name_that_is_a_member_of_an_enum_is_a_plain_name() -> None:
+    """N6, J17, S2: of a worker, of a pool and its members, and of a job that is asked for by its handler."""
+    runner = WorkerRunner(name=Name.MINE, bus=MemoryBus(name=Name.MINE))
+    assert (f"{runner.name}", f"{runner.bus.name}") == ("mine", "mine")
+    async with running(Telling(Name.MINE)) as runner:
+        assert await runner.job("mine", Telling.tell) == {"name": "mine"}
+        with pytest.raises(JobError, match=r"^job 'nothing' at 'mine' raised LookupError: .*it has: 'tell'$"):
+            await runner.job("mine", name="nothing")
+        await runner.get_worker("mine").stop()  # type: ignore[union-attr]  # it is there
+        pool = WorkerPool(Name.MINE, Telling, size=1)
+        await runner.add_workers(pool)
+        assert await pool.job(Telling.tell) == {"name": "mine/1"}
 
 
 def test_a_name_that_the_class_body_contradicts_is_refused() -> None:

@@ -115,6 +115,8 @@ async def end_task(task: TaskHandle, timeout: float | None, owner: str, extra: M
         owner: Whose task it is, for the log.
         extra: What the log record says that it is about.
     """
+    if not isinstance(task, TaskHandle):
+        raise TypeError(f"cancel_task takes what create_task has returned, not {task!r}")
     seconds = CLEANUP_SECONDS if timeout is None else timeout
     task.cancel()
     with move_on_after(seconds) as limit:

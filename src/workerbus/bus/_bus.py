@@ -29,7 +29,7 @@ from workerbus._concurrency.turns import Turns
 from workerbus._concurrency.waiting import Wait, enumerated, waits
 from workerbus._log import about
 from workerbus._order import id_source
-from workerbus._values import BATCH
+from workerbus._values import BATCH, check_number, name_of
 from workerbus.bus._inbox import Inbox
 from workerbus.bus._routing import Routing
 from workerbus.errors import MessageTypeError, NotRunningError, WireError, WrongTaskError
@@ -78,9 +78,11 @@ class WorkerBus(Routing):
     _direct: bool = False
 
     def __init__(self, *, max_buffer_size: float = math.inf, name: str | None = None) -> None:
+        check_number("max_buffer_size", max_buffer_size, "a number of messages")
         if not (max_buffer_size >= 1):
             raise ValueError(f"max_buffer_size must be at least 1, not {max_buffer_size!r}")
-        super().__init__(name if name is not None else f"{type(self).__name__}-{_new_id()}", max_buffer_size)
+        own_name = f"{type(self).__name__}-{_new_id()}" if name is None else name_of("a bus's name", name)
+        super().__init__(own_name, max_buffer_size)
         self.in_process: bool = self._in_process
         # Whether what is sent or posted goes past `publish`, `deliver` and the outbox. That makes a message 2 times as
         # fast, and a job 1.2 to 1.35 times.

@@ -17,7 +17,7 @@ from workerbus._concurrency.room import RoomWaiter
 from workerbus._concurrency.waiting import Wait, names_of, waits
 from workerbus.bus._inbox import BusStatistics, BusSubscriber, Inbox, make_inbox
 from workerbus.bus._taps import Tapped
-from workerbus.errors import NameTakenError
+from workerbus.errors import MessageTypeError, NameTakenError
 from workerbus.messages import BusMessage
 
 
@@ -119,6 +119,8 @@ class Routing(Tapped, ABC):
         Guarantees: B5.
         """
         self.check_loop()
+        if not isinstance(subscriber, BusSubscriber):
+            raise TypeError(f"only a BusSubscriber can unsubscribe, not {subscriber!r}")
         name = subscriber.name
         if self._subscribers.get(name) is subscriber:
             del self._subscribers[name]
@@ -182,7 +184,7 @@ class Routing(Tapped, ABC):
                 own = self._inboxes.get(target)
                 if own is None:
                     self.check_thread()
-                    self._counts.undelivered += 1
+                    self._has_no_receiver(message)
                 elif (lanes := own.lanes) is not None and (put := lanes[lane].ready) is not None:
                     put(message)  # all that `take` would do: a targeted message is 1.09 times as fast
                 else:
@@ -230,6 +232,11 @@ class Routing(Tapped, ABC):
 
     waits(_hand_out_in_line, lambda its: _full(its["full"]))
 
+    def _has_no_receiver(self, message: BusMessage) -> None:
+        if not isinstance(message.target, str):
+            raise MessageTypeError(f"cannot send {message!r}: its target is the name of a worker, a str, or None")
+        self._counts.undelivered += 1
+
     def _hand_to_observers(self, message: BusMessage, own: Inbox | None) -> None:
         self.check_thread()
         for inbox in self._everything.values():
@@ -240,7 +247,7 @@ class Routing(Tapped, ABC):
         if message.target is not None:
             own = self._inboxes.get(message.target)
             if own is None:
-                self._counts.undelivered += 1
+                self._has_no_receiver(message)
             others = [each for each in self._everything.values() if each is not own]
             return others if own is None else [own, *others]
         if message.announcement:

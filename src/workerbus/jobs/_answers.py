@@ -73,11 +73,13 @@ class JobAnswers(HasCore):
             urgent: Whether the update overtakes the data messages that wait at the requester.
 
         Raises:
+            TypeError: The update is not a dict; the job is still open. So it is of the data of a stream.
             UnknownJobError: The worker has no open job with this id; a `RuntimeError`.
             WireError: The update cannot travel to the requester's process; the job is still open. A `ValueError`.
 
         Guarantees: J14, X1.
         """
+        _check_data(update, "an update")
         server = _server(self)
         kind = BusJobUpdateUrgentMessage if urgent else BusJobUpdateMessage
         await server.owner.send(server.message(kind, job_id, update))
@@ -95,6 +97,7 @@ class JobAnswers(HasCore):
 
         Guarantees: J14, X1.
         """
+        _check_data(data, "the data of a stream")
         server = _server(self)
         await server.owner.send(server.message(BusJobStreamStartMessage, job_id, data))
 
@@ -113,6 +116,8 @@ class JobAnswers(HasCore):
 
         Guarantees: J14, J19, X1.
         """
+        if type(data) is not dict:  # nearly always it is, and this is a hot path
+            _check_data(data, "a chunk of a stream")
         server = _server(self)
         job = server.open_job(job_id)
         window = job.window
@@ -148,8 +153,14 @@ class JobAnswers(HasCore):
 
         Guarantees: J2, J14.
         """
+        _check_data(data, "the end of a stream")
         server = _server(self)
         await _send_answer(server, lambda: server.end_stream(job_id, data))
+
+
+def _check_data(data: object, what: str) -> None:
+    if data is not None and not isinstance(data, dict):
+        raise TypeError(f"{what} is a dict or None, not {data!r}")
 
 
 async def _send_answer(server: JobServer, answer: Callable[[], None]) -> None:

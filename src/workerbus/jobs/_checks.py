@@ -14,20 +14,22 @@ from workerbus.messages import BusJobResponseMessage, BusJobResponseUrgentMessag
 Response = BusJobResponseMessage | BusJobResponseUrgentMessage
 
 
-def check_request(worker_names: Sequence[str], payload: object, timeout: object, headers: object) -> None:
+def check_request(worker_names: Sequence[str], name: object, payload: object, timeout: object, headers: object) -> None:
     """Check the arguments of a request.
 
     Raises:
-        TypeError: A worker name is not a str, the payload neither a dict nor None, the timeout neither a number nor
-            None, or the headers are not str by str.
+        TypeError: A worker name or the job's is not a str, the payload neither a dict nor None, the timeout neither a
+            number nor None, or the headers are not str by str.
         ValueError: A worker is named twice, or the timeout is negative or not a number.
     """
-    for name in worker_names:
-        if not isinstance(name, str):
-            raise TypeError(f"workers are asked by name, a str, not {name!r}")
+    for each in worker_names:
+        if not isinstance(each, str):
+            raise TypeError(f"workers are asked by name, a str, not {each!r}")
     if len(worker_names) > 1 and len(set(worker_names)) != len(worker_names):
-        twice = sorted({name for name in worker_names if list(worker_names).count(name) > 1})
+        twice = sorted({each for each in worker_names if list(worker_names).count(each) > 1})
         raise ValueError(f"a job group asks each worker once, but has {', '.join(map(repr, twice))} more than once")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"a job's name is a str, not {name!r}; a handler is passed without name=, as in job('w', W.do)")
     if payload is not None and type(payload) is not dict and not isinstance(payload, Mapping):
         raise TypeError(f"a job's payload is a dict or None, not {payload!r}")
     if headers is not None and not (isinstance(headers, Mapping) and all(map(_is_text, headers.items()))):
@@ -76,6 +78,11 @@ def check_seconds_left(seconds: object) -> None:
         raise TypeError(f"seconds_left is a number of seconds or None, not {seconds!r}")
     if math.isnan(seconds):
         raise ValueError("seconds_left is a number of seconds or None, not nan")
+
+
+def answered(message: Response) -> dict[str, Any]:
+    """Return what an answer says: its own dict, whatever its truth is."""
+    return {} if message.response is None else message.response
 
 
 def repaired(message: Response) -> Response:

@@ -74,7 +74,7 @@ class JobClient(GroupTable):
         send = partial(self._send_traced, group) if self.taps else self._owner.send
         job_id, headers, options, left = group.job_id, group.headers, group.options, None
         group.job_name = job_name
-        payload = payload or {}
+        payload = {} if payload is None else payload  # not by its truth, which may be of its own
         names: Sequence[str] = group.worker_names
         for worker in names:
             if known(worker) is None:
@@ -91,7 +91,8 @@ class JobClient(GroupTable):
                 return
             if deadline != math.inf:
                 left = max(0.0, deadline - current_time())
-            own = payload if payloads is None else payloads.get(worker, payload) or {}
+            own = payload if payloads is None else payloads.get(worker, payload)
+            own = {} if own is None else own
             request = BusJobRequestMessage(
                 job_id,
                 job_name,

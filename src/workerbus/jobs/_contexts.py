@@ -24,6 +24,10 @@ R_co = TypeVar("R_co", covariant=True)
 Y_co = TypeVar("Y_co", covariant=True)
 
 
+def _dict(data: dict[str, Any] | None) -> dict[str, Any]:
+    return {} if data is None else data  # not by its truth, which may be of its own
+
+
 class ReportingContext(Context):
     """A context that can be asked how far it is."""
 
@@ -111,8 +115,8 @@ class JobContext(ReportingContext, Coroutine[Any, Any, R_co], Generic[R_co]):
         """
         signature = self._signature
         if signature is None or signature.chunk is None:
-            return Stream(self.__aiter__(), lambda event: event.data or {})
-        return Stream(self.__aiter__(), lambda event: signature.made_chunk(event.data or {}))
+            return Stream(self.__aiter__(), lambda event: _dict(event.data))
+        return Stream(self.__aiter__(), lambda event: signature.made_chunk(_dict(event.data)))
 
     def __await__(self) -> Generator[Any, None, R_co]:
         """Ask, wait, and return the answer.
@@ -310,8 +314,8 @@ class JobGroupContext(ReportingContext, Coroutine[Any, Any, dict[str, R_co]], Ge
         """
         signature = self._signature
         if signature is None or signature.chunk is None:
-            return Stream(self.__aiter__(), lambda event: (event.worker_name, event.data or {}))
-        return Stream(self.__aiter__(), lambda event: (event.worker_name, signature.made_chunk(event.data or {})))
+            return Stream(self.__aiter__(), lambda event: (event.worker_name, _dict(event.data)))
+        return Stream(self.__aiter__(), lambda event: (event.worker_name, signature.made_chunk(_dict(event.data))))
 
     def __await__(self) -> Generator[Any, None, dict[str, R_co]]:
         """Ask, wait, and return worker name to its answer."""

@@ -21,7 +21,7 @@ from workerbus._order import id_source
 from workerbus._values import JobStatus
 from workerbus.abc import Barrier, HookCall, JobPeer, OpenAsks
 from workerbus.errors import encodable
-from workerbus.jobs._checks import Response, repaired
+from workerbus.jobs._checks import Response, answered, repaired
 from workerbus.jobs._events import JobGroupEvent, JobGroupResponse
 from workerbus.jobs._group import JobGroup
 from workerbus.jobs._state import TIMEOUT, GroupState, GroupTrigger, next_group
@@ -287,7 +287,7 @@ class GroupTable:
     def _on_response(self, message: Response) -> None:
         group = self._group_of(message)
         if group is not None:
-            self._answered(group, message, message.response or {})
+            self._answered(group, message, answered(message))
 
     def _on_stream_end(self, message: BusJobStreamEndMessage) -> None:
         group = self._group_of(message)
@@ -296,7 +296,7 @@ class GroupTable:
         if group.state is GroupState.OPEN:
             self._event(group, JobGroupEvent.STREAM_END, message, message.data)
         response = group.answer(message.source, JobStatus.COMPLETED, message.data, to=self._name)
-        self._answered(group, response, message.data or {}, hook="on_job_stream_end", cause=message)
+        self._answered(group, response, answered(response), hook="on_job_stream_end", cause=message)
 
     def worker_departed(self, worker: str, group: JobGroup, error: str | None = None) -> None:
         """Answer a group in the place of a worker that has gone, unless its answer has come, and perhaps waits here.
@@ -327,7 +327,7 @@ class GroupTable:
         if type(status) is not JobStatus or not isinstance(response, dict):
             # This library makes no such answers: whatever it says, the requester gets an outcome.
             message = repaired(message)
-            status, response = message.status, message.response or {}
+            status, response = message.status, answered(message)
         group.pending.discard(worker)
         if group.queue is not None and group.queue.lost(worker):
             text = "%d chunks of the stream of job %s from worker %r were lost on their way"
@@ -386,7 +386,7 @@ class GroupTable:
         message, group.suspect_timeout = group.suspect_timeout, None
         if message is not None and group.state is GroupState.OPEN:
             group.request_deadline = math.inf  # it holds no more: no further answer is suspect
-            self._judge(group, message, message.response or {})
+            self._judge(group, message, answered(message))
 
     def _on_update(self, message: BusJobUpdateMessage | BusJobUpdateUrgentMessage) -> None:
         group = self._group_of(message)

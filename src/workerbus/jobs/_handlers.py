@@ -13,7 +13,7 @@ from functools import wraps
 from types import FunctionType
 from typing import Any, Final, ParamSpec, TypeVar
 
-from workerbus._values import Value, value
+from workerbus._values import Value, plain_name, value
 from workerbus.errors import HandlerTypeError
 from workerbus.jobs._decorated import check_decorated, check_undecorated
 from workerbus.jobs._limiter import Rate
@@ -125,6 +125,7 @@ def job(
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"@job needs a name, a str that is not empty, not {name!r}")
+    name = plain_name(name)
     if sequential and limit not in (None, 1):
         raise ValueError(f"@job(name={name!r}): sequential means limit=1; give one of the two")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
@@ -158,6 +159,7 @@ def worker_ready(*, name: str) -> Callable[[F], F]:
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"@worker_ready needs the name of a worker, a str that is not empty, not {name!r}")
+    name = plain_name(name)
 
     def mark(method: F) -> F:
         check_decorated(method, f"@worker_ready(name={name!r})", "data")
@@ -318,4 +320,4 @@ def name_of_handler(handler: Any) -> str:
     if len(marks) > 1:
         names = ", ".join(repr(each.name) for each in marks)
         raise TypeError(f"{shown} does several jobs, {names}: say which by name=")
-    return str(marks[0].name)
+    return marks[0].name  # type: ignore[no-any-return]  # of a `JobHandler`

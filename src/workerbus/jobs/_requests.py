@@ -118,7 +118,7 @@ class JobContexts(HasCore):
         if handler is not None:
             name, signature = _named(handler, name)
             payload = signature.check_payload(payload)
-        check_request((worker_name,), payload, timeout, headers)
+        check_request((worker_name,), name, payload, timeout, headers)
         retry = special = None
         if attempts != 1 or backoff is not None or retry_on is not None or attempt_timeout is not None:
             retry = retry_of(attempts, backoff, retry_on, attempt_timeout)
@@ -252,7 +252,7 @@ class JobContexts(HasCore):
             worker_names = asked(worker_names, payloads)
             options = JobRequestOptions(max_buffered_events=max_buffered_events, delay=delay, priority=priority)
             special = Special(options, payloads=payloads, signature=signature)
-        check_request(worker_names, payload, timeout, headers)
+        check_request(worker_names, name, payload, timeout, headers)
         try:
             _client(self).check_running()
         except NotRunningError:
@@ -313,7 +313,7 @@ class JobRequests(JobContexts):
         if params is not None:
             given = JobParams(name=name, payload=payload, timeout=timeout, label=label, cancellable=cancellable)
             name, payload, timeout, label, cancellable = unpacked(params, given)
-        check_request((worker_name,), payload, timeout, headers)
+        check_request((worker_name,), name, payload, timeout, headers)
         _client(self).check_running()
         group = _client(self).new_group(
             (worker_name,),
@@ -403,7 +403,7 @@ class JobRequests(JobContexts):
             )  # fmt: skip
             name, payload, timeout, label, cancellable, cancel_on_error = unpacked(params, given)
         worker_names = asked(worker_names, payloads)
-        check_request(worker_names, payload, timeout, headers)
+        check_request(worker_names, name, payload, timeout, headers)
         _client(self).check_running()
         group = _client(self).new_group(
             worker_names,

@@ -22,7 +22,7 @@ from workerbus._concurrency.lane import Lane
 from workerbus._log import about
 from workerbus._message_base import peer_of
 from workerbus._order import id_source
-from workerbus._values import Peer
+from workerbus._values import Peer, check_number
 from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, make_inbox
 from workerbus.bus._peer_bus import PeerBus
 from workerbus.errors import NotRunningError
@@ -79,6 +79,7 @@ class ObservedCluster:
     def __init__(self, bus: PeerBus, interval: float, messages: MessagesWanted, name: str) -> None:
         if not isinstance(bus, PeerBus):
             raise TypeError(f"a cluster is observed over a PeerBus, such as a RedisBus, and not over {bus!r}")
+        check_number("interval", interval)
         if not 0 < interval < math.inf:
             raise ValueError(f"interval is a number of seconds, more than 0, not {interval!r}")
         if messages not in LEVELS:

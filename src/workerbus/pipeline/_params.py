@@ -5,8 +5,11 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
+from workerbus._values import check_number
+
 
 def _more_than_zero(_instance: object, attribute: Any, value: float) -> None:
+    check_number(attribute.name, value)
     if not value > 0:
         raise ValueError(f"{attribute.name} is a number of seconds, more than 0; not {value!r}")
 

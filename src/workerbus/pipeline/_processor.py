@@ -19,7 +19,7 @@ from workerbus._events import EventEmitter
 from workerbus._log import about
 from workerbus._methods import check_methods
 from workerbus._slot import set_core
-from workerbus._values import BATCH
+from workerbus._values import BATCH, check_number
 from workerbus.errors import NotRunningError, WrongLoopError
 from workerbus.pipeline._frames import ErrorFrame, Frame, FrameDirection, InterruptionFrame
 from workerbus.pipeline._owner import FrameProcessorSetup, FrameWorker
@@ -302,6 +302,7 @@ class FrameProcessor(EventEmitter):
 
         Guarantees: P1, P2.
         """
+        check_number("timeout", timeout)
         if not timeout > 0:
             raise ValueError(f"timeout is a number of seconds, more than 0, not {timeout!r}")
         inbox = inbox_of(self)

@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS
 from workerbus._methods import is_default
 from workerbus._registry import WorkerRegistry
-from workerbus._values import BATCH
+from workerbus._values import BATCH, check_number
 from workerbus.abc import RunnerLike
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import FlushTimeoutError
@@ -395,6 +395,8 @@ def _part_of(worker: PipelineWorker) -> PipelinePart:
 
 
 def _seconds(name: str, value: float | None) -> float | None:
+    if value is not None:
+        check_number(name, value)
     if value is not None and not value > 0:
         raise ValueError(f"{name} is a number of seconds, more than 0, or None; not {value!r}")
     return value

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, Unpack, overload
 from workerbus._backoff import Backoff
 from workerbus._methods import takes
 from workerbus._order import PROCESS
-from workerbus._values import value
+from workerbus._values import name_of, value
 from workerbus.jobs._attempts import RetryOn
 from workerbus.jobs._contexts import JobContext, JobStreamContext
 from workerbus.jobs._params import JobOptions, JobParams
@@ -109,6 +109,7 @@ class WorkerPool(BaseWorker):
     ) -> None:
         if shared and name is None:
             raise ValueError("a pool that shares its name needs one: WorkerPool(None, shared=True) has none to share")
+        name = None if name is None else name_of("a pool's name", name)
         own_name = name if not shared else f"{name}@{PROCESS.id if shared is True else shared}"
         super().__init__(own_name, active=active)
         self.shared_name: str | None = name if shared else None

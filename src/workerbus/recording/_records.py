@@ -135,7 +135,7 @@ def _of_request(message: BusJobRequestMessage) -> tuple[Row, Any]:
 def _of_answer(message: BusJobResponseMessage | BusJobResponseUrgentMessage) -> tuple[Row, Any]:
     response = message.response
     reason = None
-    if response and message.status != JobStatus.COMPLETED:
+    if response is not None and message.status != JobStatus.COMPLETED:
         kind = response.get("type")
         reason = kind if isinstance(kind, str) else None
     return (message.job_id, None, message.status, reason, size_of(response), None, None, 1), response

@@ -16,7 +16,7 @@ from anyio import current_time, move_on_after
 
 from workerbus._concurrency.backend import running_backend
 from workerbus._log import about
-from workerbus._values import Peer
+from workerbus._values import Peer, check_number
 from workerbus.bus._peer_bus import PeerBus
 from workerbus.bus._peers import Receipt
 from workerbus.errors import BusUnavailable
@@ -87,6 +87,8 @@ class RedisBus(PeerBus):
         ssl_context: ssl.SSLContext | None = None,
         name: str | None = None,
     ) -> None:
+        for what, seconds in (("lease", lease), ("send_timeout", send_timeout)):
+            check_number(what, seconds)
         super().__init__(
             max_buffer_size=max_buffer_size, max_arrivals=max_arrivals, send_timeout=send_timeout, name=name
         )

@@ -22,6 +22,7 @@ from workerbus._methods import is_default
 from workerbus._order import id_source
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import set_core
+from workerbus._values import check_seconds, name_of
 from workerbus.abc import HookSink, OpenAsks
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusSubscriber, Inbox, Receives, accepts_everything
@@ -100,9 +101,9 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
             error. By default there is none.
 
     Raises:
-        ValueError: ``job_grace`` or ``grace_period`` is less than 0 or not a number, ``stall_seconds`` is not a number
-            of 0.01 or more, ``slow_seconds`` is less than 0 or not a number, ``observable`` or one of the ``handle_…``
-            is neither a bool nor its allowed word, or ``dump_signal`` cannot be used on this platform.
+        ValueError: The name is empty, ``job_grace`` or ``grace_period`` is less than 0, ``stall_seconds`` less than
+            0.01, ``slow_seconds`` less than 0, ``observable`` or one of the ``handle_…`` neither a bool nor its allowed
+            word, or ``dump_signal`` cannot be used on this platform.
         TypeError: ``bus`` is not a `WorkerBus`, or ``dump_signal`` is neither the name nor the number of a signal.
 
     Guarantees: G4, N3, O6, R1, R2, R4, R5, R6, W7.
@@ -126,11 +127,10 @@ class WorkerRunner(RunnerInterfaces[HostedWorkers], EventEmitter, JobContexts, S
         dump_signal: str | int | None = None,
     ) -> None:
         for what, seconds in (("job_grace", job_grace), ("grace_period", grace_period)):
-            if not seconds >= 0:
-                raise ValueError(f"{what} is a number of seconds, not less than 0, not {seconds!r}")
+            check_seconds(what, seconds)
         if bus is not None and not isinstance(bus, WorkerBus):
             raise TypeError(f"bus is a WorkerBus, not {bus!r}")
-        self._name = name if name is not None else f"runner-{_new_id()}"
+        self._name = f"runner-{_new_id()}" if name is None else name_of("a runner's name", name)
         self._bus = bus if bus is not None else MemoryBus()
         self._registry = WorkerRegistry(self._name)
         self._registry.on_departure = self._worker_departed

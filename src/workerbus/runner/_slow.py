@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from anyio import current_time
 
 from workerbus._log import about
+from workerbus._values import check_seconds
 from workerbus.messages import BusJobRequestMessage, BusMessage
 from workerbus.worker._core import WorkerCore
 
@@ -33,8 +34,7 @@ class SlowJobs:
     """
 
     def __init__(self, runner: str, limit: float, workers: Mapping[str, WorkerCore]) -> None:
-        if not limit >= 0:
-            raise ValueError(f"slow_seconds is a number of seconds, not less than 0, not {limit!r}")
+        check_seconds("slow_seconds", limit)
         self._runner = runner
         self._limit = limit
         self._workers = workers

@@ -26,7 +26,7 @@ from anyio import Event, sleep
 from workerbus._concurrency.doing import Doing, doing_of
 from workerbus._concurrency.lifetime import CLEANUP_SECONDS, TaskHost
 from workerbus._log import about
-from workerbus._values import Value, value
+from workerbus._values import Value, check_number, value
 
 logger = logging.getLogger("workerbus.runner")
 
@@ -71,6 +71,7 @@ class StallWatch:
     """
 
     def __init__(self, runner: str, limit: float) -> None:
+        check_number("stall_seconds", limit)
         if not LEAST_STALL <= limit < math.inf:
             raise ValueError(f"stall_seconds is a number of seconds, {LEAST_STALL} or more, not {limit!r}")
         self._runner = runner

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from workerbus._backoff import Backoff
 from workerbus._slot import HasCore, core_of
+from workerbus._values import check_number
 from workerbus.errors import FactoryError
 
 Factory = Callable[[], Any]
@@ -59,6 +60,7 @@ def check_arguments(
         raise TypeError(f"max_restarts is a whole number, not {max_restarts!r}")
     if max_restarts < 0:
         raise ValueError(f"max_restarts is at least 0, not {max_restarts!r}")
+    check_number("within", within)
     if not 0 < within < math.inf:
         raise ValueError(f"within is a number of seconds, more than 0 and finite, not {within!r}")
     if backoff is not None and not isinstance(backoff, Backoff):

@@ -4,10 +4,14 @@
 nobody knows.
 """
 
+from typing import Any
+
 from workerbus._order import PROCESS, merged
 from workerbus._slot import core_of
+from workerbus._values import check_worker_name
 from workerbus.errors import UnknownWorkerError
 from workerbus.worker._state import WorkerState
+from workerbus.worker._types import WorkerActivationArgs
 
 
 def so_far(state: WorkerState) -> dict[str, int] | None:
@@ -17,8 +21,18 @@ def so_far(state: WorkerState) -> dict[str, int] | None:
     return merged(state.after, {PROCESS.id: PROCESS.next_number()})
 
 
+def arguments_of(args: object) -> dict[str, Any] | None:
+    """Return the arguments of an activation as a dict; raise `TypeError` for what cannot be arguments."""
+    if args is None:
+        return None
+    if not isinstance(args, WorkerActivationArgs):
+        raise TypeError(f"args are WorkerActivationArgs, or of a subclass, not {args!r}")
+    return args.to_dict()
+
+
 async def reach(state: WorkerState, worker_name: str) -> None:
     """Wait until a worker is on the bus; raise `UnknownWorkerError` where nobody knows it."""
+    check_worker_name(worker_name)
     registry, runner, failure = state.registry, state.runner, None
     while registry.get(worker_name) is None and worker_name in registry.restarting:
         failure = await registry.wait_for_news(worker_name)

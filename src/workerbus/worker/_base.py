@@ -10,6 +10,7 @@ from workerbus._concurrency.waiting import Wait, waits
 from workerbus._order import id_source
 from workerbus._registry import WorkerRegistry
 from workerbus._slot import set_core
+from workerbus._values import name_of
 from workerbus.abc import RunnerLike
 from workerbus.bus._bus import WorkerBus
 from workerbus.bus._inbox import BusSubscriber, Inbox, InboxHost, Receives, make_inbox
@@ -24,7 +25,7 @@ from workerbus.messages import (
     BusMessage,
 )
 from workerbus.supervision._supervisor import Supervisor
-from workerbus.worker._activating import reach, so_far
+from workerbus.worker._activating import arguments_of, reach, so_far
 from workerbus.worker._children import start_children
 from workerbus.worker._core import WorkerCore, core_of, look_at_class
 from workerbus.worker._hooks import WorkerHooks
@@ -65,10 +66,8 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
         look_at_class(cls)  # for its mistakes; the class may still be decorated
 
     def __init__(self, name: str | None = None, *, active: bool = True) -> None:
-        if name is not None and (not isinstance(name, str) or not name):
-            raise ValueError(f"a worker's name is a str that is not empty, not {name!r}")
         kind = type(self)
-        in_class = class_name_of(kind)
+        in_class, name = class_name_of(kind), None if name is None else name_of("a worker's name", name)
         if in_class is not None and name not in (None, in_class):
             raise ValueError(f"workers of class {kind.__name__} are called {in_class!r} by the class, not {name!r}")
         set_core(self, WorkerCore(self, _DEFAULTS, in_class or name or f"{kind.__name__}-{_new_id()}", active=active))
@@ -432,6 +431,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
             deactivate_self: Whether to hand over: this worker becomes inactive before the other becomes active.
 
         Raises:
+            TypeError: The name is not a str, or the args are not `WorkerActivationArgs`.
             UnknownWorkerError: Neither runner nor registry knows the name, or it is not restarted after all; nothing
                 has changed. A `LookupError`.
             WireError: The worker is in another process, and the args cannot travel there; nothing has changed. A
@@ -441,7 +441,7 @@ class BaseWorker(WorkerHooks, JobAnswers, JobRequests, Supervisor, BusSubscriber
         """
         core_of(self).state.check_loop()
         await reach(core_of(self).state, worker_name)
-        data = None if args is None else args.to_dict()
+        data = arguments_of(args)
         if deactivate_self:
             if args is not None and not self.bus.has_subscriber(worker_name):
                 self.bus.check_travels(BusActivateWorkerMessage(data, source=self.name, target=worker_name))

@@ -14,6 +14,7 @@ from types import FunctionType
 from typing import Any, Final
 
 from workerbus._methods import arguments_of, check_arguments, check_methods, is_sync, takes
+from workerbus._values import plain_name
 from workerbus.errors import MisspeltHookError, ReservedNameError
 
 _LIFE: Final = frozenset({"run", "start", "stop", "cleanup"})
@@ -170,7 +171,7 @@ def _alike(word: str, other: str) -> bool:
 def class_name_of(cls: type) -> str | None:
     """Return the name that a class body gives to its workers; None if it gives none."""
     name = inspect.getattr_static(cls, "name")
-    return name if isinstance(name, str) else None
+    return plain_name(name) if isinstance(name, str) else None
 
 
 def _can_replace(name: str, original: object, value: object) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 from workerbus._concurrency.failures import is_panic
 from workerbus._log import about
 from workerbus._order import PROCESS
-from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData
+from workerbus._values import WorkerErrorData, WorkerGoneData, WorkerReadyData, check_worker_name
 from workerbus._watchers import Watcher
 from workerbus.abc import ChildReport, HookCall
 from workerbus.bus._bus import WorkerBus
@@ -172,6 +172,7 @@ class Presence:
             name: The name of the worker.
             child: Whether it is a child of this worker, which hears without this when it has gone.
         """
+        check_worker_name(name)
         if self._watched is None:
             self._watched = {}
         self._watched[name] = child or self._watched.get(name, False)
