@@ -222,6 +222,7 @@ async def test_the_lists_are_one_by_one_in_a_small_terminal_and_side_by_side_in_
             if wide:
                 assert "LAST MINUTE" in screen.lines()[0]
             else:
+                assert "1 Workers 1   2 Jobs 0   3 Errors 0" in screen.app.lists["workers"].render_line(0).text
                 await screen.press("2")
                 assert screen.lines("jobs")[1] == "no jobs"
                 await screen.press("tab")
