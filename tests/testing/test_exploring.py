@@ -520,6 +520,49 @@ def test_wrong_arguments_are_refused() -> None:
         picks([(-1, 2)])
 
 
+def test_what_is_neither_an_exception_nor_an_interrupt_is_a_failure_as_well(backend: str) -> None:
+    """T2: it is raised as it is, and the schedule is told."""
+
+    class Panic(BaseException):
+        """What a native extension may raise."""
+
+    orders, two = recorder("a", "b")
+
+    async def scenario() -> None:
+        await two()
+        if orders[-1] == "ba":
+            raise Panic
+
+    error = raised_by(scenario, backend, exhaustive(1))
+    assert isinstance(error, Panic)
+    assert "one switch is enough" in "".join(error.__notes__)
+
+
+def test_tasks_that_no_task_has_started_are_told_apart() -> None:
+    """T2: callbacks of asyncio's loop start them."""
+
+    async def scenario() -> None:
+        loop, order, tasks = asyncio.get_running_loop(), list[int](), list[asyncio.Task[None]]()
+
+        async def work(number: int) -> None:
+            order.append(number)
+
+        def start(number: int) -> None:
+            tasks.append(loop.create_task(work(number)))
+
+        for number in range(3):
+            loop.call_soon(start, number)
+        while len(order) < 3:
+            await checkpoint()
+        assert order != [1, 0, 2]
+
+    report = explore(scenario, strategy=exhaustive(1), raises=False)
+    assert report.failure is not None
+    assert report.failure.switches == 1
+    with pytest.raises(AssertionError):
+        replay(scenario, report.failure.schedule)
+
+
 def test_an_interrupt_from_the_keyboard_is_no_failure(backend: str) -> None:
     """T1."""
 

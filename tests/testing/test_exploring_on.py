@@ -27,6 +27,7 @@ from workerbus.testing import (
     exhaustive,
     explore,
     pct,
+    picks,
     random_walk,
     replay,
 )
@@ -202,6 +203,28 @@ def test_after_a_failure_it_goes_on_with_the_schedule_that_has_failed(backend: s
     assert first.failure is not None
     assert again.failure is not None
     assert again.failure.number == first.failure.number > 1
+
+
+async def mended() -> None:
+    await starvation(mended=True)
+
+
+@pytest.mark.parametrize("strategy", [*ALL, picks([(0, 1)])], ids=repr)
+def test_an_exploration_that_is_interrupted_goes_on_where_it_was(
+    backend: str, strategy: Strategy, tmp_path: Path
+) -> None:
+    """T8: whatever has ended it, what was learned is in the file."""
+    path, told = tmp_path / "explored.json", list[Exploration]()
+
+    def interrupt(report: Exploration) -> None:
+        told.append(report)
+        raise KeyboardInterrupt
+
+    whole = explore(mended, strategy=strategy, budget=5, backend=backend)
+    with pytest.raises(KeyboardInterrupt):
+        explore(mended, strategy=strategy, budget=5, backend=backend, resume=path, progress=interrupt)
+    budget = 5 - told[-1].schedules
+    assert explore(mended, strategy=strategy, budget=budget, backend=backend, resume=path) == whole
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
