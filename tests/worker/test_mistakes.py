@@ -470,6 +470,14 @@ def test_a_mixin_is_only_warned_of() -> None:
         class Mine(Mixin, BaseWorker):
             pass
 
+    class Own(BaseWorker):
+        pass
+
+    with pytest.warns(RuntimeWarning, match=r"Mixin\.on_activate is no hook of Behind"):
+
+        class Behind(Own, Mixin):  # behind the library's own classes
+            pass
+
     class Another(Other, BaseWorker):
         pass
 
