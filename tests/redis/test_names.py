@@ -107,6 +107,20 @@ async def test_a_name_is_given_back_in_one_step_with_the_message_that_says_so(
     assert world.owner("w") is None
 
 
+async def test_a_name_goes_back_with_that_message_also_where_nothing_was_to_be_written_before(
+    world: World, connection: Connection
+) -> None:
+    """X5"""
+    assert await world.names.claim("w") is None
+    watched = Watched(connection)
+    async with world.writing(watched):
+        await anyio.wait_all_tasks_blocked()
+        world.release("w")
+        world.put(b"w has gone")
+        await world.outbox.empty()
+    assert watched.written == [["MULTI", "EVAL", "XADD", "EXEC"]]
+
+
 async def test_a_name_is_given_back_where_nobody_is_to_be_told(world: World, connection: Connection) -> None:
     """X5: whether or not the writer sleeps."""
     await world.names.claim("w")
