@@ -184,6 +184,32 @@ async def test_both_handlers_that_the_program_sets_during_a_run_stay(
     assert signal_handlers() == found
 
 
+@pytest.mark.parametrize("kwargs", [{}, {"handle_sigterm": True}], ids=["listens to one", "listens to two"])
+async def test_a_handler_of_a_runner_that_a_server_puts_back_keeps_no_signal(
+    own_handlers: Callable[[], list[Any]], kwargs: dict[str, Any]
+) -> None:
+    """R5: servers put back what they have found when they end, and raise the signal again."""
+    own_handlers()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    servers: list[int] = []
+
+    async def serve() -> None:
+        async with WorkerRunner(**kwargs):
+            await settle()
+            found = signal.signal(signal.SIGINT, lambda number, _: servers.append(number))
+            signal.raise_signal(signal.SIGINT)
+            await settle()
+            signal.signal(signal.SIGINT, found)
+            signal.raise_signal(signal.SIGINT)
+            await anyio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        await serve()
+    assert servers == [signal.SIGINT]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_only_three_things_can_be_done_about_a_signal() -> None:
     """R5."""
     with pytest.raises(ValueError, match="True, False or 'end', not 'drain'"):

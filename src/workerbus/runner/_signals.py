@@ -16,7 +16,9 @@ A process has one handler per signal, and may have several runners, which come a
 5. The earlier handlers are remembered once, when the first runner joins, and put back when nobody listens any more. One
    that somebody has set meanwhile stays.
 6. What the program has asked its event loop for is handled by the loop again.
-7. A forked child has the default handlers, and an empty line. What wakes the parent's event loop when a signal comes is
+7. Whoever takes a signal for a while has found a handler of ours, and may put it back when no runner listens any more:
+   servers do, and raise the signal again. Then it gives its place up to the default handler, which gets the signal.
+8. A forked child has the default handlers, and an empty line. What wakes the parent's event loop when a signal comes is
    a socket that they share; so the child lets go of that first.
 """
 
@@ -169,7 +171,8 @@ def _keep() -> None:
         _ours[number] = _keep_one
     for number in _earlier.keys() - wanted:
         _ours.pop(number, None)
-        _earlier.pop(number).put_back()
+        _earlier[number].put_back()
+        del _earlier[number]  # only now: till then, what comes is kept
 
 
 def _raise_what_is_left() -> None:
@@ -179,7 +182,12 @@ def _raise_what_is_left() -> None:
 
 
 def _keep_one(number: int, _frame: object) -> None:
-    _kept.append(signal.Signals(number))
+    which = signal.Signals(number)
+    if which in _earlier or which in _wanted():
+        _kept.append(which)
+    else:  # rule 7
+        signal.signal(which, signal.default_int_handler if which is signal.SIGINT else signal.SIG_DFL)
+        signal.raise_signal(which)
 
 
 async def _receive(listener: Listener) -> None:
