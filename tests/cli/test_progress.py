@@ -327,6 +327,7 @@ def loaded(program: str) -> str:
     return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.slow
 def test_rich_is_imported_when_progress_is_shown_and_not_before() -> None:
     """J20: it costs nothing where it is not used."""
     assert "rich" not in loaded("import workerbus").split()

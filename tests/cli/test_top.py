@@ -94,6 +94,7 @@ async def test_what_is_seen_is_what_the_statistics_say() -> None:
     assert (story["id"], story["name"]) == (asked.job_id, "wait")
 
 
+@pytest.mark.slow
 async def test_a_view_that_goes_is_found_again_and_tells_all_anew() -> None:
     """O8: meanwhile what was seen last stays, and its clock stands still."""
     async with anyio.create_task_group() as tasks:
@@ -419,6 +420,7 @@ async def test_a_bus_that_is_lost_is_told_of_and_found_again() -> None:
                 tasks.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_the_programs_on_a_bus_are_shown_together(capsys: pytest.CaptureFixture[str]) -> None:
     """O2, O7, O8: with the numbers that their statistics have; without an answer for long, nothing of them is new."""
     net = PeerNetwork(wire=Wire())

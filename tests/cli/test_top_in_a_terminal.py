@@ -120,6 +120,7 @@ async def test_workers_come_and_go() -> None:
         await screen.until("second", gone=True)
 
 
+@pytest.mark.slow
 async def test_keys_sort_the_workers() -> None:
     """O8: a letter for a column, again for the other way round; < and > for the one beside; I turns it."""
     async with program("a", "b", "c") as (runner, screen):
@@ -207,6 +208,7 @@ async def test_a_pause_shows_what_was_and_then_what_is() -> None:
         await screen.until("second")
 
 
+@pytest.mark.slow
 async def test_the_lists_are_one_by_one_in_a_small_terminal_and_side_by_side_in_a_wide_one() -> None:
     """O8: 80x24, and 160x48, with curves at the head and a strip for each worker."""
     for size, wide in (((80, 24), False), ((160, 48), True)):

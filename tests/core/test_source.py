@@ -80,6 +80,7 @@ def _decides_by(source: str, name: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_wall_clock_is_read_for_people_alone() -> None:
     """L8: for ``started_at``, by which nothing is decided, and for what commands show."""
     looks = {path.name: found for path in SOURCES if (found := _looks_at_wall_clocks(path.read_text()))}

@@ -417,6 +417,7 @@ async def test_a_handler_that_is_cancelled_natively_ends_nothing_but_itself(anyi
     assert last.heard == ["a", "c"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=False)
 async def test_a_lane_knows_the_task_of_its_own_after_a_native_cancellation(anyio_backend: str) -> None:
     """L3, P1, P6: a handler in it is spared by its own interruption, and told that a flush would wait for itself."""
@@ -465,6 +466,7 @@ async def test_a_lane_that_is_cancelled_natively_while_it_waits_goes_on(anyio_ba
     assert sorted(spy.heard) == ["!"] * 3 + ["x"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["set-up", "frame", "hook of an end", "hook of a cancel", "refusal"])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=False)
 async def test_a_native_timeout_cleans_up_wherever_the_pipeline_is(anyio_backend: str, where: str) -> None:

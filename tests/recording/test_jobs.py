@@ -1,5 +1,6 @@
 """What became of each job: as its requester has seen it, whatever the workers and the requester do."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from workerbus.testing import GroupOutcome, GroupPlan, run, run_group_plan
 from workerbus.testing.strategies import group_plans, seeds
 
 
+@pytest.mark.slow
 @given(group_plans(), seeds(), st.sampled_from(["asyncio", "trio"]))
 @settings(max_examples=60)
 def test_the_jobs_of_a_recording_are_those_of_the_group(plan: GroupPlan, seed: int, backend: str) -> None:

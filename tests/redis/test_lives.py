@@ -461,6 +461,7 @@ def denied(server: RedisServer) -> int:
     return sum(int(each[b"count"]) for each in entries if each[b"reason"] == b"auth")
 
 
+@pytest.mark.slow
 async def test_what_keeps_the_bus_from_connecting_is_told_once_each_time(server: RedisServer) -> None:
     """X10: though three connections try again, each for itself."""
     errors: list[str] = []
@@ -488,6 +489,7 @@ def rejected(server: RedisServer, command: str) -> int:
     return int(found[1]) if found else 0
 
 
+@pytest.mark.slow
 async def test_what_the_server_refuses_again_and_again_is_told_once_each_time(server: RedisServer) -> None:
     """X10: rights may be taken away, given back, and taken away again."""
     server.add_user("member", "secret", "~{workerbus}:*", "+@all")

@@ -27,6 +27,7 @@ def lose_a_message(sender: RedisBus) -> None:
     session.next_number()
 
 
+@pytest.mark.slow
 async def test_the_receiver_notices_that_the_last_message_is_lost(server: RedisServer) -> None:
     """X3: as soon as its sender has connected again, without anything else that is sent; each time."""
     left, right = (RedisBus(server.url, name=name) for name in ("left", "right"))

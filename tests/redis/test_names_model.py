@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import anyio.lowlevel
+import pytest
 from anyio import Event, create_task_group, move_on_after, sleep
 from anyio.abc import TaskGroup
 from attrs import frozen
@@ -25,6 +26,7 @@ LONG = 2.0
 WHAT = ("slow", "slow", "loses", "loses", "refuses", "other", "life")
 
 
+@pytest.mark.slow
 @frozen
 class Step:
     """What a worker's name goes through: after a pause it is claimed, held, and given back.

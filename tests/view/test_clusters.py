@@ -34,6 +34,7 @@ def taps(*runners: WorkerRunner) -> list[int]:
     return [len(runner.bus._taps) for runner in runners]
 
 
+@pytest.mark.slow
 async def test_the_view_of_a_network_shows_every_process() -> None:
     """O7: numbers are those of each one's statistics; while nobody looks nobody is asked."""
     net = network()

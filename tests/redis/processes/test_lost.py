@@ -40,6 +40,7 @@ async def test_a_job_is_answered_when_its_workers_process_is_killed(server: Redi
         assert "clerk" not in runner.registry.remote_workers
 
 
+@pytest.mark.slow
 async def test_a_handler_is_cancelled_when_its_requesters_process_is_killed(server: RedisServer, backend: str) -> None:
     """J5, X4: it unwinds, and the worker goes on."""
     helper = Helper("helper")
@@ -87,6 +88,7 @@ async def test_a_requester_that_comes_back_under_its_name_has_its_former_jobs_ca
         assert (await again.said("answered"))["outcome"] == "completed"
 
 
+@pytest.mark.slow
 async def test_a_process_that_was_frozen_is_fenced_and_works_again(server: RedisServer, backend: str) -> None:
     """X4: the requester is told at the lease; the frozen one unwinds, and joins again as a new one."""
     async with Hosts(server.url, lease=LEASE) as hosts, hosts.joined("here") as runner:

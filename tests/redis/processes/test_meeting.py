@@ -8,6 +8,7 @@ from support.redis_servers import RedisServer, until
 from workerbus import BusCancelMessage, BusDataMessage, JobError, bus_message, wire
 
 
+@pytest.mark.slow
 @wire.register
 @bus_message
 class Unheard(BusDataMessage):
