@@ -308,7 +308,7 @@ def test_who_is_cancelled_natively_in_line_and_has_nothing_to_do_is_not_called()
                 await checkpoint()
                 for lane in [*numbers.turns.line][count // 4 :]:
                     if not lane.waiting:  # type: ignore[attr-defined]  # who stands here is a lane
-                        for task in native_tasks_of(lane):  # type: ignore[arg-type]
+                        for task in native_tasks_of(lane):  # type: ignore[arg-type]  # the same
                             cancelled += task.cancel()
                         break
                 if not step % 3:

@@ -302,7 +302,7 @@ class DataFailure(JobFailure):
 
 
 class FailureOfOtherNames(JobFailure):
-    data = b"42"  # type: ignore[assignment]
+    data = b"42"  # type: ignore[assignment]  # of a name that is taken
 
     def __init__(self, reason: str) -> None:
         Exception.__init__(self, reason)
@@ -314,7 +314,7 @@ class FailureOfOtherNames(JobFailure):
         (UninitializedFailure(42), "42"),
         (DataFailure(42), "42"),
         (FailureOfOtherNames("no"), "no"),
-        (JobFailure(ValueError("no")), "no"),  # type: ignore[arg-type]
+        (JobFailure(ValueError("no")), "no"),  # type: ignore[arg-type]  # which is the mistake
     ],
     ids=["without super().__init__()", "a dataclass", "other attributes", "a reason that is an error"],
 )

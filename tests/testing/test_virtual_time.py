@@ -120,7 +120,7 @@ def test_each_of_several_threads_of_asyncios_is_waited_for() -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor() as own, anyio.fail_after(3600):
-            slow = loop.run_in_executor(own, time.sleep, 0.3)
+            slow = loop.run_in_executor(own, time.sleep, 0.3)  # threads are real: one that is at work for long enough
             await loop.run_in_executor(None, time.sleep, 0.05)
             await loop.run_in_executor(own, time.sleep, 0.05)
             await loop.shutdown_default_executor()

@@ -313,19 +313,22 @@ async def test_an_argument_of_the_wrong_type_is_named(
         assert peer.active
 
 
+FIVE: Any = "5"
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: WorkerRunner(job_grace="1"), "job_grace is a number of seconds, not '1'"),  # type: ignore[arg-type]
-        (lambda: WorkerRunner(grace_period="1"), "grace_period is a number of seconds"),  # type: ignore[arg-type]
-        (lambda: WorkerRunner(stall_seconds="1"), "stall_seconds is a number of seconds"),  # type: ignore[arg-type]
-        (lambda: WorkerRunner(slow_seconds="1"), "slow_seconds is a number of seconds"),  # type: ignore[arg-type]
-        (lambda: MemoryBus(max_buffer_size="9"), "max_buffer_size is a number of messages"),  # type: ignore[arg-type]
-        (lambda: WorkerPool("p", Helper, size=1, within="5"), "within is a number of seconds"),  # type: ignore[arg-type]
-        (lambda: PipelineParams(heartbeats_period_secs="5"), "heartbeats_period_secs is a"),  # type: ignore[arg-type]
-        (lambda: PipelineWorker(Pipeline([]), idle_timeout_secs="5"), "idle_timeout_secs is a"),  # type: ignore[arg-type]
-        (lambda: RedisBus("redis://x", lease="5"), "lease is a number of seconds"),  # type: ignore[arg-type]
-        (lambda: RedisBus("redis://x", send_timeout="5"), "send_timeout is a number of"),  # type: ignore[arg-type]
+        (lambda: WorkerRunner(job_grace=FIVE), "job_grace is a number of seconds, not '5'"),
+        (lambda: WorkerRunner(grace_period=FIVE), "grace_period is a number of seconds"),
+        (lambda: WorkerRunner(stall_seconds=FIVE), "stall_seconds is a number of seconds"),
+        (lambda: WorkerRunner(slow_seconds=FIVE), "slow_seconds is a number of seconds"),
+        (lambda: MemoryBus(max_buffer_size=FIVE), "max_buffer_size is a number of messages"),
+        (lambda: WorkerPool("p", Helper, size=1, within=FIVE), "within is a number of seconds"),
+        (lambda: PipelineParams(heartbeats_period_secs=FIVE), "heartbeats_period_secs is a"),
+        (lambda: PipelineWorker(Pipeline([]), idle_timeout_secs=FIVE), "idle_timeout_secs is a"),
+        (lambda: RedisBus("redis://x", lease=FIVE), "lease is a number of seconds"),
+        (lambda: RedisBus("redis://x", send_timeout=FIVE), "send_timeout is a number of"),
     ],
 )
 def test_a_number_that_is_text_is_refused(make: Callable[[], object], text: str) -> None:
