@@ -277,6 +277,17 @@ def test_no_answer_is_before_its_request_though_clocks_differ() -> None:
     assert story["legs"]["w"] == [5.0, 5.0, "completed", 0]
 
 
+def test_no_answer_is_before_its_request_though_who_answers_tells_first() -> None:
+    """O7"""
+    overview = Overview()
+    overview.stories.add([arrived(asked("1", 4.8)), answered("1", 4.9)], {"peer"}, "there")
+    overview.stories.add([asked("1", 5.0), arrived(answered("1", 5.1))], {"peer"}, "here")
+    story = overview.story("1")
+    assert story is not None
+    assert [step[1] for step in story["steps"]] == ["asked", "answered"]
+    assert story["legs"]["w"] == [5.0, 5.0, "completed", 0]
+
+
 def test_the_longest_and_the_failed_of_each_second_are_drawn() -> None:
     """O4: for a minute."""
     stories = Stories()

@@ -189,6 +189,8 @@ class Stories:
             story.arrivals.append(step)
         if leg is not None and told and not leg.told:
             leg.told, leg.begun = True, note.at
+            if leg.ended is not None:  # who answered has told first, and its clock may be behind
+                leg.ended = max(leg.ended, leg.begun)
         elif told or leg is None:
             leg = story.legs[worker] = Leg(worker, note.at, told=told)
         if leg.ended is None:
