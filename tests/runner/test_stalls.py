@@ -215,7 +215,7 @@ async def test_stalls_that_come_while_one_is_being_logged_are_told_of_in_their_o
                 return True
 
             for seconds in (2, 3, 2.5):
-                time.sleep(seconds * LIMIT)
+                time.sleep(seconds * LIMIT)  # the loop stands still in real time: that is what is noticed
                 await eventually(is_over)
             assert is_logging.wait(PATIENCE)
             goes_on.set()

@@ -54,5 +54,5 @@ def _asked_of_loop(number: signal.Signals) -> Callable[[], object] | None:
     handle = getattr(loop, "_signal_handlers", {}).get(number)
     if handle is None:
         return None
-    again = partial(loop.add_signal_handler, number, handle._callback, *handle._args)  # noqa: SLF001
-    return partial(handle._context.run, again)  # noqa: SLF001
+    again = partial(loop.add_signal_handler, number, handle._callback, *handle._args)  # noqa: SLF001 - no other way
+    return partial(handle._context.run, again)  # noqa: SLF001 - the same
