@@ -79,8 +79,8 @@ class Observation:
     def note(self, notes: list[Note], *, sampled: bool) -> None:
         """Learn what has passed."""
         if self.wanted != "none":
-            kept = [_as_wanted(each, self.wanted) for each in notes] if self._reporter.wanted != self.wanted else notes
-            told = [each for each in kept if each is not None]
+            # Each of them, whoever looks now: one who wanted more may have left since they were taken.
+            told = [note for each in notes if (note := _as_wanted(each, self.wanted)) is not None]
             self._missed += max(0, len(self._notes) + len(told) - KEPT)
             self._notes.extend(told)
             self._sampled |= sampled
