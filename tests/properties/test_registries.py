@@ -5,7 +5,7 @@ from itertools import product
 from typing import Final, Literal
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -22,11 +22,11 @@ Phase = Literal["away", "starting", "ready", "going", "restarting"]
 Told = tuple[Literal["came", "gone"], WorkerReadyData]
 
 names, runners = st.sampled_from(sorted(OWNERS)), st.sampled_from(RUNNERS)
-lives = st.tuples(st.sampled_from(["begin", "enter", "enter", "leave", "leave", "go", "stop", "fail"]), names)
+lives = st.tuples(st.sampled_from(["begin", "enter", "enter", "leave", "leave", "go", "stop", "fail", "perish"]), names)
 steps = st.one_of(
     lives,
     lives,
-    st.tuples(st.sampled_from(["watch", "wait", "wait for the restart of"]), names, runners),
+    st.tuples(st.sampled_from(["watch", "wait", "ask", "ask", "wait for the restart of"]), names, runners),
     st.tuples(st.sampled_from(["join", "choose", "choose", "wait for the pool"]), runners),
     st.tuples(st.just("load"), st.sampled_from(sorted(PLACES)), st.integers(0, 4)),
     st.sampled_from([("settle",), ("turn",)]),
@@ -42,6 +42,14 @@ class Part:
         self.taken = self.asked = self.turn = 0
 
 
+class Ask:
+    """One who waits for a worker to ask it for a job."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.failed = False
+
+
 class View:
     """What one runner sees, and should see."""
 
@@ -55,6 +63,7 @@ class View:
         self.parts: dict[str, Part] = {}
         self.turn = 0
         self.waits: list[str] = []
+        self.asks: list[Ask] = []
 
     def came(self, data: WorkerReadyData) -> None:
         self.told.append(("came", data))
@@ -152,6 +161,13 @@ class World:
         """Be known as one that has failed, if there is no other one."""
         if self._owner(name).joined and self.phases[name] == "away":
             self._owner(name).registry.note_failure(WorkerGoneData(name, OWNERS[name], "it failed"))
+            for ask in (ask for view in self.views.values() if view.joined for ask in view.asks if ask.name == name):
+                ask.failed = True
+
+    async def perish(self, name: str) -> None:
+        """Fail, and be forgotten at once, since the runner ends."""
+        await self.fail(name)
+        self._owner(name).registry.failed.forget_runner(OWNERS[name])
 
     async def watch(self, name: str, runner: str) -> None:
         view = self.views[runner]
@@ -175,6 +191,21 @@ class World:
         assert data is not None
         assert data == view.registry.get(name)
         view.waits.remove(name)
+
+    async def ask(self, name: str, runner: str) -> None:
+        """Wait as a job does that is asked for: until it is there, or has failed."""
+        ask = Ask(name)
+        ask.failed = self.views[runner].registry.failure_of(name) is not None
+        self.views[runner].asks.append(ask)
+        await self.tasks.start(self._ask, self.views[runner], ask)
+
+    async def _ask(self, view: View, ask: Ask, *, task_status: TaskStatus[None]) -> None:
+        task_status.started()
+        news = None
+        while view.registry.get(ask.name) is None and (news or view.registry.failure_of(ask.name)) is None:
+            news = await view.registry.wait_for_news(ask.name)
+        assert ask.failed or view.registry.get(ask.name) is not None
+        view.asks.remove(ask)
 
     async def wait_for_the_restart_of(self, name: str, runner: str) -> None:
         """Wait as one who activates it: as long as it is being restarted."""
@@ -240,6 +271,7 @@ class World:
                 assert not (there and registry.failure_of(name))
                 assert not (settled and there and name in view.waits), "it waits for one that is there"
                 assert not (settled and name not in restarting and f"restart of {name}" in view.waits)
+            assert not (settled and any(ask.failed or registry.get(ask.name) for ask in view.asks))
             assert ("pool" in registry) == bool(view.parts)
             assert not (settled and view.parts and "pool" in view.waits)
             assert not view.joined or registry.restarting == restarting
@@ -250,6 +282,10 @@ EVERY_LIFE: Final[list[tuple[str | int, ...]]] = [
     step
     for name, runner in product(sorted(OWNERS), RUNNERS)
     for step in (
+        ("ask", name, runner),
+        ("ask", name, runner),
+        ("perish", name),
+        ("settle",),
         ("begin", name),
         ("watch", name, runner),
         ("enter", name),
@@ -289,6 +325,6 @@ def test_each_runner_of_a_bus_sees_and_is_told_what_is_there(
                 await world.do("leave", name)
                 await world.do("enter", name)
             await world.do("settle")
-            assert not any(view.waits for view in world.views.values())
+            assert not any(view.waits or view.asks for view in world.views.values())
 
     run(main, backend=backend)
