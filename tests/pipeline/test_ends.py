@@ -18,6 +18,7 @@ from support.pipelines import (
     for_texts,
     hang,
     run_through,
+    said_done,
     slow,
     texts,
     worker_of,
@@ -549,6 +550,60 @@ async def test_a_processor_that_has_passed_the_end_on_keeps_none(caplog: pytest.
     assert len(ends) == 2
     assert [type(frame) for frame in sink.done][-3:] == [TextFrame, TextFrame, EndFrame]
     assert "has not pushed on" not in caplog.text
+
+
+@pytest.mark.parametrize("other", ["goes up", "came before", "is put in its place"])
+async def test_an_end_is_not_lost_where_a_processor_has_kept_another(
+    other: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P2: it takes as long as the frames before it."""
+
+    async def make(processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> bool:
+        if isinstance(frame, Alert):
+            await processor.push_frame(EndFrame("another"))
+        return False
+
+    async def keep(processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> bool:
+        if other == "is put in its place" and isinstance(frame, EndFrame):
+            await processor.push_frame(EndFrame("another"))
+            return True
+        return isinstance(frame, EndFrame) and (direction is UP or frame.reason == "another")
+
+    keeps = ScriptedProcessor(keep)
+    slow_ones = [keeps, Spy(slow(3))] if other == "is put in its place" else [Spy(slow(3)), keeps]
+    sink = Spy()
+    worker = worker_of(ScriptedProcessor(make), *slow_ones, sink, name="w")
+    async with running(worker, grace_period=1.0):
+        if other == "goes up":
+            await worker.queue_frame(EndFrame("another"), UP)
+        elif other == "came before":
+            await worker.queue_frame(Alert("make one"))
+        await settle()
+        await worker.queue_frames(texts("a", "b"))
+        await worker.stop_when_done()
+        await worker.wait()
+    assert said_done(sink)[-2:] == ["a", "b"]
+    assert "has not pushed on" not in caplog.text
+
+
+async def test_an_end_that_goes_up_hides_none_that_was_not_pushed_on(caplog: pytest.LogCaptureFixture) -> None:
+    """P2: the one that was kept is lost, though the processor passes the other one on."""
+
+    async def ask(spy: Spy, frame: Frame) -> None:
+        await anyio.sleep(2)
+        await spy.push_frame(EndFrame(), UP)
+
+    async def keep(processor: FrameProcessor, frame: Frame, direction: FrameDirection) -> bool:
+        return isinstance(frame, EndFrame) and direction is DOWN
+
+    worker = worker_of(ScriptedProcessor(keep, "keeps"), Spy(for_texts(ask)), name="w")
+    async with running(worker):
+        await worker.queue_frame(TextFrame("a"))
+        await worker.stop_when_done()
+        begun = anyio.current_time()
+        await worker.wait()
+        assert anyio.current_time() - begun == 5
+    assert "worker 'w' ends without the end that processor 'keeps' has not pushed on" in caplog.messages
 
 
 # --- ends that are cut short

@@ -375,6 +375,7 @@ class FrameProcessorResumeUrgentFrame(SystemFrame):
     processor: Any
 
 
+ENDS: Final = (EndFrame, StopFrame)
 PAUSES: Final = (FrameProcessorPauseFrame, FrameProcessorPauseUrgentFrame)
 RESUMES: Final = (FrameProcessorResumeFrame, FrameProcessorResumeUrgentFrame)
 

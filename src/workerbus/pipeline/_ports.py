@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from workerbus._concurrency.lifetime import TaskHost
 from workerbus._concurrency.own_tasks import TaskHandle
-from workerbus.pipeline._frames import ErrorFrame, FlushMarker, Frame, FrameDirection
+from workerbus.pipeline._frames import ENDS, ErrorFrame, FlushMarker, Frame, FrameDirection
 
 DOWNSTREAM = FrameDirection.DOWNSTREAM
 UPSTREAM = FrameDirection.UPSTREAM
@@ -57,7 +57,7 @@ class Passing:
     """A port that notes whether a certain frame has been put into it, and passes on everything.
 
     Args:
-        frame: The frame to look for.
+        frame: The frame to look for; if it is an end, another one in its place is as good.
         port: Where all frames really go.
 
     Attributes:
@@ -82,7 +82,7 @@ class Passing:
         return self._port.got_start
 
     def put(self, frame: Frame, direction: FrameDirection, may_wait: bool = True) -> Waiting | None:
-        if frame is self._frame:
+        if frame is self._frame or (isinstance(frame, ENDS) and isinstance(self._frame, ENDS)):
             self.passed = True
             if self.then is not None:
                 self.then()

@@ -34,6 +34,7 @@ from workerbus._slot import HasCore, core_of
 from workerbus.errors import NotRunningError, WrongLoopError, text_of
 from workerbus.pipeline._frame_lane import FrameLane, Target
 from workerbus.pipeline._frames import (
+    ENDS,
     PAUSES,
     RESUMES,
     CancelFrame,
@@ -71,7 +72,7 @@ class ProcessorInbox:
         got_start: Whether the `StartFrame` has come here.
         set_up: Whether the processor's ``setup()`` has returned.
         tasks: How many of the tasks that the processor has started still run.
-        kept: The frame that was to end the pipeline, where the processor has handled it and not passed it on.
+        kept: Whether the processor has handled an end that went downstream, and not passed it on.
         events: The event handlers of the processor.
         heard: Whether somebody is to be told of what the processor pushes.
         thread: The thread in which its pipeline runs, by its identity; None until it does.
@@ -139,7 +140,7 @@ class ProcessorInbox:
         self.set_up: bool = False
         self.pushed: int = 0
         self.tasks: int = 0
-        self.kept: Frame | None = None
+        self.kept: bool = False
         self.thread: int | None = None
 
     # --- as a piece of a pipeline
@@ -370,8 +371,8 @@ class ProcessorInbox:
         #
         # 1. It has pushed the frame on, and perhaps raised afterwards: nothing is left to do.
         # 2. It has raised, or was cancelled, before that: the frame goes on by itself.
-        # 3. It has returned and kept the frame. It may still push it on later, after work of its own, so it is only
-        #    noted, until then; `RunningPipeline.mind_the_end` decides when that has taken too long.
+        # 3. It has returned and kept an end that goes downstream. It may still push it on later, so this is only noted;
+        #    `RunningPipeline.mind_the_end` decides when that has taken too long. Nobody waits for other frames.
         port = self._port(direction)
         passing = Passing(frame, port)
         self._lead(direction, passing)
@@ -382,18 +383,14 @@ class ProcessorInbox:
             if not passing.passed:
                 port.put(frame, direction, False)
             raise
-        if passing.passed:
-            self._let_go(direction, port)
+        if direction is DOWNSTREAM and isinstance(frame, ENDS) and not passing.passed:
+            self.kept, passing.then = True, partial(self._lead, direction, port)
         else:
-            self.kept, passing.then = frame, partial(self._let_go, direction, port)
-
-    def _let_go(self, direction: FrameDirection, port: Port) -> None:
-        self.kept = None
-        self._lead(direction, port)
+            self._lead(direction, port)
 
     def _lead(self, direction: FrameDirection, port: Port) -> None:
         if direction is DOWNSTREAM:
-            self.following = port
+            self.kept, self.following = False, port
         else:
             self.previous = port
 

@@ -352,14 +352,20 @@ class RunningPipeline:
 
     # --- the end
 
-    async def mind_the_end(self, seconds: float, lost: Callable[[], None]) -> None:
-        """Watch over an end that is under way: log what it waits for, and give it up where it is lost.
+    def mind_the_end(self, seconds: float, lost: Callable[[], None]) -> None:
+        """Watch over an end that comes in now: log what it waits for, and give it up where it is lost.
 
         Args:
             seconds: How long to wait before each look.
             lost: Called when the frame that is to end the pipeline is lost: a processor has kept it, and does nothing
                 any more that could still push it on.
         """
+        for inbox in self.inboxes:
+            inbox.kept = False  # of another end, which processors have made and dropped among themselves
+        name = self.worker.name
+        self.start(self._mind_the_end, (seconds, lost), name=f"{name} end of frames", owner=name)
+
+    async def _mind_the_end(self, seconds: float, lost: Callable[[], None]) -> None:
         # A queued end may take as long as its frames do, so time alone decides nothing. At each look:
         #
         # 1. A processor has kept the end and is at work: it may be about to push it on, from a task of its own, say.
@@ -368,7 +374,7 @@ class RunningPipeline:
         told: list[str] = []
         while True:
             await sleep(seconds)
-            keepers = [inbox.name for inbox in self.inboxes if inbox.kept is not None and not inbox.at_work]
+            keepers = [inbox.name for inbox in self.inboxes if inbox.kept and not inbox.at_work]
             if keepers:
                 text = "worker %r ends without the end that processor %r has not pushed on"
                 logger.warning(text, self.worker.name, keepers[0], extra=about(worker=self.worker.name))

@@ -186,8 +186,7 @@ class PipelineSession:
         # warning of its own. `worker_started` calls this again.
         state, running = self._state, self._running
         if running is not None and self._opened:
-            args = (max(1.0, sum(state.graces)), partial(self._decide, EndFrame(state.reason)))
-            running.start(running.mind_the_end, args, name=f"{state.name} end of frames", owner=state.name)
+            running.mind_the_end(max(1.0, sum(state.graces)), partial(self._decide, EndFrame(state.reason)))
 
     def _put(self, frame: Frame, direction: FrameDirection, *, may_wait: bool) -> Waiting | None:
         if self._running is None:
