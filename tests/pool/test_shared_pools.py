@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import permutations
 from typing import Any
 
 import anyio
@@ -18,6 +19,7 @@ from workerbus import (
     BusMessage,
     BusPoolLoadMessage,
     JobError,
+    JobGroupError,
     JobStatus,
     MemoryBus,
     WorkerPool,
@@ -162,6 +164,34 @@ async def test_answers_come_in_the_shared_name() -> None:
         assert [pool.shared_name for pool in pools.values()] == ["pool", "pool"]
         assert "pool" in asker.registry
         assert await asker.job("pool@right", name="who", payload={"n": 2}) == {"member": "pool@right/1", "n": 2}
+
+
+@pytest.mark.parametrize("names", [*permutations(("pool", "apart", "worker"))], ids=", ".join)
+async def test_a_group_asks_a_shared_pool_and_others_each_in_the_name_that_was_asked(names: tuple[str, ...]) -> None:
+    """S2, J11: beside one that shares nothing, and a worker, in any order."""
+    async with processes(PeerNetwork(), {"right": 1}) as (asker, _):
+        await asker.add_workers(pool_of(1, name="apart"), Member("worker", []), wait=True)
+        payloads = {"worker": {"n": 2}}
+        responses = await asker.job_group(*names, name="who", payload={"n": 1}, payloads=payloads, timeout=9)
+        by = {"pool": ("pool@right/1", 1), "apart": ("apart/1", 1), "worker": ("worker", 2)}
+        assert [(name, its["member"], its["n"]) for name, its in responses.items()] == [
+            (name, *by[name]) for name in names
+        ]
+
+
+@pytest.mark.parametrize("names", [("pool", "pool@right"), ("pool@right", "pool")], ids=", ".join)
+async def test_a_group_that_asks_a_part_by_both_its_names_hears_at_once_that_it_was_asked_already(
+    names: tuple[str, ...],
+) -> None:
+    """J1, S2: its two requests would be one job."""
+    async with processes(PeerNetwork(), {"right": 1}) as (asker, _):
+        async with asker.job_group(*names, name="who", payload={"n": 1}, cancel_on_error=False, timeout=9) as group:
+            pass
+        assert list(group.statuses.values()) == [JobStatus.COMPLETED, JobStatus.FAILED]
+        assert "asked for this job already" in group.responses[names[1]]["error"]
+        with pytest.raises(JobGroupError, match=f"{names[1]!r} is worker 'pool@right', which was asked"):
+            await asker.job_group(*names, name="who", payload={"n": 1})
+        assert asker.statistics().job_groups == ()
 
 
 async def test_a_handler_sees_the_name_that_was_asked() -> None:

@@ -85,10 +85,10 @@ class JobClient(GroupTable):
         noted = logger.isEnabledFor(logging.DEBUG)
         for worker in names:
             there = self._there(worker) or await self._wait_for(worker, group)  # it left while others were asked
-            if there is None:
-                continue
             if group.state is not GroupState.OPEN:
                 return
+            if there is None or (there.pool is not None and self._is_asked_already(worker, there, group)):
+                continue
             if deadline != math.inf:
                 left = max(0.0, deadline - current_time())
             own = payload if payloads is None else payloads.get(worker, payload)
@@ -164,6 +164,16 @@ class JobClient(GroupTable):
         registry = self._owner.registry
         data = registry.get(worker)
         return data if data is None or data.pool != worker else registry.choose(worker)
+
+    def _is_asked_already(self, worker: str, there: WorkerReadyData, group: JobGroup) -> bool:
+        """Whether a group has asked a part of a shared pool by its other name; answers in its place where it has."""
+        other = next((name for name, its in group.asked.items() if its.worker_name == there.worker_name), None)
+        if other is None:
+            return False
+        text = f"{worker!r} is worker {there.worker_name!r}, which was asked for this job already, as {other!r}"
+        response = {"error": text, "type": "Refused"}
+        self._answered(group, group.answer(worker, JobStatus.FAILED, response, to=self._name), response)
+        return True
 
     async def ask_without_context(
         self,
