@@ -282,10 +282,10 @@ async def test_the_first_of_them_may_fail_before_the_last_was_added() -> None:
     lives: list[str] = []
     async with WorkerRunner() as runner:
         supervision = await runner.supervise(
-            lambda: Early("a"), fragile("b", Later), strategy="all_for_one", backoff=SOON
+            lambda: Early("a"), fragile("b", Later), fragile("c"), strategy="all_for_one", backoff=SOON
         )
-        assert await which(runner, "b") == 2
-        assert supervision.restarts == {"a": 1, "b": 1}
+        assert [await which(runner, "b"), await which(runner, "c")] == [3, 4]
+        assert supervision.restarts == {"a": 1, "b": 1, "c": 1}
         assert lives == ["a", "a"]
 
 

@@ -325,12 +325,22 @@ async def test_the_end_of_a_parent_ends_the_restarts_of_its_children() -> None:
         assert runner.known_workers() == []
 
 
-async def test_a_child_that_fails_while_its_parent_ends_is_not_made_anew() -> None:
-    """S1: its restarts end when the parent is told to end, and not when the parent's hooks have run."""
+@pytest.mark.parametrize("takes", [0.0, 1.5])
+async def test_a_child_that_fails_while_its_parent_ends_is_not_made_anew(takes: float) -> None:
+    """S1: its restarts end when the parent is told to end, though its hooks run yet, and another child is added yet."""
+
+    class Late(Fragile):
+        async def attach(self, **kwargs: Any) -> None:
+            await anyio.sleep(takes)
+            await super().attach(**kwargs)
 
     class Parent(BaseWorker):
         async def on_activated(self, args: Any) -> None:
-            supervisions.append(await self.supervise(fragile("child"), backoff=Backoff(initial=0.1, jitter=0)))
+            self.create_task(self.supervise_both)
+
+        async def supervise_both(self) -> None:
+            backoff = Backoff(initial=0.1, jitter=0)
+            supervisions.append(await self.supervise(fragile("child"), fragile("another", Late), backoff=backoff))
 
         async def on_bus_message(self, message: BusMessage) -> None:
             if isinstance(message, Note):
@@ -341,13 +351,14 @@ async def test_a_child_that_fails_while_its_parent_ends_is_not_made_anew() -> No
         runner.add_event_handler("on_error", lambda *_: None)
         parent = Parent("parent")
         await runner.add_workers(parent, wait=True)
+        await runner.registry.wait_for("child" if takes else "another")
         await runner.bus.send(note(0, "parent"))
         await runner.bus.send(BusEndWorkerMessage(source="me", target="parent"))
         await fail(runner, "child")
         await anyio.sleep(1)
         assert runner.get_worker("child") is None
         await parent.wait()
-        assert supervisions[0].restarts == {"child": 0}
+        assert supervisions[0].restarts == {"child": 0, "another": 0}
 
 
 async def test_nobody_is_made_anew_once_the_runner_ends_however_far_the_end_has_come() -> None:

@@ -153,6 +153,8 @@ class Supervision:
                 await self._bring_down(list(self._children.values()), "another worker could not be added")
             raise
         finally:
+            for child in self._children.values():
+                child.comes = False
             self._begun.set()
 
     def release(self, name: str) -> None:
