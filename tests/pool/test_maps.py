@@ -163,6 +163,8 @@ async def test_payloads_may_come_from_an_async_generator_which_is_closed_in_any_
         async with pool.map(Sleeper.nap, slowly(99)) as answers:
             async for _ in answers:
                 break
+            left = current_time()
+        assert current_time() == left  # it was cancelled at its second payload, and not waited for
         async with pool.map(Sleeper.nap, slowly(999), limit=1) as answers:
             await anyio.sleep(4)
         with anyio.move_on_after(4):

@@ -57,17 +57,23 @@ def test_among_equals_it_is_the_own_one_then_the_one_that_waited_longest() -> No
 
 
 def test_whose_turn_it_is_among_equals_is_told_by_when_each_was_chosen_last() -> None:
-    """S2: however often the others were, and whatever they have said of themselves since."""
+    """S2: however often each was, and whatever they have said of themselves since."""
     pools = SharedPools("me")
     a, b, c = (known(name, name) for name in "abc")
     for each in (a, b, c):
         pools.add(each)
-    chosen = []
-    for _ in range(9):
-        chosen.append(pools.choose("pool"))
-        for each in (a, b, c):
-            pools.note_load(each, 1, 0)
-    assert chosen == [a, b, c] * 3
+
+    def choices(count: int, busy: int) -> list[WorkerReadyData | None]:
+        chosen = []
+        for _ in range(count):
+            for each, taken in ((a, 0), (b, 0), (c, busy)):
+                pools.note_load(each, 1, taken)
+            chosen.append(pools.choose("pool"))
+        return chosen
+
+    assert choices(9, 0) == [a, b, c] * 3
+    assert choices(4, 1) == [a, b] * 2
+    assert choices(6, 0) == [c, a, b] * 2
 
 
 def test_a_pool_that_announces_itself_again_stays_as_busy_as_it_was() -> None:
@@ -428,6 +434,22 @@ async def test_a_map_of_one_process_uses_the_members_of_all() -> None:
         assert parts == {"left": 4, "right": 8}
         assert anyio.current_time() - begun < 5.5
     assert taken == list(range(12))
+
+
+async def test_a_map_uses_the_members_of_a_process_that_comes_while_it_goes_on() -> None:
+    """S2"""
+    network = PeerNetwork()
+    async with processes(network, {"left": 1}) as (_, pools), WorkerRunner(bus=network.end("right")) as right:
+        parts: Counter[str] = Counter()
+        begun = anyio.current_time()
+        async with pools["left"].map("sleep", ({"n": n, "seconds": 1.0} for n in range(15))) as answers:
+            async for answer in answers:
+                parts[part(answer.response)] += 1
+                if answer.index == 2:
+                    await right.add_workers(pool_of(3, shared="right"), wait=True)
+                    await settle()
+        assert parts["right"] > parts["left"]
+        assert anyio.current_time() - begun < 8
 
 
 async def test_pools_of_two_runners_on_one_bus_share_a_name_as_well() -> None:
