@@ -4,6 +4,7 @@ What is to happen is drawn: jobs that take their time, fail, crash their member,
 also several at once; members that are ended.
 """
 
+import contextlib
 import logging
 from collections import Counter
 from itertools import pairwise
@@ -183,3 +184,78 @@ def test_each_job_of_a_pool_is_answered_once_and_in_order_whatever_happens(
     finally:
         logger.removeHandler(handler)
     assert not handler.records
+
+
+class Fragile(Busy):
+    """Takes its time to be attached."""
+
+    async def attach(self, **kwargs: Any) -> None:
+        await anyio.sleep(0.5)
+        await super().attach(**kwargs)
+
+
+CHANGES = st.one_of(
+    st.tuples(st.just("job"), st.sampled_from(["work", "later", "crash", "crash"]), st.integers(0, 6)),
+    st.tuples(st.just("resize"), st.integers(1, 3), st.sampled_from([None, None, 0.25, 0.75])),
+    st.tuples(st.just("factory"), st.booleans(), st.none()),
+    st.tuples(st.just("pause"), st.integers(1, 4), st.none()),
+)
+
+
+async def lose_members(changes: list[tuple[str, Any, Any]], size: int, restarts: int) -> None:
+    notes, works = Notes(), [True]
+
+    def make(name: str) -> Fragile:
+        if not works[0]:
+            raise OSError("no device")
+        return Fragile(name, notes)
+
+    backoff = Backoff(initial=0.25, factor=1, jitter=0)
+    pool = WorkerPool("pool", make, size=size, max_restarts=restarts, within=1000, backoff=backoff, shared="part")
+    async with WorkerRunner(handle_sigint=False) as runner:
+        runner.add_event_handler("on_error", lambda *_: None)
+        await runner.add_workers(pool, wait=True)
+        raw = await Raw.on(runner.bus)
+        for change, what, times in changes:
+            if change == "job":
+                job_id = f"{len(notes.asked):03}"
+                name, options = ("work", JobRequestOptions(delay=1.5)) if what == "later" else (what, None)
+                notes.asked[job_id] = name
+                await raw.ask(job_id, pool.name, name, payload={"seconds": times / 4}, options=options)
+            elif change == "resize":
+                expected = pool.size
+                with anyio.move_on_after(times), contextlib.suppress(OSError):
+                    await pool.resize(what)
+                    expected = what
+                assert pool.size == expected
+            elif change == "factory":
+                works[0] = what
+            else:
+                await anyio.sleep(what / 2)
+        await raw.until_answered(*notes.asked)  # by whomever: none waits for a member that will not come
+        await anyio.sleep(2)  # for the last restarts
+        assert runner.registry.shared_pools.places("pool") == pool.size
+        ready = any(member.ready for member in pool.statistics().members.values())
+        await raw.ask("last", pool.name, "work", payload={"seconds": 1})
+        await raw.until_answered("last")
+        [(status, answer)] = raw.answers("last")
+        assert (status is JobStatus.COMPLETED) == ready
+        assert ready or answer["type"] == "WorkerFailed"
+        works[0] = True
+        await pool.resize(2)
+        await raw.ask("again", pool.name, "work", payload={"seconds": 1})
+        await raw.until_answered("again")
+        assert len(pool.statistics().members) == len(pool.children) == 2
+        assert raw.answers("again")[0][0] is JobStatus.COMPLETED
+    for job_id, name in notes.asked.items():
+        assert [status for status, _ in raw.answers(job_id)] in ([STATUS[name]], [JobStatus.ERROR])
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@settings(max_examples=30)
+@given(st.lists(CHANGES, min_size=4, max_size=16), st.integers(1, 2), st.integers(0, 1), st.integers(0, 99))
+def test_no_job_of_a_pool_waits_for_members_that_will_not_come(
+    backend: Any, changes: list[tuple[str, Any, Any]], size: int, restarts: int, seed: int
+) -> None:
+    """S1, S2: members are given up, a pool that grows gets none, or is cut off; what it is to have counts elsewhere."""
+    run(lose_members, changes, size, restarts, backend=backend, seed=seed, limit=1000)

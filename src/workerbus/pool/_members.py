@@ -124,18 +124,21 @@ class Members:
     """
 
     __slots__ = (
-        "_answered", "_begun", "_changing", "_core", "_jobs", "_settings", "_supervisions", "present", "resized",
-        "size",
+        "_answered", "_begun", "_changing", "_coming", "_core", "_host", "_jobs", "_settings", "_supervisions", "_why",
+        "present", "resized", "size",
     )  # fmt: skip
 
     def __init__(self, core: WorkerCore, jobs: PoolJobs, settings: MemberSettings, size: int) -> None:
         self._core = core
+        self._host = _Host(core, self.lost)
         self._jobs = jobs
         self._settings = settings
         self._begun = False
         self._answered: dict[str, dict[JobStatus, int]] = {}
         self._supervisions: dict[str, _Supervision] = {}
         self._changing = Lock()
+        self._coming: list[str] = []  # they take no jobs yet, since all of them go again where one cannot be added
+        self._why: BaseException | None = None  # the last one was given up for good
         self.present: dict[str, Member] = {}
         self.size: int = size
         self.resized: set[Callable[[], None]] = set()
@@ -167,18 +170,22 @@ class Members:
             if not self._core.state.takes_children:
                 raise NotRunningError(f"pool {self._core.state.name!r} is ending: it stays as it is")
             self._forget_given_up()
-            before, self.size = self.size, size
-            for tell in self.resized:
-                tell()
+            before = self.size
+            self._be_of(size)
             missing = size - len(self.present)
             if missing > 0:
                 try:
                     await self._add(missing)
                 except BaseException:
-                    self.size = before
+                    self._be_of(before)
                     raise
             for member in self._dispensable(-missing):
                 self._retire(member)
+
+    def _be_of(self, size: int) -> None:
+        self.size = size
+        for tell in self.resized:
+            tell()
 
     def _forget_given_up(self) -> None:
         for name, supervision in list(self._supervisions.items()):
@@ -241,7 +248,7 @@ class Members:
             number += 1
         try:
             supervision = _Supervision(
-                _Host(self._core, self.lost),
+                self._host,
                 [self._factory_of(name) for name in names],
                 strategy="one_for_one",
                 restart="always",
@@ -251,14 +258,22 @@ class Members:
             )
             supervision.members = self
             self._supervisions.update(dict.fromkeys(names, supervision))
+            self._coming = names
             self._core.begin_to_supervise().keep(supervision)
             await supervision.begin()
         except BaseException:
             for name in names:
                 self._forget(name)
+            self.lost(None)
             raise
+        finally:
+            self._coming = []
         if not supervision.is_over:
             self._jobs.given_up = None
+        for name in names:
+            member = self.present.get(name)
+            if member is not None and member.state.started.is_set() and member.is_open():
+                self._jobs.join(member)
 
     def _factory_of(self, name: str) -> Callable[[], BaseWorker]:
         return lambda: self._made(name)
@@ -294,7 +309,7 @@ class Members:
                 join()
 
         def join() -> None:
-            if is_open():
+            if is_open() and state.name not in self._coming:
                 jobs.join(member)
 
         answered = self._answered.setdefault(state.name, {})
@@ -306,15 +321,18 @@ class Members:
         """Have all that waits answered, if no member is left and none will come.
 
         Args:
-            error: Why the last one has gone for good; None where the pool ends.
+            error: Why a member has gone for good; None where it goes with others, since they could not be added, or
+                since the pool ends.
         """
+        self._why = self._why if error is None else error
         over = all(each.is_over for each in set(self._supervisions.values()))
         nobody = over and all(each.has_left(name) for name, each in self._supervisions.items())
-        if nobody and self._jobs.given_up is None:
-            if error is None:  # the pool ends
-                self._jobs.give_up(JobStatus.CANCELLED, self._core.state.stopped_payload())
-            else:
-                self._jobs.give_up(JobStatus.ERROR, self._nobody_left(error))
+        if not nobody or self._jobs.given_up is not None:
+            return
+        if not self._host.takes_workers:  # the pool ends
+            self._jobs.give_up(JobStatus.CANCELLED, self._core.state.stopped_payload())
+        elif self._why is not None:
+            self._jobs.give_up(JobStatus.ERROR, self._nobody_left(self._why))
 
     def _nobody_left(self, error: BaseException) -> dict[str, Any]:
         cause = "" if error.__cause__ is None else f": {describe(error.__cause__)}"
