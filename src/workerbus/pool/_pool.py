@@ -181,9 +181,9 @@ class WorkerPool(BaseWorker):
     async def resize(self, size: int) -> None:
         """Change the number of members.
 
-        To grow, members are added; the call returns when all are attached, and they get jobs then. To shrink, the members
-        with the fewest jobs get no more, finish those that they have, and end; the call does not wait for that. Members
-        that were given up are replaced.
+        To grow, members are added; the call returns when all are attached, and they get jobs then. To shrink, those
+        with the fewest jobs get no more, finish what they have, and end; the call does not wait for that. Members that
+        were given up are replaced.
 
         Concurrent calls are carried out one after the other. A call that fails or is cancelled adds no member and
         leaves `size` unchanged.
