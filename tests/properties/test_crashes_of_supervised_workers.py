@@ -32,6 +32,7 @@ pytestmark = pytest.mark.slow
 
 PACE: Final[dict[str, Any]] = {"max_restarts": 5, "within": 60.0, "backoff": Backoff(initial=0.3, factor=1, jitter=0)}
 NAMES: Final = ("v", "w")
+FOUR: Final = ("u", "v", "w", "x")
 FIRST_FAILURE: Final = 0.5
 
 
@@ -50,16 +51,20 @@ PLACES: Final = (
 
 
 class Plan:
-    """Where which life of worker ``w`` crashes, and what was done.
+    """Where which life of which worker crashes, and what was done.
 
     Args:
         place: The place; its life is the second one, except where a worker ends: there it is the first.
         error: What is raised there.
+        name: The worker; of the first one, the first life crashes.
     """
 
-    def __init__(self, place: str | None = None, error: type[BaseException] = PlantedError) -> None:
-        self.place, self.error = place, error
-        self.life = 1 if place in ("stop", "stopped", "cleanup", "cleaned up") else 2
+    def __init__(
+        self, place: str | None = None, error: type[BaseException] = PlantedError, name: str = "w"
+    ) -> None:
+        self.place, self.error, self.name = place, error, name
+        self.names = NAMES if name == "w" else FOUR
+        self.life = 1 if name != "w" or place in ("stop", "stopped", "cleanup", "cleaned up") else 2
         self.lives: Counter[str] = Counter()
         self.begun: Counter[str] = Counter()
         self.asked = 0
@@ -68,7 +73,7 @@ class Plan:
         self.over_at = 0.0
 
     def look(self, place: str, name: str, life: int) -> None:
-        if (place, name, life) == (self.place, "w", self.life) and not (place == "job" and self.crashed):
+        if (place, name, life) == (self.place, self.name, self.life) and not (place == "job" and self.crashed):
             self.crashed = True
             raise self.error(place)
 
@@ -144,7 +149,7 @@ class Parent(BaseWorker):
 async def program(
     plan: Plan, strategy: Any, *, at_a_parent: bool
 ) -> AsyncIterator[tuple[WorkerRunner, Any, Supervision]]:
-    """A runner with two supervised workers, and somebody at another runner who asks them for jobs all the while."""
+    """A runner with supervised workers, and somebody at another runner who asks them for jobs all the while."""
     async with MemoryBus() as bus:
         runner, other = runner_on(bus, "here"), runner_on(bus, "there")
         async with nothing_left(runner, other), other, anyio.create_task_group() as group:
@@ -154,7 +159,7 @@ async def program(
                     parent = Parent("parent")
                     await runner.add_workers(parent, wait=True)
                     host = parent if at_a_parent else runner
-                    supervision = await host.supervise(*map(plan.factory, NAMES), strategy=strategy, **PACE)
+                    supervision = await host.supervise(*map(plan.factory, plan.names), strategy=strategy, **PACE)
                     asking = anyio.CancelScope()
                     group.start_soon(ask_on, plan, other, group, asking)
                     yield runner, host, supervision
@@ -167,7 +172,7 @@ async def program(
 async def ask_on(plan: Plan, runner: WorkerRunner, group: Any, scope: anyio.CancelScope) -> None:
     with scope:
         while True:
-            for name in NAMES:
+            for name in plan.names:
                 plan.asked += 1
                 group.start_soon(ask, plan, runner, name)
             await anyio.sleep(0.1)
@@ -223,6 +228,31 @@ def test_a_worker_may_crash_anywhere(
             await supervision.stop()
             assert set(supervision.states.values()) == {"ended"}
             await names_are_free(runner)
+
+    run(main, backend=backend)
+    each_job_was_answered_once(plan)
+    assert late(plan, 100) == []
+
+
+@pytest.mark.parametrize("at_a_parent", [False, True])
+@pytest.mark.parametrize("strategy", ["one_for_one", "all_for_one"])
+@pytest.mark.parametrize("place", PLACES[PLACES.index("run") : PLACES.index("job") + 1])
+def test_the_first_one_may_crash_while_the_others_are_still_added(
+    place: str, strategy: str, at_a_parent: bool, backend: str
+) -> None:
+    """S1, J4: all are added, and then restarted as if it had crashed later."""
+    plan = Plan(place, name="u")
+
+    async def main() -> None:
+        async with program(plan, strategy, at_a_parent=at_a_parent) as (_, __, supervision):
+            await anyio.sleep(6)
+            assert plan.crashed
+            assert set(supervision.states.values()) == {"running"}
+            assert supervision.restarts == (
+                dict.fromkeys(FOUR, 1)  # the first life of "w" fails later, if nobody has ended it
+                if strategy == "all_for_one"
+                else {"u": 0 if place == "job" else 1, "v": 0, "w": 1, "x": 0}
+            )
 
     run(main, backend=backend)
     each_job_was_answered_once(plan)
