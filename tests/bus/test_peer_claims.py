@@ -277,21 +277,53 @@ async def test_a_claim_that_is_cancelled_is_given_back() -> None:
         assert not bus.has_subscriber("one")
 
 
-async def test_a_claim_that_is_cancelled_leaves_the_name_to_who_has_it_here() -> None:
-    """X5."""
+@pytest.mark.parametrize("other", [Unique, Plain])
+async def test_who_is_about_to_have_a_name_here_has_it_alone(other: type[Plain]) -> None:
+    """B5, X5: else the end of one claim would give back what another has, or nobody would give the name back."""
+    bus, first, scope = HandBus(LEFT), Unique("one"), CancelScope()
+    bus.answers = Event()
+
+    async def subscribes() -> None:
+        with scope:
+            await bus.subscribe(first)
+
+    async with bus, create_task_group() as group:
+        group.start_soon(subscribes)
+        await settle()
+        with pytest.raises(NameTakenError):
+            await bus.subscribe(other("one"))
+        await bus.subscribe(first)
+        assert bus.claims == ["one"]
+        scope.cancel()
+        await settle()
+        assert bus.released == ["one"]
+        bus.answers = None
+        await bus.subscribe(other("one"))
+        assert bus.has_subscriber("one")
+        assert bus.released == ["one"]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_reserved_name_that_is_freed_while_it_is_claimed_is_kept_for_who_claims_it(cancelled: bool) -> None:
+    """X5, S1: it is given back where that comes to nothing."""
     bus, one, scope = HandBus(LEFT), Unique("one"), CancelScope()
 
     async def subscribes() -> None:
         with scope:
-            await bus.subscribe(Unique("one"))
+            await bus.subscribe(one)
 
     async with bus, create_task_group() as group:
+        await bus.subscribe(one)
+        bus.keep_name("one")
+        await bus.unsubscribe(one)
         bus.answers = Event()
         group.start_soon(subscribes)
         await settle()
-        bus.answers = None
-        await bus.subscribe(one)
-        scope.cancel()
-        await settle()
+        bus.free_name("one")
         assert bus.released == []
-        assert bus.has_subscriber("one")
+        if cancelled:
+            scope.cancel()
+        bus.answers.set()
+        await settle()
+        assert bus.has_subscriber("one") is not cancelled
+        assert bus.released == ["one"] * cancelled

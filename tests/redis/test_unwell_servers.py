@@ -1,5 +1,6 @@
 """X2, X5, X10: what a bus does about a server that is unwell, to the moment: in virtual time, at a server in memory."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from itertools import pairwise
@@ -14,7 +15,7 @@ from support.messages import note
 from support.runners import runner_on
 from support.subscribers import Plain
 from support.workers import Helper
-from workerbus import CLEANUP_SECONDS, BusUnavailable
+from workerbus import CLEANUP_SECONDS, BusUnavailable, NameTakenError, WorkerRunner
 from workerbus.redis import RedisBus, RedisReplyError
 from workerbus.redis._lives import _LEAVE_SECONDS
 from workerbus.redis._reconnecting import ConnectionEvent, ConnectionState, ReconnectingConnection
@@ -67,6 +68,28 @@ async def test_a_name_whose_claim_is_refused_is_unavailable_and_free_when_it_is_
         server.refuse("CLAIM", None)
         await runner.add_workers(Helper("w"))
         assert server.names == {"w": bus.incarnation}
+
+
+@pytest.mark.parametrize("after", [0.0, 0.4, 0.8, 1.2])
+async def test_of_two_runners_that_claim_one_name_whoever_has_the_worker_has_the_name(
+    server: HandRedis, after: float
+) -> None:
+    """X5: though one of them gives up meanwhile, in whichever order, and at any moment of the other's claim."""
+    async with new_bus("left") as bus, runner_on(bus, "one") as one, runner_on(bus, "two") as two:
+        for first, second in ((one, two), (two, one)):
+            for given_up in (0.2, 0.6, 1.0, 1.4):
+                name = f"w{given_up}{first.name}"
+
+                async def add(runner: WorkerRunner, at: float, patience: float, name: str = name) -> None:
+                    await anyio.sleep(at * LATENCY)
+                    with anyio.move_on_after(patience * LATENCY), contextlib.suppress(NameTakenError):
+                        await runner.add_workers(Helper(name))
+
+                async with anyio.create_task_group() as group:
+                    group.start_soon(add, first, 0.0, given_up)
+                    group.start_soon(add, second, after, 100)
+                await anyio.sleep(1.0)
+                assert bus.has_subscriber(name) is (name in server.names)
 
 
 @pytest.mark.parametrize("unwell", ["away", "frozen", "full"])

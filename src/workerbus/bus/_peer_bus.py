@@ -157,10 +157,11 @@ class PeerBus(PeerSessions):
         self._names_kept.add(name)
 
     def free_name(self, name: str) -> None:
-        """Give a reserved name back, unless a worker here has it."""
+        """Give a reserved name back, unless a worker here has it, or is about to."""
         if name in self._names_kept:
             self._names_kept.discard(name)
-            self._leaves(name)
+            if name not in self._coming:  # else it is needed, or given back there
+                self._leaves(name)
 
     # --- sending
 
@@ -253,8 +254,7 @@ class PeerBus(PeerSessions):
                 except Exception as error:
                     each.receipt.settle(error)
                     text = "bus %r could not send %s, which had waited for a connection"
-                    name = type(each.message).__name__
-                    logger.exception(text, self.name, name, extra=self._about(each.message))
+                    logger.exception(text, self.name, type(each.message).__name__, extra=self._about(each.message))
                     if isinstance(error, WireError) and isinstance(each.message, Answer):
                         self._post_now(error_instead_of(each.message, error))
                 else:

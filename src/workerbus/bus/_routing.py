@@ -42,6 +42,9 @@ class Routing(Tapped, ABC):
         super().__init__(name)
         self.max_buffer_size: float = max_buffer_size
         self._subscribers: dict[str, BusSubscriber] = {}
+        # Who waits for its name to be claimed among all processes: of two at once, the first one's cancellation would
+        # give back what the second one has.
+        self._coming: dict[str, BusSubscriber] = {}
         self._inboxes: dict[str, Inbox] = {}
         self._everything: dict[str, Inbox] = {}
         self._announced: dict[str, Inbox] = {}
@@ -90,7 +93,7 @@ class Routing(Tapped, ABC):
         if not isinstance(subscriber, BusSubscriber):
             raise TypeError(f"only a BusSubscriber can subscribe, not {subscriber!r}")
         name = subscriber.name
-        taken = self._subscribers.get(name)
+        taken = self._subscribers.get(name, self._coming.get(name))
         if taken is subscriber:
             return
         if taken is not None:
@@ -100,12 +103,11 @@ class Routing(Tapped, ABC):
         self._look_at_doors()
         inbox = make_inbox(subscriber, self)
         if inbox.claims:
-            await self._admit(name)
-            taken = self._subscribers.get(name)  # meanwhile
-            if taken is subscriber:
-                return
-            if taken is not None:
-                raise NameTakenError(name, f"bus {self.name!r}")
+            self._coming[name] = subscriber
+            try:
+                await self._admit(name)
+            finally:
+                del self._coming[name]
         self._subscribers[name] = subscriber
         self._inboxes[name] = inbox
         self._sort(name, inbox)
