@@ -797,5 +797,5 @@ async def test_members_that_cannot_be_added_leave_no_job_waiting_for_them(after:
         for job_id, kind in (("crash", "Crash"), ("sleep", "WorkerFailed")):
             await raw.answer(job_id)
             [(status, answer)] = raw.answers(job_id)
-            assert (status, answer["type"]) == (JobStatus.ERROR, kind)
+            assert (status, (answer or {})["type"]) == (JobStatus.ERROR, kind)
         assert (await outcome_of(runner, "pool", name="who"))[1]["type"] == "WorkerFailed"

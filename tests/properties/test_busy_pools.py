@@ -240,7 +240,7 @@ async def lose_members(changes: list[tuple[str, Any, Any]], size: int, restarts:
         await raw.until_answered("last")
         [(status, answer)] = raw.answers("last")
         assert (status is JobStatus.COMPLETED) == ready
-        assert ready or answer["type"] == "WorkerFailed"
+        assert ready or (answer or {})["type"] == "WorkerFailed"
         works[0] = True
         await pool.resize(2)
         await raw.ask("again", pool.name, "work", payload={"seconds": 1})
