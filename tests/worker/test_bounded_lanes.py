@@ -535,6 +535,36 @@ async def _ask(runner: WorkerRunner) -> None:
     await runner.job("helper", name="wait")
 
 
+@pytest.mark.parametrize("how", ["a handler of its event", "put on the object", "patched on the class"])
+async def test_a_worker_that_gets_the_hook_while_it_runs_is_full_from_then_on(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B9, N7: and has never been full before."""
+
+    class Deaf(BaseWorker):
+        pass
+
+    async def hear(*args: Any) -> None:
+        if isinstance(args[-1], Note):
+            await log(args[-1])
+
+    log, worker = Log(holds=Note), Deaf("it")
+    async with running(worker, bus=MemoryBus(max_buffer_size=1)) as runner, anyio.create_task_group() as tasks:
+        for n in range(3):
+            await runner.bus.send(note(n, "it"))
+        if how == "a handler of its event":
+            worker.add_event_handler("on_bus_message", hear)
+        else:
+            monkeypatch.setattr(worker if how == "put on the object" else Deaf, "on_bus_message", hear)
+        sending = Sending(tasks, runner.bus, *(note(n, "it") for n in range(3, 7)))
+        await log.entered.wait()
+        await settle()
+        assert not sending.done
+        assert runner.bus.statistics().subscribers["it"].depth == 1
+        log.release.set()
+        await eventually(lambda: sending.done and len(log.done) == 4)
+
+
 @pytest.mark.parametrize("kind", ["worker", "choosing worker"])
 async def test_what_waits_for_a_workers_start_is_bounded_too(kind: str) -> None:
     """B9, W2: and goes on, in its order, when the worker has started."""
