@@ -90,17 +90,20 @@ async def test_an_event_handler_of_on_job_request_may_answer_later(is_async: boo
 
 
 @pytest.mark.parametrize("returned", [None, {"by": "handler"}])
-async def test_what_the_method_returns_counts_whatever_event_handlers_return(returned: dict[str, str] | None) -> None:
+@pytest.mark.parametrize("answer", [{}, {"by": "method"}])
+async def test_what_the_method_returns_counts_whatever_event_handlers_return(
+    answer: dict[str, str], returned: dict[str, str] | None
+) -> None:
     """J2: the first that is not None is the answer."""
 
     class Answering(BaseWorker):
         async def on_job_request(self, message: BusJobRequestMessage) -> dict[str, str]:
-            return {"by": "method"}
+            return answer
 
     worker = Answering("worker")
     worker.add_event_handler("on_job_request", lambda _worker, _message: returned)
     async with running(worker) as runner:
-        assert await runner.job("worker", name="any") == {"by": "method"}
+        assert await runner.job("worker", name="any") == answer
 
 
 @pytest.mark.parametrize(

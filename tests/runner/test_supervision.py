@@ -118,6 +118,35 @@ async def test_each_restart_is_told_of_with_what_the_life_before_has_failed_of()
     ]
 
 
+@pytest.mark.parametrize("at_a_parent", [False, True])
+async def test_who_waits_for_a_worker_hears_that_it_is_given_up_since_it_cannot_be_attached(at_a_parent: bool) -> None:
+    """S1, J4: when it was tried as often as it may be, and who asks later hears it, too."""
+
+    class Unattachable(Fragile):
+        async def attach(self, **kwargs: Any) -> None:
+            if self.number > 1:
+                raise OSError("no device")
+            await super().attach(**kwargs)
+
+    class Parent(Helper):
+        async def on_worker_failed(self, data: WorkerErrorData) -> None:
+            failed.append(data)
+
+    failed: list[WorkerErrorData] = []
+    async with WorkerRunner() as runner:
+        runner.add_event_handler("on_error", lambda _, data: failed.append(data))
+        parent = Parent("parent")
+        await runner.add_workers(parent, wait=True)
+        await (parent if at_a_parent else runner).supervise(fragile(kind=Unattachable), max_restarts=2, backoff=SOON)
+        await which(runner)
+        await fail(runner)
+        for _ in range(2):
+            with pytest.raises(JobError, match="worker 'w' has failed: RestartLimitError"), anyio.fail_after(3):
+                await runner.job("w", name="which")
+        await settle()
+        assert [(data.worker_name, type(data.exception)) for data in failed] == [("w", RestartLimitError)]
+
+
 async def test_restarts_that_are_long_ago_do_not_count() -> None:
     """S1: the limit is for so many seconds."""
     async with WorkerRunner() as runner:

@@ -9,8 +9,9 @@ from anyio.lowlevel import checkpoint
 
 from support.broken_buses import Broken, Picky
 from support.conditions import eventually
-from support.families import Parent, Unattachable
+from support.families import Arriving, Parent, Unattachable
 from support.messages import Note, note
+from support.runners import quiet_runner
 from support.subscribers import Plain
 from support.workers import Helper, running
 from workerbus import (
@@ -462,3 +463,20 @@ async def test_a_child_that_cannot_be_attached_is_an_error_of_who_adds_it_alone(
         with pytest.raises(OSError, match="no room"):
             await parent.add_workers(Helper("child"))
     assert told == []
+
+
+@pytest.mark.parametrize("whose", ["the parent's", "the runner's"])
+async def test_an_end_that_comes_while_children_start_with_their_parent_starts_no_more_of_them(whose: str) -> None:
+    """W5, R2: the start of the parent does not fail of that."""
+    parent, first, second = Parent(), Arriving("first"), Helper("second")
+    await parent.add_workers(first, second)
+    async with quiet_runner() as runner:
+        await runner.add_workers(parent)
+        await first.arriving.wait()
+        if whose == "the parent's":
+            await runner.bus.send(BusEndWorkerMessage(source="test", target="parent"))
+        else:
+            await runner.end()
+        await parent.wait()
+        assert parent.failed == []
+        assert runner.get_worker("second") is None

@@ -52,6 +52,23 @@ class Lingering(Helper):
                 await self.release.wait()
 
 
+async def test_a_stop_cancels_what_a_run_does_that_an_end_has_let_return() -> None:
+    """W6: though the grace period is not over."""
+
+    class Tidy(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            await super().run(params)
+            tidying.set()
+            await anyio.sleep_forever()
+
+    tidying, worker = anyio.Event(), Tidy("w")
+    async with running(worker, grace_period=100) as runner:
+        await runner.bus.send(BusEndWorkerMessage(source="test", target="w"))
+        await tidying.wait()
+        with anyio.fail_after(0.1):
+            await worker.stop()
+
+
 async def test_stop_from_outside_returns_when_the_worker_has_finished() -> None:
     """W6"""
     worker = Helper("w")
