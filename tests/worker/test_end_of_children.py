@@ -1,6 +1,7 @@
 """W5: children finish before their parent."""
 
 import itertools
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -475,6 +476,39 @@ async def test_an_end_lets_the_hook_finish_that_a_child_has_caused_by_its_end() 
     assert heard == [last]
 
 
+@pytest.mark.parametrize("kind", [Note, Alarm])
+async def test_what_a_child_says_last_is_heard_though_it_ends_before_the_hooks_of_its_ending_parent_have_run(
+    kind: type[Note] | type[Alarm],
+) -> None:
+    """W5: an end waits for what children still cause, whatever they wait for themselves."""
+
+    class Busy(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note | Alarm):
+                heard.append(message.n)
+                self.begun.set()
+                await self.release.wait()
+
+    class Brief(Helper):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            await self.release.wait()
+            await self.send_bus_message(kind(1, source="child", target="parent"))
+
+    heard: list[int] = []
+    parent, child = Busy("parent"), Brief("child")
+    async with running(parent) as runner:
+        await parent.add_workers(child, wait=True)
+        await runner.bus.send(kind(0, source="test", target="parent"))
+        await parent.begun.wait()
+        await end(parent, runner)
+        child.release.set()
+        await child.wait()
+        parent.release.set()
+        await parent.wait()
+    assert heard == [0, 1]
+
+
 async def test_an_end_reaches_a_child_that_is_on_its_way_to_the_bus() -> None:
     """R2, W5: it ends when it has come there, and not when the grace period is over."""
     bus, parent = SlowToSubscribe(), Helper("parent")
@@ -710,22 +744,27 @@ async def test_a_parent_that_ends_while_its_children_start_starts_no_more(way: W
     assert second.started_at is None
 
 
-async def test_a_child_on_its_way_to_the_bus_hears_why_its_parent_ends() -> None:
-    """R2: the reason reaches every worker."""
+@pytest.mark.parametrize("message", [BusEndWorkerMessage, BusCancelWorkerMessage])
+async def test_a_child_on_its_way_to_the_bus_hears_why_its_parent_ends(
+    message: type[BusEndWorkerMessage] | type[BusCancelWorkerMessage], caplog: pytest.LogCaptureFixture
+) -> None:
+    """R2, R8: the reason reaches every worker."""
 
     class Hearing(Arriving):
         async def on_bus_message(self, message: BusMessage) -> None:
-            if isinstance(message, BusEndWorkerMessage):
+            if isinstance(message, BusEndWorkerMessage | BusCancelWorkerMessage):
                 reasons.append(message.reason)
 
+    caplog.set_level(logging.INFO, "workerbus.worker")
     reasons: list[str | None] = []
     parent, child = Helper("parent"), Hearing("child")
     async with running(parent) as runner, anyio.create_task_group() as group:
         group.start_soon(parent.add_workers, child)
         await child.arriving.wait()
-        await runner.end(reason="enough")
+        await runner.bus.send(message("enough", source="test", target="parent"))
         await parent.wait()
     assert reasons == ["enough"]
+    assert [f"worker {name!r} has ended: enough" in caplog.messages for name in ("parent", "child")] == [True, True]
 
 
 async def test_a_child_hears_why_its_parent_was_cancelled_even_if_that_fails_of_it() -> None:

@@ -242,7 +242,7 @@ class Supervision:
     def _wants_back(self, child: Supervised, error: BaseException | None) -> bool:
         if child.unit.failure is not None or not self._host.takes_workers:
             return False
-        return child.unit.due or wants_back(self._restart, failed=error is not None)
+        return wants_back(self._restart, failed=error is not None)
 
     def _counts(self, unit: RestartUnit) -> bool:
         """Count a restart, unless this is part of one that was counted; returns False if it is one too many."""
