@@ -59,9 +59,7 @@ class Plan:
         name: The worker; of the first one, the first life crashes.
     """
 
-    def __init__(
-        self, place: str | None = None, error: type[BaseException] = PlantedError, name: str = "w"
-    ) -> None:
+    def __init__(self, place: str | None = None, error: type[BaseException] = PlantedError, name: str = "w") -> None:
         self.place, self.error, self.name = place, error, name
         self.names = NAMES if name == "w" else FOUR
         self.life = 1 if name != "w" or place in ("stop", "stopped", "cleanup", "cleaned up") else 2
