@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio import create_task_group, current_time, sleep, sleep_forever
+from anyio import CancelScope, Event, create_task_group, current_time, sleep, sleep_forever
 
 from support.endings import HANGING, SOON, Endless, Told, Working, hanging, outcome
 from support.leaks import nothing_left
@@ -521,3 +521,31 @@ async def test_a_handler_that_answers_during_the_grace_and_goes_on_has_the_rest_
         begun = current_time()
         await runner.end()
     assert ended == [begun + 2]
+
+
+@pytest.mark.parametrize("kind", [Note, Alarm])
+async def test_a_hook_that_outlasts_all_grace_is_cancelled_and_has_unwound_before_the_clean_up(
+    kind: type[Note] | type[Alarm],
+) -> None:
+    """R2, W6: though by then the hooks of jobs have lanes of their own."""
+    log: list[str] = []
+
+    class Stuck(BaseWorker):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, kind):
+                begun.set()
+                try:
+                    await sleep_forever()
+                finally:
+                    with CancelScope(shield=True):
+                        await sleep(0.5)
+                    log.append("unwound")
+
+        async def cleanup(self) -> None:
+            log.append("cleaned up")
+
+    begun = Event()
+    async with running(Stuck("it"), grace_period=1.0, job_grace=1.0) as runner:
+        await runner.bus.send(kind(0, source="test", target="it"))
+        await begun.wait()
+    assert log == ["unwound", "cleaned up"]

@@ -329,32 +329,34 @@ async def test_one_that_fails_while_another_is_added_is_part_of_the_same_restart
         assert [await which(runner, "a"), await which(runner, "b")] == [5, 6]
 
 
-async def test_one_that_cannot_be_added_when_another_was_given_up_is_given_up_with_it() -> None:
+@pytest.mark.parametrize("fails", [True, False])
+async def test_one_that_is_added_when_another_is_given_up_is_given_up_with_it_and_no_more_are_made(fails: bool) -> None:
     """S1, J4: it is one failure, which is reported once."""
 
     class Short(Fragile):
         async def on_activated(self, args: Any) -> None:
-            if self.number == 3:
+            if self.number == 4:
                 self.broken.set()
 
-    class Unattachable(Fragile):
+    class Late(Fragile):
         async def attach(self, **kwargs: Any) -> None:
-            if self.number == 4:
+            if self.number == 5:
                 await anyio.sleep(0.2)
-                raise OSError("no device")
+                if fails:
+                    raise OSError("no device")
             await super().attach(**kwargs)
 
     errors: list[WorkerErrorData] = []
     async with WorkerRunner() as runner:
         runner.add_event_handler("on_error", lambda _, data: errors.append(data))
-        supervision = await runner.supervise(
-            fragile("a", Short), fragile("b", Unattachable), strategy="all_for_one", max_restarts=1, backoff=SOON
-        )
+        factories = fragile("a", Short), fragile("b", Late), fragile("c")
+        supervision = await runner.supervise(*factories, strategy="all_for_one", max_restarts=1, backoff=SOON)
         await which(runner, "b")
         await fail(runner, "b")
         await anyio.sleep(1)
-        for name in ("a", "b"):
+        for name in supervision.names:
             with pytest.raises(JobError, match=f"worker '{name}' has failed: RestartLimitError: worker 'a'"):
                 await runner.job(name, name="which", timeout=100)
-        assert set(supervision.states.values()) == {"failed"}
+        assert supervision.states == {"a": "failed", "b": "failed" if fails else "ended", "c": "failed"}
         assert [each.worker_name for each in errors] == ["a"]
+        assert Fragile.made == 5

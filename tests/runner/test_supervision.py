@@ -279,6 +279,43 @@ async def test_a_first_worker_that_was_used_before_is_refused() -> None:
             await runner.supervise(lambda: worker)
 
 
+@pytest.mark.parametrize("how", ["end", "stop", "crash"])
+async def test_who_waits_for_children_that_are_restarted_is_told_when_their_parent_goes(how: str) -> None:
+    """S1, J4: of each of its supervisions, at once, and of what they had failed."""
+
+    class Parent(Fragile):
+        async def on_activated(self, args: Any) -> None:
+            for name in names:
+                await self.supervise(fragile(name), backoff=LATE)
+
+    async def ask(name: str) -> None:
+        with pytest.raises(JobError, match=f"worker '{name}' has failed: ValueError: broken"):
+            await runner.job(name, name="which")
+        told.append(name)
+
+    names, told = ["one", "two"], list[str]()
+    async with WorkerRunner() as runner:
+        runner.add_event_handler("on_error", lambda *_: None)
+        parent = Parent("parent")
+        await runner.add_workers(parent, wait=True)
+        async with anyio.create_task_group() as tasks:
+            for name in names:
+                await fail(runner, name)
+                tasks.start_soon(ask, name)
+            await settle()
+            assert told == []
+            if how == "end":
+                await runner.bus.send(BusEndWorkerMessage(source="me", target="parent"))
+            elif how == "stop":
+                await parent.stop()
+            else:
+                parent.broken.set()
+            await settle()
+            assert sorted(told) == names
+            assert dict(runner.registry.restarting) == {}
+            tasks.cancel_scope.cancel()
+
+
 async def test_a_supervised_worker_that_is_stopped_before_the_run_has_ended() -> None:
     """S1, R1: nobody could make it anew then, and the run waits for nobody."""
     runner = WorkerRunner()
