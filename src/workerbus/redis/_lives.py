@@ -154,6 +154,8 @@ class Lives:
             NameTakenError: Another process has a worker of such a name; a `ValueError`.
         """
         self.state, self.count, self._attempted, self._checked = LifeState.JOINING, 0, None, False
+        self._last_refusal, self.lag, self.round_trip = "", 0, None
+        self._writer.begin()
         self._connections = self._new_connections()
         try:
             await self._join_first(within)

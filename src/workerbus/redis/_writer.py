@@ -149,6 +149,10 @@ class Writer:
         self._tried: Entry | None = None
         self.retries: int = 0
 
+    def begin(self) -> None:
+        """Begin anew, since the bus is opened: what is refused then is told, also if it was the last time."""
+        self._told = False
+
     async def run(self, connection: Connection) -> None:
         """Write what there is to write, on one connection, for as long as that lasts.
 
