@@ -348,6 +348,7 @@ async def test_a_supervised_child_goes_and_comes_before_its_parents_eyes() -> No
 
     said: list[str] = []
     async with WorkerRunner() as runner:
+        runner.add_event_handler("on_worker_restarted", lambda _, data: said.append(f"the runner: {data.worker_name}"))
         await runner.add_workers(Parent("parent"), wait=True)
         await which(runner, "child")
         await fail(runner, "child")
@@ -357,7 +358,9 @@ async def test_a_supervised_child_goes_and_comes_before_its_parents_eyes() -> No
         assert child.parent == "parent"
         await fail(runner, "child")
         await anyio.sleep(1)
-    assert sorted(said) == sorted(["ready", "gone", "restarted 1", "ready", "gone", "RestartLimitError"])
+        assert runner.statistics().restarts == 1
+    expected = ["ready", "gone", "restarted 1", "the runner: child", "ready", "gone", "RestartLimitError"]
+    assert sorted(said) == sorted(expected)
 
 
 async def test_a_supervised_parent_goes_and_comes_with_its_children() -> None:

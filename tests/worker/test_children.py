@@ -42,6 +42,23 @@ async def test_added_workers_are_children() -> None:
         await runner.job("two", name="echo")
 
 
+async def test_who_adds_a_child_again_can_wait_for_its_start() -> None:
+    """W9: though somebody else has added it."""
+
+    class Slow(Helper):
+        async def on_activated(self, args: Any) -> None:
+            await anyio.sleep(1)
+            started.append(current_time())
+
+    started: list[float] = []
+    parent, child = Parent(), Slow("child")
+    async with running(parent):
+        await parent.add_workers(child)
+        assert started == []
+        await parent.add_workers(child, wait=True)
+        assert started == [current_time()]
+
+
 async def test_children_are_watched() -> None:
     """W5"""
     parent = Parent()

@@ -256,6 +256,28 @@ async def test_what_is_sent_behind_an_end_has_no_hook_in_either_lane_while_both_
     assert sorted(message.n for message in heard) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("first", [Note, Alarm])
+async def test_hooks_of_both_lanes_may_ask_a_child_for_a_job_before_it_ends(first: type[Note] | type[Alarm]) -> None:
+    """R2, W5: whichever of the lanes goes on later."""
+
+    class Asking(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note | Alarm):
+                await anyio.sleep(0.1 if isinstance(message, first) else 0.2)
+                answers.append((await self.job("child", name="echo"))["worker"])
+
+    answers: list[str] = []
+    worker = Asking("w")
+    async with running(worker) as runner:
+        await worker.add_workers(Helper("child"), wait=True)
+        for message in (alarm(1, "w"), note(1, "w")):
+            await runner.bus.send(message)
+        await settle()
+        await runner.bus.send(BusEndWorkerMessage(source="test", target="w"))
+        await worker.wait()
+    assert answers == ["child", "child"]
+
+
 async def test_a_worker_is_stopping_while_its_jobs_have_their_grace() -> None:
     """O2, R2"""
     worker = Helper("w")

@@ -293,7 +293,7 @@ async def test_a_wait_that_is_cancelled_leaves_the_error_to_the_run() -> None:
     try:
         async with running(Helper("other")) as runner:
             with anyio.move_on_after(0.05):
-                await runner.add_workers(worker, wait=True)
+                await runner.add_workers(Helper("first"), worker, wait=True)
             await worker.wait()
     except OSError as exc:
         caught = exc

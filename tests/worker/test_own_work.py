@@ -82,23 +82,27 @@ async def test_whatever_ends_a_worker_cancels_its_tasks_before_its_clean_up(end:
             order.append("cleanup")
             await super().cleanup()
 
-    async def work() -> None:
+    async def work(unwinds: float) -> None:
         try:
             await sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
-                await sleep(0.5)
+                await sleep(unwinds)
             order.append("unwound")
 
+    def begin(_: object) -> None:
+        for unwinds in (0.5, 0.7, 0.3):
+            worker.create_task(work, unwinds)
+
     worker, runner = Cleaning("w"), quiet_runner()
-    runner.add_event_handler("on_ready", lambda _: worker.create_task(work))
+    runner.add_event_handler("on_ready", begin)
     await runner.add_workers(worker)
     async with nothing_left(runner), anyio.create_task_group() as group:
         group.start_soon(runner.run)
         await runner.registry.wait_for("w")
         await settle()
         await {"end": runner.end, "cancel": runner.cancel, "stop": worker.stop}[end]()
-    assert order == ["unwound", "cleanup"]
+    assert order == ["unwound"] * 3 + ["cleanup"]
 
 
 async def test_a_task_can_be_cancelled_and_waited_for() -> None:

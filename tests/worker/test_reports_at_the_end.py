@@ -63,6 +63,13 @@ class Picky(HearingOfEnds):
         return True
 
 
+class PickyAboutErrors(Hearing):
+    """Is asked, too, and hears of nothing else."""
+
+    def accepts_bus_message(self, message: BusMessage) -> bool:
+        return True
+
+
 class Watching(HearingOfEnds):
     """Watches its child by name as well."""
 
@@ -112,17 +119,18 @@ class WatchingLater(HearingOfEnds):
 PARENTS = (Hearing, HearingOfEnds, Busy, Picky, Watching)
 
 
-async def heard(parent: Hearing, child: Child, end: str, steps: int) -> list[str]:
+async def heard(parent: Hearing, end: str, steps: int, *children: Child) -> list[str]:
     async with quiet_runner(grace_period=1) as runner:
         runner.add_event_handler("on_error", lambda _, data: parent.told.append(f"on_error {data.worker_name}"))
         await runner.add_workers(parent, wait=True)
-        await parent.add_workers(child, wait=True)
+        await parent.add_workers(*children, wait=True)
         if isinstance(parent, WatchingLater):
             await parent.watch_workers("child")
-        child.go.set()
+        for child in children:
+            child.go.set()
         for _ in range(steps):
             await checkpoint()
-        await (runner.end() if end == "end" else runner.cancel())
+        await {"end": runner.end, "cancel": runner.cancel, "stop": parent.stop}[end]()
     return parent.told
 
 
@@ -146,15 +154,29 @@ def test_a_parent_that_ends_hears_of_each_error_and_end_of_its_children(
     origin = "on_bus_message" if child is FailingHook else "run"
     expected = {f"failed child {origin}"} | ({"gone child"} if parent is not Hearing else set())
     for steps, seed in schedules:
-        told = run(heard, parent(), child(), end, steps, backend=backend, seed=seed)
+        told = run(heard, parent(), end, steps, child(), backend=backend, seed=seed)
         assert sorted(told) == sorted(expected), (steps, seed)
 
 
 def test_a_child_that_is_watched_by_name_as_well_stays_a_child(backend: str) -> None:
     """W7, W9: its end reaches the parent when that ends, too"""
     for steps, seed in SCHEDULES:
-        told = run(heard, WatchingLater(), FailingNow(), "cancel", steps, backend=backend, seed=seed)
+        told = run(heard, WatchingLater(), "cancel", steps, FailingNow(), backend=backend, seed=seed)
         assert sorted(told) == ["failed child run", "gone child"], (steps, seed)
+
+
+@pytest.mark.parametrize("end", ["end", "cancel", "stop"])
+@pytest.mark.parametrize("parent", [HearingOfEnds, Picky, PickyAboutErrors])
+def test_a_parent_that_ends_hears_of_all_children_that_fail_in_one_step(
+    backend: str, parent: type[Hearing], end: str
+) -> None:
+    """W7, W9: also where what they report waits in one place."""
+    names = ("a", "b", "c")
+    for steps, seed in FEW:
+        told = run(heard, parent(), end, steps, *map(FailingNow, names), backend=backend, seed=seed)
+        ends = [] if parent is PickyAboutErrors else [f"gone {name}" for name in names]
+        expected = [*(f"failed {name} run" for name in names), *ends]
+        assert sorted(told) == expected, (steps, seed)
 
 
 async def test_what_children_report_behind_a_hook_that_the_end_cuts_off_is_heard_in_its_order() -> None:
@@ -191,7 +213,7 @@ def test_an_end_runs_a_system_hook_that_was_queued_before_it(backend: str) -> No
             await super().on_worker_failed(data)
 
     for steps, seed in SCHEDULES:
-        told = run(heard, Failing(), FailingNow(), "end", steps, backend=backend, seed=seed)
+        told = run(heard, Failing(), "end", steps, FailingNow(), backend=backend, seed=seed)
         assert told == ["failed child run"], (steps, seed)
 
 
@@ -208,7 +230,7 @@ def test_a_hook_for_a_child_that_fails_at_its_end_may_still_ask_for_a_job(backen
             return dict(message.payload or {})
 
     for steps, seed in SCHEDULES:
-        told = run(heard, Asking(), FailingAtTheEnd(), "end", steps, backend=backend, seed=seed)
+        told = run(heard, Asking(), "end", steps, FailingAtTheEnd(), backend=backend, seed=seed)
         assert sorted(told) == ["gone child", "noted {'of': 'child'}"], (steps, seed)
 
 

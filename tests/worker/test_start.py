@@ -409,6 +409,25 @@ async def test_a_worker_that_is_not_curious_is_told_of_nobody(monkeypatch: pytes
     assert set(told) == {"curious"}
 
 
+@pytest.mark.parametrize("first", ["message", "job", "neither"])
+async def test_a_worker_is_announced_once_whatever_it_says_while_it_starts_and_later(first: str) -> None:
+    """W2, W9: others are told that it is ready by one message."""
+
+    class Talking(Helper):
+        async def on_activated(self, args: dict[str, Any] | None) -> None:
+            if first == "message":
+                await self.send_bus_message(note(0))
+            elif first == "job":
+                await self.job("helper", name="echo")
+
+    bus, worker = RecordingBus(), Talking("talking")
+    async with running(Helper("helper"), worker, bus=bus):
+        for n in range(2):
+            await worker.send_bus_message(note(n))
+            await worker.job("helper", name="echo")
+    assert sorted(message.source for message in bus.messages(BusWorkerReadyMessage)) == ["helper", "talking"]
+
+
 async def test_a_worker_that_says_something_before_its_start_is_not_announced_by_that() -> None:
     """W2, W9: who waits for it waits for its start."""
 

@@ -69,6 +69,29 @@ async def test_a_stop_cancels_what_a_run_does_that_an_end_has_let_return() -> No
             await worker.stop()
 
 
+async def test_each_who_stops_a_worker_that_was_never_started_waits_until_it_has_finished() -> None:
+    """W6: but its own clean-up does not."""
+
+    class Slow(BaseWorker):
+        async def cleanup(self) -> None:
+            await anyio.sleep(1)
+            await self.stop()
+            await super().cleanup()
+
+    async def stop() -> None:
+        await worker.stop()
+        returned.append(current_time() - begun)
+
+    begun, returned, worker = current_time(), list[float](), Slow("w")
+    runner = quiet_runner()
+    await runner.add_workers(worker)
+    async with anyio.create_task_group() as group:
+        group.start_soon(stop)
+        await anyio.sleep(0.5)
+        group.start_soon(stop)
+    assert returned == [1, 1]
+
+
 async def test_stop_from_outside_returns_when_the_worker_has_finished() -> None:
     """W6"""
     worker = Helper("w")
@@ -408,12 +431,14 @@ async def test_a_request_that_waits_for_the_start_of_a_stopped_worker_is_answere
     runner = quiet_runner()
     await runner.add_workers(worker, Helper("peer"))
     raw = await Raw.on(runner.bus)
-    await raw.ask("1", "w", "echo")
+    for job_id in ("1", "2", "3"):
+        await raw.ask(job_id, "w", "echo")
     await worker.stop()
     async with runner:
         await runner.registry.wait_for("peer")
         await raw.settle()
-        assert [status for status, _ in raw.answers("1")] == [JobStatus.CANCELLED]
+        for job_id in ("1", "2", "3"):
+            assert [status for status, _ in raw.answers(job_id)] == [JobStatus.CANCELLED]
 
 
 PLACES = [
@@ -584,6 +609,23 @@ async def test_a_worker_that_is_stopped_before_the_run_does_not_run() -> None:
     await worker.stop()
     await runner.run()
     assert worker.started_at is None
+
+
+async def test_a_run_waits_for_a_worker_that_was_stopped_before_it_and_cleans_up_yet() -> None:
+    """W6, R1: and ends when that has finished."""
+
+    class Slow(BaseWorker):
+        async def cleanup(self) -> None:
+            await anyio.sleep(1)
+
+    worker, runner, begun = Slow("w"), quiet_runner(), current_time()
+    await runner.add_workers(worker)
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker.stop)
+        await anyio.sleep(0.5)
+        await runner.run()
+        assert current_time() == begun + 1
+        assert repr(worker) == "<Slow 'w', finished>"
 
 
 async def test_a_worker_that_was_never_attached_can_be_stopped_and_is_as_new() -> None:

@@ -333,11 +333,14 @@ class WorkerLifecycle:
         if not state.has_begun:
             if state.phase is Phase.ATTACHED and not self._lived:
                 state.closing = self._lived = True
+                self._end_task = get_current_task().id
                 state.inbox.refuse_the_rest()
                 try:
                     await self._wind_down.of_unstarted()
                 finally:
                     self.finish_if_over()
+            elif self._lived and get_current_task().id != self._end_task:
+                await state.finished.wait()
             return
         self._let_go(cancel_run=get_current_task().id not in (self._run_task, self._end_task))
         if _inside.get() is not self._mark:
@@ -378,8 +381,7 @@ class WorkerLifecycle:
         state = self._state
         if state.final_message is not None or state.phase is Phase.FINISHED:
             return
-        state.final_message = message
-        state.reason = message.reason
+        state.final_message, state.reason = message, message.reason
         if state.has_begun:
             state.closing = True
             # First of all the jobs: whatever run() raises while it is cancelled, they are answered CANCELLED.

@@ -76,5 +76,5 @@ class ParentHost:
             data.error, data.exception, data.origin, data.fatal, source=name, target=state.name
         )
         state.bus.post(message)
-        if not (state.hooks.takes_reports and state.hooks.wants("on_worker_failed")) and state.runner is not None:
+        if not state.hooks.wants("on_worker_failed") and state.runner is not None:
             state.runner.worker_error_untold(data)
