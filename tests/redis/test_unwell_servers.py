@@ -16,8 +16,11 @@ from support.runners import runner_on
 from support.subscribers import Plain
 from support.workers import Helper
 from workerbus import CLEANUP_SECONDS, BusUnavailable, NameTakenError, WorkerRunner
+from workerbus._backoff import jitter
 from workerbus.redis import RedisBus, RedisReplyError
+from workerbus.redis._errors import ConnectionLost
 from workerbus.redis._lives import _LEAVE_SECONDS
+from workerbus.redis._reader import BLOCK_SECONDS
 from workerbus.redis._reconnecting import ConnectionEvent, ConnectionState, ReconnectingConnection
 from workerbus.redis._settings import RedisSettings
 from workerbus.testing import virtual_backend
@@ -212,6 +215,90 @@ async def test_a_connection_says_how_soon_it_tries_again_and_does(server: HandRe
     attempts = [event.attempt for _, event in events if event.state is not LOST]
     second = attempts.index(1, 1)
     assert attempts == [*range(1, second + 1), *range(1, len(attempts) - second + 1)]
+
+
+async def test_a_connection_that_is_closed_at_any_moment_is_closed_for_good(server: HandRedis) -> None:
+    """L1: while it waits to try again, too."""
+    for moment in range(24):
+        server.go_away()
+        connection = ReconnectingConnection(RedisSettings.parse("redis://server"), "test")
+
+        async def get(connection: ReconnectingConnection = connection) -> None:
+            with contextlib.suppress(ConnectionLost):
+                await connection.get()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(get)
+            await anyio.sleep(0.1)
+            server.come_back()
+            await anyio.sleep(moment * LATENCY)
+            await connection.aclose()
+        connects = connection.connects
+        await anyio.sleep(0.3)
+        assert (connection.state, connection.connects, server.links) == (ConnectionState.CLOSED, connects, [])
+
+
+@pytest.mark.parametrize("purpose", ["writer", "reader"])
+async def test_a_connection_that_is_answered_no_more_is_made_anew_each_time(server: HandRedis, purpose: str) -> None:
+    """X2: though the others are well."""
+    ears = {name: Plain(f"ear {name}", receives="own") for name in ("left", "right")}
+    async with new_bus("right") as right, new_bus("left") as bus:
+        for name, each in (("left", bus), ("right", right)):
+            await each.subscribe(ears[name])
+        await anyio.sleep(0.5)
+        for times in (1, 2):
+            server.hang(f"left:{purpose}")
+            unsent = bus.transmit(note(times, target="ear right"), bus.peers)
+            await right.send(note(times, target="ear left"))
+            limit = LEASE / 2 + (BLOCK_SECONDS if purpose == "reader" else 0)
+            await anyio.sleep(limit + LEASE / 5 + 0.5)
+            assert unsent.settled
+            assert [len(ear.got) for ear in ears.values()] == [times, times]
+            assert (bus.state, bus.statistics().connections_lost) == ("connected", times)
+
+
+@pytest.mark.parametrize("command", ["XADD", "BEAT", "JOIN", "CLAIM"])
+async def test_what_is_refused_again_is_tried_again_and_told_as_the_first_time(
+    server: HandRedis, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X2, X10: as soon, and once each time."""
+    monkeypatch.setattr(jitter(), "uniform", lambda _low, _high: 0.0)
+    async with new_bus("right") as right, new_bus("left") as bus:
+        await right.subscribe(Plain("ear", receives="own"))
+        bus.keep_name("w")
+        tried: list[list[float]] = []
+        listener = Timed(bus)
+        for times in (1, 2, 3):
+            await anyio.sleep(2.0)
+            server.refuse(command, FULL)
+            if command in ("JOIN", "CLAIM"):
+                server.forget(bus.incarnation)
+            if command == "XADD":
+                bus.transmit(note(times, target="ear"), bus.peers)
+            before = len(server.done)
+            await anyio.sleep(2.5)
+            server.refuse(command, None)
+            at = [at for at, whose, name in server.done[before:] if whose.startswith("left") and name == command]
+            tried.append([round(each - at[0], 3) for each in at])
+            assert len([text for _, text in listener.reports if "OOM" in text]) == times
+        shortest = min(map(len, tried))
+        assert shortest > 1
+        assert tried[0][:shortest] == tried[1][:shortest] == tried[2][:shortest]
+
+
+async def test_what_could_not_be_trimmed_is_trimmed_when_the_server_allows_it(server: HandRedis) -> None:
+    """X4: also where nothing else comes."""
+    ear = Plain("it")
+    async with new_bus("right") as right, new_bus("left") as bus:
+        await right.subscribe(ear)
+        await anyio.sleep(LEASE)
+        server.refuse("XTRIM", FULL)
+        await bus.send(note(1, target="it"))
+        await anyio.sleep(1.0)
+        assert server.inboxes[right.incarnation]
+        server.refuse("XTRIM", None)
+        await anyio.sleep(2 * BLOCK_SECONDS)
+        assert not server.inboxes[right.incarnation]
 
 
 async def test_each_message_that_is_none_is_counted_and_kept(server: HandRedis) -> None:

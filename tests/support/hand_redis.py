@@ -137,6 +137,11 @@ class HandRedis:
         for link in [link for link in self.links if purpose in link.purpose]:
             link.break_it()
 
+    def hang(self, purpose: str) -> None:
+        """Answer the connections of one purpose no more that are there now."""
+        for link in self.links:
+            link.hangs |= link.purpose == purpose
+
     def refuse(self, command: str, text: str | None) -> None:
         """Answer a command with an error, from now on; None for no more."""
         if text is None:
@@ -390,6 +395,7 @@ class Link(ByteStream):
         purpose: What the client calls it.
         queue: The commands since MULTI.
         queue_refused: Whether one of them was refused.
+        hangs: Whether it is answered no more.
     """
 
     def __init__(self, server: HandRedis) -> None:
@@ -400,6 +406,7 @@ class Link(ByteStream):
         self.purpose = ""
         self.queue: list[Sequence[bytes]] | None = None
         self.queue_refused = False
+        self.hangs = False
 
     def greet(self, command: Sequence[str]) -> None:
         self.purpose = command[command.index("SETNAME") + 1] if "SETNAME" in command else "?"
@@ -448,7 +455,7 @@ class Link(ByteStream):
             await self._frozen()
             self._check()
             replies += _packed(await self._server.do(self, command))
-        if not replies:
+        if self.hangs or not replies:
             await self.unless_broken(Event())
         await self._travel()
         return replies
