@@ -153,8 +153,6 @@ class Supervision:
                 await self._bring_down(list(self._children.values()), "another worker could not be added")
             raise
         finally:
-            for child in self._children.values():
-                child.comes = False
             self._begun.set()
 
     def release(self, name: str) -> None:
@@ -176,9 +174,9 @@ class Supervision:
                 unit.scope.cancel()
 
     def brings(self, worker: Any) -> bool:
-        """Whether a worker is just being added as the next one of its name."""
+        """Whether a worker is just being added as the next one of its name, or as a first one that is to go again."""
         child = self._child_of(worker)
-        return child is not None and child.comes
+        return child is not None and (child.comes or child.state is SupervisedState.RESTARTING)
 
     def goes(self, worker: Any, error: BaseException | None) -> None:
         """Decide whether there will be another one, when a worker begins to go."""

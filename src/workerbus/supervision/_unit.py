@@ -45,7 +45,7 @@ class Supervised:
         going: Whether the worker of this life has begun to go by itself.
         before: What the life before has failed of.
         left: Set when the worker has left the bus, and its name is free.
-        comes: Whether a life is about to be added, the first or the next.
+        comes: Whether the next life is just being added.
         unit: With whom it is restarted.
     """
 
@@ -63,7 +63,7 @@ class Supervised:
         self.before: BaseException | None = None
         self.going = False
         self.left = LazyEvent()
-        self.comes = True
+        self.comes = False
 
     def lives(self, worker: Any) -> None:
         """Begin the next life, before the worker is added: it may fail in the very step in which it was."""
