@@ -161,6 +161,24 @@ async def test_a_name_is_kept_until_somebody_has_it_or_it_is_freed() -> None:
         assert bus.released == []
 
 
+async def test_each_of_several_names_is_kept_until_it_is_its_turn() -> None:
+    """X5, S1: whatever becomes of the others."""
+    bus, ones = HandBus(LEFT), [Unique(name) for name in ("one", "two", "three", "four")]
+    async with bus:
+        for each in ones:
+            await bus.subscribe(each)
+            bus.keep_name(each.name)
+            await bus.unsubscribe(each)
+        await bus.subscribe(ones[0])
+        bus.name_lost("two", "left")
+        bus.free_name("three")
+        assert sorted(bus.claimed_names) == ["four", "one"]
+        assert bus.released == ["three"]
+        await bus.unsubscribe(ones[0])
+        bus.free_name("four")
+        assert bus.released == ["three", "one", "four"]
+
+
 async def test_a_claim_without_a_connection_in_time_is_refused() -> None:
     """X5."""
     bus = HandBus(LEFT, send_timeout=3.0)

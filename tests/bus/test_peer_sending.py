@@ -400,15 +400,17 @@ async def test_a_bus_that_closes_lets_nobody_wait_for_a_connection() -> None:
     """L1, X2."""
     bus = HandBus(LEFT)
     async with create_task_group() as group:
-        sending = Sending(bus, note(1))
+        sendings = [Sending(bus, note(n)) for n in (1, 2, 3)]
         async with bus:
             bus.end_life("fenced")
-            group.start_soon(sending)
+            for sending in sendings:
+                group.start_soon(sending)
             await settle()
-    assert isinstance(sending.outcome, BusUnavailable)
-    assert not sending.outcome.maybe_stored
-    assert "closed" in str(sending.outcome)
-    assert sending.at == 0.0
+    for sending in sendings:
+        assert isinstance(sending.outcome, BusUnavailable)
+        assert not sending.outcome.maybe_stored
+        assert "closed" in str(sending.outcome)
+        assert sending.at == 0.0
 
 
 async def test_jobs_go_to_nobody_while_all_sessions_are_over() -> None:

@@ -97,17 +97,21 @@ async def test_starting_many_workers_queues_nothing_for_the_others() -> None:
 
 @pytest.mark.parametrize("receives", ["all", "own"])
 async def test_observers_get_the_announcements(receives: str) -> None:
-    """B7: they are meant for runners and observers."""
-    observer = Plain("observer", receives=receives)
+    """B7: they are meant for runners and observers, each of them."""
+    observers = [Plain(name, receives=receives) for name in ("observer", "another")]
     bus = MemoryBus()
-    await bus.subscribe(observer)
+    for observer in observers:
+        await bus.subscribe(observer)
     async with running(Helper("helper"), bus=bus) as runner:
-        (ready,) = await observer.until(1, BusWorkerReadyMessage)
+        for observer in observers:
+            (ready,) = await observer.until(1, BusWorkerReadyMessage)
+            assert ready.source == "helper"
         worker = runner.get_worker("helper")
         assert worker is not None
         await worker.stop()
-        (gone,) = await observer.until(1, BusWorkerGoneMessage)
-    assert ready.source == gone.source == "helper"
+        for observer in observers:
+            (gone,) = await observer.until(1, BusWorkerGoneMessage)
+            assert gone.source == "helper"
 
 
 async def test_announcements_are_kept_from_workers_though_everybody_has_just_got_a_broadcast() -> None:

@@ -113,6 +113,7 @@ def test_a_class_that_is_defined_again_replaces_the_former_one() -> None:
 
     former, latter = define_it(), define_it()
     assert type(there_and_back(latter(1.0, source="me"))) is latter
+    assert there_and_back(Alert(3, source="me")) == Alert(3, source="me")
     assert "never registered" in refusal(former(1.0, source="me")).reason
 
 
