@@ -75,13 +75,20 @@ async def test_events_are_told_one_at_a_time_in_the_order_of_what_has_happened()
     ]
 
 
-async def test_a_handler_that_fails_is_logged_and_the_next_one_called(caplog: pytest.LogCaptureFixture) -> None:
+class _Gone(BaseException):
+    """No `Exception`, as what some libraries raise."""
+
+
+@pytest.mark.parametrize("error", [ValueError, _Gone])
+async def test_a_handler_that_fails_is_logged_and_the_next_one_called(
+    caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
     """X10."""
     bus, told = HandBus(LEFT), []
 
     @bus.event_handler("on_gap")
     def fails(*_: object) -> None:
-        raise ValueError("the handler's own")
+        raise error("the handler's own")
 
     bus.add_event_handler("on_gap", lambda _, text: told.append(text))
     async with bus:
