@@ -96,7 +96,6 @@ class Day:
     async def _live(self, right: RedisBus) -> None:
         server, bus = self._server, self._bus
         await right.subscribe(self._ear)
-        server.about["persistence"] = "aof_enabled:0\r\n"
         self.look()
         async with anyio.create_task_group() as group:
             server.go_away()
@@ -185,6 +184,7 @@ def test_a_bus_that_is_opened_again_is_as_a_new_one(
     async def main(again: bool) -> list[tuple[float, str]]:
         server, bus = HandRedis(LEASE), new_bus()
         server.latency = LATENCY
+        server.about["persistence"] = "aof_enabled:0\r\n"
         with server.reached():
             if again:
                 async with RedisBus("redis://server", lease=LEASE, name="right"):

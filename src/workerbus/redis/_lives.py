@@ -106,6 +106,7 @@ class Lives:
         self._position = "0-0"
         self._attempted: str | None = None  # the incarnation that may have joined, though no answer says so
         self._checked = False
+        self._warned: set[str] = set()
         self._scope: CancelScope | None = None
         self._reason = ""
         self._last_refusal = ""
@@ -155,6 +156,7 @@ class Lives:
         """
         self.state, self.count, self._attempted, self._checked = LifeState.JOINING, 0, None, False
         self._last_refusal, self.lag, self.round_trip = "", 0, None
+        self._warned.clear()
         self._writer.begin()
         self._connections = self._new_connections()
         try:
@@ -215,7 +217,9 @@ class Lives:
         if self._checked:
             return
         found = await check_server(connection)
-        for text in (*found.warnings, *found.notes):
+        told = [text for text in (*found.warnings, *found.notes) if text not in self._warned]  # at the last attempt
+        self._warned.update(told)
+        for text in told:
             logger.warning("bus %r: %s", self._bus.name, text, extra=self.about)
         await check_rights(connection, self._membership.inbox(incarnation))
         self._checked = True
