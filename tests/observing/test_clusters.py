@@ -23,6 +23,7 @@ from workerbus import (
     BusMessage,
     BusObservationMessage,
     BusObserveMessage,
+    BusWorkerRegistryMessage,
     JobError,
     MemoryBus,
     NotRunningError,
@@ -32,8 +33,8 @@ from workerbus import (
     bus_message,
     job,
 )
-from workerbus.observing import ObservedCluster, PassedMessage, PassingMessages, observe_cluster
-from workerbus.runner import _observers
+from workerbus.observing import ObservedCluster, PassedMessage, PassingMessages, _cluster, observe_cluster
+from workerbus.runner import _observers, _reporter
 from workerbus.runner._notes import ROOM
 from workerbus.runner._observers import parts
 from workerbus.runner._reporter import Report, Reporter
@@ -449,26 +450,92 @@ async def test_one_who_was_cut_off_sees_all_again() -> None:
 
 
 async def test_runners_that_share_a_bus_are_all_seen_and_one_tells_what_passes() -> None:
-    """O7, R6: also one that starts and one that ends later."""
+    """O7, R6: also one that starts later, and alone when the one that has told ends."""
     net = network()
     async with (
         net.end("shared") as bus,
-        observe_cluster(net.end("view"), messages="all") as cluster,
+        observe_cluster(net.end("view"), messages="all", interval=4.0) as cluster,
+        running(Helper("a"), name="one", bus=bus) as first,
         running(Helper("b"), name="two", bus=bus) as second,
     ):
-        async with running(Helper("a"), name="one", bus=bus):
-            state = await seen(cluster, lambda state: set(state["runners"]) == {"one", "two"})
-            assert {name: row["runner"] for name, row in state["workers"].items()} == {"a": "one", "b": "two"}
-            passing = cluster.messages()
-            await second.job("a", name="echo")
-            assert [each.kind for each in await of_jobs(passing, 2)] == ["asked", "answered"]
-            await anyio.sleep(2.5)  # both have reported since
-            assert not [each for each in passing.take() if each.job_id]
-        await seen(cluster, lambda state: set(state["runners"]) == {"two"})
-        await anyio.sleep(1.5)  # the other one is asked for what passes
+        state = await seen(cluster, lambda state: set(state["runners"]) == {"one", "two"})
+        assert {name: row["runner"] for name, row in state["workers"].items()} == {"a": "one", "b": "two"}
         passing = cluster.messages()
+        await second.job("a", name="echo")
+        assert [each.kind for each in await of_jobs(passing, 2)] == ["asked", "answered"]
+        await anyio.sleep(4.5)  # both have reported since
+        assert not [each for each in passing.take() if each.job_id]
+        await first.end()
+        await seen(cluster, lambda state: set(state["runners"]) == {"two"})
+        await anyio.sleep(0.5)  # the other one is asked at once for what passes
         await second.job("b", name="echo")
         assert [each.kind for each in await of_jobs(passing, 2)] == ["asked", "answered"]
+
+
+async def test_one_that_tells_everything_once_more_is_seen_as_it_is_now() -> None:
+    """O7: where it is asked anew, as one is that begins."""
+    net = network()
+    async with (
+        running(Helper("a"), Helper("b"), name="host", bus=net.end("host")) as runner,
+        observe_cluster(net.end("view"), interval=5.0) as cluster,
+    ):
+        await seen(cluster, lambda state: set(state["workers"]) == {"a", "b"})
+        worker = runner.get_worker("a")
+        assert worker is not None
+        await worker.stop()
+        runner.bus.post(BusWorkerRegistryMessage(runner="host", workers=[], asks=True, source="host"))
+        await seen(cluster, lambda state: set(state["workers"]) == {"b"})
+        await anyio.sleep(6)
+        assert set(cluster.state()["workers"]) == {"b"}
+
+
+async def test_one_who_is_lost_before_it_has_answered_is_not_waited_for() -> None:
+    """O7, X4: neither at once nor when one looks again."""
+    net = network(lease=0.5, beat=0.25)
+    async with (
+        running(Helper("helper"), name="host", bus=net.end("host")),
+        net.end("mute"),
+        observe_cluster(net.end("view")) as cluster,
+    ):
+        cluster.rest()
+        net.split("mute", "view")
+        cluster.look()
+        net.kill("mute")
+        net.heal()
+        begun = anyio.current_time()
+        await cluster.answered()
+        assert anyio.current_time() - begun < 1
+        assert set(cluster.state()["workers"]) == {"helper"}
+
+
+async def test_of_each_report_it_is_read_what_was_missed_however_many_parts_the_one_before_had() -> None:
+    """O7"""
+    net = network()
+    async with net.end("other") as other, observe_cluster(net.end("view")) as cluster:
+        head = {"now": 1.0, "asked_at": 1.0, "sampled": False, "missed": 2}
+        rest: dict[str, Any] = {"changes": {}, "notes": []}
+        for number in (1, 2):
+            for part, more in (({**head, **rest}, True), (rest, True), (rest, False)):
+                text = json.dumps(part)
+                other.post(BusObservationMessage(number, text, more, source="other", target=cluster._me.name))
+            await eventually(lambda number=number: cluster.missed >= 2 * number)  # type: ignore[misc]  # a number
+            assert cluster.missed == 2 * number
+
+
+async def test_times_of_another_process_are_right_at_once_after_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L8, O7: though its clock differs, and nothing was asked for long."""
+    monkeypatch.setattr(_cluster, "monotonic", anyio.current_time)
+    for module in (_observers, _reporter):
+        monkeypatch.setattr(module, "monotonic", lambda: anyio.current_time() + 1000)
+    net = network()
+    looks = observe_cluster(net.end("view"), messages="none")
+    async with running(Helper("helper"), name="host", bus=net.end("host")), looks as cluster:
+        for _ in range(2):
+            assert [runner.clock.seconds for runner in cluster._asked.values()] == [pytest.approx(1000, abs=0.2)]
+            cluster.rest()
+            await anyio.sleep(5)
+            cluster.look()
+            await cluster.answered()
 
 
 async def test_of_a_process_that_is_lost_no_runner_is_seen_any_more() -> None:

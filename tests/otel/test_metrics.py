@@ -11,7 +11,7 @@ from support.restarts import SOON, fail, fragile
 from support.runners import quiet_runner, runner_on
 from support.telemetry import Telemetry
 from support.workers import Helper, running
-from workerbus import BusJobRequestMessage, JobError, WorkerRunner, job
+from workerbus import BusJobRequestMessage, JobError, WorkerPool, WorkerRunner, job
 from workerbus.otel import Names, instrument
 from workerbus.redis import RedisBus
 from workerbus.testing import settle
@@ -86,6 +86,17 @@ async def test_each_request_of_a_group_has_a_wait_of_its_own(telemetry: Telemetr
     longest = {point.attributes[Names.DESTINATION]: point.max for point in telemetry.points(Names.QUEUE_DURATION)}
     assert longest.keys() == {"a", "b", "c"}
     assert min(longest.values()) > 0
+
+
+async def test_a_request_for_a_pool_that_shares_its_name_waits_in_that_name(telemetry: Telemetry) -> None:
+    """O2, S2: the time is the real one, so it is only known that there is some."""
+    async with running(WorkerPool("pool", Helper, size=1, shared="part"), name="r") as runner:
+        instrument(runner, **telemetry.providers)
+        for _ in range(2):
+            await runner.job("pool", name="echo")
+    (queued,) = telemetry.points(Names.QUEUE_DURATION)
+    assert (queued.attributes[Names.DESTINATION], queued.count) == ("pool", 2)
+    assert queued.min > 0
 
 
 async def test_what_a_runner_counts_is_there_when_a_reader_asks(telemetry: Telemetry) -> None:

@@ -103,3 +103,19 @@ def test_a_pool_that_others_share_its_name_with_is_asked_by_its_own_name_and_ans
     )
     assert (job.worker, job.handler, job.status) == ("pool", "pool@1/1", "cancelled")
     assert (job.cancelled, job.reason) == (3.0, "timeout")
+
+
+def test_of_two_shared_pools_in_one_group_each_has_what_was_said_to_its_own_part() -> None:
+    """S2"""
+    first, second = jobs_of(
+        [
+            of("BusJobRequestMessage", 1.0, "a", "pool@1", asked_as="pool"),
+            of("BusJobRequestMessage", 1.0, "a", "other@2", asked_as="other"),
+            of("handler begins", 2.0, "pool@1/1", "pool"),
+            of("handler begins", 2.5, "other@2/1", "other"),
+            of("BusJobCancelMessage", 3.0, "a", "pool@1", reason="timeout"),
+            of("BusJobCancelMessage", 4.0, "a", "other@2", reason="timeout"),
+        ]
+    )
+    assert (first.worker, first.handler, first.cancelled) == ("pool", "pool@1/1", 3.0)
+    assert (second.worker, second.handler, second.cancelled) == ("other", "other@2/1", 4.0)

@@ -37,6 +37,7 @@ from workerbus.testing import (
 from workerbus.testing.clock._run import run_steered
 from workerbus.testing.clock._steering import Steering, TaskStep
 from workerbus.testing.exploring._schedule import Following, Schedule, parse
+from workerbus.testing.exploring._shrinking import shrink
 from workerbus.testing.exploring._strategies import Strategy
 
 ALL: tuple[Strategy, ...] = (random_walk(), pct(1), pct(3), exhaustive(2))
@@ -393,6 +394,18 @@ def test_no_switch_of_a_small_schedule_can_be_left_out(backend: str) -> None:
             # It passes then, or the others do not come up without it.
             with suppress(ValueError):
                 replay(scenario, "/".join([head, *others]))
+
+
+@given(st.integers(1, 8), st.sets(st.frozensets(st.integers(0, 7), max_size=8)))
+def test_of_what_is_shrunk_nothing_can_be_left_out(count: int, pass_with: set[frozenset[int]]) -> None:
+    """T2: also what could not be left out before something else was."""
+
+    def fails(items: Sequence[int]) -> Sequence[int] | None:
+        return None if frozenset(items) in pass_with else items
+
+    left = shrink(range(count), fails, 1000)
+    assert not any(fails([item for item in left if item != each]) for each in left)
+    assert shrink(range(4), lambda items: items if 2 in items and (0 in items or 3 not in items) else None, 99) == (2,)
 
 
 def test_shrinking_does_not_slide_to_another_failure(backend: str) -> None:

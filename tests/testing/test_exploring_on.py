@@ -5,7 +5,7 @@ import multiprocessing
 import re
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,9 +31,10 @@ from workerbus.testing import (
     random_walk,
     replay,
 )
-from workerbus.testing.clock._steering import ChosenFault, Steering
+from workerbus.testing.clock._steering import ChosenFault, Steering, TaskStep
+from workerbus.testing.exploring._runs import Ran
 from workerbus.testing.exploring._schedule import Following, parse
-from workerbus.testing.exploring._strategies import Strategy
+from workerbus.testing.exploring._strategies import ROUND, Strategy
 
 ALL: tuple[Strategy, ...] = (random_walk(), pct(3), exhaustive(2), exhaustive(1, reduction=False))
 
@@ -185,6 +186,35 @@ def test_what_was_stopped_goes_on_as_if_it_had_not(backend: str, strategy: Strat
     assert (part.failure is None) == (whole.failure is None)
     if part.failure is not None and whole.failure is not None:
         assert (part.failure.number, part.failure.schedule) == (whole.failure.number, whole.failure.schedule)
+
+
+READY = [TaskStep(name, 0) for name in ("0", "0.1", "0.2")]
+
+
+def orders_of(strategy: Strategy, parts: Sequence[int]) -> list[list[int]]:
+    """Return what all orders choose that a search hands out, where it is stopped after each part, and goes on."""
+    chosen: list[list[int]] = []
+    saved: dict[str, Any] | None = None
+    for part in parts:
+        search = strategy.search(7, 2, saved)
+        left = part
+        while left:
+            orders = search.following(min(left, ROUND))
+            left -= len(orders)
+            for order in orders:
+                chosen.append([order.chooser.choose(READY) for _ in range(60)])
+                chosen[-1] += [order.chooser.fault("a message", ["lost"]) for _ in range(20)]
+                ready = [3] * (len(chosen) * 7 % 50)  # one run has more choices than another
+                search.learn(Ran([], ready, range(len(chosen) % 20), (), "", {}))
+        saved = json.loads(json.dumps(search.saved()))
+    return chosen
+
+
+@pytest.mark.parametrize("strategy", [pct(3), random_walk()], ids=repr)
+@pytest.mark.parametrize("parts", [(1, 149), (10, 60, 80), (64, 1, 85), (100, 50), (65, 65, 20)])
+def test_what_is_drawn_is_the_same_wherever_it_was_stopped(strategy: Strategy, parts: Sequence[int]) -> None:
+    """T8: also where the runs so far had more choices than those from which the round was drawn."""
+    assert orders_of(strategy, parts) == orders_of(strategy, [150])
 
 
 def test_what_is_exhausted_stays_so(backend: str, tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workerbus import BaseWorker, BusJobRequestMessage, JobError, JobFailure, JobStatus, WorkerRunner, job
+from workerbus import BaseWorker, BusJobRequestMessage, JobError, JobFailure, JobStatus, WorkerPool, WorkerRunner, job
 from workerbus.testing import (
+    Behaviour,
     History,
     NotLinearizableError,
     Operation,
+    ScriptedWorker,
     exhaustive,
     explore,
     linearizable,
@@ -277,6 +279,28 @@ async def test_a_job_that_has_not_been_answered_is_pending() -> None:
             group.cancel_scope.cancel()
     assert (pending.status, pending.returned) == (None, None)
     assert history.operations[0].status is JobStatus.CANCELLED
+
+
+@pytest.mark.parametrize("worker", [None, "bank", "bank@berlin"])
+async def test_a_job_of_a_pool_that_shares_its_name_is_noted_with_its_answer(worker: str | None) -> None:
+    """T4, S2: whichever of its names is given."""
+    async with WorkerRunner(name="asker") as runner:
+        history = History(runner.bus, worker=worker)
+        await runner.add_workers(WorkerPool("bank", AccountWorker, size=1, shared="berlin"), AccountWorker("other"))
+        await runner.registry.wait_for("bank@berlin")
+        await runner.job("bank", name="deposit", payload={"amount": 5})
+    (deposit,) = history.operations
+    assert deposit == Operation("deposit", {"amount": 5}, "asker", 0, DONE, {"balance": 5}, 1)
+
+
+async def test_a_job_that_ends_with_its_stream_is_noted_with_its_answer() -> None:
+    """T4, J14"""
+    async with WorkerRunner(name="asker") as runner:
+        history = History(runner.bus)
+        await runner.add_workers(ScriptedWorker("teller", Behaviour(chunks=[{"n": 1}], response={"balance": 5})))
+        await runner.job("teller", name="tell")
+    (told,) = history.operations
+    assert told == Operation("tell", {}, "asker", 0, DONE, {"balance": 5}, 1)
 
 
 # --- calls by hand

@@ -253,6 +253,22 @@ async def test_all_who_wait_for_a_message_hear_of_it() -> None:
         group.cancel_scope.cancel()
 
 
+async def test_the_first_message_that_fits_is_the_one_whatever_is_sent_before_who_waits_runs() -> None:
+    async with RecordingBus() as bus, create_task_group() as group:
+        got: list[Note] = []
+
+        async def wait() -> None:
+            got.append(await bus.wait_for(Note, matching=lambda message: message.n > 1))
+
+        group.start_soon(wait)
+        await settle()
+        for numbers in ((0,), (1, 2, 3, 0)):
+            for n in numbers:
+                bus.post(note(n))
+            await settle()
+    assert got == [note(2)]
+
+
 async def test_a_message_is_waited_for_until_it_is_sent() -> None:
     async with RecordingBus() as bus, create_task_group() as group:
         got: list[Note] = []

@@ -166,6 +166,7 @@ class ObservedCluster:
             for runner in list(self._asked.values()):
                 self._forget(runner)
             self._first.clear()
+            self._silent.clear()
             self._overview.rest()
 
     async def answered(self) -> None:
@@ -236,6 +237,7 @@ class ObservedCluster:
         for runner in [each for each in self._asked.values() if each.at == peer]:
             self._forget(runner)
         self._first.pop(peer.incarnation, None)
+        self._silent.discard(peer.incarnation)
         self._changed.set()
 
     def heard(self, message: BusMessage) -> None:

@@ -63,7 +63,9 @@ class TracingTap:
     def __call__(self, message: BusMessage) -> None:
         """Note when a request has come; called by the bus."""
         if isinstance(message, BusJobRequestMessage):
-            self._came[message.job_id, message.target or ""] = perf_counter()
+            options = message.options
+            asked = message.target if options is None else options.asked_as or message.target  # as a handler sees it
+            self._came[message.job_id, asked or ""] = perf_counter()
             if len(self._came) > REMEMBERED_ARRIVALS:
                 self._came.popitem(last=False)
 

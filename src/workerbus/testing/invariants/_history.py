@@ -12,7 +12,13 @@ from attrs import evolve, field, frozen, mutable
 from workerbus._values import JobStatus
 from workerbus.bus._bus import WorkerBus
 from workerbus.errors import JobFailure
-from workerbus.messages import BusJobRequestMessage, BusJobResponseMessage, BusJobResponseUrgentMessage, BusMessage
+from workerbus.messages import (
+    BusJobRequestMessage,
+    BusJobResponseMessage,
+    BusJobResponseUrgentMessage,
+    BusJobStreamEndMessage,
+    BusMessage,
+)
 
 
 @frozen
@@ -119,13 +125,20 @@ class History:
 
     def _pass(self, message: BusMessage) -> None:
         if isinstance(message, BusJobRequestMessage):
-            if self._worker in (None, message.target) and (message.job_id, message.target) not in self._open:
+            options = message.options
+            asked = message.target if options is None else options.asked_as or message.target  # it answers in that name
+            if self._worker in (None, asked, message.target) and (message.job_id, asked) not in self._open:
                 number = self._call(message.job_name, message.payload, message.source)
-                self._open[message.job_id, message.target] = number
+                self._open[message.job_id, asked] = number
         elif isinstance(message, BusJobResponseMessage | BusJobResponseUrgentMessage):
-            known = self._open.get((message.job_id, message.source))
-            if known is not None and self._operations[known].status is None:
-                self._return(known, message.status, message.response)
+            self._answered(message, message.status, message.response)
+        elif isinstance(message, BusJobStreamEndMessage):
+            self._answered(message, JobStatus.COMPLETED, message.data)
+
+    def _answered(self, message: Any, status: JobStatus, answer: Any) -> None:
+        known = self._open.get((message.job_id, message.source))
+        if known is not None and self._operations[known].status is None:
+            self._return(known, status, answer)
 
     def _call(self, name: str | None, payload: Any, by: str) -> int:
         self._operations.append(Operation(name, payload, by, self._noted))
