@@ -294,6 +294,25 @@ async def test_what_is_refused_again_is_tried_again_and_told_as_the_first_time(
         assert tried[0][:shortest] == tried[1][:shortest] == tried[2][:shortest]
 
 
+@pytest.mark.parametrize("seconds", [-1_000.0, 1_000.0])
+async def test_each_life_reads_its_own_inbox_though_the_clock_of_the_server_was_set(
+    server: HandRedis, seconds: float
+) -> None:
+    """X3, X4: from its beginning; of one that is set back, all is older there than what was read before."""
+    ear = Plain("it", receives="own")
+    async with new_bus("right") as right, new_bus("left") as bus:
+        await bus.subscribe(ear)
+        await anyio.sleep(0.5)
+        for times in (1, 2, 3):
+            await right.send(note(times, target="it"))
+            await anyio.sleep(0.5)
+            assert len(ear.got) == times
+            server.set_clock(seconds)
+            server.forget(bus.incarnation)
+            await anyio.sleep(2.0)
+            assert bus.statistics().lives == 1 + times
+
+
 async def test_what_could_not_be_trimmed_is_trimmed_when_the_server_allows_it(server: HandRedis) -> None:
     """X4: also where nothing else comes."""
     ear = Plain("it")

@@ -79,7 +79,8 @@ class HandRedis:
         self.links: list[Link] = []
         self.done: list[tuple[float, str, str]] = []
         self.about: dict[str, str] = dict(WELL)
-        self._last: Id = (0, 0)
+        self._clock = LONG_AGO
+        self._last: dict[str, Id] = {}
         self._changed = Event()
         self._away = False
         self._frozen: Event | None = None
@@ -106,7 +107,7 @@ class HandRedis:
     @property
     def now(self) -> int:
         """Its own time, in milliseconds."""
-        return round((LONG_AGO + current_time()) * 1000)
+        return round((self._clock + current_time()) * 1000)
 
     def times(self, name: str, purpose: str = "") -> list[float]:
         """When a command was done, by connections of one purpose or of all."""
@@ -164,6 +165,10 @@ class HandRedis:
         self._refusals.clear()
         self._lost_answers.clear()
         self._spoils.clear()
+
+    def set_clock(self, seconds: float) -> None:
+        """Set its clock forward, or back."""
+        self._clock += seconds
 
     def forget(self, member: str) -> None:
         """Declare a member lost."""
@@ -281,12 +286,12 @@ class HandRedis:
         return self.inboxes.get(key.decode().removeprefix(f"{self._base}inbox:"))
 
     def _store(self, member: str, fields: Fields) -> bytes:
-        milliseconds, number = self._last
-        self._last = (self.now, 0) if self.now > milliseconds else (milliseconds, number + 1)
-        self.inboxes[member].append((self._last, fields))
+        milliseconds, number = self._last.get(member, (0, 0))
+        last = self._last[member] = (self.now, 0) if self.now > milliseconds else (milliseconds, number + 1)
+        self.inboxes[member].append((last, fields))
         self._changed.set()
         self._changed = Event()
-        return b"%d-%d" % self._last
+        return b"%d-%d" % last
 
     async def _read(self, link: "Link", command: Sequence[bytes]) -> Any:
         options = dict(zip(command[1:5:2], command[2:5:2], strict=True))
