@@ -102,15 +102,22 @@ async def test_a_job_that_was_asked_for_just_before_the_end_has_its_grace() -> N
         assert (await raw.answer("1"))[0] is JobStatus.COMPLETED
 
 
-def test_an_end_of_a_worker_that_never_starts_has_its_grace_too(backend: str) -> None:
+class Silent(BaseWorker):
+    async def run(self, params: WorkerParams) -> None:
+        await params.wait_for_end()
+
+
+class Starting(BaseWorker):
+    async def start(self) -> None:
+        await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("kind", [Silent, Starting])
+def test_an_end_of_a_worker_that_never_starts_has_its_grace_too(backend: str, kind: type[BaseWorker]) -> None:
     """R2: for an end of a single worker, if it knows that it is to end"""
 
-    class Silent(BaseWorker):
-        async def run(self, params: WorkerParams) -> None:
-            await params.wait_for_end()
-
     async def main() -> None:
-        worker = Silent("w")
+        worker = kind("w")
         async with running(Helper("peer"), grace_period=1) as runner:
             await runner.add_workers(worker)
             await ended(worker, runner)

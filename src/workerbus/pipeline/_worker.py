@@ -140,7 +140,7 @@ class PipelineWorker(PipelineHooks, BaseWorker, FrameWorker):
         core.dispatch.active_changed = session.active_changed
         core.became_ready = session.worker_started
         core.in_words = session
-        core.presence.before_leaving = [part.depart]
+        core.presence.before_leaving = part.depart
 
     # --- what it is
 

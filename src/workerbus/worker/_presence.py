@@ -37,7 +37,7 @@ class Presence:
 
     Attributes:
         ready_handlers: As given.
-        before_leaving: Functions to await before the worker leaves the bus, in their order.
+        before_leaving: Awaited before the worker leaves the bus; None for most.
     """
 
     __slots__ = (
@@ -54,7 +54,7 @@ class Presence:
         self._told: dict[str, WorkerReadyData] = {}
         self._most_told = _TOLD
         self.ready_handlers: Mapping[str, tuple[str, ...]] = ready_handlers
-        self.before_leaving: list[Callable[[], Awaitable[None]]] | None = None  # most workers never have one
+        self.before_leaving: Callable[[], Awaitable[None]] | None = None
 
     def begin(self) -> bool:
         """Let requesters of this runner find the worker while it starts; returns whether its name is free for that."""
@@ -133,15 +133,15 @@ class Presence:
         """Whether `leave` waits for nobody: no one watches for the departure, and the bus does not override a step."""
         state = self._state
         unsubscribe = type(state.bus).unsubscribe is WorkerBus.unsubscribe
-        return unsubscribe and not self.before_leaving and not state.registry.watches_departure(state.name)
+        return unsubscribe and self.before_leaving is None and not state.registry.watches_departure(state.name)
 
     async def leave(self) -> None:
         """Leave bus and registry, the last step of the worker's end; its name is free when this returns."""
         state = self._state
         registry, bus, worker = state.registry, state.bus, state.worker
         try:
-            for step in self.before_leaving or ():
-                await step()
+            if self.before_leaving is not None:
+                await self.before_leaving()
         finally:
             # Off the bus first, and out of the registry last: whoever watches for the departure can use the name.
             for watched in self._watched or ():

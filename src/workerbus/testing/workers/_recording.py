@@ -81,7 +81,7 @@ class RecordingWorker(BaseWorker):
         self.recorded: list[HookRun] = []
         core = core_of(self)
         news = self.__news = News(core.state.name, lambda: [run.hook for run in self.recorded])
-        core.presence.before_leaving = [news.leave]
+        core.presence.before_leaving = news.leave
 
     # In the class body, since a worker's hooks are collected when its class is made; type checkers see those inherited.
     for _hook in sorted(HOOKS - {"on_job_request"}):
