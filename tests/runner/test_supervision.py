@@ -559,6 +559,8 @@ async def test_wrong_arguments_are_refused_at_once(wrong: dict[str, Any], error:
         await WorkerRunner().supervise(fragile(), **wrong)
     with pytest.raises(TypeError):
         await WorkerRunner().supervise()
+    with pytest.raises(TypeError, match="a factory is a function that returns a new worker, not 'w'"):
+        await WorkerRunner().supervise(fragile(), "w")  # type: ignore[arg-type]  # on purpose
 
 
 async def test_a_supervise_that_is_cancelled_leaves_nobody() -> None:

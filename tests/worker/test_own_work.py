@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio import current_time, get_current_task, sleep, sleep_forever
+from anyio.lowlevel import checkpoint
 
 from support import clock
 from support.endings import SOON, Told
@@ -576,6 +577,25 @@ async def test_a_run_without_a_start_costs_no_grace_period(
             await runner.bus.send(BusEndWorkerMessage(source="me", target="own"))
     assert current_time() - begun < SOON
     assert "worker 'own' is to end and is cancelled: its run() has not called start()" in caplog.messages
+
+
+async def test_a_run_that_starts_only_when_an_end_has_come_and_knows_none_is_named_as_that(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """W10: and not as one that has not called start()."""
+
+    async def slow(worker: BaseWorker, params: WorkerParams) -> None:
+        for _ in range(5):
+            await checkpoint()
+        await worker.start()
+        await sleep_forever()
+
+    own, runner = Own(slow), quiet_runner()
+    await runner.add_workers(own)
+    await runner.end()
+    await runner.run()
+    (text,) = [text for text in caplog.messages if "is to end" in text]
+    assert text.startswith("worker 'own' is to end and its run() is cancelled: to be let return, it has to await")
 
 
 @pytest.mark.parametrize("kind", [Own, ChoosingOwn])

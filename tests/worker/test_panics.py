@@ -14,6 +14,7 @@ from support.messages import Note, note
 from support.requesters import Raw, outcome_of
 from support.workers import Helper, running
 from workerbus import (
+    BaseWorker,
     BusJobRequestMessage,
     BusMessage,
     JobStatus,
@@ -162,6 +163,22 @@ async def test_a_panic_that_nobody_has_taken_is_raised_by_the_run(place: str, ki
     except (Panic, GeneratorExit) as exc:
         caught = exc
     assert caught is worker.panic
+
+
+async def test_a_panic_in_the_first_on_activated_is_told_of_with_its_name() -> None:
+    """J2, W9"""
+
+    class Panicking(BaseWorker):
+        async def on_activated(self, args: Any) -> None:
+            raise panic
+
+    panic = Panic("out of bounds")
+    async with running(Peer("peer")) as runner:
+        errors = await Errors().of(runner)
+        with pytest.raises(Panic):
+            await runner.add_workers(Panicking("it"), wait=True)
+        await eventually(lambda: errors.told)
+    assert [(data.exception, data.origin, data.fatal) for data in errors.told] == [(panic, "on_activated", True)]
 
 
 @pytest.mark.parametrize("form", ["method", "event"])

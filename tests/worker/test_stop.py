@@ -10,7 +10,7 @@ from support.buses import Wire
 from support.conditions import eventually
 from support.families import Arriving
 from support.listeners import Chooser
-from support.messages import Note, alarm, note
+from support.messages import Alarm, Note, alarm, note
 from support.requesters import Listener, Raw
 from support.runners import cut_short, quiet_runner
 from support.workers import Doing, Helper, running
@@ -30,6 +30,7 @@ from workerbus import (
     MemoryBus,
     NotRunningError,
     WorkerBus,
+    WorkerErrorData,
     WorkerParams,
     WorkerReadyData,
     job,
@@ -150,6 +151,39 @@ async def test_stop_waits_for_jobs_that_a_handler_has_asked_for_while_it_unwinds
     asking, done = Asking("asking"), list[str]()
     async with running(asking, Doing("doing", do)) as runner:
         await (await Raw.on(runner.bus)).ask("1", "asking", "ask at the end")
+        await asking.begun.wait()
+        await asking.stop()
+        assert len(done) == 1
+
+
+async def test_stop_waits_for_jobs_that_the_hook_of_a_child_s_report_has_asked_for() -> None:
+    """W6, W7: of one that waits behind a hook which the stop cuts off."""
+
+    class Asking(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Alarm):
+                self.begun.set()
+                await anyio.sleep_forever()
+
+        async def on_worker_failed(self, data: WorkerErrorData) -> None:
+            await self.request_job("doing", name="do")
+
+    class Failing(BaseWorker):
+        async def run(self, params: WorkerParams) -> None:
+            await self.start()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise ValueError("broken")
+
+    async def do(_: Doing, message: BusJobRequestMessage) -> None:
+        await anyio.sleep(1)
+        done.append(message.job_id)
+
+    asking, done = Asking("asking"), list[str]()
+    async with running(asking, Doing("doing", do)) as runner:
+        await asking.add_workers(Failing("child"), wait=True)
+        await runner.bus.send(alarm(0, "asking"))
         await asking.begun.wait()
         await asking.stop()
         assert len(done) == 1
