@@ -304,7 +304,7 @@ async def test_a_worker_that_has_nothing_to_clean_up_leaves_in_time(what: str) -
         if what == "watcher":
             await runner.registry.watch_departure("w", hang)
         elif what == "step":
-            core_of(worker).presence.before_leaving = [hang]
+            core_of(worker).presence.before_leaving = hang
         begun = anyio.current_time()
         await worker.stop()
         assert anyio.current_time() - begun == pytest.approx(CLEANUP_SECONDS)
