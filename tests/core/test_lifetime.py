@@ -37,6 +37,16 @@ async def test_who_insists_opens_all_shields_and_nothing_stays_of_them() -> None
     assert whole.shields == set()
 
 
+async def test_what_an_exception_leaves_right_after_its_deadline_gets_no_time_of_its_own() -> None:
+    """L4: nested contexts do not add up, though each is left a little later than it might be."""
+    exc = ValueError()
+    deadline = CleanUp().deadline(exc)
+    await sleep(CLEANUP_SECONDS + 0.05)
+    assert CleanUp().deadline(exc) == deadline
+    await sleep(0.1)
+    assert CleanUp().deadline(exc) == current_time() + CLEANUP_SECONDS  # it was kept, and is raised again
+
+
 async def test_a_wind_down_that_has_begun_keeps_its_deadline() -> None:
     """L4: however often its clock is started."""
     clean_up = CleanUp()

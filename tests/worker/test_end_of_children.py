@@ -509,6 +509,25 @@ async def test_what_a_child_says_last_is_heard_though_it_ends_before_the_hooks_o
     assert heard == [0, 1]
 
 
+async def test_a_parent_whose_hooks_cause_others_all_the_time_ends_when_its_children_have() -> None:
+    """R2, W5: with those that were there then."""
+
+    class Restless(Helper):
+        async def on_bus_message(self, message: BusMessage) -> None:
+            if isinstance(message, Note):
+                await anyio.sleep(0.1)
+                await self.send_bus_message(note(message.n + 1, self.name))
+
+    parent = Restless("parent")
+    async with running(parent, grace_period=10) as runner:
+        await parent.add_workers(Helper("child"), wait=True)
+        await runner.bus.send(note(0, "parent"))
+        begun = current_time()
+        await end(parent, runner)
+        await parent.wait()
+        assert current_time() - begun < 1
+
+
 async def test_an_end_reaches_a_child_that_is_on_its_way_to_the_bus() -> None:
     """R2, W5: it ends when it has come there, and not when the grace period is over."""
     bus, parent = SlowToSubscribe(), Helper("parent")
