@@ -234,6 +234,19 @@ async def test_jobs_are_found_that_a_worker_kept_which_has_gone() -> None:
     assert text == "something is left:\n- 'gone' keeps job 1, open, and waits for 'w'"
 
 
+async def test_jobs_are_found_of_a_worker_that_came_in_the_block() -> None:
+    worker = RecordingWorker("late")
+    async with running(name="r") as runner:
+
+        async def program() -> None:
+            await runner.add_workers(worker, wait=True)
+            core_of(worker).job_client.groups["1"] = JobGroup("1", ["w"])
+
+        text = await left_by(program, runner, stays=[runner.name])
+        core_of(worker).job_client.groups.clear()
+    assert "- 'late' keeps job 1, open, and waits for 'w'" in text
+
+
 async def test_jobs_of_a_runner_are_found() -> None:
     worker = ScriptedWorker("w", Behaviour("hang"))
     async with running(worker, name="r") as runner:

@@ -355,7 +355,7 @@ def test_a_call_that_raises_has_no_answer_unless_it_is_a_failure() -> None:
 def test_several_things_are_judged_each_alone() -> None:
     """T4."""
     history = History()
-    for key in "ab":
+    for key in "cba":
         with history.call("write", 1, by=key):
             pass
         with history.call("read", by=key) as call:
