@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any
@@ -293,6 +294,38 @@ async def two_runners() -> None:
         say("ready")
 
 
+async def after_an_abandoned_run() -> None:
+    """The program has asked its event loop for a signal; an earlier loop was closed with a runner in it."""
+    with anyio.open_signal_receiver(signal.SIGUSR1) as numbers:
+        runner = runner_with()
+        runner.add_event_handler("on_ready", lambda _: signal.raise_signal(signal.SIGUSR1))
+        async with create_task_group() as group:
+            group.start_soon(lambda: runner.run(auto_end=False))
+            async for number in numbers:
+                say(number.name)
+                if runner.signal is not None:
+                    break
+                signal.raise_signal(signal.SIGINT)
+                await anyio.wait_all_tasks_blocked()
+                signal.raise_signal(signal.SIGUSR1)
+    tell(runner)
+
+
+async def in_a_thread() -> None:
+    """Another thread than the event loop's gets the signals, while the loop waits."""
+    runner = WorkerRunner()
+    threads: list[threading.Thread] = []
+
+    def send(_: WorkerRunner) -> None:
+        threads.append(threading.Thread(target=lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT)))
+        threads[0].start()
+
+    runner.add_event_handler("on_ready", send)
+    await runner.run(auto_end=False)
+    threads[0].join()
+    tell(runner)
+
+
 PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
     function.__name__: function
     for function in (
@@ -308,6 +341,8 @@ PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
         ending,
         leaving,
         two_runners,
+        in_a_thread,
+        after_an_abandoned_run,
     )
 }
 
@@ -317,7 +352,7 @@ async def beside_others(backend: str, program: Callable[..., Awaitable[None]], *
 
     An idle asyncio loop sees a signal only with its next timer, if it comes just before the selector begins to wait.
     """
-    if backend == "asyncio":
+    if backend == "asyncio" and program is not in_a_thread:
         loop = asyncio.get_running_loop()
 
         def tick() -> None:
@@ -331,6 +366,8 @@ def main(backend: str, program: str, *arguments: str) -> None:
     lifetime.CLEANUP_SECONDS = math.inf  # type: ignore[misc]  # what ends in time has not waited for the bound (L4)
     logging.getLogger("workerbus").addHandler(logging.NullHandler())
     try:
+        if program == "after_an_abandoned_run":
+            asyncio.run(WorkerRunner().__aenter__())
         run(backend, PROGRAMS[program], *arguments)
     except BaseException as exc:  # the type is what is asked about
         code = f" {exc.code}" if isinstance(exc, SystemExit) else ""

@@ -287,6 +287,20 @@ def test_a_sigint_ends_every_runner_that_listens(backend: str) -> None:
     assert {"one returned", "two returned"} <= set(it.lines)
 
 
+def test_a_signal_wakes_an_event_loop_that_waits_whatever_thread_gets_it(backend: str) -> None:
+    """R5: the system may give it to any."""
+    with program(backend, "in_a_thread") as it:
+        assert it.end() == 0
+    assert it.lines == ["cancelled by SIGINT: SIGINT"]
+
+
+def test_a_run_that_was_never_left_takes_no_signal_from_a_later_event_loop() -> None:
+    """R5, L7: whether a runner there listens to it, or the program has asked the loop for it."""
+    with program("asyncio", "after_an_abandoned_run", errors=True) as it:
+        assert it.end() == 0
+    assert it.lines == ["ready", "SIGUSR1", "SIGUSR1", "cancelled by SIGINT: SIGINT"]
+
+
 @asynccontextmanager
 async def running_both(bus: MemoryBus) -> AsyncIterator[tuple[WorkerRunner, WorkerRunner]]:
     """Two runners that listen to signals, each in its own task."""

@@ -172,6 +172,97 @@ async def test_what_the_program_has_asked_its_event_loop_for_is_heard_after_the_
         group.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("meant", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+@pytest.mark.parametrize("reopened", [False, True], ids=["one run", "runs that join and leave"])
+async def test_what_the_program_asks_its_event_loop_for_during_a_run_is_heard_at_once(
+    own_handlers: Callable[[], list[Any]], meant: signal.Signals, reopened: bool
+) -> None:
+    """R5: by the program and not by the runner, whether that listens to the signal or has nothing to do with it."""
+    own_handlers()
+    notes, noted = anyio.create_memory_object_stream[signal.Signals](10)
+    async with MemoryBus() as bus, WorkerRunner(bus=bus, handle_sigterm=True) as runner:
+        async with notes, noted, anyio.create_task_group() as group:
+            await group.start(note_signals, meant, notes)
+            if reopened:
+                async with WorkerRunner(bus=bus, handle_sigint="always"):
+                    await settle()
+            for _ in range(2):
+                signal.raise_signal(meant)
+                assert await noted.receive() is meant
+            group.cancel_scope.cancel()
+        assert runner.signal is None
+
+
+async def test_a_run_leaves_alone_what_the_program_has_asked_its_event_loop_for(
+    own_handlers: Callable[[], list[Any]],
+) -> None:
+    """R5: another signal than those that it listens to reaches the program, and one that it has heard does not."""
+    own_handlers()
+    notes, noted = anyio.create_memory_object_stream[signal.Signals](10)
+    async with notes, noted, anyio.create_task_group() as group:
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            await group.start(note_signals, number, notes)
+        runner = WorkerRunner(handle_sigterm=True)
+
+        async def send(_: WorkerRunner) -> None:
+            signal.raise_signal(signal.SIGUSR1)
+            assert await noted.receive() is signal.SIGUSR1
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGUSR1)
+            assert await noted.receive() is signal.SIGUSR1
+
+        runner.add_event_handler("on_ready", send)
+        await runner.run(auto_end=False)
+        assert runner.signal is signal.SIGTERM
+        signal.raise_signal(signal.SIGTERM)
+        assert await noted.receive() is signal.SIGTERM
+        group.cancel_scope.cancel()
+
+
+async def test_a_second_signal_is_the_programs_own_even_if_nothing_else_ran_since_the_first(
+    own_handlers: Callable[[], list[Any]],
+) -> None:
+    """R5: a body that does not wait hears it at once."""
+    own_handlers()
+    called: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: called.append(number))
+    runner = WorkerRunner(handle_sigint="always")
+
+    async def interrupt_twice() -> None:
+        async with runner:
+            signal.raise_signal(signal.SIGINT)
+            assert called == []
+            signal.raise_signal(signal.SIGINT)
+            assert called == [signal.SIGINT]
+            await anyio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        await interrupt_twice()
+    assert runner.signal is signal.SIGINT
+
+
+async def test_a_run_leaves_the_wake_up_of_the_event_loop_as_it_was(own_handlers: Callable[[], list[Any]]) -> None:
+    """R5, L1: also if several runs come and go, and if the program asks its event loop for a signal meanwhile."""
+
+    def wake_up() -> int:
+        found = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(found)
+        return found
+
+    own_handlers()
+    before = wake_up()
+    async with MemoryBus() as bus, WorkerRunner(bus=bus), WorkerRunner(bus=bus):
+        pass
+    assert wake_up() == before
+    with anyio.open_signal_receiver(signal.SIGUSR1):
+        asked = wake_up()
+        async with WorkerRunner(handle_sigint="always"):
+            with anyio.open_signal_receiver(signal.SIGUSR2):
+                pass
+        assert wake_up() == asked
+    assert wake_up() == before
+
+
 @pytest.mark.parametrize("how", ["always", True])
 async def test_both_handlers_that_the_program_sets_during_a_run_stay(
     own_handlers: Callable[[], list[Any]], how: Any
@@ -218,34 +309,31 @@ def test_only_three_things_can_be_done_about_a_signal() -> None:
         WorkerRunner(handle_sigint="end")  # type: ignore[arg-type]  # the same
 
 
-@pytest.mark.parametrize("entered", [False, True], ids=["refused", "refused when it is entered"])
-@pytest.mark.parametrize("error", [NotImplementedError, RuntimeError, ValueError])
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [("signal.signal", ValueError("not here")), ("socket.socketpair", OSError("not here"))],
+    ids=["an interpreter of its own", "no more files may be open"],
+)
 async def test_where_there_are_no_signals_a_warning_says_so(
-    error: type[Exception], entered: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    what: str, error: Exception, backend: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """R5: and no failure; the handlers are as they were."""
 
-    class RefusesToOpen:
-        def __enter__(self) -> None:
-            raise error("not here")
-
-        def __exit__(self, *_: object) -> None:
-            raise AssertionError("it is left, and was not entered")
-
-    def refuse(*_: object) -> RefusesToOpen:
-        if entered:
-            return RefusesToOpen()
-        raise error("not here")
+    def refuse(*_: object) -> None:
+        raise error
 
     found = signal_handlers()
-    monkeypatch.setattr("workerbus.runner._signals.open_signal_receiver", refuse)
+    monkeypatch.setattr(what, refuse)
     async with WorkerRunner() as runner:
         await runner.add_workers(Helper("helper"))
         assert await runner.job("helper", name="echo")
-        assert signal_handlers() == found
+        refused = signal_handlers() == found
+    monkeypatch.undo()
+    assert signal_handlers() == found
+    assert refused is not (backend == "trio" and what == "socket.socketpair")  # trio needs none
     assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
         ("WARNING", "signals are not handled: not here")
-    ]
+    ] * refused
 
 
 async def test_a_handler_that_is_not_pythons_own_breaks_no_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 from anyio import CancelScope, Event
+from anyio.lowlevel import current_token
 
 
 def event_class() -> type[Event]:
@@ -34,3 +35,13 @@ def task_getter() -> Callable[[], Any]:
     """
     getter: Callable[[], Any] = getattr(sys.modules[event_class().__module__], "current_task", anyio.get_current_task)
     return getter
+
+
+def caller_from_outside() -> Callable[[Callable[[], object]], object]:
+    """Return a function that has the running event loop call something soon, also from a signal handler or a thread.
+
+    It raises `RuntimeError` when the loop is closed.
+    """
+    token: Any = current_token().native_token
+    soon: Callable[[Callable[[], object]], object] = getattr(token, "run_sync_soon", None) or token.call_soon_threadsafe
+    return soon

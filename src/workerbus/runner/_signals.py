@@ -7,18 +7,16 @@ Python and event loops do with SIGINT by default is nobody's choice, and counts 
 
 A process has one handler per signal, and may have several runners, which come and go in any order. They stand in line:
 
-1. A runner joins the line before it opens anything, and leaves it when all is closed. While no receiver is open, a
-   handler of our own keeps what comes: trio would raise `KeyboardInterrupt` in whatever line of ours happens to run.
-2. The first in line has the receiver open, for the signals of all.
-3. Whenever the first or what the line wants changes, the first closes the receiver, and whoever is first then opens it
-   anew. Not for less: a server may have asked the event loop for the signal meanwhile, and would lose it.
-4. A signal takes all who listen to it out of the line, and is reported to each.
-5. The earlier handlers are remembered once, when the first runner joins, and put back when nobody listens any more. One
-   that somebody has set meanwhile stays.
-6. What the program has asked its event loop for is handled by the loop again.
-7. Whoever takes a signal for a while has found a handler of ours, and may put it back when no runner listens any more:
+1. A runner joins the line before it opens anything, and leaves it when all is closed. Meanwhile there is one handler of
+   our own, for all of them: trio's would raise `KeyboardInterrupt` in whatever line of ours happens to run.
+2. Our handler takes all who listen to the signal out of the line, puts the earlier handlers back, and has the event
+   loop of each report it. So a second signal is the program's own, however soon it comes.
+3. The earlier handlers are remembered once, when the first runner joins, and put back when nobody listens any more. One
+   that somebody has set meanwhile stays, and those in line do not listen to that signal any more.
+4. A signal that comes while handlers are exchanged is heard as soon as that is done.
+5. Whoever takes a signal for a while has found a handler of ours, and may put it back when no runner listens any more:
    servers do, and raise the signal again. Then it gives its place up to the default handler, which gets the signal.
-8. A forked child has the default handlers, and an empty line. What wakes the parent's event loop when a signal comes is
+6. A forked child has the default handlers, and an empty line. What wakes the parent's event loop when a signal comes is
    a socket that they share; so the child lets go of that first.
 """
 
@@ -27,86 +25,185 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Final
 
-from anyio import CancelScope, Event, open_signal_receiver
+from anyio import Event
 
+from workerbus._concurrency.backend import caller_from_outside
 from workerbus._log import about
-from workerbus.runner._found_handlers import FoundHandler, is_loops, module_of
+from workerbus.runner._wakeup import WakeUp
 
 logger = logging.getLogger("workerbus.runner")
 
-_DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
-_LOOPS_OWN = ("asyncio.runners", "trio._core._ki")
+_DEFAULTS: Final = (signal.SIG_DFL, signal.default_int_handler)
+_LOOPS_OWN: Final = ("asyncio.runners", "trio._core._ki")
+_LOOPS: Final = ("asyncio", "trio", "uvloop")
 
 
 class Listener:
     """A runner that listens.
 
     Attributes:
-        wanted: The signals that it listens to, and whether also to those that the program handles.
-        report: Called with the first one that comes.
-        news: Set when the line has changed.
-        receives: Whether it would open the receiver for all. When it does so no more, signals are kept until it leaves.
-        receiving: The scope in which it has the receiver open for all, while it has.
+        wanted: The signals that it listens to.
     """
 
-    def __init__(
-        self, wanted: dict[signal.Signals, bool], report: Callable[[signal.Signals], None], runner: str
-    ) -> None:
+    def __init__(self, wanted: set[signal.Signals], report: Callable[[signal.Signals], None]) -> None:
         self.wanted = wanted
-        self.report = report
-        self.news = Event()
-        self.receives = True
-        self.receiving: CancelScope | None = None
-        self._runner = runner
+        self._report = report
+        self._heard: signal.Signals | None = None
+        self._told = Event()
+        self._call_soon = caller_from_outside()
 
-    def nudge(self) -> None:
-        """Let the runner look at the line again: it has changed."""
-        self.news.set()
-        if self.receiving is not None:
-            self.receiving.cancel()
+    def hear(self, number: signal.Signals) -> None:
+        """Have the signal reported in the runner's event loop. A signal handler may call this, whatever runs."""
+        self._heard = number
+        with suppress(RuntimeError):  # the runner was abandoned, and its loop is closed
+            self._call_soon(self._told.set)
 
     async def listen(self) -> None:
-        """Wait for one of the signals, and report it when the earlier handlers are back in place."""
-        try:
-            while self in _line:
-                if _first() is self:
-                    await _receive(self)
-                if self in _line and _first() is not self:
-                    await self.news.wait()
-                self.news = Event()  # in the step of the look at the line that follows, so that no change is missed
-        except (NotImplementedError, RuntimeError, ValueError) as exc:
-            _cannot(exc, self._runner)
-            self.leave()
-        finally:
-            self.receives = False
-            _look_again()
-            _raise_what_is_left()
+        """Wait for one of the signals, and report it."""
+        await self._told.wait()
+        self._tell()
 
     def leave(self) -> None:
-        """Stop listening; reports a signal that was kept, and that nobody else listens to."""
-        if self in _line:
-            _line.remove(self)
-            _look_again()
-            left = [number for number in _kept if number not in _wanted()]
-            if left:
-                _kept.remove(left[0])
-                self.report(left[0])
-            _raise_what_is_left()
+        """Stop listening; reports a signal that has come and was not reported yet."""
+        _line.leave(self)
+        self._tell()
+
+    def _tell(self) -> None:
+        number, self._heard = self._heard, None
+        if number is not None:
+            self._report(number)
 
 
-_line: list[Listener] = []
-_earlier: dict[signal.Signals, FoundHandler] = {}
-_ours: dict[signal.Signals, Any] = {}  # the handlers while a receiver is open, or while signals are kept for one
-_kept: list[signal.Signals] = []
+class _Line:
+    """The runners that listen, and the handler that they share."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+        self._handler = self._hear  # one object, to be recognized
+        # By the signals whose handler is ours: what has handled them before; None if it was not set from Python.
+        self._earlier: dict[signal.Signals, Any] = {}
+        self._wakeup: WakeUp | None = None
+        self._exchanging = False
+        self._kept: list[signal.Signals] = []
+
+    def join(self, listener: Listener) -> None:
+        with self._exchange():
+            if self._wakeup is None or not self._wakeup.is_running():
+                self._close_wakeup()
+                self._wakeup = WakeUp.open()
+            self._listeners.append(listener)
+
+    def leave(self, listener: Listener) -> None:
+        with self._exchange():
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+        if not self._listeners:
+            self._close_wakeup()
+
+    def is_free(self, number: signal.Signals) -> bool:
+        """Whether nobody has chosen a handler, apart from runners."""
+        handler = self._found(number)
+        return handler in _DEFAULTS or _module_of(handler) in _LOOPS_OWN
+
+    def forget_in_child(self) -> None:
+        """Let a forked child have the handlers that it would have without runners, and an empty line."""
+        if self._wakeup is not None:
+            self._wakeup.forget()
+            self._wakeup = None
+        if self._earlier:
+            signal.set_wakeup_fd(-1)
+        for number, handler in self._earlier.items():
+            if handler is not None and self._is_ours(number):
+                is_loops = _module_of(handler).partition(".")[0] in _LOOPS  # of one that does not run here
+                signal.signal(number, _default(number) if is_loops else handler)
+        self._earlier.clear()
+        self._listeners.clear()
+        self._kept.clear()
+
+    # --- a signal has come
+
+    def _hear(self, number: int, _frame: object) -> None:
+        if self._wakeup is not None:
+            self._wakeup.keep(number)
+        self._kept.append(signal.Signals(number))
+        if not self._exchanging:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Hand on the signals that have come: to those who listen, or else to whatever handles them by now."""
+        if not self._kept:
+            return
+        number = self._kept.pop(0)
+        try:
+            hearing = [each for each in self._listeners if number in each.wanted]
+            if hearing:
+                with self._exchange():
+                    for each in hearing:
+                        self._listeners.remove(each)
+                        each.hear(number)
+            else:
+                if self._is_ours(number):  # rule 5
+                    signal.signal(number, _default(number))
+                signal.raise_signal(number)
+        finally:
+            self._hand_on()
+
+    # --- who handles what
+
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """Let the handlers follow a change of the line. What comes meanwhile is heard afterwards."""
+        try:
+            with _held_back():
+                self._exchanging = True
+                yield
+                self._settle()
+        finally:
+            self._exchanging = False
+            self._hand_on()
+
+    def _settle(self) -> None:
+        for number in [each for each in self._earlier if not self._is_ours(each)]:
+            del self._earlier[number]  # rule 3
+            for each in self._listeners:
+                each.wanted.discard(number)
+        self._listeners = [each for each in self._listeners if each.wanted]
+        wanted = {number for each in self._listeners for number in each.wanted}
+        for number in wanted - self._earlier.keys():
+            found = self._found(number)
+            signal.signal(number, self._handler)
+            self._earlier[number] = found
+        for number in self._earlier.keys() - wanted:
+            earlier = self._earlier.pop(number)
+            if earlier is not None:
+                signal.signal(number, earlier)
+        if self._wakeup is not None:
+            self._wakeup.take()
+
+    def _is_ours(self, number: signal.Signals) -> bool:
+        return signal.getsignal(number) is self._handler
+
+    def _found(self, number: signal.Signals) -> Any:
+        # What handles it apart from us. Ours may be left, or put back, where nobody listens: then that is no handler.
+        return self._earlier.get(number, _default(number)) if self._is_ours(number) else signal.getsignal(number)
+
+    def _close_wakeup(self) -> None:
+        if self._wakeup is not None:
+            self._wakeup.close()
+            self._wakeup = None
+
+
+_line: Final = _Line()
 
 
 def join(
     wanted: Mapping[signal.Signals, bool], report: Callable[[signal.Signals], None], runner: str
 ) -> Listener | None:
-    """Keep the signals that come from now on for a runner, which is to call `Listener.listen` or `Listener.leave`.
+    """Hear the signals that come from now on, for a runner that is to call `Listener.listen` and `Listener.leave`.
 
     Args:
         wanted: The signals to listen to, and whether also to those that the program handles.
@@ -119,21 +216,19 @@ def join(
     if threading.current_thread() is not threading.main_thread():
         _cannot("this is not the main thread", runner)
         return None
-    free = {number: always for number, always in wanted.items() if always or _is_free(number)}
+    free = {number for number, always in wanted.items() if always or _line.is_free(number)}
     if not free:
         names = ", ".join(number.name for number in wanted)
         logger.debug("the program handles %s itself", names, extra=about(runner=runner))
         return None
-    listener = Listener(free, report, runner)
+    listener = Listener(free, report)
     try:
-        _line.append(listener)
-        _look_again()
+        _line.join(listener)
     except BaseException as exc:
-        if listener in _line:
-            _line.remove(listener)
-        if not isinstance(exc, ValueError):
+        _line.leave(listener)
+        if not isinstance(exc, (OSError, ValueError)):
             raise  # it was interrupted
-        _cannot(exc, runner)  # in an interpreter of its own, for instance
+        _cannot(exc, runner)  # no more files may be open, or this is an interpreter of its own
         return None
     return listener
 
@@ -142,154 +237,29 @@ def _cannot(why: object, runner: str) -> None:
     logger.warning("signals are not handled: %s", why, extra=about(runner=runner))
 
 
-def _look_again() -> None:
-    """Do what a change of the line calls for."""
-    first = _first()
-    if first is None or first.receiving is None:
-        _give_up(_taken())
-        _keep()
-    if first is not None and (first.receiving is None or _wanted() != set(_ours)):
-        first.nudge()  # it opens the receiver, or opens it anew for other signals
+def _default(number: signal.Signals) -> Any:
+    return signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
 
 
-def _first() -> Listener | None:
-    return next((each for each in _line if each.receives), None)
-
-
-def _wanted() -> set[signal.Signals]:
-    return {number for each in _line for number in each.wanted}
-
-
-def _keep() -> None:
-    """Keep what comes until a receiver is open, and put back the handlers of what nobody listens to any more."""
-    wanted = _wanted()
-    for number in wanted:
-        # Only what is not remembered yet: between two receivers, asyncio has Python's default handler in place.
-        if number not in _earlier:
-            _earlier[number] = FoundHandler(number)
-        signal.signal(number, _keep_one)
-        _ours[number] = _keep_one
-    for number in _earlier.keys() - wanted:
-        _ours.pop(number, None)
-        _earlier[number].put_back()
-        del _earlier[number]  # only now: till then, what comes is kept
-
-
-def _raise_what_is_left() -> None:
-    """Raise again what was kept, and nobody listens to any more."""
-    while _kept and _kept[0] not in _wanted():
-        signal.raise_signal(_kept.pop(0))
-
-
-def _keep_one(number: int, _frame: object) -> None:
-    which = signal.Signals(number)
-    if which in _earlier or which in _wanted():
-        _kept.append(which)
-    else:  # rule 7
-        signal.signal(which, signal.default_int_handler if which is signal.SIGINT else signal.SIG_DFL)
-        signal.raise_signal(which)
-
-
-async def _receive(listener: Listener) -> None:
-    """Wait for a signal on behalf of the whole line, until one comes or the line changes."""
-    received: signal.Signals | None = None
-    _look_again()
-    if listener not in _line:
-        return
-    wanted, taken, is_open = _wanted(), {}, False
-    receiver = open_signal_receiver(*wanted)
-    try:
-        with CancelScope() as listener.receiving:
-            with _held_back(wanted):
-                numbers = receiver.__enter__()
-                is_open = True
-                if module_of(signal.getsignal(min(wanted))).partition(".")[0] != "trio":
-                    # A receiver of trio's raises again what it has not handed on when it is closed, others forget it.
-                    for number in wanted:
-                        signal.signal(number, _keep_one)
-                _ours.update((number, signal.getsignal(number)) for number in wanted)
-            try:
-                received = _kept[0] if _kept else await anext(aiter(numbers))
-            finally:
-                taken = _taken()
-    finally:
-        listener.receiving = None
-        with _held_back(wanted):
-            if is_open:
-                receiver.__exit__(None, None, None)
-                _ours.clear()  # it has put something else in place
-            _give_up(taken)
-            hearing = [each for each in _line if received in each.wanted]
-            for each in hearing:
-                _line.remove(each)
-            # The handlers are back before anybody hears of the signal: a second one is the program's own, however soon.
-            _look_again()
-    if received is None:
-        return  # the line has changed
-    if received in _kept:
-        _kept.remove(received)
-    for each in hearing:
-        each.nudge()
-        each.report(received)
+def _module_of(function: Any) -> str:
+    inner = function.func if isinstance(function, partial) else function  # partials do not nest
+    return getattr(inner, "__module__", None) or ""
 
 
 @contextmanager
-def _held_back(numbers: set[signal.Signals]) -> Iterator[None]:
-    # While handlers change: asyncio puts Python's own in place for a moment, which raises KeyboardInterrupt anywhere.
+def _held_back() -> Iterator[None]:
+    # So that no earlier handler raises KeyboardInterrupt when some are exchanged, and some are not. Signals may come
+    # all the same, by way of other threads.
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _taken() -> dict[signal.Signals, FoundHandler]:
-    # What somebody else has set meanwhile.
-    return {number: FoundHandler(number) for number in _ours if not _is_ours(number)}
-
-
-def _is_ours(number: signal.Signals) -> bool:
-    return number in _ours and signal.getsignal(number) is _ours[number]
-
-
-def _give_up(taken: dict[signal.Signals, FoundHandler]) -> None:
-    for number, handler in taken.items():
-        _earlier[number] = handler
-        handler.put_back()
-    for each in list(_line):
-        each.wanted = {number: always for number, always in each.wanted.items() if always or number not in taken}
-        if not each.wanted:
-            _line.remove(each)
-            each.nudge()
-
-
-def _is_free(number: signal.Signals) -> bool:
-    # Whether nobody has chosen a handler, apart from runners.
-    handler = _earlier[number].function if _is_ours(number) else signal.getsignal(number)
-    return handler in _DEFAULTS or module_of(handler) in _LOOPS_OWN
-
-
-def _forget_in_child() -> None:
-    if _ours:
-        signal.set_wakeup_fd(-1)
-        for number in filter(_is_ours, _ours):
-            handler = _earlier[number].function
-            if handler is not None:
-                signal.signal(number, _in_child(number, handler))
-    _ours.clear()
-    _earlier.clear()
-    _kept.clear()
-    _line.clear()
-
-
-def _in_child(number: signal.Signals, handler: Any) -> Any:
-    if not is_loops(handler):
-        return handler
-    return signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL  # that loop does not run here
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+    os.register_at_fork(after_in_child=_line.forget_in_child)
