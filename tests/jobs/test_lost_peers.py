@@ -27,6 +27,7 @@ from workerbus import (
     JobGroupError,
     JobStatus,
     Peer,
+    Rate,
     WorkerRunner,
     job,
 )
@@ -77,6 +78,10 @@ class Busy(Helper):
     @job(name="later", deferred=True)
     async def later(self, message: BusJobRequestMessage) -> None:
         self.note("later is open")
+
+    @job(name="one in a while", sequential=True, deferred=True, rate=Rate(1, per=5))
+    async def one_in_a_while(self, message: BusJobRequestMessage) -> None:
+        self.note(f"one in a while {message.payload['n']} is open")
 
     @job(name="stream")
     async def stream(self, message: BusJobRequestMessage) -> AsyncIterator[dict[str, Any]]:
@@ -463,6 +468,28 @@ async def test_the_jobs_of_others_go_on_when_a_requester_is_lost() -> None:
                 busy.release.set()
             assert theirs.response == {"held": "one by one 7"}
         assert "one by one 1 begins" not in busy.log
+
+
+async def test_those_of_a_lost_requester_who_wait_in_line_take_nobody_s_time() -> None:
+    """J13, X4: where the first of the line goes, too, the second does not get its place, and no time of the rate."""
+    busy = Busy()
+    async with processes("asker", "host", "other") as [asker, host, other]:
+        await host.add_workers(busy)
+        for runner in (asker, other):
+            await runner.registry.wait_for("helper")
+        async with asking(asker, *({"name": "one in a while", "payload": {"n": n}} for n in range(3))):
+            await busy.until("one in a while 0 is open")
+            async with other.job("helper", name="one in a while", payload={"n": 7}) as theirs:
+                await eventually(lambda: len(busy.active_jobs) == 4)
+                await anyio.sleep(8)
+                lost = current_time()
+                bus_of(asker).kill()
+                bus_of(asker).end_life("it was killed")
+                await busy.until("one in a while 7 is open")
+                assert current_time() - lost < 1
+                await busy.send_job_response(theirs.job_id, {"n": 7})
+            assert theirs.response == {"n": 7}
+        assert busy.log == ["one in a while 0 is open", "one in a while 7 is open"]
 
 
 @every_loss
