@@ -118,11 +118,12 @@ async def test_a_job_that_nobody_iterates_does_not_wait() -> None:
     assert source.sent == 1500
 
 
+@pytest.mark.parametrize("how", ["job", "job_group"])
 @pytest.mark.parametrize("events", ["stream", "__aiter__"])
-async def test_a_loop_that_was_made_and_never_run_is_not_waited_for(events: str) -> None:
+async def test_a_loop_that_was_made_and_never_run_is_not_waited_for(events: str, how: str) -> None:
     """J19: whoever keeps the iterator does not read yet; it has all that came before. One that is gone is no reader."""
     source = Source()
-    async with running(source) as runner, runner.job("source", name="send", max_buffered_events=2) as asked:
+    async with running(source) as runner, getattr(runner, how)("source", name="send", max_buffered_events=2) as asked:
         getattr(asked, events)()
         gc.collect()
         kept = getattr(asked, events)()

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from anyio import current_time
 
+from support.conditions import eventually
 from support.pools import END, Member, pool_of
 from support.requesters import Raw, outcome_of
 from support.workers import running
@@ -104,6 +105,20 @@ async def test_the_priority_of_a_job_is_said_where_it_is_asked_for() -> None:
         async with first, low, high:
             pass
     assert begun(log) == [0, 2, 1]
+
+
+async def test_the_priority_of_a_job_without_a_context_is_said_too() -> None:
+    """S2: of a job, and of each of a group."""
+    log: list[Any] = []
+    asker = BaseWorker("asker")
+    async with pooling(pool_of(1, log=log)) as runner:
+        await runner.add_workers(asker, wait=True)
+        await asker.request_job("pool", name="sleep", payload={"n": 0, "seconds": 1})
+        await asker.request_job("pool", name="sleep", payload={"n": 1, "seconds": 1}, priority=-1)
+        await asker.request_job("pool", name="sleep", payload={"n": 2, "seconds": 1}, priority=1)
+        await asker.request_job_group("pool", name="sleep", payload={"n": 3, "seconds": 1}, priority=2)
+        await eventually(lambda: len(begun(log)) == 4)
+    assert begun(log) == [0, 3, 2, 1]
 
 
 @pytest.mark.parametrize("priority", ["high", None, 1.5, True])
