@@ -95,7 +95,9 @@ class Neighbourhood(Generic[N]):
                 registry.neighbour_left(data)
 
 
-def forget_runner(restarting: dict[str, str], runner: str) -> None:
-    """Forget which workers of a runner are being restarted."""
-    for name in [name for name, of in restarting.items() if of == runner]:
+def forget_runner(restarting: dict[str, str], runner: str) -> list[str]:
+    """Forget which workers of a runner are being restarted, and return them."""
+    names = [name for name, of in restarting.items() if of == runner]
+    for name in names:
         del restarting[name]
+    return names

@@ -405,9 +405,11 @@ class WorkerRegistry(Claims, Watchers):
                 registry._let_go_on(worker_name)  # noqa: SLF001 - of the same class
 
     def forget_runner(self, runner: str) -> None:
-        """Forget which workers of a runner have failed, or are being restarted: it has ended."""
+        """Forget which workers of a runner have failed, or are being restarted: it has ended. Who waits looks again."""
         self.failed.forget_runner(runner)
-        forget_runner(self.restarting, runner)
+        for name in forget_runner(self.restarting, runner):
+            for registry in self._sharing():
+                registry._let_go_on(name)  # noqa: SLF001 - of the same class
 
     @property
     def failed(self) -> FailedWorkers:

@@ -6,6 +6,8 @@ import anyio
 import pytest
 from anyio import current_time
 
+from support.conditions import eventually
+from support.peers import bus_of, processes
 from support.restarts import LATE, SOON, Fragile, Lingering, begin_to_fail, count_anew, fail, fragile, which
 from support.shared_buses import NETWORKS, two_runners
 from support.workers import Helper
@@ -152,6 +154,33 @@ async def test_an_activation_does_not_wait_for_one_that_had_ended_and_is_not_res
             group.start_soon(activate)
             await anyio.sleep(1)
             await supervision.stop()
+
+
+@pytest.mark.parametrize(
+    ("network", "how"), [*((network, "end") for network in NETWORKS), ("two processes", "end"), ("two processes", "kill")]
+)
+async def test_an_activation_does_not_wait_for_one_whose_runner_has_gone(network: str, how: str) -> None:
+    """W3, X4: nobody restarts it any more, however its runner has gone."""
+    caller = Helper("caller")
+    async with processes("a", "b") if network == "two processes" else two_runners(network) as (here, there):
+        await there.add_workers(caller, wait=True)
+        await here.supervise(fragile(), backoff=LATE)
+        with pytest.raises(JobError):
+            await there.job("w", name="break")
+        await eventually(lambda: "w" in there.registry.restarting)
+        async with anyio.create_task_group() as group:
+
+            async def activate() -> None:
+                with pytest.raises(UnknownWorkerError):
+                    await caller.activate_worker("w")
+
+            for _ in range(2):
+                group.start_soon(activate)
+            await settle()
+            if how == "kill":
+                bus_of(here).kill()
+            else:
+                await here.end()
 
 
 async def test_a_job_that_waited_is_refused_where_the_new_worker_is_inactive() -> None:
