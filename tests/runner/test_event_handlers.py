@@ -110,8 +110,9 @@ async def test_a_native_cancellation_in_a_runners_handler_harms_nobody() -> None
     assert told == ["first", "second"]
 
 
-async def test_on_ready_comes_when_the_first_workers_have_started() -> None:
-    """Seeds: after the runner's initialization; a handler may add workers."""
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+async def test_on_ready_comes_when_the_first_workers_have_started(order: tuple[int, int, int]) -> None:
+    """After all of them, whichever is the slowest; a handler may add workers."""
     started: list[bool] = []
     runner = WorkerRunner(handle_sigint=False)
 
@@ -120,7 +121,7 @@ async def test_on_ready_comes_when_the_first_workers_have_started() -> None:
             await anyio.sleep(int(self.name[-1]))
             await super().start()
 
-    workers = [Slow(f"worker-{n}") for n in range(3)]
+    workers = [Slow(f"worker-{n}") for n in order]
 
     @runner.event_handler("on_ready")
     async def on_ready(emitter: WorkerRunner) -> None:
