@@ -133,6 +133,17 @@ async def test_what_holds_up_the_event_loop_is_named_with_its_stack(where: str, 
     assert stalls.longest_lag > LIMIT
 
 
+async def test_of_several_stalls_each_is_told_of_with_what_held_it_up(told: Told) -> None:
+    """R8: by the same worker as the last one, or by another one."""
+    async with running(*(Blocking(name, "handler") for name in "ab"), name="r", stall_seconds=LIMIT) as runner:
+        for name in "abb":
+            told.records.clear()
+            await runner.job(name, name="work")
+            what = rf"held up by the handler of job 'work' \(.+\) at worker '{name}'"
+            await eventually(lambda: told.that_match(rf"goes on, after .* s: {what}$"))  # noqa: B023 - awaited here
+            assert told.that_match(rf"stands still .*{what}\n")
+
+
 async def test_a_task_that_the_library_does_not_know_is_named_by_its_function(told: Told) -> None:
     """R8: the program's own tasks hold up the workers, too."""
 
