@@ -329,6 +329,18 @@ def is_told(looker: Taker, times: int) -> bool:
     return len(reports(looker)) == times
 
 
+async def test_who_asks_anew_is_told_everything_again() -> None:
+    """O7: it gets what has changed only as long as it goes on from its last question."""
+    net = network()
+    async with running(Helper("helper"), name="one", bus=net.end("one")), net.end("view") as bus:
+        looker = Taker("looker")
+        await bus.subscribe(looker)
+        for times, number in enumerate((1, 2, 1, 2, 1), 1):
+            bus.post(BusObserveMessage(number, 0.5, source="looker"))
+            await eventually(partial(is_told, looker, times))
+            assert ("helper" in reports(looker)[-1]["changes"].get("workers", {"set": {}})["set"]) == (number == 1)
+
+
 async def test_a_runner_that_needs_long_to_tell_tells_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """O7: it takes a hundredth of the processor's time at most, however often it is asked."""
     now = itertools.count(0.0, 0.03)
