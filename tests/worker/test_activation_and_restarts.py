@@ -157,7 +157,8 @@ async def test_an_activation_does_not_wait_for_one_that_had_ended_and_is_not_res
 
 
 @pytest.mark.parametrize(
-    ("network", "how"), [*((network, "end") for network in NETWORKS), ("two processes", "end"), ("two processes", "kill")]
+    ("network", "how"),
+    [*((network, "end") for network in NETWORKS), ("two processes", "end"), ("two processes", "kill")],
 )
 async def test_an_activation_does_not_wait_for_one_whose_runner_has_gone(network: str, how: str) -> None:
     """W3, X4: nobody restarts it any more, however its runner has gone."""
