@@ -6,7 +6,7 @@ import anyio
 
 from support.messages import Note
 from support.workers import Helper
-from workerbus import BusMessage, WorkerErrorData, WorkerReadyData
+from workerbus import BusMessage, WorkerErrorData, WorkerParams, WorkerReadyData
 
 
 class Parent(Helper):
@@ -34,6 +34,15 @@ class Parent(Helper):
 class Unattachable(Helper):
     async def attach(self, **kwargs: Any) -> None:
         raise OSError("no device")
+
+
+class FailingWhenCancelled(Helper):
+    async def run(self, params: WorkerParams) -> None:
+        await self.start()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("broken")
 
 
 class Arriving(Helper):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support import clock
 from support.buses import Wire
 from support.conditions import eventually
-from support.families import Arriving, Parent, Unattachable
+from support.families import Arriving, FailingWhenCancelled, Parent, Unattachable
 from support.job_handlers import never
 from support.leaks import nothing_left
 from support.messages import Alarm, Note, alarm, note
@@ -789,21 +789,13 @@ async def test_a_child_on_its_way_to_the_bus_hears_why_its_parent_ends(
 async def test_a_child_hears_why_its_parent_was_cancelled_even_if_that_fails_of_it() -> None:
     """R2, W5: the reason reaches every worker."""
 
-    class Failing(Helper):
-        async def run(self, params: WorkerParams) -> None:
-            await self.start()
-            try:
-                await anyio.sleep_forever()
-            finally:
-                raise ValueError("broken")
-
     class Hearing(Helper):
         async def on_bus_message(self, message: BusMessage) -> None:
             if isinstance(message, BusCancelWorkerMessage):
                 reasons.append(message.reason)
 
     reasons: list[str | None] = []
-    parent, child = Failing("parent"), Hearing("child")
+    parent, child = FailingWhenCancelled("parent"), Hearing("child")
     async with quiet_runner() as runner:
         runner.add_event_handler("on_error", lambda *_: None)
         await runner.add_workers(parent, wait=True)

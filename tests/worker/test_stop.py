@@ -8,7 +8,7 @@ from anyio import current_time
 
 from support.buses import Wire
 from support.conditions import eventually
-from support.families import Arriving
+from support.families import Arriving, FailingWhenCancelled
 from support.listeners import Chooser
 from support.messages import Alarm, Note, alarm, note
 from support.requesters import Listener, Raw
@@ -168,21 +168,13 @@ async def test_stop_waits_for_jobs_that_the_hook_of_a_child_s_report_has_asked_f
         async def on_worker_failed(self, data: WorkerErrorData) -> None:
             await self.request_job("doing", name="do")
 
-    class Failing(BaseWorker):
-        async def run(self, params: WorkerParams) -> None:
-            await self.start()
-            try:
-                await anyio.sleep_forever()
-            finally:
-                raise ValueError("broken")
-
     async def do(_: Doing, message: BusJobRequestMessage) -> None:
         await anyio.sleep(1)
         done.append(message.job_id)
 
     asking, done = Asking("asking"), list[str]()
     async with running(asking, Doing("doing", do)) as runner:
-        await asking.add_workers(Failing("child"), wait=True)
+        await asking.add_workers(FailingWhenCancelled("child"), wait=True)
         await runner.bus.send(alarm(0, "asking"))
         await asking.begun.wait()
         await asking.stop()

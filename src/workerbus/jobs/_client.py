@@ -83,11 +83,12 @@ class JobClient(GroupTable):
             names = [worker for worker in names if worker in group.pending]  # the others have failed
         group.request_deadline = deadline = min(group.deadline, self._enclosing_deadline())
         noted = logger.isEnabledFor(logging.DEBUG)
+        parts: dict[str, str] = {}  # of shared pools: as what each is asked, since two requests of one id are one job
         for worker in names:
             there = self._there(worker) or await self._wait_for(worker, group)  # it left while others were asked
             if group.state is not GroupState.OPEN:
                 return
-            if there is None or (there.pool is not None and self._is_asked_already(worker, there, group)):
+            if there is None or (there.pool is not None and self._is_asked_already(worker, there, group, parts)):
                 continue
             if deadline != math.inf:
                 left = max(0.0, deadline - current_time())
@@ -165,10 +166,10 @@ class JobClient(GroupTable):
         data = registry.get(worker)
         return data if data is None or data.pool != worker else registry.choose(worker)
 
-    def _is_asked_already(self, worker: str, there: WorkerReadyData, group: JobGroup) -> bool:
+    def _is_asked_already(self, worker: str, there: WorkerReadyData, group: JobGroup, parts: dict[str, str]) -> bool:
         """Whether a group has asked a part of a shared pool by its other name; answers in its place where it has."""
-        other = next((name for name, its in group.asked.items() if its.worker_name == there.worker_name), None)
-        if other is None:
+        other = parts.setdefault(there.worker_name, worker)
+        if other == worker:
             return False
         text = f"{worker!r} is worker {there.worker_name!r}, which was asked for this job already, as {other!r}"
         response = {"error": text, "type": "Refused"}
